@@ -31,6 +31,7 @@ const FACTS: Facts = Facts {
         remembered: false,
         positioned: false,
     },
+    retain: false,
 };
 const ONE_CHANNEL: SubscriptionLimits = SubscriptionLimits {
     channels_max: 1,

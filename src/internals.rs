@@ -26,6 +26,7 @@ open!(
     log,
     login,
     metrics,
+    mqtt,
     policy,
     presence,
     protocols,

@@ -73,6 +73,7 @@ mod log;
 mod login;
 mod machine;
 mod metrics;
+mod mqtt;
 mod policy;
 pub mod prelude;
 mod presence;

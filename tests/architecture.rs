@@ -10,7 +10,7 @@
 //!   handle
 //!   cores
 //!   protocols
-//!   transport | websocket http | socketcluster
+//!   transport | websocket http | socketcluster | mqtt
 //!   session | presence
 //!   wills
 //!   app
@@ -95,8 +95,12 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "socketcluster",
                 "websocket",
                 "wills",
+                "broker",
+                "config",
+                "mqtt",
             ][..],
         ),
+        ("mqtt", &["config"][..]),
         ("broker", &["slab", "sync"][..]),
         ("history", &["broker", "clock", "config", "slab"][..]),
         ("presence", &["app", "broker", "clock", "slab"][..]),
@@ -222,6 +226,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "log",
                 "login",
                 "metrics",
+                "mqtt",
                 "policy",
                 "presence",
                 "protocols",
@@ -241,6 +246,7 @@ const PURE: &[&str] = &[
     "websocket",
     "http",
     "socketcluster",
+    "mqtt",
     "auth",
     "app",
     "client",
@@ -450,6 +456,7 @@ const API: &[(&str, &[&str])] = &[
             "PRESENCE_PREFIX",
             "PolicyPart",
             "PresencePolicy",
+            "MqttPayload",
         ],
     ),
     (

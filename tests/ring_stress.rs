@@ -19,6 +19,7 @@ const FACTS: Facts = Facts {
         remembered: false,
         positioned: false,
     },
+    retain: false,
 };
 /// Longer than any test takes: a sleep that lasts so long has lost its wake-up.
 const LOST: Duration = Duration::from_secs(60);

@@ -352,6 +352,7 @@ const FACTS: Facts = Facts {
         remembered: false,
         positioned: false,
     },
+    retain: false,
 };
 const REQUEST: &[u8] = b"GET /socketcluster/ HTTP/1.1\r\nHost: localhost:8000\r\nConnection: Upgrade\r\n\
     Pragma: no-cache\r\nCache-Control: no-cache\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101\r\n\

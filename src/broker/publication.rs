@@ -1,7 +1,7 @@
 //! A publication: a payload with facts, in the frame that its publisher's protocol made of it.
 //!
 //! ```text
-//!   buffer  [ time, kind, origin, marks 8 | channel length 4 | payload length 4 | channel … | frame: … payload … ]
+//!   buffer  [ time, kind, origin, marks, retain 8 | channel length 4 | payload length 4 | channel … | frame: … payload … ]
 //! ```
 //! The publisher writes one buffer once, and every core reads it in place: one pointer leads to all of it. A core that
 //! is not interested needs the hash only, which is in the slot, and never touches these bytes.
@@ -19,8 +19,13 @@
 //! The publisher of the ring writes the offset once the place in the order is known ([`write_offset`]). A history writes
 //! `,"replayed":true` over the other blanks. Both are found from the end of the frame.
 //!
+//! The frame of an MQTT client's publication is no packet of MQTT: the packets that subscribers get differ in too much. It has
+//! the facts that MQTT passes on, then the payload (`mqtt/publication.rs`). It has no blanks: the core that makes the
+//! SocketCluster form of it knows its position.
+//!
 //! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write`]: both come from
-//! decisions, whose bytes are fewer.
+//! decisions, whose bytes are fewer; or from an MQTT packet, which has fewer than 256 MiB and grows to six times as much
+//! at most.
 
 use std::ops::Range;
 
@@ -29,13 +34,14 @@ const HEADER_BYTES: usize = 16;
 /// Where in the header the lengths stand, counted in numbers of 32 bits.
 const CHANNEL_BYTES_AT: usize = 2;
 const PAYLOAD_BYTES_AT: usize = 3;
-/// The lowest byte of the time holds the kind, the origin and the marks: a publication is timed to 256 ns.
+/// The lowest byte of the time holds the kind, the origin, the marks and whether it is retained: a publication is timed to 256 ns.
 const TIME_MASK: u64 = !0xff;
 const KIND_MASK: u64 = 0b11;
 const ORIGIN_SHIFT: u32 = 2;
 const ORIGIN_MASK: u64 = 0b111;
 const REMEMBERED: u64 = 1 << 5;
 const POSITIONED: u64 = 1 << 6;
+const RETAIN: u64 = 1 << 7;
 
 /// The length of the field in which an offset is written: offsets have at most 16 digits (2^53), and blanks follow.
 pub const OFFSET_BYTES: usize = 16;
@@ -63,6 +69,8 @@ impl Sequence {
 pub enum Kind {
     /// A JSON text, or nothing: SocketCluster clients may publish without data.
     Json,
+    /// Bytes that mean something to the clients alone.
+    Opaque,
 }
 
 /// The protocol of a publication's publisher: its frame is a frame of this protocol.
@@ -70,6 +78,8 @@ pub enum Kind {
 pub enum Origin {
     /// The frame is a WebSocket text frame with a `#publish` packet.
     SocketCluster,
+    /// The frame is what `mqtt/publication.rs` writes.
+    Mqtt,
 }
 
 impl Origin {
@@ -77,6 +87,7 @@ impl Origin {
     pub const fn number(self) -> u8 {
         match self {
             Origin::SocketCluster => 0,
+            Origin::Mqtt => 1,
         }
     }
 
@@ -84,6 +95,7 @@ impl Origin {
     pub const fn of_number(number: u8) -> Option<Origin> {
         match number {
             0 => Some(Origin::SocketCluster),
+            1 => Some(Origin::Mqtt),
             _ => None,
         }
     }
@@ -92,13 +104,7 @@ impl Origin {
     const fn bytes_behind_payload(self) -> usize {
         match self {
             Origin::SocketCluster => b"}}".len(),
-        }
-    }
-
-    /// How many bytes of each frame with a payload lie between the blanks and the payload.
-    const fn bytes_before_payload(self) -> usize {
-        match self {
-            Origin::SocketCluster => b",\"data\":".len(),
+            Origin::Mqtt => 0,
         }
     }
 
@@ -108,12 +114,15 @@ impl Origin {
         &frame[end.saturating_sub(payload_bytes)..end]
     }
 
-    /// How many bytes of a frame with marks lie behind its blanks.
-    const fn bytes_behind_blanks(self, payload_bytes: usize) -> usize {
-        match payload_bytes {
+    /// How many bytes of a frame with marks lie behind its blanks; `None` if frames of this protocol have no blanks.
+    const fn bytes_behind_blanks(self, payload_bytes: usize) -> Option<usize> {
+        match (self, payload_bytes) {
             // The member for the payload is absent.
-            0 => self.bytes_behind_payload(),
-            _ => self.bytes_before_payload() + payload_bytes + self.bytes_behind_payload(),
+            (Origin::SocketCluster, 0) => Some(self.bytes_behind_payload()),
+            (Origin::SocketCluster, _) => {
+                Some(b",\"data\":".len() + payload_bytes + self.bytes_behind_payload())
+            }
+            (Origin::Mqtt, _) => None,
         }
     }
 }
@@ -152,6 +161,8 @@ pub struct Facts {
     pub payload_bytes: u32,
     /// What the policy of the channel has the publication be.
     pub marks: Marks,
+    /// Whether its publisher wants it to be the retained publication of the channel.
+    pub retain: bool,
 }
 
 /// A publication, read in place in the memory of the core that published it.
@@ -165,6 +176,39 @@ impl<'a> Publication<'a> {
     /// A view of what [`write`] wrote.
     pub(crate) fn new(sequence: Sequence, buffer: &'a [u8]) -> Publication<'a> {
         Publication { sequence, buffer }
+    }
+
+    /// The same publication in the form of another protocol, as [`Publication::write_translated`] has written it.
+    pub(crate) fn translated(&self, buffer: &'a [u8]) -> Publication<'a> {
+        Publication {
+            sequence: self.sequence,
+            buffer,
+        }
+    }
+
+    /// Writes the same publication in the form of another protocol into an empty buffer, gathering the parts of its frame.
+    /// `offset` is its place in the order as its position tells it.
+    pub(crate) fn write_translated(
+        &self,
+        kind: Kind,
+        origin: Origin,
+        payload_bytes: usize,
+        frame: &[&[u8]],
+        offset: u64,
+        buffer: &mut Vec<u8>,
+    ) {
+        let facts = Facts {
+            at_ns: self.at_ns(),
+            kind,
+            origin,
+            payload_bytes: u32::try_from(payload_bytes).expect("the invariant at the head"),
+            marks: self.marks(),
+            retain: self.is_retained(),
+        };
+        write(buffer, facts, self.channel(), frame);
+        if facts.marks.positioned {
+            write_offset(buffer, &facts, offset);
+        }
     }
 
     /// Its place in the order.
@@ -200,7 +244,7 @@ impl<'a> Publication<'a> {
         if marks == 0 {
             return None;
         }
-        let behind = self.origin().bytes_behind_blanks(self.payload_bytes() as usize);
+        let behind = self.origin().bytes_behind_blanks(self.payload_bytes() as usize)?;
         let end = self.frame().len().checked_sub(behind)?;
         Some(end.checked_sub(BLANKS)?..end)
     }
@@ -211,18 +255,35 @@ impl<'a> Publication<'a> {
         self.first_word() & REMEMBERED != 0
     }
 
+    /// What the policy of the channel has it be.
+    pub fn marks(&self) -> Marks {
+        Marks {
+            remembered: self.is_remembered(),
+            positioned: self.first_word() & POSITIONED != 0,
+        }
+    }
+
+    /// Whether its publisher wants it to be the retained publication of the channel.
+    #[inline]
+    pub fn is_retained(&self) -> bool {
+        self.first_word() & RETAIN != 0
+    }
+
     /// The kind of the payload.
     pub fn kind(&self) -> Kind {
         match self.first_word() & KIND_MASK {
             0 => Kind::Json,
+            1 => Kind::Opaque,
             other => unreachable!("kind {other}, which `write` has never written"),
         }
     }
 
     /// Whose frame it is.
+    #[inline]
     pub fn origin(&self) -> Origin {
         match self.first_word() >> ORIGIN_SHIFT & ORIGIN_MASK {
             0 => Origin::SocketCluster,
+            1 => Origin::Mqtt,
             other => unreachable!("origin {other}, which `write` has never written"),
         }
     }
@@ -237,7 +298,7 @@ impl<'a> Publication<'a> {
         HEADER_BYTES + self.length(CHANNEL_BYTES_AT) as usize
     }
 
-    /// Time, kind, origin and marks.
+    /// Time, kind, origin, marks and whether it is retained.
     #[inline]
     fn first_word(&self) -> u64 {
         let (words, _) = self.buffer.as_chunks();
@@ -261,7 +322,8 @@ pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
 #[inline]
 pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &[&[u8]]) {
     let kind_and_origin = facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;
-    let first = facts.at_ns & TIME_MASK | kind_and_origin | facts.marks.bits();
+    let retain = (facts.retain as u64) << RETAIN.trailing_zeros();
+    let first = facts.at_ns & TIME_MASK | kind_and_origin | facts.marks.bits() | retain;
     let channel_bytes = u32::try_from(channel.len()).expect("the invariant at the head");
     let mut header = [0; HEADER_BYTES];
     header[..8].copy_from_slice(&first.to_ne_bytes());
@@ -274,9 +336,12 @@ pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &
     }
 }
 
-/// Writes the offset into the field for it, in a buffer that [`write`] has filled with a frame that has one.
+/// Writes the offset into the field for it, in a buffer that [`write`] has filled, if its frame has one.
 pub(crate) fn write_offset(buffer: &mut [u8], facts: &Facts, offset: u64) {
-    let behind = facts.origin.bytes_behind_blanks(facts.payload_bytes as usize) + BLANKS + b"}".len();
+    let Some(behind) = facts.origin.bytes_behind_blanks(facts.payload_bytes as usize) else {
+        return;
+    };
+    let behind = behind + BLANKS + b"}".len();
     let end = buffer.len().saturating_sub(behind);
     let field = &mut buffer[end.saturating_sub(OFFSET_BYTES)..end];
     debug_assert!(field.iter().all(|&byte| byte == b' '), "the frame has room there");
@@ -312,6 +377,7 @@ mod tests {
                 origin: Origin::SocketCluster,
                 payload_bytes: u32::try_from(payload.len()).unwrap(),
                 marks: Marks::default(),
+                retain: false,
             };
             write(&mut buffer, facts, channel, frame);
             assert_eq!(buffer.len(), encoded_bytes(channel, frame));
@@ -324,6 +390,44 @@ mod tests {
             assert!((at_ns - 255..=at_ns).contains(&publication.at_ns()));
             assert_eq!(publication.sequence().as_u64(), 3);
             assert!(!publication.is_remembered() && publication.blanks().is_none());
+        }
+    }
+
+    #[test]
+    fn each_fact_is_read_whatever_the_others_are() {
+        let both = [false, true];
+        for (retain, remembered, positioned) in both
+            .into_iter()
+            .flat_map(|a| both.map(|b| both.map(|c| (a, b, c))).into_iter().flatten())
+        {
+            let marks = Marks {
+                remembered,
+                positioned,
+            };
+            let facts = Facts {
+                at_ns: 512,
+                kind: Kind::Opaque,
+                origin: Origin::Mqtt,
+                payload_bytes: 3,
+                marks,
+                retain,
+            };
+            let mut buffer = Vec::new();
+            write(&mut buffer, facts, b"c", &[b"", b"head", b"\xff00"]);
+            write_offset(&mut buffer, &facts, 7);
+            let publication = Publication::new(Sequence(1), &buffer);
+            assert_eq!(
+                publication.frame(),
+                b"head\xff00",
+                "there is no field for an offset"
+            );
+            assert_eq!(publication.payload(), b"\xff00");
+            assert_eq!(
+                (publication.kind(), publication.origin()),
+                (Kind::Opaque, Origin::Mqtt)
+            );
+            assert_eq!((publication.marks(), publication.is_retained()), (marks, retain));
+            assert_eq!((publication.at_ns(), publication.blanks()), (512, None));
         }
     }
 
@@ -355,6 +459,7 @@ mod tests {
                 origin: Origin::SocketCluster,
                 payload_bytes: u32::try_from(payload.len()).unwrap(),
                 marks,
+                retain: false,
             };
             for (offset, digits) in [(0, "0"), (7, "7"), ((1 << 53) - 1, "9007199254740991")] {
                 let mut buffer = Vec::new();

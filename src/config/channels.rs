@@ -50,6 +50,20 @@ pub struct ChannelPolicy {
     pub presence: PresencePolicy,
 }
 
+/// What SocketCluster clients get for the payload of an MQTT publication, whose payload is bytes while theirs is JSON.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MqttPayload {
+    /// JSON as that value; else UTF-8 as a string; else base64.
+    #[default]
+    Auto,
+    /// UTF-8 as a string, also if it is JSON; else base64.
+    Text,
+    /// Base64.
+    Binary,
+    /// JSON as that value; nothing else may be published.
+    Json,
+}
+
 /// How much of a channel's publications is kept. The bound that is reached first counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryPolicy {

@@ -24,7 +24,8 @@ pub use recovery::{Gap, HistoryCall, Recovered, Wanted};
 
 use crate::auth::Credentials;
 pub use crate::broker::{
-    BLANKS, Epoch, Marks, Numbering, OFFSET_BYTES, Position, SubscribeOutcome, UnsubscribeOutcome,
+    BLANKS, Epoch, Kind, Marks, Numbering, OFFSET_BYTES, Origin, Position, SubscribeOutcome,
+    UnsubscribeOutcome,
 };
 
 /// A whole WebSocket message as a session receives it.
@@ -164,16 +165,20 @@ pub enum Decision {
 pub struct Publish {
     /// The channel's name.
     pub channel: Span,
-    /// The whole message, as subscribers of the same protocol get it.
+    /// The whole message, as subscribers of the same protocol get it; of MQTT, the frame of the ring.
     pub message: Span,
     /// How long the payload is; where in the message it ends, the protocol knows (`broker::Origin`).
     pub payload_bytes: u32,
     /// What the policy of the channel has the publication be.
     pub marks: Marks,
+    /// The protocol of the message.
+    pub origin: Origin,
+    /// Whether it is to be the retained publication of the channel.
+    pub retain: bool,
 }
 
 impl Publish {
-    /// A publication of this payload, which stands in the message.
+    /// A publication of SocketCluster with this payload, which stands in the message.
     pub fn new(channel: Span, message: Span, payload: &[u8], marks: Marks) -> Publish {
         Publish {
             channel,
@@ -181,6 +186,25 @@ impl Publish {
             // Of a payload that does not fit, nothing is carried out.
             payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
             marks,
+            origin: Origin::SocketCluster,
+            retain: false,
+        }
+    }
+
+    /// A publication of MQTT with this payload, which stands in the message: `mqtt/publication.rs` has written it.
+    pub fn of_mqtt(channel: Span, message: Span, payload: &[u8], marks: Marks, retain: bool) -> Publish {
+        Publish {
+            origin: Origin::Mqtt,
+            retain,
+            ..Publish::new(channel, message, payload, marks)
+        }
+    }
+
+    /// The kind of its payload.
+    pub const fn kind(&self) -> Kind {
+        match self.origin {
+            Origin::SocketCluster => Kind::Json,
+            Origin::Mqtt => Kind::Opaque,
         }
     }
 }

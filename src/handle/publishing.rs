@@ -291,6 +291,7 @@ impl Publishing {
             origin: Origin::SocketCluster,
             payload_bytes: publication.payload_bytes,
             marks: publication.marks,
+            retain: false,
         };
         // Until the publication is made, the store is not let go of.
         let store = ring.store.as_ref().filter(|_| publication.marks.remembered);

@@ -4,11 +4,13 @@
 //! [`Settings`], [`Scratch`] and [`Environment`]. What all protocols have in common is in `session`.
 
 mod environment;
+mod payload;
 mod publication;
 mod session;
 mod wire;
 
 pub use environment::{Environment, Scratch, Settings};
+pub(crate) use payload::Translator;
 pub(crate) use publication::publication;
 pub use session::Session;
 pub(crate) use wire::{Content, Farewell, Framing, Wire};

@@ -21,6 +21,7 @@ const FACTS: Facts = Facts {
         remembered: false,
         positioned: false,
     },
+    retain: false,
 };
 
 fn check(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {

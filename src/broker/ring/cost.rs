@@ -163,6 +163,7 @@ const FACTS: Facts = Facts {
         remembered: false,
         positioned: false,
     },
+    retain: false,
 };
 /// The default has 16 times as many slots, and so wakes cores that are not interested 16 times more rarely.
 const SLOTS: u32 = 4096;

@@ -84,7 +84,7 @@ impl Publisher {
 
     /// Appends a publication, gathering the parts of its frame, unless the ring is full.
     ///
-    /// The channel's owner is woken for a publication that it remembers, as cores with subscribers are. Hashes nothing;
+    /// The channel's owner is woken for a publication that it remembers or retains, as cores with subscribers are. Hashes nothing;
     /// copies the parts once; allocates until the pool has a buffer of that size.
     pub fn try_publish(
         &mut self,
@@ -121,7 +121,7 @@ impl Publisher {
         // Pairs with the fence of `Reader::prepare_sleep`: see "Sleeping".
         fence(Ordering::SeqCst);
         let mut concerned = self.memory.interested(hash);
-        if facts.marks.remembered {
+        if facts.marks.remembered || facts.retain {
             concerned.insert(self.memory.owner(hash));
         }
         let mut wake = self.memory.rouse(concerned.without(self.home));

@@ -16,6 +16,7 @@ const FACTS: Facts = Facts {
         remembered: false,
         positioned: false,
     },
+    retain: false,
 };
 
 struct Fixture {

@@ -102,15 +102,14 @@ impl ChannelMemory {
         }
     }
 
-    /// Appends a publication of the ring, if this core owns its channel and it is to be remembered.
+    /// Whether a publication of the ring is to be appended: this core owns its channel, and it is to be remembered.
     #[inline]
-    pub(in crate::cores) fn take_in(&mut self, hash: ChannelHash, publication: Publication<'_>) {
-        if hash.owner(self.cores) == self.core && publication.is_remembered() {
-            self.append(hash, publication);
-        }
+    pub(in crate::cores) fn takes(&self, hash: ChannelHash, publication: Publication<'_>) -> bool {
+        hash.owner(self.cores) == self.core && publication.is_remembered()
     }
 
-    fn append(&mut self, hash: ChannelHash, publication: Publication<'_>) {
+    /// Appends a publication, which it [`takes`](ChannelMemory::takes), in the form of SocketCluster.
+    pub(in crate::cores) fn append(&mut self, hash: ChannelHash, publication: Publication<'_>) {
         let channels = &self.channels;
         let name = publication.channel();
         self.histories.append(

@@ -26,8 +26,8 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::broker::{
-    self, ChannelHash, ChannelHasher, CoreBroker, CoreSet, Facts, Kind, Numbering, Origin, Publisher, Reader,
-    RingFull, Sequence, SubscriptionLimits, Subscriptions,
+    ChannelHash, ChannelHasher, CoreBroker, CoreSet, Facts, Numbering, Origin, Publication, Publisher,
+    Reader, RingFull, Sequence, SubscriptionLimits, Subscriptions,
 };
 use crate::clock::Clock;
 use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
@@ -35,6 +35,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::websocket::frame::{self, OpCode};
 
 use super::remembered_on_disk::{Admission, OnDisk};
+use super::translation::Translation;
 use crate::cores::connections::Connections;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::followers::{Follower, Followers};
@@ -60,6 +61,8 @@ pub(in crate::cores) struct Delivery {
     /// When the publications that are carried out now were published: the clock is read for the first of them.
     publish_ns: Option<u64>,
     frame_head: Vec<u8>,
+    /// The publication under way as SocketCluster clients get it.
+    translation: Translation,
     /// Subscribers of the program; `None` if there are none.
     followers: Option<Box<Followers>>,
     metrics: Arc<CoreMetrics>,
@@ -90,6 +93,7 @@ impl Delivery {
             delivered: VecDeque::new(),
             publish_ns: None,
             frame_head: Vec::new(),
+            translation: Translation::default(),
             followers: None,
             metrics,
         }
@@ -114,15 +118,22 @@ impl Delivery {
     ) -> Result<Sequence, RingFull> {
         let (channel, message) = (decisions.bytes(publish.channel), decisions.bytes(publish.message));
         self.frame_head.clear();
-        frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
+        match publish.origin {
+            Origin::SocketCluster => {
+                frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
+            }
+            // The message is the frame.
+            Origin::Mqtt => {}
+        }
         let hash = self.broker.hasher.hash(channel);
         let parts = [&self.frame_head[..], message];
         let facts = Facts {
             at_ns: *self.publish_ns.get_or_insert_with(|| clock.elapsed_ns()),
-            kind: Kind::Json,
-            origin: Origin::SocketCluster,
+            kind: publish.kind(),
+            origin: publish.origin,
             payload_bytes: publish.payload_bytes,
             marks: publish.marks,
+            retain: publish.retain,
         };
         let mut published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         if let Err(RingFull { wake }) = published {
@@ -208,15 +219,28 @@ impl Delivery {
         let Some(delivery) = self.broker.reader.front() else {
             return false;
         };
-        let publication = delivery.publication;
+        let mut publication = delivery.publication;
         let subscriptions = &mut self.broker.subscriptions;
         if !self.under_way {
             self.under_way = true;
-            if let Some(memory) = &mut self.memory {
-                memory.take_in(delivery.hash, publication);
+            let (translation, numbering) = (&mut self.translation, self.broker.numbering);
+            if let Some(memory) = &mut self.memory
+                && memory.takes(delivery.hash, publication)
+            {
+                memory.append(
+                    delivery.hash,
+                    translation.for_socketcluster(publication, numbering),
+                );
             }
             if self.followers.is_some() {
-                copy_to_followers(&mut self.followers, subscriptions, &delivery, &self.metrics);
+                let publication = translation.for_socketcluster(publication, numbering);
+                copy_to_followers(
+                    &mut self.followers,
+                    subscriptions,
+                    delivery.hash,
+                    &publication,
+                    &self.metrics,
+                );
             }
             subscriptions.begin_walk(delivery.hash, || publication.channel());
             connections.begin_publication();
@@ -224,6 +248,11 @@ impl Delivery {
             self.copies_left -= 1;
         }
         let mut taken = 0;
+        if !subscriptions.is_walk_over() {
+            publication = self
+                .translation
+                .for_socketcluster(publication, self.broker.numbering);
+        }
         while !subscriptions.is_walk_over() {
             let frame_bytes = publication.frame().len();
             let room = connections.room(frame_bytes).min(self.copies_left);
@@ -255,6 +284,8 @@ impl Delivery {
         self.under_way = !is_over;
         if is_over {
             connections.end_publication();
+            let made = self.translation.end_publication() / ENCODED_BYTES_PER_COPY;
+            self.copies_left = self.copies_left.saturating_sub(made);
         }
         is_over
     }
@@ -461,11 +492,12 @@ impl Delivery {
 fn copy_to_followers(
     followers: &mut Option<Box<Followers>>,
     subscriptions: &mut Subscriptions,
-    delivery: &broker::Delivery<'_>,
+    hash: ChannelHash,
+    publication: &Publication<'_>,
     metrics: &CoreMetrics,
 ) {
     let Some(copying) = followers else { return };
-    let (left_out, gone) = copying.copy(delivery.hash, &delivery.publication);
+    let (left_out, gone) = copying.copy(hash, publication);
     metrics.limit_hits[Limit::SubscriberQueue.index()].add(left_out);
     for id in gone {
         if let Some(hash) = copying.remove(id) {

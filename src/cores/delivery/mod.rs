@@ -6,3 +6,4 @@ pub(super) mod fan_out;
 pub(super) mod followers;
 pub(super) mod policy_changes;
 pub(super) mod remembered_on_disk;
+mod translation;

@@ -152,6 +152,8 @@ fn write_socketcluster(
 ) -> State {
     let parts = match publication.origin() {
         Origin::SocketCluster => frame::parts(publication.frame()),
+        // Delivery gives the translation of such a publication (`delivery/translation.rs`).
+        Origin::Mqtt => None,
     };
     match parts {
         Some((opcode, message)) if compression.is_on() && deflater.takes(message.len()) => {
@@ -232,6 +234,7 @@ pub(in crate::cores) mod tests {
                 remembered: false,
                 positioned: false,
             },
+            retain: false,
         };
         let mut buffer = Vec::new();
         publication::write(&mut buffer, facts, b"c", &[frame]);

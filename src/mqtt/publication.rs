@@ -1,0 +1,167 @@
+//! An MQTT client's publication, as it lies in the ring: the facts that MQTT passes on to subscribers, then the payload.
+//!
+//! ```text
+//!   [ flags 1 | publisher 8 | expires at 8 | length of properties 4 | properties … | payload … ]
+//!     flags: QoS in bits 0 and 1 | retain 2 | the payload is text 3 | expires 4 | payload rule in bits 5 and 6
+//! ```
+//! The publisher's session writes it, once. Reading cores make packets of it, which differ by the subscriber's version and
+//! options; or the SocketCluster message (`protocols/payload.rs`), by the rule for payloads. The publisher's core has found
+//! this rule together with the policy of the channel, so that all cores make the same message of it.
+//!
+//! The properties are those that a server passes on (MQTT 5.0 sections 3.3.2.3.5 to 3.3.2.3.9: response topic, correlation
+//! data, user properties, content type), as they came. The others are facts of their own: the payload format indicator is
+//! a flag, the message expiry a deadline; topic aliases and subscription identifiers belong to one connection.
+//!
+//! Numbers are little-endian.
+
+use crate::config::channels::MqttPayload;
+
+/// The facts of a publication besides its topic, its properties and its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The QoS with which it was published: 0, 1 or 2.
+    pub qos: u8,
+    /// Whether it was published with RETAIN 1.
+    pub retain: bool,
+    /// Whether its publisher says that the payload is UTF-8 (Payload Format Indicator 1).
+    pub is_text: bool,
+    /// What SocketCluster clients get for the payload.
+    pub payload_rule: MqttPayload,
+    /// The number of the publisher's session, for No Local; 0: none.
+    pub publisher: u64,
+    /// When it expires, in Unix milliseconds; `None`: never.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A publication that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View<'a> {
+    /// Its facts.
+    pub head: Head,
+    /// The properties that are passed on, as they came.
+    pub properties: &'a [u8],
+    /// What was published.
+    pub payload: &'a [u8],
+}
+
+/// Appends everything before the payload; `properties` are those that are passed on.
+pub fn write_head(head: &Head, properties: &[u8], out: &mut Vec<u8>) {
+    let flags = head.qos & QOS_MASK
+        | u8::from(head.retain) << RETAIN
+        | u8::from(head.is_text) << TEXT
+        | u8::from(head.expires_at_ms.is_some()) << EXPIRES
+        | rule_number(head.payload_rule) << RULE;
+    out.reserve(HEAD_BYTES + properties.len());
+    out.push(flags);
+    out.extend_from_slice(&head.publisher.to_le_bytes());
+    out.extend_from_slice(&head.expires_at_ms.unwrap_or(0).to_le_bytes());
+    // A packet has fewer than 2^28 bytes (section 2.1.4).
+    let properties_len = u32::try_from(properties.len()).unwrap_or(u32::MAX);
+    out.extend_from_slice(&properties_len.to_le_bytes());
+    out.extend_from_slice(properties);
+}
+
+/// Reads a publication; `None` if [`write_head`] has not written it.
+pub fn read(frame: &[u8]) -> Option<View<'_>> {
+    let (head, rest) = frame.split_first_chunk::<HEAD_BYTES>()?;
+    let (&[flags], head) = head.split_first_chunk::<1>()?;
+    let (publisher, head) = head.split_first_chunk()?;
+    let (expires_at, properties_len) = head.split_first_chunk()?;
+    let properties_len = u32::from_le_bytes(properties_len.try_into().ok()?);
+    let (properties, payload) = rest.split_at_checked(properties_len as usize)?;
+    let has = |bit: u8| flags >> bit & 1 != 0;
+    Some(View {
+        head: Head {
+            qos: flags & QOS_MASK,
+            retain: has(RETAIN),
+            is_text: has(TEXT),
+            payload_rule: rule_of(flags >> RULE),
+            publisher: u64::from_le_bytes(*publisher),
+            expires_at_ms: has(EXPIRES).then(|| u64::from_le_bytes(*expires_at)),
+        },
+        properties,
+        payload,
+    })
+}
+
+const fn rule_number(rule: MqttPayload) -> u8 {
+    match rule {
+        MqttPayload::Auto => 0,
+        MqttPayload::Text => 1,
+        MqttPayload::Binary => 2,
+        MqttPayload::Json => 3,
+    }
+}
+
+const fn rule_of(number: u8) -> MqttPayload {
+    match number & 0b11 {
+        1 => MqttPayload::Text,
+        2 => MqttPayload::Binary,
+        3 => MqttPayload::Json,
+        _ => MqttPayload::Auto,
+    }
+}
+
+/// Bytes before the properties.
+const HEAD_BYTES: usize = 21;
+const QOS_MASK: u8 = 0b11;
+const RETAIN: u8 = 2;
+const TEXT: u8 = 3;
+const EXPIRES: u8 = 4;
+const RULE: u8 = 5;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{Strategy, any, proptest};
+    use proptest::{option, prop_assert_eq, sample};
+
+    use super::*;
+
+    fn any_head() -> impl Strategy<Value = Head> {
+        let rules = [
+            MqttPayload::Auto,
+            MqttPayload::Text,
+            MqttPayload::Binary,
+            MqttPayload::Json,
+        ];
+        (
+            0..3_u8,
+            any::<[bool; 2]>(),
+            sample::select(rules.to_vec()),
+            any::<u64>(),
+            option::of(any::<u64>()),
+        )
+            .prop_map(
+                |(qos, [retain, is_text], payload_rule, publisher, expires_at_ms)| Head {
+                    qos,
+                    retain,
+                    is_text,
+                    payload_rule,
+                    publisher,
+                    expires_at_ms,
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(head in any_head(), properties: Vec<u8>, payload: Vec<u8>) {
+            let mut frame = Vec::new();
+            write_head(&head, &properties, &mut frame);
+            let head_bytes = frame.len();
+            frame.extend_from_slice(&payload);
+            let view = View { head, properties: &properties, payload: &payload };
+            prop_assert_eq!(read(&frame), Some(view));
+            for length in 0..head_bytes {
+                prop_assert_eq!(read(&frame[..length]), None);
+            }
+        }
+
+        #[test]
+        fn no_bytes_are_misread_as_more_than_there_are(frame: Vec<u8>) {
+            if let Some(view) = read(&frame) {
+                prop_assert_eq!(HEAD_BYTES + view.properties.len() + view.payload.len(), frame.len());
+            }
+        }
+    }
+}
