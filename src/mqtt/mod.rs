@@ -1,7 +1,27 @@
-//! The MQTT protocol, versions 3.1, 3.1.1 and 5.0: bytes in, decisions out.
+//! MQTT 3.1, 3.1.1 and 5.0: bytes in, packets and reason codes out, and back.
+//!
+//! [`frame`] finds the packet at the start of the input, [`packet`] decodes it in place: strings and payloads are
+//! slices of the input, and nothing is allocated. [`properties`] has the one table of the properties of MQTT 5, which
+//! drives decoding and encoding, and [`reason`] the one table of reason codes. [`encode`] writes the packets that a
+//! server sends.
 //!
 //! [`publication`] is how a client's publication lies in the ring.
 //!
-//! Nothing here uses a socket, a clock or a thread.
+//! Nothing here uses a socket, a clock or a thread. Rules are cited by their number in the specification
+//! (`MQTT-3.1.2-24`), or by the section of MQTT 5.0.
 
+pub mod encode;
+pub mod fault;
+pub mod frame;
+pub mod packet;
+pub mod properties;
 pub mod publication;
+mod reader;
+pub mod reason;
+pub mod topic;
+pub mod version;
+
+pub use fault::Fault;
+pub use packet::{Packet, PacketId, Qos};
+pub use reason::ReasonCode;
+pub use version::Version;

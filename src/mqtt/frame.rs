@@ -1,0 +1,86 @@
+//! The fixed header: where the packet at the start of the input ends. Section 2.1.
+
+use std::ops::Range;
+
+use super::fault::Fault;
+
+/// The largest remaining length that four bytes can say (section 1.5.5).
+pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
+
+/// The largest size of a packet: first byte, four bytes of remaining length, and what they announce.
+pub const PACKET_BYTES_MAX: usize = 5 + REMAINING_LENGTH_MAX;
+
+/// What stands at the start of the input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// A whole packet.
+    Whole {
+        /// The first byte: the type of the packet and its flags.
+        first: u8,
+        /// Where the bytes behind the fixed header are.
+        body: Range<usize>,
+        /// The size of the packet with its fixed header.
+        length: usize,
+    },
+    /// The beginning of a packet, or nothing.
+    Incomplete,
+}
+
+/// Finds the packet at the start of `input`. `packet_bytes_max` bounds its size with the fixed header.
+///
+/// A remaining length in more bytes than it needs is accepted: MQTT 3.1.1 does not forbid it, and MQTT 5 (MQTT-1.5.5-1)
+/// forbids the sender to write it.
+///
+/// # Errors
+/// `Malformed` for packet type 0 and for a remaining length of more than four bytes, `TooLarge` as soon as the
+/// announced size is known.
+#[inline]
+pub fn frame(input: &[u8], packet_bytes_max: usize) -> Result<Frame, Fault> {
+    let Some(&first) = input.first() else {
+        return Ok(Frame::Incomplete);
+    };
+    if first < 0x10 {
+        return Err(Fault::Malformed); // type 0 is reserved
+    }
+    let Some((remaining, bytes)) = variable(&input[1..])? else {
+        return Ok(Frame::Incomplete);
+    };
+    let start = 1 + bytes;
+    let length = start + remaining as usize;
+    if length > packet_bytes_max {
+        return Err(Fault::TooLarge);
+    }
+    if length > input.len() {
+        return Ok(Frame::Incomplete);
+    }
+    let body = start..length;
+    Ok(Frame::Whole { first, body, length })
+}
+
+/// Reads a variable byte integer (section 1.5.5): its value and its size; `None` if it is not complete.
+#[inline]
+pub(super) fn variable(input: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
+    let mut value = 0;
+    for (index, &byte) in input.iter().take(4).enumerate() {
+        value |= u32::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Ok(Some((value, index + 1)));
+        }
+    }
+    if input.len() < 4 {
+        Ok(None)
+    } else {
+        Err(Fault::Malformed)
+    }
+}
+
+/// How many bytes a variable byte integer takes.
+#[inline]
+pub(super) const fn variable_bytes(value: usize) -> usize {
+    match value {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        0x4000..0x20_0000 => 3,
+        _ => 4,
+    }
+}

@@ -1,0 +1,200 @@
+//! The packets that a client may send, decoded in place: strings and payloads are slices of the input.
+//!
+//! [`decode_connect`] decodes the first packet of a connection, which names the version; [`decode`] all others. Neither
+//! allocates. What a packet says is complete and legal for itself; what a packet may say in the state of its
+//! connection (packet identifiers, topic aliases, quotas), the session decides.
+
+mod ack;
+mod connect;
+mod leave;
+mod publish;
+mod subscribe;
+
+use std::num::NonZeroU16;
+
+pub use ack::Ack;
+pub use connect::{Connect, Peek, Refused, Will, client_id_of, decode_connect};
+pub use leave::{Auth, Disconnect};
+pub use publish::Publish;
+pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
+
+use super::fault::Fault;
+use super::reader::Reader;
+use super::version::Version;
+
+/// A packet of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packet<'a> {
+    /// A message.
+    Publish(Publish<'a>),
+    /// A QoS 1 message of the server has arrived.
+    PubAck(Ack<'a>),
+    /// A QoS 2 message of the server has arrived.
+    PubRec(Ack<'a>),
+    /// The client has got PUBREC, and will not send its QoS 2 message again.
+    PubRel(Ack<'a>),
+    /// The client has got PUBREL.
+    PubComp(Ack<'a>),
+    /// The client subscribes.
+    Subscribe(Subscribe<'a>),
+    /// The client unsubscribes.
+    Unsubscribe(Unsubscribe<'a>),
+    /// The client wants a sign of life.
+    PingReq,
+    /// The client leaves.
+    Disconnect(Disconnect<'a>),
+    /// A step of enhanced authentication; MQTT 5.
+    Auth(Auth<'a>),
+}
+
+/// A packet identifier: section 2.2.1.
+pub type PacketId = NonZeroU16;
+
+/// How often a message arrives: section 4.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Qos {
+    /// At most once.
+    #[default]
+    AtMostOnce = 0,
+    /// At least once.
+    AtLeastOnce = 1,
+    /// Exactly once.
+    ExactlyOnce = 2,
+}
+
+impl Qos {
+    /// The QoS in the two lowest bits; `None` for 3.
+    #[inline]
+    pub const fn from_bits(bits: u8) -> Option<Qos> {
+        match bits & 0b11 {
+            0 => Some(Qos::AtMostOnce),
+            1 => Some(Qos::AtLeastOnce),
+            2 => Some(Qos::ExactlyOnce),
+            _ => None,
+        }
+    }
+}
+
+/// The types of packets: section 2.1.2.
+pub(super) mod kind {
+    pub(in super::super) const CONNECT: u8 = 1;
+    pub(in super::super) const CONNACK: u8 = 2;
+    pub(in super::super) const PUBLISH: u8 = 3;
+    pub(in super::super) const PUBACK: u8 = 4;
+    pub(in super::super) const PUBREC: u8 = 5;
+    pub(in super::super) const PUBREL: u8 = 6;
+    pub(in super::super) const PUBCOMP: u8 = 7;
+    pub(in super::super) const SUBSCRIBE: u8 = 8;
+    pub(in super::super) const SUBACK: u8 = 9;
+    pub(in super::super) const UNSUBSCRIBE: u8 = 10;
+    pub(in super::super) const UNSUBACK: u8 = 11;
+    pub(in super::super) const PINGREQ: u8 = 12;
+    pub(in super::super) const PINGRESP: u8 = 13;
+    pub(in super::super) const DISCONNECT: u8 = 14;
+    pub(in super::super) const AUTH: u8 = 15;
+}
+
+/// Where properties and reason codes stand: the packets of MQTT 5, by their sender where that matters, and the will in
+/// a CONNECT packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// CONNECT.
+    Connect,
+    /// The will in CONNECT.
+    Will,
+    /// CONNACK.
+    ConnAck,
+    /// PUBLISH of a client.
+    PublishByClient,
+    /// PUBLISH of a server.
+    PublishByServer,
+    /// PUBACK.
+    PubAck,
+    /// PUBREC.
+    PubRec,
+    /// PUBREL.
+    PubRel,
+    /// PUBCOMP.
+    PubComp,
+    /// SUBSCRIBE.
+    Subscribe,
+    /// SUBACK.
+    SubAck,
+    /// UNSUBSCRIBE.
+    Unsubscribe,
+    /// UNSUBACK.
+    UnsubAck,
+    /// DISCONNECT of a client.
+    DisconnectByClient,
+    /// DISCONNECT of a server.
+    DisconnectByServer,
+    /// AUTH of a client.
+    AuthByClient,
+    /// AUTH of a server.
+    AuthByServer,
+}
+
+impl Place {
+    pub(super) const fn bit(self) -> u32 {
+        1 << self as u8
+    }
+
+    /// The same packet, sent by the other side.
+    pub(super) const fn of_the_other_side(self) -> Option<Place> {
+        match self {
+            Place::PublishByClient => Some(Place::PublishByServer),
+            Place::PublishByServer => Some(Place::PublishByClient),
+            Place::DisconnectByClient => Some(Place::DisconnectByServer),
+            Place::DisconnectByServer => Some(Place::DisconnectByClient),
+            Place::AuthByClient => Some(Place::AuthByServer),
+            Place::AuthByServer => Some(Place::AuthByClient),
+            Place::Connect
+            | Place::Will
+            | Place::ConnAck
+            | Place::PubAck
+            | Place::PubRec
+            | Place::PubRel
+            | Place::PubComp
+            | Place::Subscribe
+            | Place::SubAck
+            | Place::Unsubscribe
+            | Place::UnsubAck => None,
+        }
+    }
+}
+
+/// Decodes a packet after the CONNECT packet. `first` is its first byte, `body` what follows the fixed header.
+///
+/// # Errors
+/// If the packet is not legal for itself, or is one that only a server sends, or a second CONNECT (MQTT-3.1.0-2).
+#[inline]
+pub fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Fault> {
+    let packet = first >> 4;
+    if packet == kind::PUBLISH {
+        return Publish::decode(version, first, body).map(Packet::Publish);
+    }
+    let reserved = match packet {
+        kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE => 0b0010,
+        _ => 0,
+    };
+    if first & 0x0f != reserved && version.checks_reserved_bits() {
+        return Err(Fault::Malformed); // MQTT-2.1.3-1, MQTT-3.6.1-1, MQTT-3.8.1-1, MQTT-3.10.1-1
+    }
+    match packet {
+        kind::PUBACK => Ack::decode(version, Place::PubAck, body).map(Packet::PubAck),
+        kind::PUBREC => Ack::decode(version, Place::PubRec, body).map(Packet::PubRec),
+        kind::PUBREL => Ack::decode(version, Place::PubRel, body).map(Packet::PubRel),
+        kind::PUBCOMP => Ack::decode(version, Place::PubComp, body).map(Packet::PubComp),
+        kind::SUBSCRIBE => Subscribe::decode(version, body).map(Packet::Subscribe),
+        kind::UNSUBSCRIBE => Unsubscribe::decode(version, body).map(Packet::Unsubscribe),
+        kind::PINGREQ => Reader::new(body).end().map(|()| Packet::PingReq),
+        kind::DISCONNECT => Disconnect::decode(version, body).map(Packet::Disconnect),
+        kind::AUTH if version.has_properties() => Auth::decode(body).map(Packet::Auth),
+        kind::CONNECT | kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
+            Err(Fault::Protocol)
+        }
+        // Type 0, and AUTH before MQTT 5: reserved.
+        _ => Err(Fault::Malformed),
+    }
+}

@@ -1,0 +1,95 @@
+//! Strings, topic names and topic filters. Sections 1.5.4, 4.7 and 4.8.2.
+
+use super::fault::Fault;
+
+/// A string of the wire: UTF-8, and therefore without surrogates (MQTT-1.5.4-1), and without U+0000 (MQTT-1.5.4-2).
+/// Control characters and U+FEFF are characters like others (MQTT-1.5.4-3).
+///
+/// # Errors
+/// `Malformed` for anything else.
+#[inline]
+pub fn text(bytes: &[u8]) -> Result<&str, Fault> {
+    match str::from_utf8(bytes) {
+        Ok(text) if !bytes.contains(&0) => Ok(text),
+        Ok(_) | Err(_) => Err(Fault::Malformed),
+    }
+}
+
+/// A topic name: a string without wildcards (MQTT-3.3.2-2, MQTT-4.7.0-1). It may be empty: in a PUBLISH packet of MQTT 5
+/// a topic alias can stand for it.
+///
+/// # Errors
+/// `Malformed` for anything else. Code 0x90 would say that the name is well-formed.
+#[inline]
+pub fn name(bytes: &[u8]) -> Result<&str, Fault> {
+    match str::from_utf8(bytes) {
+        Ok(name) if memchr::memchr3(0, b'+', b'#', bytes).is_none() => Ok(name),
+        Ok(_) | Err(_) => Err(Fault::Malformed),
+    }
+}
+
+/// What a client subscribes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter<'a> {
+    /// A filter of its own.
+    Plain(&'a str),
+    /// `$share/GROUP/FILTER`: each publication goes to one member of the group (section 4.8.2).
+    Shared {
+        /// The name of the group.
+        group: &'a str,
+        /// The filter without `$share/GROUP/`.
+        filter: &'a str,
+    },
+}
+
+/// A filter that no client may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAFilter;
+
+impl<'a> Filter<'a> {
+    /// Reads a filter.
+    ///
+    /// # Errors
+    /// `NotAFilter` if it is empty, a wildcard stands where it may not (MQTT-4.7.1-1, MQTT-4.7.1-2), or a group has no
+    /// name, a wildcard in its name, or no filter (MQTT-4.8.2-1, MQTT-4.8.2-2).
+    pub fn parse(text: &'a str) -> Result<Filter<'a>, NotAFilter> {
+        let Some(shared) = shared_part(text) else {
+            return if is_filter(text) {
+                Ok(Filter::Plain(text))
+            } else {
+                Err(NotAFilter)
+            };
+        };
+        let (group, filter) = shared.split_once('/').ok_or(NotAFilter)?;
+        let is_group = !group.is_empty() && !group.contains(['+', '#']);
+        if is_group && is_filter(filter) {
+            Ok(Filter::Shared { group, filter })
+        } else {
+            Err(NotAFilter)
+        }
+    }
+}
+
+/// What follows `$share/`; `None` if the filter belongs to no group.
+pub(super) fn shared_part(filter: &str) -> Option<&str> {
+    filter.strip_prefix("$share/")
+}
+
+/// Whether the wildcards stand where they may: `#` as the last level, `+` as a whole level.
+fn is_filter(text: &str) -> bool {
+    if text.is_empty() {
+        return false;
+    }
+    let mut levels = text.split('/').peekable();
+    while let Some(level) = levels.next() {
+        let is_legal = match level {
+            "+" => true,
+            "#" => levels.peek().is_none(),
+            _ => !level.contains(['+', '#']),
+        };
+        if !is_legal {
+            return false;
+        }
+    }
+    true
+}
