@@ -84,3 +84,90 @@ pub(super) const fn variable_bytes(value: usize) -> usize {
         _ => 4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::properties::put_variable;
+
+    fn packet(remaining: usize) -> Vec<u8> {
+        let mut bytes = vec![0x30];
+        put_variable(&mut bytes, remaining);
+        bytes.resize(bytes.len() + remaining, b'x');
+        bytes
+    }
+
+    #[test]
+    fn a_packet_is_whole_with_its_last_byte_and_not_before() {
+        for remaining in [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152] {
+            let bytes = packet(remaining);
+            let header = 1 + variable_bytes(remaining);
+            assert_eq!(bytes.len(), header + remaining);
+            let whole = Frame::Whole {
+                first: 0x30,
+                body: header..bytes.len(),
+                length: bytes.len(),
+            };
+            assert_eq!(frame(&bytes, PACKET_BYTES_MAX), Ok(whole.clone()));
+            let mut two = bytes.clone();
+            two.extend_from_slice(&[0xc0, 0]);
+            assert_eq!(
+                frame(&two, PACKET_BYTES_MAX),
+                Ok(whole),
+                "the packet behind it does not matter"
+            );
+            for cut in (0..header)
+                .chain([bytes.len() - 1])
+                .filter(|cut| *cut < bytes.len())
+            {
+                assert_eq!(
+                    frame(&bytes[..cut], PACKET_BYTES_MAX),
+                    Ok(Frame::Incomplete),
+                    "{remaining} at {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_packet_counts_with_its_fixed_header_as_soon_as_it_is_announced() {
+        let bytes = packet(200);
+        assert_eq!(bytes.len(), 203);
+        assert_eq!(frame(&bytes[..3], 202), Err(Fault::TooLarge));
+        assert_eq!(frame(&bytes[..2], 202), Ok(Frame::Incomplete));
+        assert_eq!(frame(&bytes[..3], 203), Ok(Frame::Incomplete));
+        assert!(matches!(frame(&bytes, 203), Ok(Frame::Whole { length: 203, .. })));
+        assert_eq!(
+            frame(&[0x30, 0xff, 0xff, 0xff, 0x7f], PACKET_BYTES_MAX),
+            Ok(Frame::Incomplete)
+        );
+        assert_eq!(
+            frame(&[0x30, 0xff, 0xff, 0xff, 0x7f], PACKET_BYTES_MAX - 1),
+            Err(Fault::TooLarge)
+        );
+    }
+
+    #[test]
+    fn type_0_and_a_remaining_length_of_five_bytes_are_malformed() {
+        for first in 0..0x10 {
+            assert_eq!(frame(&[first], PACKET_BYTES_MAX), Err(Fault::Malformed));
+        }
+        assert_eq!(
+            frame(&[0x30, 0x80, 0x80, 0x80], PACKET_BYTES_MAX),
+            Ok(Frame::Incomplete)
+        );
+        assert_eq!(
+            frame(&[0x30, 0x80, 0x80, 0x80, 0x80], PACKET_BYTES_MAX),
+            Err(Fault::Malformed)
+        );
+        let longer_than_needed = frame(&[0xc0, 0x80, 0x80, 0x80, 0x00], PACKET_BYTES_MAX);
+        assert_eq!(
+            longer_than_needed,
+            Ok(Frame::Whole {
+                first: 0xc0,
+                body: 5..5,
+                length: 5
+            })
+        );
+    }
+}

@@ -437,6 +437,14 @@ impl<'o> Writer<'o> {
         put_binary(self.out, value);
     }
 
+    /// Writes a user property: this server has none of its own.
+    #[cfg(test)]
+    pub(super) fn user(&mut self, name: &str, value: &str) {
+        self.id(Property::UserProperty);
+        put_binary(self.out, name.as_bytes());
+        put_binary(self.out, value.as_bytes());
+    }
+
     fn id(&mut self, property: Property) {
         debug_assert!(
             property.may_stand_in(self.place),
@@ -487,3 +495,6 @@ pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&bytes[..usize::from(length)]);
 }
+
+#[cfg(test)]
+mod tests;

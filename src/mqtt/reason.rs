@@ -226,3 +226,115 @@ pub enum ReturnCode {
     /// The client may not connect.
     NotAuthorized = 5,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Table 2-6 of the specification, and by whom a DISCONNECT packet with the code is sent (table 3-10), written down
+    /// apart from the rows above: C CONNACK, a PUBACK, r PUBREC, l PUBREL, c PUBCOMP, S SUBACK, U UNSUBACK,
+    /// > DISCONNECT of a client, < DISCONNECT of a server, ( AUTH of a client, ) AUTH of a server.
+    const TABLE: &[(u8, &str)] = &[
+        (0x00, "CarlcSU><)"),
+        (0x01, "S"),
+        (0x02, "S"),
+        (0x04, ">"),
+        (0x10, "ar"),
+        (0x11, "U"),
+        (0x18, "()"),
+        (0x19, "("),
+        (0x80, "CarSU><"),
+        (0x81, "C><"),
+        (0x82, "C><"),
+        (0x83, "CarSU><"),
+        (0x84, "C"),
+        (0x85, "C"),
+        (0x86, "C"),
+        (0x87, "CarSU<"),
+        (0x88, "C"),
+        (0x89, "C<"),
+        (0x8a, "C"),
+        (0x8b, "<"),
+        (0x8c, "C<"),
+        (0x8d, "<"),
+        (0x8e, "<"),
+        (0x8f, "SU<"),
+        (0x90, "Car><"),
+        (0x91, "arSU"),
+        (0x92, "lc"),
+        (0x93, "><"),
+        (0x94, "><"),
+        (0x95, "C><"),
+        (0x96, "><"),
+        (0x97, "CarS><"),
+        (0x98, "><"),
+        (0x99, "Car><"),
+        (0x9a, "C<"),
+        (0x9b, "C<"),
+        (0x9c, "C<"),
+        (0x9d, "C<"),
+        (0x9e, "S<"),
+        (0x9f, "C<"),
+        (0xa0, "<"),
+        (0xa1, "S<"),
+        (0xa2, "S<"),
+    ];
+
+    const LETTERS: [(Place, char); 11] = [
+        (Place::ConnAck, 'C'),
+        (Place::PubAck, 'a'),
+        (Place::PubRec, 'r'),
+        (Place::PubRel, 'l'),
+        (Place::PubComp, 'c'),
+        (Place::SubAck, 'S'),
+        (Place::UnsubAck, 'U'),
+        (Place::DisconnectByClient, '>'),
+        (Place::DisconnectByServer, '<'),
+        (Place::AuthByClient, '('),
+        (Place::AuthByServer, ')'),
+    ];
+
+    #[test]
+    fn each_code_stands_in_the_packets_of_the_specification_and_no_other_number_is_a_code() {
+        assert_eq!(ReasonCode::ALL.len(), TABLE.len());
+        for code in 0..=u8::MAX {
+            let row = TABLE.iter().find(|(number, _)| *number == code);
+            let reason = ReasonCode::from_u8(code);
+            assert_eq!(reason.is_some(), row.is_some(), "{code:#x}");
+            if let (Some(reason), Some((_, packets))) = (reason, row) {
+                assert_eq!(reason.as_u8(), code);
+                assert_eq!(reason.is_error(), code >= 0x80);
+                for (place, letter) in LETTERS {
+                    assert_eq!(
+                        reason.may_stand_in(place),
+                        packets.contains(letter),
+                        "{reason:?} in {place:?}"
+                    );
+                }
+                for place in [
+                    Place::Connect,
+                    Place::Will,
+                    Place::PublishByClient,
+                    Place::Subscribe,
+                ] {
+                    assert!(!reason.may_stand_in(place), "{place:?} has no reason code");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn old_clients_get_the_return_code_that_is_nearest() {
+        for (reason, code) in [
+            (ReasonCode::Success, 0),
+            (ReasonCode::UnsupportedProtocolVersion, 1),
+            (ReasonCode::ClientIdNotValid, 2),
+            (ReasonCode::ServerBusy, 3),
+            (ReasonCode::BadUserNameOrPassword, 4),
+            (ReasonCode::NotAuthorized, 5),
+            (ReasonCode::Banned, 5),
+        ] {
+            assert_eq!(reason.return_code() as u8, code, "{reason:?}");
+        }
+    }
+}

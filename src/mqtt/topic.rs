@@ -93,3 +93,108 @@ fn is_filter(text: &str) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_is_utf_8_without_surrogates_and_without_u_0000() {
+        for legal in [
+            "",
+            "a",
+            "\u{1}\u{7f}",
+            "\u{feff}a\u{feff}",
+            "ä€😀",
+            "\u{ffff}",
+            "\u{10ffff}",
+        ] {
+            assert_eq!(text(legal.as_bytes()), Ok(legal));
+        }
+        let malformed: [&[u8]; 9] = [
+            b"\0",
+            b"a\0b",
+            b"\xff",
+            b"\xc0\x80",         // U+0000 in two bytes
+            b"\xed\xa0\x80",     // U+D800
+            b"\xed\xbf\xbf",     // U+DFFF
+            b"\xf4\x90\x80\x80", // U+110000
+            b"\xe2\x82",         // cut
+            b"\xc1\xbf",         // overlong
+        ];
+        for bytes in malformed {
+            assert_eq!(text(bytes), Err(Fault::Malformed), "{bytes:x?}");
+            assert_eq!(name(bytes), Err(Fault::Malformed), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn a_topic_name_has_no_wildcards() {
+        for legal in ["a", "/", "//", "a/ b", "$SYS/x", "/a/", "ä"] {
+            assert_eq!(name(legal.as_bytes()), Ok(legal));
+        }
+        for wrong in ["+", "#", "a/+/b", "a#", "+a"] {
+            assert_eq!(name(wrong.as_bytes()), Err(Fault::Malformed), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wildcards_stand_only_where_the_specification_allows() {
+        let legal = [
+            "#",
+            "+",
+            "/",
+            "a/#",
+            "/#",
+            "+/#",
+            "+/tennis/#",
+            "sport/+/player1",
+            "/+",
+            "+/+",
+            "a/",
+            "$share",
+            "$shared/a",
+        ];
+        for filter in legal {
+            assert_eq!(Filter::parse(filter), Ok(Filter::Plain(filter)));
+        }
+        for filter in [
+            "",
+            "sport/tennis#",
+            "sport/#/ranking",
+            "sport+",
+            "+a",
+            "#/",
+            "##",
+            "++",
+            "a/+b/c",
+            "#a",
+        ] {
+            assert_eq!(Filter::parse(filter), Err(NotAFilter), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_shared_filter_names_a_group_and_a_filter() {
+        for (text, group, filter) in [
+            ("$share/g/a", "g", "a"),
+            ("$share/g/a/#", "g", "a/#"), // nanomq#1883
+            ("$share/g//", "g", "/"),
+            ("$share/g/+", "g", "+"),
+            ("$share/g/$SYS/a", "g", "$SYS/a"),
+        ] {
+            assert_eq!(Filter::parse(text), Ok(Filter::Shared { group, filter }));
+        }
+        for text in [
+            "$share/",
+            "$share/g",
+            "$share/g/",
+            "$share//a",
+            "$share/+/a",
+            "$share/a#/a",
+            "$share/g/a#",
+        ] {
+            assert_eq!(Filter::parse(text), Err(NotAFilter), "{text}");
+        }
+    }
+}
