@@ -399,3 +399,6 @@ fn put_reason_string(out: &mut Vec<u8>, place: Place, reason_string: Option<&str
     }
     writer.end();
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,3 +198,6 @@ pub fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Fa
         _ => Err(Fault::Malformed),
     }
 }
+
+#[cfg(test)]
+mod tests;
