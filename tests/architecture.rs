@@ -82,7 +82,6 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "app", "auth", "clock", "config", "decision", "history", "policy", "session", "wills",
             ][..],
         ),
-        ("mqtt", &[][..]),
         (
             "protocols",
             &[
