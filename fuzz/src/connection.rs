@@ -213,6 +213,7 @@ impl Run {
                 client_calls_max: CALLS_MAX,
                 ..SocketClusterSettings::default()
             },
+            ..Settings::default()
         };
         let mut run = Run {
             phase: Phase::Request,
@@ -387,6 +388,7 @@ impl Run {
             },
             settings: &self.settings,
             socketcluster: &mut self.scratch.socketcluster,
+            mqtt: None,
         }
     }
 
@@ -543,6 +545,7 @@ impl Run {
             | Decision::SendBinary { .. }
             | Decision::AskPresence { .. }
             | Decision::Login
+            | Decision::EndOther { .. }
             | Decision::Close { .. } => {
                 panic!("nothing here asks for {decision:?}")
             }

@@ -31,6 +31,8 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     let addresses = [
         ("listen", Some(config.listen.address)),
         ("tls_listen", config.tls.listen),
+        ("mqtt_listen", config.mqtt.listen),
+        ("mqtt_tls_listen", config.mqtt.tls_listen),
         ("admin", config.admin.address),
     ];
     faults.extend(

@@ -31,8 +31,13 @@ impl Config {
         if self.auth.key.is_some() && self.auth.public_key_file.is_some() {
             conflicts.push(Conflict::TwoKeys);
         }
-        self.tls
-            .conflicts(self.listen.address, self.admin.address, &mut conflicts);
+        self.tls.conflicts(
+            self.listen.address,
+            self.admin.address,
+            self.speaks_tls(),
+            &mut conflicts,
+        );
+        conflicts.extend(self.mqtt_on_same_address());
         if self.proxies.trusted.is_empty() {
             let used = [
                 (self.proxies.proxy_protocol, "proxy_protocol"),
@@ -56,6 +61,27 @@ impl Config {
             conflicts.push(Conflict::LoginWithoutKey);
         }
         conflicts
+    }
+
+    /// An address for MQTT alone that another setting has as well.
+    fn mqtt_on_same_address(&self) -> Option<Conflict> {
+        let admin = self.admin.address.map(|address| ("admin", address));
+        let mut before: Vec<(&str, SocketAddr)> = admin.into_iter().collect();
+        for (setting, address) in self.client_addresses() {
+            let same = before.iter().find(|(_, other)| *other == address);
+            if let Some(&(other, _)) = same
+                && setting.starts_with("mqtt")
+                && address.port() != 0
+            {
+                return Some(Conflict::MqttOnSameAddress {
+                    setting,
+                    other,
+                    address,
+                });
+            }
+            before.push((setting, address));
+        }
+        None
     }
 }
 
@@ -85,6 +111,15 @@ pub enum Conflict {
     TlsOnSameAddress(SocketAddr),
     /// The port for TLS is the port for operators.
     TlsOnAdminAddress(SocketAddr),
+    /// The port for MQTT alone is another port as well.
+    MqttOnSameAddress {
+        /// The setting of the port.
+        setting: &'static str,
+        /// The setting of the other port.
+        other: &'static str,
+        /// The address of both.
+        address: SocketAddr,
+    },
     /// This setting takes clients' addresses from proxies, and no proxy is trusted.
     NoTrustedProxy(&'static str),
     /// One field is both a user's name and its password.
@@ -106,12 +141,16 @@ impl Conflict {
                 "listen_tls",
                 "tls_listen",
                 "admin_tls",
+                "mqtt_tls_listen",
                 "tls_certificate_files",
                 "tls_key_files",
             ],
             Conflict::TlsClientAuthUnpaired => &["tls_client_auth", "tls_client_ca_file"],
             Conflict::TlsOnSameAddress(_) => &["tls_listen", "listen"],
             Conflict::TlsOnAdminAddress(_) => &["tls_listen", "admin"],
+            Conflict::MqttOnSameAddress { .. } => {
+                &["mqtt_listen", "mqtt_tls_listen", "listen", "tls_listen", "admin"]
+            }
             Conflict::NoTrustedProxy(_) => &["trusted_proxies", "proxy_protocol", "x_forwarded_for"],
             Conflict::SameField(_) => &["login_user_fields", "login_password_fields"],
             Conflict::LoginWithoutKey => &[
@@ -154,7 +193,7 @@ impl fmt::Display for Conflict {
                 "tls_certificate_files names {certificates} and tls_key_files {keys}: name the key of each certificate, in the same order"
             ),
             Conflict::TlsWithoutCertificate => formatter.write_str(
-                "TLS is spoken (listen_tls, tls_listen or admin_tls) without a certificate: set tls_certificate_files and tls_key_files",
+                "TLS is spoken (listen_tls, tls_listen, mqtt_tls_listen or admin_tls) without a certificate: set tls_certificate_files and tls_key_files",
             ),
             Conflict::TlsClientAuthUnpaired => formatter.write_str(
                 "tls_client_auth and tls_client_ca_file belong together: set both, or neither",
@@ -166,6 +205,15 @@ impl fmt::Display for Conflict {
             Conflict::TlsOnAdminAddress(address) => write!(
                 formatter,
                 "tls_listen and admin are both {address}: give each its own port"
+            ),
+            Conflict::MqttOnSameAddress {
+                setting,
+                other,
+                address,
+            } => write!(
+                formatter,
+                "{setting} and {other} are both {address}: give each its own port, or turn {setting} off and set \
+                 client_protocols to socketcluster,mqtt"
             ),
             Conflict::NoTrustedProxy(setting) => write!(
                 formatter,
@@ -205,6 +253,37 @@ mod tests {
         config.listen.address.set_port(0);
         config.admin.address = Some(config.listen.address);
         assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn mqtt_alone_needs_an_address_of_its_own() {
+        let set: [fn(&mut Config); 4] = [
+            |config| config.mqtt.listen = Some(config.listen.address),
+            |config| config.mqtt.listen = config.admin.address,
+            |config| {
+                config.mqtt.listen = Some("127.0.0.1:1883".parse().unwrap());
+                config.mqtt.tls_listen = config.mqtt.listen;
+            },
+            |config| {
+                config.tls.listen = Some("127.0.0.1:8883".parse().unwrap());
+                config.mqtt.tls_listen = config.tls.listen;
+            },
+        ];
+        for set in set {
+            let mut config = Config::default();
+            config.tls.certificate_files = vec!["certificate".into()];
+            config.tls.key_files = vec!["key".into()];
+            assert_eq!(config.check(), Ok(()));
+            set(&mut config);
+            assert!(matches!(config.check(), Err(Conflict::MqttOnSameAddress { .. })));
+            for address in [&mut config.mqtt.listen, &mut config.mqtt.tls_listen] {
+                *address = address.map(|_| "127.0.0.1:0".parse().unwrap());
+            }
+            assert_eq!(config.check(), Ok(()));
+        }
+        let mut config = Config::default();
+        config.mqtt.tls_listen = Some("127.0.0.1:8883".parse().unwrap());
+        assert_eq!(config.check(), Err(Conflict::TlsWithoutCertificate));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod listen;
 pub(crate) mod load;
 mod log;
 mod login;
+mod mqtt;
 mod nearest;
 mod permissions;
 mod proxies;
@@ -53,6 +54,7 @@ pub use listen::{AcceptExcess, Listen, WelcomePage};
 pub use load::{ConfigSources, Loaded, Source};
 pub use log::Log;
 pub use login::Login;
+pub use mqtt::{ClientProtocols, Mqtt};
 pub use permissions::{Anonymous, Permissions};
 pub use proxies::Proxies;
 pub use restart::Restart;
@@ -60,6 +62,8 @@ pub use socketcluster::{Protocol, SocketCluster};
 pub use store::{Store, StoreMode};
 pub use tls::Tls;
 pub use warnings::Warning;
+
+use std::net::SocketAddr;
 
 use settings::Setting;
 use tls::ClientAuth;
@@ -89,6 +93,8 @@ pub struct Config {
     pub channels: Vec<channels::ChannelSpec>,
     /// The SocketCluster protocol.
     pub socketcluster: SocketCluster,
+    /// MQTT.
+    pub mqtt: Mqtt,
     /// How publications reach subscribers.
     pub delivery: Delivery,
     /// The store of remembered channels on disk.
@@ -117,6 +123,7 @@ const SECTIONS: &[&[Setting]] = &[
     Login::SETTINGS,
     Permissions::SETTINGS,
     SocketCluster::SETTINGS,
+    Mqtt::SETTINGS,
     Delivery::SETTINGS,
     Store::SETTINGS,
     Restart::SETTINGS,
@@ -162,7 +169,7 @@ impl Config {
     /// Whether only authenticated clients are served and, with the built-in application, no client can authenticate: no
     /// other program has a key that signs tokens, there is no password file, and the server asks for no certificate.
     pub fn admits_no_client(&self) -> bool {
-        let by_certificate = self.tls.is_used() && self.tls.client_auth != ClientAuth::Off;
+        let by_certificate = self.speaks_tls() && self.tls.client_auth != ClientAuth::Off;
         !self.serves_anonymous()
             && self.has_random_key()
             && self.login.password_file.is_none()
@@ -189,10 +196,26 @@ impl Config {
     }
 
     fn listens_on_loopback_only(&self) -> bool {
-        [Some(self.listen.address), self.tls.listen]
-            .iter()
-            .flatten()
-            .all(|address| address.ip().is_loopback())
+        self.client_addresses()
+            .all(|(_, address)| address.ip().is_loopback())
+    }
+
+    /// The addresses for clients, each with its setting.
+    pub(crate) fn client_addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+        let addresses = [
+            ("listen", Some(self.listen.address)),
+            ("tls_listen", self.tls.listen),
+            ("mqtt_listen", self.mqtt.listen),
+            ("mqtt_tls_listen", self.mqtt.tls_listen),
+        ];
+        addresses
+            .into_iter()
+            .filter_map(|(setting, address)| Some((setting, address?)))
+    }
+
+    /// Whether anything speaks TLS.
+    pub fn speaks_tls(&self) -> bool {
+        self.tls.is_used() || self.mqtt.tls_listen.is_some()
     }
 
     /// Whether no key is configured, so that the server makes a random one.

@@ -71,7 +71,7 @@ words! {
 }
 
 impl Tls {
-    /// Whether anything speaks TLS.
+    /// Whether anything of this section speaks TLS; [`Config::speaks_tls`](super::Config::speaks_tls) knows the others.
     pub fn is_used(&self) -> bool {
         self.on_listen != OnListen::Off || self.listen.is_some() || self.admin
     }
@@ -81,6 +81,7 @@ impl Tls {
         &self,
         listen: SocketAddr,
         admin: Option<SocketAddr>,
+        is_used: bool,
         conflicts: &mut Vec<Conflict>,
     ) {
         if self.certificate_files.len() != self.key_files.len() {
@@ -88,7 +89,7 @@ impl Tls {
                 certificates: self.certificate_files.len(),
                 keys: self.key_files.len(),
             });
-        } else if self.is_used() && self.certificate_files.is_empty() {
+        } else if is_used && self.certificate_files.is_empty() {
             conflicts.push(Conflict::TlsWithoutCertificate);
         }
         if (self.client_auth != ClientAuth::Off) != self.client_ca_file.is_some() {

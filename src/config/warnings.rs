@@ -58,7 +58,7 @@ impl Config {
         if self.auth.revocation_keep < self.auth.default_expiry {
             warnings.push(Warning::RevocationTooShort);
         }
-        if !self.tls.is_used() && !self.tls.certificate_files.is_empty() {
+        if !self.speaks_tls() && !self.tls.certificate_files.is_empty() {
             warnings.push(Warning::TlsUnused);
         }
         if self.tls.client_auth == ClientAuth::Required && self.tls.on_listen != OnListen::Only {
@@ -166,7 +166,7 @@ impl fmt::Display for Warning {
                 "trusted_proxies is set, but neither proxy_protocol nor x_forwarded_for is on: every client has the address of a proxy; turn on the one that the proxies use",
             ),
             Warning::TlsUnused => formatter.write_str(
-                "tls_certificate_files is set, but no address speaks TLS: set listen_tls or tls_listen",
+                "tls_certificate_files is set, but no address speaks TLS: set listen_tls, tls_listen or mqtt_tls_listen",
             ),
             Warning::PlainBesideClientAuth => formatter.write_str(
                 "tls_client_auth is required, but a client that connects to listen without TLS needs no certificate: set listen_tls to only",

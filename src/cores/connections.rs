@@ -35,6 +35,7 @@ use crate::clock::Uptime;
 use crate::config::SlowConsumer;
 use crate::decision::{CloseReason, Limit};
 use crate::metrics::block::{CoreMetrics, HeldKind};
+use crate::mqtt;
 use crate::protocols::{Content, Farewell, Framing};
 use crate::slab::Slab;
 use crate::transport::stream::{BeforeFin, Stream};
@@ -89,6 +90,8 @@ pub(in crate::cores) struct Connections {
     forms: Option<Box<Forms>>,
     /// The subscriptions that are not live yet.
     pub(in crate::cores) recoveries: Recoveries,
+    /// The MQTT sessions of the client ids that this core owns; nothing unless the server speaks MQTT.
+    pub(in crate::cores) mqtt: Option<Box<mqtt::sessions::Sessions>>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -119,6 +122,7 @@ impl Connections {
         bounds: &Bounds,
         slow_consumer: SlowConsumer,
         forms: Option<Forms>,
+        mqtt: Option<mqtt::sessions::Sessions>,
         metrics: Arc<CoreMetrics>,
     ) -> Connections {
         Connections {
@@ -146,6 +150,7 @@ impl Connections {
             slow_consumer,
             forms: forms.map(Box::new),
             recoveries: Recoveries::default(),
+            mqtt: mqtt.map(Box::new),
             metrics,
         }
     }
@@ -244,6 +249,19 @@ impl Connections {
         self.slab
             .get_mut(id.index() as usize)
             .filter(|connection| connection.id == id)
+    }
+
+    /// The connection, if it has not ended, and the MQTT sessions, which its session may need.
+    #[inline]
+    pub(in crate::cores) fn get_with_mqtt(
+        &mut self,
+        id: ConnectionId,
+    ) -> Option<(&mut Connection, Option<&mut mqtt::sessions::Sessions>)> {
+        let connection = self
+            .slab
+            .get_mut(id.index() as usize)
+            .filter(|connection| connection.id == id)?;
+        Some((connection, self.mqtt.as_deref_mut()))
     }
 
     /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being

@@ -19,6 +19,7 @@ use crate::decision::Decisions;
 use crate::http::{Refusal, Request, Status};
 use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
+use crate::mqtt;
 use crate::policy::Policy;
 use crate::protocols::{Environment, Scratch, Session, Settings};
 use crate::session::{self, SessionIds};
@@ -171,6 +172,7 @@ impl<A: App> Core<A> {
                 settings
                     .compression
                     .then(|| Forms::new(settings.compression_bytes_min)),
+                settings.ports.have_mqtt().then(mqtt::sessions::Sessions::new),
                 Arc::clone(&metrics),
             ),
             counts: Counts::new(Arc::clone(&metrics)),
@@ -209,7 +211,12 @@ impl<A: App> Core<A> {
 }
 
 impl<A: App> Lent<A> {
-    pub(super) fn environment(&mut self, now: Now, id: ConnectionId) -> Environment<'_, A> {
+    pub(super) fn environment<'e>(
+        &'e mut self,
+        now: Now,
+        id: ConnectionId,
+        mqtt: Option<&'e mut mqtt::sessions::Sessions>,
+    ) -> Environment<'e, A> {
         Environment {
             common: session::Environment {
                 now,
@@ -222,11 +229,16 @@ impl<A: App> Lent<A> {
             },
             settings: &self.settings,
             socketcluster: &mut self.scratch.socketcluster,
+            mqtt,
         }
     }
 
     pub(super) fn new_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session::begin(&mut self.ids, &self.settings, now, claims)
+    }
+
+    pub(super) fn new_mqtt_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
+        Session::begin_mqtt(&mut self.ids, now, claims)
     }
 
     /// Asks the application whether a client may upgrade.

@@ -95,6 +95,7 @@ pub(crate) struct CoreSettings {
     pub(crate) site: Arc<Site>,
     pub(crate) login_path: String,
     pub(crate) login_cookie: String,
+    pub(crate) mqtt_path: String,
     pub(crate) limits: Limits,
     /// Most bytes that the connections of one core may hold.
     pub(crate) held_bytes_max: usize,

@@ -18,7 +18,9 @@ use crate::decision::CloseReason;
 
 use super::InheritedDescriptors;
 use super::core::Core;
-use crate::cores::arrivals::listeners::{HAND_OVERS, LISTENER, TLS_LISTENER, WAKER};
+use crate::cores::arrivals::listeners::{
+    HAND_OVERS, LISTENER, MQTT_LISTENER, MQTT_TLS_LISTENER, TLS_LISTENER, WAKER,
+};
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::lifecycle::reading::ReadUntil;
 use crate::cores::operators::mailbox::{CoreStatus, Order};
@@ -182,7 +184,9 @@ impl<A: App> Core<A> {
     /// connection.
     fn handle_event(&mut self, event: &Event) {
         match event.token() {
-            token @ (LISTENER | TLS_LISTENER) => self.acceptor.note_ready(token),
+            token @ (LISTENER | TLS_LISTENER | MQTT_LISTENER | MQTT_TLS_LISTENER) => {
+                self.acceptor.note_ready(token)
+            }
             WAKER => {
                 self.mailbox.note_wake();
                 self.take_orders();

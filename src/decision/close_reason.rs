@@ -50,13 +50,14 @@ labels! {
 }
 
 /// Makes [`CloseReason`] from its rows. A row is
-/// `Variant => close code, "metric label", blame, limit, "what happened", "what to do about it";`
-/// where the close code is `None` if this server sends no close frame.
+/// `Variant => close code, reason code, "metric label", blame, limit, "what happened", "what to do about it";`
+/// where the close code is `None` if this server sends no close frame. The reason code is that of the DISCONNECT that
+/// a client of MQTT 5 gets (MQTT 5.0 section 3.14.2.1), and `None` if it gets none.
 macro_rules! close_reasons {
     ($(
         $(#[doc = $doc:literal])+
         $variant:ident $(($chosen:ident: $chosen_type:ty))? =>
-            $code:expr, $label:literal, $blame:ident, $limit:expr, $what:literal, $advice:literal;
+            $code:expr, $reason_code:expr, $label:literal, $blame:ident, $limit:expr, $what:literal, $advice:literal;
     )+) => {
         /// Why a connection ends.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +87,13 @@ macro_rules! close_reasons {
                 match code {
                     Some(code) => Some(CloseCode(code)),
                     None => None,
+                }
+            }
+
+            /// The reason code of the DISCONNECT for a client of MQTT 5; `None` if it gets none.
+            pub const fn reason_code(self) -> Option<u8> {
+                match self.row() {
+                    $(Row::$variant => $reason_code,)+
                 }
             }
 
@@ -121,158 +129,198 @@ macro_rules! close_reasons {
 
 close_reasons! {
     /// The peer sent a close frame.
-    PeerClosed => None, "peer_closed", Nobody, None,
+    PeerClosed => None, None, "peer_closed", Nobody, None,
         "the client closed; its code is echoed",
         "nothing";
 
     /// The peer ended or reset the TCP connection without a close frame.
-    PeerVanished => None, "peer_vanished", Nobody, None,
+    PeerVanished => None, None, "peer_vanished", Nobody, None,
         "the client ended or reset the TCP connection without a close frame",
         "nothing: tabs are closed and networks change; if all connections end so, look at the proxy in front";
 
     /// The request was answered with plain HTTP.
-    HttpAnswered => None, "http_answered", Nobody, None,
+    HttpAnswered => None, None, "http_answered", Nobody, None,
         "the request was plain HTTP, or was refused, and has its answer",
         "if it was meant as a WebSocket: see the status of the answer, `path` and `origins`";
 
     /// No complete request head within `request_timeout_ms`.
-    RequestTimeout => None, "request_timeout", Peer, Some(Limit::RequestTime),
+    RequestTimeout => None, None, "request_timeout", Peer, Some(Limit::RequestTime),
         "no complete request within `request_timeout_ms`",
         "nothing: health checks of balancers that send nothing do this; raise it for very slow lines";
 
     /// A frame that RFC 6455 forbids.
-    ProtocolError => Some(1002), "protocol_error", Peer, None,
+    ProtocolError => Some(1002), Some(0x81), "protocol_error", Peer, None,
         "a frame that RFC 6455 forbids",
         "mend the client's WebSocket library, or a proxy that changes bytes";
 
     /// Text that is not UTF-8.
-    InvalidUtf8 => Some(1007), "invalid_utf8", Peer, None,
+    InvalidUtf8 => Some(1007), Some(0x81), "invalid_utf8", Peer, None,
         "text that is not UTF-8",
         "send UTF-8, or binary messages";
 
     /// A message over `message_bytes_max`.
-    MessageTooBig => Some(1009), "message_too_big", Limit, Some(Limit::MessageBytes),
+    MessageTooBig => Some(1009), Some(0x95), "message_too_big", Limit, Some(Limit::MessageBytes),
         "a message over `message_bytes_max`",
         "send less at a time, or raise the limit";
 
     /// A message in more than `fragments_max` fragments.
-    TooManyFragments => Some(1008), "too_many_fragments", Limit, Some(Limit::Fragments),
+    TooManyFragments => Some(1008), Some(0x97), "too_many_fragments", Limit, Some(Limit::Fragments),
         "a message in more than `fragments_max` fragments",
         "send larger fragments, or raise the limit";
 
     /// No handshake within `handshake_timeout_ms`.
-    HandshakeTimeout => Some(4005), "handshake_timeout", Peer, Some(Limit::HandshakeTime),
+    HandshakeTimeout => Some(4005), None, "handshake_timeout", Peer, Some(Limit::HandshakeTime),
         "no `#handshake` within `handshake_timeout_ms` of the upgrade",
         "use a SocketCluster client; a plain WebSocket has to send `#handshake` first";
 
     /// Another packet before the protocol's handshake.
-    HandshakeMissing => Some(4009), "message_before_handshake", Peer, None,
+    HandshakeMissing => Some(4009), None, "message_before_handshake", Peer, None,
         "another packet came before `#handshake`",
         "wait for the client's `connect` event before anything is sent";
 
     /// A packet without a part that its protocol demands: in SocketCluster a `#handshake` or `#authenticate` without a
     /// numeric call id.
-    MalformedPacket => Some(4008), "call_id_missing", Peer, None,
+    MalformedPacket => Some(4008), Some(0x81), "call_id_missing", Peer, None,
         "`#handshake` or `#authenticate` without a numeric `cid`",
         "mend the client: these two are calls";
 
     /// The application refused the handshake, with this code.
-    HandshakeRefused(code: CloseCode) => Some(code.as_u16()), "handshake_refused", App, None,
+    HandshakeRefused(code: CloseCode) => Some(code.as_u16()), Some(0x87), "handshake_refused", App, None,
         "the application refused the handshake",
         "see the application; its error is in the answer to the handshake";
 
     /// Nothing from the client within `ping_timeout_ms`.
-    PongTimeout => Some(4001), "pong_timeout", Peer, Some(Limit::PongTime),
+    PongTimeout => Some(4001), Some(0x8d), "pong_timeout", Peer, Some(Limit::PongTime),
         "nothing came from the client within `ping_timeout_ms`",
         "nothing: the network or the device is gone, and the client comes back; client and server need the same timeout";
 
     /// A token could not be signed.
-    SigningFailed => Some(4002), "signing_failed", Bug, None,
+    SigningFailed => Some(4002), Some(0x83), "signing_failed", Bug, None,
         "a token could not be signed",
         "set a key that signs (`auth_key`, `auth_private_key_file`, a private key in `jwks_file`)";
 
     /// The outbox is full of publications that the client does not read. The limit is counted where it is reached,
     /// since not every publication that reaches it closes the connection.
-    SlowConsumer => Some(4010), "slow_consumer", Limit, None,
+    SlowConsumer => Some(4010), Some(0x97), "slow_consumer", Limit, None,
         "`outbox_bytes_max` of publications wait for a client that does not read them",
         "fewer channels or smaller messages for it; `slow_consumer` skips or conflates instead";
 
     /// The server is stopping.
-    Draining => Some(1001), "draining", Draining, None,
+    Draining => Some(1001), Some(0x8b), "draining", Draining, None,
         "the server stops (SIGTERM)",
         "nothing: clients come back, to the next process or another server";
 
     /// The application disconnected the client, with this code.
-    Application(code: CloseCode) => Some(code.as_u16()), "application", App, None,
+    Application(code: CloseCode) => Some(code.as_u16()), Some(0x98), "application", App, None,
         "the application disconnected the client",
         "see the application";
 
     /// The TLS handshake failed, or later records could not be decrypted.
-    TlsFailed => None, "tls_failed", Peer, None,
+    TlsFailed => None, None, "tls_failed", Peer, None,
         "the TLS handshake failed, or what came after it could not be decrypted",
         "look at `ringcast_tls_handshakes_total`; a client may not trust the certificate";
 
     /// Over a rate for `rate_grace_ms`.
-    RateExceeded => Some(4029), "rate_exceeded", Limit, Some(Limit::RateGrace),
+    RateExceeded => Some(4029), Some(0x96), "rate_exceeded", Limit, Some(Limit::RateGrace),
         "over `messages_per_second_max` or `bytes_per_second_max` for `rate_grace_ms`",
         "send less, or raise the rates";
 
     /// No message for `idle_timeout_ms`.
-    IdleTimeout => Some(4030), "idle_timeout", Limit, Some(Limit::IdleTime),
+    IdleTimeout => Some(4030), Some(0x98), "idle_timeout", Limit, Some(Limit::IdleTime),
         "no message in either direction for `idle_timeout_ms`",
         "connect when there is something to say, or raise the time";
 
     /// A connection from a trusted proxy does not begin with a PROXY header.
-    BadProxyHeader => None, "bad_proxy_header", Peer, None,
+    BadProxyHeader => None, None, "bad_proxy_header", Peer, None,
         "a trusted proxy did not begin with a PROXY header",
         "turn `send-proxy` on in the proxy, or `proxy_protocol` off";
 
     /// A frame over `frame_bytes_max`.
-    FrameTooBig => Some(1009), "frame_too_big", Limit, Some(Limit::FrameBytes),
+    FrameTooBig => Some(1009), Some(0x95), "frame_too_big", Limit, Some(Limit::FrameBytes),
         "a frame over `frame_bytes_max`",
         "send smaller frames, or raise the limit";
 
     /// Not authenticated within `authentication_timeout_ms`, where unauthenticated clients are not served.
-    AuthenticationTimeout => Some(4031), "authentication_timeout", Peer, Some(Limit::AuthenticationTime),
+    AuthenticationTimeout => Some(4031), Some(0x87), "authentication_timeout", Peer, Some(Limit::AuthenticationTime),
         "not authenticated within `authentication_timeout_ms`, where others are not served (`allow_anonymous`)",
         "authenticate right after `connect`";
 
     /// An operator has revoked the token that the client had presented.
-    Revoked => Some(4032), "revoked", Operator, None,
+    Revoked => Some(4032), Some(0x87), "revoked", Operator, None,
         "an operator has revoked the token (`/revoke`)",
         "log in again, if the user may";
 
     /// A compressed message that inflates to more than `message_bytes_max`.
-    InflatedTooBig => Some(1009), "inflated_too_big", Limit, Some(Limit::InflatedBytes),
+    InflatedTooBig => Some(1009), Some(0x95), "inflated_too_big", Limit, Some(Limit::InflatedBytes),
         "a compressed message that inflates to more than `message_bytes_max`",
         "send less at a time, or raise the limit";
 
     /// A compressed message that cannot be inflated.
-    BadCompression => Some(1007), "bad_compression", Peer, None,
+    BadCompression => Some(1007), Some(0x81), "bad_compression", Peer, None,
         "a compressed message that cannot be inflated",
         "mend the client's compression, or turn it off";
 
     /// The client took none of the bytes that wait for it for `write_timeout_ms`.
-    WriteTimeout => Some(4033), "write_timeout", Peer, Some(Limit::WriteTime),
+    WriteTimeout => Some(4033), Some(0x97), "write_timeout", Peer, Some(Limit::WriteTime),
         "the client took nothing of what waits for it for `write_timeout_ms`, though it may answer pings",
         "read what comes; a client that reads slowly is not closed";
 
     /// The connections of the core held more than their share of `outbox_bytes_total_max`, and this one was one of
     /// those that held most.
-    HoldsMost => Some(4010), "holds_most", Limit, Some(Limit::OutboxBytesTotal),
+    HoldsMost => Some(4010), Some(0x97), "holds_most", Limit, Some(Limit::OutboxBytesTotal),
         "all connections together held more than `outbox_bytes_total_max`, and this one was one of those that held most",
         "as for `slow_consumer`; smaller messages, or more memory and a higher limit";
 
     /// The client took the history of a channel more slowly than newer publications came, and the history no longer
     /// holds what follows: the client would miss some without knowing.
-    HistoryLost => Some(4034), "history_lost", Limit, None,
+    HistoryLost => Some(4034), Some(0x83), "history_lost", Limit, None,
         "the client was getting the history of a channel, and the history no longer has the rest of it",
         "connect again and ask for recovery; keep more history, or read faster";
 
     /// A load balancer asked whether clients are served, and has its answer.
-    Probed => None, "probed", Nobody, None,
+    Probed => None, None, "probed", Nobody, None,
         "a balancer asked at one of `probe_paths`, and has its answer",
         "nothing; `probe_paths = \"off\"` answers none";
+
+    /// A text frame on a WebSocket that carries MQTT.
+    TextFrame => Some(1003), Some(0x81), "text_frame", Peer, None,
+        "a text frame on a WebSocket that carries MQTT, which is binary",
+        "mend the client: MQTT packets travel in binary frames";
+
+    /// The first bytes of a connection for MQTT alone are no CONNECT packet.
+    NotMqtt => Some(1002), None, "not_mqtt", Peer, None,
+        "the first packet of an MQTT client is not CONNECT, or the port is for MQTT alone and the client speaks something else",
+        "connect with an MQTT client; WebSockets belong to `listen`";
+
+    /// A packet that MQTT forbids by its form.
+    MalformedMqtt => Some(1002), Some(0x81), "malformed_mqtt", Peer, None,
+        "a packet whose form MQTT forbids",
+        "mend the client's MQTT library, or a proxy that changes bytes";
+
+    /// A packet that MQTT forbids at this point.
+    MqttProtocolError => Some(1002), Some(0x82), "mqtt_protocol_error", Peer, None,
+        "a packet that MQTT forbids at this point, such as a second CONNECT",
+        "mend the client's MQTT library";
+
+    /// The client has sent DISCONNECT.
+    MqttDisconnected => Some(1000), None, "mqtt_disconnected", Nobody, None,
+        "the client sent DISCONNECT",
+        "nothing";
+
+    /// The server has refused a CONNECT, and said why.
+    MqttRefused => Some(1002), None, "mqtt_refused", Peer, None,
+        "the server refused CONNECT; the code in CONNACK says why",
+        "see that code: user name and password, client id, protocol version";
+
+    /// Nothing came for one and a half times the keep alive of the client.
+    KeepAliveTimeout => Some(4001), Some(0x8d), "keep_alive_timeout", Peer, Some(Limit::PongTime),
+        "nothing came for one and a half times the keep alive that the client had named",
+        "nothing: the network or the device is gone, and the client comes back";
+
+    /// Another connection has taken over the client id.
+    TakenOver => Some(4035), Some(0x8e), "taken_over", Nobody, None,
+        "another connection came with the same client id",
+        "nothing if the client has reconnected; else give each client an id of its own";
 }
 
 impl CloseReason {

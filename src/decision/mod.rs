@@ -59,7 +59,7 @@ impl Span {
 /// of surrogate pairs may occur, as in strings of JavaScript.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Send one text message to this connection.
+    /// Send one message to this connection: of text, or a packet of MQTT.
     Send {
         /// The message.
         message: Span,
@@ -131,6 +131,13 @@ pub enum Decision {
         reason: CloseReason,
         /// The text of the close frame, cut to the size that fits.
         text: Span,
+    },
+    /// End another connection of the same core, which the new session of its client replaces.
+    EndOther {
+        /// The address of that connection: `session::Environment::address` of its session.
+        connection: usize,
+        /// Why it ends.
+        reason: CloseReason,
     },
     /// Ask the core that owns a channel about its members, and tell the session by `Session::presence_answered`.
     AskPresence {
@@ -275,6 +282,7 @@ impl Decision {
                 reason,
                 text: span(text),
             },
+            Decision::EndOther { connection, reason } => Decision::EndOther { connection, reason },
             Decision::Acknowledge { token } => Decision::Acknowledge { token: span(token) },
             Decision::AskPresence {
                 channel,
@@ -467,6 +475,7 @@ impl Decisions {
             | Decision::Publish { .. }
             | Decision::Acknowledge { .. }
             | Decision::Close { .. }
+            | Decision::EndOther { .. }
             | Decision::AskPresence { .. }
             | Decision::UserChanged
             | Decision::Login

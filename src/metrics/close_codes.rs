@@ -11,13 +11,16 @@ pub fn markdown() -> String {
         None => (2, reason.index()),
     });
     let mut table =
-        "| code | `reason` in metrics | whose doing | what happened | what to do |\n|---|---|---|---|---|\n"
+        "| code | MQTT 5 | `reason` in metrics | whose doing | what happened | what to do |\n|---|---|---|---|---|---|\n"
             .to_owned();
     for reason in reasons {
         let [what, advice] = reason.in_words();
         table.push_str(&format!(
-            "| {} | `{}` | {} | {what} | {advice} |\n",
+            "| {} | {} | `{}` | {} | {what} | {advice} |\n",
             shown_code(reason),
+            reason
+                .reason_code()
+                .map_or_else(|| "none".to_owned(), |code| format!("{code:#04x}")),
             reason.label(),
             reason.blame().label(),
         ));
@@ -51,7 +54,7 @@ mod tests {
         assert!(
             table
                 .lines()
-                .all(|line| line.matches(" | ").count() == 4 || line.starts_with("|---"))
+                .all(|line| line.matches(" | ").count() == 5 || line.starts_with("|---"))
         );
     }
 }

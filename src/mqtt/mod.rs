@@ -6,11 +6,14 @@
 //! server sends.
 //!
 //! [`publication`] is how a client's publication lies in the ring.
+//! [`receiver`] joins the bytes of a connection to packets. [`session`] is one connected client: packets in, decisions
+//! out. [`sessions`] has the sessions of all client ids that a core owns, connected or not.
 //!
 //! Nothing here uses a socket, a clock or a thread. Rules are cited by their number in the specification
 //! (`MQTT-3.1.2-24`), or by the section of MQTT 5.0.
 
 pub mod encode;
+pub mod environment;
 pub mod fault;
 pub mod frame;
 pub mod packet;
@@ -18,6 +21,10 @@ pub mod properties;
 pub mod publication;
 mod reader;
 pub mod reason;
+pub mod receiver;
+pub mod session;
+pub mod sessions;
+pub mod settings;
 pub mod topic;
 pub mod version;
 

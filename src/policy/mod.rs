@@ -87,11 +87,10 @@ impl Policy {
             let api_keys = ApiKeys::compile(&config.admin.api_keys, separator, None);
             faults.extend(api_keys.err().map(PolicyError::List));
         }
-        faults.extend(
-            tls::TlsPolicy::faults(&config.tls)
-                .into_iter()
-                .map(PolicyError::from),
-        );
+        if config.speaks_tls() {
+            let tls = tls::TlsPolicy::faults(&config.tls).into_iter();
+            faults.extend(tls.map(PolicyError::from));
+        }
         if let Some(file) = &config.login.password_file {
             faults.extend(login::read(file).err().map(PolicyError::from));
         }
@@ -223,7 +222,10 @@ impl Policy {
             separator,
             before.map(|before| &*before.api_keys),
         )?;
-        let tls = tls::TlsPolicy::read(&config.tls, before.and_then(|before| before.tls.as_ref()))?;
+        let tls = tls::TlsPolicy::read(
+            config.speaks_tls().then_some(&config.tls),
+            before.and_then(|before| before.tls.as_ref()),
+        )?;
         if let (Some(file), Some(set)) = (&config.jwks.file, tokens.file()) {
             let faults = set.unused_keys().iter().filter(|key| key.is_fault());
             warnings.extend(faults.map(|fault| format!("jwks_file: {}: {fault}", file.display())));

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::{App, LateAnswerSender};
-use crate::{session, socketcluster};
+use crate::mqtt::sessions::Sessions;
+use crate::{mqtt, session, socketcluster};
 
 /// The settings of all protocols.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Settings {
     pub common: session::Settings,
     /// The settings of SocketCluster sessions.
     pub socketcluster: socketcluster::settings::Settings,
+    /// The settings of MQTT sessions.
+    pub mqtt: mqtt::settings::Settings,
 }
 
 impl Settings {
@@ -50,6 +53,8 @@ pub struct Environment<'a, A: App> {
     pub settings: &'a Settings,
     /// The buffers of SocketCluster alone.
     pub socketcluster: &'a mut socketcluster::environment::Scratch,
+    /// The MQTT sessions of the core, if the server speaks MQTT.
+    pub mqtt: Option<&'a mut Sessions>,
 }
 
 impl<'a, A: App> Environment<'a, A> {
@@ -61,5 +66,15 @@ impl<'a, A: App> Environment<'a, A> {
             settings: &self.settings.socketcluster,
             scratch: self.socketcluster,
         }
+    }
+
+    /// The values for an MQTT session. `None` if the server does not speak MQTT: then there is no such session.
+    #[inline]
+    pub(super) fn mqtt(&mut self) -> Option<mqtt::environment::Environment<'_, 'a, A>> {
+        Some(mqtt::environment::Environment {
+            common: &mut self.common,
+            settings: &self.settings.mqtt,
+            sessions: self.mqtt.as_deref_mut()?,
+        })
     }
 }

@@ -1,6 +1,6 @@
 //! The protocols that clients may speak. A core calls the same methods on the sessions of all of them, and knows none.
 //!
-//! Each protocol is a module of its own: so far `socketcluster`. Here each is a variant of [`Session`] and a field of
+//! Each protocol is a module of its own: `socketcluster` and `mqtt`. Here each is a variant of [`Session`] and a field of
 //! [`Settings`], [`Scratch`] and [`Environment`]. What all protocols have in common is in `session`.
 
 mod environment;
@@ -12,9 +12,11 @@ mod wire;
 pub use environment::{Environment, Scratch, Settings};
 pub(crate) use payload::Translator;
 pub(crate) use publication::publication;
-pub use session::Session;
+pub(crate) use session::receive_packet;
+pub use session::{MqttClient, Session};
 pub(crate) use wire::{Content, Farewell, Framing, Wire};
 
+pub use crate::mqtt::settings::Settings as MqttSettings;
 pub use crate::socketcluster::settings::Settings as SocketClusterSettings;
 
 #[cfg(test)]

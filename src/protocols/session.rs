@@ -3,7 +3,7 @@
 //! A connection is given one when its upgrade has been answered.
 
 use super::{Environment, Settings};
-use crate::app::{App, LateAnswer, OutsideCall};
+use crate::app::{App, CallOutcome, LateAnswer, OutsideCall};
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
@@ -11,16 +11,46 @@ use crate::decision::{
     UnsubscribeOutcome,
 };
 use crate::history::Reading;
+use crate::mqtt::receiver::Receiver;
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
-use crate::socketcluster;
 use crate::wills::NoRoom;
+use crate::{mqtt, socketcluster};
 
 /// The session of one connection.
 #[derive(Debug)]
 pub enum Session {
     /// A SocketCluster client's.
     SocketCluster(socketcluster::session::Session),
+    /// An MQTT client's.
+    Mqtt(Box<MqttClient>),
+}
+
+/// The session of an MQTT client, and what has come in of its next packets.
+#[derive(Debug)]
+pub struct MqttClient {
+    /// What has come in and is not handled yet.
+    pub(crate) receiver: Receiver,
+    /// The session.
+    pub(crate) session: mqtt::session::Session,
+}
+
+/// Handles a packet of an MQTT client: its first byte, and the bytes behind its fixed header.
+///
+/// # Errors
+/// The connection is to be closed after the decisions so far were carried out.
+#[inline]
+pub(crate) fn receive_packet<A: App>(
+    session: &mut mqtt::session::Session,
+    first: u8,
+    body: &[u8],
+    env: &mut Environment<'_, A>,
+    decisions: &mut Decisions,
+) -> Result<(), CloseReason> {
+    match env.mqtt() {
+        Some(mut env) => session.receive(first, body, &mut env, decisions),
+        None => Err(CloseReason::NotMqtt),
+    }
 }
 
 // Ten thousand idle connections hold one each.
@@ -43,10 +73,20 @@ impl Session {
         ))
     }
 
+    /// The session of a connection that speaks MQTT: its CONNECT has not come yet. `claims` are those of the client's
+    /// certificate or of the request of its WebSocket.
+    pub(crate) fn begin_mqtt(ids: &mut SessionIds, now: Now, claims: Option<Box<Claims>>) -> Session {
+        Session::Mqtt(Box::new(MqttClient {
+            receiver: Receiver::default(),
+            session: mqtt::session::Session::new(ids.next_id(), now, claims),
+        }))
+    }
+
     /// The id that the client was given, if its protocol has such ids.
     pub fn id(&self) -> Option<SessionId> {
         match self {
             Session::SocketCluster(session) => Some(session.id()),
+            Session::Mqtt(client) => Some(client.session.id()),
         }
     }
 
@@ -62,6 +102,8 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.receive(message, &mut env.socketcluster(), decisions),
+            // Its messages are packets: `receive_packet`.
+            Session::Mqtt(_) => Err(CloseReason::ProtocolError),
         }
     }
 
@@ -71,6 +113,16 @@ impl Session {
     pub fn has_more(&self) -> bool {
         match self {
             Session::SocketCluster(session) => session.has_more(),
+            Session::Mqtt(_) => false,
+        }
+    }
+
+    /// Whether the session waits for the answer to a login, and takes no message before it.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        match self {
+            Session::SocketCluster(_) => false,
+            Session::Mqtt(client) => client.session.is_waiting(),
         }
     }
 
@@ -78,6 +130,25 @@ impl Session {
     pub fn kept_bytes(&self) -> usize {
         match self {
             Session::SocketCluster(session) => session.kept_bytes(),
+            Session::Mqtt(_) => 0,
+        }
+    }
+
+    /// Bytes that have come in of packets that are not whole, or that wait for the connection's share of a turn.
+    #[inline]
+    pub(crate) fn assembly_bytes(&self) -> usize {
+        match self {
+            Session::SocketCluster(_) => 0,
+            Session::Mqtt(client) => client.receiver.bytes(),
+        }
+    }
+
+    /// Whether whole packets may have come in that are not handled yet.
+    #[inline]
+    pub(crate) fn has_input(&self) -> bool {
+        match self {
+            Session::SocketCluster(_) => false,
+            Session::Mqtt(client) => client.receiver.has_rest() || client.receiver.has_packet(),
         }
     }
 
@@ -92,6 +163,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.receive_more(&mut env.socketcluster(), decisions),
+            Session::Mqtt(_) => Ok(()),
         }
     }
 
@@ -101,6 +173,7 @@ impl Session {
             Session::SocketCluster(session) => {
                 session.next_deadline(&settings.common, &settings.socketcluster)
             }
+            Session::Mqtt(client) => client.session.next_deadline(&settings.common),
         }
     }
 
@@ -115,6 +188,10 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.timed_out(&mut env.socketcluster(), decisions),
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.timed_out(&mut env, decisions),
+                None => Err(CloseReason::NotMqtt),
+            },
         }
     }
 
@@ -129,6 +206,7 @@ impl Session {
     ) -> Option<Span> {
         match self {
             Session::SocketCluster(session) => session.subscribed(channel, token, outcome, decisions),
+            Session::Mqtt(_) => None,
         }
     }
 
@@ -136,6 +214,7 @@ impl Session {
     pub fn stored(&self, token: Span, outcome: Stored, decisions: &mut Decisions) -> Span {
         match self {
             Session::SocketCluster(session) => session.stored(token, outcome, decisions),
+            Session::Mqtt(_) => decisions.write(|_| {}),
         }
     }
 
@@ -144,6 +223,7 @@ impl Session {
     pub fn recovered(&self, token: &[u8], told: Option<&Recovered>, out: &mut Vec<u8>) {
         match self {
             Session::SocketCluster(session) => session.recovered(token, told, out),
+            Session::Mqtt(_) => {}
         }
     }
 
@@ -151,6 +231,7 @@ impl Session {
     pub fn history_read(&self, token: &[u8], call: HistoryCall, reading: &Reading, out: &mut Vec<u8>) {
         match self {
             Session::SocketCluster(session) => session.history_read(token, call, reading, out),
+            Session::Mqtt(_) => {}
         }
     }
 
@@ -159,6 +240,7 @@ impl Session {
     pub fn history_busy(&self, token: &[u8], out: &mut Vec<u8>) {
         match self {
             Session::SocketCluster(session) => session.history_busy(token, out),
+            Session::Mqtt(_) => {}
         }
     }
 
@@ -173,6 +255,7 @@ impl Session {
     ) -> Option<Span> {
         match self {
             Session::SocketCluster(session) => session.unsubscribed(channel, token, outcome, decisions),
+            Session::Mqtt(_) => None,
         }
     }
 
@@ -186,6 +269,7 @@ impl Session {
     ) -> Option<Span> {
         match self {
             Session::SocketCluster(session) => session.will_set(token, outcome, decisions),
+            Session::Mqtt(_) => None,
         }
     }
 
@@ -193,6 +277,7 @@ impl Session {
     pub fn kicked_out(&mut self, channel: &[u8], reason: Option<Span>, decisions: &mut Decisions) -> Span {
         match self {
             Session::SocketCluster(session) => session.kicked_out(channel, reason, decisions),
+            Session::Mqtt(_) => decisions.write(|_| {}),
         }
     }
 
@@ -200,6 +285,7 @@ impl Session {
     pub fn may_keep(&mut self, channel: &[u8], policy: &Policy) -> bool {
         match self {
             Session::SocketCluster(session) => session.may_keep(channel, policy),
+            Session::Mqtt(_) => true,
         }
     }
 
@@ -213,6 +299,7 @@ impl Session {
     ) {
         match self {
             Session::SocketCluster(session) => session.presence_answered(token, answer, out),
+            Session::Mqtt(_) => {}
         }
     }
 
@@ -221,6 +308,7 @@ impl Session {
     pub fn forbidden(&mut self, channel: &[u8], decisions: &mut Decisions) -> Span {
         match self {
             Session::SocketCluster(session) => session.forbidden(channel, decisions),
+            Session::Mqtt(_) => decisions.write(|_| {}),
         }
     }
 
@@ -228,6 +316,7 @@ impl Session {
     pub fn rules_changed<A: App>(&mut self, env: &mut Environment<'_, A>, decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.rules_changed(&env.socketcluster(), decisions),
+            Session::Mqtt(_) => {}
         }
     }
 
@@ -243,6 +332,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.answer_late(late, &mut env.socketcluster(), decisions),
+            Session::Mqtt(_) => Ok(()),
         }
     }
 
@@ -250,6 +340,7 @@ impl Session {
     pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.transmit(event, data, decisions),
+            Session::Mqtt(_) => {}
         }
     }
 
@@ -266,6 +357,7 @@ impl Session {
             Session::SocketCluster(session) => {
                 session.call_from_outside(event, data, outside, &mut env.socketcluster(), decisions);
             }
+            Session::Mqtt(_) => outside.tell(CallOutcome::NoConnection),
         }
     }
 
@@ -280,6 +372,7 @@ impl Session {
             Session::SocketCluster(session) => {
                 session.subscribe_by_server(channel, &env.socketcluster(), decisions)
             }
+            Session::Mqtt(_) => false,
         }
     }
 
@@ -297,6 +390,7 @@ impl Session {
             Session::SocketCluster(session) => {
                 session.login_answered(answer, &mut env.socketcluster(), decisions)
             }
+            Session::Mqtt(_) => Ok(()),
         }
     }
 
@@ -305,6 +399,8 @@ impl Session {
     pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
         match self {
             Session::SocketCluster(session) => session.login_not_taken(decisions),
+            // It is told by an answer.
+            Session::Mqtt(_) => None,
         }
     }
 
@@ -312,6 +408,7 @@ impl Session {
     pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         match self {
             Session::SocketCluster(session) => session.reset_silence_timer(now, &settings.socketcluster),
+            Session::Mqtt(client) => client.session.reset_silence_timer(now),
         }
     }
 
@@ -319,6 +416,7 @@ impl Session {
     pub fn last_heard_before(&self, moment: Uptime) -> bool {
         match self {
             Session::SocketCluster(session) => session.last_heard_before(moment),
+            Session::Mqtt(client) => client.session.last_heard_before(moment),
         }
     }
 
@@ -327,6 +425,7 @@ impl Session {
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         match self {
             Session::SocketCluster(session) => session.revoke(revocation, decisions),
+            Session::Mqtt(_) => false,
         }
     }
 
@@ -334,6 +433,7 @@ impl Session {
     pub fn claims(&self) -> Option<&Claims> {
         match self {
             Session::SocketCluster(session) => session.claims(),
+            Session::Mqtt(client) => client.session.claims(),
         }
     }
 
@@ -341,6 +441,22 @@ impl Session {
     pub fn is_open(&self) -> bool {
         match self {
             Session::SocketCluster(session) => session.is_open(),
+            Session::Mqtt(client) => client.session.is_open(),
+        }
+    }
+
+    /// Appends the last packet that a client gets in its own protocol, if that has one. Called before
+    /// [`Session::ended`].
+    pub(crate) fn write_farewell(
+        &self,
+        reason: CloseReason,
+        text: &str,
+        settings: &Settings,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Session::SocketCluster(_) => {}
+            Session::Mqtt(client) => client.session.write_farewell(reason, text, &settings.mqtt, out),
         }
     }
 
@@ -348,6 +464,11 @@ impl Session {
     pub fn ended<A: App>(&mut self, env: &mut Environment<'_, A>, reason: CloseReason) {
         match self {
             Session::SocketCluster(session) => session.ended(&mut env.socketcluster(), reason),
+            Session::Mqtt(client) => {
+                if let Some(mut env) = env.mqtt() {
+                    client.session.ended(&mut env, reason);
+                }
+            }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! How the bytes of an open connection are framed: a connection is a transport, a wire and a session.
 //!
-//! The input side is the [`Wire`]: what is kept of a frame or message that has come in part. The output side is the
-//! [`Framing`], a byte: what the outbox, the connection's end and its deliveries must know of the frames that are sent.
-//! A core has both for each connection and looks into neither, except where it reads messages from the wire
-//! (`cores/input/intake.rs`) and where it answers the request that has agreed on it (`cores/arrivals/upgrade.rs`).
+//! The [`Framing`], a byte, says which kind of wire a connection has: what the outbox, the connection's end and its
+//! deliveries must know of the frames that are sent. The [`Wire`] is what is kept of a frame or message that has come in
+//! part. A core has both for each connection and looks into neither, except where it reads messages from the wire
+//! (`cores/input/intake.rs`) and where the wire is agreed on (`cores/arrivals/upgrade.rs`, `cores/arrivals/mqtt.rs`).
 
 use crate::decision::CloseReason;
 use crate::websocket::close::CloseFrame;
@@ -11,11 +11,13 @@ use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, OpCode};
 use crate::websocket::message::Receiver;
 
-/// The state that an open connection keeps between two reads of its input.
-#[derive(Debug)]
-pub(crate) enum Wire {
-    /// Frames of RFC 6455, from a client.
-    WebSocket(Receiver),
+/// The state that an open connection keeps between two reads of its input: the frames of RFC 6455 that have come in
+/// part, if there are frames. Which kind of wire it is, the [`Framing`] says: a second word would take another cache
+/// line of each connection. Packets of MQTT that have come in part are with their session
+/// ([`MqttClient`](super::MqttClient)).
+#[derive(Debug, Default)]
+pub(crate) struct Wire {
+    pub(crate) receiver: Receiver,
 }
 
 /// How the bytes are framed that are sent to a connection.
@@ -23,6 +25,10 @@ pub(crate) enum Wire {
 pub(crate) enum Framing {
     /// Frames of RFC 6455, with what was agreed on about compression.
     WebSocket(Compression),
+    /// Packets of MQTT, one behind the other.
+    Mqtt,
+    /// Packets of MQTT, each in a binary frame of RFC 6455.
+    MqttOverWebSocket,
 }
 
 /// The kind of the payload of a frame that the server sends.
@@ -41,15 +47,17 @@ pub(crate) enum Content {
 pub(crate) enum Farewell<'a> {
     /// A close frame.
     WebSocket(CloseFrame<'a>),
+    /// The last packet of the session, whole.
+    Mqtt(&'a [u8]),
+    /// The last packet of the session, which may be none, and a close frame.
+    MqttOverWebSocket(&'a [u8], CloseFrame<'a>),
 }
 
 impl Wire {
     /// Bytes of memory that a message takes which has come in part.
     #[inline]
     pub(crate) fn assembly_bytes(&self) -> usize {
-        match self {
-            Wire::WebSocket(receiver) => receiver.assembly_bytes(),
-        }
+        self.receiver.assembly_bytes()
     }
 }
 
@@ -60,7 +68,8 @@ impl Framing {
     /// The length of the frame that `bytes` begin with; `None` if its header is not complete.
     pub(crate) fn next_len(self, bytes: &[u8]) -> Option<usize> {
         match self {
-            Framing::WebSocket(_) => frame::next_frame_len(bytes),
+            Framing::WebSocket(_) | Framing::MqttOverWebSocket => frame::next_frame_len(bytes),
+            Framing::Mqtt => packet_len(bytes),
         }
     }
 
@@ -69,17 +78,35 @@ impl Framing {
     pub(crate) const fn compression(self) -> Compression {
         match self {
             Framing::WebSocket(compression) => compression,
+            Framing::Mqtt | Framing::MqttOverWebSocket => Compression::Off,
         }
     }
 
-    /// The bytes that tell the peer why its connection ends; `None` if this reason has none. `text` is cut to fit.
-    pub(crate) fn farewell(self, reason: CloseReason, text: &str) -> Option<Farewell<'_>> {
-        let code = reason.code()?;
+    /// The bytes that tell the peer why its connection ends; `None` if there are none. `text` is cut to fit, and
+    /// `last_packet` is what the session says in its own protocol.
+    pub(crate) fn farewell<'a>(
+        self,
+        reason: CloseReason,
+        text: &'a str,
+        last_packet: &'a [u8],
+    ) -> Option<Farewell<'a>> {
+        let close = reason.code().map(|code| CloseFrame {
+            code: Some(code),
+            reason: text,
+        });
         match self {
-            Framing::WebSocket(_) => Some(Farewell::WebSocket(CloseFrame {
-                code: Some(code),
-                reason: text,
-            })),
+            Framing::WebSocket(_) => close.map(Farewell::WebSocket),
+            Framing::Mqtt => (!last_packet.is_empty()).then_some(Farewell::Mqtt(last_packet)),
+            Framing::MqttOverWebSocket => close.map(|close| Farewell::MqttOverWebSocket(last_packet, close)),
+        }
+    }
+
+    /// Whether the peer says farewell as well, in its own time.
+    pub(crate) const fn has_farewells(self) -> bool {
+        match self {
+            Framing::WebSocket(_) | Framing::MqttOverWebSocket => true,
+            // Whoever sends DISCONNECT closes the connection (section 3.14).
+            Framing::Mqtt => false,
         }
     }
 }
@@ -111,6 +138,8 @@ impl Farewell<'_> {
     pub(crate) fn is_orderly(&self) -> bool {
         match self {
             Farewell::WebSocket(close) => close.code.is_none_or(|code| code.as_u16() == 1000),
+            // The session has read DISCONNECT.
+            Farewell::Mqtt(_) | Farewell::MqttOverWebSocket(..) => false,
         }
     }
 
@@ -118,6 +147,24 @@ impl Farewell<'_> {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         match self {
             Farewell::WebSocket(close) => close.write(out),
+            Farewell::Mqtt(packet) => out.extend_from_slice(packet),
+            Farewell::MqttOverWebSocket(packet, close) => {
+                if !packet.is_empty() {
+                    frame::write(out, OpCode::Binary, packet);
+                }
+                close.write(out);
+            }
         }
     }
+}
+
+/// The size of the packet at the beginning of these bytes; `None` if its header is not complete.
+fn packet_len(bytes: &[u8]) -> Option<usize> {
+    let remaining = bytes.get(1..)?;
+    let last = remaining.iter().position(|byte| byte & 0x80 == 0)?;
+    let value = remaining[..=last]
+        .iter()
+        .rev()
+        .fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
+    Some(2 + last + value)
 }

@@ -12,7 +12,7 @@ use crate::cores::Started;
 use crate::machine::memory::MemoryPlan;
 use crate::machine::{self, Target, reading};
 use crate::policy::{KeySource, Policy};
-use crate::transport::port::Ports;
+use crate::transport::port::{Port, Ports};
 
 /// The target of these lines, which operators filter by, whatever file they are in.
 const TARGET: &str = "ringcast::server";
@@ -78,6 +78,16 @@ fn announce_addresses(config: &Config, ports: &Ports, admin: Option<SocketAddr>)
     if let Some(tls) = ports.tls {
         info!(target: TARGET, "and wss://{tls}{path}");
     }
+    let mqtt = [("mqtt", ports.mqtt), ("mqtts", ports.mqtt_tls)];
+    for (scheme, address) in mqtt {
+        if let Some(address) = address {
+            info!(target: TARGET, "and {scheme}://{address}");
+        }
+    }
+    if ports.mqtt_beside {
+        info!(target: TARGET,
+            "and MQTT at the same addresses, in WebSockets at {} (client_protocols)", config.mqtt.path);
+    }
     match admin {
         Some(admin) if config.tls.admin => info!(target: TARGET, "control plane on https://{admin}/"),
         Some(admin) => info!(target: TARGET, "control plane on http://{admin}/"),
@@ -119,9 +129,9 @@ fn announce_keys(config: &Config, policy: &Policy) {
 /// Logs whether clients that are not authenticated are served, and which setting says so.
 fn announce_clients(config: &Config, ports: &Ports) {
     match (config.serves_anonymous(), config.permissions.allow_anonymous) {
-        (true, Anonymous::Auto) if ports.tls.is_some() => {
+        (true, Anonymous::Auto) if ports.others().next().is_some() => {
             info!(target: TARGET,
-                "all clients are served: listen and tls_listen are loopback addresses (allow_anonymous = auto)"
+                "all clients are served: listen and the other addresses for clients are loopback addresses (allow_anonymous = auto)"
             );
         }
         (true, Anonymous::Auto) => {
@@ -132,7 +142,12 @@ fn announce_clients(config: &Config, ports: &Ports) {
         }
         (false, Anonymous::Auto) => info!(target: TARGET,
             "only authenticated clients are served: {} is not a loopback address (allow_anonymous = auto)",
-            if ports.main.ip().is_loopback() { "tls_listen" } else { "listen" }
+            ports
+                .others()
+                .chain([(Port::Main, ports.main)])
+                .find(|(_, address)| !address.ip().is_loopback())
+                .map_or(Port::Main, |(port, _)| port)
+                .setting()
         ),
         (false, Anonymous::On | Anonymous::Off) => {
             info!(target: TARGET, "only authenticated clients are served: allow_anonymous = off");

@@ -67,6 +67,10 @@ pub enum PortSetting {
     Listen,
     /// Clients that speak TLS.
     TlsListen,
+    /// Clients that speak MQTT.
+    MqttListen,
+    /// Clients that speak MQTT over TLS.
+    MqttTlsListen,
     /// Operators.
     Admin,
 }
@@ -76,6 +80,8 @@ impl PortSetting {
         match self {
             PortSetting::Listen => "RINGCAST_LISTEN",
             PortSetting::TlsListen => "RINGCAST_TLS_LISTEN",
+            PortSetting::MqttListen => "RINGCAST_MQTT_LISTEN",
+            PortSetting::MqttTlsListen => "RINGCAST_MQTT_TLS_LISTEN",
             PortSetting::Admin => "RINGCAST_ADMIN",
         }
     }
@@ -84,7 +90,10 @@ impl PortSetting {
     fn advice(self) -> String {
         let or_off = match self {
             PortSetting::Listen => "",
-            PortSetting::TlsListen | PortSetting::Admin => ", or to off",
+            PortSetting::TlsListen
+            | PortSetting::MqttListen
+            | PortSetting::MqttTlsListen
+            | PortSetting::Admin => ", or to off",
         };
         format!(
             "set {} to a free address of this machine{or_off}",

@@ -2,7 +2,7 @@
 //!
 //! | situation | the cores listen on |
 //! |---|---|
-//! | the service manager passes sockets for a port | these sockets, dealt out to the cores; their address replaces `listen` or `tls_listen` |
+//! | the service manager passes sockets for a port | these sockets, dealt out to the cores; their address replaces that of the setting |
 //! | another process listens on the same address, or on one that overlaps it | nothing: the start fails and names the process (`occupied.rs`) |
 //! | the same, the process has the same user, and `take_over` is on | its sockets; the other process keeps them, too, until it ends |
 //! | none of these | one listener for each core, opened here |
@@ -66,6 +66,12 @@ pub(super) fn with_addresses(config: &Config, activated: &ActivatedSockets) -> C
     if let Some(tls) = address(&activated.tls) {
         config.tls.listen = Some(tls);
     }
+    if let Some(mqtt) = address(&activated.mqtt) {
+        config.mqtt.listen = Some(mqtt);
+    }
+    if let Some(mqtt_tls) = address(&activated.mqtt_tls) {
+        config.mqtt.tls_listen = Some(mqtt_tls);
+    }
     if let Some(admin) = activated
         .admin
         .as_ref()
@@ -95,6 +101,16 @@ impl Reserved {
                 activated.tls.is_empty(),
             ),
             (
+                PortSetting::MqttListen,
+                config.mqtt.listen,
+                activated.mqtt.is_empty(),
+            ),
+            (
+                PortSetting::MqttTlsListen,
+                config.mqtt.tls_listen,
+                activated.mqtt_tls.is_empty(),
+            ),
+            (
                 PortSetting::Admin,
                 config.admin.address,
                 activated.admin.is_none(),
@@ -117,14 +133,17 @@ impl Reserved {
                 .map_err(|cause| StartError::listening(setting, address, cause)),
         };
         let main = reserve(PortSetting::Listen, config.listen.address)?;
-        let tls = config
-            .tls
-            .listen
-            .map(|address| reserve(PortSetting::TlsListen, address));
+        let mut reserve_one = |setting, address: Option<SocketAddr>| {
+            let reserved = address.map(|address| reserve(setting, address));
+            reserved.transpose()
+        };
         let ports = Ports {
             main,
             main_tls: config.tls.on_listen,
-            tls: tls.transpose()?,
+            tls: reserve_one(PortSetting::TlsListen, config.tls.listen)?,
+            mqtt: reserve_one(PortSetting::MqttListen, config.mqtt.listen)?,
+            mqtt_tls: reserve_one(PortSetting::MqttTlsListen, config.mqtt.tls_listen)?,
+            mqtt_beside: config.mqtt.is_beside(),
         };
         Ok(Reserved {
             activated,
@@ -150,7 +169,14 @@ impl Reserved {
     pub(super) fn acceptors(&self, cores: usize) -> usize {
         match self.activated.main.len() {
             0 => cores,
-            count => cores.min(count + self.activated.tls.len()),
+            count => {
+                let others = [
+                    &self.activated.tls,
+                    &self.activated.mqtt,
+                    &self.activated.mqtt_tls,
+                ];
+                cores.min(count + others.map(Vec::len).iter().sum::<usize>())
+            }
         }
     }
 
@@ -184,24 +210,31 @@ impl Reserved {
                 );
             }
         }
-        let main = sockets(
-            self.ports.main,
-            self.activated.main,
-            &received,
-            cores.len(),
-            traits,
-        );
-        let main =
-            main.map_err(|cause| StartError::listening(PortSetting::Listen, self.ports.main, cause))?;
-        let tls = match self.ports.tls {
-            Some(address) => sockets(address, self.activated.tls, &received, cores.len(), traits)
-                .map_err(|cause| StartError::listening(PortSetting::TlsListen, address, cause))?,
-            None => Vec::new(),
-        };
-        let all = main.into_iter().map(|socket| (socket, Port::Main));
-        let all: Vec<_> = all
-            .chain(tls.into_iter().map(|socket| (socket, Port::Tls)))
-            .collect();
+        let ActivatedSockets {
+            main,
+            tls,
+            mqtt,
+            mqtt_tls,
+            ..
+        } = self.activated;
+        let ports = &self.ports;
+        let mut all = Vec::new();
+        for (setting, port, address, activated) in [
+            (PortSetting::Listen, Port::Main, Some(ports.main), main),
+            (PortSetting::TlsListen, Port::Tls, ports.tls, tls),
+            (PortSetting::MqttListen, Port::Mqtt, ports.mqtt, mqtt),
+            (
+                PortSetting::MqttTlsListen,
+                Port::MqttTls,
+                ports.mqtt_tls,
+                mqtt_tls,
+            ),
+        ] {
+            let Some(address) = address else { continue };
+            let sockets = sockets(address, activated, &received, cores.len(), traits)
+                .map_err(|cause| StartError::listening(setting, address, cause))?;
+            all.extend(sockets.into_iter().map(|socket| (socket, port)));
+        }
         for (index, (socket, port)) in all.iter().enumerate() {
             outlets
                 .send(index % cores.len(), socket, HandedOver::Listener(*port).byte())

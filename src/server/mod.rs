@@ -68,6 +68,8 @@ pub use crate::transport::socket_activation::ActivationError;
 pub struct Server {
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    mqtt_address: Option<SocketAddr>,
+    mqtt_tls_address: Option<SocketAddr>,
     admin_address: Option<SocketAddr>,
     cores: Vec<CoreHandle>,
     threads: Vec<CoreThread>,
@@ -210,6 +212,8 @@ impl Server {
         Ok(Server {
             address: ports.main,
             tls_address: ports.tls,
+            mqtt_address: ports.mqtt,
+            mqtt_tls_address: ports.mqtt_tls,
             admin_address,
             cores: cores.handles,
             threads: cores.threads,
@@ -229,6 +233,16 @@ impl Server {
     /// The address of `tls_listen`, if there is one.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls_address
+    }
+
+    /// The address of `mqtt_listen`, if there is one.
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.mqtt_address
+    }
+
+    /// The address of `mqtt_tls_listen`, if there is one.
+    pub fn mqtt_tls_address(&self) -> Option<SocketAddr> {
+        self.mqtt_tls_address
     }
 
     /// The address of the control plane.

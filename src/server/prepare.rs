@@ -183,6 +183,7 @@ fn core_settings(
         )),
         login_path: config.login.path.clone(),
         login_cookie: config.login.cookie.clone(),
+        mqtt_path: config.mqtt.path.clone(),
         limits: config.limits.clone(),
         held_bytes_max: held_bytes_max(config, counts.cores),
         slow_consumer: config.delivery.slow_consumer,
@@ -234,6 +235,10 @@ fn session_settings(config: &Config) -> protocols::Settings {
             ack_timeout: config.socketcluster.ack_timeout,
             calls_max: config.limits.calls_per_connection_max,
             client_calls_max: config.limits.client_calls_max,
+        },
+        mqtt: protocols::MqttSettings {
+            packet_bytes_max: config.limits.message_bytes_max,
+            server_reference: config.mqtt.server_reference.clone(),
         },
     }
 }

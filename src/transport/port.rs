@@ -12,6 +12,21 @@ pub(crate) enum Port {
     Main,
     /// That of `tls_listen`.
     Tls,
+    /// That of `mqtt_listen`.
+    Mqtt,
+    /// That of `mqtt_tls_listen`.
+    MqttTls,
+}
+
+/// Whether clients of a port speak MQTT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MqttOn {
+    /// None does.
+    No,
+    /// Some do, by themselves or in WebSockets.
+    Beside,
+    /// All do, and not in WebSockets.
+    Only,
 }
 
 /// The ports, and what is spoken on them.
@@ -23,6 +38,12 @@ pub(crate) struct Ports {
     pub(crate) main_tls: OnListen,
     /// The address of `tls_listen`, where TLS is spoken.
     pub(crate) tls: Option<SocketAddr>,
+    /// The address of `mqtt_listen`.
+    pub(crate) mqtt: Option<SocketAddr>,
+    /// The address of `mqtt_tls_listen`, where TLS is spoken.
+    pub(crate) mqtt_tls: Option<SocketAddr>,
+    /// Whether clients may speak MQTT at `listen` and `tls_listen`.
+    pub(crate) mqtt_beside: bool,
 }
 
 /// The kind of a socket that is handed to a core.
@@ -40,25 +61,58 @@ impl Port {
         match self {
             Port::Main => "listen",
             Port::Tls => "tls_listen",
+            Port::Mqtt => "mqtt_listen",
+            Port::MqttTls => "mqtt_tls_listen",
         }
     }
 
     const fn of_byte(byte: u8) -> Port {
-        if byte == Port::Tls as u8 {
-            Port::Tls
-        } else {
-            Port::Main
+        const TLS: u8 = Port::Tls as u8;
+        const MQTT: u8 = Port::Mqtt as u8;
+        const MQTT_TLS: u8 = Port::MqttTls as u8;
+        match byte {
+            TLS => Port::Tls,
+            MQTT => Port::Mqtt,
+            MQTT_TLS => Port::MqttTls,
+            _ => Port::Main,
         }
     }
 }
 
 impl Ports {
+    /// The addresses for clients beside that of `listen`.
+    pub(crate) fn others(&self) -> impl Iterator<Item = (Port, SocketAddr)> {
+        let others = [
+            (Port::Tls, self.tls),
+            (Port::Mqtt, self.mqtt),
+            (Port::MqttTls, self.mqtt_tls),
+        ];
+        others
+            .into_iter()
+            .filter_map(|(port, address)| Some((port, address?)))
+    }
+
     /// Whether connections of a port begin with TLS.
     pub(crate) fn speak(&self, port: Port) -> OnListen {
         match port {
             Port::Main => self.main_tls,
-            Port::Tls => OnListen::Only,
+            Port::Mqtt => OnListen::Off,
+            Port::Tls | Port::MqttTls => OnListen::Only,
         }
+    }
+
+    /// Whether clients of a port speak MQTT.
+    pub(crate) fn mqtt_on(&self, port: Port) -> MqttOn {
+        match port {
+            Port::Mqtt | Port::MqttTls => MqttOn::Only,
+            Port::Main | Port::Tls if self.mqtt_beside => MqttOn::Beside,
+            Port::Main | Port::Tls => MqttOn::No,
+        }
+    }
+
+    /// Whether clients of any port speak MQTT.
+    pub(crate) fn have_mqtt(&self) -> bool {
+        self.mqtt_beside || self.mqtt.is_some() || self.mqtt_tls.is_some()
     }
 }
 

@@ -2,7 +2,8 @@
 //! (sd_listen_fds(3)).
 //!
 //! Their names (`FileDescriptorName=` of a socket unit) tell what they are for: `tls` is for the port of
-//! `tls_listen`, `admin` for the control plane, and `listen` for clients. So are sockets without a configured
+//! `tls_listen`, `mqtt` and `mqtt-tls` for those of `mqtt_listen` and `mqtt_tls_listen`, `admin` for the control
+//! plane, and `listen` for clients. So are sockets without a configured
 //! name, which systemd calls `unknown` or `NAME.socket`.
 #![allow(unsafe_code)] // two lines: descriptors that the service manager names are checked, then become owned ones
 
@@ -21,6 +22,10 @@ pub(crate) struct ActivatedSockets {
     pub(crate) main: Vec<TcpListener>,
     /// For clients with TLS.
     pub(crate) tls: Vec<TcpListener>,
+    /// For clients that speak MQTT.
+    pub(crate) mqtt: Vec<TcpListener>,
+    /// For clients that speak MQTT over TLS.
+    pub(crate) mqtt_tls: Vec<TcpListener>,
     /// For operators.
     pub(crate) admin: Option<TcpListener>,
     /// A message for the log, if the sockets are for another process.
@@ -87,6 +92,8 @@ impl ActivatedSockets {
             "listen" | "unknown" | "" => self.main.push(socket),
             unit if unit.ends_with(".socket") => self.main.push(socket),
             "tls" => self.tls.push(socket),
+            "mqtt" => self.mqtt.push(socket),
+            "mqtt-tls" => self.mqtt_tls.push(socket),
             "admin" => {
                 if self.admin.replace(socket).is_some() {
                     return Err(ActivationError::SeveralForOperators);
@@ -139,8 +146,8 @@ impl fmt::Display for ActivationError {
             ),
             ActivationError::Name(name) => write!(
                 formatter,
-                "the service manager passed a socket named {name:?}: FileDescriptorName= must be listen, tls \
-                 or admin"
+                "the service manager passed a socket named {name:?}: FileDescriptorName= must be listen, tls, \
+                 mqtt, mqtt-tls or admin"
             ),
             ActivationError::NotListening(name) => write!(
                 formatter,
@@ -168,10 +175,21 @@ mod tests {
     #[test]
     fn sockets_are_assigned_by_their_names() {
         let mut activated = ActivatedSockets::default();
-        for name in ["listen", "unknown", "", "ringcast.socket", "tls", "tls", "admin"] {
+        for name in [
+            "listen",
+            "unknown",
+            "",
+            "ringcast.socket",
+            "tls",
+            "tls",
+            "mqtt",
+            "mqtt-tls",
+            "admin",
+        ] {
             activated.assign(listening(), name.to_owned()).unwrap();
         }
         assert_eq!((activated.main.len(), activated.tls.len()), (4, 2));
+        assert_eq!((activated.mqtt.len(), activated.mqtt_tls.len()), (1, 1));
         assert!(activated.admin.is_some());
         let again = activated.assign(listening(), "admin".to_owned());
         assert!(matches!(again, Err(ActivationError::SeveralForOperators)));

@@ -21,14 +21,50 @@ use crate::http::{Refusal, Request};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upgrade<'a> {
     key: &'a [u8],
-    /// The subprotocol of the connection: the first one that the client offered.
+    /// The subprotocol of the connection: the first one that the client offered, or the first one of MQTT.
     pub subprotocol: Option<&'a str>,
+    /// The protocol of the messages.
+    pub carries: Carries,
     /// The origin of the page that made the request.
     origin: Option<Cow<'a, str>>,
     /// The origin in the header that the other protocol version uses.
     other_origin: Option<Cow<'a, str>>,
     host: Option<&'a [u8]>,
     compression: Option<Agreement>,
+}
+
+/// The protocol of the messages on a WebSocket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    /// SocketCluster, or what the application makes of it.
+    SocketCluster,
+    /// MQTT.
+    Mqtt,
+}
+
+/// The paths at which WebSockets are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints<'p> {
+    /// The endpoint for SocketCluster.
+    pub socketcluster: &'p str,
+    /// The endpoint for MQTT, if clients may speak it.
+    pub mqtt: Option<&'p str>,
+}
+
+impl<'p> From<&'p str> for Endpoints<'p> {
+    /// The endpoint for SocketCluster alone.
+    fn from(socketcluster: &'p str) -> Endpoints<'p> {
+        Endpoints {
+            socketcluster,
+            mqtt: None,
+        }
+    }
+}
+
+impl<'p> From<&'p String> for Endpoints<'p> {
+    fn from(socketcluster: &'p String) -> Endpoints<'p> {
+        Endpoints::from(socketcluster.as_str())
+    }
 }
 
 impl Upgrade<'_> {
@@ -78,12 +114,17 @@ impl Upgrade<'_> {
     }
 }
 
-/// Checks everything about a request except its origin. `path` is the path of the endpoint; the path of the request
-/// must be equal to it, byte for byte, except for a slash at its end.
+/// Checks everything about a request except its origin. The path of the request must be equal to that of an endpoint,
+/// byte for byte, except for a slash at its end. Where clients may speak MQTT, a client that offers a subprotocol of
+/// MQTT may use any path: libraries have different ones by default. At the endpoint for MQTT a client need not offer any.
 ///
 /// # Errors
 /// The refusal to answer with.
-pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Refusal> {
+pub fn upgrade<'a, 'p>(
+    request: &Request<'a>,
+    endpoints: impl Into<Endpoints<'p>>,
+) -> Result<Upgrade<'a>, Refusal> {
+    let endpoints = endpoints.into();
     if !request.is_upgrade() {
         return Err(Refusal::of_plain(request));
     }
@@ -102,13 +143,26 @@ pub fn upgrade<'a>(request: &Request<'a>, path: &str) -> Result<Upgrade<'a>, Ref
     let key = key.filter(|key| is_key(key)).ok_or(Refusal::Key)?;
     let version = request.single_header("sec-websocket-version");
     let version = version.and_then(Version::parse).ok_or(Refusal::Version)?;
-    if !is_endpoint(path, request.path()) {
+    let is_socketcluster = is_endpoint(endpoints.socketcluster, request.path());
+    let is_mqtt = endpoints
+        .mqtt
+        .is_some_and(|path| !is_socketcluster && is_endpoint(path, request.path()));
+    let offers_mqtt = endpoints.mqtt.and_then(|_| mqtt_subprotocol(request));
+    if !is_socketcluster && !is_mqtt && offers_mqtt.is_none() {
         return Err(Refusal::Path);
     }
+    let first = first_subprotocol(request.header_values("sec-websocket-protocol"))?;
+    let (carries, subprotocol) = match (offers_mqtt, first) {
+        (Some(_), _) => (Carries::Mqtt, offers_mqtt),
+        (None, None) if is_mqtt => (Carries::Mqtt, None),
+        (None, Some(_)) if is_mqtt => return Err(Refusal::Subprotocol),
+        (None, first) => (Carries::SocketCluster, first),
+    };
     let [origin, other_origin] = version.origin_headers();
     Ok(Upgrade {
         key,
-        subprotocol: first_subprotocol(request.header_values("sec-websocket-protocol"))?,
+        subprotocol,
+        carries,
         origin: request.joined_header(origin),
         other_origin: request.joined_header(other_origin),
         host: request.host(),
@@ -178,6 +232,15 @@ fn first_subprotocol<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Option
     Ok(first)
 }
 
+/// The first subprotocol of MQTT that is offered. `mqttv3.1` is what clients of MQTT 3.1 offer; the version itself
+/// stands in CONNECT.
+fn mqtt_subprotocol<'a>(request: &Request<'a>) -> Option<&'a str> {
+    let offered = request.header_values("sec-websocket-protocol");
+    let mut offered = offered.flat_map(|line| line.split(|&byte| byte == b','));
+    let first = offered.find(|item| matches!(item.trim_ascii(), b"mqtt" | b"mqttv3.1"))?;
+    std::str::from_utf8(first.trim_ascii()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +297,49 @@ mod tests {
                 "{offer}"
             );
         }
+    }
+
+    #[test]
+    fn a_websocket_carries_mqtt_where_the_client_offers_it_or_asks_at_its_path() {
+        let both = Endpoints {
+            socketcluster: PATH,
+            mqtt: Some("/mqtt"),
+        };
+        let asked = |target: &str, offer: &str, endpoints: Endpoints<'_>| {
+            let lines = match offer {
+                "" => String::new(),
+                offer => format!("Sec-WebSocket-Protocol: {offer}\r\n"),
+            };
+            let head = format!("GET {target} HTTP/1.1\r\n{GOOD}{lines}\r\n");
+            let (request, _) = request::parse(head.as_bytes(), 16 * 1024).unwrap().unwrap();
+            upgrade(&request, endpoints)
+                .map(|upgrade| (upgrade.carries, upgrade.subprotocol.map(str::to_owned)))
+        };
+        let mqtt = |name: &str| Ok((Carries::Mqtt, Some(name.to_owned())));
+        for target in ["/mqtt", "/mqtt/", "/", PATH, "/anything?a=b"] {
+            for (offer, name) in [
+                ("mqtt", "mqtt"),
+                ("mqttv3.1", "mqttv3.1"),
+                ("a, mqttv3.1 , mqtt", "mqttv3.1"),
+            ] {
+                assert_eq!(asked(target, offer, both), mqtt(name), "{target} {offer}");
+                let expected = match target {
+                    PATH => Ok(Carries::SocketCluster),
+                    _ => Err(Refusal::Path),
+                };
+                let alone = asked(target, offer, Endpoints::from(PATH));
+                assert_eq!(alone.map(|(carries, _)| carries), expected, "{target} {offer}");
+            }
+        }
+        assert_eq!(asked("/mqtt", "", both), Ok((Carries::Mqtt, None)));
+        assert_eq!(asked("/mqtt", "other", both), Err(Refusal::Subprotocol));
+        assert_eq!(asked("/mqtt", "mqtt,mqtt", both), Err(Refusal::Subprotocol));
+        assert_eq!(asked(PATH, "", both), Ok((Carries::SocketCluster, None)));
+        assert_eq!(
+            asked(PATH, "MQTT", both),
+            Ok((Carries::SocketCluster, Some("MQTT".to_owned())))
+        );
+        assert_eq!(asked("/", "", both), Err(Refusal::Path));
     }
 
     #[test]

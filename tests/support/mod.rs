@@ -360,6 +360,20 @@ impl Client {
         String::from_utf8_lossy(&self.unread[self.consumed..]).into_owned()
     }
 
+    /// Reads so many bytes.
+    #[track_caller]
+    pub(crate) fn read_bytes(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() - self.consumed < count {
+            assert!(
+                self.fill(),
+                "the end behind {:?}, before {count} bytes",
+                &self.unread[self.consumed..]
+            );
+        }
+        self.consumed += count;
+        self.unread[self.consumed - count..self.consumed].to_vec()
+    }
+
     /// Reads the head of an HTTP answer.
     pub(crate) fn read_head(&mut self) -> String {
         loop {

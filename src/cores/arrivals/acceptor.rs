@@ -29,7 +29,7 @@ use crate::decision::Limit;
 use crate::http::Refusal;
 use crate::metrics::block::CoreMetrics;
 use crate::transport::hand_over::{HandOver, Received};
-use crate::transport::port::{HandedOver, Port, Ports};
+use crate::transport::port::{HandedOver, MqttOn, Port, Ports};
 
 use crate::cores::arrivals::admission::{Admission, Entry};
 use crate::cores::arrivals::balance::{Loads, NoRoom};
@@ -336,11 +336,11 @@ impl Acceptor {
         }
     }
 
-    /// Answers a socket for which there is no room. A port for TLS alone gives no answer, since its clients could not
-    /// read it.
+    /// Answers a socket for which there is no room. A port for TLS or MQTT alone gives no answer, since its clients could
+    /// not read it.
     fn reject(&mut self, stream: TcpStream, port: Port, refusal: &Refusal, now: Uptime) {
         self.metrics.connections_refused.add(1);
-        if self.ports.speak(port) == OnListen::Only {
+        if self.ports.speak(port) == OnListen::Only || self.ports.mqtt_on(port) == MqttOn::Only {
             return;
         }
         self.metrics.http_answers.add(1);
@@ -446,6 +446,11 @@ impl Acceptor {
     /// Whether a port speaks TLS, plain HTTP, or both.
     pub(in crate::cores) fn speak(&self, port: Port) -> OnListen {
         self.ports.speak(port)
+    }
+
+    /// Whether clients of a port speak MQTT.
+    pub(in crate::cores) fn mqtt_on(&self, port: Port) -> MqttOn {
+        self.ports.mqtt_on(port)
     }
 
     /// Drops the acceptor, except for the descriptors that the joining thread must drop.

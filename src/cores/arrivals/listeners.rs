@@ -118,12 +118,16 @@ const fn token_of(port: Port) -> Token {
     match port {
         Port::Main => LISTENER,
         Port::Tls => TLS_LISTENER,
+        Port::Mqtt => MQTT_LISTENER,
+        Port::MqttTls => MQTT_TLS_LISTENER,
     }
 }
 
 /// The tokens of the listeners.
 pub(in crate::cores) const LISTENER: Token = Token(usize::MAX);
 pub(in crate::cores) const TLS_LISTENER: Token = Token(usize::MAX - 3);
+pub(in crate::cores) const MQTT_LISTENER: Token = Token(usize::MAX - 4);
+pub(in crate::cores) const MQTT_TLS_LISTENER: Token = Token(usize::MAX - 5);
 /// The waker's token.
 pub(in crate::cores) const WAKER: Token = Token(usize::MAX - 1);
 /// The token of the receiving end of hand-overs.

@@ -122,6 +122,15 @@ impl<A: App> Core<A> {
             return Some(Box::new(claims));
         }
         let claims = certificate?.value_for(trust)?;
+        self.unless_revoked(id, claims)
+    }
+
+    /// The claims of a certificate, unless an operator has revoked them.
+    pub(in crate::cores) fn unless_revoked(
+        &mut self,
+        id: ConnectionId,
+        claims: Box<Claims>,
+    ) -> Option<Box<Claims>> {
         if self
             .lent
             .policy

@@ -19,6 +19,8 @@ pub(in crate::cores) struct Requests {
     cookie: String,
     /// How long a token is valid, and its cookie is kept.
     expiry: Duration,
+    /// The path of the endpoint for MQTT.
+    mqtt_path: String,
 }
 
 impl Requests {
@@ -30,6 +32,7 @@ impl Requests {
             login_pages: LoginPages::new(&settings.login_path, logins.fields.clone(), logins.body_bytes_max),
             cookie: settings.login_cookie.clone(),
             expiry: settings.session.common.auth_default_expiry,
+            mqtt_path: settings.mqtt_path.clone(),
         }
     }
 
@@ -41,6 +44,11 @@ impl Requests {
     /// The pages for users.
     pub(in crate::cores) fn login_pages(&self) -> &LoginPages {
         &self.login_pages
+    }
+
+    /// The path of the endpoint for MQTT.
+    pub(in crate::cores) fn mqtt_path(&self) -> &str {
+        &self.mqtt_path
     }
 
     pub(in crate::cores) fn accepts_compression(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::decision::CloseReason;
 use crate::http::Refusal;
 use crate::metrics::block::Handshake;
 use crate::policy::tls;
+use crate::transport::port::MqttOn;
 use crate::transport::stream::Stream;
 use crate::transport::tls::{Broken, Completed, Failure, TlsStream};
 
@@ -53,6 +54,10 @@ impl<A: App> Core<A> {
             (OnListen::Off, _) | (OnListen::Shared, false) => FirstBytes::Plain,
             (OnListen::Shared | OnListen::Only, true) => {
                 self.begin_tls(id, input);
+                FirstBytes::Tls
+            }
+            (OnListen::Only, false) if self.acceptor.mqtt_on(port) == MqttOn::Only => {
+                self.close(id, CloseReason::TlsFailed);
                 FirstBytes::Tls
             }
             (OnListen::Only, false) => {

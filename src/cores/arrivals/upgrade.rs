@@ -12,8 +12,7 @@ use crate::http::site::{self, Health, Plain};
 use crate::http::{Refusal, Request, request};
 use crate::protocols::{Framing, Wire};
 use crate::websocket::deflate::Compression;
-use crate::websocket::handshake;
-use crate::websocket::message::Receiver;
+use crate::websocket::handshake::{self, Carries, Endpoints};
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
@@ -108,10 +107,15 @@ impl<A: App> Core<A> {
     }
 
     fn upgrade(&mut self, id: ConnectionId, request: &Request<'_>) -> Result<(), Refusal> {
-        let mut accepted = handshake::upgrade(request, &self.requests.site().endpoint)?;
-        let compression = match self.requests.accepts_compression() {
-            true => accepted.agree_on_compression(request)?,
-            false => Compression::Off,
+        let endpoints = Endpoints {
+            socketcluster: &self.requests.site().endpoint,
+            mqtt: self.may_speak_mqtt(id).then_some(self.requests.mqtt_path()),
+        };
+        let mut accepted = handshake::upgrade(request, endpoints)?;
+        let compression = match (self.requests.accepts_compression(), accepted.carries) {
+            (true, Carries::SocketCluster) => accepted.agree_on_compression(request)?,
+            // Payloads of MQTT are what their publishers have made them.
+            (true, Carries::Mqtt) | (false, _) => Compression::Off,
         };
         if self.acceptor.memory_is_full() {
             return Err(Refusal::Busy);
@@ -125,15 +129,25 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
-        let session = self.lent.new_session(self.time.now(), claims);
+        let now = self.time.now();
+        let (session, framing) = match accepted.carries {
+            Carries::SocketCluster => (
+                self.lent.new_session(now, claims),
+                Framing::WebSocket(compression),
+            ),
+            Carries::Mqtt => (
+                self.lent.new_mqtt_session(now, claims),
+                Framing::MqttOverWebSocket,
+            ),
+        };
         if session.is_open() {
             self.counts.session_opens();
         }
         connection.phase = Phase::Open(Open {
-            wire: Wire::WebSocket(Receiver::default()),
+            wire: Wire::default(),
             session,
         });
-        connection.framing = Framing::WebSocket(compression);
+        connection.framing = framing;
         self.metrics
             .compression_agreed
             .add(u64::from(compression.is_on()));

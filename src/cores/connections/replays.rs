@@ -99,7 +99,7 @@ impl Connections {
         let mut recoveries = std::mem::take(&mut self.recoveries);
         let cost = match self.at(place.connection).map(|connection| connection.framing) {
             Some(Framing::WebSocket(compression)) if compression.is_on() => COMPRESSION_COST,
-            Some(Framing::WebSocket(_)) | None => 1,
+            Some(Framing::WebSocket(_) | Framing::Mqtt | Framing::MqttOverWebSocket) | None => 1,
         };
         let mut outcome = Replay::Over;
         while let Some(reading) = recoveries.reading(place)

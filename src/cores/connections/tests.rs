@@ -21,6 +21,7 @@ fn connected(count: u32) -> (Connections, Vec<Peer>) {
         &bounds,
         SlowConsumer::Close,
         None,
+        None,
         Arc::new(CoreMetrics::default()),
     );
     let peers = (0..count).map(|_| {

@@ -7,6 +7,8 @@
 //! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`subscriptions.rs`), for `WALKS_PER_TURN_MAX`
 //! connections (`resume.rs`).
 
+use mio::Token;
+
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
@@ -25,14 +27,14 @@ impl<A: App> Core<A> {
         id: ConnectionId,
         decide: impl FnOnce(&mut Session, &mut Environment<'_, A>, &mut Decisions) -> Result<(), CloseReason>,
     ) {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
             return;
         };
         let Phase::Open(open) = &mut connection.phase else {
             return;
         };
         self.decisions.clear();
-        let mut environment = self.lent.environment(self.time.now(), id);
+        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
         let result = decide(&mut open.session, &mut environment, &mut self.decisions);
         let deadline = open.session.next_deadline(&self.lent.settings);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
@@ -229,6 +231,9 @@ impl<A: App> Core<A> {
             Decision::Login => self.log_in_by_call(id, decisions),
             Decision::SetWill { will, token } => self.set_will(id, will, token, decisions),
             Decision::DropWill { token } => self.drop_will(id, token, decisions),
+            Decision::EndOther { connection, reason } => {
+                self.close(ConnectionId::from_token(Token(connection)), reason);
+            }
             Decision::Close { reason, text } => {
                 let text = String::from_utf8_lossy(decisions.bytes(text));
                 self.close_saying(id, reason, &text);
@@ -315,6 +320,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::Publish { .. }
         | Decision::Acknowledge { .. }
         | Decision::Close { .. }
+        | Decision::EndOther { .. }
         | Decision::AskPresence { .. }
         | Decision::UserChanged
         | Decision::Login

@@ -8,7 +8,8 @@ use crate::app::App;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decisions, Message};
 use crate::metrics::block::CoreMetrics;
-use crate::protocols::{Environment, Farewell, Framing, Wire};
+use crate::mqtt::receiver::{Step as Packets, close_reason};
+use crate::protocols::{Environment, Farewell, Framing, MqttClient, Session, Wire, receive_packet};
 use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::{Compression, Inflater};
@@ -64,6 +65,8 @@ pub(in crate::cores) enum Next<'a> {
     Pong(&'a [u8]),
     /// With this answer to the peer's farewell.
     Farewell(Farewell<'a>),
+    /// With the rest of the input, when a login is answered that the session may wait for.
+    Login,
 }
 
 /// Room for what a control frame carries.
@@ -148,19 +151,17 @@ impl Intake {
         environment: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Batch<'r> {
-        let compression = connection.framing.compression();
-        let mut batch = Batch {
-            consumed: 0,
-            frames: 0,
-            messages: 0,
-            has_opened: false,
-            result: Ok(()),
-            next: Next::Broken,
+        let compression = match connection.framing {
+            Framing::WebSocket(compression) => compression,
+            Framing::Mqtt | Framing::MqttOverWebSocket => {
+                return self.take_packets(connection, input, room, rate_left, environment, decisions);
+            }
         };
+        let mut batch = Batch::begin();
         let Phase::Open(Open { wire, session }) = &mut connection.phase else {
             return batch;
         };
-        let Wire::WebSocket(receiver) = wire;
+        let receiver = &mut wire.receiver;
         let was_open = session.is_open();
         let frames_max = rate_left.min(self.frames_left);
         batch.next = loop {
@@ -231,6 +232,51 @@ impl Intake {
         batch
     }
 
+    /// [`Intake::take_batch`] for a connection that speaks MQTT, whose messages are packets.
+    fn take_packets<'r, A: App>(
+        &self,
+        connection: &mut Connection,
+        input: &mut [u8],
+        room: &'r mut ControlRoom,
+        rate_left: u64,
+        environment: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Batch<'r> {
+        let mut batch = Batch::begin();
+        let Phase::Open(Open {
+            wire,
+            session: Session::Mqtt(client),
+        }) = &mut connection.phase
+        else {
+            return batch;
+        };
+        let was_open = client.session.is_open();
+        let mut packets = PacketBatch {
+            batch: &mut batch,
+            frames_max: rate_left.min(self.frames_left),
+            over: if rate_left <= self.frames_left {
+                Over::Rate
+            } else {
+                Over::Share
+            },
+            packet_bytes_max: self.limits.message_bytes_max,
+            client,
+        };
+        let next = match connection.framing {
+            Framing::Mqtt | Framing::WebSocket(_) => {
+                let (consumed, next) = packets.take(input, environment, decisions);
+                packets.batch.consumed = consumed;
+                next
+            }
+            Framing::MqttOverWebSocket => {
+                packets.take_framed(wire, &self.limits, input, room, environment, decisions)
+            }
+        };
+        batch.next = next;
+        batch.has_opened = client.session.is_open() != was_open;
+        batch
+    }
+
     /// Steps over input of a connection that awaits the peer's farewell. `None` if that has come, or if the input
     /// cannot be read.
     pub(in crate::cores) fn await_farewell(
@@ -239,8 +285,7 @@ impl Intake {
         framing: Framing,
         input: &mut [u8],
     ) -> Option<Input> {
-        let Wire::WebSocket(receiver) = wire;
-        match receiver.pass(input, &self.limits, framing.compression()) {
+        match wire.receiver.pass(input, &self.limits, framing.compression()) {
             Ok(Passed::Frame(consumed)) => Some(Input::Consumed(consumed)),
             Ok(Passed::Incomplete(consumed)) => Some(Input::Incomplete(consumed)),
             Ok(Passed::Close) | Err(_) => None,
@@ -274,6 +319,163 @@ impl Intake {
         }
         self.use_share(batch.frames);
         metrics.messages_received.add(batch.messages);
+    }
+}
+
+impl Batch<'_> {
+    fn begin() -> Self {
+        Batch {
+            consumed: 0,
+            frames: 0,
+            messages: 0,
+            has_opened: false,
+            result: Ok(()),
+            next: Next::Broken,
+        }
+    }
+}
+
+/// A batch of packets, and what bounds it.
+struct PacketBatch<'b, 'r> {
+    batch: &'b mut Batch<'r>,
+    client: &'b mut MqttClient,
+    /// Most frames and packets of the batch, and what is used up by then.
+    frames_max: u64,
+    over: Over,
+    packet_bytes_max: usize,
+}
+
+/// What a batch has used up.
+#[derive(Clone, Copy)]
+enum Over {
+    /// The messages that the connection's rate allows.
+    Rate,
+    /// The connection's share of the turn.
+    Share,
+}
+
+impl<'r> PacketBatch<'_, 'r> {
+    /// Takes the packets at the beginning of these bytes, and returns how many bytes that were.
+    fn take<A: App>(
+        &mut self,
+        bytes: &[u8],
+        environment: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> (usize, Next<'r>) {
+        let mut at = 0;
+        loop {
+            let has_more = at < bytes.len() || self.client.receiver.has_packet();
+            if has_more && let Some(next) = self.is_over() {
+                return (at, next);
+            }
+            let step = self.client.receiver.receive(&bytes[at..], self.packet_bytes_max);
+            let (first, body) = match step {
+                Ok(Packets::Packet {
+                    first,
+                    body,
+                    consumed,
+                }) => {
+                    at += consumed;
+                    (first, body)
+                }
+                Ok(Packets::Incomplete) => return (bytes.len(), Next::Incomplete),
+                Err(fault) => {
+                    self.batch.result = Err(close_reason(fault));
+                    return (at, Next::Broken);
+                }
+            };
+            self.batch.frames += 1;
+            self.batch.messages += 1;
+            let session = &mut self.client.session;
+            self.batch.result = receive_packet(session, first, body, environment, decisions);
+            if self.batch.result.is_err() || decisions.bytes_len() >= DECIDED_BYTES_MAX {
+                return (at, Next::Consumed);
+            }
+            if session.is_waiting() {
+                return (at, Next::Login);
+            }
+        }
+    }
+
+    /// Takes the packets of the WebSocket messages at the beginning of the input: first what is left of an earlier one.
+    fn take_framed<A: App>(
+        &mut self,
+        wire: &mut Wire,
+        limits: &message::Limits,
+        input: &mut [u8],
+        room: &'r mut ControlRoom,
+        environment: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Next<'r> {
+        if self.client.receiver.has_rest() || self.client.receiver.has_packet() {
+            let (rest, taken) = self.client.receiver.take_rest();
+            let (more, next) = self.take(&rest[taken..], environment, decisions);
+            self.client.receiver.put_back(rest, taken + more);
+            if !matches!(next, Next::Incomplete) {
+                return next;
+            }
+        }
+        loop {
+            let rest = &mut input[self.batch.consumed..];
+            if !rest.is_empty()
+                && let Some(next) = self.is_over()
+            {
+                return next;
+            }
+            if self.batch.messages > 0 && waits_for_answers(rest) {
+                return Next::Consumed;
+            }
+            let received = match wire.receiver.receive(rest, limits) {
+                Ok(Step::Message { received, consumed }) => {
+                    self.batch.consumed += consumed;
+                    received
+                }
+                Ok(Step::Incomplete { consumed }) => {
+                    self.batch.consumed += consumed;
+                    return Next::Incomplete;
+                }
+                Err(reason) => {
+                    self.batch.result = Err(reason);
+                    return Next::Broken;
+                }
+            };
+            let before = self.batch.frames;
+            match received {
+                Received::Binary(bytes) => {
+                    let (taken, next) = self.take(bytes, environment, decisions);
+                    if taken < bytes.len() && !matches!(next, Next::Broken) {
+                        self.client.receiver.keep(&bytes[taken..]);
+                    }
+                    if !matches!(next, Next::Incomplete) {
+                        wire.receiver.forget_handed_out();
+                        return next;
+                    }
+                    // A frame without a whole packet counts as well: it may be empty, or a byte.
+                    self.batch.frames = self.batch.frames.max(before + 1);
+                }
+                Received::Text(_) => {
+                    self.batch.result = Err(CloseReason::TextFrame);
+                    return Next::Broken;
+                }
+                Received::Pong => self.batch.frames += 1,
+                Received::Ping(payload) => {
+                    self.batch.frames += 1;
+                    return Next::Pong(copy(payload, room));
+                }
+                Received::Close(close) => {
+                    self.batch.frames += 1;
+                    return Next::Farewell(Farewell::WebSocket(copy_close(&close, room)));
+                }
+            }
+        }
+    }
+
+    /// How the core goes on if the batch may hold no more.
+    fn is_over(&self) -> Option<Next<'r>> {
+        (self.batch.frames >= self.frames_max).then_some(match self.over {
+            Over::Rate => Next::OverRate,
+            Over::Share => Next::Enough,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ impl<A: App> Core<A> {
     /// Handles the messages at the beginning of the input, up to a control frame that needs an answer or the end of the
     /// input, and carries out together what the session decides about them.
     pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
-        let Some(connection) = self.connections.get_mut(id) else {
+        let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
             return Input::Consumed(input.len());
         };
         let Phase::Open(Open { session, .. }) = &connection.phase else {
@@ -30,7 +30,7 @@ impl<A: App> Core<A> {
         };
         let mut room = CONTROL_ROOM;
         self.decisions.clear();
-        let mut environment = self.lent.environment(self.time.now(), id);
+        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
         let decisions = &mut self.decisions;
         let batch = self.intake.take_batch(
             connection,
@@ -69,6 +69,15 @@ impl<A: App> Core<A> {
                 Input::Incomplete(batch.consumed)
             }
             Next::Broken => Input::Consumed(input_bytes),
+            Next::Login => {
+                if let Some(connection) = self.connections.get_mut(id)
+                    && let Phase::Open(open) = &connection.phase
+                    && open.session.is_waiting()
+                {
+                    connection.reading.pause(Why::Login);
+                }
+                Input::Consumed(batch.consumed)
+            }
             Next::Pong(payload) => {
                 self.connections.send(id, Content::Pong, payload);
                 Input::Consumed(batch.consumed)

@@ -16,6 +16,7 @@ use crate::http::Refusal;
 use crate::transport::stream::Arrival;
 use crate::wipe::{wipe, wipe_and_drop};
 
+use crate::cores::arrivals::mqtt::Spoken;
 use crate::cores::arrivals::tls::FirstBytes;
 use crate::cores::core::Core;
 use crate::cores::input::intake::READ_BYTES_PER_TURN_MAX;
@@ -166,7 +167,11 @@ impl<A: App> Core<A> {
             let step = match &mut connection.phase {
                 Phase::ProxyHeader { .. } => self.receive_proxy_header(id, input),
                 Phase::Request { .. } => match self.detect_tls(id, input) {
-                    FirstBytes::Plain => self.receive_request(id, input),
+                    FirstBytes::Plain => match self.detect_mqtt(id, input) {
+                        Spoken::Http => self.receive_request(id, input),
+                        Spoken::Mqtt => Input::Consumed(0),
+                        Spoken::Neither => Input::Consumed(input.len()),
+                    },
                     FirstBytes::Tls => Input::Consumed(input.len()),
                 },
                 Phase::Open(_) => self.receive_messages(id, input),

@@ -291,7 +291,7 @@ impl Connection {
     /// Whether it has input that was read and not yet handled completely.
     pub(in crate::cores) fn has_input(&self) -> bool {
         let has_more = match &self.phase {
-            Phase::Open(open) => open.session.has_more(),
+            Phase::Open(open) => open.session.has_more() || open.session.has_input(),
             Phase::ProxyHeader { .. }
             | Phase::Request { .. }
             | Phase::LoggingIn { .. }
@@ -322,7 +322,7 @@ impl Connection {
         Holding {
             outbox,
             leftover: self.leftover.len(),
-            assembly: self.wire().map_or(0, Wire::assembly_bytes),
+            assembly: self.assembly_bytes(),
             parked: self.parked_bytes(),
             tls: self.stream.kept_bytes(),
             collected,
@@ -352,19 +352,21 @@ impl Connection {
     pub(in crate::cores) fn holds_input(&self) -> bool {
         self.has_input()
             || self.suspended.is_some()
-            || self.wire().is_some_and(|wire| wire.assembly_bytes() > 0)
+            || self.assembly_bytes() > 0
             || (self.stream.tls.is_some() && self.stream.kept_bytes() > 0)
     }
 
-    fn wire(&self) -> Option<&Wire> {
+    /// Bytes of a message, frame or packet that has come in part.
+    #[inline]
+    fn assembly_bytes(&self) -> usize {
         match &self.phase {
-            Phase::Open(open) => Some(&open.wire),
-            Phase::Closing { wire, .. } => Some(wire),
+            Phase::Open(open) => open.wire.assembly_bytes() + open.session.assembly_bytes(),
+            Phase::Closing { wire, .. } => wire.assembly_bytes(),
             Phase::ProxyHeader { .. }
             | Phase::Request { .. }
             | Phase::LoggingIn { .. }
             | Phase::Finishing { .. }
-            | Phase::Emptying { .. } => None,
+            | Phase::Emptying { .. } => 0,
         }
     }
 

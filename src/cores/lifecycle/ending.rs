@@ -10,7 +10,7 @@ use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::decision::{Blame, CloseReason, Limit};
 use crate::metrics::block::Handshake;
-use crate::protocols::{Framing, Wire};
+use crate::protocols::{Farewell, Wire};
 use crate::session::SessionId;
 
 use crate::cores::core::Core;
@@ -52,7 +52,10 @@ impl<A: App> Core<A> {
         };
         let session = connection.phase.session_id();
         let reading = connection.reading;
-        let was_paused = reading.is_paused_by(Why::Replies) || reading.is_paused_by(Why::Rate);
+        let was_paused = [Why::Replies, Why::Rate, Why::Login]
+            .iter()
+            .any(|why| reading.is_paused_by(*why));
+        let mut last_packet = Vec::new();
         let wire = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
@@ -61,9 +64,13 @@ impl<A: App> Core<A> {
                 connection.meter = None;
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
+                connection.reading.resume(Why::Login);
                 if let Some(work) = connection.take_suspended() {
                     self.abandon(&work);
                 }
+                let settings = &self.lent.settings;
+                open.session
+                    .write_farewell(reason, text, settings, &mut last_packet);
                 Some(self.end_session(id, open, reason))
             }
             // All that is left is the socket.
@@ -91,7 +98,7 @@ impl<A: App> Core<A> {
             self.note_end(id, session, reason);
         }
         if self.begin_leaving(id, reason, wire, deadline) {
-            self.send_last(id, reason, framing, text);
+            self.send_last(id, reason, framing.farewell(reason, text, &last_packet));
             if was_paused {
                 // The peer's farewell may be in the input that was not read meanwhile, and no event will tell.
                 self.read_again(id);
@@ -125,19 +132,23 @@ impl<A: App> Core<A> {
             }
             (Leave::Farewell, Some(wire)) => {
                 if let Some(connection) = self.connections.get_mut(id) {
-                    connection.phase = Phase::Closing { wire, deadline };
+                    if connection.framing.has_farewells() {
+                        connection.phase = Phase::Closing { wire, deadline };
+                    } else {
+                        connection.leftover = Leftover::default();
+                    }
                 }
             }
         }
         true
     }
 
-    /// Queues the farewell, which holds as much of `text` as fits, or sends the FIN if there is none.
-    fn send_last(&mut self, id: ConnectionId, reason: CloseReason, framing: Framing, text: &str) {
+    /// Queues the farewell, or sends the FIN if there is none.
+    fn send_last(&mut self, id: ConnectionId, reason: CloseReason, farewell: Option<Farewell<'_>>) {
         if reason.drops_unsent() {
             self.connections.discard_unsent(id);
         }
-        if let Some(farewell) = framing.farewell(reason, text) {
+        if let Some(farewell) = farewell {
             self.connections.send_farewell(id, &farewell);
         } else {
             // Nothing may be queued: then the FIN is due at once.
@@ -160,8 +171,12 @@ impl<A: App> Core<A> {
             self.counts.session_ends();
         }
         self.leave_will(id, open.session.id(), reason);
-        open.session
-            .ended(&mut self.lent.environment(self.time.now(), id), reason);
+        open.session.ended(
+            &mut self
+                .lent
+                .environment(self.time.now(), id, self.connections.mqtt.as_deref_mut()),
+            reason,
+        );
         open.wire
     }
 
@@ -313,6 +328,7 @@ fn leave(reason: CloseReason) -> Leave {
         CloseReason::PeerVanished => Leave::Empty,
         // The answer was queued: HTTP, or the answer to the peer's own farewell.
         CloseReason::PeerClosed | CloseReason::HttpAnswered | CloseReason::Probed => Leave::Fin,
+        CloseReason::MqttDisconnected | CloseReason::MqttRefused | CloseReason::NotMqtt => Leave::Fin,
         // The bytes behind a broken frame cannot be read: as the reference's engine does, say so and send FIN.
         CloseReason::TlsFailed
         | CloseReason::ProtocolError
@@ -321,7 +337,10 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::MessageTooBig
         | CloseReason::InflatedTooBig
         | CloseReason::FrameTooBig
-        | CloseReason::TooManyFragments => Leave::Fin,
+        | CloseReason::TooManyFragments
+        | CloseReason::TextFrame
+        | CloseReason::MalformedMqtt
+        | CloseReason::MqttProtocolError => Leave::Fin,
         CloseReason::HoldsMost => Leave::LastWords,
         CloseReason::HandshakeTimeout
         | CloseReason::HandshakeMissing
@@ -337,6 +356,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::Draining
         | CloseReason::Application(_)
         | CloseReason::AuthenticationTimeout
+        | CloseReason::KeepAliveTimeout
+        | CloseReason::TakenOver
         | CloseReason::Revoked => Leave::Farewell,
     }
 }

@@ -19,7 +19,7 @@
 use crate::broker::{Origin, Publication};
 use crate::protocols::{Content, Framing};
 use crate::websocket::deflate::{Compression, Deflater, Work};
-use crate::websocket::frame;
+use crate::websocket::frame::{self, OpCode};
 
 /// How a connection gets publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,8 @@ impl Form {
     pub(in crate::cores) const fn of(framing: Framing) -> Form {
         match framing {
             Framing::WebSocket(compression) => Form::SocketCluster(compression),
+            // Their publications come another way.
+            Framing::Mqtt | Framing::MqttOverWebSocket => Form::SocketCluster(Compression::Off),
         }
     }
 
@@ -173,12 +175,17 @@ pub(in crate::cores) fn write_reply(
     content: Content,
     payload: &[u8],
 ) {
-    let (Framing::WebSocket(compression), opcode) = (framing, content.opcode());
-    match forms {
-        Some(forms) if compression.is_on() && content.is_message() => {
+    let opcode = content.opcode();
+    match (framing, forms) {
+        (Framing::WebSocket(compression), Some(forms)) if compression.is_on() && content.is_message() => {
             forms.deflater.write(out, compression, opcode, payload);
         }
-        Some(_) | None => frame::write(out, opcode, payload),
+        (Framing::WebSocket(_), _) => frame::write(out, opcode, payload),
+        (Framing::Mqtt, _) => out.extend_from_slice(payload),
+        (Framing::MqttOverWebSocket, _) if content.is_message() => {
+            frame::write(out, OpCode::Binary, payload);
+        }
+        (Framing::MqttOverWebSocket, _) => frame::write(out, opcode, payload),
     }
 }
 
@@ -189,7 +196,7 @@ pub(in crate::cores) fn write_frames(
     out: &mut Vec<u8>,
     frames: &[u8],
 ) {
-    let Framing::WebSocket(compression) = framing;
+    let compression = framing.compression();
     let Some(forms) = forms.filter(|_| compression.is_on()) else {
         out.extend_from_slice(frames);
         return;
@@ -212,7 +219,6 @@ const KEPT_BYTES_MAX: usize = 64 * 1024;
 pub(in crate::cores) mod tests {
     use super::*;
     use crate::broker::publication::{self, Facts, Kind, Marks, Sequence};
-    use crate::websocket::frame::OpCode;
 
     /// Lets `act` see a publication of this frame, as it would lie in the ring.
     pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {

@@ -48,17 +48,17 @@ struct ClientAuthDemands {
 }
 
 impl TlsPolicy {
-    /// Reads the files that the settings name; `None` if no listener uses TLS.
+    /// Reads the files that the settings name. Without settings no listener uses TLS.
     pub(super) fn read(
-        settings: &TlsSettings,
+        settings: Option<&TlsSettings>,
         before: Option<&TlsPolicy>,
     ) -> Result<Option<TlsPolicy>, TlsError> {
-        if !settings.is_used() {
+        let Some(settings) = settings else {
             return match before {
                 Some(_) => Err(TlsError::TurnedOff),
                 None => Ok(None),
             };
-        }
+        };
         let provider = Arc::new(aws_lc_rs::default_provider());
         let files = settings.certificate_files.iter().zip(&settings.key_files);
         let certificates = Arc::new(Certificates::read(files, &provider)?);
@@ -82,16 +82,13 @@ impl TlsPolicy {
 
     /// Everything that is wrong with the files that the settings name.
     pub(super) fn faults(settings: &TlsSettings) -> Vec<TlsError> {
-        if !settings.is_used() {
-            return Vec::new();
-        }
         let provider = aws_lc_rs::default_provider();
         let files = settings.certificate_files.iter().zip(&settings.key_files);
         let pairs = files.map(|pair| Certificates::read(std::iter::once(pair), &provider));
         let mut faults: Vec<TlsError> = pairs.filter_map(Result::err).collect();
         faults.extend(ClientAuthDemands::read(settings).err());
         if faults.is_empty() {
-            faults.extend(TlsPolicy::read(settings, None).err());
+            faults.extend(TlsPolicy::read(Some(settings), None).err());
         }
         faults
     }

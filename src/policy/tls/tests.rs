@@ -65,7 +65,7 @@ fn byte_order_marks_blanks_and_line_ends_do_not_change_a_pem_file() {
         for text in [other, mark] {
             fs::write(file, text).unwrap();
             assert!(
-                TlsPolicy::read(&good, None).unwrap().is_some(),
+                TlsPolicy::read(Some(&good), None).unwrap().is_some(),
                 "{}",
                 file.display()
             );
@@ -74,7 +74,7 @@ fn byte_order_marks_blanks_and_line_ends_do_not_change_a_pem_file() {
     let text = fs::read_to_string(certificate).unwrap();
     let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
     fs::write(certificate, utf_16).unwrap();
-    let error = TlsPolicy::read(&good, None).unwrap_err().to_string();
+    let error = TlsPolicy::read(Some(&good), None).unwrap_err().to_string();
     assert!(
         error.contains("certificate.pem: cannot be read: line 1: the file is UTF-16"),
         "{error}"
@@ -133,19 +133,21 @@ fn each_fault_of_a_file_names_it_and_says_what_to_do() {
             "none.pem: is not a certificate authority for clients",
         ),
     ] {
-        let text = TlsPolicy::read(&settings, None).unwrap_err().to_string();
+        let text = TlsPolicy::read(Some(&settings), None).unwrap_err().to_string();
         assert!(text.contains(words), "{words}: {text}");
         assert!(!text.contains('\n'), "{text}");
     }
-    assert!(TlsPolicy::read(&good, None).unwrap().is_some());
-    assert!(TlsPolicy::read(&TlsSettings::default(), None).unwrap().is_none());
+    assert!(TlsPolicy::read(Some(&good), None).unwrap().is_some());
+    assert!(TlsPolicy::read(None, None).unwrap().is_none());
 }
 
 #[test]
 fn expired_certificates_and_keys_open_to_others_give_warnings() {
     let files = Files::new();
     let warnings = |years| {
-        let tls = TlsPolicy::read(&files.settings(years), None).unwrap().unwrap();
+        let tls = TlsPolicy::read(Some(&files.settings(years)), None)
+            .unwrap()
+            .unwrap();
         (tls.warnings(IN_2026_MS), tls.not_after_unix_s())
     };
     assert_eq!(warnings((2020, 2090)), (vec![], 3_786_912_000));
@@ -156,7 +158,7 @@ fn expired_certificates_and_keys_open_to_others_give_warnings() {
         let (warnings, _) = warnings(years);
         assert!(warnings.len() == 1 && warnings[0].contains(words), "{warnings:?}");
     }
-    let tls = TlsPolicy::read(&files.settings((2020, 2027)), None)
+    let tls = TlsPolicy::read(Some(&files.settings((2020, 2027))), None)
         .unwrap()
         .unwrap();
     let end_ms = u64::try_from(tls.not_after_unix_s()).unwrap() * 1000;
@@ -168,7 +170,7 @@ fn expired_certificates_and_keys_open_to_others_give_warnings() {
     for (mode, is_open) in [(0o600, false), (0o400, false), (0o640, true), (0o604, true)] {
         let key = &settings.key_files[0];
         fs::set_permissions(key, fs::Permissions::from_mode(mode)).unwrap();
-        let warnings = TlsPolicy::read(&settings, None)
+        let warnings = TlsPolicy::read(Some(&settings), None)
             .unwrap()
             .unwrap()
             .warnings(IN_2026_MS);
@@ -191,14 +193,14 @@ fn ticket_keys_survive_a_reload_unless_the_demands_on_client_certificates_change
         client_ca_file: Some(plain.certificate_files[0].clone()),
         ..plain.clone()
     };
-    let first = TlsPolicy::read(&plain, None).unwrap().unwrap();
+    let first = TlsPolicy::read(Some(&plain), None).unwrap().unwrap();
     let survives = |before: &TlsPolicy, after: &TlsSettings| {
-        let after = TlsPolicy::read(after, Some(before)).unwrap().unwrap();
+        let after = TlsPolicy::read(Some(after), Some(before)).unwrap().unwrap();
         Arc::ptr_eq(&before.tickets, &after.tickets)
     };
     assert!(survives(&first, &plain));
     assert!(!survives(&first, &demanding(ClientAuth::Optional)));
-    let optional = TlsPolicy::read(&demanding(ClientAuth::Optional), None)
+    let optional = TlsPolicy::read(Some(&demanding(ClientAuth::Optional)), None)
         .unwrap()
         .unwrap();
     assert!(survives(&optional, &demanding(ClientAuth::Optional)));

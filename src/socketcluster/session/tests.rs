@@ -208,6 +208,7 @@ impl<A: App> Client<A> {
                     let Credentials { user, password } = decisions.credentials().unwrap();
                     format!("login {user} {}", str::from_utf8(password.expose()).unwrap())
                 }
+                Decision::EndOther { connection, reason } => format!("end {connection} {reason:?}"),
                 Decision::SendBinary { message } => {
                     format!("binary {:?}", decisions.bytes(message))
                 }

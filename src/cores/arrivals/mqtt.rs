@@ -1,0 +1,97 @@
+//! How connections begin that speak MQTT without a WebSocket.
+//!
+//! The first byte of a connection tells: a client of MQTT begins with CONNECT, whose first byte begins neither an HTTP
+//! request nor TLS. So one port can serve all of them. From then on the connection has a session, which waits for the
+//! rest of CONNECT.
+//!
+//! Limits: `handshake_timeout` counts from the first byte of CONNECT to its last (in the session).
+
+use crate::app::App;
+use crate::auth::Claims;
+use crate::client::ambient::Trust;
+use crate::decision::{CloseReason, Limit};
+use crate::protocols::{Framing, Wire};
+use crate::transport::port::MqttOn;
+
+use crate::cores::arrivals::tls;
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::{ConnectionId, Open, Phase};
+
+/// The protocol of the first bytes behind TLS, if there is TLS.
+pub(in crate::cores) enum Spoken {
+    /// HTTP, or there are no bytes yet.
+    Http,
+    /// MQTT: the connection is open now.
+    Mqtt,
+    /// Neither, on a port for MQTT alone; or the client may not connect. The connection is closed.
+    Neither,
+}
+
+impl<A: App> Core<A> {
+    /// Finds out whether a connection begins with MQTT, and opens it if it does.
+    pub(in crate::cores) fn detect_mqtt(&mut self, id: ConnectionId, input: &[u8]) -> Spoken {
+        let Some(Phase::Request { port, .. }) = self.connections.get(id).map(|connection| &connection.phase)
+        else {
+            return Spoken::Http;
+        };
+        let Some(&first) = input.first() else {
+            return Spoken::Http;
+        };
+        match (self.acceptor.mqtt_on(*port), first == CONNECT) {
+            (MqttOn::No, _) | (MqttOn::Beside, false) => return Spoken::Http,
+            (MqttOn::Beside | MqttOn::Only, true) | (MqttOn::Only, false) => {}
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.framing = Framing::Mqtt;
+        }
+        if first == CONNECT {
+            return self.begin_mqtt(id);
+        }
+        self.close(id, CloseReason::NotMqtt);
+        Spoken::Neither
+    }
+
+    /// Whether a connection may agree on MQTT with its request.
+    pub(in crate::cores) fn may_speak_mqtt(&self, id: ConnectionId) -> bool {
+        let phase = self.connections.get(id).map(|connection| &connection.phase);
+        matches!(phase, Some(Phase::Request { port, .. }) if self.acceptor.mqtt_on(*port) != MqttOn::No)
+    }
+
+    fn begin_mqtt(&mut self, id: ConnectionId) -> Spoken {
+        let full = if self.acceptor.memory_is_full() {
+            Some(Limit::Memory)
+        } else {
+            let admitted = self.admit_announced(id);
+            admitted.is_err().then_some(Limit::ConnectionsPerAddress)
+        };
+        if let Some(limit) = full {
+            // Which version of CONNACK the client understands is not known yet.
+            self.metrics.limit_hit(limit);
+            self.close(id, CloseReason::MqttRefused);
+            return Spoken::Neither;
+        }
+        let claims = self.claims_of_certificate(id);
+        let session = self.lent.new_mqtt_session(self.time.now(), claims);
+        let Some(connection) = self.connections.get_mut(id) else {
+            return Spoken::Neither;
+        };
+        connection.phase = Phase::Open(Open {
+            wire: Wire::default(),
+            session,
+        });
+        connection.meter = self.measures.new_meter(self.time.now().uptime);
+        self.arm(id);
+        Spoken::Mqtt
+    }
+
+    /// The claims of the client's certificate, if it has presented one that counts. No browser speaks MQTT by itself, so
+    /// no page acts for its user.
+    fn claims_of_certificate(&mut self, id: ConnectionId) -> Option<Box<Claims>> {
+        let certificate = tls::ambient_certificate(&self.connections.get(id)?.stream);
+        let claims = certificate?.value_for(Trust::Own)?;
+        self.unless_revoked(id, claims)
+    }
+}
+
+/// The first byte of CONNECT: its type, and flags that must be 0 (MQTT 5.0 section 3.1.1).
+const CONNECT: u8 = 0x10;

@@ -1,0 +1,293 @@
+//! The doors for MQTT: ports of its own, shared ports by the first byte, TLS, and WebSockets, with every way to cut
+//! packets and frames.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ringcast::config::ClientProtocols;
+use ringcast::internals::decision::CloseReason;
+use support::secure::{Authority, Files};
+use support::{Client, Received, Server, TEXT, eventually, frame};
+
+/// A CONNECT of MQTT 5 with this client id, a clean start and no keep alive.
+fn connect(client_id: &str) -> Vec<u8> {
+    let id = client_id.as_bytes();
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00".to_vec();
+    body.push(u8::try_from(id.len()).unwrap());
+    body.extend_from_slice(id);
+    let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
+    packet.extend(body);
+    packet
+}
+
+const PINGREQ: &[u8] = &[0xc0, 0];
+const PINGRESP: &[u8] = &[0xd0, 0];
+const DISCONNECT: &[u8] = &[0xe0, 0];
+const BINARY: u8 = 0x82;
+
+fn mqtt_server() -> Server {
+    Server::start(|config| {
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
+    })
+}
+
+/// The next packet of the stream.
+fn packet(client: &mut Client) -> Vec<u8> {
+    let mut packet = client.read_bytes(2);
+    packet.extend(client.read_bytes(usize::from(packet[1])));
+    packet
+}
+
+/// Connects and exchanges a ping.
+#[track_caller]
+fn talk(client: &mut Client) {
+    client.send_bytes(&connect("a"));
+    assert_eq!(packet(client)[0], 0x20);
+    client.send_bytes(PINGREQ);
+    assert_eq!(packet(client), PINGRESP);
+}
+
+#[test]
+fn a_port_of_its_own_and_a_shared_port_speak_mqtt_and_the_shared_port_websockets_as_before() {
+    let server = mqtt_server();
+    let own = server.running().mqtt_address().unwrap();
+    for address in [own, server.address] {
+        let mut client = Client::connect(address);
+        talk(&mut client);
+        client.send_bytes(DISCONNECT);
+        assert_eq!(client.rest(), "");
+    }
+    server.client().ping();
+    eventually("all have ended", || server.connections() == 0);
+    assert_eq!(server.closes(CloseReason::MqttDisconnected), 2);
+    assert_eq!(server.total(|core| &core.sessions), 0);
+}
+
+#[test]
+fn a_port_that_does_not_speak_mqtt_refuses_it_and_a_port_for_mqtt_alone_all_else() {
+    let server = Server::start(|_| {});
+    let mut client = server.connect();
+    client.send_bytes(&connect("a"));
+    client.send_bytes(b"\r\n\r\n");
+    assert!(client.rest().starts_with("HTTP/1.1 400 "));
+    let server = mqtt_server();
+    for begin in [support::UPGRADE.as_bytes(), PINGREQ, &[0x16, 3, 1, 0, 5]] {
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        client.send_bytes(begin);
+        assert_eq!(client.next(), Received::End);
+    }
+    assert_eq!(server.closes(CloseReason::NotMqtt), 3);
+}
+
+#[test]
+fn packets_may_be_cut_anywhere() {
+    let server = mqtt_server();
+    let stream = [&connect("some-client")[..], PINGREQ, PINGREQ].concat();
+    for address in [server.address, server.running().mqtt_address().unwrap()] {
+        for cut in 1..stream.len() {
+            let mut client = Client::connect(address);
+            for part in [&stream[..cut], &stream[cut..]] {
+                client.send_bytes(part);
+            }
+            assert_eq!(packet(&mut client)[0], 0x20);
+            assert_eq!(packet(&mut client), PINGRESP);
+            assert_eq!(packet(&mut client), PINGRESP);
+        }
+    }
+    let mut client = server.connect();
+    for byte in &stream {
+        client.send_bytes(&[*byte]);
+    }
+    assert_eq!(packet(&mut client)[0], 0x20);
+}
+
+#[test]
+fn many_packets_of_one_read_are_all_answered() {
+    let server = mqtt_server();
+    let mut client = server.connect();
+    client.send_bytes(&connect("a"));
+    client.send_bytes(&PINGREQ.repeat(5000));
+    packet(&mut client);
+    for _ in 0..5000 {
+        assert_eq!(packet(&mut client), PINGRESP);
+    }
+    assert_eq!(server.total(|core| &core.messages_received), 5001);
+}
+
+#[test]
+fn a_packet_that_is_too_large_is_refused_by_its_header() {
+    let server = Server::start(|config| {
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.limits.message_bytes_max = 300;
+    });
+    let mut client = Client::connect(server.running().mqtt_address().unwrap());
+    talk(&mut client);
+    // A PUBLISH of 301 bytes with its header: no more than the header is sent.
+    client.send_bytes(&[0x30, 0xaa, 0x02]);
+    assert_eq!(packet(&mut client), [0xe0, 1, 0x95]);
+    assert_eq!(client.next(), Received::End);
+    assert_eq!(server.closes(CloseReason::MessageTooBig), 1);
+}
+
+#[test]
+fn a_client_without_connect_is_closed_in_time() {
+    let server = Server::start(|config| {
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.limits.handshake_timeout = std::time::Duration::from_millis(20);
+        config.limits.request_timeout = std::time::Duration::from_millis(20);
+    });
+    for begin in [&[][..], &[0x10], &connect("a")[..9]] {
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        client.send_bytes(begin);
+        assert_eq!(client.next(), Received::End);
+    }
+    assert_eq!(server.closes(CloseReason::RequestTimeout), 1);
+    assert_eq!(server.closes(CloseReason::HandshakeTimeout), 2);
+}
+
+#[test]
+fn a_server_that_stops_says_so_and_names_another_if_there_is_one() {
+    for (reference, expected) in [
+        (None, &[0xe0, 1, 0x8b][..]),
+        (Some("b:1"), b"\xe0\x08\x9c\x06\x1c\x00\x03b:1"),
+    ] {
+        let server = Server::start(|config| {
+            config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+            config.mqtt.server_reference = reference.map(str::to_owned);
+        });
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        talk(&mut client);
+        server.running().drain();
+        assert_eq!(packet(&mut client), expected);
+        assert_eq!(client.next(), Received::End);
+        server.wait();
+    }
+}
+
+fn websocket(server: &Server, path: &str, offer: &str) -> (Client, String) {
+    let mut client = server.connect();
+    let offer = match offer {
+        "" => String::new(),
+        offer => format!("Sec-WebSocket-Protocol: {offer}\r\n"),
+    };
+    let request = support::UPGRADE.replace("/socketcluster/", path);
+    client.send_bytes(
+        request
+            .replace("\r\n\r\n", &format!("\r\n{offer}\r\n"))
+            .as_bytes(),
+    );
+    let head = client.read_head();
+    (client, head)
+}
+
+fn binary(client: &mut Client) -> Vec<u8> {
+    match client.next() {
+        Received::Binary(bytes) => bytes,
+        other => panic!("instead of a binary frame came {other:?}"),
+    }
+}
+
+/// Traps 118, 119 and 120 of public reports: both names are accepted, the one chosen is echoed, and at the path for MQTT
+/// none need be offered.
+#[test]
+fn the_subprotocol_that_is_chosen_is_echoed() {
+    let server = mqtt_server();
+    for (path, offer, echoed) in [
+        ("/mqtt", "mqtt", Some("mqtt")),
+        ("/mqtt", "mqttv3.1", Some("mqttv3.1")),
+        ("/", "other, mqttv3.1, mqtt", Some("mqttv3.1")),
+        ("/socketcluster/", "mqtt", Some("mqtt")),
+        ("/mqtt/", "", None),
+    ] {
+        let (mut client, head) = websocket(&server, path, offer);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        let line = echoed.map(|name| format!("\r\nSec-WebSocket-Protocol: {name}\r\n"));
+        assert_eq!(head.contains("Sec-WebSocket-Protocol"), line.is_some(), "{head}");
+        assert!(line.is_none_or(|line| head.contains(&line)), "{head}");
+        client.send_bytes(&frame(BINARY, &connect("a")));
+        assert_eq!(binary(&mut client)[0], 0x20);
+    }
+    let (_, head) = websocket(&server, "/mqtt", "other");
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+}
+
+/// Traps 113 to 117: several packets in a frame, a first byte alone in a frame, empty frames, frames that are cut, and
+/// whole packets in the frames of the server.
+#[test]
+fn frames_and_packets_have_nothing_to_do_with_each_other() {
+    let server = mqtt_server();
+    let stream = [&connect("some-client")[..], PINGREQ, PINGREQ].concat();
+    for size in [1, 2, 3, 7, stream.len()] {
+        let (mut client, _) = websocket(&server, "/mqtt", "mqtt");
+        let mut bytes = frame(BINARY, b"");
+        for part in stream.chunks(size) {
+            bytes.extend(frame(BINARY, part));
+            bytes.extend(frame(BINARY, b""));
+        }
+        for part in bytes.chunks(5) {
+            client.send_bytes(part);
+        }
+        assert_eq!(binary(&mut client)[0], 0x20);
+        assert_eq!(binary(&mut client), PINGRESP);
+        assert_eq!(binary(&mut client), PINGRESP);
+    }
+    // A message in fragments, with a ping between them.
+    let (mut client, _) = websocket(&server, "/mqtt", "mqtt");
+    client.send_bytes(&frame(0x02, &stream[..4]));
+    client.send_bytes(&frame(0x89, b"hello"));
+    assert_eq!(client.next(), Received::Pong(b"hello".to_vec()));
+    client.send_bytes(&frame(0x80, &stream[4..]));
+    assert_eq!(binary(&mut client)[0], 0x20);
+    // More packets in one frame than a turn takes of a connection.
+    client.send_bytes(&frame(BINARY, &PINGREQ.repeat(5000)));
+    for _ in 0..5002 {
+        assert_eq!(binary(&mut client), PINGRESP);
+    }
+}
+
+#[test]
+fn a_text_frame_closes_with_1003_and_a_farewell_with_a_packet_and_a_close_frame() {
+    let server = mqtt_server();
+    let (mut client, _) = websocket(&server, "/mqtt", "mqtt");
+    client.send_bytes(&frame(BINARY, &connect("a")));
+    binary(&mut client);
+    client.send_bytes(&frame(TEXT, b"text"));
+    assert_eq!(binary(&mut client), [0xe0, 1, 0x81]);
+    assert!(matches!(client.next(), Received::Close(Some(1003), _)));
+    let (mut client, _) = websocket(&server, "/mqtt", "mqtt");
+    client.send_bytes(&frame(BINARY, &connect("a")));
+    binary(&mut client);
+    server.running().drain();
+    assert_eq!(binary(&mut client), [0xe0, 1, 0x8b]);
+    assert!(matches!(client.next(), Received::Close(Some(1001), _)));
+}
+
+#[test]
+fn mqtt_over_tls_has_a_port_of_its_own_and_the_shared_ones() {
+    let authority = Authority::new("authority");
+    let files = Files::new();
+    let server = Server::start(|config| {
+        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
+        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
+    });
+    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    let own = server.running().mqtt_tls_address().unwrap();
+    for address in [own, server.address] {
+        let mut client = support::secure::connect(address, &trust, "localhost");
+        client.send_bytes(&connect("a"));
+        client.send_bytes(PINGREQ);
+        let answers = client.read_bytes(7);
+        assert_eq!((answers[0], &answers[5..]), (0x20, PINGRESP));
+    }
+    let mut plain = Client::connect(own);
+    plain.send_bytes(&connect("a"));
+    assert_eq!(plain.next(), Received::End);
+    let mut plain = server.connect();
+    talk(&mut plain);
+}
