@@ -174,7 +174,11 @@ impl Publishing {
     /// the order to adopt the same policies: then every publication after the place at which the last core has done so
     /// is marked by them.
     pub(super) fn adopt(&self, channels: &Arc<Channels>) {
-        self.ring().channels = Arc::clone(channels);
+        let mut ring = self.ring();
+        if ring.channels.version() != channels.version() {
+            ring.channels.supersede();
+        }
+        ring.channels = Arc::clone(channels);
     }
 
     /// The hash of a channel's name.

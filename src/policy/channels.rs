@@ -10,6 +10,7 @@
 //! Not here: the form of policies in the file (`config::channels`), and what the server does by them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::auth::rules::{Pattern, RecentNames, first_bytes};
 use crate::config::ListFault;
@@ -27,6 +28,10 @@ pub struct Channels {
     patterns: Box<[PolicyPattern]>,
     /// Whether any policy has presence.
     has_presence: bool,
+    /// Whether somebody may publish by later policies. Set by the thread that brings these into force, before any publisher
+    /// has them; read by the owners of channels. Relaxed: a publication by the later policies comes to its reader through
+    /// the ring, whose release and acquire order this store before the reader's load.
+    is_superseded: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -77,7 +82,18 @@ impl Channels {
             specs: specs.to_vec(),
             patterns: patterns.into(),
             has_presence: specs.iter().any(|spec| spec.policy.presence.is_on()),
+            is_superseded: AtomicBool::new(false),
         }))
+    }
+
+    /// Later policies come into force. To be called before the first publisher has them.
+    pub(crate) fn supersede(&self) {
+        self.is_superseded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether publications that the caller has read in the ring may have been made by later policies.
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.is_superseded.load(Ordering::Relaxed)
     }
 
     /// The faults of all policies; [`Channels::compile`] stops at the first one.

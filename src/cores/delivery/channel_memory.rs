@@ -185,7 +185,8 @@ impl ChannelMemory {
         let unknown = unknown.or_else(|| match question.query {
             Query::After(position)
                 if position.epoch == self.numbering.epoch
-                    && self.changes.is_unsure(&question.name, position.offset) =>
+                    && (self.channels.is_superseded()
+                        || self.changes.is_unsure(&question.name, position.offset)) =>
             {
                 Some(Unknown::PolicyChanged)
             }

@@ -6,6 +6,10 @@
 //! everything before that place, and publishes everything from there on by the new policies. Once all cores have told
 //! theirs, the channel is complete from the latest of these places on.
 //!
+//! An owner may be the last to learn of new policies. Other cores then publish already without having a channel
+//! remembered that the owner still remembers. [`Channels::is_superseded`] tells the owner so: until it follows the new
+//! policies itself, it calls no channel complete.
+//!
 //! Limit: [`CHANGES_MAX`] reloads. Before the oldest of them, nothing is known about any channel.
 
 use std::collections::VecDeque;

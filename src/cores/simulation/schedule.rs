@@ -11,6 +11,8 @@ use super::random::Random;
 use super::world::{Ground, World};
 use crate::auth::{Revocation, Revoked};
 use crate::cores::operators::mailbox::{Done, Order};
+use crate::policy::Policy;
+use crate::policy::channels::ChannelSpec;
 
 /// One run: the sum of all that has happened in it.
 pub(super) fn run(seed: u64) -> Summary {
@@ -239,13 +241,23 @@ impl World {
         if plan.memory != Memory::Some {
             return;
         }
-        self.config.channels = plan.policies(&mut self.ground.random);
+        let channels = plan.policies(&mut self.ground.random);
+        self.ground.note(format!("policies of channels: {channels:?}"));
+        let policy = self.bring_into_force(channels);
+        self.order_if_taken(&Order::Adopt(policy));
+    }
+
+    /// Makes a policy with these policies of channels, which the cores are to be given. As in the server, the former
+    /// policies know of it before the first core does.
+    pub(super) fn bring_into_force(&mut self, channels: Vec<ChannelSpec>) -> Arc<Policy> {
+        self.config.channels = channels;
         let reopened = self.policy.reopen(&self.config).expect("policies that are right");
         let reopened = reopened.with_runtime_state_of(&self.policy);
-        self.ground
-            .note(format!("policies of channels: {:?}", self.config.channels));
+        if reopened.channels.version() != self.policy.channels.version() {
+            self.policy.channels.supersede();
+        }
         self.policy = Arc::new(reopened);
-        self.order_if_taken(&Order::Adopt(Arc::clone(&self.policy)));
+        Arc::clone(&self.policy)
     }
 
     /// Gives an order to those cores that have room for it; one that stands still has not for ever.

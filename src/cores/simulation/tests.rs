@@ -518,6 +518,54 @@ fn a_core_sleeps_when_the_last_subscription_that_was_not_live_has_ended() {
     assert!(turns(&world) - before < 100, "{} turns", turns(&world) - before);
 }
 
+/// An owner that has not learned of policies by which another core publishes already does not know what it has not been
+/// told to remember. A client of a third core that follows the former policies asks it.
+#[test]
+fn an_owner_with_superseded_policies_calls_no_recovery_whole() {
+    let plan = Plan {
+        cores: 3,
+        memory: Memory::Some,
+        channels: 16,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(1), plan, Random::new(0));
+    let everything = Memory::Everything.policies(16, &mut world.ground.random);
+    let policies = world.bring_into_force(everything);
+    for handle in &world.handles {
+        handle.send(Order::Adopt(Arc::clone(&policies))).unwrap();
+    }
+    world.settle();
+    let (publisher, returning) = (world.connect(0, false).unwrap(), world.connect(2, false).unwrap());
+    let hasher = ChannelHasher::with_key(1);
+    let is_of_1 = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(3) == 1;
+    let channel = (0..16).find(is_of_1).unwrap();
+    for client in [publisher, returning] {
+        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    }
+    world.with(publisher, |client, ground| {
+        // Its answer has the epoch.
+        client.ask(ground, Asked::Recover(channel, Wanted::Position));
+        client.ask(ground, Asked::Publish(channel));
+    });
+    world.settle();
+
+    let before = world.ground.recoveries;
+    let policies = world.bring_into_force(Vec::new());
+    world.handles[0].send(Order::Adopt(policies)).unwrap();
+    world.settle();
+    world.with(publisher, |client, ground| {
+        client.ask(ground, Asked::Publish(channel))
+    });
+    world.settle();
+    world.with(returning, |client, ground| {
+        client.ask(ground, Asked::Recover(channel, Wanted::After(0)));
+    });
+    // The client compares the answer with what was published.
+    world.settle();
+    assert!(!world.clients[returning].is_owed_an_answer());
+    assert_eq!(world.ground.recoveries, before);
+}
+
 /// With the owner of the channel standing still. Otherwise the client would take the position for one up to which it has
 /// everything.
 #[test]
