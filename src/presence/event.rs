@@ -16,7 +16,7 @@ use crate::clock::Uptime;
 pub struct Event<'a> {
     /// The name of the room's channel.
     pub channel: &'a [u8],
-    /// The data of the publication, as JSON; `None` if the changes have cancelled each other.
+    /// The data of the publication, as JSON; `None` if the changes have cancelled each other, or if nobody watches.
     pub data: Option<&'a [u8]>,
 }
 
@@ -35,12 +35,17 @@ pub(super) struct Draft {
 }
 
 impl Rooms {
-    /// Writes the event of the room whose tick has come first. The caller publishes it and calls
-    /// [`Rooms::event_is_told`]. If it cannot be published now, the caller asks again later, and the event then covers
-    /// the changes of the meantime as well.
-    pub fn next_event(&mut self, now: Uptime) -> Option<Event<'_>> {
+    /// Writes the event of the room whose tick has come first, if `is_watched` says of the name of its channel that
+    /// anybody would get it. The caller publishes it and calls [`Rooms::event_is_told`]. If it cannot be published now,
+    /// the caller asks again later, and the event then covers the changes of the meantime as well.
+    pub fn next_event(&mut self, now: Uptime, is_watched: impl FnOnce(&[u8]) -> bool) -> Option<Event<'_>> {
         let room = self.due.front().filter(|due| due.at <= now)?.room;
-        self.write_event(room);
+        if is_watched(&self.rooms[room as usize].name) {
+            self.write_event(room);
+        } else {
+            self.draft.clear();
+            self.draft.covered = CHANGES_PER_EVENT_MAX;
+        }
         let draft = &self.draft;
         Some(Event {
             channel: &self.rooms[room as usize].name,
@@ -48,7 +53,7 @@ impl Rooms {
         })
     }
 
-    /// The subscribers know what the last [`Rooms::next_event`] has said. Forgets the members that have left.
+    /// The subscribers know what the last [`Rooms::next_event`] has said, or there are none. Forgets the members that have left.
     pub fn event_is_told(&mut self, now: Uptime) {
         let Some(due) = self.due.pop_front() else { return };
         let room = &mut self.rooms[due.room as usize];

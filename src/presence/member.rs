@@ -18,12 +18,23 @@ pub(super) struct Member {
     /// Names the absence that may end its membership; 0 while it has connections.
     pub(super) absence: u32,
     pub(super) is_there: bool,
-    /// Whether the subscribers of the room's events know that it is there.
-    pub(super) is_announced: bool,
+    /// How clients that watch the room may know that it is there.
+    pub(super) known: Known,
     /// Whether it is among the members that the next event is about.
     pub(super) is_listed: bool,
     /// Whether its info, or since when it is there, has changed since subscribers were told.
     pub(super) has_changed: bool,
+}
+
+/// How clients know of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// They do not.
+    No,
+    /// A page has shown it, and no event has named it yet. If it leaves before its event, an event must say so.
+    FromPage,
+    /// An event has named it.
+    FromEvent,
 }
 
 /// The facts about a member that subscribers have not been told.
@@ -49,11 +60,21 @@ const _: () = assert!(size_of::<Option<Member>>() == 64);
 
 impl Member {
     pub(super) fn untold(&self) -> Untold {
-        match (self.is_announced, self.is_there) {
-            (false, true) => Untold::Joined,
-            (true, false) => Untold::Left,
-            (true, true) if self.has_changed => Untold::Changed,
-            (true, true) | (false, false) => Untold::Nothing,
+        match (self.known, self.is_there) {
+            (Known::No | Known::FromPage, true) => Untold::Joined,
+            (Known::FromPage | Known::FromEvent, false) => Untold::Left,
+            (Known::FromEvent, true) if self.has_changed => Untold::Changed,
+            (Known::FromEvent, true) | (Known::No, false) => Untold::Nothing,
+        }
+    }
+
+    /// A page has shown that the member is there, or has left it out since it is not. Until the next event, that differs
+    /// from what events have told: the event must name the member even if it is back at its former state by then.
+    pub(super) fn note_paged(&mut self) {
+        match (self.known, self.is_there) {
+            (Known::No, true) => self.known = Known::FromPage,
+            (Known::FromEvent, false) => self.has_changed = true,
+            (Known::FromPage | Known::FromEvent, true) | (Known::No | Known::FromPage, false) => {}
         }
     }
 

@@ -4,7 +4,7 @@
 //!   names  name → room       rooms[room]                    members[member]
 //!                            name, count                    user, connections, since, info
 //!   index  identity → member places   [ m4 m9 -- m2 ]  ◄──► place
-//!                            changed  [ m9 ]                is_announced, is_there
+//!                            changed  [ m9 ]                known, is_there
 //!   due     rooms with changes, by the time of their event
 //!   absent  members without connections, by the end of their grace
 //! ```
@@ -26,7 +26,7 @@ use hashbrown::HashTable;
 
 use super::event::{Draft, Due};
 use super::identity::Identity;
-use super::member::{Connections, Member, Untold, weight_of};
+use super::member::{Connections, Known, Member, Untold, weight_of};
 use super::page::{CONNECTIONS_LISTED_MAX, Page, PageMember};
 use super::places::Places;
 use crate::app::SessionId;
@@ -262,7 +262,9 @@ impl Rooms {
 
     /// At most `limit` members of a room, from the place `after` on. A page may hold fewer, and none, though more
     /// follow: then `next` is set. With a limit of 0 it has nothing but the number of members.
-    pub fn page(&self, name: &[u8], hash: ChannelHash, after: u32, limit: usize) -> Page {
+    ///
+    /// Later events take the page into account: a client that applies them to the page comes to the right members.
+    pub fn page(&mut self, name: &[u8], hash: ChannelHash, after: u32, limit: usize) -> Page {
         let Some(room) = self.find_room(name, hash) else {
             return Page::default();
         };
@@ -279,12 +281,14 @@ impl Rooms {
         let mut bytes = 0;
         let mut at = after;
         while at < end && page.members.len() < limit && bytes < PAGE_BYTES_MAX {
-            if let Some(id) = room.places.at(at)
-                && self.members[id as usize].is_there
-            {
-                let member = PageMember::of(&self.members[id as usize]);
-                bytes += member.bytes();
-                page.members.push(member);
+            if let Some(id) = room.places.at(at) {
+                let member = &mut self.members[id as usize];
+                member.note_paged();
+                if member.is_there {
+                    let member = PageMember::of(member);
+                    bytes += member.bytes();
+                    page.members.push(member);
+                }
             }
             at += 1;
         }
@@ -351,7 +355,11 @@ impl Rooms {
         }
         member.is_listed = false;
         member.has_changed = false;
-        member.is_announced = member.is_there;
+        member.known = if member.is_there {
+            Known::FromEvent
+        } else {
+            Known::No
+        };
         if !member.is_there {
             self.forget(id);
         }
@@ -408,7 +416,7 @@ impl Rooms {
             place,
             absence: 0,
             is_there: true,
-            is_announced: false,
+            known: Known::No,
             is_listed: false,
             has_changed: false,
         });

@@ -114,7 +114,7 @@ impl Scene {
     fn take_turn(&mut self) {
         let now = self.now().uptime;
         self.rooms.end_graces(now, usize::MAX);
-        while let Some(event) = self.rooms.next_event(now) {
+        while let Some(event) = self.rooms.next_event(now, |_| true) {
             let room = String::from_utf8(event.channel.to_vec()).unwrap();
             if let Some(data) = event.data {
                 self.event_bytes += data.len();
@@ -128,7 +128,7 @@ impl Scene {
     }
 
     /// All members of a room by their keys, page by page, and their number.
-    fn members(&self, room: &str, limit: usize) -> BTreeMap<String, Value> {
+    fn members(&mut self, room: &str, limit: usize) -> BTreeMap<String, Value> {
         let (mut members, mut after) = (BTreeMap::new(), 0);
         loop {
             let page = self.rooms.page(room.as_bytes(), self.hash(room), after, limit);
@@ -179,8 +179,87 @@ fn apply(members: &mut BTreeMap<String, Value>, event: &Value) {
         );
     }
     for member in event["left"].as_array().unwrap() {
-        assert!(members.remove(&key_of(member)).is_some(), "left twice");
+        // If a page has shown the member before an event has, this view does not have it.
+        members.remove(&key_of(member));
     }
+}
+
+/// A client that has read the members page by page, and merges the events of the meantime and of later.
+struct Watcher {
+    room: &'static str,
+    members: BTreeMap<String, Value>,
+    /// The first event that it has got.
+    first_event: usize,
+}
+
+impl Watcher {
+    /// Reads the members, with some time between pages.
+    fn read(scene: &mut Scene, room: &'static str, random: &mut Random) -> Watcher {
+        let first_event = scene.events.len();
+        let (mut members, mut after) = (BTreeMap::new(), Some(0));
+        while let Some(place) = after {
+            let limit = usize::try_from(1 + random.below(4)).unwrap();
+            let page = scene.rooms.page(room.as_bytes(), scene.hash(room), place, limit);
+            let mut json = Vec::new();
+            page.write_json(&mut json);
+            let json: Value = serde_json::from_slice(&json).unwrap();
+            for member in json["members"].as_array().unwrap() {
+                members.insert(key_of(member), without_connections(member.clone()));
+            }
+            after = page.next;
+            if random.below(4) == 0 {
+                scene.pass(random.below(80));
+            }
+        }
+        Watcher {
+            room,
+            members,
+            first_event,
+        }
+    }
+
+    /// The members as it shows them in the end.
+    fn merged(&self, scene: &Scene) -> BTreeMap<String, Value> {
+        let mut members = self.members.clone();
+        for (_, event) in scene.events[self.first_event..]
+            .iter()
+            .filter(|(room, _)| room == self.room)
+        {
+            for list in ["joined", "changed"] {
+                for member in event.get(list).and_then(Value::as_array).into_iter().flatten() {
+                    members.insert(key_of(member), member.clone());
+                }
+            }
+            for member in event["left"].as_array().unwrap() {
+                members.remove(&key_of(member));
+            }
+        }
+        members
+    }
+}
+
+/// At rest, each client that watches shows the right members.
+fn check(scene: &mut Scene, watchers: &[Watcher], at: &str) {
+    for watcher in watchers {
+        let shown = watcher.merged(scene);
+        let members = as_in_events(scene.members(watcher.room, 1000));
+        assert_eq!(shown, members, "{at}: a client that watches {}", watcher.room);
+    }
+}
+
+fn as_in_events(members: BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let members = members.into_iter();
+    members
+        .map(|(key, member)| (key, without_connections(member)))
+        .collect()
+}
+
+/// A member as events have it.
+fn without_connections(mut member: Value) -> Value {
+    if member["user"].is_string() {
+        member.as_object_mut().unwrap().remove("connections");
+    }
+    member
 }
 
 /// A xorshift generator: the same numbers for the same seed.
@@ -222,13 +301,14 @@ fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mut scene = Scene::new(settings());
         let mut model: BTreeMap<ModelKey, Modelled> = BTreeMap::new();
+        let mut watchers: Vec<Watcher> = Vec::new();
         for step in 0..400 {
             let room = ROOMS[usize::try_from(random.below(3)).unwrap()];
             // A connection has one user throughout.
             let number = random.below(15);
             let user = USERS[usize::try_from(number % 5).unwrap()];
             let key = model_key(room, user, number);
-            match random.below(10) {
+            match random.below(11) {
                 0..=3 => {
                     assert_eq!(scene.join(room, user, number), Joined::Joined);
                     let now_ms = scene.now_ms;
@@ -268,23 +348,27 @@ fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
                         model.get_mut(&key).unwrap().info = info;
                     }
                 }
-                _ => {
-                    scene.pass(random.below(200));
-                    model.retain(|_, member| member.until.is_none_or(|until| until > scene.now_ms));
+                8 => watchers.push(Watcher::read(&mut scene, room, &mut random)),
+                9 if random.below(4) == 0 => {
+                    scene.pass(10_000);
+                    check(&mut scene, &watchers, &format!("seed {seed}, step {step}"));
                 }
+                _ => scene.pass(random.below(200)),
             }
-            let limit = usize::try_from(1 + random.below(4)).unwrap();
-            compare(&scene, &model, limit, &format!("seed {seed}, step {step}"));
+            model.retain(|_, member| member.until.is_none_or(|until| until > scene.now_ms));
+            // To read pages has an effect on later events, so that it must not happen after each step.
+            if random.below(4) == 0 {
+                let limit = usize::try_from(1 + random.below(4)).unwrap();
+                compare(&mut scene, &model, limit, &format!("seed {seed}, step {step}"));
+            }
         }
         // At rest, the events have told all members.
         scene.pass(10_000);
         model.retain(|_, member| member.until.is_none());
-        compare(&scene, &model, 1000, &format!("seed {seed}, at rest"));
+        compare(&mut scene, &model, 1000, &format!("seed {seed}, at rest"));
+        check(&mut scene, &watchers, &format!("seed {seed}, at rest"));
         for room in ROOMS {
-            let mut members = scene.members(room, 1000);
-            for member in members.values_mut().filter(|member| member["user"].is_string()) {
-                member.as_object_mut().unwrap().remove("connections");
-            }
+            let members = as_in_events(scene.members(room, 1000));
             let told = scene.told.get(room).cloned().unwrap_or_default();
             assert_eq!(told, members, "seed {seed}: {room}");
             assert_eq!(
@@ -297,7 +381,7 @@ fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
     }
 }
 
-fn compare(scene: &Scene, model: &BTreeMap<ModelKey, Modelled>, limit: usize, at: &str) {
+fn compare(scene: &mut Scene, model: &BTreeMap<ModelKey, Modelled>, limit: usize, at: &str) {
     for room in ROOMS {
         let expected: BTreeMap<String, Value> = model
             .iter()
@@ -403,12 +487,47 @@ fn changes_within_a_tick_are_one_event_and_those_that_cancel_are_none() {
 }
 
 #[test]
+fn a_member_that_a_page_has_shown_before_its_event_leaves_by_an_event() {
+    let mut scene = Scene::new(settings());
+    scene.join("lobby", None, 1);
+    assert_eq!(scene.members("lobby", 10).len(), 1);
+    scene.leave("lobby", None, 1, Departure::Ended);
+    scene.pass(1000);
+    let left = &scene.events[0].1["left"];
+    assert_eq!(left[0]["connections"][0], session(1).to_string());
+    // One that a page has left out, since it was away for a moment, comes back by an event.
+    scene.join("lobby", Some("ann"), 2);
+    scene.pass(1000);
+    scene.leave("lobby", Some("ann"), 2, Departure::Unsubscribed);
+    assert!(scene.members("lobby", 10).is_empty());
+    scene.join("lobby", Some("ann"), 2);
+    scene.pass(1000);
+    assert_eq!(scene.events[2].1["changed"][0]["user"], "ann");
+    assert!(scene.rooms.len() == 1 && scene.events.len() == 3);
+}
+
+#[test]
+fn nothing_is_written_for_a_room_that_nobody_watches() {
+    let mut scene = Scene::new(settings());
+    scene.join("lobby", None, 1);
+    scene.now_ms += 200;
+    let now = scene.now().uptime;
+    let event = scene.rooms.next_event(now, |name| name != b"lobby").unwrap();
+    assert!(event.data.is_none());
+    scene.rooms.event_is_told(now);
+    scene.leave("lobby", None, 1, Departure::Ended);
+    scene.pass(1000);
+    assert_eq!(scene.events.len(), 1, "it leaves: {:?}", scene.events);
+    assert!(scene.rooms.is_empty());
+}
+
+#[test]
 fn an_event_that_was_not_published_is_written_again_with_what_has_changed() {
     let mut scene = Scene::new(settings());
     scene.join("lobby", Some("ann"), 1);
     scene.now_ms += 200;
     let now = scene.now().uptime;
-    assert!(scene.rooms.next_event(now).is_some());
+    assert!(scene.rooms.next_event(now, |_| true).is_some());
     scene.join("lobby", Some("bob"), 2);
     scene.pass(0);
     assert_eq!(scene.events.len(), 1);
@@ -514,7 +633,7 @@ impl Scene {
     fn take_turn_without_telling(&mut self) {
         let now = self.now().uptime;
         self.rooms.end_graces(now, usize::MAX);
-        while let Some(event) = self.rooms.next_event(now) {
+        while let Some(event) = self.rooms.next_event(now, |_| true) {
             if let Some(data) = event.data {
                 self.event_bytes += data.len();
                 assert!(data.len() < 2 * EVENT_BYTES_MAX);

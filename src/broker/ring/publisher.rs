@@ -172,6 +172,11 @@ impl Publisher {
         Err(self.full())
     }
 
+    /// Whether any core has subscribers of a channel, or maybe has.
+    pub(crate) fn is_awaited(&self, hash: ChannelHash) -> bool {
+        !self.memory.interested(hash).is_empty()
+    }
+
     /// Own publications that have not been taken back.
     pub fn outstanding(&self) -> usize {
         self.outstanding.len()

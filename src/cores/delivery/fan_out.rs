@@ -310,6 +310,11 @@ impl Delivery {
         self.broker.hasher.hash(name).owner(self.wakers.len())
     }
 
+    /// Whether any core has subscribers of a channel, or maybe has.
+    pub(in crate::cores) fn has_subscribers(&self, name: &[u8]) -> bool {
+        self.broker.publisher.is_awaited(self.broker.hasher.hash(name))
+    }
+
     /// How much is published by now.
     pub(in crate::cores) fn claimed(&self) -> Sequence {
         self.broker.reader.claimed()

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::broker::RingFull;
+use crate::broker::{Marks, RingFull};
 use crate::clock::Uptime;
 use crate::decision::{Decision, Limit};
 use crate::policy::channels::PRESENCE_PREFIX;
@@ -133,22 +133,33 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Publishes events whose time has come. If the ring has no room, their rooms keep what there is to tell, and what
+    /// Publishes events whose time has come, on channels with subscribers. (A client that asks for the members after it
+    /// has subscribed misses nothing: the answer covers what was not published, and this core knows of the subscription
+    /// when it looks for subscribers later.) If the ring has no room, their rooms keep what there is to tell, and what
     /// changes meanwhile is told as well.
     fn publish_presence_events(&mut self) -> Events {
         let now = self.time.now().uptime;
         self.delivery.begin_publishing();
         for _ in 0..EVENTS_PER_TURN_MAX {
-            let Some(event) = self.presence.rooms.next_event(now) else {
+            let channels = &self.lent.policy.channels;
+            let recent = &mut self.lent.scratch.common.channels;
+            let (mut name, mut marks) = (Vec::new(), Marks::default());
+            let delivery = &self.delivery;
+            let event = self.presence.rooms.next_event(now, |channel| {
+                if !channels
+                    .find(channel)
+                    .is_some_and(|policy| policy.presence.has_events())
+                {
+                    return false;
+                }
+                name = [PRESENCE_PREFIX.as_bytes(), channel].concat();
+                marks = session::marks(channels, recent, &name);
+                marks.is_any() || delivery.has_subscribers(&name)
+            });
+            let Some(event) = event else {
                 break;
             };
-            let policy = self.lent.policy.channels.find(event.channel);
-            if let Some(data) = event.data
-                && policy.is_some_and(|policy| policy.presence.has_events())
-            {
-                let name = [PRESENCE_PREFIX.as_bytes(), event.channel].concat();
-                let common = &mut self.lent.scratch.common;
-                let marks = session::marks(&self.lent.policy.channels, &mut common.channels, &name);
+            if let Some(data) = event.data {
                 let epoch = self.lent.settings.common.epoch;
                 let decisions = protocols::publication(&name, Some(data), marks, epoch);
                 let Some(Decision::Publish(publish)) = decisions.decision(0) else {
