@@ -84,7 +84,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "mqtt",
-            &["app", "auth", "clock", "config", "decision", "session", "wipe"][..],
+            &[
+                "app", "auth", "broker", "clock", "config", "decision", "session", "slab", "wipe",
+            ][..],
         ),
         (
             "protocols",

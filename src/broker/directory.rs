@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   shared   bucket = hash mod 2^16   [ bit per core ]        512 KiB for up to 64 cores, twice that above
+//!   shared   for all channels         [ bit per core ]        cores with MQTT filters that have wildcards
 //!   private  bucket = hash mod 2^16   [ channels of this core ]   256 KiB of address space, touched by need
 //! ```
 //! A core sets its bit in a bucket when the first of its channels falls there, and clears it with the last. Channels
@@ -10,8 +11,12 @@
 //! core, one publication in 7 wakes a core needlessly; with far more than 65,536, every one does, and then cores hardly
 //! sleep.
 //!
+//! A filter with a wildcard may match any channel, so no bucket can stand for it. A core whose MQTT sessions have such
+//! filters is woken for every publication. A publisher reads these bits with one load, beside that of the bucket.
+//!
 //! Invariants
-//! 1. A core's bit is set while it has a channel in the bucket. Kept by [`Interest`], its only writer.
+//! 1. A core's bit is set while it has a channel in the bucket. Kept by [`Interest`], its only writer. The same holds
+//!    for the bit of wildcards.
 //! 2. A core registers a subscription before it next calls `prepare_sleep`. So a publisher that misses the bit has
 //!    passed its fence before that core passes the one of `prepare_sleep`, and that core's final look at the head finds
 //!    the publication (`ring/mod.rs`, "Sleeping").
@@ -32,6 +37,9 @@ pub(crate) struct Directory {
     /// One or two words per bucket. Written by [`Interest`] of each core (its own bit), read by publishers after the
     /// fence that follows a publish. Relaxed: the bits guard no other memory, and invariant 2 gives the order.
     masks: Box<[AtomicU64]>,
+    /// The cores that are interested in all channels; the second word is used above 64 cores. Written and read as the
+    /// masks are. It lies beside their address, which each publisher needs.
+    all: [AtomicU64; 2],
     words: usize,
 }
 
@@ -42,6 +50,7 @@ impl Directory {
         let words = cores.div_ceil(64).max(1);
         Directory {
             masks: (0..BUCKETS * words).map(|_| AtomicU64::new(0)).collect(),
+            all: [AtomicU64::new(0), AtomicU64::new(0)],
             words,
         }
     }
@@ -49,10 +58,10 @@ impl Directory {
     /// The cores that have subscribers of this channel, and maybe some more.
     pub(crate) fn interested(&self, hash: ChannelHash) -> CoreSet {
         let first = bucket(hash) * self.words;
-        let low = self.masks[first].load(Ordering::Relaxed);
+        let low = self.masks[first].load(Ordering::Relaxed) | self.all[0].load(Ordering::Relaxed);
         let high = match self.words {
             1 => 0,
-            _ => self.masks[first + 1].load(Ordering::Relaxed),
+            _ => self.masks[first + 1].load(Ordering::Relaxed) | self.all[1].load(Ordering::Relaxed),
         };
         CoreSet::from_words(low, high)
     }
@@ -109,6 +118,16 @@ impl Interest {
         }
     }
 
+    /// The core is interested in all channels from now on.
+    pub(crate) fn add_all(&self) {
+        self.directory.all[self.core / 64].fetch_or(self.bit(), Ordering::Relaxed);
+    }
+
+    /// Undoes [`Interest::add_all`].
+    pub(crate) fn remove_all(&self) {
+        self.directory.all[self.core / 64].fetch_and(!self.bit(), Ordering::Relaxed);
+    }
+
     /// The directory that all cores share.
     #[cfg(test)]
     pub(crate) fn directory(&self) -> &Directory {
@@ -128,6 +147,7 @@ fn bucket(hash: ChannelHash) -> usize {
 #[cfg(all(test, not(ringcast_loom)))]
 mod tests {
     use super::*;
+    use crate::sync::counted::count;
 
     fn of(directory: &Directory, hash: u64) -> Vec<usize> {
         directory
@@ -155,6 +175,30 @@ mod tests {
             assert_eq!(of(&directory, hash), [0]);
             first.remove(ChannelHash::from_u64(hash));
             assert!(of(&directory, hash).is_empty());
+        }
+    }
+
+    #[test]
+    fn a_publisher_pays_one_load_for_the_cores_that_are_interested_in_all_channels() {
+        for (cores, loads) in [(2, 2), (64, 2), (65, 4)] {
+            let directory = Directory::new(cores);
+            let (accesses, _) = count(0, || directory.interested(ChannelHash::from_u64(5)));
+            assert_eq!(accesses.loads, loads, "{cores} cores");
+        }
+    }
+
+    #[test]
+    fn a_core_that_is_interested_in_all_channels_is_named_for_each() {
+        for cores in [2, 64, 65, CORES_MAX] {
+            let directory = Arc::new(Directory::new(cores));
+            let mut last = Interest::new(Arc::clone(&directory), cores - 1);
+            last.add_all();
+            last.add(ChannelHash::from_u64(5));
+            assert!((0..3).all(|hash| of(&directory, hash) == [cores - 1]));
+            last.remove(ChannelHash::from_u64(5));
+            assert_eq!(of(&directory, 5), [cores - 1]);
+            last.remove_all();
+            assert!(of(&directory, 5).is_empty());
         }
     }
 }

@@ -22,7 +22,7 @@ mod position;
 mod post;
 pub(crate) mod publication;
 mod ring;
-mod subscriptions;
+pub(crate) mod subscriptions;
 
 use std::sync::Arc;
 

@@ -27,14 +27,15 @@
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`.
 
 mod entries;
+pub(crate) mod held;
 
 use hashbrown::HashTable;
 
-use entries::Entries;
+use held::{Entry, Held};
 
 use super::directory::Interest;
 use super::hash::ChannelHash;
-use crate::slab::Slab;
+use crate::slab::{Slab, shrink};
 
 /// The subscriptions of one core. Connections are named by their index in the core.
 #[derive(Debug)]
@@ -124,11 +125,7 @@ impl Subscriptions {
         match held {
             Held::Nothing => {}
             Held::One(entry) => self.leave(entry),
-            Held::Many(many) => many
-                .entries
-                .to_vec()
-                .into_iter()
-                .for_each(|entry| self.leave(entry)),
+            Held::Many(many) => many.entries().into_iter().for_each(|entry| self.leave(entry)),
         }
     }
 
@@ -242,6 +239,16 @@ impl Subscriptions {
         Some((&channel.name, channel.subscribers.len()))
     }
 
+    /// Has the core woken for every publication, since MQTT sessions of this core have filters with wildcards.
+    pub fn interest_in_all(&self) {
+        self.interest.add_all();
+    }
+
+    /// Undoes [`Subscriptions::interest_in_all`], however often that was called.
+    pub fn no_interest_in_all(&self) {
+        self.interest.remove_all();
+    }
+
     /// Whether the walk has still to reach a subscriber of this channel.
     pub fn walk_will_reach(&self, connection: u32, channel: u32) -> bool {
         let held = self.connections.get(connection as usize);
@@ -313,11 +320,10 @@ impl Subscriptions {
     }
 
     fn names_bytes(&self, connection: u32) -> usize {
-        match self.connections.get(connection as usize) {
-            None | Some(Held::Nothing) => 0,
-            Some(Held::One(entry)) => self.channel(entry.channel).name.len(),
-            Some(Held::Many(many)) => many.names_bytes,
-        }
+        let held = self.connections.get(connection as usize);
+        held.map_or(0, |held| {
+            held.names_bytes(|channel| self.channel(channel).name.len())
+        })
     }
 
     fn create(&mut self, hash: ChannelHash, name: &[u8]) -> u32 {
@@ -490,129 +496,7 @@ impl Subscribers {
     }
 }
 
-/// One subscription, as its connection sees it.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
-    channel: u32,
-    /// The place among the channel's subscribers.
-    position: u32,
-    /// Later subscriptions of a connection have higher numbers; they wrap after 4 billion, which costs only the order
-    /// of `channels_of`.
-    order: u32,
-}
-
-/// The subscriptions of one connection; one needs no allocation.
-#[derive(Debug)]
-enum Held {
-    /// Temporary state while the first subscription is added or the last one removed; never stored.
-    Nothing,
-    One(Entry),
-    Many(Box<Many>),
-}
-
-/// The subscriptions of a connection that has more than one.
-#[derive(Debug)]
-struct Many {
-    entries: Entries,
-    names_bytes: usize,
-    next_order: u32,
-}
-
-impl Held {
-    fn len(&self) -> usize {
-        match self {
-            Held::Nothing => 0,
-            Held::One(_) => 1,
-            Held::Many(many) => many.entries.len(),
-        }
-    }
-
-    fn has(&self, channel: u32) -> bool {
-        match self {
-            Held::Nothing => false,
-            Held::One(entry) => entry.channel == channel,
-            Held::Many(many) => many.entries.has(channel),
-        }
-    }
-
-    /// At most `max` entries from a channel on, in the order of their channels.
-    fn some(&self, from: u32, max: usize) -> Vec<Entry> {
-        match self {
-            Held::One(entry) if entry.channel >= from && max > 0 => vec![*entry],
-            Held::Nothing | Held::One(_) => Vec::new(),
-            Held::Many(many) => many.entries.some(from, max),
-        }
-    }
-
-    /// Adds a channel that is not held; `names_bytes` counts its name already.
-    fn insert(&mut self, channel: u32, position: u32, names_bytes: usize) {
-        let mut entry = Entry {
-            channel,
-            position,
-            order: 0,
-        };
-        match self {
-            Held::Nothing => *self = Held::One(entry),
-            Held::One(first) => {
-                first.order = 0;
-                entry.order = 1;
-                *self = Held::Many(Box::new(Many {
-                    entries: Entries::two([*first, entry]),
-                    names_bytes,
-                    next_order: 2,
-                }));
-            }
-            Held::Many(many) => {
-                entry.order = many.next_order;
-                many.next_order = many.next_order.wrapping_add(1);
-                many.names_bytes = names_bytes;
-                many.entries.insert(entry);
-            }
-        }
-    }
-
-    /// Takes out the entry of a channel, whose name has so many bytes.
-    fn remove(&mut self, channel: u32, name_bytes: usize) -> Option<Entry> {
-        match self {
-            Held::Nothing => None,
-            Held::One(entry) if entry.channel != channel => None,
-            Held::One(entry) => {
-                let entry = *entry;
-                *self = Held::Nothing;
-                Some(entry)
-            }
-            Held::Many(many) => {
-                let entry = many.entries.remove(channel)?;
-                many.names_bytes -= name_bytes;
-                if many.entries.len() == 0 {
-                    *self = Held::Nothing;
-                }
-                Some(entry)
-            }
-        }
-    }
-
-    /// Notes that this connection took the position of the subscription that left.
-    fn moved(&mut self, left: Entry) {
-        match self {
-            Held::Nothing => unreachable!("invariant 1"),
-            Held::One(entry) => entry.position = left.position,
-            Held::Many(many) => {
-                let entry = many.entries.get_mut(left.channel).expect("invariant 1");
-                entry.position = left.position;
-            }
-        }
-    }
-}
-
-/// Gives memory back once three quarters are unused; leaves room, so that the work stays constant per removal.
-fn shrink<T>(list: &mut Vec<T>) {
-    if list.len() < list.capacity() / 4 {
-        list.shrink_to(list.len() * 2);
-    }
-}
-
-const _: () = assert!(size_of::<Option<Held>>() == 16 && size_of::<Option<Channel>>() == 48);
+const _: () = assert!(size_of::<Option<Channel>>() == 48);
 
 #[cfg(all(test, not(ringcast_loom)))]
 mod tests;

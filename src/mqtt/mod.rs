@@ -8,6 +8,7 @@
 //! [`publication`] is how a client's publication lies in the ring.
 //! [`receiver`] joins the bytes of a connection to packets. [`session`] is one connected client: packets in, decisions
 //! out. [`sessions`] has the sessions of all client ids that a core owns, connected or not.
+//! [`subscriptions`] are those of all sessions of a core: which filters of which sessions match a topic.
 //!
 //! Nothing here uses a socket, a clock or a thread. Rules are cited by their number in the specification
 //! (`MQTT-3.1.2-24`), or by the section of MQTT 5.0.
@@ -25,6 +26,7 @@ pub mod receiver;
 pub mod session;
 pub mod sessions;
 pub mod settings;
+pub mod subscriptions;
 pub mod topic;
 pub mod version;
 

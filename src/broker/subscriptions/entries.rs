@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, shrink};
+use super::held::Entry;
+use crate::slab::shrink;
 
 /// Entries in ascending order of their channels, each once.
 #[derive(Debug)]
@@ -31,6 +32,13 @@ impl Entries {
         match self {
             Entries::Few(list) => place(list, channel).is_ok(),
             Entries::Many(tree) => tree.contains_key(&channel),
+        }
+    }
+
+    pub(super) fn get(&self, channel: u32) -> Option<Entry> {
+        match self {
+            Entries::Few(list) => place(list, channel).ok().map(|at| list[at]),
+            Entries::Many(tree) => tree.get(&channel).copied(),
         }
     }
 
