@@ -144,7 +144,7 @@ fn a_slow_reload_delays_nothing_else() {
     // The thread stays for some seconds, for the next reload.
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
-    let reader = Held::threads(process.pid(), "control files");
+    let reader = Held::idle_threads(process.pid(), "control files");
     process.signal(Signal::SIGHUP);
     for path in ["/healthz", "/readyz", "/metrics", "/stats"] {
         assert_eq!(admin.get(path).0, 200, "{path}");
@@ -155,7 +155,7 @@ fn a_slow_reload_delays_nothing_else() {
     drop(reader);
     process.logged("SIGHUP: reloaded");
     assert_eq!(admin.metric("ringcast_revocations"), 1);
-    let reader = Held::threads(process.pid(), "control files");
+    let reader = Held::idle_threads(process.pid(), "control files");
     process.signal(Signal::SIGHUP);
     process.signal(Signal::SIGTERM);
     process.logged("drained");
@@ -175,7 +175,7 @@ fn a_slow_file_of_revocations_is_reported_and_delays_nothing_else() {
     // The thread that reads and writes files stays for some seconds.
     process.signal(Signal::SIGHUP);
     process.logged("SIGHUP: reloaded");
-    let writer = Held::threads(process.pid(), "control files");
+    let writer = Held::idle_threads(process.pid(), "control files");
     let address = process.admin;
     let revoking = thread::spawn(move || revoke(address, r#"{"sub":"ann"}"#));
     // Connections are closed, and other requests are answered, while the file blocks.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -230,25 +231,55 @@ pub(crate) struct Held(Pid);
 impl Held {
     /// Stops the thread with this name.
     pub(crate) fn thread(process: Pid, name: &str) -> Held {
-        Held::threads(process, name).into_iter().next().unwrap()
+        let (thread, _) = threads(process, name).next().unwrap();
+        Held::attached(thread)
     }
 
-    /// Stops all threads with this name.
-    pub(crate) fn threads(process: Pid, name: &str) -> Vec<Held> {
-        fs::read_dir(format!("/proc/{process}/task"))
-            .unwrap()
-            .map(|entry| entry.unwrap())
-            .filter(|entry| {
-                fs::read_to_string(entry.path().join("comm")).is_ok_and(|found| found.trim_end() == name)
-            })
-            .map(|entry| {
-                let thread = Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap());
-                ptrace::attach(thread).unwrap();
-                waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-                Held(thread)
-            })
+    /// Stops all threads with this name, once all of them wait for work: a pool of threads starts another one for work
+    /// that comes while the last work is being ended.
+    pub(crate) fn idle_threads(process: Pid, name: &str) -> Vec<Held> {
+        let mut before = None;
+        eventually("the threads wait for work", || {
+            let states: Vec<_> = threads(process, name).map(|(_, path)| state(&path)).collect();
+            let is_idle = !states.is_empty() && states.iter().all(|(state, _)| state.starts_with('S'));
+            let is_as_before = before.as_ref() == Some(&states);
+            before = Some(states);
+            is_idle && is_as_before
+        });
+        threads(process, name)
+            .map(|(thread, _)| Held::attached(thread))
             .collect()
     }
+
+    fn attached(thread: Pid) -> Held {
+        ptrace::attach(thread).unwrap();
+        waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+        Held(thread)
+    }
+}
+
+/// The threads with this name, and their directories below `/proc`.
+fn threads(process: Pid, name: &str) -> impl Iterator<Item = (Pid, PathBuf)> {
+    fs::read_dir(format!("/proc/{process}/task"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(move |entry| {
+            fs::read_to_string(entry.path().join("comm")).is_ok_and(|found| found.trim_end() == name)
+        })
+        .map(|entry| {
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            (Pid::from_raw(number), entry.path())
+        })
+}
+
+/// The state of a thread, and how often it has begun to wait. A thread that has ended has none.
+fn state(directory: &Path) -> (String, String) {
+    let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
+    let value = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    (value("State:"), value("voluntary_ctxt_switches:"))
 }
 
 impl Drop for Held {
