@@ -436,6 +436,7 @@ const API: &[(&str, &[&str])] = &[
             "Placement",
             "Protocol",
             "Proxies",
+            "QueueFull",
             "Restart",
             "SETTINGS",
             "SlowConsumer",

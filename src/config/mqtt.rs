@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::form::{Form, Kind, PATH, address_or_off, non_empty, word, words};
+use super::form::{Form, Kind, PATH, address_or_off, non_empty, number, word, words};
 use super::settings::settings;
 
 settings! {
@@ -28,6 +28,31 @@ settings! {
         /// Where clients of MQTT 5 are to connect when this server stops, such as `other.example:1883`: the Server
         /// Reference of DISCONNECT. Empty for none.
         server_reference: Option<String> = None, "mqtt_server_reference", SERVER_REFERENCE;
+
+        /// Most MQTT sessions, connected or not, in equal shares for each core. A client beyond it is refused (0x97).
+        sessions_max: u32 = 1_000_000, "mqtt_sessions_max", number!(1 to 4294967295);
+
+        /// Most publications that wait for one MQTT session: while its client is not connected, or has as many without an
+        /// acknowledgement as it may.
+        queue_messages_max: u32 = 1000, "mqtt_queue_messages_max", number!(1 to 4294967295);
+
+        /// Most bytes of publications that are kept for one MQTT session, waiting or not acknowledged.
+        queue_bytes_max: u32 = 1024 * 1024, "mqtt_queue_bytes_max", number!(1024 to 4294967295);
+
+        /// Most bytes of publications that are kept for all MQTT sessions, in equal shares for each core. One that waits
+        /// for several sessions of a core counts once.
+        queues_bytes_max: u64 = 256 * 1024 * 1024, "mqtt_queues_bytes_max", number!(65536 to 1099511627776);
+
+        /// What is dropped when `mqtt_queue_messages_max`, `mqtt_queue_bytes_max` or `mqtt_queues_bytes_max` is reached:
+        /// the `newest` publication, or the `oldest` that waits for the session.
+        queue_full: QueueFull = QueueFull::DropNewest, "mqtt_queue_full", word();
+
+        /// Whether publications with QoS 0 wait for clients that are not connected and whose sessions last.
+        queue_qos0: bool = false, "mqtt_queue_qos_zero", word();
+
+        /// Most publications with QoS 1 and 2 that one client gets without having acknowledged any of them, if its own
+        /// Receive Maximum is not lower.
+        in_flight_max: u16 = 1000, "mqtt_in_flight_max", number!(1 to 65000);
     }
 }
 
@@ -44,6 +69,21 @@ pub enum ClientProtocols {
 words! {
     ClientProtocols, Text, "socketcluster, or socketcluster,mqtt":
     "socketcluster" => SocketCluster, "socketcluster,mqtt" => SocketClusterAndMqtt, "mqtt,socketcluster" => SocketClusterAndMqtt,
+}
+
+/// What gives way when the queue of a session is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueueFull {
+    /// The new publication.
+    #[default]
+    DropNewest,
+    /// The publication that has waited longest.
+    DropOldest,
+}
+
+words! {
+    QueueFull, Text, "newest or oldest":
+    "newest" => DropNewest, "oldest" => DropOldest,
 }
 
 /// A string of MQTT, or none.

@@ -21,6 +21,7 @@
 
 #[cfg(test)]
 mod invariants;
+mod mqtt;
 mod publications;
 pub(in crate::cores) mod replays;
 
@@ -35,11 +36,12 @@ use crate::clock::Uptime;
 use crate::config::SlowConsumer;
 use crate::decision::{CloseReason, Limit};
 use crate::metrics::block::{CoreMetrics, HeldKind};
-use crate::mqtt;
+use crate::mqtt::Sessions;
 use crate::protocols::{Content, Farewell, Framing};
 use crate::slab::Slab;
 use crate::transport::stream::{BeforeFin, Stream};
 
+use self::mqtt::MqttWalk;
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
 use crate::cores::lifecycle::reading::{Reading, Why};
 use crate::cores::lifecycle::tally::{Opened, Tally};
@@ -91,7 +93,11 @@ pub(in crate::cores) struct Connections {
     /// The subscriptions that are not live yet.
     pub(in crate::cores) recoveries: Recoveries,
     /// The MQTT sessions of the client ids that this core owns; nothing unless the server speaks MQTT.
-    pub(in crate::cores) mqtt: Option<Box<mqtt::sessions::Sessions>>,
+    pub(in crate::cores) mqtt: Option<Box<Sessions>>,
+    /// The publication under way for MQTT subscribers; nothing without sessions.
+    mqtt_walk: Option<Box<MqttWalk>>,
+    /// A copy of the wall time of this turn in milliseconds since 1970, set when the turn begins.
+    pub(in crate::cores) unix_ms: u64,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -122,7 +128,7 @@ impl Connections {
         bounds: &Bounds,
         slow_consumer: SlowConsumer,
         forms: Option<Forms>,
-        mqtt: Option<mqtt::sessions::Sessions>,
+        mqtt: Option<Sessions>,
         metrics: Arc<CoreMetrics>,
     ) -> Connections {
         Connections {
@@ -150,7 +156,9 @@ impl Connections {
             slow_consumer,
             forms: forms.map(Box::new),
             recoveries: Recoveries::default(),
+            mqtt_walk: mqtt.is_some().then(Box::default),
             mqtt: mqtt.map(Box::new),
+            unix_ms: 0,
             metrics,
         }
     }
@@ -256,7 +264,7 @@ impl Connections {
     pub(in crate::cores) fn get_with_mqtt(
         &mut self,
         id: ConnectionId,
-    ) -> Option<(&mut Connection, Option<&mut mqtt::sessions::Sessions>)> {
+    ) -> Option<(&mut Connection, Option<&mut Sessions>)> {
         let connection = self
             .slab
             .get_mut(id.index() as usize)
@@ -385,6 +393,9 @@ impl Connections {
             connection.outbox.unblock();
             self.unflushed_bytes += connection.outbox.len();
             self.mark(id.index(), Lane::Bulk);
+            if self.mqtt.is_some() {
+                self.unblock_mqtt(id.index());
+            }
         }
     }
 

@@ -172,7 +172,14 @@ impl<A: App> Core<A> {
                 settings
                     .compression
                     .then(|| Forms::new(settings.compression_bytes_min)),
-                settings.ports.have_mqtt().then(mqtt::sessions::Sessions::new),
+                settings.ports.have_mqtt().then(|| {
+                    let place = mqtt::sessions::Place {
+                        core: parts.id.index(),
+                        cores: parts.wakers.len(),
+                        hasher: parts.broker.hasher.clone(),
+                    };
+                    mqtt::sessions::Sessions::new(settings.mqtt_bounds, place)
+                }),
                 Arc::clone(&metrics),
             ),
             counts: Counts::new(Arc::clone(&metrics)),

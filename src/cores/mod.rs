@@ -60,7 +60,7 @@ use crate::config::{AcceptExcess, SlowConsumer};
 use crate::history::Histories;
 use crate::http::site::Site;
 use crate::policy::Policy;
-use crate::protocols::Settings;
+use crate::protocols::{MqttBounds, Settings};
 use crate::store::Sink;
 use crate::transport::hand_over::HandOver;
 use crate::transport::port::Ports;
@@ -96,6 +96,8 @@ pub(crate) struct CoreSettings {
     pub(crate) login_path: String,
     pub(crate) login_cookie: String,
     pub(crate) mqtt_path: String,
+    /// The bounds of the MQTT sessions of one core.
+    pub(crate) mqtt_bounds: MqttBounds,
     pub(crate) limits: Limits,
     /// Most bytes that the connections of one core may hold.
     pub(crate) held_bytes_max: usize,

@@ -88,6 +88,7 @@ impl<A: App> Core<A> {
 
     fn turn(&mut self, events: &Events) {
         self.connections.now = self.time.now().uptime;
+        self.connections.unix_ms = self.time.now().unix_ms;
         self.connections.abandoned_bytes = self.abandoned.bytes();
         self.shedding.begin_turn();
         self.shed();
@@ -117,6 +118,9 @@ impl<A: App> Core<A> {
             self.take_letters();
         }
         self.publish_due_wills();
+        if self.connections.mqtt.is_some() {
+            self.tend_mqtt_sessions();
+        }
         self.deliver();
         self.serve_recoveries();
         self.resume_awaiting_delivery();
@@ -136,6 +140,9 @@ impl<A: App> Core<A> {
             self.operations.stop();
         }
         self.wake_receivers();
+        if self.connections.mqtt.is_some() {
+            self.serve_mqtt_sessions();
+        }
         self.flush();
         if self.delivery.on_disk().is_some() {
             self.tell_store();
@@ -377,6 +384,7 @@ impl<A: App> Core<A> {
             || self.connections.has_unflushed()
             || self.connections.recoveries.has_work()
             || self.connections.is_shedding()
+            || self.connections.has_mqtt_work()
     }
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for
@@ -394,6 +402,9 @@ impl<A: App> Core<A> {
         until = until.min(self.acceptor.next()).min(self.next_expiry());
         until = until.min(self.will_sessions.next_due());
         until = until.min(self.presence.due);
+        if let Some(sessions) = &self.connections.mqtt {
+            until = until.min(sessions.next_due());
+        }
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);
         }

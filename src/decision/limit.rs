@@ -121,6 +121,13 @@ labels! {
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay
         /// has passed.
         WillsBytes = "wills_bytes",
+        /// `mqtt_queue_messages_max` or `mqtt_queue_bytes_max`: a publication for the session is dropped, by
+        /// `mqtt_queue_full`.
+        MqttQueue = "mqtt_queue",
+        /// `mqtt_queues_bytes_max`: a publication for a session is dropped, by `mqtt_queue_full`.
+        MqttQueues = "mqtt_queues_bytes",
+        /// `mqtt_sessions_max`: the client is refused.
+        MqttSessions = "mqtt_sessions",
         /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`.
         WillDelay = "will_delay",
     }

@@ -122,6 +122,20 @@ impl RecoveryOutcome {
 }
 
 labels! {
+    /// Why an MQTT client does not get a publication that its session has a subscription for.
+    pub enum MqttDrop {
+        /// The queue of the session had no room: mqtt_queue_messages_max or mqtt_queue_bytes_max.
+        QueueFull = "queue_full",
+        /// The queues of all sessions had no room: mqtt_queues_bytes_max.
+        QueuesFull = "queues_full",
+        /// It expired before it was sent.
+        Expired = "expired",
+        /// The packet is larger than the client takes.
+        TooLarge = "too_large",
+    }
+}
+
+labels! {
     /// Why a remembered publication is forgotten.
     pub enum Eviction {
         /// Its channel had as many publications, or bytes of them, as its policy keeps.
@@ -324,6 +338,27 @@ core_metrics! {
     /// Publications that a newer one of their channel replaced while they waited for a subscriber whose outbox was
     /// full.
     publications_conflated: Counter, "ringcast_publications_conflated_total";
+
+    /// MQTT sessions, connected or not.
+    mqtt_sessions: Gauge, "ringcast_mqtt_sessions";
+
+    /// MQTT sessions whose client is connected.
+    mqtt_sessions_connected: Gauge, "ringcast_mqtt_sessions_connected";
+
+    /// MQTT sessions that ended because their client did not come back in time.
+    mqtt_sessions_expired: Counter, "ringcast_mqtt_sessions_expired_total";
+
+    /// MQTT sessions that a client came back to.
+    mqtt_sessions_resumed: Counter, "ringcast_mqtt_sessions_resumed_total";
+
+    /// MQTT connections that lost their session to a newer one with the same client id.
+    mqtt_take_overs: Counter, "ringcast_mqtt_take_overs_total";
+
+    /// Bytes of publications that are kept for MQTT sessions, waiting or not acknowledged.
+    mqtt_kept_bytes: Gauge, "ringcast_mqtt_kept_bytes";
+
+    /// Publications that an MQTT client does not get although its session has a subscription for them, by cause.
+    mqtt_publications_dropped: Counters by "cause" of MqttDrop, "ringcast_mqtt_publications_dropped_total";
 
     /// Subscribers that got a part of their channel's past, or were told that they cannot, by outcome.
     recoveries: Counters by "outcome" of RecoveryOutcome, "ringcast_recoveries_total";

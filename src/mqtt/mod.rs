@@ -33,4 +33,5 @@ pub mod version;
 pub use fault::Fault;
 pub use packet::{Packet, PacketId, Qos};
 pub use reason::ReasonCode;
+pub use sessions::Sessions;
 pub use version::Version;

@@ -1,12 +1,608 @@
-//! The sessions of the client ids that a core owns.
+//! The MQTT sessions of one core: everything about a client id that outlives a connection.
+//!
+//! ```text
+//!              CONNECT                        DISCONNECT, or the connection is lost
+//!   (none) ─────────────► connected ─────────────────────────────────► waiting ──── expiry ────► (none)
+//!                          │  ▲ │  ▲                  │ expiry 0          │  CONNECT
+//!                          │  └─┘  └──────────────────┼───────────────────┘
+//!                          │ take-over                └──► (none)
+//! ```
+//! Each client id has one owner core, and its connections are moved there before CONNECT is read. So all about a client
+//! id happens on one core, in one order, and nothing here is shared.
+//!
+//! A session has a number, which is used again after its end, and a serial number, which is not ([`SessionRef`]). A
+//! connection is named by its address on the core, which is not used again either. What comes late from a connection that
+//! the session does not have any more changes nothing: a take-over has given the session to a newer one, and that one's
+//! will and state must stay (`mqtt.md`, traps 2, 13 and 20).
+//!
+//! The session state of section 4.1 lies here: subscriptions (`mqtt/subscriptions.rs`), what is sent and not
+//! acknowledged and what waits (`outgoing.rs`), identifiers of QoS 2 publications that have come (`incoming.rs`), the
+//! will (`will.rs`), and when the session ends. Publications that several sessions keep are kept once (`kept.rs`).
+//!
+//! Invariants
+//! 1. `by_client_id` has the numbers of all sessions that have not ended, each under the hash of its client id.
+//! 2. `deadlines` has one entry for each session that waits and has a deadline, and no other.
+//! 3. A number is not used again before all subscriptions of its session have ended.
+//! 4. `wills_bytes` is the sum of the wills of all sessions; those that are due do not count.
+//! 5. A session is in `ready` once at most: `is_listed` says so.
+//!
+//! Limits: `mqtt_sessions_max`, `mqtt_queue_messages_max`, `mqtt_queue_bytes_max`, `mqtt_queues_bytes_max`,
+//! `mqtt_in_flight_max`, `wills_bytes_max`.
+
+mod incoming;
+mod kept;
+mod outgoing;
+mod sending;
+mod settings;
+mod state;
+mod will;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+
+use hashbrown::HashTable;
+
+pub use self::incoming::Incoming;
+pub use self::kept::{Content, Ids};
+pub use self::sending::{Client, Offer, Outbound, Packet, Sent, Written};
+pub use self::settings::{Bounds, Counts};
+pub use self::will::{DueWill, Will};
+
+use self::kept::KeptPublications;
+use self::outgoing::Answer;
+use self::state::{Phase, SessionState};
+use super::Version;
+use super::subscriptions::{EndOutcome, Subscriber, Subscriptions};
+use crate::broker::ChannelHasher;
+use crate::clock::{Now, Uptime};
+use crate::slab::Slab;
 
 /// The sessions of one core.
-#[derive(Debug, Default)]
-pub struct Sessions {}
+#[derive(Debug)]
+pub struct Sessions {
+    /// The subscriptions of the sessions.
+    pub subscriptions: Subscriptions,
+    bounds: Bounds,
+    states: Slab<SessionState>,
+    by_client_id: HashTable<u32>,
+    place: Place,
+    last_serial: u64,
+    deadlines: BTreeSet<(Uptime, u32)>,
+    /// Sessions that have ended and still have subscriptions.
+    ending: Vec<u32>,
+    kept: KeptPublications,
+    /// Connected sessions that may have something to send.
+    ready: VecDeque<u32>,
+    due_wills: VecDeque<DueWill>,
+    wills_bytes: usize,
+    /// How many sessions have a connection.
+    connected: usize,
+    counts: Counts,
+}
+
+/// Which core the sessions are on.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The index of the core.
+    pub core: usize,
+    /// How many cores there are.
+    pub cores: usize,
+    /// The hasher of names that all cores share.
+    pub hasher: ChannelHasher,
+}
+
+/// Names a session of a core. It never names a later one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SessionRef {
+    /// Its number, by which subscriptions know it. A later session may have the same.
+    pub number: u32,
+    /// Its serial number, by which its publications know it: no other session of any core has it.
+    pub serial: u64,
+}
+
+/// What CONNECT says about its session.
+#[derive(Debug)]
+pub struct Connect<'a> {
+    /// The client id; not empty.
+    pub client_id: &'a str,
+    /// The user to whom the session belongs, if the client has authenticated.
+    pub user: Option<&'a str>,
+    /// The version that the connection speaks.
+    pub version: Version,
+    /// Where the core finds the connection.
+    pub address: usize,
+    /// Whether an earlier session with the client id ends.
+    pub clean_start: bool,
+    /// For how many seconds the session outlives the connection: 0 ends it with the connection, `u32::MAX` never.
+    pub expiry_s: u32,
+    /// Most publications with QoS 1 and 2 that the client wants to have without an acknowledgement.
+    pub receive_maximum: u16,
+    /// The largest packet that the client takes.
+    pub packet_bytes_max: u32,
+    /// The will.
+    pub will: Option<Box<Will>>,
+}
+
+/// The client has its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// The session.
+    pub session: SessionRef,
+    /// Whether it is one that the client had before (Session Present).
+    pub is_present: bool,
+    /// The address of an older connection with this client id, which the core has to end.
+    pub displaced: Option<usize>,
+}
+
+/// The client gets no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectRefused {
+    /// The session with this client id belongs to another user.
+    OtherUser,
+    /// There are `mqtt_sessions_max` sessions.
+    SessionsFull,
+    /// The wills of all sessions have `wills_bytes_max`.
+    WillsFull,
+}
+
+/// How a connection has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The client has sent DISCONNECT.
+    Orderly {
+        /// Whether its reason code has the will published (0x04).
+        with_will: bool,
+        /// The session expiry of the packet, which replaces that of CONNECT.
+        expiry_s: Option<u32>,
+    },
+    /// In any other way.
+    Lost,
+}
+
+/// What became of an acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// The exchange goes on, or has ended.
+    Known,
+    /// There is no such exchange. Nothing has changed.
+    Unknown,
+}
 
 impl Sessions {
     /// No sessions.
-    pub fn new() -> Sessions {
-        Sessions::default()
+    pub fn new(bounds: Bounds, place: Place) -> Sessions {
+        // Serial numbers of cores differ in their upper bits.
+        let last_serial = (place.core as u64 + 1) << 48;
+        Sessions {
+            subscriptions: Subscriptions::new(place.hasher.clone()),
+            bounds,
+            states: Slab::new(),
+            by_client_id: HashTable::new(),
+            place,
+            last_serial,
+            deadlines: BTreeSet::new(),
+            ending: Vec::new(),
+            kept: KeptPublications::new(),
+            ready: VecDeque::new(),
+            due_wills: VecDeque::new(),
+            wills_bytes: 0,
+            connected: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Whether this core owns a client id.
+    pub fn owns(&self, client_id: &str) -> bool {
+        self.place
+            .hasher
+            .hash(client_id.as_bytes())
+            .owner(self.place.cores)
+            == self.place.core
+    }
+
+    /// Gives the client that has sent CONNECT its session: one that it had before, or a new one. If an older connection
+    /// had the session, it has it no longer.
+    ///
+    /// # Errors
+    /// The client gets no session, and nothing has changed.
+    pub fn connect(&mut self, connect: Connect<'_>, now: Now) -> Result<Connected, ConnectRefused> {
+        let mut known = self.find(connect.client_id);
+        if let Some(number) = known
+            && self.states[number as usize].expires_at() <= now.uptime
+        {
+            self.expire(number);
+            known = None;
+        }
+        let new_will_bytes = connect.will.as_ref().map_or(0, |will| will.bytes());
+        let mut old_will_bytes = 0;
+        match known {
+            Some(number) => {
+                let state = &self.states[number as usize];
+                if state.user.as_deref() != connect.user {
+                    return Err(ConnectRefused::OtherUser);
+                }
+                old_will_bytes = state.will_bytes();
+            }
+            None if self.len() >= self.bounds.sessions_max => return Err(ConnectRefused::SessionsFull),
+            None => {}
+        }
+        let others = self.wills_bytes - old_will_bytes;
+        if new_will_bytes > 0 && others + new_will_bytes > self.bounds.wills_bytes_max {
+            return Err(ConnectRefused::WillsFull);
+        }
+        let mut displaced = None;
+        let mut resumed = None;
+        if let Some(number) = known {
+            displaced = self.detach(number);
+            let continues = !connect.clean_start && self.states[number as usize].expiry_s > 0;
+            // A delay of the will ends with the session, or the session's next connection cancels the will
+            // (MQTT-3.1.3-9). Without a delay it is due by the end of the connection.
+            if let Some(will) = self.take_will_of(number)
+                && (!continues || (displaced.is_some() && will.will.delay_s == 0))
+            {
+                self.due_wills.push_back(will);
+            }
+            if continues {
+                resumed = Some(number);
+            } else {
+                self.end(number);
+            }
+        }
+        let number = match resumed {
+            Some(number) => number,
+            None => self.create(&connect),
+        };
+        self.attach(number, connect);
+        self.counts.resumed += u64::from(resumed.is_some());
+        self.counts.taken_over += u64::from(displaced.is_some());
+        Ok(Connected {
+            session: self.name(number),
+            is_present: resumed.is_some(),
+            displaced,
+        })
+    }
+
+    /// The connection at this address has ended. Nothing changes if the session has another one now.
+    pub fn disconnect(&mut self, session: SessionRef, address: usize, end: End, now: Now) {
+        if !self.is_of(session, address) {
+            return;
+        }
+        let number = session.number;
+        self.detach(number);
+        let state = &mut self.states[number as usize];
+        let publishes_will = match end {
+            End::Orderly { with_will, expiry_s } => {
+                if let Some(expiry_s) = expiry_s
+                    && state.expiry_s > 0
+                {
+                    state.expiry_s = expiry_s;
+                }
+                with_will
+            }
+            End::Lost => true,
+        };
+        let expiry_s = state.expiry_s;
+        if let Some(will) = self.take_will_of(number)
+            && publishes_will
+        {
+            if will.will.delay_s == 0 || expiry_s == 0 {
+                self.due_wills.push_back(will);
+            } else {
+                self.wills_bytes += will.will.bytes();
+                self.states[number as usize].will = Some(will.will);
+            }
+        }
+        if expiry_s == 0 {
+            self.end(number);
+        } else {
+            let state = &mut self.states[number as usize];
+            let deadline = state.begin_waiting(now.uptime);
+            if deadline != Uptime::NEVER {
+                self.deadlines.insert((deadline, number));
+            }
+        }
+    }
+
+    /// Whether the session exists, and the connection at this address has it.
+    pub fn is_of(&self, session: SessionRef, address: usize) -> bool {
+        self.state(session)
+            .is_some_and(|state| state.phase == Phase::Connected { address })
+    }
+
+    /// Whether the session exists.
+    pub fn exists(&self, session: SessionRef) -> bool {
+        self.state(session).is_some()
+    }
+
+    /// For how many seconds the session will outlive its connection.
+    pub fn expiry_s(&self, session: SessionRef) -> Option<u32> {
+        self.state(session).map(|state| state.expiry_s)
+    }
+
+    /// The client id of a session.
+    pub fn client_id(&self, session: SessionRef) -> Option<&str> {
+        self.state(session).map(|state| &*state.client_id)
+    }
+
+    /// PUBACK for a publication of the server.
+    pub fn puback(&mut self, session: SessionRef, packet_id: u16) -> Acknowledged {
+        self.acknowledge(session, packet_id, Answer::Acknowledged)
+    }
+
+    /// PUBREC for a publication of the server. If it is known and no error, PUBREL is owed, also if it has come before.
+    pub fn pubrec(&mut self, session: SessionRef, packet_id: u16, is_error: bool) -> Acknowledged {
+        let answer = if is_error {
+            Answer::Refused
+        } else {
+            Answer::Received
+        };
+        self.acknowledge(session, packet_id, answer)
+    }
+
+    /// PUBCOMP for a publication of the server.
+    pub fn pubcomp(&mut self, session: SessionRef, packet_id: u16) -> Acknowledged {
+        self.acknowledge(session, packet_id, Answer::Complete)
+    }
+
+    /// A publication with QoS 2 has come from the client.
+    pub fn receive_qos2(&mut self, session: SessionRef, packet_id: u16) -> Incoming {
+        match self.state_mut(session) {
+            Some(state) => state.traffic_mut().incoming.receive(packet_id),
+            None => Incoming::Duplicate,
+        }
+    }
+
+    /// Whether a publication with QoS 2 and this identifier has come and was not released.
+    pub fn has_received_qos2(&self, session: SessionRef, packet_id: u16) -> bool {
+        self.state(session)
+            .and_then(|state| state.traffic.as_deref())
+            .is_some_and(|traffic| traffic.incoming.has(packet_id))
+    }
+
+    /// PUBREL from the client, or the end of an exchange that was refused. `false` if the identifier is not known.
+    pub fn release_qos2(&mut self, session: SessionRef, packet_id: u16) -> bool {
+        self.state_mut(session)
+            .and_then(|state| state.traffic.as_deref_mut())
+            .is_some_and(|traffic| traffic.incoming.release(packet_id))
+    }
+
+    /// How many publications with QoS 2 have come from the client that it has not released.
+    pub fn incoming_len(&self, session: SessionRef) -> usize {
+        self.state(session)
+            .and_then(|state| state.traffic.as_deref())
+            .map_or(0, |traffic| traffic.incoming.len())
+    }
+
+    /// When [`Sessions::end_due`] has something to do next.
+    pub fn next_due(&self) -> Uptime {
+        if !self.ending.is_empty() {
+            return Uptime::default();
+        }
+        self.deadlines
+            .first()
+            .map_or(Uptime::NEVER, |&(deadline, _)| deadline)
+    }
+
+    /// Ends sessions whose time is over, and finds wills whose delay has passed, as many as one turn may.
+    pub fn end_due(&mut self, now: Uptime) {
+        if let Some(number) = self.ending.pop() {
+            self.end_subscriptions(number);
+        }
+        for _ in 0..ENDS_PER_TURN_MAX {
+            let Some(&(deadline, number)) = self.deadlines.first() else {
+                return;
+            };
+            if deadline > now {
+                return;
+            }
+            self.deadlines.pop_first();
+            if self.states[number as usize].expires_at() <= now {
+                self.expire(number);
+                continue;
+            }
+            if let Some(will) = self.take_will_of(number) {
+                self.due_wills.push_back(will);
+            }
+            let deadline = self.states[number as usize].expires_at();
+            if deadline != Uptime::NEVER {
+                self.deadlines.insert((deadline, number));
+            }
+        }
+    }
+
+    /// The next will that is to be published.
+    pub fn take_will(&mut self) -> Option<DueWill> {
+        self.due_wills.pop_front()
+    }
+
+    /// Whether a will is to be published.
+    pub fn has_due_wills(&self) -> bool {
+        !self.due_wills.is_empty()
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.by_client_id.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_client_id.is_empty()
+    }
+
+    /// How many of them have a connection.
+    pub fn connected_len(&self) -> usize {
+        self.connected
+    }
+
+    /// Bytes of the publications that sessions keep.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.bytes()
+    }
+
+    /// Bytes of memory that the tables take, without what sessions have elsewhere.
+    pub fn table_bytes(&self) -> usize {
+        self.states.memory_bytes() + self.by_client_id.allocation_size() + self.subscriptions.table_bytes()
+    }
+
+    /// Takes what was counted since the last call.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    fn acknowledge(&mut self, session: SessionRef, packet_id: u16, answer: Answer) -> Acknowledged {
+        let Some(state) = self
+            .states
+            .get_mut(session.number as usize)
+            .filter(|state| state.serial == session.serial)
+        else {
+            return Acknowledged::Unknown;
+        };
+        let Some(traffic) = state.traffic.as_deref_mut() else {
+            return Acknowledged::Unknown;
+        };
+        if !traffic.outgoing.acknowledge(packet_id, answer, &mut self.kept) {
+            return Acknowledged::Unknown;
+        }
+        if traffic.outgoing.has_more() {
+            self.list(session.number);
+        }
+        Acknowledged::Known
+    }
+
+    /// Lists a connected session for [`Sessions::next_ready`].
+    fn list(&mut self, number: u32) {
+        let state = &mut self.states[number as usize];
+        if !state.is_listed {
+            state.is_listed = true;
+            self.ready.push_back(number);
+        }
+    }
+
+    fn name(&self, number: u32) -> SessionRef {
+        let serial = self.states[number as usize].serial;
+        SessionRef { number, serial }
+    }
+
+    fn state(&self, session: SessionRef) -> Option<&SessionState> {
+        self.states
+            .get(session.number as usize)
+            .filter(|state| state.serial == session.serial)
+    }
+
+    fn state_mut(&mut self, session: SessionRef) -> Option<&mut SessionState> {
+        self.states
+            .get_mut(session.number as usize)
+            .filter(|state| state.serial == session.serial)
+    }
+
+    fn find(&self, client_id: &str) -> Option<u32> {
+        let same = |&number: &u32| *self.states[number as usize].client_id == *client_id;
+        self.by_client_id.find(self.place.hash(client_id), same).copied()
+    }
+
+    fn create(&mut self, connect: &Connect<'_>) -> u32 {
+        self.last_serial += 1;
+        let state = SessionState::new(self.last_serial, connect);
+        let number =
+            u32::try_from(self.states.insert(state)).expect("4 billion sessions do not fit into memory");
+        let (states, place) = (&self.states, &self.place);
+        self.by_client_id
+            .insert_unique(place.hash(connect.client_id), number, |&other| {
+                place.hash(&states[other as usize].client_id)
+            });
+        number
+    }
+
+    /// Gives a session to a connection.
+    fn attach(&mut self, number: u32, connect: Connect<'_>) {
+        self.wills_bytes += connect.will.as_ref().map_or(0, |will| will.bytes());
+        let state = &mut self.states[number as usize];
+        let has_more = state.connect(connect, self.bounds.in_flight_max);
+        self.connected += 1;
+        if has_more {
+            self.list(number);
+        }
+    }
+
+    /// Takes the session from its connection, or its deadline from a session that waits. Returns the address of the
+    /// connection.
+    fn detach(&mut self, number: u32) -> Option<usize> {
+        let state = &self.states[number as usize];
+        match state.phase {
+            Phase::Connected { address } => {
+                self.connected -= 1;
+                Some(address)
+            }
+            Phase::Waiting { .. } | Phase::Ended => {
+                self.deadlines.remove(&(state.deadline(), number));
+                None
+            }
+        }
+    }
+
+    fn take_will_of(&mut self, number: u32) -> Option<DueWill> {
+        let state = &mut self.states[number as usize];
+        let will = state.will.take()?;
+        self.wills_bytes -= will.bytes();
+        Some(DueWill {
+            publisher: state.serial,
+            will,
+        })
+    }
+
+    /// Ends a session whose client has not come back in time.
+    fn expire(&mut self, number: u32) {
+        self.detach(number);
+        if let Some(will) = self.take_will_of(number) {
+            self.due_wills.push_back(will);
+        }
+        self.end(number);
+        self.counts.expired += 1;
+    }
+
+    /// Ends a session that is detached and has no will.
+    fn end(&mut self, number: u32) {
+        let state = &mut self.states[number as usize];
+        if let Some(traffic) = &mut state.traffic {
+            traffic.outgoing.clear(&mut self.kept);
+        }
+        state.end();
+        let hash = self.place.hash(&state.client_id);
+        if let Ok(found) = self.by_client_id.find_entry(hash, |&other| other == number) {
+            found.remove();
+        }
+        if self.by_client_id.len() < self.by_client_id.capacity() / 8 {
+            let (states, place) = (&self.states, &self.place);
+            self.by_client_id
+                .shrink_to(self.by_client_id.len() * 2, |&other| {
+                    place.hash(&states[other as usize].client_id)
+                });
+        }
+        self.end_subscriptions(number);
+    }
+
+    /// Ends subscriptions of a session that has ended, as many as one turn may. With the last, its number is free.
+    fn end_subscriptions(&mut self, number: u32) {
+        let subscriber = Subscriber::Session(number);
+        match self.subscriptions.end(subscriber, SUBSCRIPTIONS_PER_TURN_MAX) {
+            EndOutcome::Ended => {
+                self.states.remove(number as usize);
+            }
+            EndOutcome::HasMore => self.ending.push(number),
+        }
     }
 }
+
+impl Place {
+    fn hash(&self, client_id: &str) -> u64 {
+        self.hasher.hash(client_id.as_bytes()).as_u64()
+    }
+}
+
+/// Subscriptions that one step ends.
+const SUBSCRIPTIONS_PER_TURN_MAX: usize = 1000;
+/// Sessions that one turn ends: a million that expire at once must not hold up the others.
+const ENDS_PER_TURN_MAX: usize = 256;

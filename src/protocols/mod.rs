@@ -11,11 +11,12 @@ mod wire;
 
 pub use environment::{Environment, Scratch, Settings};
 pub(crate) use payload::Translator;
-pub(crate) use publication::publication;
+pub(crate) use publication::{mqtt_will, publication};
 pub(crate) use session::receive_packet;
 pub use session::{MqttClient, Session};
 pub(crate) use wire::{Content, Farewell, Framing, Wire};
 
+pub use crate::mqtt::sessions::Bounds as MqttBounds;
 pub use crate::mqtt::settings::Settings as MqttSettings;
 pub use crate::socketcluster::settings::Settings as SocketClusterSettings;
 

@@ -1,6 +1,8 @@
 //! A publication that no session decides: the server itself makes it.
 
 use crate::decision::{Decision, Decisions, Epoch, Marks, Publish};
+use crate::mqtt::publication::{Head, write_head};
+use crate::mqtt::sessions::DueWill;
 use crate::socketcluster::session::write_publish;
 use crate::socketcluster::string;
 
@@ -12,6 +14,28 @@ pub(crate) fn publication(channel: &[u8], data: Option<&[u8]>, marks: Marks, epo
     let written = |out: &mut Vec<u8>| string::write_json(channel, out);
     let message = decisions.write(|out| write_publish(written, marks, epoch, data, out));
     let publish = Publish::new(name, message, data.unwrap_or_default(), marks);
+    decisions.push(Decision::Publish(publish));
+    decisions
+}
+
+/// A list with one decision, to publish the will of an MQTT client now.
+pub(crate) fn mqtt_will(due: &DueWill, marks: Marks, unix_ms: u64) -> Decisions {
+    let will = &due.will;
+    let head = Head {
+        qos: will.qos,
+        retain: will.retain,
+        is_text: will.is_utf8,
+        publisher: due.publisher,
+        expires_at_ms: will.expiry_s.map(|seconds| unix_ms + u64::from(seconds) * 1000),
+        ..Head::default()
+    };
+    let mut decisions = Decisions::new();
+    let topic = decisions.write(|out| out.extend_from_slice(&will.topic));
+    let message = decisions.write(|out| {
+        write_head(&head, &will.properties, out);
+        out.extend_from_slice(&will.payload);
+    });
+    let publish = Publish::of_mqtt(topic, message, &will.payload, marks, will.retain);
     decisions.push(Decision::Publish(publish));
     decisions
 }

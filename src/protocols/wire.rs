@@ -101,6 +101,17 @@ impl Framing {
         }
     }
 
+    /// Appends what stands before a binary message of so many bytes.
+    #[inline]
+    pub(crate) fn write_header(self, message_bytes: usize, out: &mut Vec<u8>) {
+        match self {
+            Framing::WebSocket(_) | Framing::MqttOverWebSocket => {
+                frame::write_header(out, OpCode::Binary, message_bytes);
+            }
+            Framing::Mqtt => {}
+        }
+    }
+
     /// Whether the peer says farewell as well, in its own time.
     pub(crate) const fn has_farewells(self) -> bool {
         match self {

@@ -30,7 +30,7 @@ use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
 use crate::machine::{memory, reading};
 use crate::policy::{KeySource, Policy};
-use crate::protocols;
+use crate::protocols::{self, MqttBounds};
 use crate::session::{self, Logins};
 use crate::store::{Store, StoreSettings, Taking};
 use crate::transport::port::Ports;
@@ -184,6 +184,7 @@ fn core_settings(
         login_path: config.login.path.clone(),
         login_cookie: config.login.cookie.clone(),
         mqtt_path: config.mqtt.path.clone(),
+        mqtt_bounds: mqtt_bounds(config, counts.cores),
         limits: config.limits.clone(),
         held_bytes_max: held_bytes_max(config, counts.cores),
         slow_consumer: config.delivery.slow_consumer,
@@ -240,6 +241,22 @@ fn session_settings(config: &Config) -> protocols::Settings {
             packet_bytes_max: config.limits.message_bytes_max,
             server_reference: config.mqtt.server_reference.clone(),
         },
+    }
+}
+
+/// A core's share of the bounds of MQTT sessions.
+fn mqtt_bounds(config: &Config, cores: usize) -> MqttBounds {
+    let mqtt = &config.mqtt;
+    let queues_bytes_max = usize::try_from(mqtt.queues_bytes_max).unwrap_or(usize::MAX);
+    MqttBounds {
+        sessions_max: (mqtt.sessions_max as usize).div_ceil(cores),
+        queue_messages_max: mqtt.queue_messages_max as usize,
+        queue_bytes_max: mqtt.queue_bytes_max,
+        queues_bytes_max: queues_bytes_max.div_ceil(cores),
+        in_flight_max: mqtt.in_flight_max,
+        wills_bytes_max: config.limits.wills_bytes_max as usize,
+        queue_full: mqtt.queue_full,
+        queues_qos0: mqtt.queue_qos0,
     }
 }
 

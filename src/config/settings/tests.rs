@@ -48,6 +48,7 @@ fn every_setting_changes_only_what_it_shows() {
             "2001:db8:64::/96",
             "strict",
             "socketcluster,mqtt",
+            "oldest",
         ]
         .into_iter()
         .chain((setting.kind == Kind::Number).then_some("70000"))

@@ -77,8 +77,7 @@ impl Connections {
             }
         };
         let spans = self.share(channel, &frames);
-        // With the policy `close`, the connections that hold most have been closed before.
-        let leaves_out = self.slow_consumer != SlowConsumer::Close && self.hold_too_much();
+        let leaves_out = self.leaves_out();
         let mut taken = 0;
         for &index in subscribers {
             let connection = &mut self.slab[index as usize];
@@ -106,11 +105,18 @@ impl Connections {
         taken
     }
 
+    /// Whether publications are left out for connections that do not read, since all hold too much together. With the
+    /// policy `close`, the connections that hold most have been closed before.
+    #[inline]
+    pub(super) fn leaves_out(&self) -> bool {
+        self.slow_consumer != SlowConsumer::Close && self.hold_too_much()
+    }
+
     /// Queues a publication for a subscriber whose outbox cannot just share it: the outbox has bytes of its own or of
     /// another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns how many outboxes
     /// took it, which is one or none.
     #[inline(never)]
-    fn deliver_apart(
+    pub(super) fn deliver_apart(
         &mut self,
         index: u32,
         channel: u32,
@@ -133,9 +139,17 @@ impl Connections {
                 .push(&mut self.pool, |bytes| bytes.extend_from_slice(frame)),
         }
         connection.tally.queue(1);
-        self.queued_bytes += frame.len();
+        self.note_queued(index, frame.len());
+        1
+    }
+
+    /// Counts bytes of publications that were queued for a connection, and lists it for a flush.
+    #[inline]
+    pub(super) fn note_queued(&mut self, index: u32, bytes: usize) {
+        let connection = &mut self.slab[index as usize];
+        self.queued_bytes += bytes;
         if !connection.outbox.is_blocked() {
-            self.unflushed_bytes += frame.len();
+            self.unflushed_bytes += bytes;
             if connection.lane == Lane::Idle {
                 connection.lane = Lane::Bulk;
                 self.bulk.push(index);
@@ -145,7 +159,6 @@ impl Connections {
             let collected = self.recoveries.bytes_of(index);
             self.held.note(index, connection.holding(collected));
         }
-        1
     }
 
     /// Writes the frames of the publication under way where outboxes share them, as far as there is room. Forms that

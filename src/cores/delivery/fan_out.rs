@@ -16,6 +16,8 @@
 //! subscriber that does not take a publication; a step of the turn closes it (`Core::close_marked` in
 //! `lifecycle/ending.rs`).
 //!
+//! MQTT subscribers come after the others (`connections/mqtt.rs`), on a core that has MQTT sessions.
+//!
 //! Waits: such a connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
 //! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form
 //! no cycle.
@@ -32,6 +34,7 @@ use crate::broker::{
 use crate::clock::Clock;
 use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
 use crate::metrics::block::CoreMetrics;
+use crate::mqtt::Sessions;
 use crate::websocket::frame::{self, OpCode};
 
 use super::remembered_on_disk::{Admission, OnDisk};
@@ -270,7 +273,13 @@ impl Delivery {
             let copies = connections.take_encoded_bytes() / ENCODED_BYTES_PER_COPY;
             self.copies_left = self.copies_left.saturating_sub(copies);
         }
-        let is_over = subscriptions.is_walk_over();
+        let mut is_over = subscriptions.is_walk_over();
+        if is_over && connections.mqtt.is_some() {
+            let (more, has_all) =
+                connections.deliver_to_mqtt(delivery.hash, &delivery.publication, &mut self.copies_left);
+            taken += more;
+            is_over = has_all;
+        }
         if taken > 0 {
             note(
                 &mut self.delivered,
@@ -474,6 +483,13 @@ impl Delivery {
         if followers.is_empty() {
             self.followers = None;
         }
+    }
+
+    /// Tells publishers which topics MQTT sessions of this core have become interested in, and which not any more.
+    pub(in crate::cores) fn tell_mqtt_interest(&mut self, sessions: &mut Sessions) {
+        sessions
+            .subscriptions
+            .tell_interest(&mut self.broker.subscriptions);
     }
 
     fn tell_subscriptions(&self) {

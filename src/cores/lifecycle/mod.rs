@@ -7,7 +7,7 @@
 //!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
 //!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
-//!  history_calls.rs  open calls of $history
+//!  history_calls.rs  open calls of $history             mqtt_sessions.rs  what outlives MQTT connections
 //! ```
 
 pub(crate) mod audit_trail;
@@ -17,6 +17,7 @@ pub(crate) mod ending;
 pub(crate) mod ends;
 pub(crate) mod history_calls;
 pub(crate) mod meter;
+pub(in crate::cores) mod mqtt_sessions;
 pub(crate) mod reading;
 pub(crate) mod shedding;
 pub(crate) mod tally;

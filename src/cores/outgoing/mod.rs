@@ -5,5 +5,6 @@ pub(super) mod conflated;
 pub(super) mod forms;
 pub(super) mod held_memory;
 pub(super) mod outbox;
+pub(super) mod packets;
 pub(super) mod recoveries;
 pub(super) mod shared_frames;

@@ -26,7 +26,7 @@ use crate::clock::simulated::Time;
 use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
-use crate::config::{Config, SlowConsumer};
+use crate::config::{Config, QueueFull, SlowConsumer};
 use crate::cores::arrivals::admission::Admission;
 use crate::cores::arrivals::listeners::Listeners;
 use crate::cores::core::Core;
@@ -35,7 +35,7 @@ use crate::cores::outgoing::recoveries::Next;
 use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
-use crate::protocols;
+use crate::protocols::{self, MqttBounds};
 use crate::session::{self, Logins};
 use crate::transport::port::Ports;
 
@@ -544,6 +544,16 @@ fn settings(
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),
         mqtt_path: "/mqtt".to_owned(),
+        mqtt_bounds: MqttBounds {
+            sessions_max: 1000,
+            queue_messages_max: 100,
+            queue_bytes_max: 1 << 20,
+            queues_bytes_max: 1 << 24,
+            in_flight_max: 100,
+            wills_bytes_max: 1 << 20,
+            queue_full: QueueFull::DropNewest,
+            queues_qos0: false,
+        },
         limits: plan.limits.clone(),
         held_bytes_max: match plan.limits.outbox_bytes_total_max {
             MemoryMax::Off | MemoryMax::Auto => usize::MAX,

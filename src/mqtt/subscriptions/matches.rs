@@ -101,6 +101,11 @@ impl<'m> Merged<'m> {
         })
     }
 
+    /// All of them.
+    pub fn iter(self) -> impl Iterator<Item = Match> + 'm {
+        self.matches.iter().copied()
+    }
+
     /// How many there are: the next session's begin behind them.
     pub fn count(self) -> usize {
         self.matches.len()

@@ -1,0 +1,508 @@
+//! Publications for MQTT subscribers: into the outboxes of their connections, or into the queues of their sessions.
+//!
+//! ```text
+//!   ring ─► matches, merged by session ─┬─ QoS 0, connected ────────────────► bytes that all outboxes share
+//!                                       ├─ QoS 1 and 2, few in flight ──────► a copy with its own packet identifier
+//!                                       └─ else: the session's queue ── acknowledgement, or a new connection ──► a packet
+//! ```
+//! The walk along the matches may pause between turns, as the walk along SocketCluster subscribers may: it follows that
+//! walk. Sessions may end meanwhile, and get other connections: each match is looked up when its turn comes.
+//!
+//! With QoS 0 a full outbox is for `slow_consumer` to decide. With QoS 1 and 2 the publication waits in the session's
+//! queue, and the connection is not closed. What waits is sent up to the room that histories have too, so that it does
+//! not make the client one that does not keep up.
+//!
+//! Limits: `mqtt_in_flight_max`, `mqtt_queue_messages_max` and the others of sessions (`mqtt/sessions.rs`); the Maximum
+//! Packet Size of each client.
+
+use std::collections::HashMap;
+
+use mio::Token;
+
+use super::Connections;
+use crate::broker::{ChannelHash, Publication};
+use crate::cores::lifecycle::connection::{ConnectionId, Lane};
+use crate::cores::lifecycle::reading::Why;
+use crate::cores::outgoing::packets::{Original, PacketForm, Packets, PublishPacket, write_release};
+use crate::cores::outgoing::shared_frames::FrameSpan;
+use crate::mqtt::Sessions;
+use crate::mqtt::sessions::{Client, Offer, Outbound, Packet, Sent, SessionRef, Written};
+use crate::mqtt::subscriptions::{Match, Merged, Subscriber};
+
+/// The publication under way, as far as MQTT subscribers are concerned.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct MqttWalk {
+    /// The subscriptions that match; none when the walk is over.
+    found: Vec<Match>,
+    /// The next of them.
+    at: usize,
+    has_begun: bool,
+    /// Sessions with greater serial numbers have begun after the walk.
+    last_serial: u64,
+    packets: Packets,
+    /// Where outboxes share the packets, by [`PacketForm::index`].
+    spans: [Option<FrameSpan>; PacketForm::SHARED],
+    scratch: Scratch,
+    /// Sessions with more to send whose sockets are full, by the index of the connection.
+    blocked: HashMap<u32, SessionRef>,
+}
+
+#[derive(Debug, Default)]
+struct Scratch {
+    ids: Vec<u32>,
+    others: Vec<Match>,
+    packet: Vec<u8>,
+}
+
+/// The connection to which one step of the walk delivers.
+#[derive(Clone, Copy)]
+struct Target {
+    session: SessionRef,
+    client: Client,
+    /// The index of the connection.
+    index: u32,
+}
+
+/// What one step of the walk needs to know of the publication.
+#[derive(Clone, Copy)]
+struct UnderWay<'a> {
+    original: Original<'a>,
+    /// A number of the topic: publications with the same one lie behind one another where outboxes share them.
+    channel: u32,
+    unix_ms: u64,
+    last_serial: u64,
+    leaves_out: bool,
+}
+
+impl Connections {
+    /// Goes on delivering a publication to MQTT subscribers, with as many copies as are left. Returns how many outboxes
+    /// took it, and whether all subscribers have it.
+    pub(in crate::cores) fn deliver_to_mqtt(
+        &mut self,
+        hash: ChannelHash,
+        publication: &Publication<'_>,
+        copies_left: &mut usize,
+    ) -> (u64, bool) {
+        let (Some(mut sessions), Some(mut walk)) = (self.mqtt.take(), self.mqtt_walk.take()) else {
+            return (0, true);
+        };
+        let taken = self.go_on(&mut sessions, &mut walk, hash, publication, copies_left);
+        let is_over = walk.at >= walk.found.len();
+        if is_over {
+            self.end_mqtt_walk(&mut sessions, &mut walk);
+        }
+        (self.mqtt, self.mqtt_walk) = (Some(sessions), Some(walk));
+        self.metrics.messages_sent.add(taken);
+        self.metrics.deliveries.add(taken);
+        (taken, is_over)
+    }
+
+    fn go_on(
+        &mut self,
+        sessions: &mut Sessions,
+        walk: &mut MqttWalk,
+        hash: ChannelHash,
+        publication: &Publication<'_>,
+        copies_left: &mut usize,
+    ) -> u64 {
+        if !walk.has_begun {
+            walk.has_begun = true;
+            walk.last_serial = sessions.last_serial();
+            sessions
+                .subscriptions
+                .matches(hash, || publication.channel(), &mut walk.found);
+        }
+        if walk.found.is_empty() {
+            return 0;
+        }
+        let Some(original) = Original::read(publication) else {
+            walk.found.clear();
+            return 0;
+        };
+        if original.content.expires_at.is_some_and(|at| at <= self.unix_ms) {
+            sessions.count_expired();
+            walk.found.clear();
+            return 0;
+        }
+        let under_way = UnderWay {
+            original,
+            channel: channel_of(hash),
+            unix_ms: self.unix_ms,
+            last_serial: walk.last_serial,
+            leaves_out: self.leaves_out(),
+        };
+        let frame_bytes = publication.frame().len();
+        let (mut taken, mut room) = (0, 0);
+        while let Some(merged) = Merged::first(&walk.found[walk.at..]) {
+            if room == 0 {
+                room = self.room(frame_bytes).min(*copies_left);
+                if room == 0 || (taken > 0 && self.must_shed()) {
+                    break;
+                }
+            }
+            (room, *copies_left) = (room - 1, *copies_left - 1);
+            let count = merged.count();
+            let parts = (&mut walk.packets, &mut walk.spans, &mut walk.scratch);
+            taken += self.deliver_to_session(sessions, parts, merged, &under_way);
+            walk.at += count;
+        }
+        taken
+    }
+
+    fn end_mqtt_walk(&mut self, sessions: &mut Sessions, walk: &mut MqttWalk) {
+        if !walk.found.is_empty() {
+            sessions.end_publication();
+            walk.packets.end_publication();
+            for span in &mut walk.spans {
+                if let Some(span) = span.take() {
+                    self.pool.shared.finish(span);
+                }
+            }
+            walk.found.clear();
+            walk.found.shrink_to(MATCHES_KEPT_MAX);
+        }
+        (walk.at, walk.has_begun) = (0, false);
+    }
+
+    /// Delivers the publication under way to one session, whose subscriptions `merged` are. Returns how many outboxes
+    /// took it, which is one or none.
+    #[inline]
+    fn deliver_to_session(
+        &mut self,
+        sessions: &mut Sessions,
+        (packets, spans, scratch): (
+            &mut Packets,
+            &mut [Option<FrameSpan>; PacketForm::SHARED],
+            &mut Scratch,
+        ),
+        merged: Merged<'_>,
+        under_way: &UnderWay<'_>,
+    ) -> u64 {
+        let Subscriber::Session(number) = merged.subscriber() else {
+            return 0;
+        };
+        let Some((session, client)) = sessions.subscriber(number, under_way.last_serial) else {
+            return 0;
+        };
+        let Scratch { ids, others, packet } = scratch;
+        let merged = if session.serial == under_way.original.publisher {
+            others.clear();
+            others.extend(merged.iter().filter(|one| !one.options().no_local));
+            match Merged::first(others) {
+                Some(merged) => merged,
+                None => return 0,
+            }
+        } else {
+            merged
+        };
+        ids.clear();
+        ids.extend(merged.ids());
+        let outbound = Outbound {
+            qos: under_way.original.qos.min(merged.qos() as u8),
+            retain: under_way.original.retain && merged.retain_as_published(),
+        };
+        let target = client.and_then(|client| {
+            let index = self.index_of(client)?;
+            Some(Target {
+                session,
+                client,
+                index,
+            })
+        });
+        let Some(target) = target else {
+            sessions.offer(session, outbound, &under_way.original.content, ids, false);
+            return 0;
+        };
+        let is_common = ids.is_empty() && !outbound.retain;
+        match (outbound.qos, is_common) {
+            (0, true) => self.deliver_shared(sessions, packets, spans, target, under_way),
+            (qos, true) => self.deliver_copy(sessions, packets, target, qos, under_way),
+            (_, false) => self.deliver_alone(sessions, packet, target, outbound, ids, under_way),
+        }
+    }
+
+    /// QoS 0: all outboxes share one packet.
+    #[inline]
+    fn deliver_shared(
+        &mut self,
+        sessions: &mut Sessions,
+        packets: &mut Packets,
+        spans: &mut [Option<FrameSpan>; PacketForm::SHARED],
+        Target { client, index, .. }: Target,
+        under_way: &UnderWay<'_>,
+    ) -> u64 {
+        let form = PacketForm::new(client.version, self.slab[index as usize].framing, 0);
+        let packed = packets.packet(form, &under_way.original, under_way.unix_ms);
+        let Some(packed) = packed.filter(|packed| packed.packet_bytes <= client.packet_bytes_max as usize)
+        else {
+            sessions.count_too_large();
+            return 0;
+        };
+        let span = &mut spans[form.index()];
+        if span.is_none() {
+            *span = self.pool.shared.write(under_way.channel, packed.bytes);
+        }
+        let connection = &mut self.slab[index as usize];
+        if let Some(span) = *span
+            && connection
+                .outbox
+                .try_share(&mut self.pool.shared, span, self.outbox_bytes_max)
+        {
+            connection.tally.queue(1);
+            self.queued_bytes += span.len();
+            self.unflushed_bytes += span.len();
+            if connection.lane == Lane::Idle {
+                connection.lane = Lane::Bulk;
+                self.bulk.push(index);
+            }
+            return 1;
+        }
+        self.deliver_apart(
+            index,
+            under_way.channel,
+            packed.bytes,
+            *span,
+            under_way.leaves_out,
+        )
+    }
+
+    /// QoS 1 and 2: a copy of the packet with a packet identifier, now or later.
+    #[inline]
+    fn deliver_copy(
+        &mut self,
+        sessions: &mut Sessions,
+        packets: &mut Packets,
+        Target {
+            session,
+            client,
+            index,
+        }: Target,
+        qos: u8,
+        under_way: &UnderWay<'_>,
+    ) -> u64 {
+        let form = PacketForm::new(client.version, self.slab[index as usize].framing, qos);
+        let packed = packets.packet(form, &under_way.original, under_way.unix_ms);
+        let Some(packed) = packed.filter(|packed| packed.packet_bytes <= client.packet_bytes_max as usize)
+        else {
+            sessions.count_too_large();
+            return 0;
+        };
+        let has_room = self.takes_now(index, packed.bytes.len());
+        let outbound = Outbound { qos, retain: false };
+        match sessions.offer(session, outbound, &under_way.original.content, &[], has_room) {
+            Offer::Send { packet_id } => {
+                self.push_packet(index, |bytes| packed.write(packet_id, bytes));
+                1
+            }
+            Offer::Waits | Offer::Dropped => 0,
+        }
+    }
+
+    /// A packet with subscription identifiers, or with the RETAIN flag.
+    fn deliver_alone(
+        &mut self,
+        sessions: &mut Sessions,
+        bytes: &mut Vec<u8>,
+        Target {
+            session,
+            client,
+            index,
+        }: Target,
+        outbound: Outbound,
+        ids: &[u32],
+        under_way: &UnderWay<'_>,
+    ) -> u64 {
+        let framing = self.slab[index as usize].framing;
+        let content = &under_way.original.content;
+        let mut packet = PublishPacket {
+            version: client.version,
+            topic: under_way.original.topic,
+            content,
+            outbound,
+            packet_id: 1,
+            dup: false,
+            ids,
+            unix_ms: under_way.unix_ms,
+        };
+        let Some(packet_bytes) = packet
+            .packet_bytes()
+            .filter(|&bytes| bytes <= client.packet_bytes_max as usize)
+        else {
+            sessions.count_too_large();
+            return 0;
+        };
+        if outbound.qos > 0 {
+            let has_room = self.takes_now(index, packet_bytes);
+            let Offer::Send { packet_id } = sessions.offer(session, outbound, content, ids, has_room) else {
+                return 0;
+            };
+            packet.packet_id = packet_id;
+            self.push_packet(index, |bytes| {
+                packet.write(framing, bytes);
+            });
+            return 1;
+        }
+        bytes.clear();
+        packet.write(framing, bytes);
+        let taken = self.deliver_apart(index, under_way.channel, bytes, None, under_way.leaves_out);
+        bytes.shrink_to(PACKET_KEPT_BYTES_MAX);
+        taken
+    }
+
+    /// Sends what waits in sessions, as far as outboxes have room for it.
+    pub(in crate::cores) fn send_waiting_mqtt(&mut self) {
+        let (Some(mut sessions), Some(mut walk)) = (self.mqtt.take(), self.mqtt_walk.take()) else {
+            return;
+        };
+        let mut packets_left = PACKETS_PER_TURN_MAX;
+        for _ in 0..sessions.ready_len().min(SESSIONS_PER_TURN_MAX) {
+            let Some(session) = sessions.next_ready() else {
+                break;
+            };
+            self.send_waiting_of(&mut sessions, session, &mut walk, &mut packets_left);
+        }
+        (self.mqtt, self.mqtt_walk) = (Some(sessions), Some(walk));
+    }
+
+    /// Sends what waits in one session. If more waits, the session is listed again: now, or when its socket takes more.
+    fn send_waiting_of(
+        &mut self,
+        sessions: &mut Sessions,
+        session: SessionRef,
+        walk: &mut MqttWalk,
+        packets_left: &mut usize,
+    ) {
+        let client = sessions.client(session.number, session.serial);
+        let Some(index) = client.and_then(|client| self.index_of(client)) else {
+            return;
+        };
+        loop {
+            if *packets_left == 0 || self.replay_room(index) == 0 || self.room(1) == 0 {
+                if self.is_blocked(index) {
+                    walk.blocked.insert(index, session);
+                } else {
+                    sessions.put_back(session);
+                }
+                return;
+            }
+            *packets_left -= 1;
+            let unix_ms = self.unix_ms;
+            let ids = &mut walk.scratch.ids;
+            let sent = sessions.send_next(session, unix_ms, |client, packet| {
+                self.write_waiting(client, index, packet, ids, unix_ms)
+            });
+            if sent == Sent::Nothing {
+                return;
+            }
+        }
+    }
+
+    fn write_waiting(
+        &mut self,
+        client: Client,
+        index: u32,
+        packet: &Packet<'_>,
+        all_ids: &mut Vec<u32>,
+        unix_ms: u64,
+    ) -> Written {
+        let framing = self.slab[index as usize].framing;
+        let (content, ids, outbound, packet_id, dup) = match *packet {
+            Packet::Release { packet_id } => {
+                self.push_packet(index, |bytes| {
+                    write_release(packet_id, client.version, framing, bytes);
+                });
+                self.metrics.messages_sent.add(1);
+                return Written::Queued;
+            }
+            Packet::Publish {
+                content,
+                ids,
+                outbound,
+                packet_id,
+                dup,
+            } => (content, ids, outbound, packet_id.unwrap_or(0), dup),
+        };
+        all_ids.clear();
+        all_ids.extend(ids.iter());
+        let packet = PublishPacket {
+            version: client.version,
+            topic: std::str::from_utf8(content.topic).unwrap_or_default(),
+            content: &content,
+            outbound,
+            packet_id,
+            dup,
+            ids: all_ids,
+            unix_ms,
+        };
+        let size = packet.packet_bytes();
+        if size.is_none_or(|size| size > client.packet_bytes_max as usize) {
+            return Written::TooLarge;
+        }
+        self.push_packet(index, |bytes| {
+            packet.write(framing, bytes);
+        });
+        self.metrics.messages_sent.add(1);
+        self.metrics.deliveries.add(1);
+        Written::Queued
+    }
+
+    /// The socket of a connection takes more: so may its session send.
+    #[cold]
+    pub(super) fn unblock_mqtt(&mut self, index: u32) {
+        if let (Some(sessions), Some(walk)) = (&mut self.mqtt, &mut self.mqtt_walk)
+            && let Some(session) = walk.blocked.remove(&index)
+        {
+            sessions.put_back(session);
+        }
+    }
+
+    /// Whether something is to be done in the next turn for sessions, without an event.
+    pub(in crate::cores) fn has_mqtt_work(&self) -> bool {
+        let sessions = self.mqtt.as_ref();
+        sessions.is_some_and(|sessions| sessions.ready_len() > 0 || sessions.has_due_wills())
+    }
+
+    /// The index of a session's connection, unless that is about to end.
+    #[inline]
+    fn index_of(&self, client: Client) -> Option<u32> {
+        let id = ConnectionId::from_token(Token(client.address));
+        let connection = self.get(id)?;
+        (!connection.reading.is_paused_by(Why::Ending)).then_some(id.index())
+    }
+
+    /// Whether the outbox of a connection takes so many bytes, and its socket is not known to be full.
+    #[inline]
+    fn takes_now(&self, index: u32, bytes: usize) -> bool {
+        let outbox = &self.slab[index as usize].outbox;
+        outbox.takes(bytes, self.outbox_bytes_max) && !outbox.is_blocked()
+    }
+
+    /// Queues one packet, which `write` appends, in the frame of the connection.
+    #[inline]
+    fn push_packet(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
+        let connection = &mut self.slab[index as usize];
+        let before = connection.outbox.len();
+        connection.outbox.push(&mut self.pool, write);
+        let queued = connection.outbox.len() - before;
+        connection.tally.queue(1);
+        self.note_queued(index, queued);
+    }
+}
+
+/// A number for a topic, which few others have.
+#[expect(clippy::cast_possible_truncation, reason = "a part of the hash is enough")]
+const fn channel_of(hash: ChannelHash) -> u32 {
+    hash.as_u64() as u32
+}
+
+/// Sessions for which one turn sends what waits.
+const SESSIONS_PER_TURN_MAX: usize = 1024;
+/// Packets that have waited and that one turn sends.
+const PACKETS_PER_TURN_MAX: usize = 4096;
+/// A list of matches that grew past this gives memory back.
+const MATCHES_KEPT_MAX: usize = 16 * 1024;
+/// A buffer for one packet that grew past this gives memory back.
+const PACKET_KEPT_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! The MQTT sessions of a core (`mqtt/sessions.rs`) between two turns: those that end with their time, wills that are
+//! due, and what waits for clients.
+//!
+//! A will queues behind the publications of connections that have ended before the ring had room
+//! (`delivery/abandoned_publications.rs`): nothing waits for the ring here.
+//!
+//! Limits: `WILLS_PER_TURN_MAX`.
+
+use crate::app::App;
+use crate::decision::Limit;
+use crate::metrics::block::MqttDrop;
+use crate::mqtt::sessions::DueWill;
+use crate::{protocols, session};
+
+use crate::cores::core::Core;
+
+impl<A: App> Core<A> {
+    /// Ends sessions whose time is over, and publishes wills that are due, as many as one turn may.
+    pub(in crate::cores) fn tend_mqtt_sessions(&mut self) {
+        let now = self.time.now().uptime;
+        for _ in 0..WILLS_PER_TURN_MAX {
+            let Some(sessions) = &mut self.connections.mqtt else {
+                return;
+            };
+            if sessions.next_due() <= now {
+                sessions.end_due(now);
+            }
+            let Some(due) = sessions.take_will() else {
+                break;
+            };
+            self.publish_mqtt_will(&due);
+        }
+    }
+
+    /// Sends what waits for clients, and tells the metrics and other cores what has changed: before this turn's answers
+    /// leave, so that whoever has got SUBACK gets what is published from then on.
+    pub(in crate::cores) fn serve_mqtt_sessions(&mut self) {
+        self.connections.send_waiting_mqtt();
+        let Some(sessions) = &mut self.connections.mqtt else {
+            return;
+        };
+        self.delivery.tell_mqtt_interest(sessions);
+        let counts = sessions.take_counts();
+        let metrics = &self.metrics;
+        for (cause, limit, count) in [
+            (MqttDrop::QueueFull, Some(Limit::MqttQueue), counts.dropped_queue),
+            (
+                MqttDrop::QueuesFull,
+                Some(Limit::MqttQueues),
+                counts.dropped_total,
+            ),
+            (MqttDrop::Expired, None, counts.dropped_expired),
+            (MqttDrop::TooLarge, None, counts.dropped_too_large),
+        ] {
+            if count > 0 {
+                metrics.mqtt_publications_dropped[cause.index()].add(count);
+                if let Some(limit) = limit {
+                    metrics.limit_hits[limit.index()].add(count);
+                }
+            }
+        }
+        metrics.mqtt_sessions_expired.add(counts.expired);
+        metrics.mqtt_sessions_resumed.add(counts.resumed);
+        metrics.mqtt_take_overs.add(counts.taken_over);
+        metrics.mqtt_sessions.set(sessions.len() as u64);
+        metrics
+            .mqtt_sessions_connected
+            .set(sessions.connected_len() as u64);
+        metrics.mqtt_kept_bytes.set(sessions.kept_bytes() as u64);
+    }
+
+    fn publish_mqtt_will(&mut self, due: &DueWill) {
+        let channels = &self.lent.policy.channels;
+        let topic = &due.will.topic;
+        if channels.announced_on(topic).is_some() {
+            // A reload has made it a channel of events since the will was set: only the server publishes there.
+            return;
+        }
+        let marks = session::marks(channels, &mut self.lent.scratch.common.channels, topic);
+        let publication = protocols::mqtt_will(due, marks, self.time.now().unix_ms);
+        self.abandoned.add(publication);
+        self.metrics.wills_published.add(1);
+    }
+}
+
+/// Wills that one turn publishes: a switch that takes a thousand clients with it must not hold up the others.
+const WILLS_PER_TURN_MAX: usize = 64;

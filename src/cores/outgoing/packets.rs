@@ -1,0 +1,359 @@
+//! The publication under way as PUBLISH packets of MQTT.
+//!
+//! ```text
+//!   ring: publication ──► columns:  version 3 or 5 | QoS | with or without the frame of a WebSocket
+//! ```
+//! A column is made when the publication first meets a subscriber of this core that gets it so. With QoS 0 all of them
+//! get the same bytes. With QoS 1 and 2 each gets a copy with its own packet identifier. Subscription identifiers and
+//! the RETAIN flag of live publications are rare: a packet with one of them is written for its subscriber alone.
+//!
+//! Limits: what is made here counts against what a turn delivers.
+
+use std::num::NonZeroU16;
+
+use crate::broker::{Origin, Publication};
+use crate::mqtt::Version;
+use crate::mqtt::encode::{AckKind, Delivery, PublishHead, PublishProperties, ack};
+use crate::mqtt::sessions::{Content, Outbound};
+use crate::mqtt::{ReasonCode, publication, topic};
+use crate::protocols::Framing;
+
+/// What a publication says to MQTT subscribers.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cores) struct Original<'a> {
+    pub(in crate::cores) topic: &'a str,
+    pub(in crate::cores) content: Content<'a>,
+    pub(in crate::cores) qos: u8,
+    pub(in crate::cores) retain: bool,
+    /// The serial number of the publisher's session; 0 for none.
+    pub(in crate::cores) publisher: u64,
+}
+
+impl<'a> Original<'a> {
+    /// `None` if the name of the channel is no name of a topic, so that MQTT clients cannot see it.
+    pub(in crate::cores) fn read(publication: &Publication<'a>) -> Option<Original<'a>> {
+        let name = publication.channel();
+        if name.is_empty() || name.len() > usize::from(u16::MAX) {
+            return None;
+        }
+        let topic = topic::name(name).ok()?;
+        let content = |properties, payload, expires_at, is_utf8| Content {
+            topic: name,
+            properties,
+            payload,
+            expires_at,
+            is_utf8,
+        };
+        Some(match publication.origin() {
+            Origin::Mqtt => {
+                let view = publication::read(publication.frame())?;
+                let head = view.head;
+                Original {
+                    topic,
+                    content: content(view.properties, view.payload, head.expires_at_ms, head.is_text),
+                    qos: head.qos,
+                    retain: head.retain,
+                    publisher: head.publisher,
+                }
+            }
+            Origin::SocketCluster => Original {
+                topic,
+                content: content(&[], publication.payload(), None, true),
+                qos: QOS_OF_SOCKETCLUSTER,
+                retain: publication.is_retained(),
+                publisher: 0,
+            },
+        })
+    }
+}
+
+/// How a subscriber gets the publication under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct PacketForm {
+    version: Version,
+    framing: Framing,
+    qos: u8,
+}
+
+impl PacketForm {
+    pub(in crate::cores) const fn new(version: Version, framing: Framing, qos: u8) -> PacketForm {
+        PacketForm {
+            version,
+            framing,
+            qos,
+        }
+    }
+
+    /// The column of this form in tables. Those with QoS 0 come first: [`PacketForm::SHARED`].
+    #[inline]
+    pub(in crate::cores) const fn index(self) -> usize {
+        let has_properties = self.version.has_properties() as usize;
+        let is_framed = matches!(self.framing, Framing::MqttOverWebSocket) as usize;
+        self.qos as usize * PacketForm::SHARED + has_properties * 2 + is_framed
+    }
+
+    /// How many forms all of whose subscribers get the same bytes.
+    pub(in crate::cores) const SHARED: usize = 4;
+    const COUNT: usize = 3 * PacketForm::SHARED;
+}
+
+/// The packets of the publication under way.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Packets {
+    columns: [Column; PacketForm::COUNT],
+    /// Which columns are made, by their index.
+    made: u32,
+}
+
+#[derive(Debug, Default)]
+struct Column {
+    bytes: Vec<u8>,
+    packet_bytes: usize,
+    /// Where the packet identifier stands, with QoS 1 and 2.
+    id_at: usize,
+}
+
+/// A packet in one form, with the frame around it.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cores) struct Packed<'p> {
+    pub(in crate::cores) bytes: &'p [u8],
+    /// The size of the packet without a frame.
+    pub(in crate::cores) packet_bytes: usize,
+    id_at: usize,
+}
+
+impl Packed<'_> {
+    /// Appends it, with this packet identifier.
+    #[inline]
+    pub(in crate::cores) fn write(&self, packet_id: u16, out: &mut Vec<u8>) {
+        let at = out.len() + self.id_at;
+        out.extend_from_slice(self.bytes);
+        out[at..at + 2].copy_from_slice(&packet_id.to_be_bytes());
+    }
+}
+
+impl Packets {
+    /// The next publication is another one. Frees the memory of large packets.
+    pub(in crate::cores) fn end_publication(&mut self) {
+        if self.made == 0 {
+            return;
+        }
+        self.made = 0;
+        for column in &mut self.columns {
+            if column.bytes.capacity() > KEPT_BYTES_MAX {
+                column.bytes = Vec::new();
+            }
+        }
+    }
+
+    /// The publication in a form; `None` if no packet can be as large.
+    #[inline]
+    pub(in crate::cores) fn packet(
+        &mut self,
+        form: PacketForm,
+        original: &Original<'_>,
+        unix_ms: u64,
+    ) -> Option<Packed<'_>> {
+        let index = form.index();
+        if self.made & 1 << index == 0 {
+            self.make(form, original, unix_ms)?;
+        }
+        let column = &self.columns[index];
+        Some(Packed {
+            bytes: &column.bytes,
+            packet_bytes: column.packet_bytes,
+            id_at: column.id_at,
+        })
+    }
+
+    fn make(&mut self, form: PacketForm, original: &Original<'_>, unix_ms: u64) -> Option<()> {
+        let column = &mut self.columns[form.index()];
+        column.bytes.clear();
+        let packet = PublishPacket {
+            version: form.version,
+            topic: original.topic,
+            content: &original.content,
+            outbound: Outbound {
+                qos: form.qos,
+                retain: false,
+            },
+            packet_id: 1,
+            dup: false,
+            ids: &[],
+            unix_ms,
+        };
+        column.packet_bytes = packet.write(form.framing, &mut column.bytes)?;
+        // Behind the frame header, the fixed header and the topic.
+        let fixed = column.bytes.len() - column.packet_bytes + 1;
+        let length = column.bytes[fixed..]
+            .iter()
+            .take_while(|&&byte| byte & 0x80 != 0)
+            .count();
+        column.id_at = fixed + length + 1 + 2 + original.topic.len();
+        self.made |= 1 << form.index();
+        Some(())
+    }
+}
+
+/// A PUBLISH packet for one subscriber.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cores) struct PublishPacket<'a> {
+    pub(in crate::cores) version: Version,
+    pub(in crate::cores) topic: &'a str,
+    pub(in crate::cores) content: &'a Content<'a>,
+    pub(in crate::cores) outbound: Outbound,
+    /// Not used with QoS 0.
+    pub(in crate::cores) packet_id: u16,
+    pub(in crate::cores) dup: bool,
+    pub(in crate::cores) ids: &'a [u32],
+    pub(in crate::cores) unix_ms: u64,
+}
+
+impl PublishPacket<'_> {
+    fn head(&self) -> PublishHead<'_> {
+        let id = NonZeroU16::new(self.packet_id).unwrap_or(NonZeroU16::MIN);
+        let content = self.content;
+        PublishHead {
+            version: self.version,
+            dup: self.dup,
+            retain: self.outbound.retain,
+            delivery: match self.outbound.qos {
+                0 => Delivery::AtMostOnce,
+                1 => Delivery::AtLeastOnce(id),
+                _ => Delivery::ExactlyOnce(id),
+            },
+            topic: self.topic,
+            payload_bytes: content.payload.len(),
+            properties: PublishProperties {
+                payload_is_utf8: content.is_utf8,
+                message_expiry_interval: content.expires_at.map(|at| remaining_s(at, self.unix_ms)),
+                topic_alias: None,
+                subscription_ids: self.ids,
+                passed_on: content.properties,
+            },
+        }
+    }
+
+    /// The size of the packet; `None` if no packet can be as large.
+    pub(in crate::cores) fn packet_bytes(&self) -> Option<usize> {
+        self.head().packet_bytes()
+    }
+
+    /// Appends the packet, in the frame of the connection. Returns the size of the packet; `None` if none can be as
+    /// large, and then nothing is appended.
+    pub(in crate::cores) fn write(&self, framing: Framing, out: &mut Vec<u8>) -> Option<usize> {
+        let head = self.head();
+        let packet_bytes = head.packet_bytes()?;
+        out.reserve(packet_bytes + FRAME_HEADER_BYTES_MAX);
+        framing.write_header(packet_bytes, out);
+        head.write(out);
+        out.extend_from_slice(self.content.payload);
+        Some(packet_bytes)
+    }
+}
+
+/// Appends PUBREL, in the frame of the connection.
+pub(in crate::cores) fn write_release(packet_id: u16, version: Version, framing: Framing, out: &mut Vec<u8>) {
+    let Some(packet_id) = NonZeroU16::new(packet_id) else {
+        return;
+    };
+    framing.write_header(RELEASE_BYTES, out);
+    let before = out.len();
+    ack(
+        out,
+        version,
+        AckKind::PubRel,
+        packet_id,
+        ReasonCode::Success,
+        None,
+    );
+    debug_assert_eq!(out.len() - before, RELEASE_BYTES);
+}
+
+/// The seconds until a publication expires. What was sent before is sent again even if it has expired.
+fn remaining_s(expires_at: u64, unix_ms: u64) -> u32 {
+    let seconds = expires_at.saturating_sub(unix_ms).div_ceil(1000);
+    u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
+}
+
+/// SocketCluster knows no QoS. A client that has published with a call gets an answer, and expects no second copy to
+/// hurt: at least once.
+const QOS_OF_SOCKETCLUSTER: u8 = 1;
+/// PUBREL without a reason code.
+const RELEASE_BYTES: usize = 4;
+const FRAME_HEADER_BYTES_MAX: usize = 10;
+/// A column whose packet grew past this gives its memory back.
+const KEPT_BYTES_MAX: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONTENT: Content<'_> = Content {
+        topic: b"a/b",
+        properties: b"\x26\x00\x01k\x00\x01v",
+        payload: b"21",
+        expires_at: Some(61_000),
+        is_utf8: true,
+    };
+
+    const ORIGINAL: Original<'_> = Original {
+        topic: "a/b",
+        content: CONTENT,
+        qos: 2,
+        retain: true,
+        publisher: 0,
+    };
+
+    #[test]
+    fn each_form_is_the_packet_that_is_written_for_one_subscriber() {
+        let mut packets = Packets::default();
+        for payload in [&b"21"[..], &[b'x'; 20_000], &[b'y'; 200]] {
+            let content = Content { payload, ..CONTENT };
+            let original = Original { content, ..ORIGINAL };
+            packets.end_publication();
+            for version in [Version::V3, Version::V4, Version::V5] {
+                for framing in [Framing::Mqtt, Framing::MqttOverWebSocket] {
+                    for qos in 0..3 {
+                        let form = PacketForm::new(version, framing, qos);
+                        let packed = packets.packet(form, &original, 1000).unwrap();
+                        let mut shared = Vec::new();
+                        match qos {
+                            0 => shared.extend_from_slice(packed.bytes),
+                            _ => packed.write(0x1234, &mut shared),
+                        }
+                        let packet = PublishPacket {
+                            version,
+                            topic: "a/b",
+                            content: &content,
+                            outbound: Outbound { qos, retain: false },
+                            packet_id: 0x1234,
+                            dup: false,
+                            ids: &[],
+                            unix_ms: 1000,
+                        };
+                        let mut alone = Vec::new();
+                        let packet_bytes = packet.write(framing, &mut alone).unwrap();
+                        assert_eq!(shared, alone, "{form:?}");
+                        assert_eq!(packed.packet_bytes, packet_bytes);
+                        assert_eq!(framing.next_len(&alone), Some(alone.len()));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_expires_soon_says_how_soon_and_never_zero() {
+        for (expires_at, seconds) in [
+            (61_000, 60),
+            (60_001, 60),
+            (1001, 1),
+            (1000, 1),
+            (0, 1),
+            (u64::MAX, u32::MAX),
+        ] {
+            assert_eq!(remaining_s(expires_at, 1000), seconds);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Publications that wait for sessions, or for acknowledgements of their clients: one copy for all sessions of a core.
+//!
+//! ```text
+//!   copy   [ facts 1 | expires at 8, if it does | lengths: ids 2, topic 2, properties 4 | ids … | topic … | properties … | payload … ]
+//! ```
+//! A copy lasts as long as a session holds it. While a publication is delivered ([`KeptPublications::begin`] to
+//! [`KeptPublications::end`]), its copy is found again for each further session. Subscription identifiers belong to a
+//! subscriber, so sessions whose identifiers differ do not share.
+//!
+//! Invariant: `bytes` is the sum of [`Kept::memory_bytes`] of all copies, and a copy has as many holders as there are
+//! entries that name it, one more while it is the newest of the delivery under way.
+
+use crate::slab::Slab;
+
+/// What a publication says, apart from the subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// The topic's name.
+    pub topic: &'a [u8],
+    /// The properties that are passed on to subscribers of version 5, in the order of the publisher.
+    pub properties: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
+    /// When it expires, in milliseconds since 1970.
+    pub expires_at: Option<u64>,
+    /// Whether the publisher says that the payload is UTF-8 (Payload Format Indicator 1).
+    pub is_utf8: bool,
+}
+
+/// The subscription identifiers that a publication is kept with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ids<'a>(&'a [u8]);
+
+impl Ids<'_> {
+    /// The identifiers.
+    pub fn iter(self) -> impl Iterator<Item = u32> {
+        let (ids, _) = self.0.as_chunks();
+        ids.iter().map(|&id| u32::from_ne_bytes(id))
+    }
+}
+
+/// Names a copy. Whoever holds it gives it back by [`KeptPublications::release`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeptRef(u32);
+
+#[derive(Debug)]
+pub(super) struct KeptPublications {
+    copies: Slab<Kept>,
+    bytes: usize,
+    /// The newest copy of the publication that is delivered now.
+    under_way: Option<KeptRef>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    bytes: Box<[u8]>,
+    holders: u32,
+}
+
+impl KeptPublications {
+    pub(super) const fn new() -> KeptPublications {
+        KeptPublications {
+            copies: Slab::new(),
+            bytes: 0,
+            under_way: None,
+        }
+    }
+
+    /// The next publication to keep is another one.
+    pub(super) fn end_publication(&mut self) {
+        if let Some(kept) = self.under_way.take() {
+            self.release(kept);
+        }
+    }
+
+    /// Keeps a publication for one more session, whose subscriptions have these identifiers.
+    pub(super) fn keep(&mut self, content: &Content<'_>, ids: &[u32]) -> KeptRef {
+        if let Some(newest) = self.under_way {
+            let copy = &mut self.copies[newest.0 as usize];
+            if read(&copy.bytes).1.iter().eq(ids.iter().copied()) {
+                copy.holders += 1;
+                return newest;
+            }
+        }
+        self.end_publication();
+        let copy = Kept {
+            bytes: write(content, ids),
+            holders: 2,
+        };
+        self.bytes += copy.memory_bytes();
+        let index = self.copies.insert(copy);
+        let kept = KeptRef(u32::try_from(index).expect("4 billion publications do not fit into memory"));
+        self.under_way = Some(kept);
+        kept
+    }
+
+    /// The publication, and the subscription identifiers of those that it is kept for.
+    pub(super) fn get(&self, kept: KeptRef) -> (Content<'_>, Ids<'_>) {
+        read(&self.copies[kept.0 as usize].bytes)
+    }
+
+    /// The size by which the publication counts in the queue of a session.
+    pub(super) fn size(&self, kept: KeptRef) -> u32 {
+        u32::try_from(self.copies[kept.0 as usize].bytes.len()).unwrap_or(u32::MAX)
+    }
+
+    /// One session holds it no longer.
+    pub(super) fn release(&mut self, kept: KeptRef) {
+        let copy = &mut self.copies[kept.0 as usize];
+        copy.holders -= 1;
+        if copy.holders == 0 {
+            self.bytes -= copy.memory_bytes();
+            self.copies.remove(kept.0 as usize);
+        }
+    }
+
+    /// Bytes of memory of all copies.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// How many copies there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.copies.len()
+    }
+}
+
+impl KeptRef {
+    /// Its number, for the compact entry of a queue.
+    pub(super) const fn number(self) -> u32 {
+        self.0
+    }
+
+    pub(super) const fn from_number(number: u32) -> KeptRef {
+        KeptRef(number)
+    }
+}
+
+impl Kept {
+    fn memory_bytes(&self) -> usize {
+        self.bytes.len() + size_of::<Option<Kept>>()
+    }
+}
+
+fn write(content: &Content<'_>, ids: &[u32]) -> Box<[u8]> {
+    let Content {
+        topic,
+        properties,
+        payload,
+        expires_at,
+        is_utf8,
+    } = *content;
+    let size = LENGTHS_BYTES + 9 + size_of_val(ids) + topic.len() + properties.len() + payload.len();
+    let mut bytes = Vec::with_capacity(size);
+    bytes.push((u8::from(is_utf8) * IS_UTF8) | (u8::from(expires_at.is_some()) * EXPIRES));
+    if let Some(expires_at) = expires_at {
+        bytes.extend_from_slice(&expires_at.to_ne_bytes());
+    }
+    // More identifiers than that do not fit: some are left out rather than the publication.
+    let ids = &ids[..ids.len().min(usize::from(u16::MAX))];
+    for length in [ids.len(), topic.len()] {
+        let length = u16::try_from(length).expect("MQTT bounds the length of topics");
+        bytes.extend_from_slice(&length.to_ne_bytes());
+    }
+    let properties_bytes = u32::try_from(properties.len()).expect("a packet has less than 256 MiB");
+    bytes.extend_from_slice(&properties_bytes.to_ne_bytes());
+    ids.iter()
+        .for_each(|id| bytes.extend_from_slice(&id.to_ne_bytes()));
+    for part in [topic, properties, payload] {
+        bytes.extend_from_slice(part);
+    }
+    bytes.into_boxed_slice()
+}
+
+fn read(bytes: &[u8]) -> (Content<'_>, Ids<'_>) {
+    let facts = bytes[0];
+    let (expires_at, rest) = if facts & EXPIRES == 0 {
+        (None, &bytes[1..])
+    } else {
+        let (at, rest) = bytes[1..].split_at(8);
+        (Some(u64::from_ne_bytes(number(at))), rest)
+    };
+    let (lengths, rest) = rest.split_at(LENGTHS_BYTES);
+    let ids = u16::from_ne_bytes(number(&lengths[..2])) as usize;
+    let topic = u16::from_ne_bytes(number(&lengths[2..4])) as usize;
+    let properties = u32::from_ne_bytes(number(&lengths[4..])) as usize;
+    let (ids, rest) = rest.split_at(ids * size_of::<u32>());
+    let (topic, rest) = rest.split_at(topic);
+    let (properties, payload) = rest.split_at(properties);
+    let content = Content {
+        topic,
+        properties,
+        payload,
+        expires_at,
+        is_utf8: facts & IS_UTF8 != 0,
+    };
+    (content, Ids(ids))
+}
+
+fn number<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes
+        .try_into()
+        .expect("the caller takes as many bytes as the number has")
+}
+
+const IS_UTF8: u8 = 1;
+const EXPIRES: u8 = 2;
+const LENGTHS_BYTES: usize = 2 + 2 + 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_says_what_the_publication_said() {
+        let mut kept = KeptPublications::new();
+        for expires_at in [None, Some(u64::MAX), Some(7)] {
+            for (properties, payload, is_utf8, ids) in [
+                (&b""[..], &b""[..], false, &[][..]),
+                (b"\x26\x00\x01a\x00\x01b", b"21", true, &[7, (1 << 28) - 1]),
+            ] {
+                let content = Content {
+                    topic: b"a/b",
+                    properties,
+                    payload,
+                    expires_at,
+                    is_utf8,
+                };
+                let copy = kept.keep(&content, ids);
+                assert_eq!(kept.get(copy).0, content);
+                assert!(kept.get(copy).1.iter().eq(ids.iter().copied()));
+                kept.end_publication();
+                kept.release(copy);
+            }
+        }
+        assert_eq!((kept.len(), kept.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn sessions_share_a_copy_unless_their_identifiers_differ() {
+        let mut kept = KeptPublications::new();
+        let content = Content {
+            topic: b"t",
+            properties: b"",
+            payload: &[b'x'; 1000],
+            expires_at: None,
+            is_utf8: false,
+        };
+        let copies: Vec<_> = (0..100).map(|_| kept.keep(&content, &[])).collect();
+        assert_eq!(kept.len(), 1);
+        let other = kept.keep(&content, &[1]);
+        assert_eq!(kept.len(), 2);
+        kept.end_publication();
+        let next = kept.keep(&content, &[1]);
+        assert_eq!(kept.len(), 3, "the next publication is another one");
+        kept.end_publication();
+        copies
+            .into_iter()
+            .chain([other, next])
+            .for_each(|copy| kept.release(copy));
+        assert_eq!((kept.len(), kept.bytes()), (0, 0));
+    }
+}

@@ -1,0 +1,344 @@
+//! What one session still has to send, and what its client has not acknowledged: QoS 1 and 2, in order.
+//!
+//! ```text
+//!   entries   [ 7 released | 8 published | 9 published | 11 published | 12 published | waiting | waiting … ]
+//!               └──────── sent on this connection ────┘└─ sent on an earlier one ───┘└── not sent yet ───┘
+//! ```
+//! Entries with a packet identifier come first: they are in flight. An entry leaves when the client has acknowledged
+//! all of it, so one in the middle may leave first, and the order of the others stays. After a reconnect nothing is sent
+//! on this connection: all in flight are sent again from the front, in the original order (MQTT-4.4.0-1, MQTT-4.6.0-1),
+//! then the waiting ones.
+//!
+//! The receive maximum of the client bounds `sent`. An exchange that has been released still counts, as section 4.9 of
+//! MQTT 5 has it.
+//!
+//! Invariants
+//! 1. The first `in_flight` entries have packet identifiers, all different, and no other entry has one.
+//! 2. `sent <= in_flight`: the first `sent` were sent on this connection.
+//! 3. Identifiers are given in ascending order, beginning again with 1 after 65,535. So those in use lie between that of
+//!    the first entry and the last that was given, going upward, unless `has_lapped`.
+//! 4. `bytes` is the sum of the sizes of the publications that entries hold.
+
+use std::collections::VecDeque;
+
+use super::kept::{KeptPublications, KeptRef};
+use super::sending::Outbound;
+
+/// What is to be sent to one client.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    entries: VecDeque<Entry>,
+    sent: u32,
+    in_flight: u32,
+    bytes: u32,
+    last_id: u16,
+    /// Whether identifiers have begun again while an old one was in use: then invariant 3 does not hold, and each is
+    /// looked for.
+    has_lapped: bool,
+}
+
+/// One publication on its way to one client.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The number of the publication, or [`NOT_KEPT`].
+    kept: u32,
+    /// Zero while it waits.
+    packet_id: u16,
+    qos: u8,
+    facts: u8,
+}
+
+const _: () = assert!(size_of::<Entry>() == 8, "an offline client may have thousands");
+
+/// What a client has acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// PUBACK: the end of QoS 1.
+    Acknowledged,
+    /// PUBREC with a reason code below 0x80: the client has the publication.
+    Received,
+    /// PUBREC with an error: the end of the exchange.
+    Refused,
+    /// PUBCOMP: the end of QoS 2.
+    Complete,
+}
+
+/// What is to be sent next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// A publication that an earlier connection may have sent (DUP is 1), or that has waited.
+    Publish {
+        kept: KeptRef,
+        /// `None` for QoS 0.
+        packet_id: Option<u16>,
+        qos: u8,
+        retain: bool,
+        dup: bool,
+    },
+    /// PUBREL, again.
+    Release { packet_id: u16 },
+}
+
+impl Outgoing {
+    /// Whether a publication with QoS 1 or 2 can be sent at once: nothing comes before it.
+    pub(super) fn is_open(&self, in_flight_max: u16) -> bool {
+        self.sent as usize == self.entries.len() && self.sent < u32::from(in_flight_max)
+    }
+
+    /// Whether something is to be sent when the client may get it.
+    pub(super) fn has_more(&self) -> bool {
+        (self.sent as usize) < self.entries.len()
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.entries.len() - self.in_flight as usize
+    }
+
+    /// How many publications are kept, sent or not, and their bytes.
+    pub(super) fn kept_bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// Whether nothing is in flight and nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How many are in flight.
+    pub(super) fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Notes a publication that is sent now; [`Outgoing::is_open`] is true. It is kept for a later connection, unless
+    /// the session ends with this one. Returns its packet identifier.
+    pub(super) fn send_now(
+        &mut self,
+        outbound: Outbound,
+        kept: Option<KeptRef>,
+        kept_all: &KeptPublications,
+    ) -> u16 {
+        debug_assert_eq!(self.sent as usize, self.entries.len(), "nothing comes before it");
+        let packet_id = self.next_id();
+        self.bytes += kept.map_or(0, |kept| kept_all.size(kept));
+        self.entries.push_back(Entry {
+            packet_id,
+            ..Entry::new(outbound, kept)
+        });
+        self.sent += 1;
+        self.in_flight += 1;
+        packet_id
+    }
+
+    /// Lets a publication wait.
+    pub(super) fn wait(&mut self, outbound: Outbound, kept: KeptRef, kept_all: &KeptPublications) {
+        self.bytes += kept_all.size(kept);
+        self.entries.push_back(Entry::new(outbound, Some(kept)));
+    }
+
+    /// Drops the publication that has waited longest. `false` if none waits.
+    pub(super) fn drop_oldest(&mut self, kept_all: &mut KeptPublications) -> bool {
+        let at = self.in_flight as usize;
+        let Some(entry) = self.entries.remove(at) else {
+            return false;
+        };
+        self.let_go(entry, kept_all);
+        true
+    }
+
+    /// A new connection: everything in flight is to be sent again.
+    pub(super) fn reconnect(&mut self) {
+        self.sent = 0;
+    }
+
+    /// What is to be sent next, if the client may get something; [`Outgoing::pass`] says that it is sent.
+    pub(super) fn next(&self, in_flight_max: u16) -> Option<Next> {
+        let entry = self.entries.get(self.sent as usize)?;
+        let is_bounded = entry.qos > 0;
+        if is_bounded && self.sent >= u32::from(in_flight_max) {
+            return None;
+        }
+        if entry.facts & RELEASED != 0 {
+            return Some(Next::Release {
+                packet_id: entry.packet_id,
+            });
+        }
+        let dup = entry.packet_id != 0;
+        let packet_id = match (entry.qos, dup) {
+            (0, _) => None,
+            (_, true) => Some(entry.packet_id),
+            (_, false) => Some(self.free_id()),
+        };
+        Some(Next::Publish {
+            kept: KeptRef::from_number(entry.kept),
+            packet_id,
+            qos: entry.qos,
+            retain: entry.facts & RETAIN != 0,
+            dup,
+        })
+    }
+
+    /// What [`Outgoing::next`] has returned is sent. Unless `keeps`, the session ends with its connection, so the
+    /// publication is not needed again.
+    pub(super) fn pass(&mut self, next: Next, keeps: bool, kept_all: &mut KeptPublications) {
+        let at = self.sent as usize;
+        match next {
+            Next::Release { .. } => self.sent += 1,
+            Next::Publish { packet_id: None, .. } => self.remove(at, kept_all),
+            Next::Publish {
+                packet_id: Some(packet_id),
+                dup,
+                ..
+            } => {
+                if !dup {
+                    self.give(packet_id);
+                    self.in_flight += 1;
+                }
+                self.sent += 1;
+                self.entries[at].packet_id = packet_id;
+                if !keeps {
+                    let entry = self.entries[at];
+                    self.let_go(entry, kept_all);
+                    self.entries[at].kept = NOT_KEPT;
+                }
+            }
+        }
+        self.give_back();
+    }
+
+    /// Drops what [`Outgoing::next`] has returned: it is too large for the client, or has expired before it was sent.
+    pub(super) fn drop_next(&mut self, kept_all: &mut KeptPublications) {
+        let at = self.sent as usize;
+        self.remove(at, kept_all);
+        self.give_back();
+    }
+
+    /// The client has acknowledged. `false` if there is no such exchange; then nothing has changed.
+    pub(super) fn acknowledge(
+        &mut self,
+        packet_id: u16,
+        answer: Answer,
+        kept_all: &mut KeptPublications,
+    ) -> bool {
+        let mut in_flight = self.entries.iter().take(self.in_flight as usize);
+        let Some(at) = in_flight.position(|entry| entry.packet_id == packet_id) else {
+            return false;
+        };
+        let entry = self.entries[at];
+        let released = entry.facts & RELEASED != 0;
+        match (answer, entry.qos) {
+            (Answer::Acknowledged, 1) => self.remove(at, kept_all),
+            (Answer::Received, 2) => {
+                self.let_go(entry, kept_all);
+                self.entries[at].kept = NOT_KEPT;
+                self.entries[at].facts |= RELEASED;
+            }
+            (Answer::Refused, 2) | (Answer::Complete, 2) if released || answer == Answer::Refused => {
+                self.remove(at, kept_all);
+            }
+            (Answer::Acknowledged | Answer::Received | Answer::Refused | Answer::Complete, _) => {
+                return false;
+            }
+        }
+        self.give_back();
+        true
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_lapped(&self) -> bool {
+        self.has_lapped
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self, kept_all: &mut KeptPublications) {
+        for entry in std::mem::take(&mut self.entries) {
+            if let Some(kept) = entry.kept() {
+                kept_all.release(kept);
+            }
+        }
+        (self.sent, self.in_flight, self.bytes) = (0, 0, 0);
+    }
+
+    fn remove(&mut self, at: usize, kept_all: &mut KeptPublications) {
+        let Some(entry) = self.entries.remove(at) else {
+            return;
+        };
+        self.sent -= u32::from(at < self.sent as usize);
+        self.in_flight -= u32::from(at < self.in_flight as usize);
+        self.let_go(entry, kept_all);
+    }
+
+    fn let_go(&mut self, entry: Entry, kept_all: &mut KeptPublications) {
+        if let Some(kept) = entry.kept() {
+            self.bytes -= kept_all.size(kept);
+            kept_all.release(kept);
+        }
+    }
+
+    /// Frees the memory of a long queue when it has become short.
+    fn give_back(&mut self) {
+        if self.entries.capacity() > ENTRIES_KEPT_MAX && self.entries.len() < self.entries.capacity() / 8 {
+            self.entries.shrink_to(self.entries.len() * 2);
+        }
+    }
+
+    fn next_id(&mut self) -> u16 {
+        let packet_id = self.free_id();
+        self.give(packet_id);
+        packet_id
+    }
+
+    fn give(&mut self, packet_id: u16) {
+        self.has_lapped = self.in_flight > 0 && (self.has_lapped || self.is_within(packet_id));
+        self.last_id = packet_id;
+    }
+
+    /// Whether an identifier lies between the first in flight and the last that was given.
+    fn is_within(&self, packet_id: u16) -> bool {
+        let first = self.entries.front().map_or(0, |entry| entry.packet_id);
+        first != 0 && packet_id.wrapping_sub(first) <= self.last_id.wrapping_sub(first)
+    }
+
+    /// The next packet identifier that is not in use. There is one, since fewer are in flight than there are.
+    fn free_id(&self) -> u16 {
+        let mut candidate = after(self.last_id);
+        while (self.has_lapped || self.is_within(candidate)) && self.is_in_use(candidate) {
+            candidate = after(candidate);
+        }
+        candidate
+    }
+
+    fn is_in_use(&self, packet_id: u16) -> bool {
+        let mut in_flight = self.entries.iter().take(self.in_flight as usize);
+        in_flight.any(|entry| entry.packet_id == packet_id)
+    }
+}
+
+impl Entry {
+    fn new(outbound: Outbound, kept: Option<KeptRef>) -> Entry {
+        Entry {
+            kept: kept.map_or(NOT_KEPT, KeptRef::number),
+            packet_id: 0,
+            qos: outbound.qos,
+            facts: if outbound.retain { RETAIN } else { 0 },
+        }
+    }
+
+    fn kept(self) -> Option<KeptRef> {
+        (self.kept != NOT_KEPT).then_some(KeptRef::from_number(self.kept))
+    }
+}
+
+/// The packet identifier after this one: zero is none.
+const fn after(packet_id: u16) -> u16 {
+    match packet_id.checked_add(1) {
+        Some(next) => next,
+        None => 1,
+    }
+}
+
+const NOT_KEPT: u32 = u32::MAX;
+const RETAIN: u8 = 1;
+/// The client has the publication, and PUBREL was sent.
+const RELEASED: u8 = 2;
+const ENTRIES_KEPT_MAX: usize = 64;

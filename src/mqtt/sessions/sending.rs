@@ -1,0 +1,274 @@
+//! From publications to the packets that a session's client gets: at once, or when it has acknowledged enough.
+//!
+//! The caller delivers: it knows the outboxes of connections. It offers each publication with QoS 1 or 2 to the session
+//! ([`Sessions::offer`]) and sends it at once if the session says so. What waits goes out by [`Sessions::send_next`],
+//! one packet after the other, while the outbox has room. Publications with QoS 0 for connected clients never come here.
+
+use super::outgoing::{Next, Outgoing};
+use super::{Content, Ids, Phase, SessionRef, Sessions};
+use crate::config::QueueFull;
+use crate::mqtt::Version;
+
+/// How a subscriber gets a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbound {
+    /// The QoS: the lower one of the publication and the subscription.
+    pub qos: u8,
+    /// The RETAIN flag.
+    pub retain: bool,
+}
+
+/// What a client can take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Where the core finds the connection.
+    pub address: usize,
+    /// The version that it speaks.
+    pub version: Version,
+    /// The largest packet that it takes.
+    pub packet_bytes_max: u32,
+}
+
+/// What becomes of a publication that was offered to a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// The caller sends it now, with this packet identifier.
+    Send {
+        /// The packet identifier.
+        packet_id: u16,
+    },
+    /// It waits in the session.
+    Waits,
+    /// There was no room for it.
+    Dropped,
+}
+
+/// A packet for a client.
+#[derive(Clone, Copy, Debug)]
+pub enum Packet<'a> {
+    /// PUBLISH.
+    Publish {
+        /// What it says.
+        content: Content<'a>,
+        /// The subscription identifiers.
+        ids: Ids<'a>,
+        /// QoS and RETAIN.
+        outbound: Outbound,
+        /// `None` for QoS 0.
+        packet_id: Option<u16>,
+        /// Whether an earlier connection may have sent it.
+        dup: bool,
+    },
+    /// PUBREL.
+    Release {
+        /// The packet identifier.
+        packet_id: u16,
+    },
+}
+
+/// What the caller has done with a [`Packet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is in the outbox.
+    Queued,
+    /// The client does not take such a large packet (MQTT-3.1.2-24).
+    TooLarge,
+}
+
+/// What [`Sessions::send_next`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// A packet, or it has dropped one: there may be another.
+    One,
+    /// Nothing: all is sent, or the client has to acknowledge before it gets more.
+    Nothing,
+}
+
+impl Sessions {
+    /// The connection of a session, if it has one.
+    #[inline]
+    pub fn client(&self, number: u32, serial: u64) -> Option<Client> {
+        let state = self.states.get(number as usize)?;
+        state.client().filter(|_| state.serial == serial)
+    }
+
+    /// The serial number of the newest session: later ones have greater numbers.
+    pub fn last_serial(&self) -> u64 {
+        self.last_serial
+    }
+
+    /// The session that has a number now, and its connection. `None` if it has begun after the one with the serial
+    /// number `last_serial`: then another session had the number before.
+    #[inline]
+    pub fn subscriber(&self, number: u32, last_serial: u64) -> Option<(SessionRef, Option<Client>)> {
+        let state = self.states.get(number as usize)?;
+        let serial = state.serial;
+        if serial == 0 || serial > last_serial {
+            return None;
+        }
+        Some((SessionRef { number, serial }, state.client()))
+    }
+
+    /// The next publication that is offered is another one.
+    pub fn end_publication(&mut self) {
+        self.kept.end_publication();
+    }
+
+    /// Offers a publication to a session: with QoS 1 or 2, or with QoS 0 to one whose client is not connected. `ids` are
+    /// its subscription identifiers. `has_room` says whether the client's outbox takes it now.
+    pub fn offer(
+        &mut self,
+        session: SessionRef,
+        outbound: Outbound,
+        content: &Content<'_>,
+        ids: &[u32],
+        has_room: bool,
+    ) -> Offer {
+        let Some(state) = self
+            .states
+            .get_mut(session.number as usize)
+            .filter(|state| state.serial == session.serial)
+        else {
+            return Offer::Dropped;
+        };
+        let is_connected = matches!(state.phase, Phase::Connected { .. });
+        if outbound.qos == 0 && (is_connected || !self.bounds.queues_qos0) {
+            return Offer::Dropped;
+        }
+        let is_lasting = state.is_lasting();
+        let in_flight_max = state.in_flight_max;
+        let outgoing = &mut state.traffic_mut().outgoing;
+        if is_connected && has_room && outgoing.is_open(in_flight_max) {
+            let kept = is_lasting.then(|| self.kept.keep(content, ids));
+            let packet_id = outgoing.send_now(outbound, kept, &self.kept);
+            return Offer::Send { packet_id };
+        }
+        let bytes = content.topic.len() + content.properties.len() + content.payload.len();
+        while !fits(outgoing, bytes, &self.bounds) {
+            if self.bounds.queue_full == QueueFull::DropNewest || !outgoing.drop_oldest(&mut self.kept) {
+                self.counts.dropped_queue += 1;
+                return Offer::Dropped;
+            }
+            self.counts.dropped_queue += 1;
+        }
+        // The copy may exist already, for another session. It is only a bound: one publication more does not matter.
+        while self.kept.bytes() + bytes > self.bounds.queues_bytes_max {
+            self.counts.dropped_total += 1;
+            if self.bounds.queue_full == QueueFull::DropNewest || !outgoing.drop_oldest(&mut self.kept) {
+                return Offer::Dropped;
+            }
+        }
+        let kept = self.kept.keep(content, ids);
+        outgoing.wait(outbound, kept, &self.kept);
+        if is_connected {
+            self.list(session.number);
+        }
+        Offer::Waits
+    }
+
+    /// A connected session that may have something to send. The caller sends until [`Sent::Nothing`], or lists it again
+    /// ([`Sessions::put_back`]).
+    pub fn next_ready(&mut self) -> Option<SessionRef> {
+        while let Some(number) = self.ready.pop_front() {
+            if let Some(state) = self.states.get_mut(number as usize) {
+                let serial = state.serial;
+                if std::mem::take(&mut state.is_listed) && matches!(state.phase, Phase::Connected { .. }) {
+                    return Some(SessionRef { number, serial });
+                }
+            }
+        }
+        None
+    }
+
+    /// How many sessions are listed for [`Sessions::next_ready`].
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The outbox of a listed session had no room: it is to be tried again.
+    pub fn put_back(&mut self, session: SessionRef) {
+        if self.exists(session) {
+            self.list(session.number);
+        }
+    }
+
+    /// Has the next packet of a session written. Drops publications that have expired at `unix_ms` before they were
+    /// sent for the first time, and such that are too large for the client.
+    pub fn send_next(
+        &mut self,
+        session: SessionRef,
+        unix_ms: u64,
+        write: impl FnOnce(Client, &Packet<'_>) -> Written,
+    ) -> Sent {
+        let Some(client) = self.client(session.number, session.serial) else {
+            return Sent::Nothing;
+        };
+        let state = &mut self.states[session.number as usize];
+        let (in_flight_max, is_lasting) = (state.in_flight_max, state.is_lasting());
+        let Some(traffic) = state.traffic.as_deref_mut() else {
+            return Sent::Nothing;
+        };
+        let outgoing = &mut traffic.outgoing;
+        let Some(next) = outgoing.next(in_flight_max) else {
+            return Sent::Nothing;
+        };
+        let packet = match next {
+            Next::Release { packet_id } => Packet::Release { packet_id },
+            Next::Publish {
+                kept,
+                packet_id,
+                qos,
+                retain,
+                dup,
+            } => {
+                let (content, ids) = self.kept.get(kept);
+                if !dup && content.expires_at.is_some_and(|at| at <= unix_ms) {
+                    self.counts.dropped_expired += 1;
+                    outgoing.drop_next(&mut self.kept);
+                    return Sent::One;
+                }
+                Packet::Publish {
+                    content,
+                    ids,
+                    outbound: Outbound { qos, retain },
+                    packet_id,
+                    dup,
+                }
+            }
+        };
+        match write(client, &packet) {
+            Written::Queued => outgoing.pass(next, is_lasting, &mut self.kept),
+            Written::TooLarge => {
+                self.counts.dropped_too_large += 1;
+                outgoing.drop_next(&mut self.kept);
+            }
+        }
+        Sent::One
+    }
+
+    /// How many publications a session has sent with QoS 1 and 2 that are not acknowledged, and how many wait.
+    pub fn outgoing_len(&self, session: SessionRef) -> (usize, usize) {
+        self.state(session)
+            .and_then(|state| state.traffic.as_deref())
+            .map_or((0, 0), |traffic| {
+                (traffic.outgoing.in_flight() as usize, traffic.outgoing.waiting())
+            })
+    }
+
+    /// Counts a publication that was too large for a client.
+    pub fn count_too_large(&mut self) {
+        self.counts.dropped_too_large += 1;
+    }
+
+    /// Counts a publication that had expired.
+    pub fn count_expired(&mut self) {
+        self.counts.dropped_expired += 1;
+    }
+}
+
+/// Whether a publication of so many bytes fits into the queue of a session.
+fn fits(outgoing: &Outgoing, bytes: usize, bounds: &super::Bounds) -> bool {
+    let kept_bytes = outgoing.kept_bytes() as usize;
+    outgoing.waiting() < bounds.queue_messages_max
+        && (kept_bytes == 0 || kept_bytes + bytes <= bounds.queue_bytes_max as usize)
+}

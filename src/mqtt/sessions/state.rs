@@ -1,0 +1,155 @@
+//! One session.
+
+use std::time::Duration;
+
+use super::incoming::IncomingIds;
+use super::outgoing::Outgoing;
+use super::{Client, Connect, Will};
+use crate::clock::Uptime;
+use crate::mqtt::Version;
+
+/// What a core keeps of one session, besides its subscriptions.
+#[derive(Debug)]
+pub(super) struct SessionState {
+    pub(super) serial: u64,
+    pub(super) phase: Phase,
+    /// What is sent and received with QoS 1 and 2; `None` before the first, and for a session that waits without any.
+    pub(super) traffic: Option<Box<Traffic>>,
+    pub(super) will: Option<Box<Will>>,
+    pub(super) client_id: Box<str>,
+    pub(super) user: Option<Box<str>>,
+    /// For how many seconds it outlives a connection; `u32::MAX` for ever.
+    pub(super) expiry_s: u32,
+    /// The largest packet that the client takes.
+    pub(super) packet_bytes_max: u32,
+    /// Most publications with QoS 1 and 2 that the client gets without an acknowledgement.
+    pub(super) in_flight_max: u16,
+    pub(super) version: Version,
+    /// Whether it is in the list of sessions that may have something to send.
+    pub(super) is_listed: bool,
+}
+
+/// Whether a session has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Connected {
+        /// Where the core finds the connection.
+        address: usize,
+    },
+    /// The session waits for its client.
+    Waiting { since: Uptime },
+    /// The session has ended, and its subscriptions are ending.
+    Ended,
+}
+
+/// What is sent and received with QoS 1 and 2.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    pub(super) outgoing: Outgoing,
+    pub(super) incoming: IncomingIds,
+}
+
+// A core may have a million sessions. With the client id, a subscription and the tables they stay below 512 bytes each.
+const _: () = assert!(size_of::<Option<SessionState>>() <= 96 && size_of::<Traffic>() <= 80);
+
+impl SessionState {
+    /// The session of a client that has not had one; [`SessionState::connect`] follows.
+    pub(super) fn new(serial: u64, connect: &Connect<'_>) -> SessionState {
+        SessionState {
+            serial,
+            phase: Phase::Waiting { since: Uptime::NEVER },
+            traffic: None,
+            will: None,
+            client_id: connect.client_id.into(),
+            user: connect.user.map(Box::from),
+            expiry_s: 0,
+            packet_bytes_max: 0,
+            in_flight_max: 0,
+            version: connect.version,
+            is_listed: false,
+        }
+    }
+
+    /// The session has a new connection. True if something is to be sent: what is in flight, again, and what waits.
+    pub(super) fn connect(&mut self, connect: Connect<'_>, in_flight_max: u16) -> bool {
+        self.phase = Phase::Connected {
+            address: connect.address,
+        };
+        self.will = connect.will;
+        self.expiry_s = connect.expiry_s;
+        self.packet_bytes_max = connect.packet_bytes_max;
+        self.in_flight_max = connect.receive_maximum.min(in_flight_max).max(1);
+        self.version = connect.version;
+        match &mut self.traffic {
+            Some(traffic) => {
+                traffic.outgoing.reconnect();
+                traffic.outgoing.has_more()
+            }
+            None => false,
+        }
+    }
+
+    /// The session has no connection any more, but outlives it. Returns when something is to be done about that.
+    pub(super) fn begin_waiting(&mut self, now: Uptime) -> Uptime {
+        self.phase = Phase::Waiting { since: now };
+        let has_traffic =
+            |traffic: &mut Box<Traffic>| !traffic.outgoing.is_empty() || traffic.incoming.len() > 0;
+        self.traffic = self.traffic.take_if(has_traffic);
+        self.deadline()
+    }
+
+    /// Its connection, if it has one.
+    #[inline]
+    pub(super) fn client(&self) -> Option<Client> {
+        match self.phase {
+            Phase::Connected { address } => Some(Client {
+                address,
+                version: self.version,
+                packet_bytes_max: self.packet_bytes_max,
+            }),
+            Phase::Waiting { .. } | Phase::Ended => None,
+        }
+    }
+
+    /// The session has ended: nothing names it any more.
+    pub(super) fn end(&mut self) {
+        self.phase = Phase::Ended;
+        self.serial = 0;
+        self.traffic = None;
+    }
+
+    /// When the session ends if its client does not come back; `NEVER` while it has a connection.
+    pub(super) fn expires_at(&self) -> Uptime {
+        match self.phase {
+            Phase::Connected { .. } | Phase::Ended => Uptime::NEVER,
+            Phase::Waiting { .. } if self.expiry_s == u32::MAX => Uptime::NEVER,
+            Phase::Waiting { since } => since + Duration::from_secs(self.expiry_s.into()),
+        }
+    }
+
+    /// When something is to be done if its client does not come back: the will is due, or the session ends.
+    pub(super) fn deadline(&self) -> Uptime {
+        match (self.phase, &self.will) {
+            (Phase::Waiting { since }, Some(will)) => {
+                let due = since + Duration::from_secs(will.delay_s.into());
+                due.min(self.expires_at())
+            }
+            (Phase::Waiting { .. } | Phase::Connected { .. } | Phase::Ended, _) => self.expires_at(),
+        }
+    }
+
+    /// Bytes of its will.
+    pub(super) fn will_bytes(&self) -> usize {
+        self.will.as_ref().map_or(0, |will| will.bytes())
+    }
+
+    /// What it sends and receives with QoS 1 and 2.
+    pub(super) fn traffic_mut(&mut self) -> &mut Traffic {
+        self.traffic.get_or_insert_default()
+    }
+
+    /// Whether it outlives its connection, so that publications must be kept for the next.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.expiry_s > 0
+    }
+}
