@@ -21,6 +21,7 @@
 //! Not here: the form of rules in a file (`config::rules`), and when rules are evaluated (the sessions).
 
 mod explain;
+mod filter;
 mod pattern;
 mod recent;
 
@@ -428,5 +429,7 @@ fn is_one_of(claim: Json<'_>, values: &[Scalar]) -> bool {
     })
 }
 
+#[cfg(test)]
+mod filter_tests;
 #[cfg(test)]
 mod tests;

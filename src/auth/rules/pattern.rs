@@ -2,8 +2,9 @@
 //!
 //! The separator divides a name into segments. In a pattern, `*` matches one non-empty segment. `**`, which
 //! must come last, matches all remaining segments, also none. `{claim}` matches one segment that equals the
-//! claim's value, or one of its values if it is a list. Everything else is compared byte by byte. A name that
-//! contains `*`, `{` or `}` itself is matched only by `*` or `**`.
+//! claim's value, or one of its values if it is a list. If the separator is `/`, `+` matches one segment that may be
+//! empty, as in a topic filter of MQTT. Everything else is compared byte by byte. A name that contains `*`, `{` or `}`
+//! itself is matched only by a wildcard.
 //!
 //! Invariants
 //! 1. A claim's value is compared with a whole segment and never interpreted as a pattern ([`ClaimValues`]
@@ -38,10 +39,12 @@ struct Beginning {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Segment {
+pub(super) enum Segment {
     Literal(Box<[u8]>),
     /// `*`
     One,
+    /// `+`, if the separator is that of topics.
+    Any,
     /// `**`
     Rest,
     /// A claim, by its index in the list of all claims in patterns.
@@ -80,6 +83,7 @@ impl Pattern {
                 .filter(|name| !name.is_empty() && !name.contains(['{', '}']));
             segments.push(match (segment, claim) {
                 ("*", _) => Segment::One,
+                ("+", _) if separator == b'/' => Segment::Any,
                 ("**", _) => Segment::Rest,
                 (_, Some(name)) => Segment::Claim(place_of(name, claims)),
                 (literal, None) if literal.contains(['*', '{', '}']) => {
@@ -140,12 +144,38 @@ impl Pattern {
             }
             match others.next() {
                 None | Some("**") => return false,
+                Some("+") if own == "*" && separator == b'/' => return false,
                 Some(other) if own == "*" && !other.is_empty() => {}
+                Some(_) if own == "+" && separator == b'/' => {}
                 Some(other) if own == other => {}
                 Some(_) => return false,
             }
         }
         others.next().is_none()
+    }
+
+    /// All segments, in order.
+    pub(super) fn segments(&self, separator: u8) -> Vec<Segment> {
+        let literals = if self.tail.is_empty() {
+            Some(&*self.prefix)
+        } else {
+            self.prefix.strip_suffix(&[separator])
+        };
+        let literals = literals.into_iter().flat_map(|prefix| {
+            prefix
+                .split(move |&byte| byte == separator)
+                .map(|literal| Segment::Literal(literal.into()))
+        });
+        literals.chain(self.tail.iter().cloned()).collect()
+    }
+
+    /// The bytes with which all names begin that the pattern matches.
+    pub(super) fn certain_beginning(&self) -> &[u8] {
+        match &*self.tail {
+            // `a.**` also matches `a`.
+            [Segment::Rest] => self.prefix.split_last().map_or(&[], |(_, before)| before),
+            _ => &self.prefix,
+        }
     }
 
     /// True if the pattern matches a name for a client with these claims. `first` are the name's first bytes.
@@ -187,6 +217,7 @@ impl Pattern {
                 Segment::Claim(place) => claims
                     .get(*place)
                     .and_then(|values_of| values_of.begins(rest, separator)),
+                Segment::Any => Some(segment_length(rest, separator)),
                 Segment::One | Segment::Rest => {
                     Some(segment_length(rest, separator)).filter(|length| *length > 0)
                 }
@@ -230,7 +261,37 @@ fn place_of(name: &str, claims: &mut Vec<Box<str>>) -> usize {
     claims.len() - 1
 }
 
+impl Segment {
+    /// Whether this segment of a pattern matches this segment of a name.
+    pub(super) fn equals(&self, segment: &[u8], claims: &[ClaimValues]) -> bool {
+        match self {
+            Segment::Literal(literal) => **literal == *segment,
+            Segment::One => !segment.is_empty(),
+            Segment::Any | Segment::Rest => true,
+            Segment::Claim(place) => claims.get(*place).is_some_and(|values| values.contain(segment)),
+        }
+    }
+
+    /// Whether there is a segment of a name that this segment of a pattern matches.
+    pub(super) fn matches_some(&self, claims: &[ClaimValues]) -> bool {
+        match self {
+            Segment::Literal(_) | Segment::One | Segment::Any | Segment::Rest => true,
+            Segment::Claim(place) => claims
+                .get(*place)
+                .is_some_and(|values| *values != ClaimValues::Nothing),
+        }
+    }
+}
+
 impl ClaimValues {
+    fn contain(&self, segment: &[u8]) -> bool {
+        match self {
+            ClaimValues::Nothing => false,
+            ClaimValues::One(value) => **value == *segment,
+            ClaimValues::OneOf(values) => values.binary_search_by(|value| (**value).cmp(segment)).is_ok(),
+        }
+    }
+
     /// The values of a claim that patterns can match.
     pub(super) fn of(claim: Option<Json<'_>>, separator: u8) -> ClaimValues {
         let Some(claim) = claim else {
