@@ -85,7 +85,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "mqtt",
             &[
-                "app", "auth", "broker", "clock", "config", "decision", "session", "slab", "wipe",
+                "app", "auth", "broker", "clock", "config", "decision", "policy", "session", "slab", "wipe",
             ][..],
         ),
         (
@@ -437,6 +437,7 @@ const API: &[(&str, &[&str])] = &[
             "Protocol",
             "Proxies",
             "QueueFull",
+            "ReceiveExcess",
             "Restart",
             "SETTINGS",
             "SlowConsumer",
@@ -445,6 +446,7 @@ const API: &[(&str, &[&str])] = &[
             "Store",
             "StoreMode",
             "Tls",
+            "TokenIn",
             "Warning",
             "WelcomePage",
             "mod api_keys",

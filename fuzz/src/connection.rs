@@ -535,8 +535,8 @@ impl Run {
                 }
             }
             Decision::Acknowledge { token } => {
-                let answer = session.stored(token, Stored::Yes, decisions);
-                said.send(decisions, answer);
+                let answer = session.stored(token, Stored::Yes, &mut self.environment(), decisions);
+                self.transcript.send(decisions, answer);
             }
             // No channel has presence, so nothing depends on the user.
             Decision::UserChanged => {}

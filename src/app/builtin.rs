@@ -3,7 +3,7 @@
 //! It knows one event, `ping`: transmitted, it is answered with a `pong` event; called, with a reply. Both hold the
 //! number of pings that this core has received so far, this one included. Nothing is allocated for either.
 
-use super::{App, Call, CallAnswer, Peer};
+use super::{AllowedPublish, App, Call, CallAnswer, Name, Peer, Refusal};
 
 /// The application of the `ringcast` binary, on one core.
 #[derive(Debug, Default)]
@@ -41,6 +41,17 @@ impl Builtin {
 }
 
 impl App for Builtin {
+    /// Looks at no payload.
+    #[inline]
+    fn publish_bytes(
+        &mut self,
+        _topic: Name<'_>,
+        _payload: &[u8],
+        _peer: &mut Peer<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        Ok(AllowedPublish::as_sent())
+    }
+
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         self.count(call).map_or_else(CallAnswer::silent, |pong| {
             peer.reply_written(|out| pong.write(out))

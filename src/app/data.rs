@@ -41,6 +41,12 @@ impl<'a> RawJson<'a> {
         RawJson(json)
     }
 
+    /// The payload of an MQTT publication, if it is JSON.
+    pub(crate) fn in_payload(payload: &'a [u8]) -> Option<RawJson<'a>> {
+        let value: &RawValue = serde_json::from_slice(payload).ok()?;
+        Some(RawJson(value.get()))
+    }
+
     /// The JSON.
     pub fn as_str(self) -> &'a str {
         self.0

@@ -90,6 +90,18 @@ pub trait App {
         Ok(AllowedPublish::as_sent())
     }
 
+    /// May an MQTT client publish, and which payload do subscribers get? By default [`App::publish`] decides: its data is
+    /// the payload if that is JSON, and absent otherwise; data that it rewrites is the payload for subscribers. Where
+    /// clients may publish much, an answer that does not look at the payload is faster.
+    fn publish_bytes(
+        &mut self,
+        topic: Name<'_>,
+        payload: &[u8],
+        peer: &mut Peer<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        self.publish(topic, RawJson::in_payload(payload), peer)
+    }
+
     /// Answers a call (INVOKE). The reference gives no answer to procedures it does not know.
     fn invoke(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) -> CallAnswer {
         CallAnswer::silent()

@@ -54,7 +54,7 @@ pub use listen::{AcceptExcess, Listen, WelcomePage};
 pub use load::{ConfigSources, Loaded, Source};
 pub use log::Log;
 pub use login::Login;
-pub use mqtt::{ClientProtocols, Mqtt, QueueFull};
+pub use mqtt::{ClientProtocols, Mqtt, QueueFull, ReceiveExcess, TokenIn};
 pub use permissions::{Anonymous, Permissions};
 pub use proxies::Proxies;
 pub use restart::Restart;

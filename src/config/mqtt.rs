@@ -53,6 +53,34 @@ settings! {
         /// Most publications with QoS 1 and 2 that one client gets without having acknowledged any of them, if its own
         /// Receive Maximum is not lower.
         in_flight_max: u16 = 1000, "mqtt_in_flight_max", number!(1 to 65000);
+
+        /// Where in CONNECT a JSON Web Token may be that says which user the client is: `password`, `username`, `auto`
+        /// (either of them, if it has the form of a token), or `off`.
+        token_in: TokenIn = TokenIn::Auto, "mqtt_token_in", word();
+
+        /// The longest keep alive of MQTT clients, in seconds; `0` for any. A client of MQTT 5 that asks for a longer one,
+        /// or for none, is told to use this one. The server goes by it for clients of 3.1.1 as well, which it cannot tell.
+        keep_alive_max_seconds: u16 = 0, "mqtt_keep_alive_max_seconds", number!(0 to 65535);
+
+        /// The longest time for which the session of an MQTT client outlives its connection, in seconds; `0` for any.
+        session_expiry_max_seconds: u32 = 0, "mqtt_session_expiry_max_seconds", number!(0 to 4294967294);
+
+        /// Most publications with QoS 1 and 2 that an MQTT client may have sent without an acknowledgement: the Receive
+        /// Maximum of CONNACK. It does not hold for clients of 3.1.1, which do not know it.
+        receive_max: u16 = 1024, "mqtt_receive_max", number!(1 to 65535);
+
+        /// What happens if an MQTT client has more in flight than `mqtt_receive_max`: `disconnect`, or `count`, which
+        /// takes them all the same.
+        receive_excess: ReceiveExcess = ReceiveExcess::Disconnect, "mqtt_receive_excess", word();
+
+        /// Most topic aliases of an MQTT client: the Topic Alias Maximum of CONNACK.
+        topic_aliases_max: u16 = 32, "mqtt_topic_aliases_max", number!(0 to 65535);
+
+        /// Most levels of a topic filter.
+        levels_max: u32 = 128, "mqtt_levels_max", number!(1 to 65535);
+
+        /// Whether the payloads of MQTT 5 that are said to be UTF-8 (Payload Format Indicator 1) are checked.
+        check_payload_format: bool = true, "mqtt_check_payload_format", word();
     }
 }
 
@@ -84,6 +112,40 @@ pub enum QueueFull {
 words! {
     QueueFull, Text, "newest or oldest":
     "newest" => DropNewest, "oldest" => DropOldest,
+}
+
+/// Where in CONNECT a token may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenIn {
+    /// Nowhere.
+    Off,
+    /// The password is a token.
+    Password,
+    /// The user name is a token.
+    UserName,
+    /// The password or the user name, if it has the form of a token.
+    #[default]
+    Auto,
+}
+
+words! {
+    TokenIn, Text, "auto, password, username or off":
+    "auto" => Auto, "password" => Password, "username" => UserName, "off" => Off,
+}
+
+/// What happens to a client that has more publications in flight than it may.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceiveExcess {
+    /// The connection ends.
+    #[default]
+    Disconnect,
+    /// The excess is counted and taken.
+    Count,
+}
+
+words! {
+    ReceiveExcess, Text, "disconnect or count":
+    "disconnect" => Disconnect, "count" => Count,
 }
 
 /// A string of MQTT, or none.

@@ -307,6 +307,26 @@ close_reasons! {
         "the client sent DISCONNECT",
         "nothing";
 
+    /// A topic alias of the client is out of range.
+    TopicAliasInvalid => Some(1002), Some(0x94), "topic_alias_invalid", Peer, None,
+        "an MQTT client used a topic alias that is 0 or greater than `mqtt_topic_aliases_max`",
+        "mend the client: Topic Alias Maximum of CONNACK says how many there are";
+
+    /// The client has more publications in flight than it may.
+    ReceiveMaximumExceeded => Some(1008), Some(0x93), "receive_maximum_exceeded", Limit, None,
+        "more publications with QoS 1 and 2 in flight than `mqtt_receive_max`",
+        "mend the client: Receive Maximum of CONNACK says how many it may send; `mqtt_receive_excess = \"count\"` lets it";
+
+    /// The client's token has expired.
+    TokenExpired => Some(4037), Some(0x87), "token_expired", Peer, None,
+        "the token of an MQTT client has expired",
+        "connect again with a new token";
+
+    /// The client has subscriptions that are no longer allowed.
+    NoLongerAllowed => Some(4038), Some(0x87), "no_longer_allowed", Operator, None,
+        "the rules do not allow an MQTT client one of its subscriptions any more",
+        "connect again and subscribe: SUBACK says what is allowed";
+
     /// The server has refused a CONNECT, and said why.
     MqttRefused => Some(1002), None, "mqtt_refused", Peer, None,
         "the server refused CONNECT; the code in CONNACK says why",

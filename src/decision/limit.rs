@@ -128,7 +128,13 @@ labels! {
         MqttQueues = "mqtt_queues_bytes",
         /// `mqtt_sessions_max`: the client is refused.
         MqttSessions = "mqtt_sessions",
-        /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`.
+        /// More publications with QoS 1 and 2 of an MQTT client in flight than `mqtt_receive_max`: the connection is closed
+        /// with reason code 0x93, or they are taken all the same, by `mqtt_receive_excess`.
+        MqttReceiveMaximum = "mqtt_receive",
+        /// A topic filter with more levels than `mqtt_levels_max`: refused with reason code 0x8F.
+        MqttLevels = "mqtt_levels",
+        /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`; the will of an MQTT client
+        /// is published after that time.
         WillDelay = "will_delay",
     }
 }

@@ -458,6 +458,10 @@ core_metrics! {
     /// Subscriptions ended because changed `[[rules]]` no longer allow them.
     rules_kick_outs: Counter, "ringcast_rules_kick_outs_total";
 
+    /// Publications of MQTT clients that were refused and dropped: by rules, by the application, or since the topic or the
+    /// payload is not accepted. Clients of 3.1.1 are not told.
+    mqtt_publications_refused: Counter, "ringcast_mqtt_publications_refused_total";
+
     /// Lines left out of the audit trail because more came than limits.audit_lines_per_second_max, by event.
     audit_left_out: Counters by "event" of Event, "ringcast_audit_left_out_total";
 

@@ -1,12 +1,57 @@
-//! One MQTT client's session: packets in, decisions out.
+//! One MQTT client's session as long as its connection: packets in, decisions out.
+//!
+//! ```text
+//!  new ──► AwaitingConnect ──CONNECT──► LoggingIn ──answer──► Open ──ended──► Ended
+//!                 │                 └───── no password ──────► │
+//!                 └── refused: CONNACK with a code, end        └── DISCONNECT, fault, timer: end
+//! ```
+//! What outlives the connection (subscriptions, packets in flight, queue, will, expiry) is in
+//! [`Sessions`](super::sessions::Sessions), which the core lends. A connection reaches the core that owns its client id
+//! before its CONNECT is handled, so everything here happens on that core.
+//!
+//! Invariants
+//! 1. CONNACK is the first packet to the client (MQTT-3.2.0-1), and comes after the older connection of the same client
+//!    id was told to end (MQTT-3.1.4-3).
+//! 2. While a login is under way, no packet is handled: [`Session::is_waiting`].
+//! 3. A publication is decided before its acknowledgement, so an acknowledged publication has a place in the order.
+//! 4. The application is told of the end of a session once, and only if CONNACK has accepted it.
+//!
+//! ```text
+//!  connect.rs    CONNECT, up to CONNACK          publish.rs    PUBLISH from the client
+//!  identity.rs   whose connection it is          aliases.rs    topic aliases of the client
+//!  connack.rs    what CONNACK says               subscribe.rs  SUBSCRIBE, UNSUBSCRIBE
+//!  will.rs       the will in CONNECT             answers.rs    acknowledgements, with reasons in words
+//!  leave.rs      DISCONNECT, and the end         permissions.rs what rules allow
+//!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
+//! ```
 
+mod aliases;
+mod answers;
+mod connack;
+mod connect;
+mod identity;
+mod leave;
+mod orders;
+mod permissions;
+mod publish;
+mod subscribe;
+mod timers;
+mod will;
+
+#[cfg(test)]
+mod tests;
+
+use self::aliases::Aliases;
+use self::connect::PendingConnect;
 use super::environment::Environment;
-use super::settings::Settings;
+use super::fault::Fault;
+use super::packet::{Packet, decode};
+use super::sessions::{End, SessionRef};
+use super::{ReasonCode, Version};
 use crate::app::{App, SessionId};
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decision, Decisions};
-use crate::session;
 
 /// The session of one MQTT client, as long as its connection.
 #[derive(Debug)]
@@ -15,6 +60,7 @@ pub struct Session {
     state: State,
     /// When the last packet came.
     heard: Uptime,
+    /// Whose connection it is, if the client is authenticated.
     claims: Option<Box<Claims>>,
 }
 
@@ -22,10 +68,38 @@ pub struct Session {
 enum State {
     /// Only CONNECT is legal.
     AwaitingConnect { since: Uptime },
-    /// CONNACK was sent.
-    Open { level: u8, keep_alive_s: u16 },
+    /// A password is being checked. The core reads no further packet.
+    LoggingIn(PendingConnect),
+    /// CONNACK has accepted the client.
+    Open(Open),
     /// The connection has ended.
     Ended,
+}
+
+/// What holds while the client is connected.
+#[derive(Debug)]
+struct Open {
+    /// Its session in `Sessions`.
+    session: SessionRef,
+    version: Version,
+    /// Whether reasons in words may be sent (Request Problem Information).
+    explains: bool,
+    /// Whether CONNECT has asked for a session that outlives the connection.
+    outlives: bool,
+    /// The largest packet that the client takes.
+    packet_bytes_max: u32,
+    /// Milliseconds without a packet after which the client counts as gone; 0: never.
+    silence_ms_max: u32,
+    /// Publications with QoS 2 of this connection that the client has not released.
+    in_flight: u16,
+    /// The rules by which the session's filters were checked.
+    rules: u32,
+    /// When the client's token expires.
+    expires: Uptime,
+    /// What the client's topic aliases stand for; `None` before the first.
+    aliases: Option<Box<Aliases>>,
+    /// What the client said when it left.
+    end: End,
 }
 
 impl Session {
@@ -40,27 +114,36 @@ impl Session {
         }
     }
 
-    /// The id of the session.
+    /// The id by which operators and the application know the connection. Clients are not told it.
     pub fn id(&self) -> SessionId {
         self.id
     }
 
-    /// Whether CONNECT was accepted and the end has not come.
+    /// Whether CONNACK has accepted the client and the end has not come.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open { .. })
+        matches!(self.state, State::Open(_))
     }
 
-    /// Whose session it is, if the client is authenticated.
+    /// Whether further packets have to wait for the answer to a login.
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, State::LoggingIn(_))
+    }
+
+    /// The claims of the client, if it is authenticated.
     pub fn claims(&self) -> Option<&Claims> {
         self.claims.as_deref()
     }
 
-    /// Whether a login is being checked: no packet is handled before its answer.
-    pub fn is_waiting(&self) -> bool {
-        false
+    /// The session of this connection among those of the core.
+    pub fn session_ref(&self) -> Option<SessionRef> {
+        match &self.state {
+            State::Open(open) => Some(open.session),
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => None,
+        }
     }
 
-    /// Handles a packet: its first byte, and the bytes behind its fixed header.
+    /// Handles a packet: its first byte, and what follows its fixed header.
     ///
     /// # Errors
     /// The connection is to be closed after the decisions so far were carried out.
@@ -72,95 +155,120 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         self.heard = env.common.now.uptime;
-        match (&self.state, first) {
-            (State::AwaitingConnect { .. }, 0x10) => self.connect(body, decisions),
-            (State::AwaitingConnect { .. }, _) => Err(CloseReason::NotMqtt),
-            (State::Open { .. }, 0xc0) => {
-                send(decisions, &[0xd0, 0]);
+        let version = match &self.state {
+            State::Open(open) if open.expires > self.heard => open.version,
+            State::Open(_) => return Err(CloseReason::TokenExpired),
+            State::AwaitingConnect { .. } => return self.connect(first, body, env, decisions),
+            State::LoggingIn(_) | State::Ended => return Err(CloseReason::MqttProtocolError),
+        };
+        match decode(version, first, body) {
+            Ok(packet) => self.receive_packet(packet, env, decisions),
+            Err(fault) => close_saying(decisions, closed_by(fault), explained(fault, first)),
+        }
+    }
+
+    #[inline]
+    fn receive_packet<A: App>(
+        &mut self,
+        packet: Packet<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match packet {
+            Packet::Publish(publish) => self.publish(&publish, env, decisions),
+            Packet::PubAck(ack) => {
+                self.receive_puback(ack, env);
                 Ok(())
             }
-            (State::Open { .. }, 0xe0) => Err(CloseReason::MqttDisconnected),
-            (State::Open { .. } | State::Ended, _) => Err(CloseReason::MqttProtocolError),
-        }
-    }
-
-    fn connect(&mut self, body: &[u8], decisions: &mut Decisions) -> Result<(), CloseReason> {
-        let [_, _, _, _, _, _, level @ 3..=5, _, high, low, ..] = *body else {
-            return Err(CloseReason::MalformedMqtt);
-        };
-        self.state = State::Open {
-            level,
-            keep_alive_s: u16::from_be_bytes([high, low]),
-        };
-        match level {
-            5 => send(decisions, &[0x20, 3, 0, 0, 0]),
-            _ => send(decisions, &[0x20, 2, 0, 0]),
-        }
-        Ok(())
-    }
-
-    /// When [`Session::timed_out`] is to be called.
-    pub fn next_deadline(&self, common: &session::Settings) -> Uptime {
-        match self.state {
-            State::AwaitingConnect { since } => since + common.handshake_timeout,
-            State::Open { keep_alive_s: 0, .. } | State::Ended => Uptime::NEVER,
-            State::Open { keep_alive_s, .. } => {
-                self.heard + std::time::Duration::from_millis(u64::from(keep_alive_s) * 1500)
+            Packet::PubRec(ack) => {
+                self.receive_pubrec(ack, env, decisions);
+                Ok(())
             }
-        }
-    }
-
-    /// Does what is due.
-    ///
-    /// # Errors
-    /// The connection is to be closed.
-    pub fn timed_out<A: App>(
-        &mut self,
-        env: &mut Environment<'_, '_, A>,
-        _decisions: &mut Decisions,
-    ) -> Result<(), CloseReason> {
-        if self.next_deadline(env.common.settings) > env.common.now.uptime {
-            return Ok(());
-        }
-        match self.state {
-            State::AwaitingConnect { .. } => Err(CloseReason::HandshakeTimeout),
-            State::Open { .. } | State::Ended => Err(CloseReason::KeepAliveTimeout),
-        }
-    }
-
-    /// The server has not read the connection up to now.
-    pub fn reset_silence_timer(&mut self, now: Now) {
-        self.heard = now.uptime;
-    }
-
-    /// Whether nothing has been heard from the client since that moment.
-    pub fn last_heard_before(&self, moment: Uptime) -> bool {
-        self.heard < moment
-    }
-
-    /// Appends the last packet to the client: DISCONNECT with the code of the reason, if the client speaks MQTT 5.
-    pub fn write_farewell(&self, reason: CloseReason, _text: &str, settings: &Settings, out: &mut Vec<u8>) {
-        let (State::Open { level: 5, .. }, Some(code)) = (&self.state, reason.reason_code()) else {
-            return;
-        };
-        match (reason, &settings.server_reference) {
-            // A longer name needs a header of more bytes.
-            (CloseReason::Draining, Some(server)) if server.len() <= 120 => {
-                let length = u8::try_from(server.len()).unwrap_or(0);
-                out.extend_from_slice(&[0xe0, length + 5, 0x9c, length + 3, 0x1c, 0, length]);
-                out.extend_from_slice(server.as_bytes());
+            Packet::PubRel(ack) => {
+                self.receive_pubrel(ack, env, decisions);
+                Ok(())
             }
-            (_, _) => out.extend_from_slice(&[0xe0, 1, code]),
+            Packet::PubComp(ack) => {
+                self.receive_pubcomp(ack, env);
+                Ok(())
+            }
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe, env, decisions),
+            Packet::Unsubscribe(unsubscribe) => {
+                self.unsubscribe(unsubscribe, env, decisions);
+                Ok(())
+            }
+            Packet::PingReq => {
+                env.common.scratch.count_heartbeat();
+                send(decisions, super::encode::pingresp);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.leave(&disconnect, env, decisions),
+            Packet::Auth(_) => close_saying(
+                decisions,
+                CloseReason::MqttProtocolError,
+                "AUTH, but CONNECT named no authentication method",
+            ),
         }
     }
 
-    /// The connection has ended, whatever the cause.
-    pub fn ended<A: App>(&mut self, _env: &mut Environment<'_, '_, A>, _reason: CloseReason) {
-        self.state = State::Ended;
+    fn open_mut(&mut self) -> Option<&mut Open> {
+        match &mut self.state {
+            State::Open(open) => Some(open),
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => None,
+        }
     }
 }
 
-fn send(decisions: &mut Decisions, packet: &[u8]) {
-    let message = decisions.write(|out| out.extend_from_slice(packet));
+/// Decides to send the packet that `write` writes.
+fn send(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)) {
+    let message = decisions.write(write);
     decisions.push(Decision::Send { message });
+}
+
+/// Closes the connection with a text for the developer of the client: a client of MQTT 5 gets it as the Reason String of
+/// DISCONNECT.
+fn close_saying(decisions: &mut Decisions, reason: CloseReason, text: &str) -> Result<(), CloseReason> {
+    let text = decisions.write(|out| out.extend_from_slice(text.as_bytes()));
+    decisions.push(Decision::Close { reason, text });
+    Err(reason)
+}
+
+/// Why a connection ends whose client has sent a packet with this fault.
+fn closed_by(fault: Fault) -> CloseReason {
+    match fault {
+        Fault::Malformed => CloseReason::MalformedMqtt,
+        Fault::Protocol | Fault::UnsupportedVersion => CloseReason::MqttProtocolError,
+        Fault::TopicAlias => CloseReason::TopicAliasInvalid,
+        Fault::TooLarge => CloseReason::MessageTooBig,
+    }
+}
+
+/// What a developer is told about a packet with this fault. `first` is the first byte of the packet.
+fn explained(fault: Fault, first: u8) -> &'static str {
+    match (fault, first >> 4) {
+        (Fault::Malformed, 3) => "PUBLISH: its flags, topic, packet identifier or properties are malformed",
+        (Fault::Malformed, 8) => "SUBSCRIBE: a filter, its options or the properties are malformed",
+        (Fault::Malformed, _) => "the packet cannot be read as MQTT says",
+        (Fault::Protocol, 1) => "a second CONNECT",
+        (Fault::Protocol, 2 | 9 | 11 | 13) => "a packet that only servers send",
+        (Fault::Protocol, 3) => {
+            "PUBLISH without a topic, or with a property that is not allowed or comes twice"
+        }
+        (Fault::Protocol, _) => "a property that is not allowed or comes twice, or no filter",
+        (Fault::UnsupportedVersion, _) => "the version of the protocol is not supported",
+        (Fault::TopicAlias, _) => "topic alias 0",
+        (Fault::TooLarge, _) => "the packet is larger than Maximum Packet Size",
+    }
+}
+
+/// A request that is answered with a code, and with words for the developer of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refused {
+    code: ReasonCode,
+    text: &'static str,
+}
+
+/// Refuses a request.
+const fn refused<T>(code: ReasonCode, text: &'static str) -> Result<T, Refused> {
+    Err(Refused { code, text })
 }

@@ -1,12 +1,35 @@
 //! The settings of MQTT sessions.
 
-/// What an operator can set for MQTT sessions.
+use crate::broker::SubscriptionLimits;
+pub use crate::config::{ReceiveExcess, TokenIn};
+
+/// What an operator can set for MQTT sessions, beside [`crate::session::Settings`].
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Most bytes of a packet from a client, with its fixed header.
     pub packet_bytes_max: u32,
     /// Where clients are to go when the server stops: the Server Reference of DISCONNECT (section 3.14.2.2.5).
     pub server_reference: Option<String>,
+    /// The longest keep alive, in seconds; 0: any, none included.
+    pub keep_alive_s_max: u16,
+    /// The longest time for which a session outlives its connection, in seconds; `u32::MAX`: for ever.
+    pub session_expiry_s_max: u32,
+    /// Most publications with QoS 1 and 2 that a client may have in flight.
+    pub receive_maximum: u16,
+    /// What happens to a client that has more.
+    pub receive_excess: ReceiveExcess,
+    /// Most topic aliases of a client.
+    pub topic_aliases_max: u16,
+    /// Whether publications can be retained.
+    pub retain_available: bool,
+    /// Whether payloads that are said to be UTF-8 are checked.
+    pub checks_payload_format: bool,
+    /// Where in CONNECT a token may be.
+    pub token_in: TokenIn,
+    /// The bounds of a client's filters.
+    pub subscription_limits: SubscriptionLimits,
+    /// Most levels of a filter.
+    pub levels_max: u32,
 }
 
 impl Default for Settings {
@@ -14,6 +37,19 @@ impl Default for Settings {
         Settings {
             packet_bytes_max: 64 * 1024 * 1024,
             server_reference: None,
+            keep_alive_s_max: 0,
+            session_expiry_s_max: u32::MAX,
+            receive_maximum: 1024,
+            receive_excess: ReceiveExcess::Disconnect,
+            topic_aliases_max: 32,
+            retain_available: true,
+            checks_payload_format: true,
+            token_in: TokenIn::Auto,
+            subscription_limits: SubscriptionLimits {
+                channels_max: 10_000,
+                names_bytes_max: 1024 * 1024,
+            },
+            levels_max: 128,
         }
     }
 }

@@ -179,6 +179,15 @@ impl Policy {
         }
     }
 
+    /// This policy with password checks, which know no user.
+    #[cfg(test)]
+    pub(crate) fn with_password_checks(mut self) -> Policy {
+        let users = crate::auth::passwords::PasswordFile::default().users();
+        self.users = Some(Arc::new(users.expect("an empty file is no fault")));
+        self.start_password_checks(&Config::default(), Clock::begin())
+            .expect("the system gives a thread")
+    }
+
     fn read(config: &Config, before: Option<&Policy>) -> Result<Policy, PolicyError> {
         let mut warnings = Vec::new();
         let (mut tokens, keys) = keys::tokens(config, before.map(|before| &before.keys))?;

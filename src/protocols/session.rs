@@ -189,7 +189,7 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.timed_out(&mut env.socketcluster(), decisions),
             Session::Mqtt(client) => match env.mqtt() {
-                Some(mut env) => client.session.timed_out(&mut env, decisions),
+                Some(env) => client.session.timed_out(&env),
                 None => Err(CloseReason::NotMqtt),
             },
         }
@@ -211,10 +211,19 @@ impl Session {
     }
 
     /// The answer to a [`Decision::Acknowledge`](crate::decision::Decision::Acknowledge).
-    pub fn stored(&self, token: Span, outcome: Stored, decisions: &mut Decisions) -> Span {
+    pub fn stored<A: App>(
+        &mut self,
+        token: Span,
+        outcome: Stored,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Span {
         match self {
             Session::SocketCluster(session) => session.stored(token, outcome, decisions),
-            Session::Mqtt(_) => decisions.write(|_| {}),
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.stored(token, outcome, &mut env, decisions),
+                None => decisions.write(|_| {}),
+            },
         }
     }
 
@@ -316,7 +325,11 @@ impl Session {
     pub fn rules_changed<A: App>(&mut self, env: &mut Environment<'_, A>, decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.rules_changed(&env.socketcluster(), decisions),
-            Session::Mqtt(_) => {}
+            Session::Mqtt(client) => {
+                if let Some(mut env) = env.mqtt() {
+                    client.session.rules_changed(&mut env, decisions);
+                }
+            }
         }
     }
 
@@ -390,17 +403,26 @@ impl Session {
             Session::SocketCluster(session) => {
                 session.login_answered(answer, &mut env.socketcluster(), decisions)
             }
-            Session::Mqtt(_) => Ok(()),
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.login_answered(answer, &mut env, decisions),
+                None => Err(CloseReason::NotMqtt),
+            },
         }
     }
 
     /// There is no room for a [`Decision::Login`](crate::decision::Decision::Login): the answer, or `None` if there is
-    /// none.
-    pub fn login_not_taken(&mut self, decisions: &mut Decisions) -> Option<Span> {
+    /// none, and whether the connection ends.
+    pub fn login_not_taken(
+        &mut self,
+        settings: &Settings,
+        decisions: &mut Decisions,
+    ) -> (Option<Span>, Result<(), CloseReason>) {
         match self {
-            Session::SocketCluster(session) => session.login_not_taken(decisions),
-            // It is told by an answer.
-            Session::Mqtt(_) => None,
+            Session::SocketCluster(session) => (session.login_not_taken(decisions), Ok(())),
+            Session::Mqtt(client) => (
+                client.session.login_not_taken(&settings.mqtt, decisions),
+                Err(CloseReason::MqttRefused),
+            ),
         }
     }
 
@@ -425,7 +447,7 @@ impl Session {
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         match self {
             Session::SocketCluster(session) => session.revoke(revocation, decisions),
-            Session::Mqtt(_) => false,
+            Session::Mqtt(client) => client.session.revoke(revocation),
         }
     }
 

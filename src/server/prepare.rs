@@ -16,7 +16,7 @@ use super::embedding::Embedding;
 use super::listening::Reserved;
 use crate::audit::Audit;
 use crate::auth::CredentialFields;
-use crate::broker::Numbering;
+use crate::broker::{Numbering, SubscriptionLimits};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::config::channels::ChannelSpec;
@@ -240,6 +240,22 @@ fn session_settings(config: &Config) -> protocols::Settings {
         mqtt: protocols::MqttSettings {
             packet_bytes_max: config.limits.message_bytes_max,
             server_reference: config.mqtt.server_reference.clone(),
+            keep_alive_s_max: config.mqtt.keep_alive_max_seconds,
+            session_expiry_s_max: match config.mqtt.session_expiry_max_seconds {
+                0 => u32::MAX,
+                seconds => seconds,
+            },
+            receive_maximum: config.mqtt.receive_max,
+            receive_excess: config.mqtt.receive_excess,
+            topic_aliases_max: config.mqtt.topic_aliases_max,
+            retain_available: true,
+            checks_payload_format: config.mqtt.check_payload_format,
+            token_in: config.mqtt.token_in,
+            subscription_limits: SubscriptionLimits {
+                channels_max: config.limits.channels_per_connection_max,
+                names_bytes_max: config.limits.channel_names_bytes_max,
+            },
+            levels_max: config.mqtt.levels_max,
         },
     }
 }

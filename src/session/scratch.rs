@@ -30,6 +30,16 @@ pub struct Scratch {
     hits: Hits,
     rule_hits: RuleHits,
     refusals: Refusals,
+    mqtt_counts: MqttCounts,
+}
+
+/// What sessions of MQTT could not tell their clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MqttCounts {
+    /// Publications that were refused, for whatever reason.
+    pub publications_refused: u32,
+    /// Filters that were dropped, since the rules do not allow them any more.
+    pub filters_dropped: u32,
 }
 
 /// Counts of the events in sessions since the core last asked.
@@ -45,6 +55,8 @@ pub struct Noted {
     pub rules: bool,
     /// Tokens or actions were refused: `Scratch::take_refusals`.
     pub refusals: bool,
+    /// Publications of MQTT clients were refused, or their filters dropped: `Scratch::take_mqtt_counts`.
+    pub mqtt: bool,
 }
 
 /// How often each limit was met.
@@ -167,6 +179,27 @@ impl Scratch {
         self.noted.hits = true;
         let hits = &mut self.hits.0[limit.index()];
         *hits = hits.saturating_add(count);
+    }
+
+    /// A publication of an MQTT client was refused.
+    #[cold]
+    pub(crate) fn count_publication_refused(&mut self) {
+        self.noted.mqtt = true;
+        let count = &mut self.mqtt_counts.publications_refused;
+        *count = count.saturating_add(1);
+    }
+
+    /// A filter of an MQTT client was dropped.
+    #[cold]
+    pub(crate) fn count_filter_dropped(&mut self) {
+        self.noted.mqtt = true;
+        let count = &mut self.mqtt_counts.filters_dropped;
+        *count = count.saturating_add(1);
+    }
+
+    /// The counts of MQTT since the last call of this.
+    pub(crate) fn take_mqtt_counts(&mut self) -> MqttCounts {
+        std::mem::take(&mut self.mqtt_counts)
     }
 
     #[inline]

@@ -30,9 +30,8 @@ fn filter_matches(filter: &str, name: &str) -> bool {
     }
     let levels: Vec<_> = filter.split('/').collect();
     let name_levels: Vec<_> = name.split('/').collect();
-    !name.is_empty()
-        && !(name.starts_with('$') && filter.starts_with(['+', '#']))
-        && levels_match(&levels, &name_levels)
+    let is_left_out = name.starts_with('$') && filter.starts_with(['+', '#']);
+    !name.is_empty() && !is_left_out && levels_match(&levels, &name_levels)
 }
 
 fn rule(effect: Effect, pattern: &str) -> RuleSpec {

@@ -35,7 +35,11 @@ impl<A: App> Core<A> {
         };
         self.decisions.clear();
         let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let was_open = open.session.is_open();
         let result = decide(&mut open.session, &mut environment, &mut self.decisions);
+        if open.session.is_open() && !was_open {
+            self.counts.session_opens();
+        }
         let deadline = open.session.next_deadline(&self.lent.settings);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.count_hits(id);

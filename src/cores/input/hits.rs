@@ -39,6 +39,15 @@ impl<A: App> Core<A> {
                 counter.add(u64::from(count));
             }
         }
+        if noted.mqtt {
+            let counts = self.lent.scratch.common.take_mqtt_counts();
+            self.metrics
+                .mqtt_publications_refused
+                .add(u64::from(counts.publications_refused));
+            self.metrics
+                .rules_kick_outs
+                .add(u64::from(counts.filters_dropped));
+        }
         if noted.rules {
             self.count_rule_hits();
         }

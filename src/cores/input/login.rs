@@ -35,10 +35,18 @@ impl<A: App> Core<A> {
         if credentials.is_some_and(|credentials| self.ask(id, BY_CALL, *credentials).is_ok()) {
             return;
         }
-        if let Some(session) = self.session(id)
-            && let Some(answer) = session.login_not_taken(decisions)
-        {
+        let Some(connection) = self.connections.get_mut(id) else {
+            return;
+        };
+        let Phase::Open(open) = &mut connection.phase else {
+            return;
+        };
+        let (answer, result) = open.session.login_not_taken(&self.lent.settings, decisions);
+        if let Some(answer) = answer {
             self.send(id, Content::Text, decisions.bytes(answer));
+        }
+        if let Err(reason) = result {
+            self.close(id, reason);
         }
     }
 

@@ -9,7 +9,7 @@ use crate::protocols::Content;
 
 use crate::cores::core::Core;
 use crate::cores::delivery::remembered_on_disk::Admission;
-use crate::cores::lifecycle::connection::{Commit, ConnectionId, Work};
+use crate::cores::lifecycle::connection::{Commit, ConnectionId, Phase, Work};
 
 impl<A: App> Core<A> {
     /// Whether a publication may be published now, as far as the store is concerned. If the store refuses it, the work
@@ -47,8 +47,12 @@ impl<A: App> Core<A> {
             },
         };
         *commit = None;
-        if let Some(session) = self.session(id) {
-            let answer = session.stored(token, outcome, decisions);
+        let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
+            return true;
+        };
+        if let Phase::Open(open) = &mut connection.phase {
+            let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+            let answer = open.session.stored(token, outcome, &mut environment, decisions);
             self.send(id, Content::Text, decisions.bytes(answer));
         }
         true

@@ -340,7 +340,8 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::TooManyFragments
         | CloseReason::TextFrame
         | CloseReason::MalformedMqtt
-        | CloseReason::MqttProtocolError => Leave::Fin,
+        | CloseReason::MqttProtocolError
+        | CloseReason::TopicAliasInvalid => Leave::Fin,
         CloseReason::HoldsMost => Leave::LastWords,
         CloseReason::HandshakeTimeout
         | CloseReason::HandshakeMissing
@@ -356,6 +357,9 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::Draining
         | CloseReason::Application(_)
         | CloseReason::AuthenticationTimeout
+        | CloseReason::ReceiveMaximumExceeded
+        | CloseReason::TokenExpired
+        | CloseReason::NoLongerAllowed
         | CloseReason::KeepAliveTimeout
         | CloseReason::TakenOver
         | CloseReason::Revoked => Leave::Farewell,

@@ -1,0 +1,61 @@
+//! Acknowledgements: with a reason in words if the client wants reasons (MQTT-3.1.2-29) and takes a packet of that size
+//! (MQTT-3.4.2-2, MQTT-3.9.2-1 and the like).
+
+use super::{Open, Refused, Session, State};
+use crate::decision::{Decision, Decisions, Span};
+use crate::mqtt::encode::{self, AckKind};
+use crate::mqtt::packet::PacketId;
+use crate::mqtt::{ReasonCode, Version};
+
+impl Session {
+    /// Decides to send an acknowledgement.
+    pub(super) fn answer(
+        &self,
+        kind: AckKind,
+        id: PacketId,
+        refusal: Option<Refused>,
+        decisions: &mut Decisions,
+    ) {
+        let message = self.write_answer(kind, id, refusal, decisions);
+        decisions.push(Decision::Send { message });
+    }
+
+    /// Writes an acknowledgement.
+    #[inline]
+    pub(super) fn write_answer(
+        &self,
+        kind: AckKind,
+        id: PacketId,
+        refusal: Option<Refused>,
+        decisions: &mut Decisions,
+    ) -> Span {
+        let State::Open(open) = &self.state else {
+            return decisions.write(|_| {});
+        };
+        let code = refusal.map_or(ReasonCode::Success, |refusal| refusal.code);
+        decisions.write(|out| {
+            open.write_explained(refusal.map(|refusal| refusal.text), out, |text, out| {
+                encode::ack(out, open.version, kind, id, code, text);
+            });
+        })
+    }
+}
+
+impl Open {
+    /// Lets `write` write a packet with a reason in words, or without it if the client does not want it or the packet
+    /// would be too large for it.
+    pub(super) fn write_explained(
+        &self,
+        text: Option<&str>,
+        out: &mut Vec<u8>,
+        write: impl Fn(Option<&str>, &mut Vec<u8>),
+    ) {
+        let text = text.filter(|_| self.explains && self.version == Version::V5);
+        let start = out.len();
+        write(text, out);
+        if text.is_some() && out.len() - start > self.packet_bytes_max as usize {
+            out.truncate(start);
+            write(None, out);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What CONNACK says: section 3.2.
+//!
+//! An accepting CONNACK of MQTT 5 has the properties whose values differ from what a client assumes without them; all
+//! features that are announced there are available.
+
+use super::send;
+use crate::decision::{Decision, Decisions, Span};
+use crate::mqtt::encode::{self, ConnAckProperties, SessionPresent};
+use crate::mqtt::frame::PACKET_BYTES_MAX;
+use crate::mqtt::packet::Connect;
+use crate::mqtt::properties::Property;
+use crate::mqtt::settings::Settings;
+use crate::mqtt::{ReasonCode, Version};
+
+/// The client that is answered.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnAck {
+    pub(super) version: Version,
+    /// The largest packet that it takes.
+    pub(super) packet_bytes_max: u32,
+}
+
+/// What an accepted client is told about its connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepted<'a> {
+    /// Whether its session is one that it had before.
+    pub(super) is_present: bool,
+    /// Its client id, if it has brought none.
+    pub(super) assigned_client_id: Option<&'a str>,
+    /// For how long its session outlives the connection, if not as long as it has asked for.
+    pub(super) session_expiry_s: Option<u32>,
+    /// The keep alive that it is to use, if not its own.
+    pub(super) keep_alive_s: Option<u16>,
+}
+
+impl ConnAck {
+    /// The client that has sent this.
+    pub(super) fn of(connect: &Connect<'_>) -> ConnAck {
+        let packet_bytes_max = connect.properties.number(Property::MaximumPacketSize);
+        ConnAck {
+            version: connect.version,
+            packet_bytes_max: packet_bytes_max.unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Accepts the client.
+    pub(super) fn accept(self, accepted: &Accepted<'_>, settings: &Settings, decisions: &mut Decisions) {
+        let session = if accepted.is_present {
+            SessionPresent::Yes
+        } else {
+            SessionPresent::No
+        };
+        if !self.version.has_properties() {
+            return send(decisions, |out| {
+                encode::connack(out, session, ReasonCode::Success.return_code());
+            });
+        }
+        let receive_maximum = settings.receive_maximum;
+        let packet_bytes_max = settings.packet_bytes_max;
+        let properties = ConnAckProperties {
+            session_expiry_interval: accepted.session_expiry_s,
+            receive_maximum: (receive_maximum < u16::MAX).then_some(receive_maximum),
+            retain_available: (!settings.retain_available).then_some(false),
+            maximum_packet_size: ((packet_bytes_max as usize) < PACKET_BYTES_MAX).then_some(packet_bytes_max),
+            assigned_client_id: accepted.assigned_client_id,
+            topic_alias_maximum: (settings.topic_aliases_max > 0).then_some(settings.topic_aliases_max),
+            server_keep_alive: accepted.keep_alive_s,
+            ..ConnAckProperties::default()
+        };
+        send(decisions, |out| {
+            encode::connack_5(out, session, ReasonCode::Success, &properties);
+        });
+    }
+
+    /// Refuses the client.
+    pub(super) fn refuse(
+        self,
+        code: ReasonCode,
+        text: &str,
+        server_reference: Option<&str>,
+        decisions: &mut Decisions,
+    ) {
+        let message = self.write_refusal(code, text, server_reference, decisions);
+        decisions.push(Decision::Send { message });
+    }
+
+    /// Writes the refusal. The text is left out if the client takes no packet of that size.
+    pub(super) fn write_refusal(
+        self,
+        code: ReasonCode,
+        text: &str,
+        server_reference: Option<&str>,
+        decisions: &mut Decisions,
+    ) -> Span {
+        if !self.version.has_properties() {
+            return decisions.write(|out| {
+                encode::connack(out, SessionPresent::No, code.return_code());
+            });
+        }
+        let names_other_server = matches!(code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved);
+        let mut properties = ConnAckProperties {
+            reason_string: Some(text),
+            server_reference: server_reference.filter(|_| names_other_server),
+            ..ConnAckProperties::default()
+        };
+        let mut packet = Vec::new();
+        encode::connack_5(&mut packet, SessionPresent::No, code, &properties);
+        if packet.len() > self.packet_bytes_max as usize {
+            packet.clear();
+            properties.reason_string = None;
+            encode::connack_5(&mut packet, SessionPresent::No, code, &properties);
+        }
+        decisions.write(|out| out.extend_from_slice(&packet))
+    }
+}

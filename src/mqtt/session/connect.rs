@@ -1,0 +1,392 @@
+//! CONNECT, up to the answer: section 3.1.
+//!
+//! The order of the checks: the packet, what this server supports, the client id, the identity of the client, the
+//! application, the will, and then the session. A refused client gets CONNACK with a code, and the connection ends.
+
+use super::connack::{Accepted, ConnAck};
+use super::identity::Identity;
+use super::{End, Open, Refused, Session, State, refused};
+use crate::app::{App, Peer};
+use crate::auth::Claims;
+use crate::clock::Uptime;
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
+use crate::mqtt::environment::Environment;
+use crate::mqtt::fault::Fault;
+use crate::mqtt::packet::{self, Connect, decode_connect};
+use crate::mqtt::properties::Property;
+use crate::mqtt::sessions::{self, ConnectRefused};
+use crate::mqtt::settings::Settings;
+use crate::mqtt::{ReasonCode, Version};
+use crate::session::LoginAnswer;
+
+/// A CONNECT whose password is being checked.
+pub(super) struct PendingConnect {
+    /// What followed the fixed header, with zeros in the place of the password.
+    body: Box<[u8]>,
+}
+
+impl std::fmt::Debug for PendingConnect {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The packet is the client's.
+        formatter.debug_struct("PendingConnect").finish_non_exhaustive()
+    }
+}
+
+const BUSY: Refused = Refused {
+    code: ReasonCode::ServerBusy,
+    text: "too many logins wait to be checked: try again in a moment",
+};
+
+/// The first byte of CONNECT.
+const CONNECT: u8 = 0x10;
+
+impl Session {
+    /// Handles the first packet.
+    pub(super) fn connect<A: App>(
+        &mut self,
+        first: u8,
+        body: &[u8],
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if first >> 4 != CONNECT >> 4 {
+            return Err(CloseReason::NotMqtt);
+        }
+        let connect = match decode_connect(first, body) {
+            Ok(connect) => connect,
+            Err(refused) => return refuse_unreadable(refused, decisions),
+        };
+        if connect.password.is_some() {
+            // Whatever the outcome: there is a password in these bytes.
+            env.common.scratch.note_credentials();
+        }
+        let identity = check_support(&connect).and_then(|()| self.identify(&connect, env));
+        match identity {
+            Ok(Identity::Known(claims)) => self.admit(&connect, Some(claims), env, decisions),
+            Ok(Identity::Anonymous) => self.admit(&connect, None, env, decisions),
+            Ok(Identity::ToBeChecked(credentials)) => {
+                self.state = State::LoggingIn(PendingConnect {
+                    body: without_password(body, connect.password),
+                });
+                decisions.push_login(credentials);
+                Ok(())
+            }
+            Err(refusal) => refuse(&connect, refusal, env.settings, decisions),
+        }
+    }
+
+    /// The password has been checked, or could not be.
+    ///
+    /// # Errors
+    /// The connection is to be closed after the decisions so far were carried out.
+    pub fn login_answered<A: App>(
+        &mut self,
+        answer: LoginAnswer,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let since = env.common.now.uptime;
+        let pending = match std::mem::replace(&mut self.state, State::AwaitingConnect { since }) {
+            State::LoggingIn(pending) => pending,
+            other => {
+                self.state = other;
+                return Ok(());
+            }
+        };
+        self.heard = since;
+        let connect = decode_connect(CONNECT, &pending.body).map_err(|_| CloseReason::MalformedMqtt)?;
+        let claims = match answer {
+            LoginAnswer::Accepted(issued) => Ok(issued.claims),
+            LoginAnswer::Refused => refused(
+                ReasonCode::BadUserNameOrPassword,
+                "the user name or the password is wrong",
+            ),
+            LoginAnswer::TooSoon { .. } => refused(
+                ReasonCode::BadUserNameOrPassword,
+                "too many logins have failed: this one was not checked, try again later",
+            ),
+            LoginAnswer::Busy => Err(BUSY),
+            LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
+        };
+        match claims {
+            Ok(claims) => self.admit(&connect, Some(Box::new(claims)), env, decisions),
+            Err(refusal) => refuse(&connect, refusal, env.settings, decisions),
+        }
+    }
+
+    /// The password checks have no room. Returns the answer; the connection ends with it.
+    pub fn login_not_taken(&mut self, settings: &Settings, decisions: &mut Decisions) -> Option<Span> {
+        let State::LoggingIn(pending) = std::mem::replace(&mut self.state, State::Ended) else {
+            return None;
+        };
+        let connect = decode_connect(CONNECT, &pending.body).ok()?;
+        let answer = ConnAck::of(&connect);
+        let reference = settings.server_reference.as_deref();
+        Some(answer.write_refusal(BUSY.code, BUSY.text, reference, decisions))
+    }
+
+    /// The client is known: asks the application, and gives the client its session.
+    fn admit<A: App>(
+        &mut self,
+        connect: &Connect<'_>,
+        claims: Option<Box<Claims>>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        self.claims = claims;
+        let asked = self
+            .ask_application(env)
+            .and_then(|()| self.will_of(connect, env));
+        self.settle(env)?;
+        let will = match asked {
+            Ok(will) => will,
+            Err(refusal) => return refuse(connect, refusal, env.settings, decisions),
+        };
+        let assigned = connect.client_id.is_empty().then(|| new_client_id(self, env));
+        let expiry = session_expiry(connect, env.settings);
+        let user = self.claims.as_deref().and_then(Claims::user);
+        let properties = &connect.properties;
+        let packet_bytes_max = properties.number(Property::MaximumPacketSize).unwrap_or(u32::MAX);
+        let asked = sessions::Connect {
+            client_id: assigned.as_deref().unwrap_or(connect.client_id),
+            user: user.as_deref(),
+            version: connect.version,
+            address: env.common.address,
+            clean_start: connect.clean,
+            expiry_s: expiry.granted_s,
+            receive_maximum: properties.number_16(Property::ReceiveMaximum).unwrap_or(u16::MAX),
+            packet_bytes_max,
+            will,
+        };
+        let connected = match env.sessions.connect(asked, env.common.now) {
+            Ok(connected) => connected,
+            Err(why) => {
+                if why == ConnectRefused::WillsFull {
+                    env.common.scratch.hit(Limit::WillsBytes);
+                }
+                return refuse(connect, no_session(why), env.settings, decisions);
+            }
+        };
+        let keep_alive = keep_alive(connect, env.settings);
+        self.state = State::Open(Open {
+            session: connected.session,
+            version: connect.version,
+            explains: properties.number(Property::RequestProblemInformation) != Some(0),
+            outlives: expiry.asked_s > 0,
+            packet_bytes_max,
+            silence_ms_max: u32::from(keep_alive.used_s) * 1500,
+            in_flight: 0,
+            rules: env.common.policy.rules.id(),
+            expires: self.expiry_of_claims(env.common.now),
+            aliases: None,
+            end: End::Lost,
+        });
+        if let Some(connection) = connected.displaced {
+            decisions.push(Decision::EndOther {
+                connection,
+                reason: CloseReason::TakenOver,
+            });
+        }
+        ConnAck::of(connect).accept(
+            &Accepted {
+                is_present: connected.is_present,
+                assigned_client_id: assigned.as_deref(),
+                session_expiry_s: (expiry.granted_s != expiry.asked_s).then_some(expiry.granted_s),
+                keep_alive_s: keep_alive.announced_s,
+            },
+            env.settings,
+            decisions,
+        );
+        if connected.is_present {
+            self.drop_forbidden_filters(env);
+        }
+        self.carry_out_orders(env, decisions)?;
+        self.begin(env);
+        env.common.app.connected(&mut Peer::new(
+            self.id,
+            self.claims.as_deref(),
+            None,
+            &mut env.common.scratch.app,
+        ));
+        self.settle(env)?;
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// Asks the application whether the client may connect.
+    fn ask_application<A: App>(&self, env: &mut Environment<'_, '_, A>) -> Result<(), Refused> {
+        self.begin(env);
+        let claims = self.claims.as_deref();
+        let app = &mut env.common.scratch.app;
+        if env
+            .common
+            .app
+            .handshake(&mut Peer::new(self.id, claims, None, app))
+            .is_err()
+        {
+            return refused(
+                ReasonCode::NotAuthorized,
+                "the application refuses the connection",
+            );
+        }
+        if let Some(claims) = claims
+            && env
+                .common
+                .app
+                .authenticate(claims, &mut Peer::new(self.id, Some(claims), None, app))
+                .is_err()
+        {
+            env.common.scratch.count_token_refused("application", "connect");
+            return refused(ReasonCode::NotAuthorized, "the application refuses the user");
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a CONNECT that cannot be read. Clients of 3.1 and 3.1.1 are told only that their version is not supported
+/// (MQTT-3.1.2-2 and section 3.2.2.3 there).
+fn refuse_unreadable(refused: packet::Refused, decisions: &mut Decisions) -> Result<(), CloseReason> {
+    let version = match (refused.version, refused.fault) {
+        (Some(version), _) if version.has_properties() => version,
+        (_, Fault::UnsupportedVersion) => Version::V4,
+        (_, Fault::Protocol) => return Err(CloseReason::MqttProtocolError),
+        (_, Fault::Malformed | Fault::TopicAlias | Fault::TooLarge) => {
+            return Err(CloseReason::MalformedMqtt);
+        }
+    };
+    let answer = ConnAck {
+        version,
+        packet_bytes_max: u32::MAX,
+    };
+    answer.refuse(
+        refused.fault.reason(),
+        "CONNECT is not as MQTT says",
+        None,
+        decisions,
+    );
+    Err(CloseReason::MqttRefused)
+}
+
+fn refuse(
+    connect: &Connect<'_>,
+    refusal: Refused,
+    settings: &Settings,
+    decisions: &mut Decisions,
+) -> Result<(), CloseReason> {
+    let answer = ConnAck::of(connect);
+    let reference = settings.server_reference.as_deref();
+    answer.refuse(refusal.code, refusal.text, reference, decisions);
+    Err(CloseReason::MqttRefused)
+}
+
+/// What this server does not support, and client ids that it does not take.
+fn check_support(connect: &Connect<'_>) -> Result<(), Refused> {
+    if connect.properties.has(Property::AuthenticationMethod) {
+        return refused(
+            ReasonCode::BadAuthenticationMethod,
+            "this server has no enhanced authentication: use a user name and a password, or a token",
+        );
+    }
+    // MQTT-3.1.3-8 of 3.1.1; in 3.1 a client id has one character at least.
+    let needs_id = match connect.version {
+        Version::V3 => true,
+        Version::V4 => !connect.clean,
+        Version::V5 => false,
+    };
+    if needs_id && connect.client_id.is_empty() {
+        return refused(
+            ReasonCode::ClientIdNotValid,
+            "a session without Clean Session needs a client id",
+        );
+    }
+    Ok(())
+}
+
+fn no_session(why: ConnectRefused) -> Refused {
+    let (code, text) = match why {
+        ConnectRefused::OtherUser => (
+            ReasonCode::NotAuthorized,
+            "the session with this client id belongs to another user",
+        ),
+        ConnectRefused::SessionsFull => (
+            ReasonCode::QuotaExceeded,
+            "the server has as many sessions as it may",
+        ),
+        ConnectRefused::WillsFull => (
+            ReasonCode::QuotaExceeded,
+            "the server has no room for another will",
+        ),
+    };
+    Refused { code, text }
+}
+
+/// A client id that no client has, and that the core owns on which the connection is.
+fn new_client_id<A: App>(session: &Session, env: &Environment<'_, '_, A>) -> String {
+    let candidates = (0_u64..).map(|number| match number {
+        0 => format!("rc-{}", session.id),
+        number => format!("rc-{}-{number}", session.id),
+    });
+    let mut owned = candidates.filter(|id| env.sessions.owns(id));
+    owned.next().expect("one core in a few owns each id")
+}
+
+/// For how long a session outlives its connection, in seconds; `u32::MAX` is for ever.
+struct SessionExpiry {
+    /// What CONNECT has asked for.
+    asked_s: u32,
+    /// What the client gets.
+    granted_s: u32,
+}
+
+fn session_expiry(connect: &Connect<'_>, settings: &Settings) -> SessionExpiry {
+    let asked_s = match connect.version {
+        Version::V5 => connect
+            .properties
+            .number(Property::SessionExpiryInterval)
+            .unwrap_or(0),
+        // Clean Session is about both ends of the session.
+        Version::V3 | Version::V4 if connect.clean => 0,
+        Version::V3 | Version::V4 => u32::MAX,
+    };
+    SessionExpiry {
+        asked_s,
+        granted_s: asked_s.min(settings.session_expiry_s_max),
+    }
+}
+
+/// The keep alive, in seconds; 0 is none.
+struct KeepAlive {
+    /// What the server goes by.
+    used_s: u16,
+    /// What CONNACK says, if it is not what the client has asked for (MQTT-3.1.2-21).
+    announced_s: Option<u16>,
+}
+
+fn keep_alive(connect: &Connect<'_>, settings: &Settings) -> KeepAlive {
+    let asked_s = connect.keep_alive;
+    let is_allowed = settings.keep_alive_s_max == 0 || (1..=settings.keep_alive_s_max).contains(&asked_s);
+    KeepAlive {
+        used_s: if is_allowed {
+            asked_s
+        } else {
+            settings.keep_alive_s_max
+        },
+        announced_s: (!is_allowed).then_some(settings.keep_alive_s_max),
+    }
+}
+
+/// A copy of a CONNECT without its password, which is the last field.
+fn without_password(body: &[u8], password: Option<&[u8]>) -> Box<[u8]> {
+    let password_bytes = password.map_or(0, <[u8]>::len);
+    let mut copy = Vec::with_capacity(body.len());
+    copy.extend_from_slice(&body[..body.len() - password_bytes]);
+    copy.resize(body.len(), 0);
+    copy.into()
+}
+
+impl Session {
+    /// When the connection has to end, since the client's token expires.
+    fn expiry_of_claims(&self, now: crate::clock::Now) -> Uptime {
+        let seconds = self.claims.as_deref().and_then(Claims::expires_with_leeway_at);
+        seconds.map_or(Uptime::NEVER, |seconds| super::timers::uptime_of(seconds, now))
+    }
+}

@@ -1,0 +1,74 @@
+//! DISCONNECT, and the end of the connection: section 3.14.
+
+use super::{End, Session, State, close_saying};
+use crate::app::App;
+use crate::decision::{CloseReason, Decisions};
+use crate::mqtt::environment::Environment;
+use crate::mqtt::packet::Disconnect;
+use crate::mqtt::properties::Property;
+use crate::mqtt::settings::Settings;
+use crate::mqtt::{ReasonCode, encode};
+
+impl Session {
+    /// The client leaves.
+    pub(super) fn leave<A: App>(
+        &mut self,
+        disconnect: &Disconnect<'_>,
+        env: &Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let Some(open) = self.open_mut() else {
+            return Err(CloseReason::MqttProtocolError);
+        };
+        let expiry_s = disconnect.properties.number(Property::SessionExpiryInterval);
+        if expiry_s.is_some_and(|seconds| seconds > 0) && !open.outlives {
+            // MQTT-3.14.2-2. The client is not leaving in order, so its will is published.
+            return close_saying(
+                decisions,
+                CloseReason::MqttProtocolError,
+                "DISCONNECT asks for a session expiry, but CONNECT had 0",
+            );
+        }
+        open.end = End::Orderly {
+            // MQTT-3.14.4-3: only success takes the will away.
+            with_will: disconnect.reason != ReasonCode::Success,
+            expiry_s: expiry_s.map(|seconds| seconds.min(env.settings.session_expiry_s_max)),
+        };
+        Err(CloseReason::MqttDisconnected)
+    }
+
+    /// Appends the last packet to the client: DISCONNECT of MQTT 5. `text` says more than the reason.
+    pub fn write_farewell(&self, reason: CloseReason, text: &str, settings: &Settings, out: &mut Vec<u8>) {
+        let State::Open(open) = &self.state else { return };
+        let Some(code) = reason.reason_code().and_then(ReasonCode::from_u8) else {
+            return;
+        };
+        if !open.version.has_properties() {
+            return;
+        }
+        let (code, server) = match (reason, settings.server_reference.as_deref()) {
+            (CloseReason::Draining, Some(server)) => (ReasonCode::UseAnotherServer, Some(server)),
+            (_, _) => (code, None),
+        };
+        let text = match text {
+            "" => reason.in_words()[0],
+            text => text,
+        };
+        let start = out.len();
+        encode::disconnect(out, code, Some(text), server);
+        if out.len() - start > open.packet_bytes_max as usize {
+            out.truncate(start);
+            encode::disconnect(out, code, None, None);
+        }
+    }
+
+    /// The connection has ended, whatever the cause. The application is told, if it was told of the client.
+    pub fn ended<A: App>(&mut self, env: &mut Environment<'_, '_, A>, reason: CloseReason) {
+        let State::Open(open) = std::mem::replace(&mut self.state, State::Ended) else {
+            return;
+        };
+        env.sessions
+            .disconnect(open.session, env.common.address, open.end, env.common.now);
+        env.common.app.disconnected(self.id, reason);
+    }
+}

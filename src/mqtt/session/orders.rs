@@ -1,0 +1,159 @@
+//! What an application asks for beside its answer, of a client that speaks MQTT.
+//!
+//! | order | what happens |
+//! |---|---|
+//! | publish | the publication, with QoS 0 and the JSON as its payload |
+//! | disconnect | the connection ends, with code 0x98 and the text as the reason in words |
+//! | kick out | the filters with exactly this name end, or all; the client is not told |
+//! | set a token, deauthenticate | the claims hold from then on; the client is given no token |
+//! | transmit, batch | nothing: MQTT has no events |
+//! | invoke | refused at once: MQTT has no calls |
+
+use super::timers::uptime_of;
+use super::{Session, close_saying};
+use crate::app::{App, PeerOrder};
+use crate::auth::Claims;
+use crate::clock::Uptime;
+use crate::config::channels::MqttPayload;
+use crate::decision::{CloseReason, Decision, Decisions, Publish};
+use crate::mqtt::environment::Environment;
+use crate::mqtt::publication::{self, Head};
+use crate::mqtt::subscriptions::Subscriber;
+use crate::session;
+
+impl Session {
+    /// Prepares the buffers before the application is asked, and forgets what it asked for before. It can make no calls.
+    #[inline]
+    pub(super) fn begin<A: App>(&self, env: &mut Environment<'_, '_, A>) {
+        env.common.scratch.app.begin(env.common.address, 0, 0);
+    }
+
+    /// Changes the client's claims as the application has asked for.
+    #[inline]
+    pub(super) fn settle<A: App>(&mut self, env: &Environment<'_, '_, A>) -> Result<(), CloseReason> {
+        if env.common.scratch.app.orders.is_empty() {
+            return Ok(());
+        }
+        self.settle_some(env)
+    }
+
+    #[cold]
+    fn settle_some<A: App>(&mut self, env: &Environment<'_, '_, A>) -> Result<(), CloseReason> {
+        for at in 0..env.common.scratch.app.orders.len() {
+            match env.common.scratch.app.orders[at] {
+                PeerOrder::SetAuthToken {
+                    claims, expires_in, ..
+                } => {
+                    let expires_in = expires_in.unwrap_or(env.common.settings.auth_default_expiry.as_secs());
+                    let issued = env
+                        .common
+                        .policy
+                        .tokens
+                        .issue(
+                            env.common.scratch.app.piece(claims),
+                            Some(expires_in),
+                            env.common.now.unix_ms,
+                        )
+                        .map_err(|_| CloseReason::SigningFailed)?;
+                    self.claims = Some(Box::new(issued.claims));
+                }
+                PeerOrder::Deauthenticate { .. } => self.claims = None,
+                PeerOrder::Batch
+                | PeerOrder::Transmit { .. }
+                | PeerOrder::Invoke { .. }
+                | PeerOrder::Publish { .. }
+                | PeerOrder::GiveToken { .. }
+                | PeerOrder::KickOut { .. }
+                | PeerOrder::Disconnect { .. } => continue,
+            }
+            let seconds = self.claims.as_deref().and_then(Claims::expires_with_leeway_at);
+            let now = env.common.now;
+            if let Some(open) = self.open_mut() {
+                open.expires = seconds.map_or(Uptime::NEVER, |seconds| uptime_of(seconds, now));
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out what the application has asked for.
+    #[inline]
+    pub(super) fn carry_out_orders<A: App>(
+        &mut self,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if env.common.scratch.app.orders.is_empty() {
+            return Ok(());
+        }
+        self.carry_out_some(env, decisions)
+    }
+
+    #[cold]
+    fn carry_out_some<A: App>(
+        &mut self,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let orders = std::mem::take(&mut env.common.scratch.app.orders);
+        let mut result = Ok(());
+        let mut has_other_claims = false;
+        for order in &orders {
+            match *order {
+                PeerOrder::Publish { channel, data } => {
+                    let scratch = &mut *env.common.scratch;
+                    let name = scratch.app.piece_bytes(channel);
+                    let payload = data.map_or(&[][..], |data| scratch.app.piece_bytes(data));
+                    let marks = session::marks(&env.common.policy.channels, &mut scratch.channels, name);
+                    let channel = decisions.write(|out| out.extend_from_slice(name));
+                    let head = Head {
+                        is_text: true,
+                        payload_rule: MqttPayload::Json,
+                        ..Head::default()
+                    };
+                    let message = decisions.write(|out| {
+                        publication::write_head(&head, &[], out);
+                        out.extend_from_slice(payload);
+                    });
+                    let publish = Publish::of_mqtt(channel, message, payload, marks, false);
+                    decisions.push(Decision::Publish(publish));
+                }
+                PeerOrder::KickOut { channel, .. } => {
+                    let channel = channel.map(|channel| env.common.scratch.app.piece(channel).to_owned());
+                    self.kick_out(channel.as_deref(), env);
+                }
+                PeerOrder::Disconnect { code, reason } => {
+                    let text = env.common.scratch.app.piece(reason).to_owned();
+                    result = close_saying(decisions, CloseReason::Application(code), &text);
+                }
+                PeerOrder::SetAuthToken { .. } | PeerOrder::Deauthenticate { .. } => has_other_claims = true,
+                PeerOrder::Batch
+                | PeerOrder::Transmit { .. }
+                | PeerOrder::Invoke { .. }
+                | PeerOrder::GiveToken { .. } => {}
+            }
+        }
+        env.common.scratch.app.orders = orders;
+        env.common.scratch.app.orders.clear();
+        if has_other_claims && result.is_ok() && self.drop_forbidden_filters(env) {
+            result = close_saying(
+                decisions,
+                CloseReason::NoLongerAllowed,
+                "the client is another user now, which the rules do not allow a subscription",
+            );
+        }
+        result
+    }
+
+    fn kick_out<A: App>(&self, channel: Option<&str>, env: &mut Environment<'_, '_, A>) {
+        let Some(session) = self.session_ref() else { return };
+        let subscriber = Subscriber::Session(session.number);
+        match channel {
+            Some(channel) => {
+                env.sessions.subscriptions.unsubscribe(subscriber, channel);
+            }
+            None => {
+                env.sessions.subscriptions.end(subscriber, usize::MAX);
+            }
+        }
+    }
+}

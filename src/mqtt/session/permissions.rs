@@ -1,0 +1,185 @@
+//! What the rules and the application allow the client. The rules are asked first.
+//!
+//! Filters outlive the claims and the rules by which they were granted. They are checked again when the client comes back
+//! to its session, and when the core has new rules. A filter that is no longer allowed is dropped. MQTT has no packet to
+//! tell a client of that, so the connection ends with it: the client connects again, and learns what it may from SUBACK.
+
+use super::{Refused, Session, refused};
+use crate::app::{AllowedPublishKind, App, Name, Peer, Piece};
+use crate::auth::Revocation;
+use crate::auth::rules::Decided;
+use crate::config::rules::Action;
+use crate::decision::{CloseReason, Decisions, Limit};
+use crate::mqtt::ReasonCode;
+use crate::mqtt::environment::Environment;
+use crate::mqtt::subscriptions::Subscriber;
+use crate::policy::Policy;
+use crate::policy::channels::PRESENCE_PREFIX;
+
+/// The payload that subscribers get of a publication.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum AllowedPayload {
+    /// That of the client.
+    AsSent,
+    /// The application's; `None` is empty.
+    Rewritten(Option<Piece>),
+}
+
+impl AllowedPayload {
+    /// Its bytes.
+    #[inline]
+    pub(super) fn bytes<'b, A: App>(self, sent: &'b [u8], env: &'b Environment<'_, '_, A>) -> &'b [u8] {
+        match self {
+            AllowedPayload::AsSent => sent,
+            AllowedPayload::Rewritten(None) => &[],
+            AllowedPayload::Rewritten(Some(piece)) => env.common.scratch.app.piece_bytes(piece),
+        }
+    }
+}
+
+impl Session {
+    /// Whether the client may publish to a topic, and the payload that subscribers get. The caller has called
+    /// [`Session::begin`].
+    #[inline]
+    pub(super) fn may_publish<A: App>(
+        &mut self,
+        topic: &[u8],
+        payload: &[u8],
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<AllowedPayload, Refused> {
+        if topic.len() > env.common.settings.channel_name_bytes_max as usize {
+            env.common.scratch.hit(Limit::ChannelNameBytes);
+            return refused(
+                ReasonCode::TopicNameInvalid,
+                "the topic is longer than the server allows",
+            );
+        }
+        if !env.common.settings.allow_client_publish {
+            return refused(ReasonCode::NotAuthorized, "clients may not publish here");
+        }
+        if topic.first() == Some(&b'$') {
+            check_reserved(topic, env.common.policy)?;
+        }
+        if !self.may(Action::Publish, topic, env) {
+            return refused(
+                ReasonCode::NotAuthorized,
+                "the rules do not allow the publication",
+            );
+        }
+        let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
+        match env.common.app.publish_bytes(Name::new(topic), payload, &mut peer) {
+            Ok(allowed) => Ok(match allowed.kind(&env.common.scratch.app) {
+                AllowedPublishKind::AsSent => AllowedPayload::AsSent,
+                AllowedPublishKind::Rewritten(piece) => AllowedPayload::Rewritten(piece),
+            }),
+            Err(_) => refused(
+                ReasonCode::NotAuthorized,
+                "the application refuses the publication",
+            ),
+        }
+    }
+
+    /// Whether the client may subscribe to a filter. Counts refusals.
+    pub(super) fn may_subscribe<A: App>(&mut self, filter: &str, env: &mut Environment<'_, '_, A>) -> bool {
+        if env.common.policy.rules.is_empty() {
+            return true;
+        }
+        let (action, decided) = self.judge(filter, env.common.policy);
+        env.common
+            .scratch
+            .count_decided(action, filter.as_bytes(), decided);
+        decided.verdict.allowed
+    }
+
+    /// The core has new rules: drops the filters that they do not allow, and ends the connection if there were any.
+    pub fn rules_changed<A: App>(&mut self, env: &mut Environment<'_, '_, A>, decisions: &mut Decisions) {
+        if self.drop_forbidden_filters(env) {
+            // The decision closes the connection.
+            let _ = super::close_saying(
+                decisions,
+                CloseReason::NoLongerAllowed,
+                "the rules have changed, and do not allow a subscription any more",
+            );
+        }
+    }
+
+    /// Drops the filters of the session that the rules do not allow. Returns whether there were any. Looks at all of
+    /// them, which are `channels_per_connection_max` at most.
+    pub(super) fn drop_forbidden_filters<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> bool {
+        let policy = env.common.policy;
+        let Some(open) = self.open_mut() else { return false };
+        open.rules = policy.rules.id();
+        if !policy.rules.enforces() {
+            return false;
+        }
+        let subscriber = Subscriber::Session(open.session.number);
+        let (filters, _) = env
+            .sessions
+            .subscriptions
+            .some_filters_of(subscriber, 0, usize::MAX);
+        let mut has_dropped = false;
+        for (filter, _) in filters {
+            // A filter is text.
+            let text = String::from_utf8_lossy(&filter);
+            if !self.judge(&text, policy).1.verdict.allowed {
+                env.common.scratch.count_filter_dropped();
+                env.sessions.subscriptions.unsubscribe(subscriber, &text);
+                has_dropped = true;
+            }
+        }
+        has_dropped
+    }
+
+    /// Takes the client's claims away if `revocation` revokes them. Returns whether it does: then the connection is to be
+    /// closed.
+    pub fn revoke(&mut self, revocation: &Revocation) -> bool {
+        self.claims
+            .take_if(|claims| revocation.applies_to(claims))
+            .is_some()
+    }
+
+    /// Asks the rules about a filter: about `$presence/CHANNEL` as about asking who is in the channel.
+    fn judge(&mut self, filter: &str, policy: &Policy) -> (Action, Decided) {
+        let rules = &policy.rules;
+        let members_of = filter
+            .strip_prefix(PRESENCE_PREFIX)
+            .filter(|_| policy.channels.has_presence());
+        let (action, filter) = match members_of {
+            Some(of) => (Action::Presence, of),
+            None => (Action::Subscribe, filter),
+        };
+        let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
+        (action, rules.decide_filter(action, filter, facts))
+    }
+
+    #[inline]
+    fn may<A: App>(&mut self, action: Action, name: &[u8], env: &mut Environment<'_, '_, A>) -> bool {
+        let rules = &*env.common.policy.rules;
+        if rules.is_empty() {
+            return true;
+        }
+        let decided = match &mut self.claims {
+            Some(claims) => rules.decide_for(action, name, claims.facts(rules)),
+            None => rules.decide_for_anonymous(action, name, &mut env.common.scratch.recent),
+        };
+        env.common.scratch.count_decided(action, name, decided);
+        decided.verdict.allowed
+    }
+}
+
+/// Topics that no client publishes to.
+fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {
+    if topic.starts_with(b"$SYS/") || topic == b"$SYS" {
+        return refused(ReasonCode::NotAuthorized, "only the server publishes to $SYS");
+    }
+    if topic.starts_with(b"$share/") {
+        return refused(ReasonCode::TopicNameInvalid, "$share/ belongs to filters");
+    }
+    if policy.channels.announced_on(topic).is_some() {
+        return refused(
+            ReasonCode::NotAuthorized,
+            "only the server publishes who joins and leaves a channel",
+        );
+    }
+    Ok(())
+}

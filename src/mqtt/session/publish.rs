@@ -1,0 +1,347 @@
+//! PUBLISH from the client: section 3.3.
+//!
+//! A publication is decided, then acknowledged. If it is refused, the acknowledgement says so in MQTT 5; a client of
+//! 3.1.1 gets the acknowledgement of a publication that was accepted, since it has no other (MQTT-3.3.5-2 there).
+//! Publications with QoS 0 are dropped without a word. All of them are counted.
+//!
+//! A publication with QoS 2 is published at once, and its identifier is kept until PUBREL: a packet with the same
+//! identifier that comes before is the same publication (section 4.3.3, method B).
+
+use super::aliases::AliasFault;
+use super::permissions::AllowedPayload;
+use super::{Refused, Session, close_saying, refused};
+use crate::app::App;
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span, Stored};
+use crate::mqtt::ReasonCode;
+use crate::mqtt::encode::AckKind;
+use crate::mqtt::environment::Environment;
+use crate::mqtt::packet::{Ack, PacketId, Publish, Qos};
+use crate::mqtt::properties::Property;
+use crate::mqtt::publication::{self, Head};
+use crate::mqtt::sessions::Acknowledged;
+use crate::mqtt::settings::ReceiveExcess;
+use crate::session;
+
+impl Session {
+    /// The client publishes.
+    pub(super) fn publish<A: App>(
+        &mut self,
+        publish: &Publish<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let topic = if publish.properties.has(Property::TopicAlias) {
+            match self.resolve_alias(publish, env.settings.topic_aliases_max, decisions) {
+                Ok(topic) => topic,
+                Err(fault) => return close_by_alias(fault, decisions),
+            }
+        } else {
+            decisions.write(|out| out.extend_from_slice(publish.topic.as_bytes()))
+        };
+        if publish.qos == Qos::ExactlyOnce && self.is_duplicate(publish, env) {
+            self.acknowledge_publication(publish, None, decisions);
+            return Ok(());
+        }
+        self.check_receive_maximum(publish, env, decisions)?;
+        self.begin(env);
+        match self.may_publish_packet(publish, decisions.bytes(topic), env) {
+            Ok(payload) => {
+                self.settle(env)?;
+                self.decide_publication(publish, topic, payload, env, decisions);
+            }
+            Err(refusal) => {
+                self.settle(env)?;
+                self.refuse_publication(publish, refusal, env, decisions);
+            }
+        }
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// The topic of a packet with an alias, which may be given the topic with the same packet.
+    fn resolve_alias(
+        &mut self,
+        publish: &Publish<'_>,
+        max: u16,
+        decisions: &mut Decisions,
+    ) -> Result<Span, AliasFault> {
+        let alias = publish.properties.number_16(Property::TopicAlias).unwrap_or(0);
+        let aliases = self
+            .open_mut()
+            .ok_or(AliasFault::Unknown)?
+            .aliases
+            .get_or_insert_default();
+        if !publish.topic.is_empty() {
+            aliases.set(alias, publish.topic, max)?;
+        }
+        let topic = aliases.topic(alias, max)?;
+        Ok(decisions.write(|out| out.extend_from_slice(topic.as_bytes())))
+    }
+
+    /// Whether a publication with QoS 2 has come before and was not released.
+    fn is_duplicate<A: App>(&self, publish: &Publish<'_>, env: &Environment<'_, '_, A>) -> bool {
+        match (self.session_ref(), publish.packet_id) {
+            (Some(session), Some(id)) => env.sessions.has_received_qos2(session, id.get()),
+            (_, _) => false,
+        }
+    }
+
+    /// Checks that the client has not more publications in flight than CONNACK allows (MQTT-3.3.4-7). Publications with
+    /// QoS 1 are acknowledged before the next packet is read.
+    fn check_receive_maximum<A: App>(
+        &mut self,
+        publish: &Publish<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let Some(open) = self.open_mut() else {
+            return Ok(());
+        };
+        if publish.qos == Qos::AtMostOnce
+            || !open.version.has_properties()
+            || open.in_flight < env.settings.receive_maximum
+        {
+            return Ok(());
+        }
+        env.common.scratch.hit(Limit::MqttReceiveMaximum);
+        match env.settings.receive_excess {
+            ReceiveExcess::Count => Ok(()),
+            ReceiveExcess::Disconnect => close_saying(
+                decisions,
+                CloseReason::ReceiveMaximumExceeded,
+                "more publications with QoS 1 and 2 in flight than the Receive Maximum of CONNACK",
+            ),
+        }
+    }
+
+    /// Whether the client may publish this, and the payload that subscribers get.
+    fn may_publish_packet<A: App>(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: &[u8],
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<AllowedPayload, Refused> {
+        if env.settings.checks_payload_format && !publish.has_valid_payload() {
+            return refused(ReasonCode::PayloadFormatInvalid, "the payload is not UTF-8");
+        }
+        self.may_publish(topic, publish.payload, env)
+    }
+
+    fn decide_publication<A: App>(
+        &mut self,
+        publish: &Publish<'_>,
+        topic: Span,
+        payload: AllowedPayload,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let Some(open) = self.open_mut() else { return };
+        let properties = publish.properties;
+        let marks = session::marks(
+            &env.common.policy.channels,
+            &mut env.common.scratch.channels,
+            decisions.bytes(topic),
+        );
+        let expires_in_s = properties.number(Property::MessageExpiryInterval);
+        let head = Head {
+            qos: publish.qos as u8,
+            retain: publish.retain && env.settings.retain_available,
+            is_text: properties.number(Property::PayloadFormatIndicator) == Some(1),
+            publisher: open.session.serial,
+            expires_at_ms: expires_in_s
+                .map(|seconds| env.common.now.unix_ms.saturating_add(u64::from(seconds) * 1000)),
+            ..Head::default()
+        };
+        let bytes = payload.bytes(publish.payload, env);
+        let message = decisions.write(|out| {
+            if properties.passed_on_bytes() == properties.bytes().len() {
+                publication::write_head(&head, properties.bytes(), out);
+            } else {
+                let passed_on = properties.passed_on().collect::<Vec<_>>().concat();
+                publication::write_head(&head, &passed_on, out);
+            }
+            out.extend_from_slice(bytes);
+        });
+        let decided = PublishDecision::of_mqtt(topic, message, bytes, marks, head.retain);
+        decisions.push(Decision::Publish(decided));
+        if publish.qos == Qos::ExactlyOnce
+            && let Some(id) = publish.packet_id
+        {
+            env.sessions.receive_qos2(open.session, id.get());
+            open.in_flight = open.in_flight.saturating_add(1);
+        }
+        if let Some(id) = publish.packet_id
+            && marks.remembered
+            && env.common.settings.has_store
+        {
+            // A store may make the acknowledgement wait, or refuse the publication.
+            let token = decisions.write(|out| write_token(publish.qos, id, out));
+            decisions.push(Decision::Acknowledge { token });
+        } else {
+            self.acknowledge_publication(publish, None, decisions);
+        }
+    }
+
+    /// The publication is dropped.
+    fn refuse_publication<A: App>(
+        &mut self,
+        publish: &Publish<'_>,
+        refusal: Refused,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        env.common.scratch.count_publication_refused();
+        let Some(open) = self.open_mut() else { return };
+        let is_told = open.version.has_properties();
+        if publish.qos == Qos::ExactlyOnce
+            && !is_told
+            && let Some(id) = publish.packet_id
+        {
+            // The client goes on with PUBREL.
+            env.sessions.receive_qos2(open.session, id.get());
+        }
+        self.acknowledge_publication(publish, is_told.then_some(refusal), decisions);
+    }
+
+    /// PUBACK or PUBREC, if the publication is to have one.
+    fn acknowledge_publication(
+        &self,
+        publish: &Publish<'_>,
+        refusal: Option<Refused>,
+        decisions: &mut Decisions,
+    ) {
+        let (kind, id) = match (publish.qos, publish.packet_id) {
+            (Qos::AtLeastOnce, Some(id)) => (AckKind::PubAck, id),
+            (Qos::ExactlyOnce, Some(id)) => (AckKind::PubRec, id),
+            (_, _) => return,
+        };
+        self.answer(kind, id, refusal, decisions);
+    }
+
+    /// A [`Decision::Acknowledge`] was carried out. Returns the acknowledgement.
+    pub fn stored<A: App>(
+        &mut self,
+        token: Span,
+        outcome: Stored,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Span {
+        let refusal = match outcome {
+            Stored::Yes => None,
+            Stored::NotNow => Some(Refused {
+                code: ReasonCode::QuotaExceeded,
+                text: "the publication cannot be stored now; try again later",
+            }),
+            Stored::Elsewhere => Some(Refused {
+                code: ReasonCode::ImplementationSpecific,
+                text: "another process has the channels now; connect again and publish it there",
+            }),
+            Stored::Unknown => Some(Refused {
+                code: ReasonCode::Unspecified,
+                text: "it was published, but could not be stored, so that a crash may lose it",
+            }),
+        };
+        let Some((kind, id)) = read_token(decisions.bytes(token)) else {
+            return decisions.write(|_| {});
+        };
+        let Some(open) = self.open_mut() else {
+            return decisions.write(|_| {});
+        };
+        if refusal.is_some() && kind == AckKind::PubRec && open.version.has_properties() {
+            // An error in PUBREC ends the exchange.
+            env.sessions.release_qos2(open.session, id.get());
+            open.in_flight = open.in_flight.saturating_sub(1);
+        }
+        self.write_answer(kind, id, refusal, decisions)
+    }
+
+    /// The client releases a publication with QoS 2.
+    pub(super) fn receive_pubrel<A: App>(
+        &mut self,
+        ack: Ack<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let Some(open) = self.open_mut() else { return };
+        let is_known = env.sessions.release_qos2(open.session, ack.packet_id.get());
+        if is_known {
+            open.in_flight = open.in_flight.saturating_sub(1);
+        }
+        let refusal = (!is_known).then_some(UNKNOWN_ID);
+        self.answer(AckKind::PubComp, ack.packet_id, refusal, decisions);
+    }
+
+    /// The client has a publication with QoS 1 of the server, or refuses it.
+    pub(super) fn receive_puback<A: App>(&self, ack: Ack<'_>, env: &mut Environment<'_, '_, A>) {
+        if let Some(session) = self.session_ref() {
+            // An acknowledgement of nothing changes nothing.
+            let _ = env.sessions.puback(session, ack.packet_id.get());
+        }
+    }
+
+    /// The client has a publication with QoS 2 of the server, or refuses it.
+    pub(super) fn receive_pubrec<A: App>(
+        &self,
+        ack: Ack<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let Some(session) = self.session_ref() else { return };
+        let is_error = ack.reason.is_error();
+        let outcome = env.sessions.pubrec(session, ack.packet_id.get(), is_error);
+        match (outcome, is_error) {
+            // The exchange has ended.
+            (Acknowledged::Known, true) => {}
+            (Acknowledged::Known, false) => self.answer(AckKind::PubRel, ack.packet_id, None, decisions),
+            (Acknowledged::Unknown, _) => {
+                self.answer(AckKind::PubRel, ack.packet_id, Some(UNKNOWN_ID), decisions);
+            }
+        }
+    }
+
+    /// The client has released a publication with QoS 2 of the server.
+    pub(super) fn receive_pubcomp<A: App>(&self, ack: Ack<'_>, env: &mut Environment<'_, '_, A>) {
+        if let Some(session) = self.session_ref() {
+            // As for PUBACK.
+            let _ = env.sessions.pubcomp(session, ack.packet_id.get());
+        }
+    }
+}
+
+const UNKNOWN_ID: Refused = Refused {
+    code: ReasonCode::PacketIdNotFound,
+    text: "no exchange with this packet identifier is under way",
+};
+
+fn close_by_alias(fault: AliasFault, decisions: &mut Decisions) -> Result<(), CloseReason> {
+    let (reason, text) = match fault {
+        AliasFault::OutOfRange => (
+            CloseReason::TopicAliasInvalid,
+            "the topic alias is greater than the Topic Alias Maximum of CONNACK",
+        ),
+        AliasFault::Unknown => (
+            CloseReason::MqttProtocolError,
+            "an empty topic, and the topic alias stands for none",
+        ),
+        AliasFault::TooLong => (
+            CloseReason::TopicAliasInvalid,
+            "the topics of all topic aliases are longer than 64 KiB together",
+        ),
+    };
+    close_saying(decisions, reason, text)
+}
+
+/// The token of [`Decision::Acknowledge`].
+fn write_token(qos: Qos, id: PacketId, out: &mut Vec<u8>) {
+    out.push(qos as u8);
+    out.extend_from_slice(&id.get().to_be_bytes());
+}
+
+fn read_token(token: &[u8]) -> Option<(AckKind, PacketId)> {
+    let &[qos, high, low] = token else { return None };
+    let kind = match Qos::from_bits(qos)? {
+        Qos::AtMostOnce => return None,
+        Qos::AtLeastOnce => AckKind::PubAck,
+        Qos::ExactlyOnce => AckKind::PubRec,
+    };
+    Some((kind, PacketId::new(u16::from_be_bytes([high, low]))?))
+}

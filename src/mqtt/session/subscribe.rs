@@ -1,0 +1,193 @@
+//! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10. Each filter has a code of its own, and one that is refused does not
+//! keep the others from being granted.
+//!
+//! The rules are asked about a filter as about a channel. A filter with wildcards is allowed only if they allow all
+//! names that it could match (`auth/rules/filter.rs`); it is never narrowed.
+//!
+//! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
+
+use super::{Refused, Session, State, close_saying, refused};
+use crate::app::{App, Name, Peer};
+use crate::decision::{CloseReason, Decision, Decisions, Limit};
+use crate::mqtt::environment::Environment;
+use crate::mqtt::packet::{Qos, Subscribe, SubscribeOptions, Unsubscribe};
+use crate::mqtt::subscriptions::{Options, SubscribeOutcome, Subscriber, UnsubscribeOutcome};
+use crate::mqtt::topic::Filter;
+use crate::mqtt::{ReasonCode, encode};
+
+impl Session {
+    /// The client subscribes.
+    pub(super) fn subscribe<A: App>(
+        &mut self,
+        subscribe: Subscribe<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let is_own_share = |(filter, options): (&str, SubscribeOptions)| {
+            options.no_local && matches!(Filter::parse(filter), Ok(Filter::Shared { .. }))
+        };
+        if subscribe.filters().any(is_own_share) {
+            // MQTT-3.8.3-4
+            return close_saying(
+                decisions,
+                CloseReason::MqttProtocolError,
+                "No Local with a shared subscription",
+            );
+        }
+        let id = subscribe.subscription_id.unwrap_or(0);
+        let mut codes = Vec::with_capacity(subscribe.count);
+        let mut granted = Vec::new();
+        let mut text = None;
+        for (filter, options) in subscribe.filters() {
+            let outcome = self.subscribe_to(filter, options, id, env);
+            self.settle(env)?;
+            self.carry_out_orders(env, decisions)?;
+            codes.push(match outcome {
+                Ok(outcome) => {
+                    granted.push((filter, options, outcome));
+                    granted_code(options.qos)
+                }
+                Err(refusal) => {
+                    text.get_or_insert(refusal.text);
+                    refusal.code
+                }
+            });
+        }
+        let State::Open(open) = &self.state else {
+            return Ok(());
+        };
+        let message = decisions.write(|out| {
+            open.write_explained(text, out, |text, out| {
+                encode::suback(out, open.version, subscribe.packet_id, &codes, text);
+            });
+        });
+        decisions.push(Decision::Send { message });
+        Ok(())
+    }
+
+    fn subscribe_to<A: App>(
+        &mut self,
+        text: &str,
+        options: SubscribeOptions,
+        id: u32,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<SubscribeOutcome, Refused> {
+        self.begin(env);
+        let filter = match Filter::parse(text) {
+            Ok(Filter::Plain(filter)) => filter,
+            Ok(Filter::Shared { .. }) => {
+                return refused(
+                    ReasonCode::SharedSubscriptionsNotSupported,
+                    "this server has no shared subscriptions",
+                );
+            }
+            Err(_) => {
+                return refused(
+                    ReasonCode::TopicFilterInvalid,
+                    "+ and # stand for whole levels, and # comes last",
+                );
+            }
+        };
+        self.check_size(filter, env)?;
+        if !self.may_subscribe(filter, env) {
+            return refused(
+                ReasonCode::NotAuthorized,
+                "the rules do not allow all that the filter could match",
+            );
+        }
+        let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
+        if env
+            .common
+            .app
+            .subscribe(Name::new(filter.as_bytes()), None, &mut peer)
+            .is_err()
+        {
+            return refused(
+                ReasonCode::NotAuthorized,
+                "the application refuses the subscription",
+            );
+        }
+        let Some(session) = self.session_ref() else {
+            return refused(ReasonCode::Unspecified, "the connection has ended");
+        };
+        let options = Options {
+            qos: options.qos,
+            no_local: options.no_local,
+            retain_as_published: options.retain_as_published,
+            id,
+        };
+        let subscriber = Subscriber::Session(session.number);
+        let limits = env.settings.subscription_limits;
+        let subscriptions = &mut env.sessions.subscriptions;
+        match subscriptions.subscribe(subscriber, filter, options, limits) {
+            outcome @ (SubscribeOutcome::New | SubscribeOutcome::Replaced) => Ok(outcome),
+            SubscribeOutcome::TooMany { .. } => {
+                env.common.scratch.hit(Limit::ChannelsPerConnection);
+                refused(
+                    ReasonCode::QuotaExceeded,
+                    "the client has as many filters as it may",
+                )
+            }
+            SubscribeOutcome::TooLong { .. } => {
+                env.common.scratch.hit(Limit::ChannelNamesBytes);
+                refused(
+                    ReasonCode::QuotaExceeded,
+                    "the filters of the client are too long together",
+                )
+            }
+        }
+    }
+
+    fn check_size<A: App>(&self, filter: &str, env: &mut Environment<'_, '_, A>) -> Result<(), Refused> {
+        if filter.len() > env.common.settings.channel_name_bytes_max as usize {
+            env.common.scratch.hit(Limit::ChannelNameBytes);
+            return refused(
+                ReasonCode::TopicFilterInvalid,
+                "the filter is longer than the server allows",
+            );
+        }
+        if filter.split('/').count() > env.settings.levels_max as usize {
+            env.common.scratch.hit(Limit::MqttLevels);
+            return refused(
+                ReasonCode::TopicFilterInvalid,
+                "the filter has more levels than the server allows",
+            );
+        }
+        Ok(())
+    }
+
+    /// The client unsubscribes.
+    pub(super) fn unsubscribe<A: App>(
+        &self,
+        unsubscribe: Unsubscribe<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let State::Open(open) = &self.state else { return };
+        let codes: Vec<_> = unsubscribe
+            .filters()
+            .map(|filter| match Filter::parse(filter) {
+                Ok(Filter::Plain(filter)) => {
+                    let subscriber = Subscriber::Session(open.session.number);
+                    match env.sessions.subscriptions.unsubscribe(subscriber, filter) {
+                        UnsubscribeOutcome::Unsubscribed => ReasonCode::Success,
+                        UnsubscribeOutcome::NotSubscribed => ReasonCode::NoSubscriptionExisted,
+                    }
+                }
+                Ok(Filter::Shared { .. }) => ReasonCode::NoSubscriptionExisted,
+                Err(_) => ReasonCode::TopicFilterInvalid,
+            })
+            .collect();
+        super::send(decisions, |out| {
+            encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, None);
+        });
+    }
+}
+
+const fn granted_code(qos: Qos) -> ReasonCode {
+    match qos {
+        Qos::AtMostOnce => ReasonCode::Success,
+        Qos::AtLeastOnce => ReasonCode::GrantedQos1,
+        Qos::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}

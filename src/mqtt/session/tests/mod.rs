@@ -1,0 +1,12 @@
+//! Tests of the session of one MQTT client, from the specification. Each file is about one subject.
+
+mod acknowledge;
+mod client;
+mod connect;
+mod doors;
+mod hooks;
+mod leave;
+mod publish;
+mod rules;
+mod subscribe;
+mod will;

@@ -1,0 +1,328 @@
+//! PUBLISH from the client: section 3.3.
+
+use super::client::{Did, connect, core, publish, sent, string};
+use crate::decision::{CloseReason, Limit, Stored};
+use crate::mqtt::settings::ReceiveExcess;
+use crate::policy::channels::{ChannelPolicy, ChannelSpec, Channels, HistoryPolicy};
+
+/// PUBLISH flags for a QoS.
+const QOS: [u8; 3] = [0, 2, 4];
+
+fn published(topic: &str, qos: u8, payload: &[u8]) -> Did {
+    Did::Publish(topic.to_owned(), qos, false, payload.to_vec())
+}
+
+#[test]
+fn a_publication_is_decided_before_its_acknowledgement() {
+    for (level, properties) in [(3, None), (4, None), (5, Some(&b""[..]))] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        for (qos, answer) in [(0, None), (1, Some(0x40)), (2, Some(0x50))] {
+            let bytes = publish(QOS[usize::from(qos)], "a/b", 7, properties, b"x");
+            let did = core.receive(&mut client, &bytes);
+            let mut expected = vec![published("a/b", qos, b"x")];
+            expected.extend(answer.map(|first| Did::Send(vec![first, 2, 0, 7])));
+            assert_eq!(did, expected, "{level} {qos}");
+        }
+    }
+}
+
+#[test]
+fn a_publication_with_qos_2_is_published_once_until_it_is_released() {
+    for (level, properties) in [(4, None), (5, Some(&b""[..]))] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        let bytes = publish(4, "a", 9, properties, b"x");
+        assert_eq!(core.receive(&mut client, &bytes).len(), 2);
+        // Two duplicates, and one without the flag (traps 30 to 32).
+        let mut dup = bytes.clone();
+        dup[0] |= 8;
+        for again in [&dup, &dup, &bytes] {
+            assert_eq!(sent(&core.receive(&mut client, again)), [[0x50, 2, 0, 9]]);
+        }
+        let pubrel = [0x62, 2, 0, 9];
+        assert_eq!(sent(&core.receive(&mut client, &pubrel)), [[0x70, 2, 0, 9]]);
+        assert_eq!(core.receive(&mut client, &bytes)[0], published("a", 2, b"x"));
+    }
+}
+
+#[test]
+fn the_release_of_nothing_is_answered_and_mqtt_5_says_that_it_is_nothing() {
+    for (level, answer) in [(4, &[0x70, 2, 0, 9][..]), (5, &[0x70][..])] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        let did = core.receive(&mut client, &[0x62, 2, 0, 9]);
+        let bytes = sent(&did)[0];
+        assert!(bytes.starts_with(answer));
+        if level == 5 {
+            assert_eq!(bytes[2..5], [0, 9, 0x92]);
+        }
+    }
+}
+
+#[test]
+fn packet_identifier_0_is_a_protocol_error() {
+    let mut core = core();
+    let mut client = core.open(&connect(4, "a").bytes());
+    let did = core.receive(&mut client, &publish(2, "a", 0, None, b""));
+    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+}
+
+#[test]
+fn the_identifiers_of_both_directions_are_apart() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "a").bytes());
+    core.receive(&mut client, &publish(4, "a", 1, Some(b""), b"x"));
+    // PUBACK, PUBREC, PUBCOMP for publications of the server that there are not.
+    assert_eq!(core.receive(&mut client, &[0x40, 2, 0, 1]), []);
+    assert_eq!(core.receive(&mut client, &[0x70, 2, 0, 1]), []);
+    let did = core.receive(&mut client, &[0x50, 2, 0, 1]);
+    assert_eq!(sent(&did)[0][..5], [0x62, sent(&did)[0][1], 0, 1, 0x92]);
+    // The exchange of the client goes on.
+    assert_eq!(
+        sent(&core.receive(&mut client, &[0x62, 2, 0, 1])),
+        [[0x70, 2, 0, 1]]
+    );
+}
+
+#[test]
+fn a_topic_alias_stands_for_the_topic_that_came_with_it() {
+    let mut core = core();
+    core.settings.topic_aliases_max = 2;
+    let mut client = core.open(&connect(5, "a").bytes());
+    let alias = |number: u8| [0x23, 0, number];
+    let send = |core: &mut super::client::Core<_>, client: &mut _, topic: &str, number| {
+        core.receive(client, &publish(0, topic, 0, Some(&alias(number)), b"x"))
+    };
+    assert_eq!(send(&mut core, &mut client, "a", 1), [published("a", 0, b"x")]);
+    assert_eq!(send(&mut core, &mut client, "", 1), [published("a", 0, b"x")]);
+    assert_eq!(send(&mut core, &mut client, "b", 1), [published("b", 0, b"x")]);
+    assert_eq!(send(&mut core, &mut client, "", 1), [published("b", 0, b"x")]);
+    // Traps 57 and 60.
+    for (topic, number, reason) in [
+        ("a", 0, CloseReason::TopicAliasInvalid),
+        ("a", 3, CloseReason::TopicAliasInvalid),
+        ("", 2, CloseReason::MqttProtocolError),
+    ] {
+        let did = send(&mut core, &mut client, topic, number);
+        assert_eq!(did, [Did::Close(reason)], "{topic} {number}");
+    }
+    let did = core.receive(&mut client, &publish(0, "", 0, Some(b""), b"x"));
+    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    // Another connection knows no alias (mosquitto#2494).
+    let mut client = core.open(&connect(5, "a").bytes());
+    let did = send(&mut core, &mut client, "", 1);
+    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+}
+
+#[test]
+fn more_publications_in_flight_than_the_receive_maximum_end_the_connection_or_are_counted() {
+    for (level, excess, ends) in [
+        (5, ReceiveExcess::Disconnect, true),
+        (5, ReceiveExcess::Count, false),
+        (4, ReceiveExcess::Disconnect, false),
+    ] {
+        let mut core = core();
+        core.settings.receive_maximum = 2;
+        core.settings.receive_excess = excess;
+        let mut client = core.open(&connect(level, "a").bytes());
+        let properties = (level == 5).then_some(&b""[..]);
+        let mut send = |core: &mut super::client::Core<_>, id| {
+            core.receive(&mut client, &publish(4, "a", id, properties, b"x"))
+        };
+        assert_eq!(send(&mut core, 1).len(), 2);
+        assert_eq!(send(&mut core, 2).len(), 2);
+        // A duplicate is not another one.
+        assert_eq!(send(&mut core, 2).len(), 1);
+        let did = send(&mut core, 3);
+        assert_eq!(
+            did == [Did::Close(CloseReason::ReceiveMaximumExceeded)],
+            ends,
+            "{did:?}"
+        );
+        let hits = core.scratch.take_hits().of(Limit::MqttReceiveMaximum);
+        assert_eq!(hits, u32::from(level == 5));
+    }
+}
+
+#[test]
+fn a_released_publication_gives_its_place_back_and_an_unknown_one_does_not() {
+    let mut core = core();
+    core.settings.receive_maximum = 1;
+    let mut client = core.open(&connect(5, "a").bytes());
+    let send = |core: &mut super::client::Core<_>, client: &mut _, id| {
+        core.receive(client, &publish(4, "a", id, Some(b""), b"x"))
+    };
+    for id in 1..5 {
+        assert_eq!(send(&mut core, &mut client, id).len(), 2);
+        let [high, low] = id.to_be_bytes();
+        core.receive(&mut client, &[0x62, 2, high, low]);
+    }
+    send(&mut core, &mut client, 9);
+    // Trap 98.
+    core.receive(&mut client, &[0x62, 2, 0, 8]);
+    let did = send(&mut core, &mut client, 10);
+    assert_eq!(did, [Did::Close(CloseReason::ReceiveMaximumExceeded)]);
+}
+
+#[test]
+fn topics_of_the_server_and_long_topics_are_refused() {
+    let mut core = core();
+    core.common.channel_name_bytes_max = 10;
+    let mut client = core.open(&connect(5, "a").bytes());
+    let mut old = core.open(&connect(4, "b").bytes());
+    for (topic, code) in [
+        ("$SYS/x", 0x87),
+        ("$SYS", 0x87),
+        ("$share/g/a", 0x90),
+        ("12345678901", 0x90),
+    ] {
+        for (flags, first) in [(2, 0x40), (4, 0x50)] {
+            let did = core.receive(&mut client, &publish(flags, topic, 3, Some(b""), b"x"));
+            let bytes = sent(&did)[0].to_vec();
+            assert_eq!((bytes[0], &bytes[2..5]), (first, &[0, 3, code][..]), "{topic}");
+            // The exchange has ended: the identifier is free.
+            let did = core.receive(&mut client, &publish(flags, "a", 3, Some(b""), b"x"));
+            assert_eq!(did[0], published("a", flags >> 1, b"x"));
+            core.receive(&mut client, &[0x62, 2, 0, 3]);
+
+            let did = core.receive(&mut old, &publish(flags, topic, 3, None, b"x"));
+            assert_eq!(sent(&did), [[first, 2, 0, 3]], "3.1.1 has no code");
+            core.receive(&mut old, &[0x62, 2, 0, 3]);
+        }
+        assert_eq!(
+            core.receive(&mut client, &publish(0, topic, 0, Some(b""), b"x")),
+            []
+        );
+    }
+    assert_eq!(core.scratch.take_mqtt_counts().publications_refused, 4 * 5);
+    // Other names with $ are names.
+    let did = core.receive(&mut client, &publish(0, "$a", 0, Some(b""), b"x"));
+    assert_eq!(did, [published("$a", 0, b"x")]);
+}
+
+#[test]
+fn a_payload_that_is_said_to_be_utf_8_is_checked_if_that_is_set() {
+    for (checks, indicator, payload, is_refused) in [
+        (true, 1, &b"\xff"[..], true),
+        (true, 1, b"text", false),
+        (true, 0, b"\xff", false),
+        (false, 1, b"\xff", false),
+    ] {
+        let mut core = core();
+        core.settings.checks_payload_format = checks;
+        let mut client = core.open(&connect(5, "a").bytes());
+        let did = core.receive(&mut client, &publish(2, "a", 1, Some(&[1, indicator]), payload));
+        if is_refused {
+            assert_eq!(sent(&did)[0][4], 0x99);
+        } else {
+            assert_eq!(did[0], published("a", 1, payload));
+        }
+    }
+}
+
+#[test]
+fn acknowledgements_have_no_words_if_the_client_does_not_want_any() {
+    let mut core = core();
+    let mut packet = connect(5, "a");
+    packet.properties = vec![0x17, 0];
+    let mut client = core.open(&packet.bytes());
+    let did = core.receive(&mut client, &publish(2, "$SYS/x", 1, Some(b""), b"x"));
+    assert_eq!(sent(&did), [[0x40, 3, 0, 1, 0x87]]);
+    let mut client = core.open(&connect(5, "b").bytes());
+    let did = core.receive(&mut client, &publish(2, "$SYS/x", 1, Some(b""), b"x"));
+    assert!(sent(&did)[0].ends_with(&string("only the server publishes to $SYS")));
+}
+
+#[test]
+fn properties_for_subscribers_are_passed_on_in_their_order_and_the_others_are_not() {
+    let user = |name: &str, value: &str| [&[0x26][..], &string(name), &string(value)].concat();
+    let passed_on = [
+        &user("b", "1")[..],
+        &[&[0x08][..], &string("answers/here")].concat(),
+        &[&[0x09][..], &string(b"\x00\xff")].concat(),
+        &user("a", "2"),
+        &[&[0x03][..], &string("text/plain")].concat(),
+        &user("b", "3"),
+    ]
+    .concat();
+    // Payload format, message expiry, topic alias.
+    let others = [&[1, 1][..], &[2, 0, 0, 0, 60], &[0x23, 0, 1]].concat();
+    for given in [passed_on.clone(), [&others[..], &passed_on].concat()] {
+        let has_others = given.len() > passed_on.len();
+        let mut core = core();
+        let mut client = core.open(&connect(5, "a").bytes());
+        let bytes = publish(1, "a", 0, Some(&given), b"x");
+        let heads = std::cell::RefCell::new(Vec::new());
+        let now_ms = core.now.unix_ms;
+        core.run(&mut client, |session, env, decisions| {
+            let behind = bytes[1..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 2;
+            let (first, body) = (bytes[0], &bytes[behind..]);
+            let result = session.receive(first, body, env, decisions);
+            let Some(crate::decision::Decision::Publish(publish)) = decisions.decision(0) else {
+                panic!()
+            };
+            let view = crate::mqtt::publication::read(decisions.bytes(publish.message)).unwrap();
+            heads.borrow_mut().push((view.head, view.properties.to_vec()));
+            result
+        });
+        let (head, properties) = heads.into_inner().remove(0);
+        assert_eq!(properties, passed_on);
+        assert!(head.retain);
+        assert_eq!(head.is_text, has_others);
+        assert_eq!(head.expires_at_ms, has_others.then_some(now_ms + 60_000));
+        assert_eq!(head.publisher, client.session.session_ref().unwrap().serial);
+    }
+}
+
+#[test]
+fn a_publication_to_a_remembered_channel_is_acknowledged_by_the_store() {
+    let spec = ChannelSpec {
+        names: vec!["kept".to_owned()],
+        policy: ChannelPolicy {
+            history: Some(HistoryPolicy {
+                entries_max: 10,
+                bytes_max: 1000,
+                age_ms_max: 1000,
+            }),
+            ..ChannelPolicy::default()
+        },
+        ..ChannelSpec::default()
+    };
+    let mut core = core();
+    core.common.has_store = true;
+    core.policy.channels = Channels::compile(&[spec], b'/', None).unwrap();
+    let mut client = core.open(&connect(5, "a").bytes());
+    for (flags, first) in [(2, 0x40), (4, 0x50)] {
+        for (outcome, code) in [
+            (Stored::Yes, None),
+            (Stored::NotNow, Some(0x97)),
+            (Stored::Elsewhere, Some(0x83)),
+            (Stored::Unknown, Some(0x80)),
+        ] {
+            let did = core.receive(&mut client, &publish(flags, "kept", 5, Some(b""), b"x"));
+            assert_eq!(did[0], published("kept", flags >> 1, b"x"));
+            let Did::Acknowledge(token) = &did[1] else {
+                panic!("{did:?}")
+            };
+            let answered = core.run(&mut client, |session, env, decisions| {
+                let token = decisions.write(|out| out.extend_from_slice(token));
+                let message = session.stored(token, outcome, env, decisions);
+                decisions.push(crate::decision::Decision::Send { message });
+                Ok(())
+            });
+            let bytes = sent(&answered)[0];
+            match code {
+                None => assert_eq!(bytes, [first, 2, 0, 5]),
+                Some(code) => assert_eq!((bytes[0], &bytes[2..5]), (first, &[0, 5, code][..])),
+            }
+            if code.is_none() {
+                core.receive(&mut client, &[0x62, 2, 0, 5]);
+            }
+        }
+    }
+    assert_eq!(
+        core.sessions.incoming_len(client.session.session_ref().unwrap()),
+        0
+    );
+}

@@ -1,0 +1,128 @@
+//! What rules allow: the same set as for SocketCluster clients.
+
+use super::client::{Did, allow, connect, core, publish, sent, subscribe};
+use crate::config::rules::{RuleSpec, Who};
+use crate::decision::CloseReason;
+use crate::mqtt::subscriptions::Subscriber;
+
+fn to(who: Who, rule: RuleSpec) -> RuleSpec {
+    RuleSpec {
+        to: vec![who],
+        ..rule
+    }
+}
+
+#[test]
+fn publications_that_no_rule_allows_are_dropped_and_only_mqtt_5_is_told() {
+    let mut core = core();
+    core.allow(&[allow(&["mine/{sub}", "open/**"])]);
+    for (level, properties) in [(4, None), (5, Some(&b""[..]))] {
+        let mut client = core.client_with(Some(r#"{"sub":"ann"}"#));
+        core.receive(&mut client, &connect(level, "a").bytes());
+        for (topic, is_allowed) in [("mine/ann", true), ("mine/bob", false), ("open/a/b", true)] {
+            let did = core.receive(&mut client, &publish(2, topic, 1, properties, b"x"));
+            if is_allowed {
+                assert!(matches!(did[0], Did::Publish(..)), "{topic}");
+                continue;
+            }
+            match level {
+                4 => assert_eq!(sent(&did), [[0x40, 2, 0, 1]]),
+                _ => assert_eq!(sent(&did)[0][4], 0x87),
+            }
+        }
+        core.end(&mut client, CloseReason::PeerVanished);
+    }
+    assert_eq!(core.scratch.take_mqtt_counts().publications_refused, 2);
+}
+
+#[test]
+fn a_filter_is_granted_only_if_rules_allow_all_that_it_could_match() {
+    let mut core = core();
+    core.allow(&[
+        RuleSpec {
+            channels: Some(vec!["open/secret".to_owned()]),
+            ..RuleSpec::default()
+        },
+        allow(&["open/**", "levels/+/x"]),
+    ]);
+    let mut client = core.open(&connect(5, "a").bytes());
+    for (filter, code) in [
+        ("open/a", 0),
+        ("open/secret", 0x87),
+        ("open/#", 0x87),
+        ("open/a/#", 0),
+        ("levels/+/x", 0),
+        ("levels/#", 0x87),
+        ("#", 0x87),
+    ] {
+        let did = core.receive(&mut client, &subscribe(5, 1, &[], &[(filter, 0)]));
+        assert_eq!(sent(&did)[0].last(), Some(&code), "{filter}");
+    }
+}
+
+#[test]
+fn a_reload_that_forbids_a_filter_drops_it_and_ends_the_connection() {
+    let mut core = core();
+    core.allow(&[allow(&["**"])]);
+    let mut client = core.open(&connect(5, "a").bytes());
+    core.receive(&mut client, &subscribe(5, 1, &[], &[("a/#", 0), ("b", 0)]));
+    let changed = |core: &mut super::client::Core<_>, client: &mut _| {
+        core.run(client, |session, env, decisions| {
+            session.rules_changed(env, decisions);
+            Ok(())
+        })
+    };
+    core.allow(&[allow(&["a/**", "b"])]);
+    assert_eq!(changed(&mut core, &mut client), []);
+    core.allow(&[allow(&["a/b", "b"])]);
+    assert_eq!(
+        changed(&mut core, &mut client),
+        [Did::Close(CloseReason::NoLongerAllowed)]
+    );
+    let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+    assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
+    assert_eq!(core.scratch.take_mqtt_counts().filters_dropped, 1);
+}
+
+#[test]
+fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
+    let mut core = core();
+    core.allow(&[
+        to(
+            Who::Contains("groups".to_owned(), vec![text("staff")]),
+            allow(&["staff/**"]),
+        ),
+        allow(&["open/**"]),
+    ]);
+    let mut packet = connect(4, "a");
+    packet.clean = false;
+    let mut client = core.client_with(Some(r#"{"sub":"ann","groups":["staff"]}"#));
+    core.receive(&mut client, &packet.bytes());
+    core.receive(
+        &mut client,
+        &subscribe(4, 1, &[], &[("staff/#", 0), ("open/#", 0)]),
+    );
+    core.end(&mut client, CloseReason::PeerVanished);
+    let mut client = core.client_with(Some(r#"{"sub":"ann","groups":[]}"#));
+    assert_eq!(
+        sent(&core.receive(&mut client, &packet.bytes())),
+        [[0x20, 2, 1, 0]]
+    );
+    let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+    let (filters, _) = core.sessions.subscriptions.some_filters_of(subscriber, 0, 10);
+    let names: Vec<_> = filters.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(names, [b"open/#"]);
+}
+
+fn text(text: &str) -> crate::config::rules::Scalar {
+    crate::config::rules::Scalar::Text(text.to_owned())
+}
+
+#[test]
+fn clients_may_not_publish_where_that_is_switched_off() {
+    let mut core = core();
+    core.common.allow_client_publish = false;
+    let mut client = core.open(&connect(5, "a").bytes());
+    let did = core.receive(&mut client, &publish(2, "a", 1, Some(b""), b"x"));
+    assert_eq!(sent(&did)[0][4], 0x87);
+}

@@ -1,0 +1,141 @@
+//! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10.
+
+use super::client::{Did, connect, core, packet, sent, string, subscribe};
+use crate::decision::{CloseReason, Limit};
+use crate::mqtt::Qos;
+use crate::mqtt::subscriptions::Subscriber;
+
+#[test]
+fn each_filter_has_a_code_of_its_own() {
+    for (level, refused) in [(4, 0x80), (5, 0x8f)] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        let filters = [("a/b", 0), ("a/#/b", 1), ("+/b", 1), ("a+", 0), ("#", 2)];
+        let did = core.receive(&mut client, &subscribe(level, 10, &[], &filters));
+        let bytes = sent(&did)[0];
+        assert_eq!(bytes[0], 0x90);
+        assert_eq!(bytes[2..4], [0, 10]);
+        assert_eq!(bytes[bytes.len() - 5..], [0, refused, 1, refused, 2]);
+        let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+        assert_eq!(core.sessions.subscriptions.count_of(subscriber), 3);
+    }
+}
+
+#[test]
+fn the_options_are_kept_and_a_second_subscribe_replaces_them() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "a").bytes());
+    // Subscription identifier 300; QoS 2, No Local, Retain As Published.
+    let first = subscribe(5, 1, &[0x0b, 0xac, 2], &[("a", 0b0000_1110)]);
+    assert_eq!(sent(&core.receive(&mut client, &first)), [[0x90, 4, 0, 1, 0, 2]]);
+    let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+    let options = |core: &super::client::Core<_>| {
+        let (filters, _) = core.sessions.subscriptions.some_filters_of(subscriber, 0, 10);
+        assert_eq!(filters.len(), 1);
+        filters[0].1
+    };
+    let kept = options(&core);
+    assert_eq!((kept.qos, kept.id), (Qos::ExactlyOnce, 300));
+    assert!(kept.no_local && kept.retain_as_published);
+    core.receive(&mut client, &subscribe(5, 2, &[], &[("a", 0)]));
+    let kept = options(&core);
+    assert_eq!((kept.qos, kept.id), (Qos::AtMostOnce, 0));
+    assert!(!kept.no_local && !kept.retain_as_published);
+}
+
+#[test]
+fn no_local_with_a_shared_subscription_is_a_protocol_error() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "a").bytes());
+    let did = core.receive(&mut client, &subscribe(5, 1, &[], &[("b", 0), ("$share/g/a", 4)]));
+    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+    assert_eq!(core.sessions.subscriptions.count_of(subscriber), 0);
+}
+
+#[test]
+fn a_subscribe_that_is_not_legal_ends_the_connection() {
+    let filter = string("a");
+    for (level, body, reason) in [
+        // No filter, no options, reserved bits of the options, Retain Handling 3, QoS 3.
+        (4, vec![0, 1], CloseReason::MqttProtocolError),
+        (5, vec![0, 1, 0], CloseReason::MqttProtocolError),
+        (4, [&[0, 1][..], &filter].concat(), CloseReason::MalformedMqtt),
+        (
+            4,
+            [&[0, 1][..], &filter, &[4]].concat(),
+            CloseReason::MalformedMqtt,
+        ),
+        (
+            5,
+            [&[0, 1, 0][..], &filter, &[0xc0]].concat(),
+            CloseReason::MalformedMqtt,
+        ),
+        (
+            5,
+            [&[0, 1, 0][..], &filter, &[0x30]].concat(),
+            CloseReason::MqttProtocolError,
+        ),
+        // Subscription Identifier 0 (trap 90).
+        (
+            5,
+            [&[0, 1, 2, 0x0b, 0][..], &filter, &[0]].concat(),
+            CloseReason::MqttProtocolError,
+        ),
+    ] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        let did = core.receive(&mut client, &packet(0x82, &[&body]));
+        assert_eq!(did, [Did::Close(reason)], "{body:?}");
+    }
+}
+
+#[test]
+fn filters_have_bounds_in_number_length_and_levels() {
+    let mut core = core();
+    core.settings.subscription_limits.channels_max = 2;
+    core.settings.levels_max = 3;
+    core.common.channel_name_bytes_max = 20;
+    let mut client = core.open(&connect(5, "a").bytes());
+    let filters = [
+        ("1/2/3/4", 0),
+        ("123456789012345678901", 0),
+        ("a", 0),
+        ("b", 0),
+        ("c", 0),
+        ("a", 1),
+    ];
+    let did = core.receive(&mut client, &subscribe(5, 1, &[], &filters));
+    let bytes = sent(&did)[0];
+    assert_eq!(bytes[bytes.len() - 6..], [0x8f, 0x8f, 0, 0, 0x97, 1]);
+    let hits = core.scratch.take_hits();
+    for limit in [
+        Limit::MqttLevels,
+        Limit::ChannelNameBytes,
+        Limit::ChannelsPerConnection,
+    ] {
+        assert_eq!(hits.of(limit), 1, "{limit:?}");
+    }
+}
+
+#[test]
+fn unsubscribe_says_for_each_filter_whether_there_was_one() {
+    for (level, codes) in [(4, &[][..]), (5, &[0, 0x00, 0x11, 0x8f][..])] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        core.receive(&mut client, &subscribe(level, 1, &[], &[("a/#", 0)]));
+        let no_properties: &[u8] = if level == 5 { &[0] } else { &[] };
+        let body = [
+            &[0, 2][..],
+            no_properties,
+            &string("a/#"),
+            &string("b"),
+            &string("#/b"),
+        ];
+        let did = core.receive(&mut client, &packet(0xa2, &body));
+        let expected = packet(0xb0, &[&[0, 2], codes]);
+        assert_eq!(sent(&did), [expected]);
+        let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+        assert_eq!(core.sessions.subscriptions.count_of(subscriber), 0);
+    }
+}

@@ -1,0 +1,70 @@
+//! The next deadline of a session, and what is due then: a client that is silent for one and a half times its keep alive
+//! (MQTT-3.1.2-22), and a token that expires.
+
+use std::time::Duration;
+
+use super::{Session, State};
+use crate::app::App;
+use crate::clock::{Now, Uptime};
+use crate::decision::CloseReason;
+use crate::mqtt::environment::Environment;
+use crate::session;
+
+impl Session {
+    /// When [`Session::timed_out`] is to be called.
+    pub fn next_deadline(&self, common: &session::Settings) -> Uptime {
+        match &self.state {
+            State::AwaitingConnect { since } => *since + common.handshake_timeout,
+            State::Open(open) => self.silent_from(open.silence_ms_max).min(open.expires),
+            // The password checks answer each login.
+            State::LoggingIn(_) | State::Ended => Uptime::NEVER,
+        }
+    }
+
+    /// Does what is due.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub fn timed_out<A: App>(&mut self, env: &Environment<'_, '_, A>) -> Result<(), CloseReason> {
+        let now = env.common.now.uptime;
+        match &self.state {
+            State::AwaitingConnect { since } if *since + env.common.settings.handshake_timeout <= now => {
+                Err(CloseReason::HandshakeTimeout)
+            }
+            State::Open(open) if self.silent_from(open.silence_ms_max) <= now => {
+                Err(CloseReason::KeepAliveTimeout)
+            }
+            State::Open(open) if open.expires <= now => Err(CloseReason::TokenExpired),
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Open(_) | State::Ended => Ok(()),
+        }
+    }
+
+    /// The server has not read the connection up to now: silence before this moment is not the client's.
+    pub fn reset_silence_timer(&mut self, now: Now) {
+        self.heard = now.uptime;
+    }
+
+    /// Whether nothing has been heard from the client since that moment.
+    pub fn last_heard_before(&self, moment: Uptime) -> bool {
+        self.heard < moment
+    }
+
+    fn silent_from(&self, silence_ms_max: u32) -> Uptime {
+        match silence_ms_max {
+            0 => Uptime::NEVER,
+            ms => self.heard + Duration::from_millis(ms.into()),
+        }
+    }
+}
+
+/// The moment `seconds` after the beginning of 1970. If the wall clock is set back, the connection ends too early, and
+/// its client connects again.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a negative time has come, and one that is too large never will"
+)]
+pub(super) fn uptime_of(seconds: f64, now: Now) -> Uptime {
+    let left_ms = seconds * 1000.0 - now.unix_ms as f64;
+    now.uptime + Duration::from_millis(left_ms.max(0.0) as u64 + 1)
+}

@@ -1,0 +1,61 @@
+//! The will in CONNECT: section 3.1.2.5. It is checked when it comes, as a publication would be, since the client is gone
+//! when it is published. From then on it is kept with the session (`mqtt/sessions/will.rs`).
+
+use super::{Refused, Session, refused};
+use crate::app::App;
+use crate::decision::Limit;
+use crate::mqtt::ReasonCode;
+use crate::mqtt::environment::Environment;
+use crate::mqtt::packet::Connect;
+use crate::mqtt::properties::Property;
+use crate::mqtt::sessions::Will;
+
+impl Session {
+    /// The will in CONNECT, if there is one.
+    pub(super) fn will_of<A: App>(
+        &mut self,
+        connect: &Connect<'_>,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<Option<Box<Will>>, Refused> {
+        let Some(will) = &connect.will else {
+            return Ok(None);
+        };
+        if !env.common.settings.wills {
+            return refused(
+                ReasonCode::QuotaExceeded,
+                "this server keeps no wills (wills_bytes_max)",
+            );
+        }
+        if will.retain && !env.settings.retain_available {
+            return refused(
+                ReasonCode::RetainNotSupported,
+                "this server retains no publications",
+            );
+        }
+        let properties = will.properties;
+        let is_utf8 = properties.number(Property::PayloadFormatIndicator) == Some(1);
+        if is_utf8 && env.settings.checks_payload_format && str::from_utf8(will.payload).is_err() {
+            return refused(
+                ReasonCode::PayloadFormatInvalid,
+                "the payload of the will is not UTF-8",
+            );
+        }
+        let payload = self.may_publish(will.topic.as_bytes(), will.payload, env)?;
+        let delay_s = properties.number(Property::WillDelayInterval).unwrap_or(0);
+        let delay_s_max = env.common.settings.will_delay_max.as_secs();
+        let delay_s_max = u32::try_from(delay_s_max).unwrap_or(u32::MAX);
+        if delay_s > delay_s_max {
+            env.common.scratch.hit(Limit::WillDelay);
+        }
+        Ok(Some(Box::new(Will {
+            topic: will.topic.as_bytes().into(),
+            payload: payload.bytes(will.payload, env).into(),
+            properties: properties.passed_on().collect::<Vec<_>>().concat().into(),
+            qos: will.qos as u8,
+            retain: will.retain,
+            is_utf8,
+            expiry_s: properties.number(Property::MessageExpiryInterval),
+            delay_s: delay_s.min(delay_s_max),
+        })))
+    }
+}
