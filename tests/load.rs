@@ -1,6 +1,7 @@
 //! The load generator accepts the real server, and detects every wrong answer of servers that misbehave on purpose.
 
 #![allow(clippy::unwrap_used)] // a test
+#![allow(clippy::disallowed_types)] // the broker of a test may wait for a lock
 
 #[path = "../benches/load/mod.rs"]
 mod load;
@@ -9,8 +10,12 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 use std::thread;
 
+use load::mqtt::flow::Flow;
+use load::mqtt::wire::{self as packets, Kind, Packet};
+use load::mqtt::{Filters, Qos, Speech, Version};
 use load::order::Orders;
 use load::wire::{self, Message, Publication};
 
@@ -190,6 +195,329 @@ fn unknown_arguments_are_refused_and_no_arguments_print_the_help() {
     let (code, text) = run("");
     assert_eq!(code, ExitCode::SUCCESS);
     assert!(text.contains("seed-throughput"), "{text}");
+}
+
+#[test]
+fn a_correct_broker_passes_and_each_wrong_packet_fails_the_run() {
+    const FAIR: Lie = |packet, _| vec![packet];
+    for words in [
+        "ping --clients 5 --in-flight 3 --messages 200",
+        "fan-out --publishers 2 --subscribers 2 --channels 2 --in-flight 4 --qos 1 --bytes 300 --seconds 0.1",
+        "fan-out --subscribers 3 --filters wildcard --seconds 0.1",
+        "churn --connections 5 --seconds 0.1",
+    ] {
+        let (code, text) = broker_run(words, FAIR);
+        assert_eq!(code, ExitCode::SUCCESS, "{words}: {text}");
+        assert!(text.contains("no faults"), "{words}: {text}");
+    }
+
+    for (lie, found) in [
+        (
+            (|packet, n| {
+                if is(&packet, PUBLISH) && n == 2 {
+                    vec![]
+                } else {
+                    vec![packet]
+                }
+            }) as Lie,
+            "its number 2 was due",
+        ),
+        (
+            |packet, n| {
+                if is(&packet, PUBLISH) && n == 2 {
+                    vec![packet.clone(), packet]
+                } else {
+                    vec![packet]
+                }
+            },
+            "number 2 of",
+        ),
+        (
+            |packet, _| vec![changed(packet, PUBLISH, 0, 0x08)],
+            "the packet 3a",
+        ), // DUP
+        (
+            |packet, _| vec![changed(packet, PUBLISH, 0, 0x01)],
+            "the packet 33",
+        ), // retain
+        (
+            |packet, _| vec![changed(packet, PUBLISH, 0, 0x02)],
+            "the packet 30",
+        ), // QoS 0
+        (
+            |packet, _| vec![changed(packet, PUBLISH, 14, 0x01)],
+            "is not subscribed",
+        ), // another topic
+        (
+            |packet, _| vec![changed(packet, PUBLISH, 9, 0x01)],
+            "the packet 32",
+        ), // no topic of a channel
+        (
+            |packet, n| {
+                if n == 0 {
+                    vec![changed(packet, PUBLISH, 16, 0x01)]
+                } else {
+                    vec![packet]
+                }
+            },
+            "the packet 32",
+        ), // identifier 0
+        (
+            |packet, _| vec![changed(packet, PUBLISH, 40, 0x01)],
+            "the packet 32",
+        ), // padding
+        (
+            |packet, _| vec![changed(packet, PUBACK, 3, 0x10)],
+            "due was Some(1)",
+        ),
+        (
+            |packet, _| {
+                if is(&packet, PUBACK) {
+                    vec![packet.clone(), packet]
+                } else {
+                    vec![packet]
+                }
+            },
+            "Ack for identifier 1",
+        ),
+        (
+            |packet, n| {
+                if is(&packet, PUBACK) && n == 0 {
+                    vec![]
+                } else {
+                    vec![packet]
+                }
+            },
+            "Ack for identifier 2, due was Some(1)",
+        ),
+        (
+            |packet, _| {
+                if is(&packet, PUBACK) {
+                    vec![vec![0x70, 2, 0, 1]]
+                } else {
+                    vec![packet]
+                }
+            },
+            "Complete in a run with QoS 1",
+        ),
+        (
+            |packet, _| vec![changed(packet, CONNACK, 3, 5)],
+            "the packet 20 02 00 05",
+        ),
+        (
+            |packet, _| vec![changed(packet, CONNACK, 2, 1)],
+            "session_present: true",
+        ),
+        (
+            |packet, _| vec![changed(packet, SUBACK, 4, 0x81)],
+            "the packet 90 03 ff ff 80",
+        ),
+        (
+            |packet, _| {
+                if is(&packet, SUBACK) {
+                    vec![packet, vec![0xd0, 0]]
+                } else {
+                    vec![packet]
+                }
+            },
+            "Pong",
+        ),
+        (
+            |packet, n| {
+                if is(&packet, PUBLISH) && n == 3 {
+                    vec![vec![0]]
+                } else {
+                    vec![packet]
+                }
+            },
+            "was closed by the server",
+        ),
+    ] {
+        let (code, text) = broker_run("fan-out --subscribers 1 --in-flight 4 --qos 1 --seconds 0.1", lie);
+        assert_eq!(code, ExitCode::FAILURE, "{found}: {text}");
+        assert!(text.contains(found), "{found}: {text}");
+    }
+}
+
+#[test]
+fn packets_cut_anywhere_are_incomplete_and_whole_ones_mean_what_was_sent() {
+    let publication = Publication {
+        channel: 70_123,
+        from: 3,
+        number: 9,
+        at: 1 << 40,
+    };
+    let pad = "x".repeat(200);
+    for (version, qos, filters, retain) in [
+        (Version::V4, Qos::Zero, Filters::Exact, false),
+        (Version::V4, Qos::Two, Filters::Everything, true),
+        (Version::V5, Qos::One, Filters::Prefix, true),
+        (Version::V5, Qos::Zero, Filters::Wildcard, false),
+    ] {
+        let speech = Speech {
+            version,
+            qos,
+            filters,
+            retain,
+            ..Speech::PLAIN
+        };
+        let id = (qos != Qos::Zero).then_some(7);
+        let mut bytes = Vec::new();
+        packets::publish(&mut bytes, &publication, id, &pad, &speech);
+        for count in 0..bytes.len() {
+            assert_eq!(
+                packets::packet(&bytes[..count], &pad, &speech),
+                Ok(None),
+                "{count}"
+            );
+        }
+        let whole = Packet::Publish {
+            id: id.unwrap_or(0),
+            publication,
+        };
+        assert_eq!(
+            packets::packet(&bytes, &pad, &speech),
+            Ok(Some((whole, bytes.len())))
+        );
+        packets::packet(&bytes, &pad[1..], &speech).unwrap_err();
+    }
+}
+
+#[test]
+fn answers_complete_a_publication_only_in_their_order() {
+    let mut flow = Flow::default();
+    let mut out = Vec::new();
+    assert_eq!([flow.begin(), flow.begin()], [1, 2]);
+    let mut answer = |kind, id| flow.answered(kind, id, Qos::Two, &mut out);
+    assert_eq!(answer(Kind::Received, 1), Ok(false));
+    answer(Kind::Complete, 2).unwrap_err();
+    let mut flow = Flow::default();
+    let mut answer = |flow: &mut Flow, kind, id| flow.answered(kind, id, Qos::Two, &mut out);
+    flow.begin();
+    answer(&mut flow, Kind::Complete, 1).unwrap_err();
+    assert_eq!(answer(&mut flow, Kind::Received, 1), Ok(false));
+    assert_eq!(answer(&mut flow, Kind::Complete, 1), Ok(true));
+    answer(&mut flow, Kind::Release, 5).unwrap_err();
+    flow.delivered(Qos::Two, 5, &mut Vec::new()).unwrap();
+    flow.delivered(Qos::Two, 5, &mut Vec::new()).unwrap_err();
+    assert_eq!(answer(&mut flow, Kind::Release, 5), Ok(false));
+    assert!(out.ends_with(&[0x70, 2, 0, 5]), "PUBCOMP answers PUBREL");
+}
+
+/// Changes a packet of a broker with QoS 1; the number counts the packets of this type on this connection before it.
+type Lie = fn(Vec<u8>, usize) -> Vec<Vec<u8>>;
+const CONNACK: u8 = 0x20;
+const PUBLISH: u8 = 0x30;
+const PUBACK: u8 = 0x40;
+const SUBACK: u8 = 0x90;
+
+fn is(packet: &[u8], kind: u8) -> bool {
+    packet[0] & 0xf0 == kind
+}
+
+/// The packet with some bits of one byte changed, if it is of this type.
+fn changed(mut packet: Vec<u8>, kind: u8, at: usize, bits: u8) -> Vec<u8> {
+    if is(&packet, kind) {
+        packet[at] ^= bits;
+    }
+    packet
+}
+
+/// Drives a broker of this test.
+fn broker_run(words: &str, lie: Lie) -> (ExitCode, String) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let subscribers: Subscribers = Arc::default();
+    // The threads end with the process or with their clients.
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let subscribers = Arc::clone(&subscribers);
+            thread::spawn(move || {
+                // The client may end at any time.
+                let _ = serve_mqtt(stream, &subscribers, lie);
+            });
+        }
+    });
+    run(&format!("{words} --protocol mqtt --address {address}"))
+}
+
+type Subscribers = Arc<Mutex<Vec<Arc<Mutex<Output>>>>>;
+
+/// The sending side of a connection of the broker.
+struct Output {
+    stream: TcpStream,
+    topic: Vec<u8>,
+    lie: Lie,
+    sent: [usize; 16],
+}
+
+impl Output {
+    fn send(&mut self, packet: Vec<u8>) -> io::Result<()> {
+        let kind = usize::from(packet[0] >> 4);
+        self.sent[kind] += 1;
+        for packet in (self.lie)(packet, self.sent[kind] - 1) {
+            if packet == [0] {
+                return self.stream.shutdown(std::net::Shutdown::Both);
+            }
+            self.stream.write_all(&packet)?;
+        }
+        Ok(())
+    }
+}
+
+fn serve_mqtt(mut stream: TcpStream, subscribers: &Subscribers, lie: Lie) -> io::Result<()> {
+    let output = Arc::new(Mutex::new(Output {
+        stream: stream.try_clone()?,
+        topic: Vec::new(),
+        lie,
+        sent: [0; 16],
+    }));
+    loop {
+        let mut first = [0];
+        stream.read_exact(&mut first)?;
+        let (mut head, mut length, mut shift) = (first.to_vec(), 0, 0);
+        while head.len() == 1 || head[head.len() - 1] & 0x80 != 0 {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            length |= usize::from(byte[0] & 0x7f) << shift;
+            shift += 7;
+            head.push(byte[0]);
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body)?;
+        match first[0] & 0xf0 {
+            0x10 => output.lock().unwrap().send(vec![0x20, 2, 0, 0])?,
+            0x80 => {
+                let mut output_now = output.lock().unwrap();
+                // The last five digits of the number in the filter.
+                let filter = &body[4..body.len() - 1];
+                let digit = filter.iter().position(u8::is_ascii_digit).unwrap();
+                output_now.topic = filter[digit..digit + 5].to_vec();
+                output_now.send(vec![0x90, 3, body[0], body[1], body[body.len() - 1]])?;
+                drop(output_now);
+                subscribers.lock().unwrap().push(Arc::clone(&output));
+            }
+            0x30 => {
+                let topic = usize::from(body[1]) + 2;
+                if first[0] & 0x06 != 0 {
+                    let ack = vec![0x40, 2, body[topic], body[topic + 1]];
+                    output.lock().unwrap().send(ack)?;
+                }
+                for subscriber in subscribers.lock().unwrap().iter() {
+                    let mut subscriber = subscriber.lock().unwrap();
+                    if body[topic - 5..topic] == subscriber.topic {
+                        let mut packet = head.clone();
+                        packet.extend_from_slice(&body);
+                        // A subscriber may have ended.
+                        let _ = subscriber.send(packet);
+                    }
+                }
+            }
+            0xc0 => output.lock().unwrap().send(vec![0xd0, 0])?,
+            0xe0 => return stream.shutdown(std::net::Shutdown::Both),
+            _ => {}
+        }
+    }
 }
 
 /// The exit code and the output.

@@ -9,6 +9,7 @@ use super::crowd::{Crowd, Sizes};
 use super::driver::Target;
 use super::machine;
 use super::monitor::Monitor;
+use super::mqtt::wire::PAYLOAD_BYTES_MIN;
 use super::options::Options;
 use super::plan::{Opening, Pings, Plan, Then};
 use super::result::{CoreShare, Faults, Generator, Limit, Phase, Run};
@@ -48,7 +49,7 @@ impl Bench {
                 let cores = options
                     .server_cores
                     .unwrap_or_else(|| server_cpus.len().max(tables(connections, descriptors)));
-                Server::start(&server_cpus, cores, &options.settings)?
+                Server::start(&server_cpus, cores, &options.settings, options.mqtt())?
             }
         };
         let mut bench = Bench {
@@ -115,8 +116,10 @@ impl Bench {
                 .clone()
                 .unwrap_or_else(|| "/socketcluster/".to_owned()),
             receive_buffer_bytes,
+            mqtt: self.options.mqtt(),
         };
-        let crowd = Crowd::new(sizes, self.options.bytes.unwrap_or(0));
+        let pad_bytes = if target.mqtt.is_some() { MQTT_PAD_BYTES } else { 0 };
+        let crowd = Crowd::new(sizes, self.options.bytes.unwrap_or(pad_bytes));
         let crew = Crew::start(&target, crowd, threads, &self.cpus, self.threads)?;
         self.threads += threads;
         self.monitor.watch(&crew);
@@ -323,6 +326,8 @@ fn tables(connections: u32, descriptors: u64) -> usize {
 /// Descriptors in every table besides connections: the polls, wakers and timers of all threads, and those of the
 /// process.
 const DESCRIPTORS_BESIDES: u64 = 500;
+/// With the numbers in it, a payload has 64 bytes.
+const MQTT_PAD_BYTES: usize = 64 - PAYLOAD_BYTES_MIN;
 const WARM_UP_CONNECTIONS: u32 = 64;
 /// Number of connections that are being opened at a time: far below the backlog of a listener.
 const PENDING: u32 = 500;

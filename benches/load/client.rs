@@ -10,7 +10,10 @@
 //! ```
 //!
 //! It checks the answer to the upgrade; that replies arrive in the order of their calls, once each; that the count in
-//! the replies to pings grows; and that publications arrive in the order of their channel (`order`).
+//! the replies to pings grows; and that publications arrive in the order of their channel (`order`). An MQTT client has
+//! no upgrade, its handshake is CONNECT, and its calls are PINGREQs and publications with QoS 1 or 2 (`client/mqtt.rs`).
+
+mod mqtt;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -18,9 +21,11 @@ use std::io::{self, Read, Write};
 use mio::net::TcpStream;
 
 use super::crowd::{Crowd, Role};
+use super::mqtt::Speech;
+use super::mqtt::flow::Flow;
 use super::order::Orders;
 use super::tally::Tally;
-use super::wire::{self, Message};
+use super::wire::{self, Message, Publication};
 
 /// One connection, or a vacant place for one.
 #[derive(Debug)]
@@ -42,6 +47,15 @@ pub(crate) struct Client {
     rest: Option<Box<Rest>>,
 }
 
+/// The protocol of the clients.
+#[derive(Clone, Debug)]
+pub(crate) enum Protocol {
+    /// With this upgrade request.
+    SocketCluster(Vec<u8>),
+    /// `group` distinguishes the clients from those of other threads and crews.
+    Mqtt { speech: Speech, group: u32 },
+}
+
 /// State that only a busy connection needs.
 #[derive(Debug, Default)]
 struct Rest {
@@ -49,6 +63,8 @@ struct Rest {
     output: Vec<u8>,
     /// The times at which the calls after the oldest unanswered one were due.
     since: VecDeque<u64>,
+    /// With MQTT and QoS 1 or 2.
+    flow: Option<Flow>,
 }
 
 /// The stage of a connection.
@@ -73,7 +89,7 @@ pub(crate) struct Lent<'a> {
     pub(crate) latency_of_second: &'a mut super::tally::Times,
     /// Deliveries that have not been reported to the crowd yet, by channel.
     pub(crate) delivered: &'a mut Vec<(u32, u32)>,
-    pub(crate) upgrade_request: &'a [u8],
+    pub(crate) protocol: &'a Protocol,
     /// The buffer for reads.
     pub(crate) inbox: &'a mut [u8],
     /// Bytes that the client is about to send.
@@ -126,7 +142,7 @@ impl Client {
         self.place
     }
 
-    /// Number of calls without a reply.
+    /// Number of calls without a reply; with MQTT also of publications that are not acknowledged.
     pub(crate) fn in_flight(&self) -> u32 {
         self.next_cid - self.awaited
     }
@@ -148,10 +164,23 @@ impl Client {
             let Some(stream) = &mut self.stream else {
                 return Ok(());
             };
-            match stream.write(lent.upgrade_request) {
-                Ok(count) if count == lent.upgrade_request.len() => {
+            let (request, next) = match lent.protocol {
+                Protocol::SocketCluster(request) => (request, Stage::Upgrading),
+                Protocol::Mqtt { speech, group } => {
+                    lent.outbox.clear();
+                    mqtt::connect(lent.outbox, self.number, self.role, *group, speech);
+                    (&*lent.outbox, Stage::Handshaking)
+                }
+            };
+            let written = stream.write(request);
+            let length = request.len();
+            if matches!(lent.protocol, Protocol::Mqtt { .. }) {
+                lent.outbox.clear();
+            }
+            match written {
+                Ok(count) if count == length => {
                     lent.tally.counts.sent_bytes += count as u64;
-                    self.stage = Stage::Upgrading;
+                    self.stage = next;
                     Ok(())
                 }
                 Ok(count) => Err(Ended::Fault(format!("a fresh socket took {count} bytes"))),
@@ -211,14 +240,28 @@ impl Client {
             self.rest.get_or_insert_default().since.push_back(intended);
         }
         let cid = self.take_cid();
-        wire::ping(lent.outbox, cid);
+        match lent.protocol {
+            Protocol::SocketCluster(_) => wire::ping(lent.outbox, cid),
+            Protocol::Mqtt { .. } => mqtt::ping(lent.outbox),
+        }
         lent.tally.counts.pings += 1;
     }
 
-    /// Sends a close frame.
+    /// Publishes.
+    pub(crate) fn publish(&mut self, publication: &Publication, lent: &mut Lent<'_>) {
+        match lent.protocol {
+            Protocol::SocketCluster(_) => wire::publish(lent.outbox, publication, &lent.crowd.pad),
+            Protocol::Mqtt { speech, .. } => self.publish_packet(publication, speech, lent),
+        }
+    }
+
+    /// Sends a close frame or DISCONNECT.
     pub(crate) fn close(&mut self, lent: &mut Lent<'_>) {
         self.stage = Stage::Closing;
-        wire::close(lent.outbox);
+        match lent.protocol {
+            Protocol::SocketCluster(_) => wire::close(lent.outbox),
+            Protocol::Mqtt { .. } => mqtt::disconnect(lent.outbox),
+        }
     }
 
     /// Sends the outbox, and keeps the bytes that the socket does not accept.
@@ -253,7 +296,9 @@ impl Client {
 
     /// Frees memory that only a busy connection needs.
     pub(crate) fn slim(&mut self) {
-        let empty = |rest: &Rest| rest.input.is_empty() && rest.output.is_empty() && rest.since.is_empty();
+        let empty = |rest: &Rest| {
+            rest.input.is_empty() && rest.output.is_empty() && rest.since.is_empty() && rest.flow.is_none()
+        };
         if self.rest.as_deref().is_some_and(empty) {
             self.rest = None;
         }
@@ -312,6 +357,9 @@ impl Client {
 
     /// Handles whole frames; returns their length in bytes.
     fn take_all(&mut self, bytes: &[u8], lent: &mut Lent<'_>) -> Result<usize, Ended> {
+        if let Protocol::Mqtt { speech, .. } = lent.protocol {
+            return self.take_packets(bytes, speech, lent);
+        }
         let mut taken = 0;
         if self.stage == Stage::Upgrading {
             match wire::upgraded(bytes) {
@@ -347,27 +395,7 @@ impl Client {
     fn take(&mut self, text: &[u8], lent: &mut Lent<'_>) -> Result<(), Ended> {
         match wire::message(text, &lent.crowd.pad) {
             Ok(Message::Reply { rid, count }) => self.take_reply(rid, count, lent),
-            Ok(Message::Publication(publication)) => {
-                if self.role != Role::Subscriber(publication.channel) {
-                    return Err(Ended::Fault(format!(
-                        "client {} is not subscribed: {publication:?}",
-                        self.number
-                    )));
-                }
-                lent.orders.check(&publication, self.place).map_err(|text| {
-                    Ended::Fault(format!(
-                        "client {}, channel {}, publication {}: {text}",
-                        self.number, publication.channel, self.place
-                    ))
-                })?;
-                self.place += 1;
-                lent.tally.delivered(publication.at, lent.now);
-                match lent.delivered.last_mut() {
-                    Some((channel, count)) if *channel == publication.channel => *count += 1,
-                    Some(_) | None => lent.delivered.push((publication.channel, 1)),
-                }
-                Ok(())
-            }
+            Ok(Message::Publication(publication)) => self.take_publication(&publication, lent),
             Ok(Message::Heartbeat) => {
                 wire::masked(lent.outbox, wire::TEXT, |_| ());
                 lent.tally.counts.heartbeats += 1;
@@ -383,6 +411,28 @@ impl Client {
                 self.number, self.stage
             ))),
         }
+    }
+
+    fn take_publication(&mut self, publication: &Publication, lent: &mut Lent<'_>) -> Result<(), Ended> {
+        if self.role != Role::Subscriber(publication.channel) {
+            return Err(Ended::Fault(format!(
+                "client {} is not subscribed: {publication:?}",
+                self.number
+            )));
+        }
+        lent.orders.check(publication, self.place).map_err(|text| {
+            Ended::Fault(format!(
+                "client {}, channel {}, publication {}: {text}",
+                self.number, publication.channel, self.place
+            ))
+        })?;
+        self.place += 1;
+        lent.tally.delivered(publication.at, lent.now);
+        match lent.delivered.last_mut() {
+            Some((channel, count)) if *channel == publication.channel => *count += 1,
+            Some(_) | None => lent.delivered.push((publication.channel, 1)),
+        }
+        Ok(())
     }
 
     fn take_reply(&mut self, rid: u32, count: Option<u64>, lent: &mut Lent<'_>) -> Result<(), Ended> {
@@ -425,13 +475,18 @@ impl Client {
             )));
         };
         self.count = count;
+        self.note_pong(lent);
+        Ok(())
+    }
+
+    /// Counts the answer to the oldest ping.
+    fn note_pong(&mut self, lent: &mut Lent<'_>) {
         lent.tally.counts.replies += 1;
         lent.tally.latency.note(self.since, lent.now);
         lent.latency_of_second.note(self.since, lent.now);
         if let Some(since) = self.rest.as_mut().and_then(|rest| rest.since.pop_front()) {
             self.since = since;
         }
-        Ok(())
     }
 
     fn opened(&mut self, lent: &mut Lent<'_>) {

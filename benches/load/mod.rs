@@ -17,6 +17,7 @@ mod crowd;
 mod driver;
 mod machine;
 mod monitor;
+pub(crate) mod mqtt;
 mod options;
 pub(crate) mod order;
 mod plan;
@@ -119,7 +120,11 @@ Options of all
   --threads N          threads of clients [one per CPU, more where descriptors want it]
   --cpus LIST          CPUs of the generator, such as 2-3,6 [the second half of those there are]
   --pending N          connections on their way at a time [500]
-  --bytes N            carried by each publication besides its numbers [0]
+  --bytes N            carried by each publication besides its numbers [0; 48 with MQTT, for payloads of 64 bytes]
+  --protocol NAME      socketcluster, mqtt (3.1.1) or mqtt5 [socketcluster]
+  --qos N              of MQTT publications and subscriptions: 0, 1 or 2 [0]
+  --filters KIND       of MQTT subscriptions: exact, or wildcard, which is +/TOPIC/# [exact]
+  --keep-alive N       of MQTT clients that ping, in seconds [600]
   --json FILE          the result, for programs; for `report`, which draws several in one page
   --html FILE          the result as a page with plots
   --svg DIRECTORY      each plot as a file

@@ -10,6 +10,7 @@ use lexopt::Arg;
 use nix::unistd::Pid;
 
 use super::machine;
+use super::mqtt::{Filters, Qos, Speech, Version};
 use super::report::Output;
 use super::scenario::Scenario;
 
@@ -28,6 +29,10 @@ pub(crate) struct Options {
     pub(crate) channels: Option<u32>,
     pub(crate) slow: Option<u32>,
     pub(crate) bytes: Option<usize>,
+    /// The protocol is MQTT.
+    is_mqtt: bool,
+    /// How clients speak if it is.
+    speech: Option<Speech>,
     pub(crate) pending: Option<u32>,
     pub(crate) threads: Option<u32>,
     pub(crate) cpus: Option<Vec<usize>>,
@@ -82,6 +87,11 @@ impl Options {
         })
     }
 
+    /// How the clients speak MQTT; `None` if they speak SocketCluster.
+    pub(crate) fn mqtt(&self) -> Option<Speech> {
+        self.is_mqtt.then(|| self.speech.unwrap_or(Speech::PLAIN))
+    }
+
     fn set(&mut self, flag: &str, value: &str) -> Result<(), UsageError> {
         let cpus = || machine::parse_cpus(value).ok_or_else(|| UsageError::value(flag, value));
         match flag {
@@ -96,6 +106,26 @@ impl Options {
             "channels" => self.channels = Some(number(flag, value)?),
             "slow" => self.slow = Some(at_least_one(flag, value)?),
             "bytes" => self.bytes = Some(number(flag, value)?),
+            "protocol" => {
+                (self.is_mqtt, self.speech().version) = match value {
+                    "socketcluster" => (false, Version::V4),
+                    "mqtt" => (true, Version::V4),
+                    "mqtt5" => (true, Version::V5),
+                    _ => return Err(UsageError::value(flag, value)),
+                };
+            }
+            "qos" => {
+                let qos = Qos::of(number(flag, value)?);
+                self.speech().qos = qos.ok_or_else(|| UsageError::value(flag, value))?;
+            }
+            "filters" => {
+                self.speech().filters = match value {
+                    "exact" => Filters::Exact,
+                    "wildcard" => Filters::Wildcard,
+                    _ => return Err(UsageError::value(flag, value)),
+                };
+            }
+            "keep-alive" => self.speech().keep_alive_s = number(flag, value)?,
             "pending" => self.pending = Some(at_least_one(flag, value)?),
             "threads" => self.threads = Some(at_least_one(flag, value)?),
             "cpus" => self.cpus = Some(cpus()?),
@@ -119,6 +149,10 @@ impl Options {
             _ => return Err(UsageError(format!("--{flag} is not known"))),
         }
         Ok(())
+    }
+
+    fn speech(&mut self) -> &mut Speech {
+        self.speech.get_or_insert(Speech::PLAIN)
     }
 }
 

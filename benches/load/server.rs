@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::machine::{self, Kernel};
+use super::mqtt::Speech;
 use super::result::{CoreShare, ServerDescription, ServerUse};
 use super::tally::Tally;
 
@@ -39,8 +40,14 @@ pub(crate) struct Elsewhere {
 }
 
 impl Server {
-    /// Starts `ringcast` with this number of cores on these CPUs and on free ports; `settings` are further variables.
-    pub(crate) fn start(cpus: &[usize], cores: usize, settings: &[(String, String)]) -> io::Result<Server> {
+    /// Starts `ringcast` with this number of cores on these CPUs and on free ports, for clients of this protocol;
+    /// `settings` are further variables.
+    pub(crate) fn start(
+        cpus: &[usize],
+        cores: usize,
+        settings: &[(String, String)],
+        mqtt: Option<Speech>,
+    ) -> io::Result<Server> {
         let before = machine::allowed_cpus()?;
         machine::run_on(cpus)?;
         let child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
@@ -48,6 +55,7 @@ impl Server {
             .env("RINGCAST_ADMIN", "127.0.0.1:0")
             .env("RINGCAST_CORES", cores.to_string())
             .env("RINGCAST_LOG", "info")
+            .envs(mqtt.into_iter().flat_map(|_| MQTT_SETTINGS.iter().copied()))
             .envs(settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -57,7 +65,8 @@ impl Server {
         let pid = Pid::from_raw(i32::try_from(child.id()).map_err(io::Error::other)?);
         end_with_us(pid)?;
         let log = child.stderr.take().ok_or_else(|| io::Error::other("no log"))?;
-        let (address, admin) = match addresses(BufReader::new(log)) {
+        let scheme = if mqtt.is_some() { "mqtt://" } else { "ws://" };
+        let (address, admin) = match addresses(BufReader::new(log), scheme) {
             Ok(addresses) => addresses,
             Err(error) => {
                 // The server has logged why it did not start. Make sure that it has ended.
@@ -235,28 +244,43 @@ fn end_with_us(server: Pid) -> io::Result<()> {
 /// A shell's exit code for a process that a signal has ended is this number plus the signal.
 const EXIT_OF_SIGNALS: i32 = 128;
 
-/// Reads the ports that the system chose from the log: for clients, then for the control plane.
-fn addresses(mut log: impl BufRead + Send + 'static) -> io::Result<(SocketAddr, SocketAddr)> {
+/// Reads the ports that the system chose from the log: for clients, after the name of their protocol, then for the
+/// control plane.
+fn addresses(
+    mut log: impl BufRead + Send + 'static,
+    scheme: &'static str,
+) -> io::Result<(SocketAddr, SocketAddr)> {
     let mut said = String::new();
-    let mut address_after = |start: &str| {
-        loop {
-            let mut line = String::new();
-            if log.read_line(&mut line)? == 0 {
-                return Err(io::Error::other(format!("the server did not start: {said}")));
-            }
-            let address = line
-                .split_once(start)
-                .and_then(|(_, rest)| rest.split('/').next()?.trim().parse().ok());
-            match address {
-                Some(address) => return Ok(address),
-                None => said = line,
-            }
+    let mut found = [None, None];
+    let addresses = loop {
+        if let [Some(clients), Some(admin)] = found {
+            break (clients, admin);
         }
+        let mut line = String::new();
+        if log.read_line(&mut line)? == 0 {
+            return Err(io::Error::other(format!("the server did not start: {said}")));
+        }
+        for (address, start) in found.iter_mut().zip([scheme, "http://"]) {
+            *address = address.or_else(|| address_after(&line, start));
+        }
+        said = line;
     };
-    let addresses = (address_after("ws://")?, address_after("http://")?);
     // Read and drop the rest, because a full pipe would make the server drop log lines.
     thread::spawn(move || io::copy(&mut log, &mut io::sink()));
     Ok(addresses)
 }
+
+/// The address that follows `start` in a line of the log.
+pub(crate) fn address_after(line: &str, start: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(start)?;
+    let is_end = |letter: char| letter.is_whitespace() || matches!(letter, '/' | ',' | ';' | ')');
+    rest.split(is_end).next()?.parse().ok()
+}
+
+/// What Ringcast needs in order to accept the MQTT clients of a run.
+pub(crate) const MQTT_SETTINGS: &[(&str, &str)] = &[
+    ("RINGCAST_MQTT_LISTEN", "127.0.0.1:0"),
+    ("RINGCAST_ALLOW_ANONYMOUS", "true"),
+];
 
 const ADMIN_PATIENCE: Duration = Duration::from_secs(5);

@@ -12,7 +12,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::super::machine;
+use super::super::mqtt::Speech;
+use super::super::server::{MQTT_SETTINGS, address_after};
 use super::drive::Clocks;
+use super::fresh::Weighed;
 use super::link::Dialect;
 use super::result;
 
@@ -35,7 +38,59 @@ pub(crate) const BUN: &str = "bun";
 pub(crate) const SOCKETCLUSTER: &str = "socketcluster";
 pub(crate) const SOCKETCLUSTER_CLUSTER: &str = "socketcluster-cluster";
 
-/// All kinds, in the order of the tables.
+/// The MQTT forwarder that checks and keeps nothing.
+pub(crate) const FLOOR: &str = "floor";
+pub(crate) const MOSQUITTO: &str = "mosquitto";
+pub(crate) const RUMQTTD: &str = "rumqttd";
+pub(crate) const NATS: &str = "nats";
+
+/// All servers that speak MQTT, in the order of the tables.
+pub(crate) const MQTT_KINDS: [Kind; 6] = [
+    Kind {
+        name: RINGCAST,
+        title: "Ringcast",
+        dialect: Dialect::Mqtt(Speech::PLAIN),
+        program: env!("CARGO_BIN_EXE_ringcast"),
+        argument: None,
+    },
+    Kind {
+        name: BEFORE,
+        title: "Ringcast before",
+        dialect: Dialect::Mqtt(Speech::PLAIN),
+        program: "./ringcast-before",
+        argument: None,
+    },
+    Kind {
+        name: FLOOR,
+        title: "floor",
+        dialect: Dialect::Mqtt(Speech::PLAIN),
+        program: "./forward",
+        argument: None,
+    },
+    Kind {
+        name: MOSQUITTO,
+        title: "Mosquitto",
+        dialect: Dialect::Mqtt(Speech::PLAIN),
+        program: "./broker.sh",
+        argument: Some(MOSQUITTO),
+    },
+    Kind {
+        name: RUMQTTD,
+        title: "rumqttd",
+        dialect: Dialect::Mqtt(Speech::PLAIN),
+        program: "./broker.sh",
+        argument: Some(RUMQTTD),
+    },
+    Kind {
+        name: NATS,
+        title: "NATS",
+        dialect: Dialect::Mqtt(Speech::PLAIN),
+        program: "./broker.sh",
+        argument: Some(NATS),
+    },
+];
+
+/// All servers that speak SocketCluster, and the echo, in the order of the tables.
 pub(crate) const KINDS: [Kind; 6] = [
     Kind {
         name: RINGCAST,
@@ -119,6 +174,14 @@ impl Contender {
         .env("RINGCAST_ADMIN", "off")
         .env("RINGCAST_CORES", "1")
         .env("RINGCAST_LOG", "info")
+        .envs(
+            match kind.dialect {
+                Dialect::SocketCluster | Dialect::Echo => &[][..],
+                Dialect::Mqtt(_) => MQTT_SETTINGS,
+            }
+            .iter()
+            .copied(),
+        )
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(if kind.has_log() {
@@ -171,16 +234,6 @@ impl Contender {
         })
     }
 
-    /// Memory of all its processes.
-    pub(crate) fn pss_bytes(&self) -> Result<u64, String> {
-        let sum = self
-            .pids
-            .iter()
-            .map(|pid| machine::pss_bytes(*pid))
-            .sum::<Option<u64>>();
-        sum.ok_or_else(|| "a process of the server's has ended".to_owned())
-    }
-
     /// Waits until the server prints its address: Ringcast in its log, the others as `listening PORT VERSION`.
     fn listening(&mut self) -> io::Result<()> {
         let output: Option<Box<dyn Read + Send>> = if self.kind.has_log() {
@@ -194,9 +247,12 @@ impl Contender {
             if output.read_line(&mut line)? == 0 {
                 return Err(io::Error::other(format!("{} did not start", self.kind.title)));
             }
-            if let Some((_, rest)) = line.split_once("ws://") {
-                let address = rest.split('/').next().unwrap_or_default();
-                self.address = address.parse().map_err(io::Error::other)?;
+            let scheme = match self.kind.dialect {
+                Dialect::SocketCluster | Dialect::Echo => "ws://",
+                Dialect::Mqtt(_) => "mqtt://",
+            };
+            if let Some(address) = address_after(&line, scheme) {
+                self.address = address;
             } else if let Some(rest) = line.trim_end().strip_prefix("listening ") {
                 let (port, version) = rest.split_once(' ').unwrap_or((rest, ""));
                 self.address.set_port(port.parse().map_err(io::Error::other)?);
@@ -208,6 +264,26 @@ impl Contender {
             thread::spawn(move || io::copy(&mut output, &mut io::sink()));
             return Ok(());
         }
+    }
+}
+
+impl Weighed for Contender {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn pss_bytes(&self) -> Result<u64, String> {
+        let sum = self
+            .pids
+            .iter()
+            .map(|pid| machine::pss_bytes(*pid))
+            .sum::<Option<u64>>();
+        sum.ok_or_else(|| "a process of the server's has ended".to_owned())
+    }
+
+    fn cpu_us(&self) -> Result<f64, String> {
+        let clocks = self.clocks()?;
+        Ok((clocks.processes_ns + clocks.deferred_ns) as f64 / 1000.0)
     }
 }
 

@@ -3,14 +3,19 @@
 //! The load is a closed loop (each answer causes the next message), because the servers have very different speeds.
 //! Between slices no message is on its way, so that a server does not work during the slice of another one.
 
+mod stored;
+
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use mio::{Events, Interest, Poll, Token};
 use nix::time::{ClockId, clock_gettime};
 
 use super::super::clock::{SECOND, nanoseconds, now_ns};
+use super::super::mqtt::wire::PAYLOAD_BYTES_MIN;
+use super::super::mqtt::{Filters, Qos};
 use super::super::sources::Sources;
 use super::super::wire::{self, Publication};
 use super::link::{Dialect, Link, Progress, Shared};
@@ -21,16 +26,20 @@ pub(crate) enum Load {
     /// Each client always has this many pings in flight.
     Ping { clients: u32, in_flight: u32 },
     /// Each channel has one publisher, which sends `in_flight` publications at once when all subscribers have received
-    /// the last.
+    /// the last, and the server has acknowledged them if it must.
     Publish {
         channels: u32,
-        subscribers_each: u32,
+        /// Of all channels together, which have equally many.
+        subscribers: u32,
         in_flight: u32,
     },
     /// This many clients at a time connect, complete the handshake, and close.
     Churn { at_a_time: u32 },
-    /// Connected and silent.
+    /// Connected and silent; with MQTT each has a subscription to a topic of its own.
     Idle { clients: u32 },
+    /// One MQTT publisher, which publishes `each` messages on every topic, `in_flight` at a time: nobody receives them
+    /// now, the server stores them.
+    Store { topics: u32, each: u32, in_flight: u32 },
 }
 
 impl Load {
@@ -40,18 +49,20 @@ impl Load {
             Load::Ping { clients, .. } | Load::Idle { clients } => clients,
             Load::Publish {
                 channels,
-                subscribers_each,
+                subscribers,
                 ..
-            } => channels * (1 + subscribers_each),
+            } => channels + subscribers,
             Load::Churn { at_a_time } => at_a_time,
+            Load::Store { .. } => 1,
         }
     }
 
-    fn channel_of(self, link: u32) -> Option<u32> {
-        match self {
+    fn channel_of(self, link: u32, dialect: Dialect) -> Option<u32> {
+        match (self, dialect) {
             // Publishers come first.
-            Load::Publish { channels, .. } => (link >= channels).then_some(link % channels),
-            Load::Ping { .. } | Load::Churn { .. } | Load::Idle { .. } => None,
+            (Load::Publish { channels, .. }, _) => (link >= channels).then_some(link % channels),
+            (Load::Idle { .. }, Dialect::Mqtt(_)) => Some(link),
+            (Load::Ping { .. } | Load::Churn { .. } | Load::Idle { .. } | Load::Store { .. }, _) => None,
         }
     }
 }
@@ -92,10 +103,10 @@ pub(crate) struct Drive {
     /// Channels whose last publications have reached all subscribers.
     due: Vec<u32>,
     shared: Shared,
-    /// Replies, deliveries or connections so far.
+    /// Replies, deliveries, connections or stored messages so far.
     done: u64,
     opened: u32,
-    /// Pings, deliveries or connections on their way.
+    /// Pings, deliveries, acknowledgements or connections on their way.
     awaited: u64,
     sending: bool,
 }
@@ -111,7 +122,7 @@ impl Drive {
     pub(crate) fn open(load: Load, address: SocketAddr, dialect: Dialect) -> Result<Drive, String> {
         let channels = match load {
             Load::Publish { channels, .. } => channels,
-            Load::Ping { .. } | Load::Churn { .. } | Load::Idle { .. } => 0,
+            Load::Ping { .. } | Load::Churn { .. } | Load::Idle { .. } | Load::Store { .. } => 0,
         };
         let mut drive = Drive {
             load,
@@ -126,6 +137,12 @@ impl Drive {
                 request: wire::upgrade_request(&address.to_string(), "/socketcluster/"),
                 inbox: vec![0; INBOX_BYTES],
                 outbox: Vec::new(),
+                delivered: Vec::new(),
+                group: GROUPS.fetch_add(1, Ordering::Relaxed),
+                pad: match dialect {
+                    Dialect::SocketCluster | Dialect::Echo => String::new(),
+                    Dialect::Mqtt(_) => "x".repeat(MQTT_PAYLOAD_BYTES - PAYLOAD_BYTES_MIN),
+                },
             },
             done: 0,
             opened: 0,
@@ -140,13 +157,14 @@ impl Drive {
 
     /// Opens this many further connections.
     pub(crate) fn open_more(&mut self, count: u32) -> Result<(), String> {
-        let wanted = self.opened + count;
+        let mut next = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
+        let (last, wanted) = (next + count, self.opened + count);
         let mut patience = Patience::new();
         while self.opened < wanted {
-            let begun = u32::try_from(self.links.len()).unwrap_or(u32::MAX);
-            if begun < wanted && begun - self.opened < OPENING_MAX {
+            if next < last && (wanted - self.opened) - (last - next) < OPENING_MAX {
                 self.links.push(None);
-                self.connect(begun)?;
+                self.connect(next)?;
+                next += 1;
             } else {
                 self.turn(TURN)?;
                 patience.with(u64::from(self.opened))?;
@@ -247,7 +265,7 @@ impl Drive {
                     self.connect(index)?;
                 }
             }
-            Load::Idle { .. } => {}
+            Load::Idle { .. } | Load::Store { .. } => {}
         }
         Ok(())
     }
@@ -267,18 +285,21 @@ impl Drive {
 
     fn connect(&mut self, index: u32) -> Result<(), String> {
         let stream = self.sources.connect().map_err(in_words)?;
-        let mut link = Link::new(stream, self.load.channel_of(index));
+        let channel = self.load.channel_of(index, self.shared.dialect);
+        self.links[index as usize] = Some(Link::new(stream, index, channel));
+        self.begin_link(index as usize)
+    }
+
+    fn begin_link(&mut self, index: usize) -> Result<(), String> {
+        let Some(link) = &mut self.links[index] else {
+            return Ok(());
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
             .registry()
-            .register(
-                &mut link.stream,
-                Token(index as usize),
-                Interest::READABLE | Interest::WRITABLE,
-            )
+            .register(&mut link.stream, Token(index), interest)
             .map_err(in_words)?;
-        link.connected(&self.shared)?;
-        self.links[index as usize] = Some(link);
-        Ok(())
+        link.connected(&mut self.shared)
     }
 
     fn ping(&mut self, index: usize, count: u32) -> Result<(), String> {
@@ -294,14 +315,27 @@ impl Drive {
 
     fn publish_due(&mut self) -> Result<(), String> {
         let Load::Publish {
-            subscribers_each,
+            channels,
+            subscribers,
             in_flight,
-            ..
         } = self.load
         else {
             return Ok(());
         };
+        let (receivers, answers) = match self.shared.dialect {
+            Dialect::SocketCluster | Dialect::Echo => (subscribers / channels, 0),
+            Dialect::Mqtt(speech) => (
+                match speech.filters {
+                    Filters::Everything => subscribers,
+                    Filters::Exact | Filters::Wildcard | Filters::Prefix => subscribers / channels,
+                },
+                u32::from(speech.qos != Qos::Zero),
+            ),
+        };
         while let Some(channel) = self.due.pop() {
+            let Some(publisher) = &mut self.links[channel as usize] else {
+                continue;
+            };
             let state = &mut self.channels[channel as usize];
             for _ in 0..in_flight {
                 let publication = Publication {
@@ -310,14 +344,12 @@ impl Drive {
                     number: state.published,
                     at: 0,
                 };
-                wire::publish(&mut self.shared.outbox, &publication, "");
+                publisher.publish(&publication, &mut self.shared);
                 state.published += 1;
             }
-            state.awaited = in_flight * subscribers_each;
+            state.awaited = in_flight * (receivers + answers);
             self.awaited += u64::from(state.awaited);
-            if let Some(publisher) = &mut self.links[channel as usize] {
-                publisher.flush(&mut self.shared)?;
-            }
+            publisher.flush(&mut self.shared)?;
         }
         Ok(())
     }
@@ -338,7 +370,7 @@ impl Drive {
         let Some(link) = &mut self.links[index] else {
             return Ok(());
         };
-        link.connected(&self.shared)?;
+        link.connected(&mut self.shared)?;
         let progress = link.readable(&mut self.shared)?;
         if progress.opened {
             self.opened += 1;
@@ -353,19 +385,40 @@ impl Drive {
                     return self.ping(index, progress.replies);
                 }
             }
-            Load::Publish { channels, .. } if progress.deliveries > 0 => {
+            Load::Publish { .. } => {
                 self.done += u64::from(progress.deliveries);
-                self.awaited -= u64::from(progress.deliveries);
-                let number = u32::try_from(index).unwrap_or(u32::MAX) % channels;
-                let channel = &mut self.channels[number as usize];
-                channel.awaited -= progress.deliveries;
-                if channel.awaited == 0 {
-                    self.due.push(number);
+                link.flush(&mut self.shared)?;
+                if progress.acknowledged > 0 {
+                    // Only publishers are acknowledged, and each has the number of its channel.
+                    let channel = u32::try_from(index).unwrap_or(u32::MAX);
+                    self.arrived(channel, progress.acknowledged);
+                }
+                for index in 0..self.shared.delivered.len() {
+                    let (channel, count) = self.shared.delivered[index];
+                    self.arrived(channel, count);
+                }
+                self.shared.delivered.clear();
+                return Ok(());
+            }
+            Load::Idle { .. } | Load::Store { .. } => {
+                self.done += u64::from(progress.acknowledged + progress.deliveries);
+                self.shared.delivered.clear();
+                if progress.ended {
+                    self.opened -= 1;
                 }
             }
-            Load::Publish { .. } | Load::Idle { .. } => {}
         }
         link.flush(&mut self.shared)
+    }
+
+    /// Counts deliveries of a channel, or acknowledgements of its publisher.
+    fn arrived(&mut self, channel: u32, count: u32) {
+        self.awaited -= u64::from(count);
+        let state = &mut self.channels[channel as usize];
+        state.awaited -= count;
+        if state.awaited == 0 {
+            self.due.push(channel);
+        }
     }
 
     fn churned(&mut self, index: usize, progress: Progress) -> Result<(), String> {
@@ -441,6 +494,9 @@ fn in_words(error: io::Error) -> String {
     error.to_string()
 }
 
+/// The next number of a group of MQTT clients. Relaxed: no other data depends on it.
+static GROUPS: AtomicU32 = AtomicU32::new(0);
+const MQTT_PAYLOAD_BYTES: usize = 64;
 const EVENTS_MAX: usize = 1024;
 const INBOX_BYTES: usize = 64 * 1024;
 /// Below the backlog of every server. If a backlog is full, the kernel repeats the connect only a second later.

@@ -1,8 +1,14 @@
 //! The measures, and the targets of Ringcast.
 
-use super::contender::{BUN, ECHO, SOCKETCLUSTER};
+mod mqtt;
+
+use super::super::mqtt::{Qos, Speech};
+use super::contender::{BEFORE, BUN, ECHO, FLOOR, Kind, MOSQUITTO, NATS, RINGCAST, SOCKETCLUSTER};
 use super::drive::Load;
+use super::link::Dialect;
 use super::result::Unit;
+
+pub(crate) use mqtt::MQTT_MEASURES;
 
 /// One row of the table.
 #[derive(Clone, Copy, Debug)]
@@ -11,7 +17,32 @@ pub(crate) struct Measure {
     pub(crate) title: &'static str,
     pub(crate) unit: Unit,
     pub(crate) load: Load,
+    /// How the clients speak, if the servers speak MQTT.
+    pub(crate) speech: Speech,
+    /// Of a server that is started anew for this measure; `None` if the measure is CPU time of a running server.
+    pub(crate) fresh: Option<Fresh>,
     pub(crate) bounds: &'static [Bound],
+}
+
+/// A figure of a server that is started for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fresh {
+    /// Bytes of an idle connection.
+    Connection,
+    /// Bytes of a session whose client has left.
+    Session,
+    /// Bytes of a message that waits in such a session.
+    QueuedMessage,
+    /// CPU time of queueing it.
+    Queueing,
+    /// CPU time of a message when its client comes back, with the connection.
+    ComingBack,
+    /// Bytes of a retained message.
+    RetainedMessage,
+    /// CPU time of setting it.
+    Retaining,
+    /// CPU time of sending it to a new subscription.
+    Reading,
 }
 
 /// A limit on Ringcast's cost divided by the cost of the server `to`, or on the cost itself.
@@ -31,6 +62,8 @@ pub(crate) const MEASURES: [Measure; 7] = [
             clients: 100,
             in_flight: 1,
         },
+        speech: Speech::PLAIN,
+        fresh: None,
         bounds: &[
             Bound {
                 to: Some(ECHO),
@@ -52,6 +85,8 @@ pub(crate) const MEASURES: [Measure; 7] = [
             clients: 100,
             in_flight: 16,
         },
+        speech: Speech::PLAIN,
+        fresh: None,
         bounds: &[
             Bound {
                 to: Some(ECHO),
@@ -76,9 +111,11 @@ pub(crate) const MEASURES: [Measure; 7] = [
         unit: Unit::MicrosecondsPerDelivery,
         load: Load::Publish {
             channels: 1,
-            subscribers_each: 1000,
+            subscribers: 1000,
             in_flight: 8,
         },
+        speech: Speech::PLAIN,
+        fresh: None,
         bounds: &[
             Bound {
                 to: Some(BUN),
@@ -98,9 +135,11 @@ pub(crate) const MEASURES: [Measure; 7] = [
         unit: Unit::MicrosecondsPerDelivery,
         load: Load::Publish {
             channels: 1,
-            subscribers_each: 1000,
+            subscribers: 1000,
             in_flight: 1,
         },
+        speech: Speech::PLAIN,
+        fresh: None,
         bounds: &[Bound {
             to: Some(BUN),
             at_most: 0.87,
@@ -113,9 +152,11 @@ pub(crate) const MEASURES: [Measure; 7] = [
         unit: Unit::MicrosecondsPerDelivery,
         load: Load::Publish {
             channels: 100,
-            subscribers_each: 10,
+            subscribers: 1000,
             in_flight: 1,
         },
+        speech: Speech::PLAIN,
+        fresh: None,
         bounds: &[Bound {
             to: Some(BUN),
             at_most: 0.95,
@@ -127,6 +168,8 @@ pub(crate) const MEASURES: [Measure; 7] = [
         title: "connect, handshake, close",
         unit: Unit::MicrosecondsPerConnection,
         load: Load::Churn { at_a_time: 50 },
+        speech: Speech::PLAIN,
+        fresh: None,
         bounds: &[Bound {
             to: Some(ECHO),
             at_most: 1.4,
@@ -138,6 +181,8 @@ pub(crate) const MEASURES: [Measure; 7] = [
         title: "an idle connection after its handshake",
         unit: Unit::BytesPerConnection,
         load: Load::Idle { clients: 10_000 },
+        speech: Speech::PLAIN,
+        fresh: Some(Fresh::Connection),
         bounds: &[
             Bound {
                 to: None,
@@ -153,9 +198,49 @@ pub(crate) const MEASURES: [Measure; 7] = [
     },
 ];
 
+impl Fresh {
+    /// The figure in words.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Fresh::Connection => "bytes of an idle connection",
+            Fresh::Session => "bytes of a session whose client has left",
+            Fresh::QueuedMessage => "bytes of a message queued in such a session",
+            Fresh::Queueing => "µs of CPU to queue a message",
+            Fresh::ComingBack => {
+                "µs of CPU for a queued message when its client comes back, connecting included"
+            }
+            Fresh::RetainedMessage => "bytes of a retained message",
+            Fresh::Retaining => "µs of CPU to set a retained message",
+            Fresh::Reading => "µs of CPU to send a retained message to a new subscription",
+        }
+    }
+}
+
 impl Measure {
-    /// True if the server needs channels; the echo has none.
-    pub(crate) fn wants_channels(&self) -> bool {
+    /// True if the server needs channels.
+    fn wants_channels(&self) -> bool {
         matches!(self.load, Load::Publish { .. })
+    }
+
+    /// How to speak to a server for this measure.
+    pub(crate) fn dialect(&self, kind: Kind) -> Dialect {
+        match kind.dialect {
+            Dialect::Mqtt(_) => Dialect::Mqtt(self.speech),
+            Dialect::SocketCluster | Dialect::Echo => kind.dialect,
+        }
+    }
+
+    /// True if this kind of server can do the work.
+    pub(crate) fn suits(&self, kind: Kind) -> bool {
+        let is_stored = self.fresh.is_some_and(|fresh| fresh != Fresh::Connection);
+        match kind.name {
+            ECHO => !self.wants_channels(),
+            FLOOR => !is_stored && self.speech.qos != Qos::Two,
+            // With QoS 1 and 2 NATS writes to a disk for most of the time, so that little is left for the others.
+            NATS => !is_stored && self.speech.qos == Qos::Zero,
+            // The others stop after some retained messages, or refuse this many sessions.
+            name if is_stored => [RINGCAST, BEFORE, MOSQUITTO].contains(&name),
+            _ => true,
+        }
     }
 }

@@ -14,9 +14,10 @@
 
 mod calls;
 mod contender;
-mod drive;
-mod link;
-mod measures;
+pub(crate) mod drive;
+pub(crate) mod fresh;
+pub(crate) mod link;
+pub(crate) mod measures;
 mod options;
 pub(crate) mod result;
 mod statistics;
@@ -28,10 +29,9 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use contender::{Contender, KINDS, Kind, RINGCAST, SETTLING};
-use drive::{Drive, Length, Load, Slice};
-use link::Dialect;
-use measures::{MEASURES, Measure};
+use contender::{Contender, Kind, RINGCAST, SETTLING};
+use drive::{Drive, Length, Slice};
+use measures::{Fresh, Measure};
 use options::{Asked, Options};
 use result::{Comparison, Outcome, Ratio, Target, Unit};
 use statistics::{Dice, spread};
@@ -83,8 +83,11 @@ fn compare(options: &Options) -> io::Result<Comparison> {
     };
     let described = machine::machine();
     machine::run_on(&[generator_cpu])?;
-    let kinds: Vec<Kind> = KINDS
-        .into_iter()
+    let kinds: Vec<Kind> = options
+        .protocol
+        .kinds()
+        .iter()
+        .copied()
         .filter(|kind| options.wants_server(kind.name))
         .collect();
     let mut comparison = Comparison {
@@ -109,20 +112,24 @@ fn compare(options: &Options) -> io::Result<Comparison> {
         .collect::<io::Result<Vec<_>>>()?;
     comparison.servers = servers.iter().map(Contender::description).collect();
     let mut dice = Dice::new();
-    let (weighed, timed): (Vec<&Measure>, Vec<&Measure>) = MEASURES
+    let (stored, timed): (Vec<&Measure>, Vec<&Measure>) = options
+        .protocol
+        .measures()
         .iter()
         .filter(|measure| options.wants_measure(measure.name))
-        .partition(|measure| measure.unit == Unit::BytesPerConnection);
+        .partition(|measure| measure.fresh.is_some());
     for measure in timed {
         progress(measure.title)?;
         let mut outcomes = time(measure, &servers, options, &mut dice, &mut comparison.faults);
         settle(measure, &mut outcomes, &mut dice, &mut comparison);
     }
     drop(servers);
-    for measure in weighed {
-        progress(measure.title)?;
-        let mut outcomes = measure_memory(measure, &kinds, options, start, &mut comparison.faults);
-        settle(measure, &mut outcomes, &mut dice, &mut comparison);
+    for group in stored.chunk_by(|one, other| (one.load, one.speech) == (other.load, other.speech)) {
+        progress(group[0].title)?;
+        let found = measure_fresh(group, &kinds, options, start, &mut comparison.faults);
+        for (measure, mut outcomes) in group.iter().zip(found) {
+            settle(measure, &mut outcomes, &mut dice, &mut comparison);
+        }
     }
     machine::run_on(&cpus)?;
     notes(&mut comparison);
@@ -176,10 +183,9 @@ fn time(
     dice: &mut Dice,
     faults: &mut Faults,
 ) -> Vec<Found> {
-    let can = |server: &&Contender| !(measure.wants_channels() && server.kind.dialect == Dialect::Echo);
     let mut driven = Vec::new();
-    for contender in servers.iter().filter(can) {
-        match Drive::open(measure.load, contender.address, contender.kind.dialect) {
+    for contender in servers.iter().filter(|server| measure.suits(server.kind)) {
+        match Drive::open(measure.load, contender.address, measure.dialect(contender.kind)) {
             Ok(drive) => driven.push(Driven {
                 contender,
                 drive,
@@ -230,42 +236,40 @@ fn time(
     kept.map(|(server, _)| server.found).collect()
 }
 
-/// Measures the memory of fresh processes with and without connections.
-fn measure_memory(
-    measure: &Measure,
+/// Measures fresh processes, for all measures that need the same work; returns the results of each measure.
+fn measure_fresh(
+    measures: &[&Measure],
     kinds: &[Kind],
     options: &Options,
     start: impl Fn(Kind) -> io::Result<Contender>,
     faults: &mut Faults,
-) -> Vec<Found> {
-    let Load::Idle { clients } = measure.load else {
-        return Vec::new();
-    };
-    let mut found: Vec<Found> = kinds.iter().map(|kind| Found::new(kind.name)).collect();
+) -> Vec<Vec<Found>> {
+    let work = measures[0];
+    let kinds: Vec<Kind> = kinds.iter().copied().filter(|kind| work.suits(*kind)).collect();
+    let none = || kinds.iter().map(|kind| Found::new(kind.name)).collect();
+    let mut found: Vec<Vec<Found>> = measures.iter().map(|_| none()).collect();
     for _ in 0..options.memory_runs {
-        for (kind, found) in kinds.iter().zip(&mut found) {
-            let bytes = start(*kind)
+        for (index, kind) in kinds.iter().enumerate() {
+            let figures = start(*kind)
                 .map_err(|error| error.to_string())
-                .and_then(|server| bytes_each(&server, clients));
-            match bytes {
-                Ok(bytes) => found.costs.push(bytes),
-                Err(text) => faults.add(|| format!("{}, {}: {text}", kind.title, measure.title)),
+                .and_then(|server| fresh::figures(work.load, work.dialect(*kind), &server));
+            match figures {
+                Ok(figures) => {
+                    for (measure, found) in measures.iter().zip(&mut found) {
+                        let is_asked = |(fresh, _): &&(Fresh, f64)| Some(*fresh) == measure.fresh;
+                        found[index]
+                            .costs
+                            .extend(figures.iter().find(is_asked).map(|(_, cost)| cost));
+                    }
+                }
+                Err(text) => faults.add(|| format!("{}, {}: {text}", kind.title, work.title)),
             }
         }
     }
-    found.retain(|found| found.costs.len() == options.memory_runs);
+    for found in &mut found {
+        found.retain(|found| found.costs.len() == options.memory_runs);
+    }
     found
-}
-
-/// The growth of a server's memory with each connection after the first few.
-fn bytes_each(server: &Contender, clients: u32) -> Result<f64, String> {
-    let first = Load::Idle { clients: FIRST_FEW };
-    let mut drive = Drive::open(first, server.address, server.kind.dialect)?;
-    drive.rest(SETTLING)?;
-    let before = server.pss_bytes()?;
-    drive.open_more(clients)?;
-    drive.rest(SETTLING)?;
-    Ok((server.pss_bytes()? as f64 - before as f64) / f64::from(clients))
 }
 
 /// Computes the result of a measure.
@@ -351,7 +355,12 @@ fn notes(comparison: &mut Comparison) {
     }
     for measure in &comparison.measures {
         let rounds = measure.outcomes.iter().map(|outcome| outcome.rounds.len()).min();
-        let rounds = rounds.filter(|_| measure.unit != Unit::BytesPerConnection);
+        let rounds = rounds.filter(|_| {
+            measure
+                .outcomes
+                .iter()
+                .any(|outcome| outcome.per_second.is_some())
+        });
         if let Some(rounds) = rounds.filter(|rounds| *rounds < comparison.rounds) {
             comparison.notes.push(format!(
                 "{}: {rounds} rounds, because its time was over.",
@@ -389,8 +398,6 @@ const SLICE: Length = Length {
     whole: Duration::from_millis(60),
     warm_up: Duration::from_millis(15),
 };
-/// Number of connections before the first measurement of memory, because the first ones also pay for tables.
-const FIRST_FEW: u32 = 100;
 const HUGE_PAGES: &str = "If the kernel gives a server huge pages, its memory grows in steps of 2 MiB, which is 210 \
                           bytes a connection: compare the repeated measurements in the JSON.";
 /// Longest time of a measure; it has at least `ROUNDS_MIN` rounds even if they take longer.

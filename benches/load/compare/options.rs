@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use lexopt::Arg::{Long, Short, Value};
 
 use super::super::report::Output;
-use super::contender::{BEFORE, ECHO, KINDS, RINGCAST};
-use super::measures::MEASURES;
+use super::contender::{BEFORE, ECHO, FLOOR, KINDS, Kind, MQTT_KINDS, RINGCAST};
+use super::measures::{MEASURES, MQTT_MEASURES, Measure};
 
 /// The servers and measures to compare, and the number of rounds.
 #[derive(Debug)]
 pub(crate) struct Options {
     /// The whole command line.
     pub(crate) command: String,
+    pub(crate) protocol: Protocol,
     pub(crate) rounds: usize,
     pub(crate) memory_runs: usize,
     servers: Vec<String>,
@@ -24,6 +25,38 @@ pub(crate) struct Options {
     pub(crate) markdown: Option<PathBuf>,
     /// The page and the plots to write.
     pub(crate) report: Output,
+}
+
+/// The protocol of the clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    SocketCluster,
+    Mqtt,
+}
+
+impl Protocol {
+    /// The servers that understand it.
+    pub(crate) fn kinds(self) -> &'static [Kind] {
+        match self {
+            Protocol::SocketCluster => &KINDS,
+            Protocol::Mqtt => &MQTT_KINDS,
+        }
+    }
+
+    pub(crate) fn measures(self) -> &'static [Measure] {
+        match self {
+            Protocol::SocketCluster => &MEASURES,
+            Protocol::Mqtt => &MQTT_MEASURES,
+        }
+    }
+
+    /// The server that shows the limit of the machine.
+    fn limit(self) -> &'static str {
+        match self {
+            Protocol::SocketCluster => ECHO,
+            Protocol::Mqtt => FLOOR,
+        }
+    }
 }
 
 pub(crate) enum Asked {
@@ -42,6 +75,7 @@ impl Options {
             command: format!("cargo bench --bench load -- compare {}", shown.join(" "))
                 .trim_end()
                 .to_owned(),
+            protocol: Protocol::SocketCluster,
             rounds: ROUNDS,
             memory_runs: MEMORY_RUNS,
             servers: Vec::new(),
@@ -57,16 +91,23 @@ impl Options {
             match word {
                 Long("quick") => {
                     (options.rounds, options.memory_runs) = (QUICK_ROUNDS, 1);
-                    options.servers = vec![RINGCAST.to_owned(), ECHO.to_owned()];
+                    options.servers = vec![RINGCAST.to_owned(), options.protocol.limit().to_owned()];
                 }
+                // Before the options that depend on it.
+                Long("mqtt") => options.protocol = Protocol::Mqtt,
                 Long("rounds") => options.rounds = at_least_one(&mut parser)?,
                 Long("memory-runs") => options.memory_runs = at_least_one(&mut parser)?,
                 Long("servers") => {
-                    let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+                    let known: Vec<&str> = options.protocol.kinds().iter().map(|kind| kind.name).collect();
                     options.servers = list(&mut parser, &known)?;
                 }
                 Long("measures") => {
-                    let known: Vec<&str> = MEASURES.iter().map(|measure| measure.name).collect();
+                    let known: Vec<&str> = options
+                        .protocol
+                        .measures()
+                        .iter()
+                        .map(|measure| measure.name)
+                        .collect();
                     options.measures = list(&mut parser, &known)?;
                 }
                 Long("system-calls") => options.system_calls = true,
@@ -123,13 +164,17 @@ Drives Ringcast and other servers in turn, in one run, and prints the cost of ea
 
 Usage: cargo bench --bench load -- compare [options]
 
+  --mqtt             MQTT clients instead of SocketCluster's, other servers and other measures; the first option
   --rounds N         slices of 60 ms for each server and measure [30]
   --memory-runs N    fresh processes whose memory is measured [3]
   --servers LIST     any of ringcast,echo,bun,socketcluster,socketcluster-cluster [all], and ringcast-before: another build,
                      whose binary is in the folder of --peers under this name
+                     with --mqtt any of ringcast,ringcast-before,floor,mosquitto,rumqttd,nats [all but ringcast-before]
   --measures LIST    any of ping-1,ping-16,fan-out-8,fan-out-1,channels,connect,memory [all]
+                     with --mqtt any of p1,p16,q1p1,q1p16,q2p1,q2p16,fan1000,fan1000-1,q1fan1000,fan100,wild100,wildall,
+                     fanin,churn,idle,session,queued,queueing,coming-back,retained,retaining,reading [all]
   --system-calls     also counts system calls, with strace
-  --quick            only Ringcast and the echo, 3 rounds
+  --quick            only Ringcast and the echo (with --mqtt the floor), 3 rounds
   --peers DIRECTORY  the folder in which benches/peers/install.sh has installed the servers [target/peers]
   --command TEXT     the command that the tables name [this command]
   --json FILE        the result, for programs and the report

@@ -7,6 +7,7 @@ mod idle;
 mod ping;
 mod seed;
 mod slow;
+mod stored;
 
 use std::io;
 
@@ -55,4 +56,6 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     beside::FLOOD,
     beside::FAIRNESS,
     slow::SCENARIO,
+    stored::RETAINED,
+    stored::SESSIONS,
 ];
