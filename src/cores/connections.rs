@@ -39,10 +39,12 @@ use crate::metrics::block::{CoreMetrics, HeldKind};
 use crate::mqtt::Sessions;
 use crate::protocols::{Content, Farewell, Framing};
 use crate::slab::Slab;
+use crate::transport::port::Ticket;
 use crate::transport::stream::{BeforeFin, Stream};
 
 use self::mqtt::MqttWalk;
-use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Phase};
+use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Open, Phase};
+use crate::cores::lifecycle::moving::Moving;
 use crate::cores::lifecycle::reading::{Reading, Why};
 use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
@@ -228,6 +230,39 @@ impl Connections {
             self.forget(&connection.outbox);
             connection.outbox.release(&mut self.pool);
         }
+    }
+
+    /// Removes an open connection that another core goes on with, and returns all of it but its socket, which that core
+    /// has. `rest` is input that was read and not handled.
+    pub(in crate::cores) fn depart(
+        &mut self,
+        id: ConnectionId,
+        ticket: Ticket,
+        rest: &[u8],
+    ) -> Option<Moving> {
+        self.get(id)?;
+        let mut connection = self.slab.remove(id.index() as usize)?;
+        self.held.forget(id.index());
+        self.forget(&connection.outbox);
+        let unsent = connection.outbox.unsent(&self.pool);
+        connection.outbox.release(&mut self.pool);
+        let Phase::Open(Open { wire, session }) = connection.phase else {
+            return None;
+        };
+        Some(Moving {
+            ticket,
+            client: connection.client,
+            is_counted: connection.is_counted,
+            opened: connection.opened,
+            tally: connection.tally,
+            framing: connection.framing,
+            wire,
+            session,
+            tls: connection.stream.tls,
+            meter: connection.meter,
+            leftover: Leftover::new(rest),
+            unsent,
+        })
     }
 
     /// One more than the highest index that a connection may have now.

@@ -32,12 +32,13 @@ use crate::cores::connections::{Bounds, Connections};
 use crate::cores::delivery::abandoned_publications::AbandonedPublications;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::fan_out::Delivery;
-use crate::cores::input::intake::{Intake, frames_per_turn_max};
+use crate::cores::input::intake::{Intake, Owners, frames_per_turn_max};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::counts::Counts;
 use crate::cores::lifecycle::ends::Ends;
 use crate::cores::lifecycle::history_calls::HistoryCalls;
 use crate::cores::lifecycle::meter::Measures;
+use crate::cores::lifecycle::moving::Moves;
 use crate::cores::lifecycle::shedding::Shedding;
 use crate::cores::lifecycle::waiting::Waiting;
 use crate::cores::lifecycle::wheel::Wheel;
@@ -64,6 +65,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) acceptor: Acceptor,
     pub(super) requests: Requests,
     pub(super) connections: Connections,
+    /// The connections that are on their way to this core.
+    pub(super) moves: Moves,
     pub(super) counts: Counts,
     pub(super) wheel: Wheel,
     pub(super) waiting: Waiting,
@@ -182,11 +185,19 @@ impl<A: App> Core<A> {
                 }),
                 Arc::clone(&metrics),
             ),
+            moves: Moves::default(),
             counts: Counts::new(Arc::clone(&metrics)),
             wheel: Wheel::new(now),
             waiting: Waiting::default(),
             shares: TurnShares::default(),
-            intake: Intake::new(&limits),
+            intake: Intake::new(
+                &limits,
+                Owners {
+                    core: parts.id.index(),
+                    cores: parts.wakers.len(),
+                    hasher: parts.broker.hasher.clone(),
+                },
+            ),
             decisions: Decisions::new(),
             post: parts.post,
             delivery: Delivery::new(parts.broker, memory, parts.wakers, Arc::clone(&metrics)),

@@ -25,7 +25,9 @@ impl<A: App> Core<A> {
                     self.post.note_stopped(core.index());
                     self.presence.memberships.note_stopped(core.index());
                     self.end_questions_to(core);
+                    self.end_moves_from(core.index());
                 }
+                Letter::Moved(moving) => self.take_moved_letter(moving),
                 Letter::Will(letter) => self.take_will_letter(*letter),
                 Letter::PoliciesFollowed { core, version, place } => {
                     self.note_policies_followed(core, version, place)

@@ -253,6 +253,9 @@ core_metrics! {
     /// Sockets that the core took over from another core.
     hand_overs_received: Counter, "ringcast_hand_overs_received_total";
 
+    /// Connections that came to the core because it owns their MQTT client id.
+    moves: Counter, "ringcast_mqtt_moves_total";
+
     /// Reads that were put off to a later turn because connections that are being opened or closed, or that present
     /// tokens again and again, had used up their time in this turn.
     transitions_deferred: Counter, "ringcast_transitions_deferred_total";

@@ -31,6 +31,8 @@ pub enum Session {
 pub struct MqttClient {
     /// What has come in and is not handled yet.
     pub(crate) receiver: Receiver,
+    /// Whether it is on the core that owns its client id, or has none.
+    pub(crate) is_placed: bool,
     /// The session.
     pub(crate) session: mqtt::session::Session,
 }
@@ -78,6 +80,7 @@ impl Session {
     pub(crate) fn begin_mqtt(ids: &mut SessionIds, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session::Mqtt(Box::new(MqttClient {
             receiver: Receiver::default(),
+            is_placed: false,
             session: mqtt::session::Session::new(ids.next_id(), now, claims),
         }))
     }

@@ -237,7 +237,7 @@ impl Reserved {
         }
         for (index, (socket, port)) in all.iter().enumerate() {
             outlets
-                .send(index % cores.len(), socket, HandedOver::Listener(*port).byte())
+                .send(index % cores.len(), socket, HandedOver::Listener(*port).about())
                 .map_err(StartError::System)?;
         }
         for (index, core) in cores.iter().enumerate() {

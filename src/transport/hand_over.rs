@@ -21,6 +21,11 @@ use nix::sys::socket::{
     socketpair,
 };
 
+/// What is said about a socket: a byte, and a number that goes with some bytes.
+pub(crate) type About = [u8; ABOUT_BYTES];
+
+const ABOUT_BYTES: usize = 9;
+
 /// One core's ends of the socket pairs.
 #[derive(Debug)]
 pub(crate) struct HandOver {
@@ -46,10 +51,9 @@ impl HandOver {
             .collect())
     }
 
-    /// Sends a socket, which has not been read from and is not in any poll, to `core`, with a byte of
-    /// information. `WouldBlock` if too many already wait for that core. The caller drops its copy
-    /// afterwards.
-    pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
+    /// Sends a socket to `core`, with some information. `WouldBlock` if too many already wait for that core. The
+    /// caller takes its copy out of its poll and drops it afterwards.
+    pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: About) -> io::Result<()> {
         send_descriptor(&self.outlets[core], socket, about)
     }
 
@@ -73,12 +77,12 @@ impl HandOver {
 
 /// A message of [`send_descriptor`].
 #[derive(Debug)]
-pub(crate) struct Received {
+pub(crate) struct Received<const BYTES: usize = ABOUT_BYTES> {
     /// `None` if the receiver's descriptor table was full: then the system has closed this copy of the
     /// socket.
     pub(crate) socket: Option<OwnedFd>,
-    /// The sender's byte of information, which arrives in either case.
-    pub(crate) about: u8,
+    /// The sender's information, which arrives in either case.
+    pub(crate) about: [u8; BYTES],
 }
 
 /// The sending ends to all cores.
@@ -87,32 +91,36 @@ pub(crate) struct Outlets(Arc<[OwnedFd]>);
 
 impl Outlets {
     /// As [`HandOver::send`].
-    pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
+    pub(crate) fn send(&self, core: usize, socket: &impl AsRawFd, about: About) -> io::Result<()> {
         send_descriptor(&self.0[core], socket, about)
     }
 }
 
-/// Sends one byte, and with it a descriptor.
-pub(super) fn send_descriptor(to: &impl AsRawFd, socket: &impl AsRawFd, about: u8) -> io::Result<()> {
+/// Sends a few bytes, and with them a descriptor.
+pub(super) fn send_descriptor<const BYTES: usize>(
+    to: &impl AsRawFd,
+    socket: &impl AsRawFd,
+    about: [u8; BYTES],
+) -> io::Result<()> {
     let descriptors = [socket.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
     let flags = MsgFlags::MSG_NOSIGNAL;
-    sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(&[about])], &rights, flags, None)?;
+    sendmsg::<()>(to.as_raw_fd(), &[IoSlice::new(&about)], &rights, flags, None)?;
     Ok(())
 }
 
 /// Receives a message of [`send_descriptor`]; `UnexpectedEof` at the end.
-pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<Received> {
-    let mut byte = [0];
+pub(super) fn receive_descriptor<const BYTES: usize>(from: &impl AsRawFd) -> io::Result<Received<BYTES>> {
+    let mut about = [0; BYTES];
     let mut space = cmsg_space!(RawFd);
-    let mut room = [IoSliceMut::new(&mut byte)];
+    let mut room = [IoSliceMut::new(&mut about)];
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(from.as_raw_fd(), &mut room, Some(&mut space), flags)?;
     if message.bytes == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     let mut socket = None;
-    // If no descriptor is free, Linux delivers only the byte and sets MSG_CTRUNC, which nix reports as an
+    // If no descriptor is free, Linux delivers only the bytes and sets MSG_CTRUNC, which nix reports as an
     // error (ENOBUFS). The message cannot be received a second time.
     for control in message.cmsgs().into_iter().flatten() {
         if let ControlMessageOwned::ScmRights(descriptors) = control {
@@ -125,10 +133,7 @@ pub(super) fn receive_descriptor(from: &impl AsRawFd) -> io::Result<Received> {
             }
         }
     }
-    Ok(Received {
-        socket,
-        about: byte[0],
-    })
+    Ok(Received { socket, about })
 }
 
 impl AsFd for HandOver {
@@ -151,10 +156,10 @@ mod tests {
         client.write_all(b"sent before the hand-over").unwrap();
         let ends = HandOver::new(2).unwrap();
         let accepted = listener.accept().unwrap().0;
-        ends[0].send(1, &accepted, 7).unwrap();
+        ends[0].send(1, &accepted, [7; 9]).unwrap();
         drop(accepted);
         let received = ends[1].receive().unwrap();
-        assert_eq!(received.about, 7);
+        assert_eq!(received.about, [7; 9]);
         let mut received = std::net::TcpStream::from(received.socket.unwrap());
         client.write_all(b", and after it").unwrap();
         client.shutdown(std::net::Shutdown::Write).unwrap();

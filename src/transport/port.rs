@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::hand_over::About;
 use crate::config::tls::OnListen;
 
 /// Which port a socket came to.
@@ -53,7 +54,29 @@ pub(crate) enum HandedOver {
     Connection(Port),
     /// The listener of this port.
     Listener(Port),
+    /// A client's, whose connection moves to the core. A letter with the same ticket says all else.
+    Moved(Ticket),
 }
+
+/// The name of a connection on its way from one core to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ticket(u64);
+
+impl Ticket {
+    /// The ticket of the connection with this number among those that have left the core.
+    pub(crate) const fn new(core: usize, number: u64) -> Ticket {
+        Ticket((core as u64) << 48 | number & NUMBER)
+    }
+
+    /// The core that the connection has left.
+    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
+    pub(crate) const fn core(self) -> usize {
+        (self.0 >> 48) as usize
+    }
+}
+
+/// The bits of a ticket that hold the number.
+const NUMBER: u64 = (1 << 48) - 1;
 
 impl Port {
     /// The setting that names its address.
@@ -117,21 +140,45 @@ impl Ports {
 }
 
 impl HandedOver {
-    pub(crate) const fn byte(self) -> u8 {
-        match self {
-            HandedOver::Connection(port) => port as u8,
-            HandedOver::Listener(port) => port as u8 | LISTENER_BIT,
-        }
+    /// As it is sent with the socket.
+    pub(crate) const fn about(self) -> About {
+        let (byte, ticket) = match self {
+            HandedOver::Connection(port) => (port as u8, 0),
+            HandedOver::Listener(port) => (port as u8 | LISTENER_BIT, 0),
+            HandedOver::Moved(Ticket(ticket)) => (MOVED, ticket),
+        };
+        let [a, b, c, d, e, f, g, h] = ticket.to_ne_bytes();
+        [byte, a, b, c, d, e, f, g, h]
     }
 
-    pub(crate) const fn of_byte(byte: u8) -> HandedOver {
+    /// What such bytes say.
+    pub(crate) const fn of(about: About) -> HandedOver {
+        let [byte, a, b, c, d, e, f, g, h] = about;
         let port = Port::of_byte(byte & !LISTENER_BIT);
-        match byte & LISTENER_BIT {
-            0 => HandedOver::Connection(port),
-            _ => HandedOver::Listener(port),
+        match byte {
+            MOVED => HandedOver::Moved(Ticket(u64::from_ne_bytes([a, b, c, d, e, f, g, h]))),
+            LISTENER_BIT.. => HandedOver::Listener(port),
+            _ => HandedOver::Connection(port),
         }
     }
 }
 
 /// Set in the byte of a listener.
 const LISTENER_BIT: u8 = 1 << 7;
+/// The byte of a connection that moves.
+const MOVED: u8 = 1 << 6;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_handed_over_is_told_apart_by_what_is_sent_with_it() {
+        let ports = [Port::Main, Port::Tls, Port::Mqtt, Port::MqttTls];
+        let of_ports = ports.map(|port| [HandedOver::Connection(port), HandedOver::Listener(port)]);
+        let moved = [0, 1, NUMBER].map(|number| HandedOver::Moved(Ticket::new(127, number)));
+        for what in of_ports.into_iter().flatten().chain(moved) {
+            assert_eq!(HandedOver::of(what.about()), what);
+        }
+    }
+}

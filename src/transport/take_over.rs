@@ -37,7 +37,7 @@ pub(crate) fn bind_meeting_point(address: SocketAddr) -> io::Result<UnixListener
 /// # Errors
 /// `WouldBlock` if the stream has no room and is non-blocking.
 pub(crate) fn send_listener(to: &impl AsRawFd, socket: &TcpListener) -> io::Result<()> {
-    send_descriptor(to, socket, 0)
+    send_descriptor(to, socket, [0])
 }
 
 /// Receives the sockets of the process that serves `address`, and its process id.
@@ -61,7 +61,7 @@ pub(crate) fn receive_listeners(address: SocketAddr) -> io::Result<(Vec<TcpListe
     let process = process_of_this_user(&from)?;
     let mut sockets = Vec::new();
     loop {
-        match receive_descriptor(&from) {
+        match receive_descriptor::<1>(&from) {
             Ok(received) => match received.socket {
                 Some(socket) => sockets.push(TcpListener::from(socket)),
                 None => return Err(io::Error::from_raw_os_error(Errno::EMFILE as i32)),

@@ -33,6 +33,7 @@ impl<A: App> Core<A> {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.acceptor.receive_hand_over(self.poll.registry()) {
                 Arrived::Newcomer(newcomer) => self.adopt(newcomer),
+                Arrived::Moved(ticket, socket) => self.take_moved_socket(ticket, socket),
                 Arrived::Listener => self.mailbox.note_listener(),
                 Arrived::LostListener(cause) => self.mailbox.note_lost_listener(cause),
                 Arrived::Lost => {}

@@ -29,7 +29,7 @@ use crate::decision::Limit;
 use crate::http::Refusal;
 use crate::metrics::block::CoreMetrics;
 use crate::transport::hand_over::{HandOver, Received};
-use crate::transport::port::{HandedOver, MqttOn, Port, Ports};
+use crate::transport::port::{HandedOver, MqttOn, Port, Ports, Ticket};
 
 use crate::cores::arrivals::admission::{Admission, Entry};
 use crate::cores::arrivals::balance::{Loads, NoRoom};
@@ -84,6 +84,8 @@ pub(in crate::cores) enum Arrived {
     Newcomer(Newcomer),
     /// A socket that was lost.
     Lost,
+    /// The socket of a connection that moves to this core; `None` if it was lost.
+    Moved(Ticket, Option<OwnedFd>),
     /// A listener, whose connections this core accepts from now on.
     Listener,
     /// A listener that this core cannot use, and why.
@@ -216,7 +218,7 @@ impl Acceptor {
             }
             return None;
         }
-        let place = self.find_place(now);
+        let place = self.find_place(self.listeners.next_port()?, now);
         if let Err(Full { limit, until }) = place
             && self.excess == AcceptExcess::Wait
         {
@@ -247,9 +249,14 @@ impl Acceptor {
         }
     }
 
-    /// Takes a place for one more connection. Returns the number of the core that has the place.
-    fn find_place(&mut self, now: Uptime) -> Result<usize, Full> {
-        let core = self.loads.assign(self.connections_max).map_err(|room| Full {
+    /// Takes a place for one more connection, which comes to `port`. Returns the number of the core that has the place.
+    /// A connection that speaks MQTT will move to the core that owns its client id anyway.
+    fn find_place(&mut self, port: Port, now: Uptime) -> Result<usize, Full> {
+        let placed = match self.ports.mqtt_on(port) {
+            MqttOn::Only => self.loads.assign_own(self.connections_max),
+            MqttOn::No | MqttOn::Beside => self.loads.assign(self.connections_max),
+        };
+        let core = placed.map_err(|room| Full {
             limit: match room {
                 NoRoom::Server => Limit::Connections,
                 NoRoom::Core => Limit::ConnectionsPerCore,
@@ -286,7 +293,7 @@ impl Acceptor {
         }
         if core != self.core.index() {
             let what = HandedOver::Connection(port);
-            if self.hand_over.send(core, &stream, what.byte()).is_ok() {
+            if self.hand_over.send(core, &stream, what.about()).is_ok() {
                 self.metrics.hand_overs_sent.add(1);
                 return None;
             }
@@ -355,7 +362,8 @@ impl Acceptor {
     /// Receives a socket from another core, or a listener from the server.
     pub(in crate::cores) fn receive_hand_over(&mut self, registry: &Registry) -> Arrived {
         match self.hand_over.receive() {
-            Ok(Received { socket, about }) => match (HandedOver::of_byte(about), socket) {
+            Ok(Received { socket, about }) => match (HandedOver::of(about), socket) {
+                (HandedOver::Moved(ticket), socket) => Arrived::Moved(ticket, socket),
                 (HandedOver::Connection(port), Some(socket)) => {
                     Arrived::Newcomer(self.take_connection(socket, port))
                 }
@@ -431,6 +439,24 @@ impl Acceptor {
         self.loads.end();
         self.metrics.limit_hit(Limit::ConnectionsPerAddress);
         self.reject(newcomer.stream, newcomer.port, &Refusal::TooManyConnections, now);
+    }
+
+    /// Takes a place on `core` for a connection of this core. False if that has no room, or drains.
+    pub(in crate::cores) fn begin_move(&self, core: usize) -> bool {
+        self.loads.begin_move(core, self.connections_max)
+    }
+
+    /// Sends the socket of a connection for which [`Acceptor::begin_move`] has taken a place on `core`. From then on the
+    /// connection has its place there. False if too many sockets wait for that core: then it has its place here.
+    pub(in crate::cores) fn send_moving(&self, core: usize, socket: &TcpStream, ticket: Ticket) -> bool {
+        let about = HandedOver::Moved(ticket).about();
+        let is_sent = self.hand_over.send(core, socket, about).is_ok();
+        if is_sent {
+            self.loads.has_moved();
+        } else {
+            self.loads.has_not_moved(core);
+        }
+        is_sent
     }
 
     /// Gives back the place of a connection of this core.

@@ -71,6 +71,23 @@ impl Loads {
     /// # Errors
     /// A limit is met: that of the server, or that of every core.
     pub(in crate::cores) fn assign(&self, per_core_max: u32) -> Result<usize, NoRoom> {
+        self.count_in()?;
+        self.choose(per_core_max)
+    }
+
+    /// Counts one more connection on this core, unless this core is full: then as [`Loads::assign`].
+    ///
+    /// # Errors
+    /// As [`Loads::assign`].
+    pub(in crate::cores) fn assign_own(&self, per_core_max: u32) -> Result<usize, NoRoom> {
+        self.count_in()?;
+        if self.count_at(self.own, per_core_max) {
+            return Ok(self.own);
+        }
+        self.choose(per_core_max)
+    }
+
+    fn count_in(&self) -> Result<(), NoRoom> {
         if let Some(together) = &self.together {
             let one_more = |count| (count < together.max).then_some(count + 1);
             if together
@@ -81,6 +98,10 @@ impl Loads {
                 return Err(NoRoom::Server);
             }
         }
+        Ok(())
+    }
+
+    fn choose(&self, per_core_max: u32) -> Result<usize, NoRoom> {
         loop {
             let (chosen, least) = self.lightest();
             // The load of a core that drains is above every limit.
@@ -128,17 +149,37 @@ impl Loads {
     /// Moves the place of a connection from `core` to this core, because the connection could not be sent. False if
     /// this core has no room for it; then the place is given back.
     pub(in crate::cores) fn keep(&self, core: usize, per_core_max: u32) -> bool {
-        let one_more = |load| (load < per_core_max).then_some(load + 1);
-        let own = &self.all[self.own].0;
-        if own
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
-            .is_err()
-        {
+        if !self.count_at(self.own, per_core_max) {
             self.give_back(core);
             return false;
         }
         self.all[core].0.fetch_sub(1, Ordering::Relaxed);
         true
+    }
+
+    /// Takes a place on `core` for a connection that has one here. False if that core has no room for it, or drains. Until
+    /// [`Loads::has_moved`] or [`Loads::has_not_moved`] the connection has two places: so no limit is ever exceeded.
+    pub(in crate::cores) fn begin_move(&self, core: usize, per_core_max: u32) -> bool {
+        self.count_at(core, per_core_max)
+    }
+
+    /// The connection has left: it has no place here any more.
+    pub(in crate::cores) fn has_moved(&self) {
+        self.all[self.own].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The connection could not be sent: it has no place on `core`.
+    pub(in crate::cores) fn has_not_moved(&self, core: usize) {
+        self.all[core].0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts one more connection on a core, if that has room. The load of a core that drains is above every limit.
+    fn count_at(&self, core: usize, per_core_max: u32) -> bool {
+        let one_more = |load| (load < per_core_max).then_some(load + 1);
+        self.all[core]
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .is_ok()
     }
 
     /// Counts the end of a connection of this core.
@@ -208,6 +249,24 @@ mod tests {
         assert_eq!(assigned(&cores[0]), 1);
         assert!(!cores[0].keep(1, 2), "it would be one too many");
         assert_eq!(assigned(&cores[0]), 1);
+    }
+
+    #[test]
+    fn a_connection_that_moves_has_a_place_all_the_time_and_exceeds_no_limit() {
+        let cores = Loads::new(2, 3);
+        assert_eq!((cores[0].assign_own(2), cores[0].assign_own(2)), (Ok(0), Ok(0)));
+        assert_eq!(cores[0].assign_own(2), Ok(1), "this core is full");
+        assert!(cores[0].begin_move(1, 2));
+        assert!(!cores[0].begin_move(1, 2), "the other core is full");
+        cores[0].has_not_moved(1);
+        assert!(cores[0].begin_move(1, 2));
+        cores[0].has_moved();
+        assert_eq!((cores[0].load(0), cores[0].load(1)), (1, 2));
+        assert_eq!(cores[1].assign(9), Err(NoRoom::Server));
+        cores[1].end();
+        assert_eq!(cores[1].assign(9), Ok(1));
+        cores[1].close();
+        assert!(!cores[0].begin_move(1, 9), "it drains");
     }
 
     #[test]

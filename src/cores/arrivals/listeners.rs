@@ -83,12 +83,21 @@ impl Listeners {
     }
 
     pub(super) fn next_ready(&mut self) -> Option<&mut Listener> {
-        let count = self.open.len();
-        let index = (0..count)
-            .map(|step| (self.next + step) % count)
-            .find(|&index| self.open[index].is_ready)?;
+        let index = self.next_index()?;
         self.next = index + 1;
         Some(&mut self.open[index])
+    }
+
+    /// The port of the listener that [`Listeners::next_ready`] returns.
+    pub(super) fn next_port(&self) -> Option<Port> {
+        self.next_index().map(|index| self.open[index].port)
+    }
+
+    fn next_index(&self) -> Option<usize> {
+        let count = self.open.len();
+        (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|&index| self.open[index].is_ready)
     }
 }
 

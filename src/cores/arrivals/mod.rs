@@ -7,6 +7,7 @@ pub(crate) mod balance;
 pub(crate) mod listeners;
 pub(crate) mod login;
 pub(crate) mod login_answers;
+pub(crate) mod moving;
 pub(crate) mod mqtt;
 pub(crate) mod pace;
 pub(crate) mod proxy_header;

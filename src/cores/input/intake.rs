@@ -5,9 +5,12 @@
 //! turn.
 
 use crate::app::App;
+use crate::broker::ChannelHasher;
 use crate::config::limits::Limits;
 use crate::decision::{CloseReason, Decisions, Message};
 use crate::metrics::block::CoreMetrics;
+use crate::mqtt::Version;
+use crate::mqtt::packet::client_of;
 use crate::mqtt::receiver::{Step as Packets, close_reason};
 use crate::protocols::{Environment, Farewell, Framing, MqttClient, Session, Wire, receive_packet};
 use crate::transport::tls::ROOM_BYTES_MIN;
@@ -30,9 +33,20 @@ pub(in crate::cores) struct Intake {
     records: Vec<u8>,
     inflater: Inflater,
     limits: message::Limits,
+    owners: Owners,
     /// How many more messages, packets of arrays and control frames of the connection that is read now are handled in
     /// this turn.
     frames_left: u64,
+}
+
+/// Which core owns the client id of a session.
+#[derive(Clone, Debug)]
+pub(in crate::cores) struct Owners {
+    /// This core.
+    pub(in crate::cores) core: usize,
+    /// How many cores there are.
+    pub(in crate::cores) cores: usize,
+    pub(in crate::cores) hasher: ChannelHasher,
 }
 
 /// The messages that were taken together, up to a control frame that needs an answer or the end of the input.
@@ -67,6 +81,9 @@ pub(in crate::cores) enum Next<'a> {
     Farewell(Farewell<'a>),
     /// With the rest of the input, when a login is answered that the session may wait for.
     Login,
+    /// On another core: it owns the client id, and the rest of the input begins with CONNECT, unless the session keeps
+    /// that.
+    Move(usize, Version),
 }
 
 /// Room for what a control frame carries.
@@ -74,7 +91,7 @@ pub(in crate::cores) type ControlRoom = [u8; CONTROL_PAYLOAD_BYTES_MAX];
 pub(in crate::cores) const CONTROL_ROOM: ControlRoom = [0; CONTROL_PAYLOAD_BYTES_MAX];
 
 impl Intake {
-    pub(in crate::cores) fn new(limits: &Limits) -> Intake {
+    pub(in crate::cores) fn new(limits: &Limits, owners: Owners) -> Intake {
         Intake {
             buffer: vec![0; READ_BUFFER_BYTES].into(),
             records: Vec::new(),
@@ -87,6 +104,7 @@ impl Intake {
                 } as usize,
                 fragments_max: limits.fragments_max,
             },
+            owners,
             frames_left: 0,
         }
     }
@@ -260,6 +278,7 @@ impl Intake {
                 Over::Share
             },
             packet_bytes_max: self.limits.message_bytes_max,
+            owners: &self.owners,
             client,
         };
         let next = match connection.framing {
@@ -343,6 +362,19 @@ struct PacketBatch<'b, 'r> {
     frames_max: u64,
     over: Over,
     packet_bytes_max: usize,
+    owners: &'b Owners,
+}
+
+impl Owners {
+    /// The core that owns the client id of a CONNECT packet, and the version of the packet, if it is another core.
+    fn other_owner(&self, first: u8, body: &[u8]) -> Option<(usize, Version)> {
+        if self.cores == 1 || first != CONNECT {
+            return None;
+        }
+        let (version, client_id) = client_of(body).filter(|(_, client_id)| !client_id.is_empty())?;
+        let owner = self.hasher.hash(client_id.as_bytes()).owner(self.cores);
+        (owner != self.core).then_some((owner, version))
+    }
 }
 
 /// What a batch has used up.
@@ -375,6 +407,15 @@ impl<'r> PacketBatch<'_, 'r> {
                     body,
                     consumed,
                 }) => {
+                    if !self.client.is_placed
+                        && let Some((owner, version)) = self.owners.other_owner(first, body)
+                    {
+                        if self.client.receiver.hand_out_again() {
+                            at += consumed;
+                        }
+                        return (at, Next::Move(owner, version));
+                    }
+                    self.client.is_placed = true;
                     at += consumed;
                     (first, body)
                 }
@@ -503,6 +544,9 @@ fn copy_close<'r>(close: &CloseFrame<'_>, room: &'r mut ControlRoom) -> CloseFra
         reason,
     }
 }
+
+/// The first byte of CONNECT.
+pub(in crate::cores) const CONNECT: u8 = 0x10;
 
 /// [`FRAMES_PER_TURN_MAX`], or what a simulation has in its place.
 pub(in crate::cores) fn frames_per_turn_max() -> u64 {

@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::decision::{CloseReason, Limit};
 use crate::protocols::Content;
 
+use crate::cores::arrivals::moving::Moved;
 use crate::cores::core::Core;
 use crate::cores::input::intake::{Batch, CONTROL_ROOM, Next};
 use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
@@ -52,11 +53,12 @@ impl<A: App> Core<A> {
         if sooner {
             self.arm(id);
         }
-        self.after_batch(id, &batch, input.len())
+        self.after_batch(id, &batch, input)
     }
 
-    /// Does what follows a batch: answers a control frame, or says how to go on with the input of `input_bytes` bytes.
-    fn after_batch(&mut self, id: ConnectionId, batch: &Batch<'_>, input_bytes: usize) -> Input {
+    /// Does what follows a batch: answers a control frame, or says how to go on with the input.
+    fn after_batch(&mut self, id: ConnectionId, batch: &Batch<'_>, input: &[u8]) -> Input {
+        let input_bytes = input.len();
         match &batch.next {
             Next::Consumed => Input::Consumed(batch.consumed),
             Next::Incomplete => Input::Incomplete(batch.consumed),
@@ -69,6 +71,15 @@ impl<A: App> Core<A> {
                 Input::Incomplete(batch.consumed)
             }
             Next::Broken => Input::Consumed(input_bytes),
+            Next::Move(owner, version) => {
+                match self.move_away(id, *owner, *version, &input[batch.consumed..]) {
+                    Moved::Yes | Moved::Refused => Input::Rest,
+                    Moved::NotYet => {
+                        self.read_rest_next_turn(id);
+                        Input::Incomplete(batch.consumed)
+                    }
+                }
+            }
             Next::Login => {
                 if let Some(connection) = self.connections.get_mut(id)
                     && let Phase::Open(open) = &connection.phase

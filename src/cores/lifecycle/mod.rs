@@ -8,6 +8,7 @@
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
 //!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
 //!  history_calls.rs  open calls of $history             mqtt_sessions.rs  what outlives MQTT connections
+//!  moving.rs      connections between two cores
 //! ```
 
 pub(crate) mod audit_trail;
@@ -17,6 +18,7 @@ pub(crate) mod ending;
 pub(crate) mod ends;
 pub(crate) mod history_calls;
 pub(crate) mod meter;
+pub(crate) mod moving;
 pub(in crate::cores) mod mqtt_sessions;
 pub(crate) mod reading;
 pub(crate) mod shedding;

@@ -342,6 +342,20 @@ impl Outbox {
         }
     }
 
+    /// A copy of the bytes that have not been sent.
+    pub(in crate::cores) fn unsent(&self, pool: &FramePool) -> Vec<u8> {
+        match self {
+            Outbox::Empty => Vec::new(),
+            Outbox::Shared(span) => pool.shared.bytes(*span).to_vec(),
+            Outbox::Own(queued) => {
+                let pieces = queued.earlier.iter().map(|piece| piece.bytes(&pool.shared));
+                let mut bytes: Vec<u8> = pieces.chain([&queued.bytes[..]]).flatten().copied().collect();
+                bytes.drain(..queued.sent);
+                bytes
+            }
+        }
+    }
+
     /// Queues bytes that are no frame, before all frames: the response head.
     pub(in crate::cores) fn push_head(&mut self, pool: &mut FramePool, write: impl FnOnce(&mut Vec<u8>)) {
         let queued = self.own(pool);

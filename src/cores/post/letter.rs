@@ -8,6 +8,7 @@ use mio::Token;
 use crate::app::SessionId;
 use crate::broker::Sequence;
 use crate::cores::CoreId;
+use crate::cores::lifecycle::moving::Moving;
 use crate::decision::HistoryCall;
 use crate::history::{Question, Reading};
 use crate::presence::{Answer, Told};
@@ -19,6 +20,10 @@ pub(crate) enum Letter {
     /// The last letter of this core: it has stopped. The receiver drops what it has kept for that core, and gives up
     /// what waits for an answer of it. Never kept: each box has a slot for it.
     Stopped(CoreId),
+    /// A connection that moves to the receiver, without its socket (`arrivals/moving.rs`). It is sent if there is room,
+    /// so that one is kept at most for each core which fills the box at the same moment. If the receiver has stopped, the
+    /// connection ends.
+    Moved(Box<Moving>),
     /// News of a session with a will, for the owner of its key. Kept: one for each such will, when it is taken
     /// back or its connection ends; a new will is refused meanwhile (`input/wills.rs`). If the receiver has stopped, its clients go as well, and the will is dropped with it.
     Will(Box<WillLetter>),

@@ -23,6 +23,9 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
             return Err(format!("{len} in `{list}`, and there are {count} connections"));
         }
     }
+    if core.moves.len() > 0 && is_whole {
+        return Err("a half of a connection waits for the other".to_owned());
+    }
     for id in core.connections.ids() {
         let Some(connection) = core.connections.get(id) else {
             return Err(format!("{id:?} is listed and not there"));
@@ -92,6 +95,7 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
     for (what, left) in [
         ("connections", core.connections.len()),
         ("visits", core.wheel.len()),
+        ("halves of connections", core.moves.len()),
         ("abandoned", core.abandoned.len()),
         ("bytes", as_count(core.metrics.outbox_bytes.value())),
         ("subscriptions", as_count(core.delivery.subscriptions().len())),

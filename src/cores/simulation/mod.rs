@@ -43,6 +43,8 @@
 mod actor;
 mod client;
 mod descriptors;
+#[cfg(test)]
+mod devices;
 mod following;
 mod leftovers;
 mod listener;

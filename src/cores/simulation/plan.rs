@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) padding_max: usize,
     /// Whether all channels have presence.
     pub(super) presence: bool,
+    /// Whether clients may speak MQTT.
+    pub(super) mqtt: bool,
 }
 
 /// So many clients that not all of them are served in one turn.
@@ -66,6 +68,7 @@ impl Default for Plan {
             steps: 0,
             padding_max: 100,
             presence: false,
+            mqtt: false,
         }
     }
 }
@@ -161,6 +164,7 @@ impl Plan {
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
             presence: random.chance(1, 2),
+            mqtt: false,
         }
     }
 }

@@ -533,7 +533,7 @@ fn settings(
             tls: None,
             mqtt: None,
             mqtt_tls: None,
-            mqtt_beside: false,
+            mqtt_beside: plan.mqtt,
         },
         acceptors: u64::try_from(plan.cores).expect("few cores"),
         compression: false,

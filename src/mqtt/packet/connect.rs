@@ -183,6 +183,14 @@ pub fn client_id_of(input: &[u8]) -> Peek<'_> {
     }
 }
 
+/// The version and the client identifier, which may be empty, of a whole CONNECT packet; `None` if they cannot be read.
+/// `body` follows the fixed header. Whether the rest is legal, [`decode_connect`] says.
+pub fn client_of(body: &[u8]) -> Option<(Version, &str)> {
+    let version = take_version(&mut Reader::new(body)).ok()?;
+    let client_id = take_client_id(Reader::new(body)).ok()?;
+    Some((version, topic::text(client_id).ok()?))
+}
+
 fn take_client_id(mut reader: Reader<'_>) -> Result<&[u8], Fault> {
     let version = take_version(&mut reader)?;
     reader.u8()?; // flags

@@ -1,0 +1,204 @@
+//! Connections move to the core that owns their client id: plain, over TLS and in WebSockets.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ringcast::config::{ClientProtocols, Placement};
+use support::process::{Held, Process};
+use support::secure::{Authority, Files};
+use support::{Client, Received, Server, eventually, frame};
+
+/// A CONNECT of MQTT 5 with a clean start and no keep alive.
+fn connect(client_id: &str) -> Vec<u8> {
+    let id = client_id.as_bytes();
+    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00".to_vec();
+    body.push(u8::try_from(id.len()).unwrap());
+    body.extend_from_slice(id);
+    let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
+    packet.extend(body);
+    packet
+}
+
+const PINGREQ: &[u8] = &[0xc0, 0];
+const PINGRESP: &[u8] = &[0xd0, 0];
+const CORES: usize = 4;
+
+fn server(change: impl FnOnce(&mut ringcast::config::Config)) -> Server {
+    Server::start(|config| {
+        config.cores.placement = Placement::Count(4);
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
+        change(config);
+    })
+}
+
+fn packet(client: &mut Client) -> Vec<u8> {
+    let mut packet = client.read_bytes(2);
+    packet.extend(client.read_bytes(usize::from(packet[1])));
+    packet
+}
+
+/// The core that has the one connection there is.
+fn core_of_the_only_connection(server: &Server) -> usize {
+    let mut found = None;
+    eventually("there is one connection, on one core", || {
+        let each = server.each(|core| &core.connections);
+        found = each.iter().position(|count| *count == 1);
+        each.iter().sum::<u64>() == 1
+    });
+    found.unwrap()
+}
+
+#[test]
+fn all_connections_of_a_client_id_come_to_the_same_core_by_whatever_way() {
+    let authority = Authority::new("authority");
+    let files = Files::new();
+    let server = server(|config| {
+        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
+        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    });
+    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    let (own, tls) = (
+        server.running().mqtt_address().unwrap(),
+        server.running().mqtt_tls_address().unwrap(),
+    );
+    let mut cores = [0; CORES];
+    for id in (0..16).map(|number| format!("client-{number}")) {
+        let mut seen = Vec::new();
+        // Some ways more than once: the system chooses the core that accepts.
+        for way in [0, 1, 2, 3, 0, 3] {
+            let mut client = match way {
+                0 => Client::connect(own),
+                1 => support::secure::connect(tls, &trust, "localhost"),
+                _ => server.connect(),
+            };
+            if way == 3 {
+                let request = support::UPGRADE.replace("/socketcluster/", "/mqtt");
+                // CONNECT comes together with the request: the answer to that moves, too.
+                let both = [request.as_bytes(), &frame(0x82, &connect(&id))].concat();
+                client.send_bytes(&both);
+                assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+                assert!(matches!(client.next(), Received::Binary(bytes) if bytes[0] == 0x20));
+                client.send_bytes(&frame(0x82, PINGREQ));
+                assert_eq!(client.next(), Received::Binary(PINGRESP.to_vec()));
+            } else {
+                // What follows CONNECT moves with it.
+                client.send_bytes(&[&connect(&id), PINGREQ].concat());
+                assert_eq!(packet(&mut client)[0], 0x20);
+                assert_eq!(packet(&mut client), PINGRESP);
+                client.send_bytes(PINGREQ);
+                assert_eq!(packet(&mut client), PINGRESP);
+            }
+            seen.push(core_of_the_only_connection(&server));
+            drop(client);
+            eventually("it has ended", || server.connections() == 0);
+        }
+        seen.dedup();
+        assert_eq!(seen.len(), 1, "{id}: {seen:?}");
+        cores[seen[0]] += 1;
+    }
+    assert!(cores.iter().filter(|count| **count > 0).count() > 1, "{cores:?}");
+    assert!(server.total(|core| &core.moves) > 0);
+    assert_eq!(server.total(|core| &core.sessions), 0);
+}
+
+#[test]
+fn a_client_without_an_id_moves_nowhere() {
+    let server = server(|_| {});
+    for _ in 0..16 {
+        let mut client = server.connect();
+        client.send_bytes(&connect(""));
+        assert_eq!(packet(&mut client)[0], 0x20);
+    }
+    assert_eq!(server.total(|core| &core.moves), 0);
+}
+
+#[test]
+fn a_client_whose_core_is_full_is_told_so() {
+    let server = server(|config| config.limits.connections_per_core_max = 1);
+    // More clients than all cores take: each core takes one, and the others have no core that takes them.
+    let mut clients: Vec<Client> = Vec::new();
+    let mut refused = 0;
+    for number in 0..64 {
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        client.send_bytes(&connect(&format!("client-{number}")));
+        let answer = packet(&mut client);
+        assert_eq!(answer[0], 0x20);
+        match answer[3] {
+            0 => clients.push(client),
+            0x88 => {
+                refused += 1;
+                assert_eq!(client.next(), Received::End);
+            }
+            other => panic!("{other:#x}"),
+        }
+        if clients.len() == CORES {
+            break;
+        }
+        assert!(
+            server
+                .each(|core| &core.connections)
+                .iter()
+                .all(|count| *count <= 1)
+        );
+    }
+    assert!(refused > 0);
+    drop(clients);
+    eventually("all have ended", || server.connections() == 0);
+}
+
+/// As for sockets that are handed over before their first byte: `tests/descriptors.rs`.
+#[test]
+fn places_of_connections_whose_sockets_are_lost_on_their_way_are_released() {
+    for tables in ["auto", "shared"] {
+        let settings = [
+            ("RINGCAST_FD_TABLES", tables),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLIENT_PROTOCOLS", "socketcluster,mqtt"),
+        ];
+        let process = Process::start_with_descriptors(300, &settings);
+        let mut admin = process.admin();
+        let mut clients: Vec<Client> = (0..40).map(|_| process.connect()).collect();
+        eventually("all are accepted", || admin.metric("ringcast_connections") == 40);
+        let held = Held::thread(process.pid(), "core 1");
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.send_bytes(&connect(&format!("client-{number}")));
+        }
+        eventually("some are on their way to the core that stands still", || {
+            admin.metric("ringcast_connections") <= 37
+        });
+        limit_descriptors(&process, 4);
+        drop(held);
+        eventually("the sockets are lost", || {
+            clients.iter().filter(|client| has_ended(client)).count() >= 3
+        });
+        limit_descriptors(&process, 300);
+        drop(clients);
+        eventually("all connections are closed", || {
+            admin.metric("ringcast_connections") == 0
+        });
+        process.client().ping();
+        process.signal(nix::sys::signal::Signal::SIGTERM);
+        process.logged("drained");
+    }
+}
+
+/// As if a program filled its tables with descriptors of its own.
+fn limit_descriptors(process: &Process, count: u32) {
+    let (pid, limit) = (process.pid().to_string(), format!("--nofile={count}:300"));
+    let status = std::process::Command::new("prlimit")
+        .args(["--pid", &pid, &limit])
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn has_ended(client: &Client) -> bool {
+    client.stream.set_nonblocking(true).unwrap();
+    let end = client.stream.peek(&mut [0]);
+    client.stream.set_nonblocking(false).unwrap();
+    end.is_ok_and(|count| count == 0)
+}
