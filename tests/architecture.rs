@@ -175,6 +175,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "policy",
                 "http",
                 "login",
+                "session",
                 "text",
                 "transport",
             ][..],
@@ -502,6 +503,7 @@ const API: &[(&str, &[&str])] = &[
         &[
             "ActivationError",
             "ChannelInfo",
+            "ClientProtocol",
             "ConnectionInfo",
             "ControlError",
             "CoreId",

@@ -282,7 +282,10 @@ fn mqtt_over_tls_has_a_port_of_its_own_and_the_shared_ones() {
         config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
     });
-    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    let mut trust = authority.trust(&[&rustls::version::TLS13], None);
+    // As some libraries do; others offer nothing.
+    trust.alpn_protocols = vec![b"mqtt".to_vec()];
+    let trust = Arc::new(trust);
     let own = server.running().mqtt_tls_address().unwrap();
     for address in [own, server.address] {
         let mut client = support::secure::connect(address, &trust, "localhost");

@@ -21,6 +21,7 @@ use super::ControlState;
 use crate::cores::lifecycle::ends::{ENDS_KEPT, End};
 use crate::cores::lifecycle::tally::Tally;
 use crate::cores::operators::questions::{Answer, Question, Slow, Survey};
+use crate::session::ClientProtocol;
 
 /// The query of a request.
 #[derive(Debug, Deserialize)]
@@ -122,6 +123,7 @@ fn rows_by_core<T>(answers: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {
 fn slow_shown(core: usize, slow: &Slow) -> Value {
     json!({
         "core": core,
+        "protocol": slow.protocol.map(ClientProtocol::name),
         "id": slow.id.map(|id| id.to_string()),
         "address": slow.client.to_string(),
         "outbox_bytes": slow.waiting_bytes,
@@ -137,6 +139,7 @@ fn slow_shown(core: usize, slow: &Slow) -> Value {
 fn end_shown(core: usize, end: &End) -> Value {
     json!({
         "core": core,
+        "protocol": end.protocol.map(ClientProtocol::name),
         "id": end.id.map(|id| id.to_string()),
         "address": end.client.to_string(),
         "reason": end.reason.label(),

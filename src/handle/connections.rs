@@ -16,6 +16,7 @@ use crate::cores::operators::questions::{
 };
 use crate::cores::operators::selection::{Selecting, Selection};
 use crate::decision::CloseCode;
+use crate::session::ClientProtocol;
 
 use super::asking::Asked;
 use super::error::HandleError;
@@ -37,6 +38,8 @@ pub struct Page<T> {
 pub struct ConnectionInfo {
     /// The id of its session, which the client knows.
     pub id: SessionId,
+    /// The protocol that it speaks.
+    pub protocol: ClientProtocol,
     /// The index of its core.
     pub core: usize,
     /// The client's address, if it is known.
@@ -294,6 +297,7 @@ fn merged(lists: Vec<Vec<ChannelRow>>, limit: usize) -> Page<ChannelInfo> {
 fn connection_info(core: usize, row: ConnectionRow) -> ConnectionInfo {
     ConnectionInfo {
         id: row.id,
+        protocol: row.protocol,
         core,
         address: row.client.socket_address(),
         // A text as JSON, or a number as JavaScript prints it.

@@ -22,7 +22,7 @@ labels! {
         Resumed = "resumed",
         /// The client shares no version, cipher suite, group or signature with the server.
         Incompatible = "incompatible",
-        /// The client speaks other protocols than HTTP/1.1 only.
+        /// The client speaks other protocols than HTTP/1.1 and MQTT only.
         Protocol = "protocol",
         /// The client has no certificate, or not a valid one.
         Certificate = "certificate",
@@ -238,7 +238,7 @@ core_metrics! {
     /// Connections open now.
     connections: Gauge, "ringcast_connections";
 
-    /// Connections open now that have completed the SocketCluster handshake.
+    /// Connections open now that have completed the handshake of their protocol.
     sessions: Gauge, "ringcast_sessions";
 
     /// Connections that the drain still has to close; 0 while there is no drain.

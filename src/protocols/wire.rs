@@ -6,6 +6,7 @@
 //! (`cores/input/intake.rs`) and where the wire is agreed on (`cores/arrivals/upgrade.rs`, `cores/arrivals/mqtt.rs`).
 
 use crate::decision::CloseReason;
+use crate::session::ClientProtocol;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, OpCode};
@@ -109,6 +110,14 @@ impl Framing {
                 frame::write_header(out, OpCode::Binary, message_bytes);
             }
             Framing::Mqtt => {}
+        }
+    }
+
+    /// The protocol of the messages in the frames.
+    pub(crate) const fn protocol(self) -> ClientProtocol {
+        match self {
+            Framing::WebSocket(_) => ClientProtocol::SocketCluster,
+            Framing::Mqtt | Framing::MqttOverWebSocket => ClientProtocol::Mqtt,
         }
     }
 

@@ -52,6 +52,7 @@ use crate::log;
 pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
 pub use crate::policy::PolicyError;
+pub use crate::session::ClientProtocol;
 use crate::store::RunningStore;
 pub use crate::store::{StoreError, StoreOwner};
 use crate::transport::listener::Traits;

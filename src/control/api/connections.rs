@@ -250,6 +250,7 @@ fn subject(selection: &Selection) -> Cow<'_, str> {
 fn connection_shown(connection: &ConnectionInfo) -> Value {
     let mut shown = Map::new();
     shown.insert("id".to_owned(), json!(connection.id.to_string()));
+    shown.insert("protocol".to_owned(), json!(connection.protocol.name()));
     if let Some(user) = &connection.user {
         shown.insert("user".to_owned(), json!(user));
     }

@@ -218,6 +218,7 @@ impl<A: App> Core<A> {
             self.ends.note(End {
                 reason,
                 at_unix_ms: self.time.now().unix_ms,
+                protocol: session.map(|_| connection.framing.protocol()),
                 id: session,
                 client: connection.client,
                 age: connection.opened.age(self.time.now().uptime),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::client::ClientAddress;
 use crate::decision::CloseReason;
-use crate::session::SessionId;
+use crate::session::{ClientProtocol, SessionId};
 
 use crate::cores::lifecycle::tally::Tally;
 
@@ -16,6 +16,8 @@ pub(crate) struct End {
     pub(crate) reason: CloseReason,
     /// In milliseconds since 1970.
     pub(crate) at_unix_ms: u64,
+    /// The protocol of its session, if it has had one.
+    pub(crate) protocol: Option<ClientProtocol>,
     /// The socket's id, if it has had one.
     pub(crate) id: Option<SessionId>,
     pub(crate) client: ClientAddress,

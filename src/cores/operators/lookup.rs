@@ -85,6 +85,7 @@ impl<A: App> Core<A> {
         let age = connection.opened.age(now.uptime);
         Some(ConnectionRow {
             id: open.session.id()?,
+            protocol: connection.framing.protocol(),
             client: connection.client,
             user: open.session.claims().and_then(|claims| claims.user()),
             since_unix_ms: now

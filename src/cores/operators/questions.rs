@@ -12,7 +12,7 @@ use crate::client::ClientAddress;
 use crate::decision::CloseCode;
 use crate::history::{Query, Reading};
 use crate::presence;
-use crate::session::SessionId;
+use crate::session::{ClientProtocol, SessionId};
 
 pub(crate) use crate::cores::delivery::followers::{Copied, Follower, News, Told};
 use crate::cores::lifecycle::ends::End;
@@ -75,6 +75,7 @@ pub(crate) struct Found {
 #[derive(Debug)]
 pub(crate) struct ConnectionRow {
     pub(crate) id: SessionId,
+    pub(crate) protocol: ClientProtocol,
     pub(crate) client: ClientAddress,
     /// As JSON.
     pub(crate) user: Option<Box<str>>,
@@ -184,6 +185,8 @@ pub(crate) struct Answer<T>(Box<dyn FnOnce(T) + Send>);
 /// A connection that holds bytes: output that waits for its socket, or input that is not handled completely.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slow {
+    /// The protocol of its session; `None` before the upgrade, and after the end of the session.
+    pub(crate) protocol: Option<ClientProtocol>,
     /// The socket's id; `None` before the upgrade, and after the end of the session.
     pub(crate) id: Option<SessionId>,
     pub(crate) client: ClientAddress,

@@ -120,8 +120,10 @@ impl<A: App> Core<A> {
         let connection = self.connections.at(index)?;
         let outbox = &connection.outbox;
         let now = self.time.now().uptime;
+        let session = connection.phase.session_id();
         Some(Slow {
-            id: connection.phase.session_id(),
+            protocol: session.map(|_| connection.framing.protocol()),
+            id: session,
             client: connection.client,
             waiting_bytes: waiting_bytes(connection),
             input_bytes: input_bytes(connection),

@@ -68,9 +68,15 @@ impl TlsPolicy {
             Some(_) | None => aws_lc_rs::Ticketer::new().map_err(TlsError::System)?,
         };
         let verifier = demands.verifier(settings, &provider)?;
-        let config = server_config(&provider, verifier, &certificates, Arc::clone(&tickets))?;
+        let config = server_config(
+            &provider,
+            verifier,
+            &certificates,
+            Arc::clone(&tickets),
+            &[HTTP, MQTT],
+        )?;
         let admin_tickets = aws_lc_rs::Ticketer::new().map_err(TlsError::System)?;
-        let admin_config = server_config(&provider, None, &certificates, admin_tickets)?;
+        let admin_config = server_config(&provider, None, &certificates, admin_tickets, &[HTTP])?;
         Ok(Some(TlsPolicy {
             config: Arc::new(config),
             admin_config: Arc::new(admin_config),
@@ -159,11 +165,17 @@ impl ClientAuthDemands {
     }
 }
 
+/// The names of protocols that clients may offer (RFC 7301). A client may as well offer none. The first byte behind the
+/// handshake tells what is spoken.
+const HTTP: &[u8] = b"http/1.1";
+const MQTT: &[u8] = b"mqtt";
+
 fn server_config(
     provider: &Arc<CryptoProvider>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
     certificates: &Arc<Certificates>,
     tickets: Arc<dyn ProducesTickets>,
+    protocols: &[&[u8]],
 ) -> Result<ServerConfig, TlsError> {
     let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
@@ -173,7 +185,7 @@ fn server_config(
         None => builder.with_no_client_auth(),
     }
     .with_cert_resolver(Arc::clone(certificates) as Arc<_>);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.ticketer = tickets;
     config.send_tls13_tickets = 1;
