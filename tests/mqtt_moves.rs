@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ringcast::config::{ClientProtocols, Placement};
+use ringcast::internals::decision::CloseReason;
 use support::process::{Held, Process};
 use support::secure::{Authority, Files};
 use support::{Client, Received, Server, eventually, frame};
@@ -201,4 +202,37 @@ fn has_ended(client: &Client) -> bool {
     let end = client.stream.peek(&mut [0]);
     client.stream.set_nonblocking(false).unwrap();
     end.is_ok_and(|count| count == 0)
+}
+
+/// Which core accepts a connection, the system chooses by its port: of many pairs, most come by two cores.
+#[test]
+fn a_client_id_has_one_connection_and_the_newer_is_told_when_the_older_has_been_let_go() {
+    let server = server(|_| {});
+    let own = server.running().mqtt_address().unwrap();
+    for number in 0..32 {
+        let id = format!("client-{number}");
+        let [mut older, mut newer] = [(); 2].map(|()| Client::connect(own));
+        for client in [&mut older, &mut newer] {
+            client.send_bytes(&connect(&id));
+            assert_eq!(packet(client)[0], 0x20);
+        }
+        assert_eq!(server.closes(CloseReason::TakenOver), number + 1);
+        let farewell = packet(&mut older);
+        assert_eq!((farewell[0], farewell[2]), (0xe0, 0x8e));
+        assert_eq!(older.next(), Received::End);
+        newer.send_bytes(PINGREQ);
+        assert_eq!(packet(&mut newer), PINGRESP);
+    }
+    assert!(server.total(|core| &core.moves) > 0);
+    // All at once: one stays.
+    let mut clients: Vec<Client> = (0..16).map(|_| Client::connect(own)).collect();
+    for client in &mut clients {
+        client.send_bytes(&connect("all"));
+    }
+    for client in &mut clients {
+        assert_eq!(packet(client)[0], 0x20);
+    }
+    eventually("one of them stays", || server.connections() == 1);
+    assert_eq!(server.total(|core| &core.sessions), 1);
+    assert_eq!(server.closes(CloseReason::TakenOver), 32 + 15);
 }
