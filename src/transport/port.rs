@@ -69,7 +69,6 @@ impl Ticket {
     }
 
     /// The core that the connection has left.
-    #[expect(clippy::cast_possible_truncation, reason = "16 bits are left")]
     pub(crate) const fn core(self) -> usize {
         (self.0 >> 48) as usize
     }

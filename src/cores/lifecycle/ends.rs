@@ -70,6 +70,7 @@ mod tests {
         let room = ends.ring.capacity();
         for count in 1..=2 * ENDS_KEPT as u64 + 7 {
             ends.note(End {
+                protocol: None,
                 reason: CloseReason::PeerClosed,
                 at_unix_ms: count,
                 id: None,
