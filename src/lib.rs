@@ -87,6 +87,7 @@ mod store;
 mod sync;
 mod text;
 mod transport;
+mod unicode;
 mod websocket;
 mod wills;
 mod wipe;

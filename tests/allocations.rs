@@ -12,8 +12,12 @@ use std::time::Duration;
 
 use ringcast::config::Config;
 use ringcast::internals::app::builtin::Builtin;
+use ringcast::internals::mqtt::encode::{AckKind, Delivery, PublishHead, PublishProperties, ack};
+use ringcast::internals::mqtt::frame::{Frame, frame};
+use ringcast::internals::mqtt::packet::{Packet, Qos, decode};
+use ringcast::internals::mqtt::{ReasonCode, Version};
 use support::client::Client;
-use support::counting::{asked, start};
+use support::counting::{asked, count_this_thread, start};
 
 /// Number of rounds that are counted. A single allocation in all of them fails the test.
 const ROUNDS: usize = 500;
@@ -27,6 +31,8 @@ const ATTEMPTS: usize = 5;
 
 #[test]
 fn in_the_steady_state_cores_allocate_nothing() {
+    // Before the server: what its cores allocate at their start is counted too.
+    mqtt_packets_are_decoded_and_written_without_an_allocation();
     // The first deadlines of connections come after the end of the test.
     let late = |config: &mut Config| {
         config.socketcluster.ping_interval = Duration::from_secs(14);
@@ -67,6 +73,53 @@ fn in_the_steady_state_cores_allocate_nothing() {
         &[unsubscribe, subscribe],
         Senders::All,
     );
+}
+
+/// A message of an MQTT client, with properties, its acknowledgement, and the message for a subscriber.
+fn mqtt_packets_are_decoded_and_written_without_an_allocation() {
+    let packet = b"\x32\x1b\0\x03a/b\0\x07\x0e\x01\x01\x23\0\x01\x26\0\x01n\0\x03v=1hello";
+    let mut out = Vec::with_capacity(1_000);
+    let before = asked();
+    count_this_thread(true);
+    for _ in 0..ROUNDS {
+        let Ok(Frame::Whole { first, body, .. }) = frame(packet, 1_000) else {
+            panic!("a whole packet");
+        };
+        let Ok(Packet::Publish(publish)) = decode(Version::V5, first, &packet[body]) else {
+            panic!("a message");
+        };
+        let (Qos::AtLeastOnce, Some(packet_id)) = (publish.qos, publish.packet_id) else {
+            panic!("QoS 1");
+        };
+        out.clear();
+        ack(
+            &mut out,
+            Version::V5,
+            AckKind::PubAck,
+            packet_id,
+            ReasonCode::Success,
+            None,
+        );
+        for version in [Version::V4, Version::V5] {
+            let passed_on = publish.properties.passed_on().next().unwrap_or_default();
+            let head = PublishHead {
+                version,
+                dup: false,
+                retain: false,
+                delivery: Delivery::AtLeastOnce(packet_id),
+                topic: publish.topic,
+                payload_bytes: publish.payload.len(),
+                properties: PublishProperties {
+                    passed_on,
+                    ..PublishProperties::default()
+                },
+            };
+            head.write(&mut out);
+            out.extend_from_slice(publish.payload);
+        }
+    }
+    count_this_thread(false);
+    assert_eq!(asked(), before);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

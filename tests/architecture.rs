@@ -18,7 +18,7 @@
 //!   login
 //!   auth decision history store
 //!   broker
-//!   config metrics machine log audit clock slab sync client labels replace text wipe
+//!   config metrics machine log audit clock slab sync client labels replace text unicode wipe
 //! ```
 //!
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
@@ -53,6 +53,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("log", &[][..]),
         ("replace", &[][..]),
         ("text", &[][..]),
+        ("unicode", &[][..]),
         ("wipe", &[][..]),
         ("config", &["client", "labels", "log", "text"][..]),
         ("machine", &["config"][..]),
@@ -71,7 +72,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("app", &["auth", "clock", "decision"][..]),
         ("wills", &["app", "clock"][..]),
         ("http", &["auth", "client"][..]),
-        ("websocket", &["client", "http", "decision", "wipe"][..]),
+        (
+            "websocket",
+            &["client", "http", "decision", "unicode", "wipe"][..],
+        ),
         (
             "session",
             &["app", "auth", "clock", "config", "decision", "policy"][..],
@@ -85,7 +89,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "mqtt",
             &[
-                "app", "auth", "broker", "clock", "config", "decision", "policy", "session", "slab", "wipe",
+                "app", "auth", "broker", "clock", "config", "decision", "policy", "session", "slab", "unicode", "wipe",
             ][..],
         ),
         (
@@ -291,7 +295,7 @@ const UNSAFE: &[&str] = &[
     "src/transport/socket_activation.rs",
     "src/transport/hand_over.rs",
     "src/transport/unacknowledged.rs",
-    "src/websocket/utf8.rs",
+    "src/unicode.rs",
 ];
 
 #[test]

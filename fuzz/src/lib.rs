@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod frames;
 pub mod http;
 pub mod json_model;
+pub mod mqtt;
 pub mod probe;
 pub mod proxy;
 pub mod rules;
@@ -22,7 +23,7 @@ pub mod tokens;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their binaries and of their folders in `corpus`.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("configuration", text_files::configuration),
     ("connection", connection::connection),
     ("cookie", http::cookie),
@@ -36,6 +37,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("jwks", tokens::jwks),
     ("jwt", tokens::jwt),
     ("message", frames::message),
+    ("mqtt", mqtt::packets),
     ("packet", envelope::packet),
     ("password_file", text_files::password_file),
     ("proxy_header", proxy::header),

@@ -351,6 +351,12 @@ impl<'a> Properties<'a> {
         }
     }
 
+    /// Whether the payload is UTF-8, if the Payload Format Indicator says so (section 3.3.2.3.2).
+    pub(super) fn allow_payload(self, payload: &[u8]) -> bool {
+        self.number(Property::PayloadFormatIndicator) != Some(1)
+            || simdutf8::basic::from_utf8(payload).is_ok()
+    }
+
     #[inline]
     fn find(self, property: Property) -> Option<Value<'a>> {
         if !self.has(property) {
@@ -470,7 +476,12 @@ pub(super) fn put_length_at(out: &mut Vec<u8>, start: usize) {
 }
 
 /// Writes a variable byte integer: section 1.5.5.
+#[inline]
 pub(super) fn put_variable(out: &mut Vec<u8>, value: usize) {
+    if let Ok(byte @ ..0x80) = u8::try_from(value) {
+        out.push(byte);
+        return;
+    }
     let mut bytes = [0; 4];
     let width = variable_bytes(value);
     write_variable(&mut bytes[..width], value);

@@ -1,6 +1,7 @@
 //! Strings, topic names and topic filters. Sections 1.5.4, 4.7 and 4.8.2.
 
 use super::fault::Fault;
+use crate::unicode;
 
 /// A string of the wire: UTF-8, and therefore without surrogates (MQTT-1.5.4-1), and without U+0000 (MQTT-1.5.4-2).
 /// Control characters and U+FEFF are characters like others (MQTT-1.5.4-3).
@@ -9,10 +10,7 @@ use super::fault::Fault;
 /// `Malformed` for anything else.
 #[inline]
 pub fn text(bytes: &[u8]) -> Result<&str, Fault> {
-    match str::from_utf8(bytes) {
-        Ok(text) if !bytes.contains(&0) => Ok(text),
-        Ok(_) | Err(_) => Err(Fault::Malformed),
-    }
+    unicode::text_without(bytes, [0]).ok_or(Fault::Malformed)
 }
 
 /// A topic name: a string without wildcards (MQTT-3.3.2-2, MQTT-4.7.0-1). It may be empty: in a PUBLISH packet of MQTT 5
@@ -22,10 +20,7 @@ pub fn text(bytes: &[u8]) -> Result<&str, Fault> {
 /// `Malformed` for anything else. Code 0x90 would say that the name is well-formed.
 #[inline]
 pub fn name(bytes: &[u8]) -> Result<&str, Fault> {
-    match str::from_utf8(bytes) {
-        Ok(name) if memchr::memchr3(0, b'+', b'#', bytes).is_none() => Ok(name),
-        Ok(_) | Err(_) => Err(Fault::Malformed),
-    }
+    unicode::text_without(bytes, [0, b'+', b'#']).ok_or(Fault::Malformed)
 }
 
 /// What a client subscribes to.

@@ -34,8 +34,8 @@ use simdutf8::basic::from_utf8;
 use super::close::CloseFrame;
 use super::deflate::{Compression, Inflater};
 use super::frame::{self, Expect, Header, Mask, OpCode};
-use super::utf8;
 use crate::decision::CloseReason;
+use crate::unicode;
 use crate::wipe::wipe_and_drop;
 
 /// Limits of one message.
@@ -135,7 +135,7 @@ impl Receiver {
             let consumed = payload.end;
             let payload = &mut input[payload];
             frame::unmask(payload, mask);
-            let text = utf8::text(payload).ok_or(CloseReason::InvalidUtf8)?;
+            let text = unicode::text(payload).ok_or(CloseReason::InvalidUtf8)?;
             let received = Received::Text(text);
             return Ok(Step::Message { received, consumed });
         }
@@ -310,7 +310,7 @@ impl Receiver {
 #[inline]
 fn read(opcode: OpCode, payload: &[u8]) -> Result<Received<'_>, CloseReason> {
     Ok(match opcode {
-        OpCode::Text => Received::Text(utf8::text(payload).ok_or(CloseReason::InvalidUtf8)?),
+        OpCode::Text => Received::Text(unicode::text(payload).ok_or(CloseReason::InvalidUtf8)?),
         OpCode::Binary | OpCode::Continuation => Received::Binary(payload),
         OpCode::Ping => Received::Ping(payload),
         OpCode::Pong => Received::Pong,

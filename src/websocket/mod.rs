@@ -20,7 +20,6 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod origins;
-mod utf8;
 
 pub use close::CloseFrame;
 pub use deflate::{Compression, Deflater, Inflater};

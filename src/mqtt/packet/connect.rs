@@ -44,6 +44,13 @@ pub struct Will<'a> {
     pub properties: Properties<'a>,
 }
 
+impl Will<'_> {
+    /// Whether the payload is what the Payload Format Indicator says (section 3.1.3.2.3). If not, code 0x99 is the answer.
+    pub fn has_valid_payload(&self) -> bool {
+        self.properties.allow_payload(self.payload)
+    }
+}
+
 /// A CONNECT packet that is not legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {

@@ -1,0 +1,183 @@
+//! The packets of an MQTT client.
+
+use ringcast::internals::mqtt::encode::{Delivery, PublishHead, PublishProperties};
+use ringcast::internals::mqtt::frame::{Frame, PACKET_BYTES_MAX, frame};
+use ringcast::internals::mqtt::packet::{
+    Connect, Packet, Peek, Publish, Qos, client_id_of, decode, decode_connect,
+};
+use ringcast::internals::mqtt::properties::{Properties, Property, Value};
+use ringcast::internals::mqtt::{Fault, Version};
+
+/// The first byte chooses the version, the rest are packets. A packet is the same wherever the input is cut, what its
+/// iterators give is what it announces, and a message is the same after it has been written.
+pub fn packets(data: &[u8]) {
+    let Some((&choice, mut rest)) = data.split_first() else {
+        return;
+    };
+    let version = version(choice);
+    while let Ok(Frame::Whole { first, body, length }) = frame(rest, PACKET_BYTES_MAX) {
+        for cut in (0..length).step_by(1 + length / 50) {
+            assert_eq!(frame(&rest[..cut], PACKET_BYTES_MAX), Ok(Frame::Incomplete));
+        }
+        assert_eq!(frame(rest, length - 1), Err(Fault::TooLarge));
+        early_look(&rest[..length], first, &rest[body.clone()]);
+        match decode(version, first, &rest[body]) {
+            Ok(Packet::Publish(publish)) => written_again(version, &publish),
+            Ok(Packet::Subscribe(packet)) => assert_eq!(packet.filters().count(), packet.count),
+            Ok(Packet::Unsubscribe(packet)) => assert_eq!(packet.filters().count(), packet.count),
+            Ok(_) | Err(_) => {}
+        }
+        rest = &rest[length..];
+    }
+}
+
+/// The version that the first byte of an input chooses.
+pub fn version(choice: u8) -> Version {
+    match choice % 3 {
+        0 => Version::V3,
+        1 => Version::V4,
+        _ => Version::V5,
+    }
+}
+
+/// The client identifier is seen as soon as it has come, and is the one of the packet.
+fn early_look(packet: &[u8], first: u8, body: &[u8]) {
+    let seen = client_id_of(packet);
+    if let Ok(connect) = decode_connect(first, body) {
+        assert_eq!(seen, Peek::ClientId(connect.client_id));
+    }
+    for cut in (0..packet.len()).step_by(1 + packet.len() / 50) {
+        let early = client_id_of(&packet[..cut]);
+        assert!(
+            early == Peek::Incomplete || early == seen,
+            "{early:?} of {seen:?} at {cut}"
+        );
+    }
+}
+
+/// A message is the same after it has been written and read.
+fn written_again(version: Version, publish: &Publish<'_>) {
+    let delivery = match (publish.qos, publish.packet_id) {
+        (Qos::AtMostOnce, None) => Delivery::AtMostOnce,
+        (Qos::AtLeastOnce, Some(id)) => Delivery::AtLeastOnce(id),
+        (Qos::ExactlyOnce, Some(id)) => Delivery::ExactlyOnce(id),
+        (qos, id) => panic!("{qos:?} with the identifier {id:?}"),
+    };
+    let passed_on: Vec<u8> = publish.properties.passed_on().flatten().copied().collect();
+    assert_eq!(passed_on.len(), publish.properties.passed_on_bytes());
+    let head = PublishHead {
+        version,
+        dup: publish.dup,
+        retain: publish.retain,
+        delivery,
+        topic: publish.topic,
+        payload_bytes: publish.payload.len(),
+        properties: PublishProperties {
+            payload_is_utf8: publish.properties.number(Property::PayloadFormatIndicator) == Some(1),
+            message_expiry_interval: publish.properties.number(Property::MessageExpiryInterval),
+            topic_alias: publish.properties.number_16(Property::TopicAlias),
+            subscription_ids: &[],
+            passed_on: &passed_on,
+        },
+    };
+    let mut packet = Vec::new();
+    head.write(&mut packet);
+    packet.extend_from_slice(publish.payload);
+    assert_eq!(head.packet_bytes(), Some(packet.len()));
+    let Ok(Frame::Whole { first, body, .. }) = frame(&packet, PACKET_BYTES_MAX) else {
+        panic!("{packet:x?}")
+    };
+    let again = decode(version, first, &packet[body]);
+    // An indicator of 0 says what its absence says.
+    let says_nothing =
+        |property: &(Property, Value<'_>)| *property == (Property::PayloadFormatIndicator, Value::Number(0));
+    let facts = |publish: &Publish<'_>| {
+        let properties = sorted(publish.properties)
+            .into_iter()
+            .filter(|property| !says_nothing(property));
+        let properties: Vec<_> = properties.map(|property| format!("{property:?}")).collect();
+        format!(
+            "{:?} {properties:?}",
+            Publish {
+                properties: Properties::NONE,
+                ..*publish
+            }
+        )
+    };
+    let Ok(Packet::Publish(again)) = again else {
+        panic!("{again:?}")
+    };
+    assert_eq!(facts(&again), facts(publish));
+}
+
+/// All that a packet says, without the order of different properties.
+pub fn summary(packet: &Packet<'_>) -> String {
+    let without = Properties::NONE;
+    match packet {
+        Packet::Publish(p) => format!(
+            "{:?} {:?}",
+            Publish {
+                properties: without,
+                ..*p
+            },
+            sorted(p.properties)
+        ),
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            format!("{} {:?} {:?}", ack.packet_id, ack.reason, sorted(ack.properties))
+        }
+        Packet::Subscribe(p) => {
+            format!(
+                "{} {:?} {:?}",
+                p.packet_id,
+                p.filters().collect::<Vec<_>>(),
+                sorted(p.properties)
+            )
+        }
+        Packet::Unsubscribe(p) => {
+            format!(
+                "{} {:?} {:?}",
+                p.packet_id,
+                p.filters().collect::<Vec<_>>(),
+                sorted(p.properties)
+            )
+        }
+        Packet::PingReq => String::new(),
+        Packet::Disconnect(p) => format!("{:?} {:?}", p.reason, sorted(p.properties)),
+        Packet::Auth(p) => format!("{:?} {:?} {:?}", p.reason, p.method, sorted(p.properties)),
+    }
+}
+
+/// The same of a CONNECT packet.
+pub fn summary_of_connect(connect: &Connect<'_>) -> String {
+    let will = connect.will.map(|will| {
+        format!(
+            "{:?} {} {:?} {:?} {:?}",
+            will.qos,
+            will.retain,
+            will.topic,
+            will.payload,
+            sorted(will.properties)
+        )
+    });
+    let Connect {
+        version,
+        clean,
+        keep_alive,
+        client_id,
+        user_name,
+        password,
+        properties,
+        ..
+    } = connect;
+    format!(
+        "{version:?} {clean} {keep_alive} {client_id:?} {user_name:?} {password:?} {:?} {will:?}",
+        sorted(*properties)
+    )
+}
+
+/// Properties by their identifiers; those with the same one in their order.
+pub fn sorted(properties: Properties<'_>) -> Vec<(Property, Value<'_>)> {
+    let mut list: Vec<_> = properties.iter().collect();
+    list.sort_by_key(|(property, _)| property.id());
+    list
+}
