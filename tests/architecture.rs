@@ -89,7 +89,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "mqtt",
             &[
-                "app", "auth", "broker", "clock", "config", "decision", "policy", "session", "slab", "unicode", "wipe",
+                "app", "auth", "broker", "clock", "config", "decision", "policy", "session", "slab",
+                "unicode", "wipe",
             ][..],
         ),
         (

@@ -10,6 +10,7 @@
 pub(crate) mod api;
 pub(crate) mod folder;
 pub(crate) mod frame;
+pub(crate) mod mqtt;
 pub(crate) mod process;
 pub(crate) mod schema;
 pub(crate) mod secure;
