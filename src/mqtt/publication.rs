@@ -14,6 +14,7 @@
 //!
 //! Numbers are little-endian.
 
+use super::properties::Properties;
 use crate::config::channels::MqttPayload;
 
 /// The facts of a publication besides its topic, its properties and its payload.
@@ -46,19 +47,32 @@ pub struct View<'a> {
 
 /// Appends everything before the payload; `properties` are those that are passed on.
 pub fn write_head(head: &Head, properties: &[u8], out: &mut Vec<u8>) {
+    write_facts(head, properties.len(), out);
+    out.extend_from_slice(properties);
+}
+
+/// The same for a packet with these properties, some of which may not be passed on.
+#[inline]
+pub fn write_head_of(head: &Head, properties: Properties<'_>, out: &mut Vec<u8>) {
+    write_facts(head, properties.passed_on_bytes(), out);
+    for property in properties.passed_on() {
+        out.extend_from_slice(property);
+    }
+}
+
+fn write_facts(head: &Head, properties_len: usize, out: &mut Vec<u8>) {
     let flags = head.qos & QOS_MASK
         | u8::from(head.retain) << RETAIN
         | u8::from(head.is_text) << TEXT
         | u8::from(head.expires_at_ms.is_some()) << EXPIRES
         | rule_number(head.payload_rule) << RULE;
-    out.reserve(HEAD_BYTES + properties.len());
+    out.reserve(HEAD_BYTES + properties_len);
     out.push(flags);
     out.extend_from_slice(&head.publisher.to_le_bytes());
     out.extend_from_slice(&head.expires_at_ms.unwrap_or(0).to_le_bytes());
     // A packet has fewer than 2^28 bytes (section 2.1.4).
-    let properties_len = u32::try_from(properties.len()).unwrap_or(u32::MAX);
+    let properties_len = u32::try_from(properties_len).unwrap_or(u32::MAX);
     out.extend_from_slice(&properties_len.to_le_bytes());
-    out.extend_from_slice(properties);
 }
 
 /// Reads a publication; `None` if [`write_head`] has not written it.

@@ -337,8 +337,11 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in any::<Vec<u8>>(), (place, _) in proptest::sample::select(&PLACES[..])) {
         if let Ok(taken) = take(&bytes, place) {
-            let all: usize = taken.with_bytes().map(|(.., bytes)| bytes.len()).sum();
+            let all: usize = taken.as_they_came().map(|(_, bytes)| bytes.len()).sum();
             prop_assert_eq!(all, taken.bytes().len());
+            prop_assert_eq!(taken.as_they_came().count(), taken.iter().count());
+            let passed_on: usize = taken.passed_on().map(<[u8]>::len).sum();
+            prop_assert_eq!(taken.passed_on_bytes(), passed_on);
         }
         let is_text = str::from_utf8(&bytes).is_ok_and(|text| !text.contains('\0'));
         prop_assert_eq!(topic::text(&bytes).is_ok(), is_text);

@@ -153,12 +153,7 @@ impl Session {
         };
         let bytes = payload.bytes(publish.payload, env);
         let message = decisions.write(|out| {
-            if properties.passed_on_bytes() == properties.bytes().len() {
-                publication::write_head(&head, properties.bytes(), out);
-            } else {
-                let passed_on = properties.passed_on().collect::<Vec<_>>().concat();
-                publication::write_head(&head, &passed_on, out);
-            }
+            publication::write_head_of(&head, properties, out);
             out.extend_from_slice(bytes);
         });
         let decided = PublishDecision::of_mqtt(topic, message, bytes, marks, head.retain);
