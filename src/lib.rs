@@ -68,6 +68,7 @@ mod history;
 mod http;
 #[doc(hidden)]
 pub mod internals;
+mod json;
 mod labels;
 mod log;
 mod login;
@@ -79,6 +80,7 @@ pub mod prelude;
 mod presence;
 mod protocols;
 mod replace;
+mod retained;
 pub mod server;
 mod session;
 mod slab;

@@ -16,9 +16,10 @@
 //!   app
 //!   policy
 //!   login
-//!   auth decision history store
+//!   auth decision history retained store
 //!   broker
 //!   config metrics machine log audit clock slab sync client labels replace text unicode wipe
+//!   config metrics machine log audit clock slab sync client json labels replace text wipe
 //! ```
 //!
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
@@ -83,19 +84,20 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "socketcluster",
             &[
-                "app", "auth", "clock", "config", "decision", "history", "policy", "session", "wills",
+                "app", "auth", "clock", "config", "decision", "history", "json", "policy", "session", "wills",
             ][..],
         ),
         (
             "mqtt",
             &[
-                "app", "auth", "broker", "clock", "config", "decision", "policy", "session", "slab",
+                "app", "auth", "broker", "clock", "config", "decision", "json", "policy", "session", "slab",
                 "unicode", "wipe",
             ][..],
         ),
         (
             "protocols",
             &[
+                "json",
                 "app",
                 "auth",
                 "clock",
@@ -111,8 +113,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
             ][..],
         ),
+        ("json", &[][..]),
         ("broker", &["slab", "sync"][..]),
         ("history", &["broker", "clock", "config", "slab"][..]),
+        ("retained", &["broker"][..]),
         ("presence", &["app", "broker", "clock", "slab"][..]),
         ("transport", &["config"][..]),
         (
@@ -235,6 +239,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "decision",
                 "history",
                 "http",
+                "json",
                 "log",
                 "login",
                 "metrics",
@@ -242,6 +247,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "policy",
                 "presence",
                 "protocols",
+                "retained",
                 "session",
                 "socketcluster",
                 "text",
@@ -259,11 +265,13 @@ const PURE: &[&str] = &[
     "http",
     "socketcluster",
     "mqtt",
+    "json",
     "auth",
     "app",
     "client",
     "decision",
     "history",
+    "retained",
     "presence",
     "protocols",
     "session",
@@ -473,6 +481,8 @@ const API: &[(&str, &[&str])] = &[
             "PRESENCE_PREFIX",
             "PolicyPart",
             "PresencePolicy",
+            "MqttPolicy",
+            "RetainPolicy",
             "MqttPayload",
         ],
     ),

@@ -1,8 +1,8 @@
 //! JSON: the scanner, the packets that messages are taken apart into, and what is rewritten in passing.
 
+use ringcast::internals::json::{self, DEPTH_MAX, Fault};
 use ringcast::internals::socketcluster::decode::{Decoded, decode};
 use ringcast::internals::socketcluster::encode;
-use ringcast::internals::socketcluster::json::{self, DEPTH_MAX, Fault};
 use ringcast::internals::socketcluster::packet::{Packet, Value as Data};
 use ringcast::internals::socketcluster::rewrite::write_passed_on;
 use serde_json::value::RawValue;

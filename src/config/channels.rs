@@ -48,6 +48,30 @@ pub struct ChannelPolicy {
     pub position: bool,
     /// Whether clients may learn who is in the channel.
     pub presence: PresencePolicy,
+    /// What holds between MQTT and SocketCluster.
+    pub mqtt: MqttPolicy,
+}
+
+/// What a policy says about MQTT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MqttPolicy {
+    /// What SocketCluster clients get for payloads; `None`: as the setting `mqtt_payload` says.
+    pub payload: Option<MqttPayload>,
+    /// Whether MQTT clients get JSON strings and base64 of SocketCluster clients without their quotes; `None`: as the setting
+    /// `mqtt_unquote` says.
+    pub unquote: Option<bool>,
+    /// Whether publications of MQTT clients are retained.
+    pub retain: RetainPolicy,
+}
+
+/// Whether publications with RETAIN 1 are retained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RetainPolicy {
+    /// As the publisher asks.
+    #[default]
+    Kept,
+    /// Never: they are delivered, and forgotten.
+    NotKept,
 }
 
 /// What SocketCluster clients get for the payload of an MQTT publication, whose payload is bytes while theirs is JSON.
@@ -62,6 +86,16 @@ pub enum MqttPayload {
     Binary,
     /// JSON as that value; nothing else may be published.
     Json,
+}
+
+impl MqttPayload {
+    /// The rules by the words for them.
+    pub(super) const WORDS: [(&str, MqttPayload); 4] = [
+        ("auto", MqttPayload::Auto),
+        ("text", MqttPayload::Text),
+        ("binary", MqttPayload::Binary),
+        ("json", MqttPayload::Json),
+    ];
 }
 
 /// How much of a channel's publications is kept. The bound that is reached first counts.
@@ -100,6 +134,8 @@ labels! {
         Presence = "presence",
         /// Members that join and leave are published.
         PresenceEvents = "presence_events",
+        /// It says something about MQTT.
+        Mqtt = "mqtt",
     }
 }
 
@@ -112,6 +148,7 @@ impl ChannelPolicy {
             PolicyPart::Position => self.position,
             PolicyPart::Presence => self.presence.is_on(),
             PolicyPart::PresenceEvents => self.presence.has_events(),
+            PolicyPart::Mqtt => self.mqtt.says_something(),
         }
     }
 
@@ -119,6 +156,34 @@ impl ChannelPolicy {
     #[inline]
     pub const fn remembers(&self) -> bool {
         self.history.is_some() || self.last_value
+    }
+}
+
+impl MqttPolicy {
+    /// Whether the policy says something about MQTT.
+    const fn says_something(&self) -> bool {
+        self.payload.is_some() || self.unquote.is_some() || matches!(self.retain, RetainPolicy::NotKept)
+    }
+}
+
+impl fmt::Display for MqttPolicy {
+    /// In words: `mqtt payload text, unquoted, nothing retained`.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = |payload| MqttPayload::WORDS.into_iter().find(|(_, rule)| *rule == payload);
+        let payload = self
+            .payload
+            .and_then(word)
+            .map(|(word, _)| format!("payload {word}"));
+        let unquote = self.unquote.map(|unquote| match unquote {
+            true => "unquoted".to_owned(),
+            false => "not unquoted".to_owned(),
+        });
+        let retain = match self.retain {
+            RetainPolicy::Kept => None,
+            RetainPolicy::NotKept => Some("nothing retained".to_owned()),
+        };
+        let said: Vec<String> = [payload, unquote, retain].into_iter().flatten().collect();
+        write!(formatter, "mqtt {}", said.join(", "))
     }
 }
 
@@ -151,6 +216,7 @@ impl fmt::Display for ChannelPolicy {
                 "history of {} publications, {} bytes, {} ms",
                 history.entries_max, history.bytes_max, history.age_ms_max
             ),
+            (PolicyPart::Mqtt, _) => self.mqtt.to_string(),
             (part, _) => part.label().replace('_', " "),
         });
         let words: Vec<String> = words.collect();
@@ -169,7 +235,7 @@ struct PolicyKey {
     doc: &'static str,
 }
 
-const KEYS: [PolicyKey; 8] = [
+const KEYS: [PolicyKey; 11] = [
     PolicyKey {
         name: "names",
         default: "",
@@ -209,6 +275,21 @@ const KEYS: [PolicyKey; 8] = [
         name: "presence_events",
         default: "false",
         doc: "Whether clients that join and leave are published, on the channel `$presence/NAME`. Needs `presence`.",
+    },
+    PolicyKey {
+        name: "mqtt_payload",
+        default: "the setting `mqtt_payload`",
+        doc: "What SocketCluster clients get for the payload of an MQTT publication: `auto`, `text`, `binary` or `json`.",
+    },
+    PolicyKey {
+        name: "mqtt_unquote",
+        default: "the setting `mqtt_unquote`",
+        doc: "Whether MQTT clients get a JSON string that a SocketCluster client publishes without its quotes, and base64 as bytes.",
+    },
+    PolicyKey {
+        name: "mqtt_retain",
+        default: "true",
+        doc: "Whether publications of MQTT clients with RETAIN 1 are retained. If not, they are delivered all the same.",
     },
 ];
 

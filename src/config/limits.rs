@@ -121,8 +121,8 @@ settings! {
         idle_timeout: Duration = Duration::ZERO, "idle_timeout_ms", milliseconds!(0 to 2147483647);
 
         /// Longest name in bytes of a channel that a client subscribes or publishes to. A longer one is answered with
-        /// an `InvalidActionError`.
-        channel_name_bytes_max: u32 = 65_536, "channel_name_bytes_max", number!(1 to 4294967295);
+        /// an `InvalidActionError`. MQTT knows no names over 65535 bytes.
+        channel_name_bytes_max: u32 = 65_535, "channel_name_bytes_max", number!(1 to 4294967295);
 
         /// Most calls of one client that the application may leave unanswered. A further call is answered with an
         /// `InvalidActionError`.

@@ -161,6 +161,16 @@ impl Key<'_> {
         self.value.as_bool().ok_or_else(|| self.unlike("true or false"))
     }
 
+    /// One of these words, by what it stands for.
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Fault> {
+        let text = self.value.as_str();
+        let found = words.iter().find(|(word, _)| Some(*word) == text);
+        found.map(|&(_, meaning)| meaning).ok_or_else(|| {
+            let known: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
+            self.unlike(&known.join(", "))
+        })
+    }
+
     fn unlike(&self, expected: &str) -> Fault {
         let fault = format!("{}: found {}, expected {expected}", self.name, self.value);
         (self.line, fault)

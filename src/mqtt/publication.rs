@@ -16,6 +16,7 @@
 
 use super::properties::Properties;
 use crate::config::channels::MqttPayload;
+use crate::json;
 
 /// The facts of a publication besides its topic, its properties and its payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,6 +97,16 @@ pub fn read(frame: &[u8]) -> Option<View<'_>> {
         properties,
         payload,
     })
+}
+
+/// Whether a payload may be published where this is the rule: `json` takes JSON and no bytes, the others take anything.
+pub fn takes_payload(rule: MqttPayload, payload: &[u8]) -> bool {
+    match rule {
+        MqttPayload::Auto | MqttPayload::Text | MqttPayload::Binary => true,
+        MqttPayload::Json => {
+            payload.is_empty() || str::from_utf8(payload).is_ok_and(|text| json::check(text).is_ok())
+        }
+    }
 }
 
 const fn rule_number(rule: MqttPayload) -> u8 {

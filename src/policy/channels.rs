@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::auth::rules::{Pattern, RecentNames, first_bytes};
 use crate::config::ListFault;
 pub use crate::config::channels::{
-    ChannelPolicy, ChannelSpec, HistoryPolicy, PRESENCE_PREFIX, PolicyPart, PresencePolicy,
+    ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPolicy, PRESENCE_PREFIX, PolicyPart, PresencePolicy,
 };
 
 /// The compiled policies.

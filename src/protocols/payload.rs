@@ -23,10 +23,9 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::broker::{Kind, Numbering, Origin, Publication};
 use crate::config::channels::MqttPayload;
+use crate::json::{Scanner, string};
 use crate::mqtt::publication;
-use crate::socketcluster::json::Scanner;
 use crate::socketcluster::session::write_publish;
-use crate::socketcluster::string;
 use crate::websocket::frame::{self, OpCode};
 
 /// Appends the JSON that SocketCluster clients get for the payload of an MQTT publication.

@@ -19,6 +19,7 @@ pub use crate::app::SessionId;
 pub use environment::Environment;
 pub use ids::SessionIds;
 pub use login::LoginAnswer;
+pub use marks::{MqttMarks, mqtt_marks};
 pub(crate) use marks::{marks, marks_by};
 pub use protocol::ClientProtocol;
 pub use refusals::{ActionRefused, Refusals, TokenRefused};

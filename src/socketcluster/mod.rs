@@ -9,12 +9,12 @@
 pub mod decode;
 pub mod encode;
 pub mod environment;
-pub mod json;
 pub mod number;
 pub mod packet;
 pub mod publication;
 pub mod rewrite;
 pub mod session;
 pub mod settings;
-pub mod string;
 pub mod version;
+
+pub(crate) use crate::json::{self, string};

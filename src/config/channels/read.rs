@@ -1,6 +1,9 @@
 //! Reads the policies of channels from a file that has been found to be TOML.
 
-use super::{CHANNELS_MAX, ChannelPolicy, ChannelSpec, HistoryPolicy, KEYS, PRESENCE_PREFIX, PresencePolicy};
+use super::{
+    CHANNELS_MAX, ChannelPolicy, ChannelSpec, HistoryPolicy, KEYS, MqttPayload, MqttPolicy, PRESENCE_PREFIX,
+    PresencePolicy, RetainPolicy,
+};
 use crate::config::error::ListFault;
 use crate::config::list::{self, Fault, Key, Place};
 
@@ -45,6 +48,20 @@ fn policy(keys: &[Key<'_>], names: &[String]) -> Result<ChannelPolicy, Fault> {
         last_value,
         position: switch("position")?.unwrap_or(is_kept),
         presence: presence(keys, names)?,
+        mqtt: mqtt(keys)?,
+    })
+}
+
+fn mqtt(keys: &[Key<'_>]) -> Result<MqttPolicy, Fault> {
+    let switch = |name: &str| list::find(keys, name).map(Key::switch).transpose();
+    let payload = list::find(keys, "mqtt_payload");
+    Ok(MqttPolicy {
+        payload: payload.map(|key| key.word(&MqttPayload::WORDS)).transpose()?,
+        unquote: switch("mqtt_unquote")?,
+        retain: match switch("mqtt_retain")? {
+            Some(true) | None => RetainPolicy::Kept,
+            Some(false) => RetainPolicy::NotKept,
+        },
     })
 }
 

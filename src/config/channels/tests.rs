@@ -50,6 +50,7 @@ fn a_policy_is_read_as_it_is_written() {
                     last_value: true,
                     position: false,
                     presence: PresencePolicy::MembersAndEvents,
+                    mqtt: MqttPolicy::default(),
                 },
                 file: Some("f".into()),
                 line: 3,
@@ -189,5 +190,39 @@ fn a_policy_is_shown_in_words() {
     assert_eq!(
         policy("last_value = true\nposition = false\npresence = true\npresence_events = true").to_string(),
         "last value; presence; presence events"
+    );
+}
+
+#[test]
+fn what_a_policy_says_about_mqtt_is_read_and_told_in_words() {
+    for (text, expected, words) in [
+        ("", MqttPolicy::default(), "nothing"),
+        (
+            "mqtt_payload = \"text\"",
+            MqttPolicy {
+                payload: Some(MqttPayload::Text),
+                ..MqttPolicy::default()
+            },
+            "mqtt payload text",
+        ),
+        (
+            "mqtt_payload = \"auto\"\nmqtt_unquote = true\nmqtt_retain = false",
+            MqttPolicy {
+                payload: Some(MqttPayload::Auto),
+                unquote: Some(true),
+                retain: RetainPolicy::NotKept,
+            },
+            "mqtt payload auto, unquoted, nothing retained",
+        ),
+        ("mqtt_retain = true", MqttPolicy::default(), "nothing"),
+    ] {
+        let policy = policy(text);
+        assert_eq!(policy.mqtt, expected);
+        assert_eq!(policy.to_string(), words);
+        assert!(!policy.remembers());
+    }
+    assert_eq!(
+        fault("names = \"a\"\nmqtt_payload = \"hex\""),
+        "line 3: channels number 1: mqtt_payload: found \"hex\", expected auto, text, binary, json"
     );
 }

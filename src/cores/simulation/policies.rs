@@ -2,7 +2,7 @@
 
 use super::log::channel_name;
 use super::random::Random;
-use crate::policy::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, PresencePolicy};
+use crate::policy::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPolicy, PresencePolicy};
 
 /// What the server of a run remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,7 @@ impl Memory {
                         last_value: has_last_value(channel),
                         position: true,
                         presence: PresencePolicy::Off,
+                        mqtt: MqttPolicy::default(),
                     },
                     Memory::Some => some_policy(random)?,
                 };
@@ -84,5 +85,6 @@ fn some_policy(random: &mut Random) -> Option<ChannelPolicy> {
         last_value,
         position,
         presence: PresencePolicy::Off,
+        mqtt: MqttPolicy::default(),
     })
 }

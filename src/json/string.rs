@@ -12,7 +12,7 @@ pub struct StringSlice<'a> {
 
 impl<'a> StringSlice<'a> {
     /// A string whose text was scanned; `escaped` is true if it contains a backslash.
-    pub(super) fn new(raw: &'a str, escaped: bool) -> StringSlice<'a> {
+    pub(crate) fn new(raw: &'a str, escaped: bool) -> StringSlice<'a> {
         StringSlice { raw, escaped }
     }
 
@@ -172,7 +172,7 @@ mod tests {
     use proptest::prelude::{any, proptest};
     use proptest::{collection, prop_assert_eq};
 
-    use super::super::json::Scanner;
+    use super::super::Scanner;
     use super::*;
 
     fn scan(json: &str) -> StringSlice<'_> {

@@ -10,7 +10,9 @@
 //! Limits: text that is nested deeper than [`DEPTH_MAX`] is [`Fault::TooDeep`]. Callers treat it as invalid, and count
 //! it.
 
-use super::string::StringSlice;
+pub mod string;
+
+use self::string::StringSlice;
 
 /// Deepest nesting within one member of a packet.
 pub const DEPTH_MAX: usize = 64 * DEEP_WORDS;
@@ -51,7 +53,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Continues at `position`, which must be between two characters.
-    pub(super) fn skip_to(&mut self, position: usize) {
+    pub(crate) fn skip_to(&mut self, position: usize) {
         self.at = position;
     }
 

@@ -1,0 +1,168 @@
+//! One retained publication: one piece of memory, which the owner of the topic shares with cores that send it.
+//!
+//! ```text
+//!   [ sequence 8 | expires at 8 | length of properties 4 | of topic 2 | flags 1 | topic … | properties … | payload … ]
+//!     flags: QoS in bits 0 and 1 | the payload is text 2 | it is JSON of a SocketCluster client 3 | expires 4
+//! ```
+//! The levels of the topic are separated by U+0000, which no topic contains (MQTT-4.7.3-2), instead of `/`. So topics sort
+//! level by level, and all topics below a level lie side by side.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crate::broker::Sequence;
+
+/// The facts of a retained publication besides its topic, its properties and its payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Its place in the order of all publications; 0 if a former process had it.
+    pub sequence: Sequence,
+    /// The QoS with which it was published.
+    pub qos: u8,
+    /// Whether its publisher says that the payload is UTF-8.
+    pub is_text: bool,
+    /// Whether the payload is JSON of a SocketCluster client.
+    pub is_json: bool,
+    /// When it expires, in Unix milliseconds; `None`: never.
+    pub expires_at_ms: Option<u64>,
+}
+
+/// A retained publication. Entries are ordered by their topics.
+#[derive(Clone, Debug)]
+pub struct Entry(Arc<[u8]>);
+
+impl Entry {
+    /// An entry. `topic` has at most 65,535 bytes, as topics do, and `scratch` is used.
+    pub fn new(
+        facts: &Facts,
+        topic: &[u8],
+        properties: &[u8],
+        payload: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Entry {
+        scratch.clear();
+        scratch.reserve(HEAD_BYTES + topic.len() + properties.len() + payload.len());
+        let flags = facts.qos & QOS_MASK
+            | u8::from(facts.is_text) << TEXT
+            | u8::from(facts.is_json) << JSON
+            | u8::from(facts.expires_at_ms.is_some()) << EXPIRES;
+        scratch.extend_from_slice(&facts.sequence.as_u64().to_le_bytes());
+        scratch.extend_from_slice(&facts.expires_at_ms.unwrap_or(0).to_le_bytes());
+        scratch.extend_from_slice(&u32::try_from(properties.len()).unwrap_or(u32::MAX).to_le_bytes());
+        scratch.extend_from_slice(&u16::try_from(topic.len()).unwrap_or(u16::MAX).to_le_bytes());
+        scratch.push(flags);
+        write_key(topic, scratch);
+        scratch.extend_from_slice(properties);
+        scratch.extend_from_slice(payload);
+        Entry(Arc::from(&scratch[..]))
+    }
+
+    /// Its facts.
+    pub fn facts(&self) -> Facts {
+        let flags = self.0[22];
+        let has = |bit: u8| flags >> bit & 1 != 0;
+        Facts {
+            sequence: self.sequence(),
+            qos: flags & QOS_MASK,
+            is_text: has(TEXT),
+            is_json: has(JSON),
+            expires_at_ms: self.expires_at_ms(),
+        }
+    }
+
+    /// Its place in the order.
+    pub fn sequence(&self) -> Sequence {
+        Sequence(self.number(0))
+    }
+
+    /// When it expires.
+    pub fn expires_at_ms(&self) -> Option<u64> {
+        (self.0[22] >> EXPIRES & 1 != 0).then(|| self.number(1))
+    }
+
+    /// Appends the topic.
+    pub fn write_topic(&self, out: &mut Vec<u8>) {
+        let levels = self.key().iter();
+        out.extend(levels.map(|&byte| if byte == LEVEL { b'/' } else { byte }));
+    }
+
+    /// The properties that are passed on, as they came.
+    pub fn properties(&self) -> &[u8] {
+        let start = HEAD_BYTES + self.topic_len();
+        &self.0[start..start + self.properties_len()]
+    }
+
+    /// What was published.
+    pub fn payload(&self) -> &[u8] {
+        &self.0[HEAD_BYTES + self.topic_len() + self.properties_len()..]
+    }
+
+    /// By how many bytes it counts: its memory, and its share of the index.
+    pub fn memory_bytes(&self) -> usize {
+        self.0.len() + INDEX_BYTES
+    }
+
+    /// The topic, with its levels separated by [`LEVEL`].
+    #[inline]
+    pub(super) fn key(&self) -> &[u8] {
+        &self.0[HEAD_BYTES..HEAD_BYTES + self.topic_len()]
+    }
+
+    fn number(&self, at: usize) -> u64 {
+        let (numbers, _) = self.0.as_chunks();
+        u64::from_le_bytes(numbers[at])
+    }
+
+    fn properties_len(&self) -> usize {
+        u32::from_le_bytes([self.0[16], self.0[17], self.0[18], self.0[19]]) as usize
+    }
+
+    #[inline]
+    fn topic_len(&self) -> usize {
+        usize::from(u16::from_le_bytes([self.0[20], self.0[21]]))
+    }
+}
+
+/// Appends a topic as entries have it.
+pub(super) fn write_key(topic: &[u8], out: &mut Vec<u8>) {
+    out.extend(topic.iter().map(|&byte| if byte == b'/' { LEVEL } else { byte }));
+}
+
+impl Borrow<[u8]> for Entry {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Ord for Entry {
+    #[inline]
+    fn cmp(&self, other: &Entry) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Entry {}
+
+/// What stands between the levels of a topic.
+pub(super) const LEVEL: u8 = 0;
+const HEAD_BYTES: usize = 23;
+/// What an entry takes beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator rounds up by,
+/// and 16 in a node of the tree, which is half full in the worst case, with the node's own bytes: 40.
+const INDEX_BYTES: usize = 72;
+const QOS_MASK: u8 = 0b11;
+const TEXT: u8 = 2;
+const JSON: u8 = 3;
+const EXPIRES: u8 = 4;
