@@ -22,6 +22,7 @@ pub(super) mod read;
 use std::fmt;
 use std::path::PathBuf;
 
+use super::form::{Words, words};
 use crate::labels::labels;
 
 /// One entry of the list.
@@ -88,14 +89,9 @@ pub enum MqttPayload {
     Json,
 }
 
-impl MqttPayload {
-    /// The rules by the words for them.
-    pub(super) const WORDS: [(&str, MqttPayload); 4] = [
-        ("auto", MqttPayload::Auto),
-        ("text", MqttPayload::Text),
-        ("binary", MqttPayload::Binary),
-        ("json", MqttPayload::Json),
-    ];
+words! {
+    MqttPayload, Text, "auto, text, binary or json":
+    "auto" => Auto, "text" => Text, "binary" => Binary, "json" => Json,
 }
 
 /// How much of a channel's publications is kept. The bound that is reached first counts.
@@ -169,11 +165,7 @@ impl MqttPolicy {
 impl fmt::Display for MqttPolicy {
     /// In words: `mqtt payload text, unquoted, nothing retained`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = |payload| MqttPayload::WORDS.into_iter().find(|(_, rule)| *rule == payload);
-        let payload = self
-            .payload
-            .and_then(word)
-            .map(|(word, _)| format!("payload {word}"));
+        let payload = self.payload.map(|payload| format!("payload {}", payload.word()));
         let unquote = self.unquote.map(|unquote| match unquote {
             true => "unquoted".to_owned(),
             false => "not unquoted".to_owned(),

@@ -162,13 +162,12 @@ impl Key<'_> {
     }
 
     /// One of these words, by what it stands for.
-    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)]) -> Result<T, Fault> {
+    pub(super) fn word<T: Copy>(&self, words: &[(&str, T)], expects: &str) -> Result<T, Fault> {
         let text = self.value.as_str();
         let found = words.iter().find(|(word, _)| Some(*word) == text);
-        found.map(|&(_, meaning)| meaning).ok_or_else(|| {
-            let known: Vec<&str> = words.iter().map(|&(word, _)| word).collect();
-            self.unlike(&known.join(", "))
-        })
+        found
+            .map(|&(_, meaning)| meaning)
+            .ok_or_else(|| self.unlike(expects))
     }
 
     fn unlike(&self, expected: &str) -> Fault {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::channels::MqttPayload;
 use super::form::{Form, Kind, PATH, address_or_off, non_empty, number, word, words};
 use super::settings::settings;
 
@@ -81,6 +82,11 @@ settings! {
 
         /// Whether the payloads of MQTT 5 that are said to be UTF-8 (Payload Format Indicator 1) are checked.
         check_payload_format: bool = true, "mqtt_check_payload_format", word();
+
+        /// What SocketCluster clients get for the payloads of MQTT publications, where `[[channels]]` says nothing else:
+        /// `auto` (JSON as that value, other text as a string, other bytes as base64), `text` (a string, or base64),
+        /// `binary` (base64), or `json`, which refuses what is not JSON.
+        payload: MqttPayload = MqttPayload::Auto, "mqtt_payload", word();
     }
 }
 

@@ -1,6 +1,7 @@
 //! The settings of MQTT sessions.
 
 use crate::broker::SubscriptionLimits;
+use crate::config::channels::MqttPayload;
 pub use crate::config::{ReceiveExcess, TokenIn};
 
 /// What an operator can set for MQTT sessions, beside [`crate::session::Settings`].
@@ -30,6 +31,8 @@ pub struct Settings {
     pub subscription_limits: SubscriptionLimits,
     /// Most levels of a filter.
     pub levels_max: u32,
+    /// What SocketCluster clients get for payloads where no policy of a channel says it.
+    pub payload: MqttPayload,
 }
 
 impl Default for Settings {
@@ -50,6 +53,7 @@ impl Default for Settings {
                 names_bytes_max: 1024 * 1024,
             },
             levels_max: 128,
+            payload: MqttPayload::Auto,
         }
     }
 }

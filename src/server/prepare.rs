@@ -256,6 +256,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 names_bytes_max: config.limits.channel_names_bytes_max,
             },
             levels_max: config.mqtt.levels_max,
+            payload: config.mqtt.payload,
         },
     }
 }

@@ -5,6 +5,7 @@ use super::{
     PresencePolicy, RetainPolicy,
 };
 use crate::config::error::ListFault;
+use crate::config::form::Words;
 use crate::config::list::{self, Fault, Key, Place};
 
 /// Reads the list of a file. A list with a fault is empty; the faults are the first one of each policy that has one.
@@ -56,7 +57,9 @@ fn mqtt(keys: &[Key<'_>]) -> Result<MqttPolicy, Fault> {
     let switch = |name: &str| list::find(keys, name).map(Key::switch).transpose();
     let payload = list::find(keys, "mqtt_payload");
     Ok(MqttPolicy {
-        payload: payload.map(|key| key.word(&MqttPayload::WORDS)).transpose()?,
+        payload: payload
+            .map(|key| key.word(MqttPayload::WORDS, MqttPayload::EXPECTS))
+            .transpose()?,
         unquote: switch("mqtt_unquote")?,
         retain: match switch("mqtt_retain")? {
             Some(true) | None => RetainPolicy::Kept,

@@ -223,6 +223,6 @@ fn what_a_policy_says_about_mqtt_is_read_and_told_in_words() {
     }
     assert_eq!(
         fault("names = \"a\"\nmqtt_payload = \"hex\""),
-        "line 3: channels number 1: mqtt_payload: found \"hex\", expected auto, text, binary, json"
+        "line 3: channels number 1: mqtt_payload: found \"hex\", expected auto, text, binary or json"
     );
 }
