@@ -18,8 +18,7 @@
 //!   login
 //!   auth decision history retained store
 //!   broker
-//!   config metrics machine log audit clock slab sync client labels replace text unicode wipe
-//!   config metrics machine log audit clock slab sync client json labels replace text wipe
+//!   config metrics machine log audit clock slab sync client json labels replace text unicode wipe
 //! ```
 //!
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
@@ -140,6 +139,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "mqtt",
                 "presence",
                 "protocols",
+                "retained",
                 "session",
                 "slab",
                 "transport",
@@ -160,6 +160,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "decision",
                 "history",
                 "metrics",
+                "mqtt",
                 "policy",
                 "session",
                 "presence",
@@ -209,6 +210,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "login",
                 "machine",
                 "protocols",
+                "retained",
                 "session",
                 "transport",
             ][..],

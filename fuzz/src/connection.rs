@@ -542,6 +542,7 @@ impl Run {
             Decision::UserChanged => {}
             Decision::SubscribeFrom { .. }
             | Decision::ReadHistory { .. }
+            | Decision::SendRetained { .. }
             | Decision::SendBinary { .. }
             | Decision::AskPresence { .. }
             | Decision::Login

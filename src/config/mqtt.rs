@@ -87,6 +87,20 @@ settings! {
         /// `auto` (JSON as that value, other text as a string, other bytes as base64), `text` (a string, or base64),
         /// `binary` (base64), or `json`, which refuses what is not JSON.
         payload: MqttPayload = MqttPayload::Auto, "mqtt_payload", word();
+
+        /// Most retained publications, in equal shares for each core. One beyond it is delivered, and not retained; nor is
+        /// an older one of its topic any more. `0`: nothing is retained, and MQTT 5 clients are told so.
+        retained_count_max: u32 = 1_000_000, "mqtt_retained_count_max", number!(0 to 4294967295);
+
+        /// Most bytes of memory that retained publications take, in equal shares for each core. What happens beyond it is
+        /// as for `mqtt_retained_count_max`.
+        retained_bytes_max: u64 = 256 * 1024 * 1024, "mqtt_retained_bytes_max", number!(65536 to 1099511627776);
+
+        /// Most retained publications that a client is sent for one filter of a SUBSCRIBE.
+        retained_per_subscribe_max: u32 = 1_000_000, "mqtt_retained_per_subscribe_max", number!(1 to 4294967295);
+
+        /// How often the server publishes the topics under `$SYS/broker/` whose values have changed, in seconds; `0` never.
+        sys_interval_seconds: u32 = 10, "mqtt_sys_interval_seconds", number!(0 to 86400);
     }
 }
 

@@ -48,6 +48,7 @@ mod signals;
 mod stats;
 mod store_release;
 mod successor;
+mod sys;
 
 use std::fmt;
 use std::io;
@@ -367,6 +368,10 @@ impl Control {
             }
             (SignalHandling::ByServer | SignalHandling::ByProgram, _) => None,
         };
+        if self.shared.config.mqtt.is_used() && self.shared.config.mqtt.sys_interval_seconds > 0 {
+            // Ends with the runtime.
+            tokio::spawn(sys::publish(Arc::clone(&self.shared)));
+        }
         let manager = self.settings.signals.service_manager();
         // Ends with the runtime.
         tokio::spawn(liveness::watch(Arc::clone(&self.shared)));

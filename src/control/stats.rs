@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::ControlState;
 use crate::config::SETTINGS;
-use crate::config::channels::ChannelSpec;
+use crate::config::channels::{ChannelSpec, PolicyPart};
 use crate::cores::operators::mailbox::{CoreHandle, CoreStatus};
 use crate::log;
 use crate::login::PasswordChecks;
@@ -46,7 +46,7 @@ pub(super) fn collect(shared: &ControlState) -> Value {
 fn channel_policy(spec: &ChannelSpec) -> Value {
     let policy = &spec.policy;
     let history = policy.history;
-    json!({
+    let mut shown = json!({
         "names": spec.names,
         "history_entries": history.map_or(0, |history| history.entries_max),
         "history_bytes": history.map(|history| history.bytes_max),
@@ -55,7 +55,13 @@ fn channel_policy(spec: &ChannelSpec) -> Value {
         "position": policy.position,
         "presence": policy.presence.is_on(),
         "presence_events": policy.presence.has_events(),
-    })
+    });
+    if policy.has(PolicyPart::Mqtt)
+        && let Some(keys) = shown.as_object_mut()
+    {
+        keys.insert("mqtt".to_owned(), json!(policy.mqtt.to_string()));
+    }
+    shown
 }
 
 fn core_stats(index: usize, core: &CoreHandle) -> Value {

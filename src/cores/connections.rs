@@ -24,6 +24,7 @@ mod invariants;
 mod mqtt;
 mod publications;
 pub(in crate::cores) mod replays;
+pub(in crate::cores) mod retained;
 
 use std::io;
 use std::sync::Arc;

@@ -32,6 +32,7 @@ use crate::cores::connections::{Bounds, Connections};
 use crate::cores::delivery::abandoned_publications::AbandonedPublications;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::fan_out::Delivery;
+use crate::cores::delivery::retained_topics::RetainedTopics;
 use crate::cores::input::intake::{Intake, Owners, frames_per_turn_max};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::counts::Counts;
@@ -46,6 +47,7 @@ use crate::cores::operators::draining::Draining;
 use crate::cores::operators::mailbox::Mailbox;
 use crate::cores::operators::operations::Operations;
 use crate::cores::outgoing::forms::Forms;
+use crate::cores::outgoing::retained_asks::RetainedAsks;
 use crate::cores::post::letter::Letter;
 use crate::cores::presence::state::Presence;
 use crate::cores::turn_time::{TurnShares, TurnTime};
@@ -93,6 +95,9 @@ pub(in crate::cores) struct Core<A: App> {
     /// The place in the ring behind which nothing is remembered any more, once it is known.
     pub(super) remembering_ends_at: Option<Sequence>,
     pub(super) history_calls: HistoryCalls,
+    /// Retained publications that MQTT subscribers are to be sent.
+    pub(super) retained_asks: RetainedAsks,
+    pub(super) retained_per_subscribe_max: u32,
     /// The last connections that have ended.
     pub(super) ends: Ends,
     pub(super) audit: Trail,
@@ -151,6 +156,15 @@ impl<A: App> Core<A> {
                 None => memory,
             })
         });
+        let retained = settings.ports.have_mqtt().then(|| {
+            let (core, cores) = (parts.id.index(), parts.wakers.len());
+            Box::new(RetainedTopics::new(
+                core,
+                cores,
+                settings.retained,
+                Arc::clone(&metrics),
+            ))
+        });
         let presence = Presence::new(
             parts.wakers.len(),
             &limits,
@@ -200,7 +214,7 @@ impl<A: App> Core<A> {
             ),
             decisions: Decisions::new(),
             post: parts.post,
-            delivery: Delivery::new(parts.broker, memory, parts.wakers, Arc::clone(&metrics)),
+            delivery: Delivery::new(parts.broker, memory, retained, parts.wakers, Arc::clone(&metrics)),
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             presence,
             shedding: Shedding::new(now),
@@ -220,6 +234,8 @@ impl<A: App> Core<A> {
             draining: None,
             remembering_ends_at: None,
             history_calls: HistoryCalls::default(),
+            retained_asks: RetainedAsks::default(),
+            retained_per_subscribe_max: settings.retained_per_subscribe_max,
             ends: Ends::new(),
             audit: Trail::new(settings.audit),
             memory_due: now,

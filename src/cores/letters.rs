@@ -26,6 +26,7 @@ impl<A: App> Core<A> {
                     self.presence.memberships.note_stopped(core.index());
                     self.end_questions_to(core);
                     self.end_moves_from(core.index());
+                    self.retained_asks.note_stopped(core.index());
                 }
                 Letter::Moved(moving) => self.take_moved_letter(moving),
                 Letter::Will(letter) => self.take_will_letter(*letter),
@@ -34,6 +35,8 @@ impl<A: App> Core<A> {
                 }
                 Letter::HistoryQuestion(asked) => self.take_history_question(asked),
                 Letter::HistoryAnswer(answer) => self.take_history_answer(*answer),
+                Letter::RetainedQuestion(question) => self.take_retained_question(question),
+                Letter::RetainedAnswer(answer) => self.take_retained_answer(*answer),
                 Letter::PresenceTold { from, told } => self.presence.be_told(from, told),
                 Letter::PresenceDone { owner, count } => self.presence.note_done(owner, count),
                 Letter::PresenceAnswered(number, answer) => self.presence_answered(number, *answer),

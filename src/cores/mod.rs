@@ -61,6 +61,7 @@ use crate::history::Histories;
 use crate::http::site::Site;
 use crate::policy::Policy;
 use crate::protocols::{MqttBounds, Settings};
+use crate::retained;
 use crate::store::Sink;
 use crate::transport::hand_over::HandOver;
 use crate::transport::port::Ports;
@@ -98,6 +99,10 @@ pub(crate) struct CoreSettings {
     pub(crate) mqtt_path: String,
     /// The bounds of the MQTT sessions of one core.
     pub(crate) mqtt_bounds: MqttBounds,
+    /// How much one core retains.
+    pub(crate) retained: retained::Bounds,
+    /// Most retained publications for one subscription.
+    pub(crate) retained_per_subscribe_max: u32,
     pub(crate) limits: Limits,
     /// Most bytes that the connections of one core may hold.
     pub(crate) held_bytes_max: usize,

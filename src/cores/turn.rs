@@ -123,6 +123,7 @@ impl<A: App> Core<A> {
         }
         self.deliver();
         self.serve_recoveries();
+        self.serve_retained();
         self.resume_awaiting_delivery();
         if self.waiting.awaiting_commit_count() > 0 {
             self.resume_awaiting_commit();
@@ -319,6 +320,10 @@ impl<A: App> Core<A> {
         if let Some(memory) = self.delivery.memory() {
             memory.tell();
         }
+        if let Some(topics) = self.delivery.retained() {
+            topics.tell();
+            self.retained_asks.revive();
+        }
         let tables = self.connections.table_bytes()
             + self.delivery.subscriptions().table_bytes()
             + self.presence.table_bytes();
@@ -383,6 +388,7 @@ impl<A: App> Core<A> {
             || self.has_drain_work()
             || self.connections.has_unflushed()
             || self.connections.recoveries.has_work()
+            || self.retained_asks.has_work
             || self.connections.is_shedding()
             || self.connections.has_mqtt_work()
     }

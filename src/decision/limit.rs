@@ -126,6 +126,12 @@ labels! {
         MqttQueue = "mqtt_queue",
         /// `mqtt_queues_bytes_max`: a publication for a session is dropped, by `mqtt_queue_full`.
         MqttQueues = "mqtt_queues_bytes",
+        /// `mqtt_retained_count_max`: a publication is delivered, and not retained.
+        MqttRetainedCount = "mqtt_retained_count",
+        /// `mqtt_retained_bytes_max`: a publication is delivered, and not retained.
+        MqttRetainedBytes = "mqtt_retained_bytes",
+        /// `mqtt_retained_per_subscribe_max`: the subscriber gets no more retained publications for its filter.
+        MqttRetainedPerSubscribe = "mqtt_retained_per_subscribe",
         /// `mqtt_sessions_max`: the client is refused.
         MqttSessions = "mqtt_sessions",
         /// More publications with QoS 1 and 2 of an MQTT client in flight than `mqtt_receive_max`: the connection is closed

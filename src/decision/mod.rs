@@ -86,6 +86,15 @@ pub enum Decision {
         /// A [`Wanted`], as [`Wanted::write`] has written it.
         wanted: Span,
     },
+    /// Send the MQTT session of this connection the retained publications that a filter matches, to which it has subscribed.
+    SendRetained {
+        /// The filter.
+        filter: Span,
+        /// The highest QoS that the client wants.
+        qos: u8,
+        /// The subscription identifier; 0: none.
+        id: u32,
+    },
     /// Unsubscribe this connection, then tell the session by `Session::unsubscribed`.
     Unsubscribe {
         /// The channel's name.
@@ -255,6 +264,11 @@ impl Decision {
                 channel: span(channel),
                 token: span(token),
                 wanted: span(wanted),
+            },
+            Decision::SendRetained { filter, qos, id } => Decision::SendRetained {
+                filter: span(filter),
+                qos,
+                id,
             },
             Decision::Unsubscribe { channel, token } => Decision::Unsubscribe {
                 channel: span(channel),
@@ -468,6 +482,7 @@ impl Decisions {
             | Decision::Subscribe { .. }
             | Decision::SubscribeFrom { .. }
             | Decision::Unsubscribe { .. }
+            | Decision::SendRetained { .. }
             | Decision::KickOut { .. }
             | Decision::KickOutAll { .. }
             | Decision::CheckSubscriptions

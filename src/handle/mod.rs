@@ -147,6 +147,16 @@ impl Handle {
         Pending::new(async move { shared.publish(&prepared?).await })
     }
 
+    /// Publishes text of the server itself to MQTT clients, and retains it.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`].
+    pub(crate) fn publish_for_mqtt(&self, topic: &str, payload: &str) -> Pending<Receipt> {
+        let prepared = self.0.publishing.prepare_for_mqtt(topic, payload);
+        let shared = Arc::clone(&self.0);
+        Pending::new(async move { shared.publish(&prepared).await })
+    }
+
     fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.0)
     }

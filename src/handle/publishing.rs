@@ -27,6 +27,7 @@ use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::metrics::outside::{OutsideCounts, OutsideMetrics, Refusal};
+use crate::mqtt::publication::{Head, write_head};
 use crate::policy::channels::Channels;
 use crate::session;
 use crate::socketcluster::json::Fault;
@@ -72,6 +73,8 @@ pub(super) struct Publication {
     message: Vec<u8>,
     payload_bytes: u32,
     marks: Marks,
+    /// The protocol of the message.
+    origin: Origin,
     /// The version of the policies that the marks follow from.
     version: u32,
 }
@@ -153,6 +156,45 @@ impl Publishing {
         Ok(publication)
     }
 
+    /// A publication of the server itself for MQTT clients, which is retained. `payload` is text.
+    pub(super) fn prepare_for_mqtt(&self, topic: &str, payload: &str) -> Publication {
+        let head = Head {
+            qos: 2,
+            retain: true,
+            is_text: true,
+            ..Head::default()
+        };
+        let mut message = Vec::new();
+        write_head(&head, &[], &mut message);
+        message.extend_from_slice(payload.as_bytes());
+        let channels = Arc::clone(&self.ring().channels);
+        Publication {
+            channel: topic.into(),
+            hash: self.hasher.hash(topic.as_bytes()),
+            frame_head: Vec::new(),
+            message,
+            payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
+            marks: session::marks_by(channels.find(topic.as_bytes())),
+            origin: Origin::Mqtt,
+            version: channels.version(),
+        }
+    }
+
+    /// The same publication by other policies.
+    fn renewed(&self, publication: &Publication, channels: &Channels) -> Publication {
+        match publication.origin {
+            Origin::SocketCluster => self.write(&publication.channel, publication.data(), channels),
+            Origin::Mqtt => Publication {
+                channel: publication.channel.clone(),
+                frame_head: Vec::new(),
+                message: publication.message.clone(),
+                marks: session::marks_by(channels.find(publication.channel.as_bytes())),
+                version: channels.version(),
+                ..*publication
+            },
+        }
+    }
+
     /// Encodes a publication with the marks that follow from these policies.
     fn write(&self, channel: &str, data: Option<&str>, channels: &Channels) -> Publication {
         let marks = session::marks_by(channels.find(channel.as_bytes()));
@@ -166,6 +208,7 @@ impl Publishing {
             payload_bytes: data.map_or(0, |data| u32::try_from(data.len()).unwrap_or(0)),
             message,
             marks,
+            origin: Origin::SocketCluster,
             version: channels.version(),
         }
     }
@@ -286,16 +329,16 @@ impl Publishing {
         let publication = if publication.version == ring.channels.version() {
             publication
         } else {
-            renewed = self.write(&publication.channel, publication.data(), &ring.channels);
+            renewed = self.renewed(publication, &ring.channels);
             &renewed
         };
         let facts = Facts {
             at_ns: clock.elapsed_ns(),
-            kind: Kind::Json,
-            origin: Origin::SocketCluster,
+            kind: publication.kind(),
+            origin: publication.origin,
             payload_bytes: publication.payload_bytes,
             marks: publication.marks,
-            retain: false,
+            retain: publication.origin == Origin::Mqtt,
         };
         // Until the publication is made, the store is not let go of.
         let store = ring.store.as_ref().filter(|_| publication.marks.remembered);
@@ -358,6 +401,13 @@ impl Publishing {
 }
 
 impl Publication {
+    fn kind(&self) -> Kind {
+        match self.origin {
+            Origin::SocketCluster => Kind::Json,
+            Origin::Mqtt => Kind::Opaque,
+        }
+    }
+
     /// The data in the message; `None` if there is none.
     fn data(&self) -> Option<&str> {
         let payload = Origin::SocketCluster.payload(&self.message, self.payload_bytes as usize);

@@ -67,6 +67,12 @@ impl MemoryPlan {
                 Some(limits.history_bytes_max),
             ));
         }
+        if config.mqtt.is_used() {
+            parts.push(part(
+                "retained publications (mqtt_retained_bytes_max)",
+                Some(config.mqtt.retained_bytes_max),
+            ));
+        }
         if config
             .channels
             .iter()

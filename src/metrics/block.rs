@@ -342,6 +342,9 @@ core_metrics! {
     /// full.
     publications_conflated: Counter, "ringcast_publications_conflated_total";
 
+    /// Subscriptions of MQTT sessions, connected or not.
+    mqtt_subscriptions: Gauge, "ringcast_mqtt_subscriptions";
+
     /// MQTT sessions, connected or not.
     mqtt_sessions: Gauge, "ringcast_mqtt_sessions";
 
@@ -362,6 +365,21 @@ core_metrics! {
 
     /// Publications that an MQTT client does not get although its session has a subscription for them, by cause.
     mqtt_publications_dropped: Counters by "cause" of MqttDrop, "ringcast_mqtt_publications_dropped_total";
+
+    /// Retained publications of the topics that the core owns, measured once a second.
+    mqtt_retained: Gauge, "ringcast_mqtt_retained";
+
+    /// Bytes of memory that these retained publications take, measured once a second.
+    mqtt_retained_bytes: Gauge, "ringcast_mqtt_retained_bytes";
+
+    /// Retained publications that expired.
+    mqtt_retained_expired: Counter, "ringcast_mqtt_retained_expired_total";
+
+    /// Retained publications that were sent to new subscribers.
+    mqtt_retained_sent: Counter, "ringcast_mqtt_retained_sent_total";
+
+    /// Publications that were to be retained on a channel whose name is no topic: MQTT clients cannot see it.
+    publications_invisible: Counter, "ringcast_mqtt_publications_invisible_total";
 
     /// Subscribers that got a part of their channel's past, or were told that they cannot, by outcome.
     recoveries: Counters by "outcome" of RecoveryOutcome, "ringcast_recoveries_total";

@@ -1,8 +1,10 @@
 //! A publication that no session decides: the server itself makes it.
 
+use crate::config::channels::RetainPolicy;
 use crate::decision::{Decision, Decisions, Epoch, Marks, Publish};
 use crate::mqtt::publication::{Head, write_head};
 use crate::mqtt::sessions::DueWill;
+use crate::session::MqttMarks;
 use crate::socketcluster::session::write_publish;
 use crate::socketcluster::string;
 
@@ -19,7 +21,7 @@ pub(crate) fn publication(channel: &[u8], data: Option<&[u8]>, marks: Marks, epo
 }
 
 /// A list with one decision, to publish the will of an MQTT client now.
-pub(crate) fn mqtt_will(due: &DueWill, marks: Marks, unix_ms: u64) -> Decisions {
+pub(crate) fn mqtt_will(due: &DueWill, marks: MqttMarks, unix_ms: u64) -> Decisions {
     let will = &due.will;
     let head = Head {
         qos: will.qos,
@@ -27,7 +29,7 @@ pub(crate) fn mqtt_will(due: &DueWill, marks: Marks, unix_ms: u64) -> Decisions 
         is_text: will.is_utf8,
         publisher: due.publisher,
         expires_at_ms: will.expiry_s.map(|seconds| unix_ms + u64::from(seconds) * 1000),
-        ..Head::default()
+        payload_rule: marks.payload,
     };
     let mut decisions = Decisions::new();
     let topic = decisions.write(|out| out.extend_from_slice(&will.topic));
@@ -35,7 +37,8 @@ pub(crate) fn mqtt_will(due: &DueWill, marks: Marks, unix_ms: u64) -> Decisions 
         write_head(&head, &will.properties, out);
         out.extend_from_slice(&will.payload);
     });
-    let publish = Publish::of_mqtt(topic, message, &will.payload, marks, will.retain);
+    let is_retained = will.retain && marks.retain == RetainPolicy::Kept;
+    let publish = Publish::of_mqtt(topic, message, &will.payload, marks.marks, is_retained);
     decisions.push(Decision::Publish(publish));
     decisions
 }

@@ -12,6 +12,7 @@ use crate::decision::{
 };
 use crate::history::Reading;
 use crate::mqtt::receiver::Receiver;
+use crate::mqtt::sessions::SessionRef;
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::wills::NoRoom;
@@ -59,6 +60,14 @@ pub(crate) fn receive_packet<A: App>(
 const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
+    /// Its session among those that outlive connections, if it is one of MQTT and its client is connected.
+    pub(crate) fn mqtt_session(&self) -> Option<SessionRef> {
+        match self {
+            Session::SocketCluster(_) => None,
+            Session::Mqtt(client) => client.session.session_ref(),
+        }
+    }
+
     /// The session of a connection that was just upgraded. `claims` are the user's whom the request itself has
     /// authenticated, if it has.
     pub(crate) fn begin(

@@ -103,6 +103,11 @@ impl Entry {
         self.0.len() + INDEX_BYTES
     }
 
+    /// Where in the order of topics it is: a page may begin there.
+    pub fn place(&self) -> &[u8] {
+        self.key()
+    }
+
     /// The topic, with its levels separated by [`LEVEL`].
     #[inline]
     pub(super) fn key(&self) -> &[u8] {

@@ -31,6 +31,7 @@ use crate::machine::cpus::Cpus;
 use crate::machine::{memory, reading};
 use crate::policy::{KeySource, Policy};
 use crate::protocols::{self, MqttBounds};
+use crate::retained;
 use crate::session::{self, Logins};
 use crate::store::{Store, StoreSettings, Taking};
 use crate::transport::port::Ports;
@@ -185,6 +186,8 @@ fn core_settings(
         login_cookie: config.login.cookie.clone(),
         mqtt_path: config.mqtt.path.clone(),
         mqtt_bounds: mqtt_bounds(config, counts.cores),
+        retained: retained_bounds(config, counts.cores),
+        retained_per_subscribe_max: config.mqtt.retained_per_subscribe_max,
         limits: config.limits.clone(),
         held_bytes_max: held_bytes_max(config, counts.cores),
         slow_consumer: config.delivery.slow_consumer,
@@ -248,7 +251,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
             receive_maximum: config.mqtt.receive_max,
             receive_excess: config.mqtt.receive_excess,
             topic_aliases_max: config.mqtt.topic_aliases_max,
-            retain_available: true,
+            retain_available: config.mqtt.retained_count_max > 0,
             checks_payload_format: config.mqtt.check_payload_format,
             token_in: config.mqtt.token_in,
             subscription_limits: SubscriptionLimits {
@@ -262,6 +265,14 @@ fn session_settings(config: &Config) -> protocols::Settings {
 }
 
 /// A core's share of the bounds of MQTT sessions.
+fn retained_bounds(config: &Config, cores: usize) -> retained::Bounds {
+    let bytes_max = usize::try_from(config.mqtt.retained_bytes_max).unwrap_or(usize::MAX);
+    retained::Bounds {
+        count_max: (config.mqtt.retained_count_max as usize).div_ceil(cores.max(1)),
+        bytes_max: bytes_max / cores.max(1),
+    }
+}
+
 fn mqtt_bounds(config: &Config, cores: usize) -> MqttBounds {
     let mqtt = &config.mqtt;
     let queues_bytes_max = usize::try_from(mqtt.queues_bytes_max).unwrap_or(usize::MAX);

@@ -49,6 +49,7 @@ fn every_setting_changes_only_what_it_shows() {
             "strict",
             "socketcluster,mqtt",
             "oldest",
+            "count",
         ]
         .into_iter()
         .chain((setting.kind == Kind::Number).then_some("70000"))

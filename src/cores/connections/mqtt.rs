@@ -464,7 +464,7 @@ impl Connections {
 
     /// The index of a session's connection, unless that is about to end.
     #[inline]
-    fn index_of(&self, client: Client) -> Option<u32> {
+    pub(super) fn index_of(&self, client: Client) -> Option<u32> {
         let id = ConnectionId::from_token(Token(client.address));
         let connection = self.get(id)?;
         (!connection.reading.is_paused_by(Why::Ending)).then_some(id.index())
@@ -479,7 +479,7 @@ impl Connections {
 
     /// Queues one packet, which `write` appends, in the frame of the connection.
     #[inline]
-    fn push_packet(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push_packet(&mut self, index: u32, write: impl FnOnce(&mut Vec<u8>)) {
         let connection = &mut self.slab[index as usize];
         let before = connection.outbox.len();
         connection.outbox.push(&mut self.pool, write);

@@ -108,6 +108,11 @@ impl ChannelMemory {
         hash.owner(self.cores) == self.core && publication.is_remembered()
     }
 
+    /// Whether the policy of a channel has its newest publication kept.
+    pub(in crate::cores) fn keeps_last_value(&self, name: &[u8]) -> bool {
+        self.channels.find(name).is_some_and(|policy| policy.last_value)
+    }
+
     /// Appends a publication, which it [`takes`](ChannelMemory::takes), in the form of SocketCluster.
     pub(in crate::cores) fn append(&mut self, hash: ChannelHash, publication: Publication<'_>) {
         let channels = &self.channels;

@@ -38,6 +38,7 @@ use crate::mqtt::Sessions;
 use crate::websocket::frame::{self, OpCode};
 
 use super::remembered_on_disk::{Admission, OnDisk};
+use super::retained_topics::RetainedTopics;
 use super::translation::Translation;
 use crate::cores::connections::Connections;
 use crate::cores::delivery::channel_memory::ChannelMemory;
@@ -53,6 +54,8 @@ pub(in crate::cores) struct Delivery {
     broker: CoreBroker,
     /// What this core remembers; `None` if no channel has had a policy since the start.
     memory: Option<Box<ChannelMemory>>,
+    /// Retained publications; `None` unless the server speaks MQTT.
+    retained: Option<Box<RetainedTopics>>,
     /// The wakers of all cores.
     wakers: Arc<[Arc<Waker>]>,
     /// Whether the publication at the front of the ring is under way.
@@ -84,12 +87,14 @@ impl Delivery {
     pub(in crate::cores) fn new(
         broker: CoreBroker,
         memory: Option<Box<ChannelMemory>>,
+        retained: Option<Box<RetainedTopics>>,
         wakers: Arc<[Arc<Waker>]>,
         metrics: Arc<CoreMetrics>,
     ) -> Delivery {
         Delivery {
             broker,
             memory,
+            retained,
             wakers,
             under_way: false,
             copies_left: 0,
@@ -235,6 +240,12 @@ impl Delivery {
                     translation.for_socketcluster(publication, numbering),
                 );
             }
+            if let Some(retained) = &mut self.retained
+                && is_retained(publication, self.memory.as_deref())
+                && retained.concerns(delivery.hash)
+            {
+                retained.take_in(delivery.hash, publication);
+            }
             if self.followers.is_some() {
                 let publication = translation.for_socketcluster(publication, numbering);
                 copy_to_followers(
@@ -377,6 +388,18 @@ impl Delivery {
         if self.under_way { next.next() } else { next }
     }
 
+    /// The retained publications that this core has to do with, if the server speaks MQTT.
+    #[inline]
+    pub(in crate::cores) fn retained(&mut self) -> Option<&mut RetainedTopics> {
+        self.retained.as_deref_mut()
+    }
+
+    /// The place of the first publication that delivery will bring to an MQTT session that subscribes now.
+    pub(in crate::cores) fn next_for_mqtt(&self) -> Sequence {
+        let next = self.broker.reader.place();
+        if self.under_way { next.next() } else { next }
+    }
+
     /// The place of the first publication that delivery will bring to a subscriber of a channel from now on. If a
     /// publication is on its way, it has reached some of its subscribers, and not others.
     pub(in crate::cores) fn next_for(&self, connection: u32, channel: u32) -> Sequence {
@@ -506,6 +529,15 @@ impl Delivery {
     pub(in crate::cores) fn subscriptions(&self) -> &Subscriptions {
         &self.broker.subscriptions
     }
+}
+
+/// Whether a publication is the retained one of its topic from now on: its publisher wants that, or the policy of the
+/// channel has its newest publication kept.
+#[inline]
+fn is_retained(publication: Publication<'_>, memory: Option<&ChannelMemory>) -> bool {
+    publication.is_retained()
+        || (publication.is_remembered()
+            && memory.is_some_and(|memory| memory.keeps_last_value(publication.channel())))
 }
 
 /// Copies a publication to the subscribers of the program, and forgets those that the program has dropped.

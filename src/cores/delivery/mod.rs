@@ -6,4 +6,5 @@ pub(super) mod fan_out;
 pub(super) mod followers;
 pub(super) mod policy_changes;
 pub(super) mod remembered_on_disk;
+pub(super) mod retained_topics;
 mod translation;

@@ -182,6 +182,17 @@ impl<A: App> Core<A> {
                 token,
                 wanted,
             } => self.subscribe_from(id, channel, token, wanted, decisions),
+            Decision::SendRetained {
+                filter,
+                qos,
+                id: subscription_id,
+            } => {
+                let session = self.session(id).and_then(|session| session.mqtt_session());
+                let filter = std::str::from_utf8(decisions.bytes(filter));
+                if let (Some(session), Ok(filter)) = (session, filter) {
+                    self.ask_for_retained(session, filter, qos, subscription_id);
+                }
+            }
             Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
                 self.remove_subscription(id, decisions.bytes(channel));
@@ -320,6 +331,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::CheckSubscriptions => true,
         Decision::Send { .. }
         | Decision::SendBinary { .. }
+        | Decision::SendRetained { .. }
         | Decision::ReadHistory { .. }
         | Decision::Publish { .. }
         | Decision::Acknowledge { .. }

@@ -63,6 +63,7 @@ impl<A: App> Core<A> {
         metrics.mqtt_sessions_resumed.add(counts.resumed);
         metrics.mqtt_take_overs.add(counts.taken_over);
         metrics.mqtt_sessions.set(sessions.len() as u64);
+        metrics.mqtt_subscriptions.set(sessions.subscriptions.len());
         metrics
             .mqtt_sessions_connected
             .set(sessions.connected_len() as u64);
@@ -76,7 +77,8 @@ impl<A: App> Core<A> {
             // A reload has made it a channel of events since the will was set: only the server publishes there.
             return;
         }
-        let marks = session::marks(channels, &mut self.lent.scratch.common.channels, topic);
+        let payload = self.lent.settings.mqtt.payload;
+        let marks = session::mqtt_marks(channels, &mut self.lent.scratch.common.channels, topic, payload);
         let publication = protocols::mqtt_will(due, marks, self.time.now().unix_ms);
         self.abandoned.add(publication);
         self.metrics.wills_published.add(1);

@@ -7,4 +7,5 @@ pub(super) mod held_memory;
 pub(super) mod outbox;
 pub(super) mod packets;
 pub(super) mod recoveries;
+pub(super) mod retained_asks;
 pub(super) mod shared_frames;

@@ -3,6 +3,8 @@
 //! Each kind says how many letters of it a core may have to keep while the box of a core is full, and what becomes of
 //! it if the receiver has stopped.
 
+use std::sync::Arc;
+
 use mio::Token;
 
 use crate::app::SessionId;
@@ -12,6 +14,7 @@ use crate::cores::lifecycle::moving::Moving;
 use crate::decision::HistoryCall;
 use crate::history::{Question, Reading};
 use crate::presence::{Answer, Told};
+use crate::retained::{Filter, Page};
 use crate::wills::{SessionKey, Will};
 
 /// A letter from one core to another.
@@ -42,6 +45,11 @@ pub(crate) enum Letter {
     HistoryQuestion(Box<HistoryQuestion>),
     /// The answer to such a question.
     HistoryAnswer(Box<HistoryAnswer>),
+    /// A question about retained publications, to a core that may own some. The asker has one open for each of 32
+    /// subscriptions at most; those to a core that has stopped are never answered.
+    RetainedQuestion(Box<RetainedQuestion>),
+    /// The answer to such a question.
+    RetainedAnswer(Box<RetainedAnswer>),
     /// What a core tells the owner of channels about its connections (`cores/presence`). It is sent only if there is
     /// room. If the receiver has stopped, so has presence.
     PresenceTold { from: usize, told: Vec<Told> },
@@ -60,6 +68,32 @@ pub(crate) struct HistoryQuestion {
     pub(crate) purpose: HistoryPurpose,
     /// What is asked.
     pub(crate) question: Question,
+}
+
+/// A question about retained publications.
+#[derive(Debug)]
+pub(crate) struct RetainedQuestion {
+    /// The core that gets the answer.
+    pub(crate) asker: CoreId,
+    /// The asker's number for what the answer is for.
+    pub(crate) number: u64,
+    pub(crate) filter: Arc<Filter>,
+    /// Where the page begins; `None`: with the first topic.
+    pub(crate) from: Option<Box<[u8]>>,
+    /// The end of the publications that are considered.
+    pub(crate) before: Sequence,
+    /// Most publications in the answer.
+    pub(crate) entries_max: usize,
+}
+
+/// A page of retained publications.
+#[derive(Debug)]
+pub(crate) struct RetainedAnswer {
+    /// The number of the question.
+    pub(crate) number: u64,
+    pub(crate) page: Page,
+    /// The owner had read everything before this place.
+    pub(crate) read_at: Sequence,
 }
 
 /// The answer of a channel's owner.

@@ -4,4 +4,5 @@
 //! `outgoing/recoveries.rs` has the states and their invariants, `connections/replays.rs` what is sent.
 
 mod begin;
+mod retained;
 mod serve;

@@ -544,6 +544,11 @@ fn settings(
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),
         mqtt_path: "/mqtt".to_owned(),
+        retained: crate::retained::Bounds {
+            count_max: 1000,
+            bytes_max: 1024 * 1024,
+        },
+        retained_per_subscribe_max: 1000,
         mqtt_bounds: MqttBounds {
             sessions_max: 1000,
             queue_messages_max: 100,

@@ -11,13 +11,14 @@ use super::aliases::AliasFault;
 use super::permissions::AllowedPayload;
 use super::{Refused, Session, close_saying, refused};
 use crate::app::App;
+use crate::config::channels::RetainPolicy;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span, Stored};
 use crate::mqtt::ReasonCode;
 use crate::mqtt::encode::AckKind;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Ack, PacketId, Publish, Qos};
 use crate::mqtt::properties::Property;
-use crate::mqtt::publication::{self, Head};
+use crate::mqtt::publication::{self, Head, takes_payload};
 use crate::mqtt::sessions::Acknowledged;
 use crate::mqtt::settings::ReceiveExcess;
 use crate::session;
@@ -123,6 +124,19 @@ impl Session {
         if env.settings.checks_payload_format && !publish.has_valid_payload() {
             return refused(ReasonCode::PayloadFormatInvalid, "the payload is not UTF-8");
         }
+        let rule = session::mqtt_marks(
+            &env.common.policy.channels,
+            &mut env.common.scratch.channels,
+            topic,
+            env.settings.payload,
+        )
+        .payload;
+        if !takes_payload(rule, publish.payload) {
+            return refused(
+                ReasonCode::PayloadFormatInvalid,
+                "the payload is not JSON, which publications to this topic must be",
+            );
+        }
         self.may_publish(topic, publish.payload, env)
     }
 
@@ -136,27 +150,33 @@ impl Session {
     ) {
         let Some(open) = self.open_mut() else { return };
         let properties = publish.properties;
-        let marks = session::marks(
+        let session::MqttMarks {
+            marks,
+            payload: payload_rule,
+            retain,
+        } = session::mqtt_marks(
             &env.common.policy.channels,
             &mut env.common.scratch.channels,
             decisions.bytes(topic),
+            env.settings.payload,
         );
+        let is_retained = publish.retain && env.settings.retain_available && retain == RetainPolicy::Kept;
         let expires_in_s = properties.number(Property::MessageExpiryInterval);
         let head = Head {
             qos: publish.qos as u8,
-            retain: publish.retain && env.settings.retain_available,
+            retain: publish.retain,
             is_text: properties.number(Property::PayloadFormatIndicator) == Some(1),
             publisher: open.session.serial,
             expires_at_ms: expires_in_s
                 .map(|seconds| env.common.now.unix_ms.saturating_add(u64::from(seconds) * 1000)),
-            ..Head::default()
+            payload_rule,
         };
         let bytes = payload.bytes(publish.payload, env);
         let message = decisions.write(|out| {
             publication::write_head_of(&head, properties, out);
             out.extend_from_slice(bytes);
         });
-        let decided = PublishDecision::of_mqtt(topic, message, bytes, marks, head.retain);
+        let decided = PublishDecision::of_mqtt(topic, message, bytes, marks, is_retained);
         decisions.push(Decision::Publish(decided));
         if publish.qos == Qos::ExactlyOnce
             && let Some(id) = publish.packet_id

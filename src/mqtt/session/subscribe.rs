@@ -10,7 +10,7 @@ use super::{Refused, Session, State, close_saying, refused};
 use crate::app::{App, Name, Peer};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
 use crate::mqtt::environment::Environment;
-use crate::mqtt::packet::{Qos, Subscribe, SubscribeOptions, Unsubscribe};
+use crate::mqtt::packet::{Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::mqtt::subscriptions::{Options, SubscribeOutcome, Subscriber, UnsubscribeOutcome};
 use crate::mqtt::topic::Filter;
 use crate::mqtt::{ReasonCode, encode};
@@ -62,6 +62,20 @@ impl Session {
             });
         });
         decisions.push(Decision::Send { message });
+        for (filter, options, outcome) in granted {
+            let is_wanted = match (options.retain_handling, outcome) {
+                (RetainHandling::Always, _) | (RetainHandling::IfNew, SubscribeOutcome::New) => true,
+                (RetainHandling::IfNew | RetainHandling::Never, _) => false,
+            };
+            if is_wanted {
+                let filter = decisions.write(|out| out.extend_from_slice(filter.as_bytes()));
+                decisions.push(Decision::SendRetained {
+                    filter,
+                    qos: options.qos as u8,
+                    id,
+                });
+            }
+        }
         Ok(())
     }
 

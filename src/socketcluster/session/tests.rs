@@ -209,6 +209,7 @@ impl<A: App> Client<A> {
                     format!("login {user} {}", str::from_utf8(password.expose()).unwrap())
                 }
                 Decision::EndOther { connection, reason } => format!("end {connection} {reason:?}"),
+                Decision::SendRetained { .. } => panic!("{decision:?}"),
                 Decision::SendBinary { message } => {
                     format!("binary {:?}", decisions.bytes(message))
                 }

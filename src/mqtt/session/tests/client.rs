@@ -45,6 +45,8 @@ pub(super) enum Did {
     Send(Vec<u8>),
     /// Publish: topic, QoS, RETAIN, payload.
     Publish(String, u8, bool, Vec<u8>),
+    /// Send retained publications: filter, QoS, subscription identifier.
+    SendRetained(String, u8, u32),
     /// End another connection.
     EndOther(usize, CloseReason),
     /// Check a password.
@@ -213,6 +215,10 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
         }
         Decision::Acknowledge { token } => Did::Acknowledge(decisions.bytes(token).to_vec()),
         Decision::Close { reason, .. } => Did::Close(reason),
+        Decision::SendRetained { filter, qos, id } => {
+            let filter = String::from_utf8(decisions.bytes(filter).to_vec()).unwrap();
+            Did::SendRetained(filter, qos, id)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -347,9 +353,10 @@ pub(super) fn allow(channels: &[&str]) -> RuleSpec {
     }
 }
 
-/// What is sent, if nothing else is done.
+/// What is sent, if nothing else is done but to ask for retained publications.
 pub(super) fn sent(did: &[Did]) -> Vec<&[u8]> {
     did.iter()
+        .filter(|did| !matches!(did, Did::SendRetained(..)))
         .map(|did| match did {
             Did::Send(bytes) => &bytes[..],
             other => panic!("{other:?}"),

@@ -139,3 +139,29 @@ fn unsubscribe_says_for_each_filter_whether_there_was_one() {
         assert_eq!(core.sessions.subscriptions.count_of(subscriber), 0);
     }
 }
+
+#[test]
+fn retained_publications_are_asked_for_as_retain_handling_says() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "c").bytes());
+    let asked = |did: &[Did]| {
+        let asked = did.iter().filter_map(|did| match did {
+            Did::SendRetained(filter, qos, _) => Some((filter.clone(), *qos)),
+            Did::Send(_)
+            | Did::Publish(..)
+            | Did::EndOther(..)
+            | Did::Login(..)
+            | Did::Acknowledge(_)
+            | Did::Close(_) => None,
+        });
+        asked.collect::<Vec<_>>()
+    };
+    // Retain Handling 0 always asks, 1 if the subscription is new, 2 never.
+    for (options, is_asked) in [(0x20, false), (0x10, false), (0x01, true), (0x02, true)] {
+        let did = core.receive(&mut client, &subscribe(5, 1, &[], &[("a/+", options)]));
+        let expected = is_asked.then(|| ("a/+".to_owned(), options & 3));
+        assert_eq!(asked(&did), Vec::from_iter(expected), "{options:#x}");
+    }
+    let did = core.receive(&mut client, &subscribe(5, 2, &[], &[("new", 0x11)]));
+    assert_eq!(asked(&did), [("new".to_owned(), 1)]);
+}

@@ -1,0 +1,302 @@
+//! Retained publications for MQTT subscribers: the core asks the owners of topics for pages, and sends these below live
+//! publications in priority; as an owner, it answers.
+//!
+//! What was published before the place from which a subscription is live, and is still the newest retained publication of its
+//! topic when it is sent, is sent with RETAIN 1 (section 3.3.1.3). What is newer comes live. So a client sees the retained
+//! publications of a topic in their order, and each once.
+//!
+//! Limits: [`SENT_PER_TURN_MAX`] and [`BYTES_PER_TURN_MAX`]; `mqtt_retained_per_subscribe_max`; those of
+//! `outgoing/retained_asks.rs` and `delivery/retained_topics.rs`.
+
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::broker::{Sent, Sequence};
+use crate::decision::Limit;
+use crate::mqtt::sessions::{Content, SessionRef};
+use crate::retained::{Entry, Filter};
+
+use crate::cores::connections::retained::Handed;
+use crate::cores::core::Core;
+use crate::cores::delivery::retained_topics::ANSWERS_PER_TURN_MAX;
+use crate::cores::outgoing::retained_asks::{Ask, Progress};
+use crate::cores::post::letter::{Letter, RetainedAnswer, RetainedQuestion};
+
+impl<A: App> Core<A> {
+    /// A session has subscribed: it is to be sent the retained publications that the filter matches.
+    pub(in crate::cores) fn ask_for_retained(&mut self, session: SessionRef, text: &str, qos: u8, id: u32) {
+        let Some(topics) = self.delivery.retained() else {
+            return;
+        };
+        topics.watch(true);
+        let cores = self.delivery.core_count();
+        let is_exact = !text.contains(['+', '#']);
+        let owner = self.delivery.owner_of(text.as_bytes());
+        let ask = Ask {
+            number: 0,
+            session,
+            text: text.into(),
+            filter: Arc::new(Filter::new(text)),
+            qos,
+            id,
+            before: self.delivery.next_for_mqtt(),
+            owners: match is_exact {
+                true => owner..owner + 1,
+                false => 0..cores,
+            },
+            left: self.retained_per_subscribe_max,
+            progress: Progress::ToAsk { from: None },
+        };
+        self.retained_asks.add(ask);
+    }
+
+    /// Goes on with what subscribers are to be sent, and answers other cores: a part in each turn.
+    #[inline]
+    pub(in crate::cores) fn serve_retained(&mut self) {
+        if !self.retained_asks.is_empty() {
+            self.serve_some_retained();
+        }
+        let appended = self.delivery.appended();
+        if self
+            .delivery
+            .retained()
+            .is_some_and(|topics| topics.has_work(appended))
+        {
+            self.answer_some_retained(appended);
+        }
+    }
+
+    #[cold]
+    fn answer_some_retained(&mut self, appended: Sequence) {
+        let unix_ms = self.time.now().unix_ms;
+        for _ in 0..ANSWERS_PER_TURN_MAX {
+            let Some(topics) = self.delivery.retained() else {
+                return;
+            };
+            topics.tend(unix_ms);
+            let Some((asker, answer)) = topics.next_answer(appended, unix_ms) else {
+                return;
+            };
+            self.post
+                .send(asker.index(), Letter::RetainedAnswer(Box::new(answer)));
+        }
+    }
+
+    /// Takes a question of a core, which may be this one.
+    pub(in crate::cores) fn take_retained_question(&mut self, question: Box<RetainedQuestion>) {
+        if let Some(topics) = self.delivery.retained() {
+            topics.ask(question);
+        }
+    }
+
+    /// Takes the answer to a question of this core.
+    pub(in crate::cores) fn take_retained_answer(&mut self, answer: RetainedAnswer) {
+        let Some(ask) = self.retained_asks.get(answer.number) else {
+            return;
+        };
+        let mut entries = answer.page.entries;
+        entries.reverse();
+        ask.progress = Progress::Sending {
+            entries,
+            next: answer.page.next,
+            read_at: answer.read_at,
+        };
+        self.retained_asks.has_work = true;
+    }
+
+    #[cold]
+    fn serve_some_retained(&mut self) {
+        self.retained_asks.has_work = false;
+        let mut budget = Budget {
+            publications: SENT_PER_TURN_MAX,
+            bytes: BYTES_PER_TURN_MAX,
+        };
+        for _ in 0..self.retained_asks.activate() {
+            let Some(ask) = self.retained_asks.take_next() else {
+                break;
+            };
+            match self.serve_one_retained(ask, &mut budget) {
+                Some((ask, Then::GoOn)) => {
+                    self.retained_asks.has_work = true;
+                    self.retained_asks.put_back(ask);
+                }
+                Some((ask, Then::AwaitEvent)) => self.retained_asks.put_back(ask),
+                Some((ask, Then::Park)) => self.retained_asks.park(ask),
+                None => {}
+            }
+        }
+        self.retained_asks.has_work |= self.retained_asks.have_waiting();
+        if self.retained_asks.is_empty()
+            && let Some(topics) = self.delivery.retained()
+        {
+            topics.watch(false);
+        }
+    }
+
+    /// Goes on with one subscription. Returns it unless all is sent.
+    fn serve_one_retained(&mut self, mut ask: Ask, budget: &mut Budget) -> Option<(Ask, Then)> {
+        loop {
+            match std::mem::replace(&mut ask.progress, Progress::Asked) {
+                Progress::Asked => return Some((ask, Then::AwaitEvent)),
+                Progress::ToAsk { .. } if ask.owners.is_empty() || ask.left == 0 => return None,
+                Progress::ToAsk { from } => match self.ask_for_page(&ask, from.as_deref()) {
+                    Asked::Yes => return Some((ask, Then::AwaitEvent)),
+                    Asked::BoxFull => {
+                        ask.progress = Progress::ToAsk { from };
+                        return Some((ask, Then::GoOn));
+                    }
+                    Asked::Stopped => {
+                        ask.owners.start += 1;
+                        ask.progress = Progress::ToAsk { from: None };
+                    }
+                },
+                Progress::Sending {
+                    mut entries,
+                    next,
+                    read_at,
+                } => {
+                    let knows = self
+                        .delivery
+                        .retained()
+                        .is_some_and(|topics| topics.knows_since(read_at));
+                    if !knows && let Some(first) = entries.last() {
+                        // Too much has passed since the owner has read this page.
+                        ask.progress = Progress::ToAsk {
+                            from: Some(first.place().into()),
+                        };
+                        continue;
+                    }
+                    if let Some(then) = self.send_page(&mut ask, &mut entries, budget)? {
+                        ask.progress = Progress::Sending {
+                            entries,
+                            next,
+                            read_at,
+                        };
+                        return Some((ask, then));
+                    }
+                    if next.is_none() {
+                        ask.owners.start += 1;
+                    }
+                    ask.progress = Progress::ToAsk { from: next };
+                }
+            }
+        }
+    }
+
+    /// Asks an owner for a page.
+    fn ask_for_page(&mut self, ask: &Ask, from: Option<&[u8]>) -> Asked {
+        let owner = ask.owners.start;
+        if !self.post.has_room(owner) {
+            return Asked::BoxFull;
+        }
+        let question = RetainedQuestion {
+            asker: self.id,
+            number: ask.number,
+            filter: Arc::clone(&ask.filter),
+            from: from.map(Into::into),
+            before: ask.before,
+            entries_max: ask.left as usize,
+        };
+        match self
+            .post
+            .send(owner, Letter::RetainedQuestion(Box::new(question)))
+        {
+            Sent::Sent | Sent::Kept => Asked::Yes,
+            Sent::Dropped => Asked::Stopped,
+        }
+    }
+
+    /// Sends what it can of a page. `Some(None)`: all of it; `None`: the session has ended, or has all that it may get.
+    fn send_page(
+        &mut self,
+        ask: &mut Ask,
+        entries: &mut Vec<Entry>,
+        budget: &mut Budget,
+    ) -> Option<Option<Then>> {
+        let unix_ms = self.time.now().unix_ms;
+        let mut topic = Vec::new();
+        while let Some(entry) = entries.last() {
+            if budget.is_spent() || self.connections.room(1) == 0 {
+                return Some(Some(Then::GoOn));
+            }
+            topic.clear();
+            entry.write_topic(&mut topic);
+            let (facts, hash) = (entry.facts(), self.delivery.hasher().hash(&topic));
+            let is_over = self
+                .delivery
+                .retained()
+                .is_none_or(|topics| topics.is_superseded(hash, facts.sequence))
+                || facts.expires_at_ms.is_some_and(|expires| expires <= unix_ms);
+            if is_over {
+                budget.publications -= 1;
+                entries.pop();
+                continue;
+            }
+            let content = Content {
+                topic: &topic,
+                properties: entry.properties(),
+                payload: entry.payload(),
+                expires_at: facts.expires_at_ms,
+                is_utf8: facts.is_text,
+            };
+            let qos = ask.qos.min(facts.qos);
+            match self
+                .connections
+                .send_retained(ask.session, &content, qos, ask.id, unix_ms)
+            {
+                Handed::Over => {
+                    budget.publications -= 1;
+                    budget.bytes = budget.bytes.saturating_sub(entry.memory_bytes());
+                    entries.pop();
+                    ask.left -= 1;
+                    if ask.left == 0 {
+                        self.metrics.limit_hit(Limit::MqttRetainedPerSubscribe);
+                        return None;
+                    }
+                }
+                Handed::Full => return Some(Some(Then::GoOn)),
+                Handed::Blocked => return Some(Some(Then::AwaitEvent)),
+                Handed::Offline => return Some(Some(Then::Park)),
+                Handed::Ended => return None,
+            }
+        }
+        Some(None)
+    }
+}
+
+/// What one turn may still send.
+struct Budget {
+    publications: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn is_spent(&self) -> bool {
+        self.publications == 0 || self.bytes == 0
+    }
+}
+
+/// What became of a question.
+enum Asked {
+    Yes,
+    /// It has to be tried again.
+    BoxFull,
+    /// The core has stopped.
+    Stopped,
+}
+
+/// When to go on with a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// In the next turn.
+    GoOn,
+    /// When an event has come: an answer, an acknowledgement, or room in a socket.
+    AwaitEvent,
+    /// When the session may have a connection again.
+    Park,
+}
+
+/// Retained publications that one turn sends, at half a microsecond each, with those that it leaves out.
+const SENT_PER_TURN_MAX: usize = 512;
+/// Bytes of retained publications that one turn sends.
+const BYTES_PER_TURN_MAX: usize = 256 * 1024;

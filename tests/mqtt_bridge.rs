@@ -1,0 +1,508 @@
+//! MQTT and SocketCluster clients on one channel, and retained publications: what each client gets, and in which order.
+
+#![allow(clippy::unwrap_used)] // a test
+
+mod support;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use ringcast::config::channels::{
+    ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPayload, MqttPolicy, RetainPolicy,
+};
+use ringcast::config::{Config, Placement};
+use ringcast::internals::decision::Limit;
+use serde_json::{Value, json};
+use support::{Client, Server, eventually};
+
+/// Three cores: most topics are owned by another core than that of their subscriber.
+fn server(change: impl FnOnce(&mut Config)) -> Server {
+    Server::start(|config| {
+        config.cores.placement = Placement::Count(3);
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.mqtt.sys_interval_seconds = 0;
+        change(config);
+    })
+}
+
+fn policy(name: &str, policy: ChannelPolicy) -> ChannelSpec {
+    ChannelSpec {
+        names: vec![name.to_owned()],
+        policy,
+        ..ChannelSpec::default()
+    }
+}
+
+/// An MQTT 5 client.
+struct Mqtt {
+    client: Client,
+    last_id: u16,
+}
+
+/// A PUBLISH that a client has got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Published {
+    topic: String,
+    payload: String,
+    qos: u8,
+    retain: bool,
+    /// Its properties, as they came.
+    properties: Vec<u8>,
+}
+
+fn string(text: &[u8]) -> Vec<u8> {
+    [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text].concat()
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let mut packet = vec![first];
+    let mut left = body.len();
+    loop {
+        let byte = u8::try_from(left & 0x7f).unwrap();
+        left >>= 7;
+        packet.push(if left > 0 { byte | 0x80 } else { byte });
+        if left == 0 {
+            break;
+        }
+    }
+    packet.extend_from_slice(body);
+    packet
+}
+
+impl Mqtt {
+    fn connect(server: &Server, id: &str) -> Mqtt {
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        let body = [b"\x00\x04MQTT\x05\x02\x00\x00\x00", &string(id.as_bytes())[..]].concat();
+        client.send_bytes(&packet(0x10, &body));
+        let mut mqtt = Mqtt { client, last_id: 0 };
+        let (first, body) = mqtt.next();
+        assert_eq!((first, body[1]), (0x20, 0));
+        mqtt
+    }
+
+    fn next_id(&mut self) -> [u8; 2] {
+        self.last_id = self.last_id % 60_000 + 1;
+        self.last_id.to_be_bytes()
+    }
+
+    fn next(&mut self) -> (u8, Vec<u8>) {
+        let first = self.client.read_bytes(1)[0];
+        let (mut length, mut shift) = (0, 0);
+        loop {
+            let byte = self.client.read_bytes(1)[0];
+            length |= usize::from(byte & 0x7f) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                return (first, self.client.read_bytes(length));
+            }
+        }
+    }
+
+    /// Subscribes with these options, and these properties. Publications that come before SUBACK are forgotten.
+    fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) {
+        let id = self.next_id();
+        let length = [u8::try_from(properties.len()).unwrap()];
+        let body = [
+            &id[..],
+            &length,
+            properties,
+            &string(filter.as_bytes()),
+            &[options],
+        ]
+        .concat();
+        self.client.send_bytes(&packet(0x82, &body));
+        let (mut first, mut body) = self.next();
+        while first >> 4 == 3 {
+            (first, body) = self.next();
+        }
+        assert_eq!((first, &body[..2]), (0x90, &id[..]));
+        assert!(body[3] <= 2, "{body:?}");
+    }
+
+    fn subscribe(&mut self, filter: &str, qos: u8) {
+        self.subscribe_with(filter, qos, &[]);
+    }
+
+    /// Publishes with QoS 1, and returns the reason code of PUBACK. Publications that come before it are forgotten.
+    fn publish(&mut self, topic: &str, payload: &[u8], retain: bool, properties: &[u8]) -> u8 {
+        let id = self.next_id();
+        let length = [u8::try_from(properties.len()).unwrap()];
+        let body = [&string(topic.as_bytes())[..], &id, &length, properties, payload].concat();
+        self.client.send_bytes(&packet(0x32 | u8::from(retain), &body));
+        let (mut first, mut body) = self.next();
+        while first >> 4 == 3 {
+            (first, body) = self.next();
+        }
+        assert_eq!((first, &body[..2]), (0x40, &id[..]));
+        body.get(2).copied().unwrap_or(0)
+    }
+
+    fn retain(&mut self, topic: &str, payload: &[u8]) {
+        assert_eq!(self.publish(topic, payload, true, &[]), 0);
+    }
+
+    /// The next publication. One with QoS 1 is acknowledged.
+    fn published(&mut self) -> Published {
+        let (first, body) = self.next();
+        assert_eq!(first >> 4, 3, "{first:#x} {body:?}");
+        let qos = first >> 1 & 3;
+        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
+        let topic = String::from_utf8(body[2..topic_end].to_vec()).unwrap();
+        let mut rest = &body[topic_end..];
+        if qos > 0 {
+            let ack = [&[0x40, 2][..], &rest[..2]].concat();
+            self.client.send_bytes(&ack);
+            rest = &rest[2..];
+        }
+        let (properties, payload) = rest[1..].split_at(usize::from(rest[0]));
+        Published {
+            topic,
+            payload: String::from_utf8(payload.to_vec()).unwrap(),
+            qos,
+            retain: first & 1 == 1,
+            properties: properties.to_vec(),
+        }
+    }
+
+    /// Asserts that nothing has come up to now.
+    fn has_nothing(&mut self) {
+        self.client.send_bytes(&[0xc0, 0]);
+        assert_eq!(self.next(), (0xd0, vec![]));
+    }
+}
+
+fn topic_and_payload(published: &Published) -> (&str, &str) {
+    (&published.topic, &published.payload)
+}
+
+#[test]
+fn payloads_cross_between_protocols_by_the_rule_of_the_channel() {
+    let rule = |payload| ChannelPolicy {
+        mqtt: MqttPolicy {
+            payload: Some(payload),
+            ..MqttPolicy::default()
+        },
+        ..ChannelPolicy::default()
+    };
+    let server = server(|config| {
+        config.channels = vec![
+            policy("text/x", rule(MqttPayload::Text)),
+            policy("json/x", rule(MqttPayload::Json)),
+            policy("binary/x", rule(MqttPayload::Binary)),
+        ];
+    });
+    let mut old = server.client();
+    let mut new = Mqtt::connect(&server, "publisher");
+    let mut reader = Mqtt::connect(&server, "reader");
+    for channel in ["auto/x", "text/x", "json/x", "binary/x"] {
+        old.subscribe(channel);
+        reader.subscribe(channel, 1);
+    }
+    for (channel, payload, expected) in [
+        ("auto/x", "{\"a\":1}", "{\"a\":1}"),
+        ("auto/x", "on", "\"on\""),
+        ("auto/x", "", "null"),
+        ("text/x", "12", "\"12\""),
+        ("json/x", "[12]", "[12]"),
+        ("binary/x", "12", "{\"base64\":true,\"data\":\"MTI=\"}"),
+    ] {
+        assert_eq!(new.publish(channel, payload.as_bytes(), false, &[]), 0);
+        assert_eq!(old.publication(channel), expected);
+        let got = reader.published();
+        assert_eq!(topic_and_payload(&got), (channel, payload));
+        assert!(!got.retain);
+    }
+    assert_eq!(new.publish("json/x", b"on", false, &[]), 0x99);
+    old.publish("auto/x", "{\"b\":[2]}");
+    assert_eq!(topic_and_payload(&reader.published()), ("auto/x", "{\"b\":[2]}"));
+    reader.has_nothing();
+}
+
+#[test]
+fn a_channel_remembers_what_mqtt_clients_publish_as_socketcluster_clients_get_it() {
+    let server = server(|config| {
+        let history = HistoryPolicy {
+            entries_max: 10,
+            bytes_max: 65_536,
+            age_ms_max: 600_000,
+        };
+        config.channels = vec![policy(
+            "room/**",
+            ChannelPolicy {
+                history: Some(history),
+                position: true,
+                ..ChannelPolicy::default()
+            },
+        )];
+        config.permissions.rules_separator = '/';
+    });
+    let mut live = server.client();
+    live.subscribe("room/1");
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    for payload in ["1", "two"] {
+        assert_eq!(publisher.publish("room/1", payload.as_bytes(), false, &[]), 0);
+    }
+    let publication = |client: &mut Client| {
+        let message: Value = serde_json::from_str(&client.message()).unwrap();
+        message["data"].clone()
+    };
+    let first = publication(&mut live);
+    assert_eq!(first["data"], 1);
+    let second = publication(&mut live);
+    assert_eq!(second["data"], "two");
+    let offset = |data: &Value| data["position"]["offset"].as_u64().unwrap();
+    assert!(offset(&first) < offset(&second));
+
+    let mut late = server.client();
+    let data = json!({"channel": "room/1", "data": {"recover": first["position"]}});
+    late.begin_call("#subscribe", &data.to_string());
+    let answer: Value = serde_json::from_str(&late.message()).unwrap();
+    assert_eq!(answer["data"]["recovered"], true, "{answer}");
+    let again = publication(&mut late);
+    assert_eq!(
+        (&again["data"], &again["replayed"]),
+        (&json!("two"), &json!(true))
+    );
+    assert_eq!(again["position"], second["position"]);
+}
+
+#[test]
+fn a_subscriber_gets_the_retained_publications_that_its_filter_matches() {
+    let server = server(|_| {});
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    for (topic, payload) in [
+        ("site/1/t", "old"),
+        ("site/1/t", "20"),
+        ("site/2/t", "21"),
+        ("site/2/h", "55"),
+        ("site", "up"),
+        ("gone", "x"),
+        ("$own/a", "y"),
+    ] {
+        publisher.retain(topic, payload.as_bytes());
+    }
+    publisher.retain("gone", b"");
+    for (filter, expected) in [
+        ("site/1/t", vec![("site/1/t", "20")]),
+        ("gone", vec![]),
+        ("site/+/t", vec![("site/1/t", "20"), ("site/2/t", "21")]),
+        (
+            "site/#",
+            vec![
+                ("site", "up"),
+                ("site/1/t", "20"),
+                ("site/2/h", "55"),
+                ("site/2/t", "21"),
+            ],
+        ),
+        (
+            "#",
+            vec![
+                ("site", "up"),
+                ("site/1/t", "20"),
+                ("site/2/h", "55"),
+                ("site/2/t", "21"),
+            ],
+        ),
+        ("$own/#", vec![("$own/a", "y")]),
+    ] {
+        let mut subscriber = Mqtt::connect(&server, "subscriber");
+        // Subscription identifier 7.
+        subscriber.subscribe_with(filter, 1, &[0x0b, 7]);
+        let mut got: Vec<Published> = expected.iter().map(|_| subscriber.published()).collect();
+        got.sort_by(|a, b| a.topic.cmp(&b.topic));
+        assert_eq!(
+            got.iter().map(topic_and_payload).collect::<Vec<_>>(),
+            expected,
+            "{filter}"
+        );
+        for one in &got {
+            assert_eq!(
+                (one.retain, one.qos, &one.properties[..]),
+                (true, 1, &[0x0b, 7][..])
+            );
+        }
+        subscriber.has_nothing();
+    }
+    // A live publication says nothing of being retained.
+    let mut subscriber = Mqtt::connect(&server, "subscriber");
+    subscriber.subscribe("site/9/#", 0);
+    publisher.retain("site/9/t", b"1");
+    let got = subscriber.published();
+    assert_eq!((got.retain, got.qos, got.payload.as_str()), (false, 0, "1"));
+}
+
+#[test]
+fn retain_handling_says_when_retained_publications_are_sent() {
+    let server = server(|_| {});
+    Mqtt::connect(&server, "publisher").retain("a", b"1");
+    let mut subscriber = Mqtt::connect(&server, "subscriber");
+    // 2: never; 1: if it is new, which it is not; 0: always.
+    for (handling, comes) in [(2, false), (1, false), (0, true), (0, true), (1, false)] {
+        subscriber.subscribe("a", handling << 4);
+        if comes {
+            assert_eq!(topic_and_payload(&subscriber.published()), ("a", "1"));
+        }
+        subscriber.has_nothing();
+    }
+    let mut other = Mqtt::connect(&server, "other");
+    other.subscribe("a", 1 << 4);
+    assert!(other.published().retain);
+}
+
+#[test]
+fn nobody_sees_an_older_retained_publication_after_a_newer_one() {
+    const TOPICS: usize = 2000;
+    let server = server(|_| {});
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    for topic in 0..TOPICS {
+        publisher.retain(&format!("many/{topic}"), b"0");
+    }
+    /// Ends the publisher however the test ends.
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                number += 1;
+                let topic = (number * 7919) % TOPICS;
+                publisher.retain(&format!("many/{topic}"), number.to_string().as_bytes());
+            }
+            publisher.retain("many/end", b"end");
+        });
+        let _ends = Ends(&is_over);
+        for (round, qos) in [0, 1, 0].into_iter().enumerate() {
+            let mut subscriber = Mqtt::connect(&server, &format!("subscriber-{round}"));
+            subscriber.subscribe("many/#", qos);
+            let mut newest = HashMap::new();
+            while newest.len() < TOPICS {
+                let got = subscriber.published();
+                let number: u64 = got.payload.parse().unwrap();
+                let before = newest.insert(got.topic.clone(), number);
+                assert!(
+                    before.is_none_or(|before| before < number),
+                    "{got:?} after {before:?}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_retained_publication_expires() {
+    let server = server(|_| {});
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    // Message Expiry Interval: 1 s, and one hour.
+    assert_eq!(publisher.publish("short", b"x", true, &[2, 0, 0, 0, 1]), 0);
+    assert_eq!(publisher.publish("long", b"x", true, &[2, 0, 0, 0x0e, 0x10]), 0);
+    let retained = || server.total(|core| &core.mqtt_retained_expired);
+    eventually("one has expired", || retained() == 1);
+    let mut subscriber = Mqtt::connect(&server, "subscriber");
+    subscriber.subscribe("#", 0);
+    let got = subscriber.published();
+    assert_eq!(got.topic, "long");
+    assert_eq!(got.properties[..4], [2, 0, 0, 0x0e], "what is left of the hour");
+    subscriber.has_nothing();
+}
+
+#[test]
+fn what_has_no_room_is_delivered_and_not_retained() {
+    let server = server(|config| {
+        config.cores.placement = Placement::Count(1);
+        config.mqtt.retained_count_max = 2;
+        config.channels = vec![policy(
+            "never",
+            ChannelPolicy {
+                mqtt: MqttPolicy {
+                    retain: RetainPolicy::NotKept,
+                    ..MqttPolicy::default()
+                },
+                ..ChannelPolicy::default()
+            },
+        )];
+    });
+    let mut live = Mqtt::connect(&server, "live");
+    live.subscribe("#", 0);
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    for topic in ["never", "1", "2", "3"] {
+        publisher.publish(topic, b"x", true, &[]);
+        assert_eq!(live.published().topic, topic);
+    }
+    assert_eq!(server.limit_hits(Limit::MqttRetainedCount), 1);
+    let mut late = Mqtt::connect(&server, "late");
+    late.subscribe("#", 0);
+    assert_eq!([late.published().topic, late.published().topic], ["1", "2"]);
+    late.has_nothing();
+}
+
+#[test]
+fn the_last_value_of_a_channel_is_retained() {
+    let server = server(|config| {
+        config.channels = vec![policy(
+            "price",
+            ChannelPolicy {
+                last_value: true,
+                ..ChannelPolicy::default()
+            },
+        )];
+    });
+    let mut old = server.client();
+    old.publish("price", "{\"gold\":1}");
+    old.publish("price", "{\"gold\":2}");
+    let mut subscriber = Mqtt::connect(&server, "subscriber");
+    subscriber.subscribe("price", 1);
+    let got = subscriber.published();
+    assert_eq!(
+        (topic_and_payload(&got), got.retain),
+        (("price", "{\"gold\":2}"), true)
+    );
+    Mqtt::connect(&server, "publisher").publish("price", b"3", false, &[]);
+    assert_eq!(subscriber.published().payload, "3");
+    let mut late = server.client();
+    late.subscribe("price");
+    assert!(late.message().ends_with("\"data\":3}}"));
+}
+
+#[test]
+fn dashboards_find_what_they_expect_under_sys() {
+    let server = server(|config| config.mqtt.sys_interval_seconds = 1);
+    let mut subscriber = Mqtt::connect(&server, "dashboard");
+    subscriber.subscribe("$SYS/#", 0);
+    subscriber.subscribe("#", 0);
+    let mut values = HashMap::new();
+    let wanted = [
+        "version",
+        "uptime",
+        "clients/connected",
+        "clients/total",
+        "messages/received",
+        "publish/messages/sent",
+        "bytes/sent",
+        "subscriptions/count",
+        "retained messages/count",
+        "load/messages/received/1min",
+    ];
+    let value =
+        |values: &HashMap<String, String>, name: &str| values.get(&format!("$SYS/broker/{name}")).cloned();
+    while wanted.iter().any(|name| value(&values, name).is_none())
+        || value(&values, "clients/connected").unwrap() != "1"
+        || value(&values, "subscriptions/count").unwrap() != "2"
+    {
+        let got = subscriber.published();
+        values.insert(got.topic, got.payload);
+    }
+    assert!(
+        values.keys().all(|topic| topic.starts_with("$SYS/")),
+        "{values:?}"
+    );
+    assert!(value(&values, "version").unwrap().starts_with("ringcast"));
+    assert_eq!(subscriber.publish("$SYS/broker/version", b"x", true, &[]), 0x87);
+}
