@@ -27,6 +27,9 @@ impl<A: App> Core<A> {
                     self.end_questions_to(core);
                     self.end_moves_from(core.index());
                     self.retained_asks.note_stopped(core.index());
+                    if let Some(sessions) = &mut self.connections.mqtt {
+                        sessions.note_stopped(core.index());
+                    }
                 }
                 Letter::Moved(moving) => self.take_moved_letter(moving),
                 Letter::Will(letter) => self.take_will_letter(*letter),
@@ -39,6 +42,11 @@ impl<A: App> Core<A> {
                 Letter::RetainedAnswer(answer) => self.take_retained_answer(*answer),
                 Letter::PresenceTold { from, told } => self.presence.be_told(from, told),
                 Letter::PresenceDone { owner, count } => self.presence.note_done(owner, count),
+                Letter::MqttShares { from, news } => {
+                    if let Some(sessions) = &mut self.connections.mqtt {
+                        sessions.be_told(from, news);
+                    }
+                }
                 Letter::PresenceAnswered(number, answer) => self.presence_answered(number, *answer),
             }
         }

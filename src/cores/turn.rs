@@ -140,6 +140,9 @@ impl<A: App> Core<A> {
         if self.drain_some() && self.end_remembering() {
             self.operations.stop();
         }
+        if self.connections.mqtt.is_some() {
+            self.serve_mqtt_shares();
+        }
         self.wake_receivers();
         if self.connections.mqtt.is_some() {
             self.serve_mqtt_sessions();
@@ -410,6 +413,9 @@ impl<A: App> Core<A> {
         until = until.min(self.presence.due);
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
+            if sessions.shares.has_news() {
+                until = until.min(self.time.now().uptime + RING_RETRY);
+            }
         }
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);

@@ -139,6 +139,8 @@ labels! {
         MqttReceiveMaximum = "mqtt_receive",
         /// A topic filter with more levels than `mqtt_levels_max`: refused with reason code 0x8F.
         MqttLevels = "mqtt_levels",
+        /// SUBSCRIBE packets of 4,096 clients of one core wait for the owners of shared subscriptions: the next is refused.
+        MqttJoins = "mqtt_joins",
         /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`; the will of an MQTT client
         /// is published after that time.
         WillDelay = "will_delay",

@@ -132,6 +132,8 @@ labels! {
         Expired = "expired",
         /// The packet is larger than the client takes.
         TooLarge = "too_large",
+        /// It was for a group of a shared subscription, and no member had room for it.
+        GroupFull = "group_full",
     }
 }
 
@@ -380,6 +382,13 @@ core_metrics! {
 
     /// Publications that were to be retained on a channel whose name is no topic: MQTT clients cannot see it.
     publications_invisible: Counter, "ringcast_mqtt_publications_invisible_total";
+
+    /// Groups of shared MQTT subscriptions, each on the core that owns it.
+    mqtt_groups: Gauge, "ringcast_mqtt_groups";
+
+    /// Publications of shared MQTT subscriptions that went to another member, since the session of the first had ended
+    /// without them.
+    mqtt_shared_redispatched: Counter, "ringcast_mqtt_shared_redispatched_total";
 
     /// Subscribers that got a part of their channel's past, or were told that they cannot, by outcome.
     recoveries: Counters by "outcome" of RecoveryOutcome, "ringcast_recoveries_total";

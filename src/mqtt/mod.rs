@@ -8,6 +8,7 @@
 //! [`publication`] is how a client's publication lies in the ring.
 //! [`receiver`] joins the bytes of a connection to packets. [`session`] is one connected client: packets in, decisions
 //! out. [`sessions`] has the sessions of all client ids that a core owns, connected or not.
+//! [`shares`] are shared subscriptions, whose groups have members on all cores.
 //! [`subscriptions`] are those of all sessions of a core: which filters of which sessions match a topic.
 //!
 //! Nothing here uses a socket, a clock or a thread. Rules are cited by their number in the specification
@@ -26,6 +27,7 @@ pub mod receiver;
 pub mod session;
 pub mod sessions;
 pub mod settings;
+pub mod shares;
 pub mod subscriptions;
 pub mod topic;
 pub mod version;

@@ -34,6 +34,7 @@ mod kept;
 mod outgoing;
 mod sending;
 mod settings;
+mod sharing;
 mod state;
 mod will;
 
@@ -54,6 +55,7 @@ use self::kept::KeptPublications;
 use self::outgoing::Answer;
 use self::state::{Phase, SessionState};
 use super::Version;
+use super::shares::Shares;
 use super::subscriptions::{EndOutcome, Subscriber, Subscriptions};
 use crate::broker::ChannelHasher;
 use crate::clock::{Now, Uptime};
@@ -64,6 +66,8 @@ use crate::slab::Slab;
 pub struct Sessions {
     /// The subscriptions of the sessions.
     pub subscriptions: Subscriptions,
+    /// Shared subscriptions: the groups of this core, and the memberships of the sessions.
+    pub shares: Shares,
     bounds: Bounds,
     states: Slab<SessionState>,
     by_client_id: HashTable<u32>,
@@ -177,6 +181,7 @@ impl Sessions {
         let last_serial = (place.core as u64 + 1) << 48;
         Sessions {
             subscriptions: Subscriptions::new(place.hasher.clone()),
+            shares: Shares::new(&bounds, place.clone()),
             bounds,
             states: Slab::new(),
             by_client_id: HashTable::new(),
@@ -525,6 +530,7 @@ impl Sessions {
         if has_more {
             self.list(number);
         }
+        self.shares.note_connected(self.name(number), true);
     }
 
     /// Takes the session from its connection, or its deadline from a session that waits. Returns the address of the
@@ -534,6 +540,7 @@ impl Sessions {
         match state.phase {
             Phase::Connected { address } => {
                 self.connected -= 1;
+                self.shares.note_connected(self.name(number), false);
                 Some(address)
             }
             Phase::Waiting { .. } | Phase::Ended => {
@@ -565,6 +572,8 @@ impl Sessions {
 
     /// Ends a session that is detached and has no will.
     fn end(&mut self, number: u32) {
+        // First, so that nothing that it gives back to a group comes to it again.
+        self.shares.end(self.name(number));
         let state = &mut self.states[number as usize];
         if let Some(traffic) = &mut state.traffic {
             traffic.outgoing.clear(&mut self.kept);
@@ -581,6 +590,7 @@ impl Sessions {
                     place.hash(&states[other as usize].client_id)
                 });
         }
+        self.tell_groups();
         self.end_subscriptions(number);
     }
 

@@ -13,7 +13,7 @@
 //!
 //! Memory, beside the text itself: 16 bytes for a session with one subscription; about 50 for a filter without wildcards
 //! that has one subscriber. Neither list is allocated for a single entry. A list that has shrunk gives memory back. A
-//! level of a filter with wildcards takes about 50 bytes, and filters share the levels that they begin with.
+//! level of a filter with wildcards takes about 50 bytes besides, and filters share the levels that they begin with.
 //!
 //! A shared subscription (`$share/GROUP/FILTER`) is here once, on the core that owns the group, under the number of the
 //! group (`mqtt/shares.rs`).
@@ -197,18 +197,24 @@ impl Subscriptions {
     /// [`Merged::first`] the caller goes along. `topic` is called only if a filter may match: most publications of no
     /// interest here are told by the hash, and their memory is not touched.
     ///
-    /// Allocates nothing once the lists have grown. Its time is that of what matches: each step of the trie belongs to a
-    /// filter whose beginning matches.
-    pub fn matches<'t>(&mut self, hash: ChannelHash, topic: impl Fn() -> &'t [u8], found: &mut Vec<Match>) {
+    /// Allocates nothing once the lists have grown. Its time is that of what matches: each step in the trie belongs to a
+    /// filter whose beginning matches. Returns how many steps there were.
+    pub fn matches<'t>(
+        &mut self,
+        hash: ChannelHash,
+        topic: impl Fn() -> &'t [u8],
+        found: &mut Vec<Match>,
+    ) -> usize {
         let begin = found.len();
         let mut filters = 0;
         if let Some(number) = self.find_topic(hash, &topic) {
             found.extend_from_slice(self.filters[number as usize].subscribers.as_slice());
             filters = 1;
         }
+        let mut steps = 0;
         if !self.trie.is_empty() {
             let all = &self.filters;
-            self.trie.matches(topic(), |number| {
+            steps = self.trie.matches(topic(), |number| {
                 found.extend_from_slice(all[number as usize].subscribers.as_slice());
                 filters += 1;
             });
@@ -216,6 +222,7 @@ impl Subscriptions {
         if filters > 1 {
             order(&mut found[begin..]);
         }
+        steps
     }
 
     /// Tells the directory which topics this core has become interested in, and which not any more. To be called after

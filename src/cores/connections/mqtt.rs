@@ -15,6 +15,8 @@
 //! Limits: `mqtt_in_flight_max`, `mqtt_queue_messages_max` and the others of sessions (`mqtt/sessions.rs`); the Maximum
 //! Packet Size of each client.
 
+mod shared;
+
 use std::collections::HashMap;
 
 use mio::Token;
@@ -39,6 +41,8 @@ pub(in crate::cores) struct MqttWalk {
     has_begun: bool,
     /// Sessions with greater serial numbers have begun after the walk.
     last_serial: u64,
+    /// Groups of shared subscriptions with greater generations have begun after the walk.
+    last_group: u64,
     packets: Packets,
     /// Where outboxes share the packets, by [`PacketForm::index`].
     spans: [Option<FrameSpan>; PacketForm::SHARED],
@@ -71,6 +75,7 @@ struct UnderWay<'a> {
     channel: u32,
     unix_ms: u64,
     last_serial: u64,
+    last_group: u64,
     leaves_out: bool,
 }
 
@@ -108,9 +113,11 @@ impl Connections {
         if !walk.has_begun {
             walk.has_begun = true;
             walk.last_serial = sessions.last_serial();
-            sessions
+            walk.last_group = sessions.shares.last_generation();
+            let steps = sessions
                 .subscriptions
                 .matches(hash, || publication.channel(), &mut walk.found);
+            *copies_left = copies_left.saturating_sub(steps / STEPS_PER_COPY);
         }
         if walk.found.is_empty() {
             return 0;
@@ -129,6 +136,7 @@ impl Connections {
             channel: channel_of(hash),
             unix_ms: self.unix_ms,
             last_serial: walk.last_serial,
+            last_group: walk.last_group,
             leaves_out: self.leaves_out(),
         };
         let frame_bytes = publication.frame().len();
@@ -178,8 +186,12 @@ impl Connections {
         merged: Merged<'_>,
         under_way: &UnderWay<'_>,
     ) -> u64 {
-        let Subscriber::Session(number) = merged.subscriber() else {
-            return 0;
+        let number = match merged.subscriber() {
+            Subscriber::Session(number) => number,
+            Subscriber::Group(group) => {
+                give_to_group(sessions, group, under_way);
+                return 0;
+            }
         };
         let Some((session, client)) = sessions.subscriber(number, under_way.last_serial) else {
             return 0;
@@ -459,7 +471,9 @@ impl Connections {
     /// Whether something is to be done in the next turn for sessions, without an event.
     pub(in crate::cores) fn has_mqtt_work(&self) -> bool {
         let sessions = self.mqtt.as_ref();
-        sessions.is_some_and(|sessions| sessions.ready_len() > 0 || sessions.has_due_wills())
+        sessions.is_some_and(|sessions| {
+            sessions.ready_len() > 0 || sessions.has_due_wills() || sessions.shares.has_work()
+        })
     }
 
     /// The index of a session's connection, unless that is about to end.
@@ -489,12 +503,30 @@ impl Connections {
     }
 }
 
+/// One member of the group gets it.
+#[cold]
+fn give_to_group(sessions: &mut Sessions, group: u32, under_way: &UnderWay<'_>) {
+    let Original {
+        content, qos, retain, ..
+    } = &under_way.original;
+    let published = Outbound {
+        qos: *qos,
+        retain: *retain,
+    };
+    sessions
+        .shares
+        .dispatch(group, under_way.last_group, content, published);
+}
+
 /// A number for a topic, which few others have.
 #[expect(clippy::cast_possible_truncation, reason = "a part of the hash is enough")]
 const fn channel_of(hash: ChannelHash) -> u32 {
     hash.as_u64() as u32
 }
 
+/// Steps through filters with wildcards that count like one copy. Clients can make filters of which thousands begin like
+/// a topic.
+const STEPS_PER_COPY: usize = 16;
 /// Sessions for which one turn sends what waits.
 const SESSIONS_PER_TURN_MAX: usize = 1024;
 /// Packets that have waited and that one turn sends.

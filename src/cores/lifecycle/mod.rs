@@ -20,6 +20,7 @@ pub(crate) mod history_calls;
 pub(crate) mod meter;
 pub(crate) mod moving;
 pub(in crate::cores) mod mqtt_sessions;
+mod mqtt_shares;
 pub(crate) mod reading;
 pub(crate) mod shedding;
 pub(crate) mod tally;

@@ -13,6 +13,7 @@ use crate::cores::CoreId;
 use crate::cores::lifecycle::moving::Moving;
 use crate::decision::HistoryCall;
 use crate::history::{Question, Reading};
+use crate::mqtt::shares::News;
 use crate::presence::{Answer, Told};
 use crate::retained::{Filter, Page};
 use crate::wills::{SessionKey, Will};
@@ -55,6 +56,9 @@ pub(crate) enum Letter {
     PresenceTold { from: usize, told: Vec<Told> },
     /// The owner has done so much of what it was told. As many may be kept as letters were told.
     PresenceDone { owner: usize, count: usize },
+    /// News about groups of shared subscriptions and their members (`lifecycle/mqtt_shares.rs`). It is sent only if there
+    /// is room, one for each core and turn. If the receiver has stopped, so have its groups and its sessions.
+    MqttShares { from: usize, news: Vec<News> },
     /// The answer of an owner to the call with this number. As many may be kept as calls of a core may wait.
     PresenceAnswered(u64, Box<Answer>),
 }

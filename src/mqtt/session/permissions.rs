@@ -13,6 +13,7 @@ use crate::decision::{CloseReason, Decisions, Limit};
 use crate::mqtt::ReasonCode;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::subscriptions::Subscriber;
+use crate::mqtt::topic::Filter;
 use crate::policy::Policy;
 use crate::policy::channels::PRESENCE_PREFIX;
 
@@ -112,7 +113,8 @@ impl Session {
         if !policy.rules.enforces() {
             return false;
         }
-        let subscriber = Subscriber::Session(open.session.number);
+        let session = open.session;
+        let subscriber = Subscriber::Session(session.number);
         let (filters, _) = env
             .sessions
             .subscriptions
@@ -124,6 +126,16 @@ impl Session {
             if !self.judge(&text, policy).1.verdict.allowed {
                 env.common.scratch.count_filter_dropped();
                 env.sessions.subscriptions.unsubscribe(subscriber, &text);
+                has_dropped = true;
+            }
+        }
+        for text in env.sessions.shares.texts_of(session) {
+            let Ok(Filter::Shared { filter, .. }) = Filter::parse(&text) else {
+                continue;
+            };
+            if !self.judge(filter, policy).1.verdict.allowed {
+                env.common.scratch.count_filter_dropped();
+                env.sessions.leave_group(session, &text);
                 has_dropped = true;
             }
         }

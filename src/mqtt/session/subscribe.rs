@@ -4,6 +4,8 @@
 //! The rules are asked about a filter as about a channel. A filter with wildcards is allowed only if they allow all
 //! names that it could match (`auth/rules/filter.rs`); it is never narrowed.
 //!
+//! SUBACK for a shared subscription waits until the core that owns the group has taken the session in (`mqtt/shares.rs`).
+//!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
 use super::{Refused, Session, State, close_saying, refused};
@@ -11,6 +13,7 @@ use crate::app::{App, Name, Peer};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
+use crate::mqtt::shares::JoinOutcome;
 use crate::mqtt::subscriptions::{Options, SubscribeOutcome, Subscriber, UnsubscribeOutcome};
 use crate::mqtt::topic::Filter;
 use crate::mqtt::{ReasonCode, encode};
@@ -35,16 +38,22 @@ impl Session {
             );
         }
         let id = subscribe.subscription_id.unwrap_or(0);
+        let wait = env.sessions.shares.next_wait();
+        let mut owners = 0;
         let mut codes = Vec::with_capacity(subscribe.count);
         let mut granted = Vec::new();
         let mut text = None;
         for (filter, options) in subscribe.filters() {
-            let outcome = self.subscribe_to(filter, options, id, env);
+            let outcome = self.subscribe_to(filter, options, id, wait, env);
             self.settle(env)?;
             self.carry_out_orders(env, decisions)?;
             codes.push(match outcome {
-                Ok(outcome) => {
+                Ok(Granted::Plain(outcome)) => {
                     granted.push((filter, options, outcome));
+                    granted_code(options.qos)
+                }
+                Ok(Granted::Shared { waits }) => {
+                    owners += usize::from(waits);
                     granted_code(options.qos)
                 }
                 Err(refusal) => {
@@ -56,12 +65,23 @@ impl Session {
         let State::Open(open) = &self.state else {
             return Ok(());
         };
-        let message = decisions.write(|out| {
+        let write = |out: &mut Vec<u8>| {
             open.write_explained(text, out, |text, out| {
                 encode::suback(out, open.version, subscribe.packet_id, &codes, text);
             });
-        });
-        decisions.push(Decision::Send { message });
+        };
+        let client = env.sessions.client(open.session.number, open.session.serial);
+        if owners > 0
+            && let Some(client) = client
+        {
+            let mut packet = Vec::new();
+            write(&mut packet);
+            let shares = &mut env.sessions.shares;
+            shares.wait(wait, open.session, client.address, owners, packet);
+        } else {
+            let message = decisions.write(write);
+            decisions.push(Decision::Send { message });
+        }
         for (filter, options, outcome) in granted {
             let is_wanted = match (options.retain_handling, outcome) {
                 (RetainHandling::Always, _) | (RetainHandling::IfNew, SubscribeOutcome::New) => true,
@@ -84,17 +104,13 @@ impl Session {
         text: &str,
         options: SubscribeOptions,
         id: u32,
+        wait: u64,
         env: &mut Environment<'_, '_, A>,
-    ) -> Result<SubscribeOutcome, Refused> {
+    ) -> Result<Granted, Refused> {
         self.begin(env);
-        let filter = match Filter::parse(text) {
-            Ok(Filter::Plain(filter)) => filter,
-            Ok(Filter::Shared { .. }) => {
-                return refused(
-                    ReasonCode::SharedSubscriptionsNotSupported,
-                    "this server has no shared subscriptions",
-                );
-            }
+        let (filter, is_shared) = match Filter::parse(text) {
+            Ok(Filter::Plain(filter)) => (filter, false),
+            Ok(Filter::Shared { filter, .. }) => (filter, true),
             Err(_) => {
                 return refused(
                     ReasonCode::TopicFilterInvalid,
@@ -102,7 +118,7 @@ impl Session {
                 );
             }
         };
-        self.check_size(filter, env)?;
+        self.check_size(text, filter, env)?;
         if !self.may_subscribe(filter, env) {
             return refused(
                 ReasonCode::NotAuthorized,
@@ -130,30 +146,30 @@ impl Session {
             retain_as_published: options.retain_as_published,
             id,
         };
-        let subscriber = Subscriber::Session(session.number);
         let limits = env.settings.subscription_limits;
-        let subscriptions = &mut env.sessions.subscriptions;
-        match subscriptions.subscribe(subscriber, filter, options, limits) {
-            outcome @ (SubscribeOutcome::New | SubscribeOutcome::Replaced) => Ok(outcome),
-            SubscribeOutcome::TooMany { .. } => {
-                env.common.scratch.hit(Limit::ChannelsPerConnection);
-                refused(
-                    ReasonCode::QuotaExceeded,
-                    "the client has as many filters as it may",
-                )
-            }
-            SubscribeOutcome::TooLong { .. } => {
-                env.common.scratch.hit(Limit::ChannelNamesBytes);
-                refused(
-                    ReasonCode::QuotaExceeded,
-                    "the filters of the client are too long together",
-                )
-            }
+        if is_shared {
+            return match env.sessions.join_group(session, text, options, limits, wait) {
+                JoinOutcome::Is(outcome) => bounded(outcome, env).map(|_| Granted::Shared { waits: false }),
+                JoinOutcome::Waits(outcome) => bounded(outcome, env).map(|_| Granted::Shared { waits: true }),
+                JoinOutcome::Busy => {
+                    env.common.scratch.hit(Limit::MqttJoins);
+                    refused(ReasonCode::QuotaExceeded, "too many clients are joining groups")
+                }
+            };
         }
+        let subscriber = Subscriber::Session(session.number);
+        let subscriptions = &mut env.sessions.subscriptions;
+        let outcome = subscriptions.subscribe(subscriber, filter, options, limits);
+        bounded(outcome, env).map(Granted::Plain)
     }
 
-    fn check_size<A: App>(&self, filter: &str, env: &mut Environment<'_, '_, A>) -> Result<(), Refused> {
-        if filter.len() > env.common.settings.channel_name_bytes_max as usize {
+    fn check_size<A: App>(
+        &self,
+        text: &str,
+        filter: &str,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<(), Refused> {
+        if text.len() > env.common.settings.channel_name_bytes_max as usize {
             env.common.scratch.hit(Limit::ChannelNameBytes);
             return refused(
                 ReasonCode::TopicFilterInvalid,
@@ -183,18 +199,58 @@ impl Session {
             .map(|filter| match Filter::parse(filter) {
                 Ok(Filter::Plain(filter)) => {
                     let subscriber = Subscriber::Session(open.session.number);
-                    match env.sessions.subscriptions.unsubscribe(subscriber, filter) {
-                        UnsubscribeOutcome::Unsubscribed => ReasonCode::Success,
-                        UnsubscribeOutcome::NotSubscribed => ReasonCode::NoSubscriptionExisted,
-                    }
+                    unsubscribed_code(env.sessions.subscriptions.unsubscribe(subscriber, filter))
                 }
-                Ok(Filter::Shared { .. }) => ReasonCode::NoSubscriptionExisted,
+                Ok(Filter::Shared { .. }) => {
+                    unsubscribed_code(env.sessions.leave_group(open.session, filter))
+                }
                 Err(_) => ReasonCode::TopicFilterInvalid,
             })
             .collect();
         super::send(decisions, |out| {
             encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, None);
         });
+    }
+}
+
+const fn unsubscribed_code(outcome: UnsubscribeOutcome) -> ReasonCode {
+    match outcome {
+        UnsubscribeOutcome::Unsubscribed => ReasonCode::Success,
+        UnsubscribeOutcome::NotSubscribed => ReasonCode::NoSubscriptionExisted,
+    }
+}
+
+/// What a client is granted with a filter.
+enum Granted {
+    Plain(SubscribeOutcome),
+    /// It is a member of a group. Retained publications are not for groups.
+    Shared {
+        /// Whether the owner of the group has to answer before SUBACK is sent.
+        waits: bool,
+    },
+}
+
+/// Refuses what the limits do not allow.
+fn bounded<A: App>(
+    outcome: SubscribeOutcome,
+    env: &mut Environment<'_, '_, A>,
+) -> Result<SubscribeOutcome, Refused> {
+    match outcome {
+        SubscribeOutcome::New | SubscribeOutcome::Replaced => Ok(outcome),
+        SubscribeOutcome::TooMany { .. } => {
+            env.common.scratch.hit(Limit::ChannelsPerConnection);
+            refused(
+                ReasonCode::QuotaExceeded,
+                "the client has as many filters as it may",
+            )
+        }
+        SubscribeOutcome::TooLong { .. } => {
+            env.common.scratch.hit(Limit::ChannelNamesBytes);
+            refused(
+                ReasonCode::QuotaExceeded,
+                "the filters of the client are too long together",
+            )
+        }
     }
 }
 

@@ -10,6 +10,9 @@
 //! Invariant: `bytes` is the sum of [`Kept::memory_bytes`] of all copies, and a copy has as many holders as there are
 //! entries that name it, one more while it is the newest of the delivery under way.
 
+use std::collections::HashMap;
+
+use crate::mqtt::shares::{SharedPublication, Tag};
 use crate::slab::Slab;
 
 /// What a publication says, apart from the subscriber.
@@ -49,6 +52,11 @@ pub(super) struct KeptPublications {
     bytes: usize,
     /// The newest copy of the publication that is delivered now.
     under_way: Option<KeptRef>,
+    /// The copies of publications that a group has given to a session of this core, by their numbers.
+    tags: HashMap<u32, Tag>,
+    /// The groups' publications that sessions have no more to do with.
+    settled: Vec<Tag>,
+    given_back: Vec<(Tag, SharedPublication)>,
 }
 
 #[derive(Debug)]
@@ -58,11 +66,14 @@ struct Kept {
 }
 
 impl KeptPublications {
-    pub(super) const fn new() -> KeptPublications {
+    pub(super) fn new() -> KeptPublications {
         KeptPublications {
             copies: Slab::new(),
             bytes: 0,
             under_way: None,
+            tags: HashMap::new(),
+            settled: Vec::new(),
+            given_back: Vec::new(),
         }
     }
 
@@ -83,15 +94,52 @@ impl KeptPublications {
             }
         }
         self.end_publication();
+        let kept = self.insert(content, ids, 2);
+        self.under_way = Some(kept);
+        kept
+    }
+
+    /// Keeps a publication that a group has given to a session. Nobody shares the copy: when the session has no more to
+    /// do with it, the group is told.
+    pub(super) fn keep_tagged(&mut self, content: &Content<'_>, ids: &[u32], tag: Tag) -> KeptRef {
+        let kept = self.insert(content, ids, 1);
+        self.tags.insert(kept.0, tag);
+        kept
+    }
+
+    fn insert(&mut self, content: &Content<'_>, ids: &[u32], holders: u32) -> KeptRef {
         let copy = Kept {
             bytes: write(content, ids),
-            holders: 2,
+            holders,
         };
         self.bytes += copy.memory_bytes();
         let index = self.copies.insert(copy);
-        let kept = KeptRef(u32::try_from(index).expect("4 billion publications do not fit into memory"));
-        self.under_way = Some(kept);
-        kept
+        KeptRef(u32::try_from(index).expect("4 billion publications do not fit into memory"))
+    }
+
+    /// Whether a group has given the publication to the session.
+    pub(super) fn is_tagged(&self, kept: KeptRef) -> bool {
+        !self.tags.is_empty() && self.tags.contains_key(&kept.0)
+    }
+
+    /// The session ends, and its client has not got the publication: if a group has given it, another member is to get
+    /// it.
+    pub(super) fn give_back(&mut self, kept: KeptRef) {
+        if let Some(tag) = self.tags.remove(&kept.0) {
+            let publication = SharedPublication::new(&self.get(kept).0);
+            self.given_back.push((tag, publication));
+        }
+        self.release(kept);
+    }
+
+    /// A publication of a group that sessions have no more to do with, since the last call.
+    pub(super) fn next_settled(&mut self) -> Option<Tag> {
+        self.settled.pop()
+    }
+
+    /// A publication of a group that is to go to another member.
+    pub(super) fn take_given_back(&mut self) -> Vec<(Tag, SharedPublication)> {
+        std::mem::take(&mut self.given_back)
     }
 
     /// The publication, and the subscription identifiers of those that it is kept for.
@@ -111,6 +159,11 @@ impl KeptPublications {
         if copy.holders == 0 {
             self.bytes -= copy.memory_bytes();
             self.copies.remove(kept.0 as usize);
+            if !self.tags.is_empty()
+                && let Some(tag) = self.tags.remove(&kept.0)
+            {
+                self.settled.push(tag);
+            }
         }
     }
 

@@ -186,6 +186,7 @@ impl Outgoing {
             Next::Release { .. } => self.sent += 1,
             Next::Publish { packet_id: None, .. } => self.remove(at, kept_all),
             Next::Publish {
+                kept,
                 packet_id: Some(packet_id),
                 dup,
                 ..
@@ -196,7 +197,7 @@ impl Outgoing {
                 }
                 self.sent += 1;
                 self.entries[at].packet_id = packet_id;
-                if !keeps {
+                if !keeps && !kept_all.is_tagged(kept) {
                     let entry = self.entries[at];
                     self.let_go(entry, kept_all);
                     self.entries[at].kept = NOT_KEPT;
@@ -249,11 +250,18 @@ impl Outgoing {
         self.has_lapped
     }
 
-    /// Forgets everything.
+    /// Forgets everything. What groups have given to the session goes back to them, unless the client may have it with
+    /// QoS 2 (MQTT-4.8.2-5).
     pub(super) fn clear(&mut self, kept_all: &mut KeptPublications) {
-        for entry in std::mem::take(&mut self.entries) {
-            if let Some(kept) = entry.kept() {
+        let in_flight = self.in_flight as usize;
+        for (at, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            let Some(kept) = entry.kept() else {
+                continue;
+            };
+            if entry.qos == 2 && at < in_flight {
                 kept_all.release(kept);
+            } else {
+                kept_all.give_back(kept);
             }
         }
         (self.sent, self.in_flight, self.bytes) = (0, 0, 0);

@@ -8,6 +8,7 @@ use super::outgoing::{Next, Outgoing};
 use super::{Content, Ids, Phase, SessionRef, Sessions};
 use crate::config::QueueFull;
 use crate::mqtt::Version;
+use crate::mqtt::shares::Tag;
 
 /// How a subscriber gets a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,6 +125,19 @@ impl Sessions {
         ids: &[u32],
         has_room: bool,
     ) -> Offer {
+        self.offer_as(session, outbound, content, ids, has_room, None)
+    }
+
+    /// As [`Sessions::offer`]; the publication is that of a group if it has a `tag`.
+    pub(super) fn offer_as(
+        &mut self,
+        session: SessionRef,
+        outbound: Outbound,
+        content: &Content<'_>,
+        ids: &[u32],
+        has_room: bool,
+        tag: Option<Tag>,
+    ) -> Offer {
         let Some(state) = self
             .states
             .get_mut(session.number as usize)
@@ -139,7 +153,10 @@ impl Sessions {
         let in_flight_max = state.in_flight_max;
         let outgoing = &mut state.traffic_mut().outgoing;
         if is_connected && has_room && outgoing.is_open(in_flight_max) {
-            let kept = is_lasting.then(|| self.kept.keep(content, ids));
+            let kept = match tag {
+                Some(tag) => Some(self.kept.keep_tagged(content, ids, tag)),
+                None => is_lasting.then(|| self.kept.keep(content, ids)),
+            };
             let packet_id = outgoing.send_now(outbound, kept, &self.kept);
             return Offer::Send { packet_id };
         }
@@ -158,7 +175,10 @@ impl Sessions {
                 return Offer::Dropped;
             }
         }
-        let kept = self.kept.keep(content, ids);
+        let kept = match tag {
+            Some(tag) => self.kept.keep_tagged(content, ids, tag),
+            None => self.kept.keep(content, ids),
+        };
         outgoing.wait(outbound, kept, &self.kept);
         if is_connected {
             self.list(session.number);

@@ -43,6 +43,38 @@ fn the_options_are_kept_and_a_second_subscribe_replaces_them() {
     assert!(!kept.no_local && !kept.retain_as_published);
 }
 
+/// Traps 54 to 56 of other brokers: a filter with wildcards may be shared, one bad filter does not hurt the others, and
+/// a shared subscription and a plain one of the same filter are two.
+#[test]
+fn shared_subscriptions_are_granted_and_ended_like_others() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "a").bytes());
+    let filters = [
+        ("$share/g/a/#", 1),
+        ("$share//a", 1),
+        ("$share/g/a#", 1),
+        ("$share/g", 1),
+        ("a/#", 0),
+        ("$share/h/a/#", 2),
+    ];
+    let did = core.receive(&mut client, &subscribe(5, 1, &[], &filters));
+    let bytes = sent(&did)[0];
+    assert_eq!((bytes[0], &bytes[2..4]), (0x90, &[0, 1][..]));
+    assert_eq!(bytes[bytes.len() - 6..], [1, 0x8f, 0x8f, 0x8f, 0, 2]);
+    let session = client.session.session_ref().unwrap();
+    let texts = |core: &super::client::Core<_>| core.sessions.shares.texts_of(session);
+    assert_eq!(texts(&core), ["$share/g/a/#", "$share/h/a/#"].map(Box::from));
+    assert_eq!(core.sessions.shares.groups_len(), 2);
+    let gone = ["$share/g/a/#", "$share/g/a/#", "$share/x/a"]
+        .map(string)
+        .concat();
+    let did = core.receive(&mut client, &packet(0xa2, &[&[0, 2, 0], &gone]));
+    assert_eq!(sent(&did), [[0xb0, 6, 0, 2, 0, 0, 0x11, 0x11]]);
+    assert_eq!(texts(&core), ["$share/h/a/#"].map(Box::from));
+    let subscriber = Subscriber::Session(session.number);
+    assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
+}
+
 #[test]
 fn no_local_with_a_shared_subscription_is_a_protocol_error() {
     let mut core = core();

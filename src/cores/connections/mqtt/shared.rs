@@ -1,0 +1,117 @@
+//! Publications that groups of shared subscriptions have given to sessions of this core, and answers to SUBSCRIBE that
+//! have waited for the owners of groups (`mqtt/shares.rs`).
+
+use super::{Connections, Target};
+use crate::cores::outgoing::packets::PublishPacket;
+use crate::mqtt::Sessions;
+use crate::mqtt::sessions::Offer;
+use crate::mqtt::shares::{Handed, WaitingAnswer};
+
+impl Connections {
+    /// Delivers what groups have given to sessions of this core, as much as a turn may, and sends the answers.
+    pub(in crate::cores) fn deliver_handed(&mut self) {
+        let Some(mut sessions) = self.mqtt.take_if(|sessions| sessions.shares.has_work()) else {
+            return;
+        };
+        while let Some(answer) = sessions.shares.next_answer() {
+            self.send_answer(&sessions, &answer);
+        }
+        let mut taken = 0;
+        for _ in 0..HANDED_PER_TURN_MAX {
+            if self.room(1) == 0 {
+                break;
+            }
+            let Some(handed) = sessions.shares.next_handed() else {
+                break;
+            };
+            taken += self.deliver_one(&mut sessions, handed);
+        }
+        self.mqtt = Some(sessions);
+        self.metrics.messages_sent.add(taken);
+        self.metrics.deliveries.add(taken);
+    }
+
+    /// Returns how many outboxes took it, which is one or none.
+    fn deliver_one(&mut self, sessions: &mut Sessions, handed: Handed) -> u64 {
+        let session = handed.tag.session;
+        if !sessions.exists(session) {
+            sessions.shares.give_back(handed.tag, handed.publication);
+            return 0;
+        }
+        let content = handed.publication.content();
+        if content.expires_at.is_some_and(|at| at <= self.unix_ms) {
+            sessions.count_expired();
+            sessions.shares.settle(handed.tag);
+            return 0;
+        }
+        let client = sessions.client(session.number, session.serial);
+        let Some(target) = client.and_then(|client| {
+            let index = self.index_of(client)?;
+            Some(Target {
+                session,
+                client,
+                index,
+            })
+        }) else {
+            sessions.offer_handed(&handed, false);
+            return 0;
+        };
+        let ids = [handed.id];
+        let mut packet = PublishPacket {
+            version: target.client.version,
+            topic: std::str::from_utf8(content.topic).unwrap_or_default(),
+            content: &content,
+            outbound: handed.outbound,
+            packet_id: 1,
+            dup: false,
+            ids: if handed.id == 0 { &[] } else { &ids },
+            unix_ms: self.unix_ms,
+        };
+        let bytes_max = target.client.packet_bytes_max as usize;
+        let Some(packet_bytes) = packet.packet_bytes().filter(|&bytes| bytes <= bytes_max) else {
+            sessions.count_too_large();
+            sessions.shares.settle(handed.tag);
+            return 0;
+        };
+        let framing = self.slab[target.index as usize].framing;
+        if handed.outbound.qos > 0 {
+            let has_room = self.takes_now(target.index, packet_bytes);
+            let Offer::Send { packet_id } = sessions.offer_handed(&handed, has_room) else {
+                return 0;
+            };
+            packet.packet_id = packet_id;
+            self.push_packet(target.index, |bytes| {
+                packet.write(framing, bytes);
+            });
+            return 1;
+        }
+        let mut bytes = Vec::new();
+        packet.write(framing, &mut bytes);
+        let leaves_out = self.leaves_out();
+        let taken = self.deliver_apart(target.index, NO_CHANNEL, &bytes, None, leaves_out);
+        sessions.shares.settle(handed.tag);
+        taken
+    }
+
+    /// Sends SUBACK, if the connection that has subscribed still has the session.
+    fn send_answer(&mut self, sessions: &Sessions, answer: &WaitingAnswer) {
+        let client = sessions.client(answer.session.number, answer.session.serial);
+        let Some(client) = client.filter(|client| client.address == answer.address) else {
+            return;
+        };
+        let Some(index) = self.index_of(client) else {
+            return;
+        };
+        let framing = self.slab[index as usize].framing;
+        self.push_packet(index, |bytes| {
+            framing.write_header(answer.packet.len(), bytes);
+            bytes.extend_from_slice(&answer.packet);
+        });
+        self.metrics.messages_sent.add(1);
+    }
+}
+
+/// Publications of groups that one turn delivers.
+const HANDED_PER_TURN_MAX: usize = 4096;
+/// They do not lie behind other publications of their topics.
+const NO_CHANNEL: u32 = u32::MAX;

@@ -1,0 +1,38 @@
+//! Shared subscriptions of MQTT (`mqtt/shares.rs`): what groups have given to sessions of this core, and news for other
+//! cores.
+
+use crate::app::App;
+use crate::decision::Limit;
+use crate::metrics::block::MqttDrop;
+
+use crate::cores::core::Core;
+use crate::cores::post::letter::Letter;
+
+impl<A: App> Core<A> {
+    /// Delivers what groups have given to sessions of this core, and tells other cores what there is to tell, if their
+    /// boxes have room: before the cores are woken.
+    pub(in crate::cores) fn serve_mqtt_shares(&mut self) {
+        self.connections.deliver_handed();
+        let Some(sessions) = &mut self.connections.mqtt else {
+            return;
+        };
+        sessions.tell_groups();
+        let shares = &mut sessions.shares;
+        if shares.has_news() {
+            let from = self.id.index();
+            for core in 0..shares.cores() {
+                if shares.has_news_for(core) && self.post.has_room(core) {
+                    let news = shares.take_news(core);
+                    self.post.send(core, Letter::MqttShares { from, news });
+                }
+            }
+        }
+        let (redispatched, dropped) = shares.take_counts();
+        self.metrics.mqtt_shared_redispatched.add(redispatched);
+        if dropped > 0 {
+            self.metrics.mqtt_publications_dropped[MqttDrop::GroupFull.index()].add(dropped);
+            self.metrics.limit_hits[Limit::MqttQueue.index()].add(dropped);
+        }
+        self.metrics.mqtt_groups.set(shares.groups_len() as u64);
+    }
+}

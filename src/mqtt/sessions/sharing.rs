@@ -1,0 +1,108 @@
+//! Sessions as members of the groups of shared subscriptions (`mqtt/shares.rs`).
+
+use super::{Offer, SessionRef, Sessions};
+use crate::broker::SubscriptionLimits;
+use crate::mqtt::Qos;
+use crate::mqtt::shares::{FilterChange, Handed, JoinOutcome, News};
+use crate::mqtt::subscriptions::{Options, Subscriber, UnsubscribeOutcome};
+use crate::mqtt::topic::Filter;
+
+impl Sessions {
+    /// A session subscribes to `text`, which is `$share/GROUP/FILTER`. `wait` is the number of the SUBSCRIBE packet
+    /// ([`Shares::next_wait`](crate::mqtt::shares::Shares::next_wait)).
+    pub fn join_group(
+        &mut self,
+        session: SessionRef,
+        text: &str,
+        options: Options,
+        limits: SubscriptionLimits,
+        wait: u64,
+    ) -> JoinOutcome {
+        let outcome = self.shares.join(session, text, options, limits, wait);
+        self.follow_groups();
+        outcome
+    }
+
+    /// A session unsubscribes from `text`.
+    pub fn leave_group(&mut self, session: SessionRef, text: &str) -> UnsubscribeOutcome {
+        let outcome = self.shares.leave(session, text);
+        self.follow_groups();
+        outcome
+    }
+
+    /// What another core has told about groups and their members.
+    pub fn be_told(&mut self, from: usize, news: Vec<News>) {
+        self.shares.be_told(from, news);
+        self.follow_groups();
+    }
+
+    /// A core has stopped, and its sessions with it.
+    pub fn note_stopped(&mut self, core: usize) {
+        self.shares.note_stopped(core);
+        self.follow_groups();
+    }
+
+    /// Offers a publication that a group has given to a session, as [`Sessions::offer`] does. If it is dropped, the
+    /// group is told.
+    pub fn offer_handed(&mut self, handed: &Handed, has_room: bool) -> Offer {
+        let Handed {
+            tag,
+            outbound,
+            id,
+            publication,
+        } = handed;
+        let ids = std::slice::from_ref(id);
+        let ids = if *id == 0 { &[] } else { ids };
+        let content = publication.content();
+        let offer = self.offer_as(tag.session, *outbound, &content, ids, has_room, Some(*tag));
+        if offer == Offer::Dropped {
+            self.shares.settle(*tag);
+        }
+        offer
+    }
+
+    /// Tells groups what sessions have acknowledged, dropped, or not got at their end.
+    pub fn tell_groups(&mut self) {
+        while let Some(tag) = self.kept.next_settled() {
+            self.shares.settle(tag);
+        }
+        for (tag, publication) in self.kept.take_given_back() {
+            self.shares.give_back(tag, publication);
+        }
+        self.follow_groups();
+    }
+
+    /// Subscribes the groups of this core to their filters.
+    fn follow_groups(&mut self) {
+        while let Some(change) = self.shares.next_change() {
+            match change {
+                FilterChange::Added(group, text) => {
+                    if let Ok(Filter::Shared { filter, .. }) = Filter::parse(&text) {
+                        let group = Subscriber::Group(group);
+                        self.subscriptions
+                            .subscribe(group, filter, OPTIONS_OF_GROUPS, NO_LIMITS);
+                    }
+                }
+                FilterChange::Removed(group) => {
+                    self.subscriptions.end(Subscriber::Group(group), usize::MAX);
+                }
+            }
+        }
+    }
+}
+
+/// Each member has options of its own.
+const OPTIONS_OF_GROUPS: Options = Options {
+    qos: Qos::ExactlyOnce,
+    no_local: false,
+    retain_as_published: true,
+    id: 0,
+};
+/// A group has one filter, and its members count it.
+const NO_LIMITS: SubscriptionLimits = SubscriptionLimits {
+    channels_max: u32::MAX,
+    names_bytes_max: u32::MAX,
+};
+
+#[cfg(test)]
+mod tests;

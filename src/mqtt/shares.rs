@@ -1,0 +1,555 @@
+//! Shared subscriptions: each publication that matches goes to one session of a group (section 4.8.2).
+//!
+//! ```text
+//!   core of a member                          core that owns the group: hash of `$share/GROUP/FILTER`
+//!   SUBSCRIBE ── Join ──────────────────────► members, each with what it has in flight
+//!   SUBACK ◄──── Joined ─────────────────────
+//!                                             publication ─► filter ─► the member with least in flight
+//!   session ◄─── Handed ─────────────────────
+//!   acknowledged, or dropped ── Settled ────► one less in flight
+//!   session ends ─── Left, GivenBack ───────► another member
+//! ```
+//! The owner alone subscribes to the filter (`Subscriber::Group`), so each publication is dispatched once. Connected
+//! members come first, then those with least in flight, then those whose turn was longest ago. What a session has in
+//! flight of a group is known here by tags on its publications (`sessions/kept.rs`).
+//!
+//! If a session ends, what it has not got goes back to the group, by its number and not by the topic: QoS 1 without an
+//! acknowledgement, and what was never sent. QoS 2 that has been sent does not (MQTT-4.8.2-5).
+//!
+//! News for other cores are collected and sent at the end of the turn, one letter for each core, if there is room. SUBACK
+//! waits for the owner: whoever has got it is a member for all that is published from then on.
+//!
+//! Limits: those of filters, for the memberships of a session; `JOINS_WAITING_MAX`; for each member as many publications
+//! in flight as a session may have in flight and waiting (`mqtt_in_flight_max`, `mqtt_queue_messages_max`); for what
+//! other cores have not taken, `mqtt_queues_bytes_max`.
+
+mod groups;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+pub use self::groups::GroupRef;
+use self::groups::{Chosen, Groups, Member};
+use super::sessions::{Bounds, Content, Outbound, Place, SessionRef};
+use super::subscriptions::{Options, SubscribeOutcome, UnsubscribeOutcome};
+use crate::broker::SubscriptionLimits;
+
+/// The groups that a core owns, and the memberships of its sessions in groups of any core.
+#[derive(Debug)]
+pub struct Shares {
+    place: Place,
+    groups: Groups,
+    /// By the number of the session, and by the text of the filter.
+    memberships: HashMap<u32, Memberships>,
+    /// For each core, what it is to be told.
+    news: Box<[Vec<News>]>,
+    /// The bytes of the publications in `news`.
+    news_bytes: usize,
+    news_bytes_max: usize,
+    /// Publications for sessions of this core.
+    handed: VecDeque<Handed>,
+    waiting: HashMap<u64, WaitingAnswer>,
+    /// Answers to SUBSCRIBE that need not wait any more.
+    answers: Vec<WaitingAnswer>,
+    last_wait: u64,
+    redispatched: u64,
+    dropped: u64,
+}
+
+/// The memberships of one session.
+#[derive(Debug, Default)]
+struct Memberships {
+    filters: BTreeMap<Box<str>, Options>,
+    bytes: usize,
+}
+
+/// News from core to core about shared subscriptions.
+#[derive(Debug)]
+pub enum News {
+    /// To the owner: a session joins the group, or changes its options.
+    Join(Box<Join>),
+    /// To the core of the member: the session has joined. The number is that of the wait.
+    Joined(u64),
+    /// To the owner: the session has left the group of this text.
+    Left {
+        /// `$share/GROUP/FILTER`.
+        text: Box<str>,
+        /// The serial number of the session.
+        serial: u64,
+    },
+    /// To the owner: the session has got a connection, or has lost it.
+    Presence {
+        /// `$share/GROUP/FILTER`.
+        text: Box<str>,
+        /// The serial number of the session.
+        serial: u64,
+        /// Whether it has a connection.
+        is_connected: bool,
+    },
+    /// To the core of the member: a publication for it.
+    Handed(Handed),
+    /// To the owner: the session has no more to do with one publication.
+    Settled(Tag),
+    /// To the owner: the session has ended without the publication.
+    GivenBack(Tag, SharedPublication),
+}
+
+/// A session joins a group.
+#[derive(Debug)]
+pub struct Join {
+    text: Box<str>,
+    core: usize,
+    session: SessionRef,
+    options: Options,
+    is_connected: bool,
+    wait: u64,
+}
+
+/// A publication on its way to one member.
+#[derive(Debug)]
+pub struct Handed {
+    /// What the owner counts it by.
+    pub tag: Tag,
+    /// The QoS and the RETAIN flag for this member.
+    pub outbound: Outbound,
+    /// Its subscription identifier; 0 for none.
+    pub id: u32,
+    /// What is published.
+    pub publication: SharedPublication,
+}
+
+/// Names a publication that a group has given to a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// The core that owns the group.
+    pub owner: usize,
+    /// The group.
+    pub group: GroupRef,
+    /// The member.
+    pub session: SessionRef,
+    /// How it was published, for another member.
+    pub published: Outbound,
+}
+
+/// A publication that no ring holds any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPublication {
+    topic: Box<[u8]>,
+    properties: Box<[u8]>,
+    payload: Box<[u8]>,
+    expires_at: Option<u64>,
+    is_utf8: bool,
+}
+
+impl SharedPublication {
+    /// A copy.
+    pub fn new(content: &Content<'_>) -> SharedPublication {
+        SharedPublication {
+            topic: content.topic.into(),
+            properties: content.properties.into(),
+            payload: content.payload.into(),
+            expires_at: content.expires_at,
+            is_utf8: content.is_utf8,
+        }
+    }
+
+    /// What it says.
+    pub fn content(&self) -> Content<'_> {
+        Content {
+            topic: &self.topic,
+            properties: &self.properties,
+            payload: &self.payload,
+            expires_at: self.expires_at,
+            is_utf8: self.is_utf8,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.properties.len() + self.payload.len()
+    }
+}
+
+/// An answer to SUBSCRIBE that waits until owners have taken the session into their groups.
+#[derive(Debug)]
+pub struct WaitingAnswer {
+    /// The session.
+    pub session: SessionRef,
+    /// The address of the connection that has subscribed.
+    pub address: usize,
+    /// The packet.
+    pub packet: Vec<u8>,
+    left: usize,
+}
+
+/// How a [`Shares::join`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinOutcome {
+    /// As for other filters.
+    Is(SubscribeOutcome),
+    /// As well, when the owner has answered: SUBACK waits ([`Shares::wait`]).
+    Waits(SubscribeOutcome),
+    /// Too many answers wait for owners.
+    Busy,
+}
+
+/// A change of the filters of the groups of this core, for its subscriptions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FilterChange {
+    /// There is a new group.
+    Added(u32, Box<str>),
+    /// The group has no members any more.
+    Removed(u32),
+}
+
+impl Shares {
+    /// No groups.
+    pub fn new(bounds: &Bounds, place: Place) -> Shares {
+        let in_flight_max = bounds
+            .queue_messages_max
+            .saturating_add(bounds.in_flight_max.into());
+        Shares {
+            groups: Groups::new(u32::try_from(in_flight_max).unwrap_or(u32::MAX)),
+            memberships: HashMap::new(),
+            news: (0..place.cores).map(|_| Vec::new()).collect(),
+            place,
+            news_bytes: 0,
+            news_bytes_max: bounds.queues_bytes_max,
+            handed: VecDeque::new(),
+            waiting: HashMap::new(),
+            answers: Vec::new(),
+            last_wait: 0,
+            redispatched: 0,
+            dropped: 0,
+        }
+    }
+
+    /// The number of the next SUBSCRIBE that may have to wait.
+    pub fn next_wait(&mut self) -> u64 {
+        self.last_wait += 1;
+        self.last_wait
+    }
+
+    /// A session subscribes to `text`, which is `$share/GROUP/FILTER`. `wait` is the number of the SUBSCRIBE packet.
+    pub fn join(
+        &mut self,
+        session: SessionRef,
+        text: &str,
+        options: Options,
+        limits: SubscriptionLimits,
+        wait: u64,
+    ) -> JoinOutcome {
+        let owner = self.owner(text);
+        if owner != self.place.core && self.waiting.len() >= JOINS_WAITING_MAX {
+            return JoinOutcome::Busy;
+        }
+        // If it is refused, it stays empty until the session ends.
+        let memberships = self.memberships.entry(session.number).or_default();
+        let (count, bytes) = (memberships.filters.len(), memberships.bytes + text.len());
+        let outcome = if let Some(old) = memberships.filters.get_mut(text) {
+            *old = options;
+            SubscribeOutcome::Replaced
+        } else if count >= limits.channels_max as usize {
+            let limit = limits.channels_max;
+            return JoinOutcome::Is(SubscribeOutcome::TooMany { limit });
+        } else if bytes > limits.names_bytes_max as usize {
+            let limit = limits.names_bytes_max;
+            return JoinOutcome::Is(SubscribeOutcome::TooLong { limit });
+        } else {
+            memberships.bytes = bytes;
+            memberships.filters.insert(text.into(), options);
+            SubscribeOutcome::New
+        };
+        self.tell(
+            owner,
+            News::Join(Box::new(Join {
+                text: text.into(),
+                core: self.place.core,
+                session,
+                options,
+                is_connected: true,
+                wait,
+            })),
+        );
+        if owner == self.place.core {
+            JoinOutcome::Is(outcome)
+        } else {
+            JoinOutcome::Waits(outcome)
+        }
+    }
+
+    /// The answer to a SUBSCRIBE for which `left` owners have to answer.
+    pub fn wait(&mut self, wait: u64, session: SessionRef, address: usize, left: usize, packet: Vec<u8>) {
+        let answer = WaitingAnswer {
+            session,
+            address,
+            packet,
+            left,
+        };
+        self.waiting.insert(wait, answer);
+    }
+
+    /// A session unsubscribes from `text`.
+    pub fn leave(&mut self, session: SessionRef, text: &str) -> UnsubscribeOutcome {
+        let Some(memberships) = self.memberships.get_mut(&session.number) else {
+            return UnsubscribeOutcome::NotSubscribed;
+        };
+        let Some((text, _)) = memberships.filters.remove_entry(text) else {
+            return UnsubscribeOutcome::NotSubscribed;
+        };
+        memberships.bytes -= text.len();
+        if memberships.filters.is_empty() {
+            self.memberships.remove(&session.number);
+        }
+        let (owner, serial) = (self.owner(&text), session.serial);
+        self.tell(owner, News::Left { text, serial });
+        UnsubscribeOutcome::Unsubscribed
+    }
+
+    /// A session has ended: it leaves all of its groups.
+    pub fn end(&mut self, session: SessionRef) {
+        let Some(memberships) = self.memberships.remove(&session.number) else {
+            return;
+        };
+        for text in memberships.filters.into_keys() {
+            let (owner, serial) = (self.owner(&text), session.serial);
+            self.tell(owner, News::Left { text, serial });
+        }
+    }
+
+    /// A session has got a connection, or has lost it.
+    pub fn note_connected(&mut self, session: SessionRef, is_connected: bool) {
+        let Some(memberships) = self.memberships.get(&session.number) else {
+            return;
+        };
+        let texts: Vec<Box<str>> = memberships.filters.keys().cloned().collect();
+        for text in texts {
+            let (owner, serial) = (self.owner(&text), session.serial);
+            self.tell(
+                owner,
+                News::Presence {
+                    text,
+                    serial,
+                    is_connected,
+                },
+            );
+        }
+    }
+
+    /// What a session has subscribed to, as `$share/GROUP/FILTER`.
+    pub fn texts_of(&self, session: SessionRef) -> Vec<Box<str>> {
+        let memberships = self.memberships.get(&session.number);
+        memberships.map_or_else(Vec::new, |memberships| {
+            memberships.filters.keys().cloned().collect()
+        })
+    }
+
+    /// The generation of the newest group of this core.
+    pub fn last_generation(&self) -> u64 {
+        self.groups.last_generation()
+    }
+
+    /// Gives a publication that matches the filter of a group of this core to one of its members. Groups that are newer
+    /// than `last_generation` have begun after the publication.
+    pub fn dispatch(&mut self, group: u32, last_generation: u64, content: &Content<'_>, published: Outbound) {
+        if let Some(group) = self.groups.reference(group, last_generation) {
+            self.give(group, published, || SharedPublication::new(content));
+        }
+    }
+
+    /// A session of this core has no more to do with one publication of a group.
+    pub fn settle(&mut self, tag: Tag) {
+        self.tell(tag.owner, News::Settled(tag));
+    }
+
+    /// A session of this core has ended without one publication of a group.
+    pub fn give_back(&mut self, tag: Tag, publication: SharedPublication) {
+        self.tell(tag.owner, News::GivenBack(tag, publication));
+    }
+
+    /// What another core has told.
+    pub fn be_told(&mut self, from: usize, news: Vec<News>) {
+        for one in news {
+            if let Some(answer) = self.take(one) {
+                self.tell(from, answer);
+            }
+        }
+    }
+
+    /// What a core is to be told; the caller has room for a letter.
+    pub fn take_news(&mut self, core: usize) -> Vec<News> {
+        let news = std::mem::take(&mut self.news[core]);
+        self.news_bytes -= news.iter().map(News::bytes).sum::<usize>();
+        news
+    }
+
+    /// Whether a core is to be told something.
+    pub fn has_news_for(&self, core: usize) -> bool {
+        !self.news[core].is_empty()
+    }
+
+    /// How many cores there are.
+    pub fn cores(&self) -> usize {
+        self.place.cores
+    }
+
+    /// Whether some core is to be told something.
+    pub fn has_news(&self) -> bool {
+        self.news.iter().any(|news| !news.is_empty())
+    }
+
+    /// The next publication for a session of this core.
+    pub fn next_handed(&mut self) -> Option<Handed> {
+        self.handed.pop_front()
+    }
+
+    /// Whether there are publications for sessions of this core, or answers.
+    pub fn has_work(&self) -> bool {
+        !self.handed.is_empty() || !self.answers.is_empty()
+    }
+
+    /// The next answer to SUBSCRIBE that need not wait any more.
+    pub fn next_answer(&mut self) -> Option<WaitingAnswer> {
+        self.answers.pop()
+    }
+
+    /// The next change of the filters of groups.
+    pub fn next_change(&mut self) -> Option<FilterChange> {
+        self.groups.next_change()
+    }
+
+    /// A core has stopped, and its sessions with it. Nothing waits for it any more.
+    pub fn note_stopped(&mut self, core: usize) {
+        self.take_news(core);
+        self.groups.remove_core(core);
+        // Which answers wait for that core is not known: the server is stopping.
+        self.answers
+            .extend(self.waiting.drain().map(|(_, answer)| answer));
+    }
+
+    /// How many publications went to another member, and how many no member had room for, since the last call.
+    pub fn take_counts(&mut self) -> (u64, u64) {
+        let counts = (self.redispatched, self.dropped);
+        (self.redispatched, self.dropped) = (0, 0);
+        counts
+    }
+
+    /// How many groups this core owns.
+    pub fn groups_len(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn owner(&self, text: &str) -> usize {
+        self.place.hasher.hash(text.as_bytes()).owner(self.place.cores)
+    }
+
+    /// Tells a core something. This core is told at once.
+    fn tell(&mut self, core: usize, news: News) {
+        if core != self.place.core {
+            self.news_bytes += news.bytes();
+            self.news[core].push(news);
+        } else if let Some(answer) = self.take(news) {
+            let further = self.take(answer);
+            debug_assert!(further.is_none(), "an answer has no answer");
+        }
+    }
+
+    /// Does what news say. Returns what the core that has sent them is to be told.
+    fn take(&mut self, news: News) -> Option<News> {
+        match news {
+            News::Join(join) => {
+                let Join {
+                    text,
+                    core,
+                    session,
+                    options,
+                    is_connected,
+                    wait,
+                } = *join;
+                self.groups
+                    .join(text, Member::new(core, session, options, is_connected));
+                return Some(News::Joined(wait));
+            }
+            News::Joined(wait) => self.note_joined(wait),
+            News::Left { text, serial } => self.groups.leave(&text, serial),
+            News::Presence {
+                text,
+                serial,
+                is_connected,
+            } => self.groups.set_connected(&text, serial, is_connected),
+            News::Handed(handed) => self.handed.push_back(handed),
+            News::Settled(tag) => self.groups.settle(tag.group, tag.session.serial),
+            News::GivenBack(tag, publication) => {
+                self.groups.settle(tag.group, tag.session.serial);
+                self.redispatched += 1;
+                self.give(tag.group, tag.published, || publication);
+            }
+        }
+        None
+    }
+
+    fn note_joined(&mut self, wait: u64) {
+        let Some(answer) = self.waiting.get_mut(&wait) else {
+            return; // that of a group of this core, or one that does not wait
+        };
+        answer.left = answer.left.saturating_sub(1);
+        if answer.left == 0
+            && let Some(answer) = self.waiting.remove(&wait)
+        {
+            self.answers.push(answer);
+        }
+    }
+
+    fn give(
+        &mut self,
+        group: GroupRef,
+        published: Outbound,
+        publication: impl FnOnce() -> SharedPublication,
+    ) {
+        if self.news_bytes > self.news_bytes_max {
+            self.dropped += 1;
+            return;
+        }
+        let member = match self.groups.choose(group) {
+            Chosen::Member(member) => member,
+            Chosen::None => return,
+            Chosen::Full => {
+                self.dropped += 1;
+                return;
+            }
+        };
+        let handed = Handed {
+            tag: Tag {
+                owner: self.place.core,
+                group,
+                session: member.session,
+                published,
+            },
+            outbound: Outbound {
+                qos: published.qos.min(member.options.qos as u8),
+                retain: published.retain && member.options.retain_as_published,
+            },
+            id: member.options.id,
+            publication: publication(),
+        };
+        self.tell(member.core, News::Handed(handed));
+    }
+}
+
+impl News {
+    fn bytes(&self) -> usize {
+        match self {
+            News::Handed(handed) => handed.publication.bytes(),
+            News::GivenBack(_, publication) => publication.bytes(),
+            News::Join(_)
+            | News::Joined(_)
+            | News::Left { .. }
+            | News::Presence { .. }
+            | News::Settled(_) => 0,
+        }
+    }
+}
+
+/// Most SUBSCRIBE packets of one core whose answers wait for owners of groups.
+const JOINS_WAITING_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests;
