@@ -8,8 +8,11 @@ mod support;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ringcast::config::ClientProtocols;
-use ringcast::internals::decision::CloseReason;
+use ringcast::config::tls::ClientAuth;
+use ringcast::config::{Anonymous, ClientProtocols, Config};
+use ringcast::internals::app::builtin::Builtin;
+use ringcast::internals::decision::{CloseReason, Limit};
+use ringcast::server::{ClientProtocol, ConnectionInfo, Embedding, PortSetting, Selection, StartError};
 use support::secure::{Authority, Files};
 use support::{Client, Received, Server, TEXT, eventually, frame};
 
@@ -301,4 +304,102 @@ fn mqtt_over_tls_has_a_port_of_its_own_and_the_shared_ones() {
     assert_eq!(plain.next(), Received::End);
     let mut plain = server.connect();
     talk(&mut plain);
+}
+
+/// The rows of the connections that the server has.
+fn rows(server: &Server) -> Vec<ConnectionInfo> {
+    let page = server.running().handle().connections(&Selection::All, None, 10);
+    page.wait().unwrap().items
+}
+
+#[test]
+fn a_proxy_names_the_clients_of_ports_for_mqtt_and_their_limit_is_that_of_their_address() {
+    let server = Server::start(|config| {
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.proxies.trusted = "127.0.0.1".parse().unwrap();
+        config.proxies.proxy_protocol = true;
+        config.limits.connections_per_address_max = 1;
+    });
+    let through_proxy = || {
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        client.send_bytes(b"PROXY TCP4 203.0.113.9 198.51.100.1 12345 1883\r\n");
+        client.send_bytes(&connect("a"));
+        client
+    };
+    let mut client = through_proxy();
+    assert_eq!(packet(&mut client)[0], 0x20);
+    let [row] = &rows(&server)[..] else {
+        panic!("one connection")
+    };
+    assert_eq!(row.protocol, ClientProtocol::Mqtt);
+    assert_eq!(row.address, Some("203.0.113.9:12345".parse().unwrap()));
+    // A second one is closed, before it takes over anything. It gets no HTTP.
+    assert_eq!(through_proxy().rest(), "");
+    assert_eq!(server.limit_hits(Limit::ConnectionsPerAddress), 1);
+    client.send_bytes(PINGREQ);
+    assert_eq!(packet(&mut client), PINGRESP);
+}
+
+#[test]
+fn the_certificate_of_a_client_says_who_it_is_also_after_its_connection_has_moved() {
+    let authority = Authority::new("authority");
+    let files = Files::new();
+    let server = Server::start(|config| {
+        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
+        support::secure::ask_clients(config, &files, ClientAuth::Required, &authority);
+        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.permissions.allow_anonymous = Anonymous::Off;
+    });
+    let alice = authority.client("alice", (2020, 2090));
+    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], Some(&alice)));
+    for id in ["a", "b", "c", "d", "e", "f"] {
+        let address = server.running().mqtt_tls_address().unwrap();
+        let mut client = support::secure::connect(address, &trust, "localhost");
+        client.send_bytes(&connect(id));
+        let answer = packet(&mut client);
+        assert_eq!((answer[0], answer[3]), (0x20, 0), "{answer:x?}");
+        let users: Vec<_> = rows(&server).into_iter().map(|row| row.user).collect();
+        assert_eq!(users, [Some("alice".to_owned())]);
+        drop(client);
+        eventually("it has ended", || server.connections() == 0);
+    }
+}
+
+#[test]
+fn a_client_over_its_rate_is_read_more_slowly_and_not_closed() {
+    let server = Server::start(|config| {
+        config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+        config.limits.messages_per_second_max = 500;
+        config.limits.rate_burst = std::time::Duration::from_millis(20);
+        config.limits.rate_grace = std::time::Duration::ZERO;
+    });
+    let mut client = Client::connect(server.running().mqtt_address().unwrap());
+    talk(&mut client);
+    client.send_bytes(&PINGREQ.repeat(200));
+    for _ in 0..200 {
+        assert_eq!(packet(&mut client), PINGRESP);
+    }
+    assert!(server.limit_hits(Limit::MessagesPerSecond) > 0);
+}
+
+#[test]
+fn a_start_names_the_setting_whose_address_another_process_serves() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::default();
+    config.listen.address = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.admin.address = None;
+    config.mqtt.listen = Some(taken.local_addr().unwrap());
+    let refused = ringcast::server::Server::start(&config, Embedding::default(), |_| Builtin::new());
+    let error = refused.map(drop).unwrap_err();
+    assert!(
+        matches!(
+            &error,
+            StartError::Served {
+                setting: PortSetting::MqttListen,
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert!(error.to_string().contains("RINGCAST_MQTT_LISTEN"), "{error}");
 }

@@ -196,7 +196,7 @@ fn a_socket_without_a_use_is_a_configuration_error() {
         TcpListener::bind("127.0.0.1:0").unwrap(),
     );
     for (names, text) in [
-        ("listen:wss", "must be listen, tls or admin"),
+        ("listen:wss", "must be listen, tls, mqtt, mqtt-tls or admin"),
         ("admin:admin", "several sockets named admin"),
     ] {
         let output = activated(&listen, &admin, names, BINARY).output().unwrap();

@@ -7,9 +7,9 @@ use super::settings::settings;
 settings! {
     /// What clients may do.
     permissions: Permissions {
-        /// Whether unauthenticated clients are served: `on`, `off`, or `auto` (on if `listen` and, where it is set,
-        /// `tls_listen` are loopback addresses). With `off` they may still shake hands, send a token (`#authenticate`)
-        /// and log in.
+        /// Whether unauthenticated clients are served: `on`, `off`, or `auto` (on if `listen`, `tls_listen`,
+        /// `mqtt_listen` and `mqtt_tls_listen` are loopback addresses, as far as they are set). With `off` they may still
+        /// shake hands, send a token (`#authenticate`) and log in.
         allow_anonymous: Anonymous = Anonymous::Auto, "allow_anonymous", word();
 
         /// Whether clients may publish.

@@ -51,6 +51,24 @@ impl<A: App> Core<A> {
         Spoken::Neither
     }
 
+    /// Whether a connection that has said nothing yet came to a port for MQTT alone.
+    pub(in crate::cores) fn speaks_only_mqtt(&self, id: ConnectionId) -> bool {
+        let phase = self.connections.get(id).map(|connection| &connection.phase);
+        matches!(phase, Some(Phase::Request { port, .. }) if self.acceptor.mqtt_on(*port) == MqttOn::Only)
+    }
+
+    /// Closes a connection whose client may not connect now. Which version of CONNACK the client understands is not known
+    /// yet.
+    pub(in crate::cores) fn refuse_without_answer(&mut self, id: ConnectionId, limit: Option<Limit>) {
+        if let Some(limit) = limit {
+            self.metrics.limit_hit(limit);
+        }
+        if let Some(connection) = self.connections.get_mut(id) {
+            connection.framing = Framing::Mqtt;
+        }
+        self.close(id, CloseReason::MqttRefused);
+    }
+
     /// Whether a connection may agree on MQTT with its request.
     pub(in crate::cores) fn may_speak_mqtt(&self, id: ConnectionId) -> bool {
         let phase = self.connections.get(id).map(|connection| &connection.phase);
@@ -64,10 +82,8 @@ impl<A: App> Core<A> {
             let admitted = self.admit_announced(id);
             admitted.is_err().then_some(Limit::ConnectionsPerAddress)
         };
-        if let Some(limit) = full {
-            // Which version of CONNACK the client understands is not known yet.
-            self.metrics.limit_hit(limit);
-            self.close(id, CloseReason::MqttRefused);
+        if full.is_some() {
+            self.refuse_without_answer(id, full);
             return Spoken::Neither;
         }
         let claims = self.claims_of_certificate(id);

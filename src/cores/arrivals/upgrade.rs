@@ -95,8 +95,11 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Answers in plain HTTP and ends the connection.
+    /// Answers in plain HTTP and ends the connection. Clients of a port for MQTT alone get no answer.
     pub(in crate::cores) fn refuse(&mut self, id: ConnectionId, refusal: &Refusal) {
+        if self.speaks_only_mqtt(id) {
+            return self.refuse_without_answer(id, limit_of(refusal));
+        }
         self.metrics.http_answers.add(1);
         if let Some(limit) = limit_of(refusal) {
             self.metrics.limit_hit(limit);

@@ -64,7 +64,7 @@ impl fmt::Display for TlsError {
         match self {
             TlsError::TurnedOff => formatter.write_str(
                 "TLS: it cannot be turned off while the server runs: restart the server, or set listen_tls, \
-                 tls_listen or admin_tls as before",
+                 tls_listen, mqtt_tls_listen or admin_tls as before",
             ),
             TlsError::Unreadable { file, cause } => write!(
                 formatter,
