@@ -175,17 +175,18 @@ pub(in crate::cores) fn write_reply(
     content: Content,
     payload: &[u8],
 ) {
-    let opcode = content.opcode();
-    match (framing, forms) {
-        (Framing::WebSocket(compression), Some(forms)) if compression.is_on() && content.is_message() => {
+    let (compression, opcode) = match framing {
+        Framing::WebSocket(compression) => (compression, content.opcode()),
+        Framing::Mqtt => return out.extend_from_slice(payload),
+        Framing::MqttOverWebSocket if content.is_message() => (Compression::Off, OpCode::Binary),
+        Framing::MqttOverWebSocket => (Compression::Off, content.opcode()),
+    };
+    match forms {
+        Some(forms) if compression.is_on() && content.is_message() => {
             forms.deflater.write(out, compression, opcode, payload);
         }
-        (Framing::WebSocket(_), _) => frame::write(out, opcode, payload),
-        (Framing::Mqtt, _) => out.extend_from_slice(payload),
-        (Framing::MqttOverWebSocket, _) if content.is_message() => {
-            frame::write(out, OpCode::Binary, payload);
-        }
-        (Framing::MqttOverWebSocket, _) => frame::write(out, opcode, payload),
+        // One call, so that it is inlined here.
+        Some(_) | None => frame::write(out, opcode, payload),
     }
 }
 
