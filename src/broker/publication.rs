@@ -345,15 +345,12 @@ pub(crate) fn write_offset(buffer: &mut [u8], facts: &Facts, offset: u64) {
     let end = buffer.len().saturating_sub(behind);
     let field = &mut buffer[end.saturating_sub(OFFSET_BYTES)..end];
     debug_assert!(field.iter().all(|&byte| byte == b' '), "the frame has room there");
-    // The last digit first. A number of 53 bits fits.
-    let mut digits = [0; OFFSET_BYTES];
-    let (mut begin, mut left) = (OFFSET_BYTES, offset);
-    while begin > 0 && (left > 0 || begin == OFFSET_BYTES) {
-        begin -= 1;
-        digits[begin] = b'0' + (left % 10) as u8;
-        left /= 10;
+    let mut text = itoa::Buffer::new();
+    let digits = text.format(offset).as_bytes();
+    // A number of 53 bits fits.
+    if let Some(field) = field.get_mut(..digits.len()) {
+        field.copy_from_slice(digits);
     }
-    field[..OFFSET_BYTES - begin].copy_from_slice(&digits[begin..]);
 }
 
 #[cfg(test)]

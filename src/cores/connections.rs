@@ -295,6 +295,13 @@ impl Connections {
             .filter(|connection| connection.id == id)
     }
 
+    /// Whether a connection keeps decisions that could not be carried out.
+    #[inline]
+    pub(in crate::cores) fn has_suspended(&self, id: ConnectionId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| connection.suspended.is_some())
+    }
+
     /// The connection, if it has not ended, and the MQTT sessions, which its session may need.
     #[inline]
     pub(in crate::cores) fn get_with_mqtt(
@@ -482,6 +489,12 @@ impl Connections {
             self.metrics.deflate_bytes_before.add(work.bytes_before);
             self.metrics.deflate_bytes_after.add(work.bytes_after);
         }
+    }
+
+    /// Whether connections were found to end.
+    #[inline]
+    pub(in crate::cores) fn has_ending(&self) -> bool {
+        !self.ending.is_empty()
     }
 
     /// The next connection that was found to end, and why.

@@ -86,6 +86,9 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) wills: HeldWills,
     /// The sessions with wills whose keys the core owns, and the wills that wait here.
     pub(super) will_sessions: Sessions,
+    /// Whether the core has kept something of a channel or a session since its start: channels have had a policy, a client
+    /// has left a will, or another core has sent a letter. Until then its turns do not look for such work at all.
+    pub(super) keeps_state: bool,
     pub(super) limits: Limits,
     pub(super) measures: Measures,
     pub(super) lent: Lent<A>,
@@ -171,6 +174,7 @@ impl<A: App> Core<A> {
             &settings.policy.channels,
             parts.broker.hasher.clone(),
         );
+        let keeps_state = memory.is_some() || channels.has_presence();
         Ok(Core {
             id: parts.id,
             shares_cpu: parts.shares_cpu,
@@ -220,6 +224,7 @@ impl<A: App> Core<A> {
             shedding: Shedding::new(now),
             wills: HeldWills::new(limits.wills_bytes_max as usize),
             will_sessions: Sessions::new(limits.wills_bytes_max as usize),
+            keeps_state,
             measures: Measures::new(&limits),
             limits,
             lent: Lent {

@@ -20,6 +20,7 @@ impl<A: App> Core<A> {
                 break;
             };
             self.metrics.letters.add(1);
+            self.keeps_state = true;
             match letter {
                 Letter::Stopped(core) => {
                     self.post.note_stopped(core.index());

@@ -105,8 +105,10 @@ impl<A: App> Core<A> {
         }
         self.revoke_some();
         self.accept_batch();
-        self.acceptor
-            .close_rejected(self.time.now().uptime, self.intake.buffer());
+        if self.acceptor.has_rejected() {
+            self.acceptor
+                .close_rejected(self.time.now().uptime, self.intake.buffer());
+        }
         if self.acceptor.has_hand_overs() {
             self.receive_hand_overs();
         }
@@ -117,25 +119,31 @@ impl<A: App> Core<A> {
         if self.post.has_letters() || self.post.kept_count() > 0 {
             self.take_letters();
         }
-        self.publish_due_wills();
+        if self.keeps_state {
+            self.publish_due_wills();
+        }
         if self.connections.mqtt.is_some() {
             self.tend_mqtt_sessions();
         }
         self.deliver();
-        self.serve_recoveries();
+        if self.keeps_state {
+            self.serve_recoveries();
+        }
         self.serve_retained();
         self.resume_awaiting_delivery();
-        if self.waiting.awaiting_commit_count() > 0 {
-            self.resume_awaiting_commit();
-        }
         self.delivery.publisher().reclaim_much();
         self.resume_stalled();
-        self.tend_memory();
+        if self.keeps_state {
+            self.resume_awaiting_commit();
+            self.tend_memory();
+        }
         self.connections.lane = Lane::Bulk;
         self.visit_due();
         self.check_some();
-        self.serve_presence();
-        self.resume_awaiting_post();
+        if self.keeps_state {
+            self.serve_presence();
+            self.resume_awaiting_post();
+        }
         self.connections.lane = Lane::Prompt;
         if self.drain_some() && self.end_remembering() {
             self.operations.stop();
@@ -148,7 +156,7 @@ impl<A: App> Core<A> {
             self.serve_mqtt_sessions();
         }
         self.flush();
-        if self.delivery.on_disk().is_some() {
+        if self.keeps_state && self.delivery.on_disk().is_some() {
             self.tell_store();
         }
         self.tell_drain();
@@ -163,6 +171,14 @@ impl<A: App> Core<A> {
     #[inline]
     fn read_left_over_connections(&mut self) {
         self.shares.token_checks = 0;
+        self.shares.transition_ns = 0;
+        if self.waiting.has_unread() {
+            self.read_some_left_over();
+        }
+    }
+
+    #[inline(never)]
+    fn read_some_left_over(&mut self) {
         for _ in 0..self.waiting.unfinished_count() {
             if self.shares.token_checks < TOKEN_CHECKS_MAX
                 && let Some(id) = self.waiting.next_unfinished()
@@ -171,7 +187,6 @@ impl<A: App> Core<A> {
                 self.shares.token_checks += self.lent.scratch.common.verifications();
             }
         }
-        self.shares.transition_ns = 0;
         while self.shares.transition_ns < TRANSITION_BUDGET_NS
             && let Some(id) = self.waiting.next_transitional()
         {
@@ -193,15 +208,13 @@ impl<A: App> Core<A> {
 
     /// Handles one event of the poll: a listener, this core's mailbox, sockets that another core hands over, or a
     /// connection.
+    #[inline]
     fn handle_event(&mut self, event: &Event) {
         match event.token() {
             token @ (LISTENER | TLS_LISTENER | MQTT_LISTENER | MQTT_TLS_LISTENER) => {
                 self.acceptor.note_ready(token)
             }
-            WAKER => {
-                self.mailbox.note_wake();
-                self.take_orders();
-            }
+            WAKER => self.be_woken(),
             HAND_OVERS => self.acceptor.note_hand_overs(),
             token => self.handle_connection_event(ConnectionId::from_token(token), event),
         }
@@ -295,6 +308,13 @@ impl<A: App> Core<A> {
         work(self);
         let took_ns = self.time.clock().elapsed_ns().saturating_sub(before_ns);
         self.shares.transition_ns += took_ns.max(TRANSITION_COST_NS_MIN);
+    }
+
+    /// Another thread has woken this core, maybe for an order. Not inlined: turns without one would pay for its registers.
+    #[inline(never)]
+    fn be_woken(&mut self) {
+        self.mailbox.note_wake();
+        self.take_orders();
     }
 
     /// Carries out the orders that other threads have put into this core's mailbox.
@@ -408,14 +428,15 @@ impl<A: App> Core<A> {
         }
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
-        until = until.min(self.acceptor.next()).min(self.next_expiry());
-        until = until.min(self.will_sessions.next_due());
-        until = until.min(self.presence.due);
+        until = until.min(self.acceptor.next());
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
             if sessions.shares.has_news() {
                 until = until.min(self.time.now().uptime + RING_RETRY);
             }
+        }
+        if self.keeps_state {
+            until = until.min(self.next_of_kept());
         }
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);
@@ -423,6 +444,19 @@ impl<A: App> Core<A> {
         if self.draining.is_some() {
             until = until.min(self.time.now().uptime + DRAIN_STEP);
         }
+        if self.delivery.publisher().keeps_much() {
+            // `tell_memory` frees a part of it.
+            until = until.min(self.memory_due);
+        }
+        (until != Uptime::NEVER).then(|| until.since(self.time.clock().uptime()))
+    }
+
+    /// When the next turn is due for what is kept here of channels and sessions, if no event comes.
+    #[inline(never)]
+    fn next_of_kept(&mut self) -> Uptime {
+        let mut until = self.next_expiry();
+        until = until.min(self.will_sessions.next_due());
+        until = until.min(self.presence.due);
         if self
             .delivery
             .on_disk()
@@ -433,11 +467,7 @@ impl<A: App> Core<A> {
         if !self.connections.recoveries.is_empty() {
             until = until.min(self.next_recovery());
         }
-        if self.delivery.publisher().keeps_much() {
-            // `tell_memory` frees a part of it.
-            until = until.min(self.memory_due);
-        }
-        (until != Uptime::NEVER).then(|| until.since(self.time.clock().uptime()))
+        until
     }
 }
 

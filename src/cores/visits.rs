@@ -12,8 +12,16 @@ use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
     /// Visits the connections whose deadline may have come.
+    #[inline]
     pub(super) fn visit_due(&mut self) {
         self.wheel.advance(self.time.now().uptime);
+        if self.wheel.has_due() {
+            self.visit_some_due();
+        }
+    }
+
+    #[inline(never)]
+    fn visit_some_due(&mut self) {
         let room = self.connections.room(1).max(VISITS_PER_TURN_MIN);
         for _ in 0..VISITS_PER_TURN_MAX.min(room) {
             let Some(index) = self.wheel.take_due() else {

@@ -108,7 +108,7 @@ impl Wanted {
         out.push(kind);
         out.extend_from_slice(&number.to_ne_bytes());
         if let Wanted::After(position) = self {
-            out.extend_from_slice(position.epoch.as_str().as_bytes());
+            out.extend_from_slice(position.epoch.as_bytes());
         }
     }
 

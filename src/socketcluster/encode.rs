@@ -47,7 +47,7 @@ pub fn publish_marked(
     channel(out);
     if marks.positioned {
         out.extend_from_slice(b",\"position\":{\"epoch\":\"");
-        out.extend_from_slice(epoch.as_str().as_bytes());
+        out.extend_from_slice(epoch.as_bytes());
         out.extend_from_slice(b"\",\"offset\":");
         out.extend_from_slice(&[b' '; OFFSET_BYTES]);
         out.push(b'}');
@@ -157,7 +157,7 @@ pub fn remembered(offset: u64, unix_ms: u64, payload: &[u8], out: &mut Vec<u8>) 
 /// `{"epoch":E,"offset":O}`
 fn position(position: Position, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"epoch\":");
-    write_json(position.epoch.as_str().as_bytes(), out);
+    write_json(position.epoch.as_bytes(), out);
     out.extend_from_slice(b",\"offset\":");
     out.extend_from_slice(itoa::Buffer::new().format(position.offset).as_bytes());
     out.push(b'}');

@@ -6,6 +6,7 @@
 use mio::Interest;
 
 use crate::app::App;
+use crate::clock::Uptime;
 use crate::decision::Limit;
 
 use crate::cores::arrivals::acceptor::{ACCEPTS_PER_TURN_MAX, Arrived, Newcomer};
@@ -16,8 +17,16 @@ use crate::cores::lifecycle::connection::Phase;
 
 impl<A: App> Core<A> {
     /// Accepts a bounded batch.
+    #[inline]
     pub(in crate::cores) fn accept_batch(&mut self) {
         let now = self.time.now().uptime;
+        if self.acceptor.is_ready(now) {
+            self.accept_some(now);
+        }
+    }
+
+    #[inline(never)]
+    fn accept_some(&mut self, now: Uptime) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             if !self.acceptor.is_ready(now) {
                 return;

@@ -354,6 +354,11 @@ impl Acceptor {
         self.rejected.add(stream, refusal, now);
     }
 
+    /// Whether rejected sockets are not closed yet.
+    pub(in crate::cores) fn has_rejected(&self) -> bool {
+        self.rejected.next().is_some()
+    }
+
     /// Closes the rejected sockets whose time is over.
     pub(in crate::cores) fn close_rejected(&mut self, now: Uptime, buffer: &mut [u8]) {
         self.rejected.close_due(now, buffer);

@@ -435,10 +435,15 @@ impl Delivery {
     }
 
     /// Records how long publications took from the publish to the write.
+    #[inline]
     pub(in crate::cores) fn record_latencies(&mut self, connections: &Connections, clock: &Clock) {
-        if self.delivered.is_empty() {
-            return;
+        if !self.delivered.is_empty() {
+            self.record_some_latencies(connections, clock);
         }
+    }
+
+    #[inline(never)]
+    fn record_some_latencies(&mut self, connections: &Connections, clock: &Clock) {
         let now_ns = clock.elapsed_ns();
         while let Some(written) = self
             .delivered

@@ -57,7 +57,13 @@ impl<A: App> Core<A> {
     /// connection keeps them, the core begins with an empty list. No decision that is carried out makes another
     /// decision.
     pub(in crate::cores) fn carry_out(&mut self, id: ConnectionId, result: Result<(), CloseReason>) {
+        let done = self.send_first(id);
+        if done == self.decisions.list().len() && result.is_ok() && !self.decisions.is_overfull() {
+            // Answers alone: the usual case, which needs no `Work`.
+            return;
+        }
         let mut work = Work::new(std::mem::take(&mut self.decisions), result);
+        work.at = done;
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(before) = &mut connection.suspended
         {
@@ -72,6 +78,17 @@ impl<A: App> Core<A> {
             return;
         }
         self.carry_out_work(id, work);
+    }
+
+    /// Sends the messages that stand before all other decisions, unless the connection has kept some that come before
+    /// them. Returns how many there were.
+    #[inline]
+    fn send_first(&mut self, id: ConnectionId) -> usize {
+        let is_send = matches!(self.decisions.list().first(), Some(Decision::Send { .. }));
+        if !is_send || self.decisions.is_overfull() || self.connections.has_suspended(id) {
+            return 0;
+        }
+        self.connections.send_texts(id, self.decisions.texts_from(0))
     }
 
     /// Goes on with the decisions that a connection has kept since [`Core::carry_out`] had to stop.

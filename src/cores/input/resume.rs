@@ -12,7 +12,15 @@ use crate::cores::lifecycle::reading::Why;
 impl<A: App> Core<A> {
     /// Goes on with connections whose publication has found the ring full, in the order in which they came.
     /// Publications of connections that have closed come before them.
+    #[inline]
     pub(in crate::cores) fn resume_stalled(&mut self) {
+        if !self.abandoned.is_empty() || self.waiting.stalled_count() > 0 {
+            self.resume_some_stalled();
+        }
+    }
+
+    #[inline(never)]
+    fn resume_some_stalled(&mut self) {
         self.abandoned
             .publish(&mut self.delivery, &mut self.connections, self.time.clock());
         if !self.abandoned.is_empty() {
@@ -34,7 +42,15 @@ impl<A: App> Core<A> {
     }
 
     /// Goes on with connections whose next decision comes after a delivery that is complete now.
+    #[inline]
     pub(in crate::cores) fn resume_awaiting_delivery(&mut self) {
+        if self.waiting.awaiting_delivery_count() > 0 {
+            self.resume_delivered();
+        }
+    }
+
+    #[inline(never)]
+    fn resume_delivered(&mut self) {
         for _ in 0..self.waiting.awaiting_delivery_count() {
             let delivery = &self.delivery;
             let Some(id) = self
@@ -50,7 +66,15 @@ impl<A: App> Core<A> {
 
     /// Goes on with decisions about all channels of a connection, for some connections, in the order in which they
     /// came.
+    #[inline]
     pub(in crate::cores) fn resume_walking(&mut self) {
+        if self.waiting.walking_count() > 0 {
+            self.resume_some_walking();
+        }
+    }
+
+    #[cold]
+    fn resume_some_walking(&mut self) {
         for _ in 0..self.waiting.walking_count().min(WALKS_PER_TURN_MAX) {
             if let Some(id) = self.waiting.next_walking() {
                 self.carry_out_suspended(id);
@@ -62,6 +86,13 @@ impl<A: App> Core<A> {
     /// Goes on with connections that have something to tell other cores, while there is room for it.
     #[inline]
     pub(in crate::cores) fn resume_awaiting_post(&mut self) {
+        if self.waiting.awaiting_post_count() > 0 {
+            self.resume_some_awaiting_post();
+        }
+    }
+
+    #[cold]
+    fn resume_some_awaiting_post(&mut self) {
         for _ in 0..self.waiting.awaiting_post_count() {
             if self.presence.memberships.is_congested() {
                 return;

@@ -59,11 +59,15 @@ impl<A: App> Core<A> {
     }
 
     /// Goes on with connections that have waited for a commit, if there was one.
-    #[cold]
+    #[inline]
     pub(in crate::cores) fn resume_awaiting_commit(&mut self) {
-        if !self.delivery.take_commits() {
-            return;
+        if self.waiting.awaiting_commit_count() > 0 && self.delivery.take_commits() {
+            self.resume_after_commit();
         }
+    }
+
+    #[cold]
+    fn resume_after_commit(&mut self) {
         for _ in 0..self.waiting.awaiting_commit_count() {
             if let Some(id) = self.waiting.next_awaiting_commit() {
                 self.carry_out_suspended(id);

@@ -24,6 +24,7 @@ impl<A: App> Core<A> {
             return;
         };
         let held = HeldWill::read(decisions.bytes(will)).expect("the session has written it");
+        self.keeps_state = true;
         let outcome = self.try_set_will(id, generation, held);
         self.metrics.wills.set(self.wills.len() as u64);
         self.answer_will(id, token, outcome, decisions);

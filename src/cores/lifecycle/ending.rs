@@ -260,7 +260,15 @@ impl<A: App> Core<A> {
 
     /// Closes the connections that a delivery or a flush has marked (`Why::Ending`). Only the turn calls this, never a
     /// publication.
+    #[inline]
     pub(in crate::cores) fn close_marked(&mut self) {
+        if self.connections.has_ending() {
+            self.close_some_marked();
+        }
+    }
+
+    #[inline(never)]
+    fn close_some_marked(&mut self) {
         while let Some((id, reason)) = self.connections.next_ending() {
             self.close(id, reason);
             if let Some(connection) = self.connections.get_mut(id) {

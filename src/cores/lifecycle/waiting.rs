@@ -69,6 +69,11 @@ impl Waiting {
         }
     }
 
+    /// Whether connections are to be read before any event of a turn.
+    pub(in crate::cores) fn has_unread(&self) -> bool {
+        !self.unfinished.is_empty() || !self.transitional.is_empty()
+    }
+
     /// How many are to be read first in a turn.
     pub(in crate::cores) fn unfinished_count(&self) -> usize {
         self.unfinished.len()

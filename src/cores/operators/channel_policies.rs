@@ -35,6 +35,7 @@ impl<A: App> Core<A> {
 
     /// What this core remembers. It begins to remember with the first policy of a channel.
     pub(in crate::cores) fn begin_memory(&mut self) -> &mut ChannelMemory {
+        self.keeps_state = true;
         let (core, metrics) = (self.id.index(), &self.metrics);
         let (channels, limits) = (&self.lent.policy.channels, &self.limits);
         self.delivery.memory_or_begin(|cores, numbering| {
