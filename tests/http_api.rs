@@ -6,6 +6,7 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::thread;
 
 use nix::sys::signal::Signal;
@@ -1118,7 +1119,12 @@ fn the_members_of_a_channel_are_listed_by_page_and_counted() {
         Key::for_all(),
         Key::new("other", &["--actions", "presence", "--channels", "news"]),
     );
-    let server = ApiServer::start(&[&key, &other], CHANNELS, &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let events = Key::new(
+        "events",
+        &["--actions", "publish", "--channels", "$presence/shop.*"],
+    );
+    let keys = [&key, &other, &events];
+    let server = ApiServer::start(&keys, CHANNELS, &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
     let mut clients: Vec<Client> = ["ann", "ann", "bob"].map(|user| client_of(&server, user)).into();
     clients.push(server.process.client());
     for client in &mut clients {
@@ -1175,6 +1181,10 @@ fn the_members_of_a_channel_are_listed_by_page_and_counted() {
             answer.text
         );
     }
+    // Only the server publishes there.
+    let event = r#"{"channel":"$presence/shop.a","data":1}"#;
+    let answer = server.post(&events, "/api/v1/publish", event);
+    assert_eq!((answer.status, answer.code()), (400, "invalid_channel"));
     let (code, out) = {
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_ringcast"))
             .args([
@@ -1193,4 +1203,20 @@ fn the_members_of_a_channel_are_listed_by_page_and_counted() {
         code == Some(0) && out.contains("bob") && out.ends_with("members: 3\n"),
         "{out}"
     );
+}
+
+#[test]
+fn a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut stream = std::net::TcpStream::connect(server.process.admin).unwrap();
+    let head = format!(
+        "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {}\r\n{JSON}\r\nContent-Length: \
+         1000000000\r\nExpect: 100-continue\r\n\r\n",
+        key.key
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    assert!(line.starts_with("HTTP/1.1 413 "), "{line}");
 }

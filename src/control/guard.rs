@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::uri::Authority;
@@ -313,8 +313,12 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
 
 const BEARER: &[u8] = b"Bearer ";
 
-/// Waits for the whole body.
+/// Waits for the whole body. If its announced length is over the limit, it is refused before any of it is asked for: a
+/// client that expects `100 Continue` sends none of it.
 pub(super) async fn whole_body(body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refused> {
+    if HttpBody::size_hint(&body).lower() > bytes_max as u64 {
+        return Err(Refused::LargeBody);
+    }
     let body = timeout(time_max, Limited::new(body, bytes_max).collect())
         .await
         .map_err(|_| Refused::SlowBody)?

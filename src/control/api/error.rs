@@ -26,6 +26,8 @@ pub(super) struct ApiError {
     published: Option<Vec<Option<Position>>>,
     /// Whether a part of the body may still be on its way.
     leaves_body_unread: bool,
+    /// Whether the publication that failed was published all the same: a repetition would publish it twice.
+    is_published: bool,
 }
 
 /// The kind of an error: a word for programs, a status, and the label of the metric.
@@ -140,6 +142,7 @@ impl ApiError {
             allow: None,
             published: None,
             leaves_body_unread: false,
+            is_published: false,
         }
     }
 
@@ -182,9 +185,8 @@ impl ApiError {
 
     /// Whether the request has changed something before it failed.
     pub(super) fn had_effect(&self) -> bool {
-        self.published
-            .as_ref()
-            .is_some_and(|positions| !positions.is_empty())
+        let published = self.published.as_ref();
+        self.is_published || published.is_some_and(|positions| !positions.is_empty())
     }
 
     pub(super) fn code(&self) -> ErrorCode {
@@ -292,11 +294,33 @@ impl From<HandleError> for ApiError {
             HandleError::Ended => ErrorCode::Ending,
             HandleError::OnCore => ErrorCode::Failed,
         };
-        let answer = ApiError::new(code, &error);
+        let mut answer = ApiError::new(code, &error);
+        answer.is_published = error == HandleError::PublishedNotStored;
         if code.status() == StatusCode::SERVICE_UNAVAILABLE {
             answer.retry_after(Duration::from_secs(1))
         } else {
             answer
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So that its answer is kept for the idempotency key: a repetition does not publish it again.
+    #[test]
+    fn a_publication_that_was_made_and_not_stored_has_had_an_effect() {
+        for (error, had_effect) in [
+            (HandleError::PublishedNotStored, true),
+            (HandleError::NotStored, false),
+            (HandleError::RingFull, false),
+        ] {
+            assert_eq!(
+                ApiError::from(error.clone()).had_effect(),
+                had_effect,
+                "{error:?}"
+            );
         }
     }
 }

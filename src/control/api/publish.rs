@@ -10,10 +10,10 @@ use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorCode};
 use super::{Caller, Position, answer_of, from_body};
 use crate::config::api_keys::ApiAction;
-use crate::handle::Handle;
+use crate::handle::{Handle, HandleError};
 use crate::metrics::api::ApiRoute;
 
 /// The publications of one request.
@@ -101,6 +101,14 @@ impl Publications {
         caller.check_items(self.targets.len())?;
         for (channel, _) in &self.targets {
             caller.check_channel(ApiAction::Publish, channel)?;
+            if caller.channels.announced_on(channel.as_bytes()).is_some() {
+                return Err(ApiError::new(
+                    ErrorCode::InvalidChannel,
+                    format!(
+                        "{channel}: only the server publishes who joins and leaves a channel: use another channel"
+                    ),
+                ));
+            }
         }
         Ok(())
     }
@@ -123,7 +131,13 @@ impl Publications {
             match handle.publish_json(channel, data).await {
                 Ok(receipt) => positions.push(receipt.position.map(Position::from)),
                 Err(error) if self.route == ApiRoute::Publish => return Err(error.into()),
-                Err(error) => return Err(ApiError::from(error).after_publications(positions, count)),
+                Err(error) => {
+                    if error == HandleError::PublishedNotStored {
+                        // It was made, too, and must not be sent again.
+                        positions.push(None);
+                    }
+                    return Err(ApiError::from(error).after_publications(positions, count));
+                }
             }
             if index % PUBLICATIONS_PER_TURN == PUBLICATIONS_PER_TURN - 1 {
                 tokio::task::yield_now().await;

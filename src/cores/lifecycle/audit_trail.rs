@@ -106,20 +106,13 @@ impl<A: App> Core<A> {
             .map_or(ClientAddress::UNKNOWN, |connection| connection.client)
     }
 
-    /// The user's name in the token of a connection.
-    fn user_of(&self, id: ConnectionId) -> Option<String> {
+    /// The user of a connection: the claim `sub` of its token, as everywhere.
+    fn user_of(&self, id: ConnectionId) -> Option<Box<str>> {
         match &self.connections.get(id)?.phase {
-            Phase::Open(open) => open.session.claims().and_then(name_in),
+            Phase::Open(open) => open.session.claims().and_then(Claims::user),
             _ => None,
         }
     }
-}
-
-/// The claim `sub` of JWT, or the claim `username` that SocketCluster applications use.
-fn name_in(claims: &Claims) -> Option<String> {
-    let claims: serde_json::Value = claims.value().ok()?;
-    let name = claims.get("sub").or_else(|| claims.get("username"))?;
-    Some(name.as_str().map_or_else(|| name.to_string(), str::to_owned))
 }
 
 fn subject(client: ClientAddress, user: Option<&str>) -> Subject<'_> {
