@@ -213,6 +213,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "retained",
                 "session",
                 "transport",
+                "wills",
             ][..],
         ),
         (

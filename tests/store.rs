@@ -91,6 +91,22 @@ impl Place {
             .collect()
     }
 
+    /// The wills on disk. The server has ended.
+    fn wills(&self) -> Vec<StoredWill> {
+        let copy = self.folder.file("copy.redb");
+        fs::copy(self.file(), &copy).unwrap();
+        let database = Database::open(&copy).unwrap();
+        let wills: TableDefinition<'_, &[u8; 15], &[u8]> = TableDefinition::new("wills");
+        let read = database.begin_read().unwrap();
+        let Ok(table) = read.open_table(wills) else {
+            return Vec::new();
+        };
+        let entries = table.iter().unwrap();
+        entries
+            .map(|entry| StoredWill::read(entry.unwrap().1.value()))
+            .collect()
+    }
+
     /// The epoch on disk.
     fn epoch(&self) -> String {
         let copy = self.folder.file("copy.redb");
@@ -100,6 +116,43 @@ impl Place {
         let table = database.begin_read().unwrap().open_table(head).unwrap();
         let epoch = table.get(()).unwrap().unwrap().value()[2..10].to_vec();
         String::from_utf8(epoch).unwrap()
+    }
+}
+
+/// A will in the table of wills.
+#[derive(Debug)]
+struct StoredWill {
+    /// `None` while its connection is open.
+    due: Option<u64>,
+    set: u64,
+    session: String,
+    data: String,
+}
+
+impl StoredWill {
+    fn read(value: &[u8]) -> StoredWill {
+        let number = |at: usize| u64::from_le_bytes(value[at..at + 8].try_into().unwrap());
+        assert_eq!(value[0], 1);
+        // The delay, then three fields with a length before each.
+        let mut rest = &value[21..];
+        let mut field = || {
+            let length = u32::from_be_bytes(rest[..4].try_into().unwrap());
+            rest = &rest[4..];
+            if length == u32::MAX {
+                return String::new();
+            }
+            let (field, behind) = rest.split_at(length as usize);
+            rest = behind;
+            String::from_utf8(field.to_vec()).unwrap()
+        };
+        let (_, session, data) = (field(), field(), field());
+        StoredWill {
+            due: Some(number(1)).filter(|due| *due != u64::MAX),
+            set: number(9),
+            // A client without a user.
+            session: session.trim_start_matches('\0').to_owned(),
+            data,
+        }
     }
 }
 
@@ -655,4 +708,189 @@ fn after_a_crash_of_a_relaxed_server_a_recovery_says_that_the_epoch_is_another()
         "{answer}"
     );
     assert_eq!(numbers, [8]);
+}
+
+/// Sets wills, and takes some of them back, until the server is gone. Returns how many of the calls were answered. Call `n`
+/// sets the will `n`, unless `n` leaves 2 when divided by 3.
+fn set_wills_until_the_end(mut client: Client, session: &str, first: u64) -> u64 {
+    for done in 0.. {
+        let number = first + done;
+        let data = match number % 3 {
+            2 => "null".to_owned(),
+            _ => format!(r#"{{"channel":"room.1","data":{number},"delay_ms":60000,"session":"{session}"}}"#),
+        };
+        let text = format!(r#"{{"event":"$will","data":{data},"cid":{}}}"#, done + 10);
+        if client
+            .try_send_bytes(&support::frame(support::TEXT, text.as_bytes()))
+            .is_err()
+        {
+            return done;
+        }
+        loop {
+            match client.next() {
+                Received::Text(text) if text.starts_with(r#"{"rid":"#) => {
+                    assert!(is_acknowledgement(&text), "{text}");
+                    break;
+                }
+                Received::End => return done,
+                _ => {}
+            }
+        }
+    }
+    unreachable!("the server is killed")
+}
+
+/// Kills strict servers again and again. The will of each client is the last that was acknowledged, or the one of the
+/// call that was under way.
+#[test]
+fn a_killed_strict_server_has_the_last_will_that_it_acknowledged_of_each_session() {
+    let seed = from_environment("STORE_SEED", u64::from(std::process::id()));
+    println!("STORE_SEED={seed}");
+    let mut random = Random(seed);
+    let place = Place::new();
+    let mut total = 0;
+    for round in 1..=from_environment("STORE_KILLS", 50) / 5 {
+        let server = place.start(&[("RINGCAST_STORE_MODE", "strict"), ("RINGCAST_CORES", "2")]);
+        let wait = Duration::from_micros(random.below(60_000));
+        let clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
+        let first = round * 3_000_000;
+        let done: Vec<(String, u64)> = thread::scope(|scope| {
+            let threads: Vec<_> = clients
+                .into_iter()
+                .enumerate()
+                .map(|(index, client)| {
+                    let session = format!("session {index}");
+                    scope.spawn(move || {
+                        let done = set_wills_until_the_end(client, &session, first);
+                        (session, done)
+                    })
+                })
+                .collect();
+            thread::sleep(wait);
+            server.signal(Signal::SIGKILL);
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        drop(server);
+        let wills = place.wills();
+        for (session, done) in done {
+            total += done;
+            let of_session = wills.iter().filter(|will| will.session == session);
+            let newest = of_session.max_by_key(|will| (will.set, will.data.parse::<u64>().unwrap()));
+            // The wills of earlier rounds have lower numbers.
+            let found = newest
+                .map(|will| will.data.parse::<u64>().unwrap())
+                .filter(|number| *number >= first);
+            let after = |calls: u64| {
+                let last = first + calls.checked_sub(1)?;
+                (last % 3 != 2).then_some(last)
+            };
+            assert!(
+                found == after(done) || found == after(done + 1),
+                "round {round} of seed {seed}: {session} has {found:?} after {done} calls: {wills:?}"
+            );
+        }
+    }
+    println!("{total} acknowledged calls");
+    assert!(total > 0);
+}
+
+/// What the next server has published on `room.1`.
+fn published_wills(server: &Process) -> Vec<u64> {
+    let mut client = server.client();
+    let history = r#"{"channel":"room.1","last":100}"#;
+    let answer = client.call("$history", history);
+    let parts = answer.split(r#""data":"#).skip(2);
+    parts
+        .map(|part| part.split('}').next().unwrap().parse().unwrap())
+        .collect()
+}
+
+#[test]
+fn wills_outlive_a_crash_and_a_stop_and_a_session_that_comes_back_has_none() {
+    for (mode, signal) in [
+        ("strict", Signal::SIGKILL),
+        ("relaxed", Signal::SIGKILL),
+        ("strict", Signal::SIGTERM),
+    ] {
+        let settings = [
+            ("RINGCAST_STORE_MODE", mode),
+            ("RINGCAST_STORE_FLUSH_MS", "5"),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+        ];
+        let place = Place::new();
+        let mut server = place.start(&settings);
+        let wills = [
+            r#"{"channel":"room.1","data":1,"session":"one"}"#,
+            r#"{"channel":"room.1","data":2,"delay_ms":600000,"session":"two"}"#,
+            r#"{"channel":"room.1","data":3}"#,
+        ];
+        let clients = wills.map(|will| {
+            let mut client = server.client();
+            let answer = client.call("$will", will);
+            assert!(is_acknowledgement(&answer), "{answer}");
+            client
+        });
+        let mut admin = server.admin();
+        eventually("they are committed", || {
+            admin.metric("ringcast_store_records_total") >= 3
+        });
+        server.signal(signal);
+        if signal == Signal::SIGTERM {
+            assert_eq!(server.exit_code(), Some(0));
+        }
+        drop((server, clients));
+
+        let next = place.start(&settings);
+        let mut admin = next.admin();
+        // A stop drops the will of a client that has named no session: it cannot come back as the same.
+        let expected: &[u64] = if signal == Signal::SIGKILL { &[1, 3] } else { &[1] };
+        eventually("the wills without a delay are published", || {
+            admin.metric("ringcast_wills_published_total") == expected.len() as u64
+        });
+        let mut published = published_wills(&next);
+        published.sort_unstable();
+        assert_eq!(published, expected, "{mode} {signal}");
+        assert_eq!(admin.metric("ringcast_wills_waiting"), 1);
+        let mut back = next.client();
+        let answer = back.call("$will", wills[1]);
+        assert!(is_acknowledgement(&answer), "{answer}");
+        eventually("the will of the session that is back is dropped", || {
+            admin.metric("ringcast_wills_waiting") == 0
+        });
+        eventually("nothing but the new will is left", || {
+            let before = admin.metric("ringcast_store_records_total");
+            thread::sleep(Duration::from_millis(10));
+            before == admin.metric("ringcast_store_records_total")
+        });
+        drop(next);
+        let left = place.wills();
+        let [will] = &left[..] else {
+            panic!("{mode} {signal}: {left:?}");
+        };
+        assert_eq!((will.session.as_str(), will.due), ("two", None));
+    }
+}
+
+#[test]
+fn a_will_that_waits_is_published_at_its_time_by_the_next_server() {
+    let place = Place::new();
+    let server = place.start(&[("RINGCAST_STORE_MODE", "strict")]);
+    let mut client = server.client();
+    let will = r#"{"channel":"room.1","data":5,"delay_ms":600000,"session":"one"}"#;
+    assert!(is_acknowledgement(&client.call("$will", will)));
+    let mut admin = server.admin();
+    client.reset();
+    eventually("it waits", || admin.metric("ringcast_wills_waiting") == 1);
+    let records = admin.metric("ringcast_store_records_total");
+    eventually("that is committed", || {
+        admin.metric("ringcast_store_records_total") >= records.max(2)
+    });
+    server.signal(Signal::SIGKILL);
+    drop(server);
+    let due = place.wills()[0].due.expect("it waits on disk");
+    // The next server waits until the same time, and not for the whole delay anew.
+    let next = place.start(&[("RINGCAST_STORE_MODE", "strict")]);
+    drop(next);
+    assert_eq!(place.wills()[0].due, Some(due));
 }

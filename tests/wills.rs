@@ -349,3 +349,18 @@ fn a_drain_publishes_no_wills() {
         .sum();
     assert_eq!(wills, 0);
 }
+
+/// Such a text is no UTF-8; JavaScript has it all the same, and publishes to such channels.
+#[test]
+fn a_will_is_published_on_a_channel_whose_name_has_half_a_surrogate() {
+    let server = server();
+    let mut subscriber = server.client();
+    let channel = r#"{"channel":"\ud800"}"#;
+    assert!(!subscriber.call("#subscribe", channel).contains("error"));
+    let mut client = server.client();
+    let answer = client.call("$will", r#"{"channel":"\ud800","data":1}"#);
+    assert!(!answer.contains("error"), "{answer}");
+    client.reset();
+    let message = subscriber.message();
+    assert!(message.contains(r#""data":1"#), "{message}");
+}

@@ -1,5 +1,6 @@
 //! The definition of a core, how it is put together at its start, and what it lends its sessions.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
@@ -48,10 +49,10 @@ use crate::cores::operators::mailbox::Mailbox;
 use crate::cores::operators::operations::Operations;
 use crate::cores::outgoing::forms::Forms;
 use crate::cores::outgoing::retained_asks::RetainedAsks;
-use crate::cores::post::letter::Letter;
+use crate::cores::post::letter::{Letter, WillLetter};
 use crate::cores::presence::state::Presence;
 use crate::cores::turn_time::{TurnShares, TurnTime};
-use crate::cores::{CoreId, CoreParts, CoreSettings};
+use crate::cores::{CoreId, CoreParts, CoreSettings, Stored};
 
 /// One event loop and its parts. Each part keeps its own invariants. A step that needs several parts is a method of the
 /// core, in the file of the folder that the step belongs to.
@@ -86,6 +87,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) wills: HeldWills,
     /// The sessions with wills whose keys the core owns, and the wills that wait here.
     pub(super) will_sessions: Sessions,
+    /// Letters about wills, each to the owner of its session's key, that wait for what this core has recorded before.
+    pub(super) will_letters: VecDeque<Box<WillLetter>>,
     /// Whether the core has kept something of a channel or a session since its start: channels have had a policy, a client
     /// has left a will, or another core has sent a letter. Until then its turns do not look for such work at all.
     pub(super) keeps_state: bool,
@@ -149,13 +152,23 @@ impl<A: App> Core<A> {
             Arc::clone(&metrics),
         );
         let channels = &settings.policy.channels;
+        let mut will_sessions = Sessions::new(limits.wills_bytes_max as usize);
         let memory = (!channels.is_empty() || parts.stored.is_some()).then(|| {
             let (core, numbering) = (parts.id.index(), parts.broker.numbering);
             let (channels, metrics) = (Arc::clone(channels), Arc::clone(&metrics));
             let cores = parts.wakers.len();
             let memory = ChannelMemory::new(core, cores, numbering, channels, &limits, metrics);
             Box::new(match parts.stored {
-                Some((sink, histories)) => memory.with_store(sink, histories, time.now()),
+                Some(Stored {
+                    sink,
+                    histories,
+                    wills,
+                }) => {
+                    wills
+                        .into_iter()
+                        .for_each(|restored| will_sessions.restore(restored));
+                    memory.with_store(sink, histories, time.now())
+                }
                 None => memory,
             })
         });
@@ -174,6 +187,7 @@ impl<A: App> Core<A> {
             &settings.policy.channels,
             parts.broker.hasher.clone(),
         );
+        metrics.wills_waiting.set(will_sessions.waiting_len() as u64);
         let keeps_state = memory.is_some() || channels.has_presence();
         Ok(Core {
             id: parts.id,
@@ -223,7 +237,8 @@ impl<A: App> Core<A> {
             presence,
             shedding: Shedding::new(now),
             wills: HeldWills::new(limits.wills_bytes_max as usize),
-            will_sessions: Sessions::new(limits.wills_bytes_max as usize),
+            will_sessions,
+            will_letters: VecDeque::new(),
             keeps_state,
             measures: Measures::new(&limits),
             limits,

@@ -65,6 +65,7 @@ use crate::retained;
 use crate::store::Sink;
 use crate::transport::hand_over::HandOver;
 use crate::transport::port::Ports;
+use crate::wills::RestoredWill;
 
 use self::arrivals::admission::Admission;
 use self::arrivals::balance::Loads;
@@ -137,9 +138,20 @@ pub(crate) struct CoreParts<A> {
     pub(crate) broker: CoreBroker,
     pub(crate) post: PostEnd<Letter>,
     pub(crate) mailbox: Mailbox,
-    /// The core's end of the store, and what the store has of its channels, if there is one.
-    pub(crate) stored: Option<(Sink, Histories)>,
+    /// The core's part of the store, if there is one.
+    pub(crate) stored: Option<Stored>,
     pub(crate) app: A,
+}
+
+/// A core's part of a store.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Its end of the store.
+    pub(crate) sink: Sink,
+    /// The channels that it owns.
+    pub(crate) histories: Histories,
+    /// The wills whose sessions it owns.
+    pub(crate) wills: Vec<RestoredWill>,
 }
 
 /// The facts about a core that are known once it has started.

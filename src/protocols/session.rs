@@ -15,7 +15,7 @@ use crate::mqtt::receiver::Receiver;
 use crate::mqtt::sessions::SessionRef;
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
-use crate::wills::NoRoom;
+use crate::wills::WillFault;
 use crate::{mqtt, socketcluster};
 
 /// The session of one connection.
@@ -285,7 +285,7 @@ impl Session {
     pub fn will_set(
         &mut self,
         token: Option<Span>,
-        outcome: Result<(), NoRoom>,
+        outcome: Result<(), WillFault>,
         decisions: &mut Decisions,
     ) -> Option<Span> {
         match self {

@@ -1,18 +1,23 @@
 //! The changes that the next commit makes: the records of all cores since the last one, put together.
 //!
 //! A publication that is forgotten before the commit is never written. Records of one channel come from its owner
-//! alone, in order; those of different channels need no order.
+//! alone, in order; those of different channels need no order. The records of one will come in order, too, though from
+//! two cores: the owner of a session's key is told of an end when what the core of the connection has recorded is on its
+//! way (`cores/lifecycle/wills.rs`).
 //!
 //! Pure.
 
 use std::collections::BTreeMap;
 
+use super::format::Generation;
 use super::records::{Batch, Kept, Record};
 
 /// Changes that are not committed.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     channels: BTreeMap<Box<[u8]>, ChannelChanges>,
+    /// The wills of connections, as values of the database; `None` for one that is gone.
+    wills: BTreeMap<Generation, Option<Box<[u8]>>>,
     /// What was published up to this offset may be missing from any channel.
     pub(super) unknown_through: u64,
     /// The same for channels that are not known otherwise.
@@ -66,6 +71,14 @@ impl Changes {
                         ..ChannelChanges::default()
                     };
                 }
+                Record::Will { generation, will } => {
+                    let mut value = Vec::new();
+                    will.write(&mut value);
+                    self.wills.insert(*generation, Some(value.into()));
+                }
+                Record::WillGone { generation } => {
+                    self.wills.insert(*generation, None);
+                }
                 Record::UnknownChannels { through } => {
                     self.removed_through = self.removed_through.max(through);
                 }
@@ -84,6 +97,13 @@ impl Changes {
     /// The channels with changes.
     pub(super) fn channels(&self) -> impl Iterator<Item = (&[u8], &ChannelChanges)> {
         self.channels.iter().map(|(name, changes)| (&**name, changes))
+    }
+
+    /// The connections whose wills have changed, and the wills.
+    pub(super) fn wills(&self) -> impl Iterator<Item = (&Generation, Option<&[u8]>)> {
+        self.wills
+            .iter()
+            .map(|(generation, will)| (generation, will.as_deref()))
     }
 
     /// Whether no record has come.

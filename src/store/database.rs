@@ -5,6 +5,7 @@
 //! | `head` | none | the numbering and the state of the store |
 //! | `channels` | name | the channel's number, and the offset from which on its history is complete |
 //! | `publications` | number of the channel, offset | the publication |
+//! | `wills` | number of a connection | its will |
 //!
 //! A commit is made in two phases: the second sync makes it valid, and a file whose last commit does not verify is
 //! damaged rather than older. (With one phase redb would go back to the commit before, which in strict mode would lose
@@ -27,7 +28,7 @@ use redb::{
 };
 
 use super::changes::{Changes, ChannelChanges};
-use super::format::{StoredChannel, StoredHead, StoredPublication};
+use super::format::{Generation, StoredChannel, StoredHead, StoredPublication, StoredWill};
 
 /// The name of the file in the directory.
 pub(super) const FILE_NAME: &str = "store.redb";
@@ -35,6 +36,7 @@ pub(super) const FILE_NAME: &str = "store.redb";
 const HEAD: TableDefinition<'_, (), &[u8]> = TableDefinition::new("head");
 const CHANNELS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("channels");
 const PUBLICATIONS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("publications");
+const WILLS: TableDefinition<'_, &Generation, &[u8]> = TableDefinition::new("wills");
 
 /// An open database.
 #[derive(Debug)]
@@ -162,6 +164,29 @@ impl Database {
         Ok(())
     }
 
+    /// Calls `each` for every will.
+    ///
+    /// # Errors
+    /// See [`Fault`]. Then not all of them were given.
+    pub(super) fn read_wills(&self, mut each: impl FnMut(&Generation, StoredWill<'_>)) -> Result<(), Fault> {
+        let read = AssertUnwindSafe(|| self.read_wills_unguarded(&mut each));
+        catch_unwind(read).unwrap_or_else(|_| Err(Fault::Damaged("it cannot be read".to_owned())))
+    }
+
+    fn read_wills_unguarded(&self, each: &mut impl FnMut(&Generation, StoredWill<'_>)) -> Result<(), Fault> {
+        let transaction = self.redb.begin_read().map_err(redb::Error::from)?;
+        let wills = match transaction.open_table(WILLS) {
+            Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+            other => other.map_err(redb::Error::from)?,
+        };
+        for entry in wills.iter().map_err(redb::Error::from)? {
+            let (generation, value) = entry.map_err(redb::Error::from)?;
+            let will = StoredWill::read(value.value()).ok_or_else(|| unknown_value("a will"))?;
+            each(generation.value(), will);
+        }
+        Ok(())
+    }
+
     /// Commits changes and the head, all or nothing: `head.next_number` goes on in it.
     ///
     /// # Errors
@@ -181,6 +206,13 @@ impl Database {
             let mut publications = transaction.open_table(PUBLICATIONS)?;
             for (name, changes) in changes.channels() {
                 change_channel(name, changes, head, &mut channels, &mut publications)?;
+            }
+            let mut wills = transaction.open_table(WILLS)?;
+            for (generation, will) in changes.wills() {
+                match will {
+                    Some(will) => wills.insert(generation, will)?,
+                    None => wills.remove(generation)?,
+                };
             }
             transaction.open_table(HEAD)?.insert((), &head.to_bytes()[..])?;
         }

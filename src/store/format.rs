@@ -3,7 +3,8 @@
 //! ```text
 //!   publication   1 | origin and kind 1 | payload length 4 | Unix ms 8 | frame …
 //!   channel       1 | number 8 | kept after 8 | complete after 8
-//!   head          1 | state 1 | epoch 8 | ceiling 8 | unknown through 8 | removed through 8 | next number 8 | policies 8
+//!   will          1 | due, as Unix ms 8 | set, as Unix ms 8 | will …
+//!   head          2 | state 1 | epoch 8 | ceiling 8 | unknown through 8 | removed through 8 | next number 8 | policies 8
 //! ```
 //! Numbers are little-endian. A value in a form that this version does not know is never guessed at: the reader gets
 //! `None`, and the store counts as damaged.
@@ -26,8 +27,54 @@ pub(crate) struct StoredPublication<'a> {
     pub(crate) frame: &'a [u8],
 }
 
+/// The number of a connection that has or had a will.
+pub(crate) type Generation = [u8; 15];
+
+/// A will as the store keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredWill<'a> {
+    /// When it is to be published, in milliseconds since 1970; `None` while its connection is open.
+    pub(crate) due_unix_ms: Option<u64>,
+    /// When it was set: of two connections of a session, the later one counts.
+    pub(crate) set_unix_ms: u64,
+    /// The will, in a form of the caller, which gets it back.
+    pub(crate) will: &'a [u8],
+}
+
+impl<'a> StoredWill<'a> {
+    /// How many bytes [`StoredWill::write`] appends.
+    pub(crate) fn bytes(&self) -> usize {
+        1 + 2 * size_of::<u64>() + self.will.len()
+    }
+
+    /// Appends the value of the database.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        out.push(VERSION);
+        out.extend_from_slice(&self.due_unix_ms.unwrap_or(NOT_DUE).to_le_bytes());
+        out.extend_from_slice(&self.set_unix_ms.to_le_bytes());
+        out.extend_from_slice(self.will);
+    }
+
+    /// Reads a value of the database; `None` if it is not one.
+    pub(crate) fn read(mut bytes: &'a [u8]) -> Option<StoredWill<'a>> {
+        let version = *bytes.split_off_first()?;
+        let due = u64::from_le_bytes(*bytes.split_off(..8)?.first_chunk()?);
+        let set_unix_ms = u64::from_le_bytes(*bytes.split_off(..8)?.first_chunk()?);
+        (version == VERSION).then_some(StoredWill {
+            due_unix_ms: (due != NOT_DUE).then_some(due),
+            set_unix_ms,
+            will: bytes,
+        })
+    }
+}
+
+/// The time at which a will is due whose connection is open.
+const NOT_DUE: u64 = u64::MAX;
 /// The first form of a value.
 const VERSION: u8 = 1;
+/// The form of the head. From the second on there is the table of wills, which a version that knows only the first would
+/// leave as it is, so that a later one would publish old wills.
+const HEAD_VERSION: u8 = 2;
 /// Bytes of a publication before its frame.
 const HEAD_BYTES: usize = 14;
 
@@ -133,7 +180,7 @@ pub(crate) enum State {
 impl StoredHead {
     /// The value of the database.
     pub(crate) fn to_bytes(self) -> [u8; 50] {
-        let mut bytes = [VERSION; 50];
+        let mut bytes = [HEAD_VERSION; 50];
         bytes[1] = self.state as u8;
         bytes[2..10].copy_from_slice(&self.epoch);
         let numbers = [
@@ -151,7 +198,7 @@ impl StoredHead {
 
     /// Reads a value of the database; `None` if it is not one.
     pub(crate) fn read(bytes: &[u8]) -> Option<StoredHead> {
-        let [VERSION, state, rest @ ..] = bytes else {
+        let [VERSION..=HEAD_VERSION, state, rest @ ..] = bytes else {
             return None;
         };
         let (

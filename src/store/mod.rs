@@ -1,4 +1,4 @@
-//! Remembered channels on disk (`data_dir`).
+//! Remembered channels and wills on disk (`data_dir`).
 //!
 //! ```text
 //!   cores ── records, batch by batch ──► thread of the store ── commits ──► store.redb
@@ -43,6 +43,7 @@ use tracing::{error, info, warn};
 use self::changes::Changes;
 use self::database::{Check, Database, FILE_NAME, Fault};
 use self::directory::{Lock, NoLock};
+pub(crate) use self::format::{Generation, StoredWill};
 use self::format::{State, StoredChannel, StoredHead, StoredPublication};
 use self::records::Batch;
 use self::shared::Shared;
@@ -151,6 +152,7 @@ impl Store {
                 return Err(Fault::Damaged("all offsets have been given out".to_owned()));
             }
             database.read(|_, _, _| {})?;
+            database.read_wills(|_, _| {})?;
             Ok((database, head))
         };
         let (database, head) = match open() {
@@ -198,6 +200,16 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.database
             .read(each)
+            .map_err(|fault| StoreError::fault(&self.path, fault))
+    }
+
+    /// Calls `each` once for each will.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(crate) fn read_wills(&self, each: impl FnMut(&Generation, StoredWill<'_>)) -> Result<(), StoreError> {
+        self.database
+            .read_wills(each)
             .map_err(|fault| StoreError::fault(&self.path, fault))
     }
 

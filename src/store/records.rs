@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   kind 1 | channel length 4 | channel … | offset 8 | kept after 8 | complete after 8 | publication length 4 | publication …
+//!   kind 1 | 15 4 | generation … | 0 8 | will length 4 | will …
 //! ```
 //! A core appends to a [`Batch`] without an allocation for each record, and sends the whole batch. The buffer never
 //! leaves the process; [`format`](super::format) describes what lies on disk.
 //!
 //! Pure. Invariant: a channel's name and a stored publication are shorter than 4 GiB each, as in `broker/publication.rs`.
 
-use super::format::StoredPublication;
+use super::format::{Generation, StoredPublication, StoredWill};
 use crate::history::Change;
 
 /// One change that a core tells the store.
@@ -44,6 +45,18 @@ pub(crate) enum Record<'a> {
         /// The offset.
         through: u64,
     },
+    /// The will of a connection, in place of the one that it had.
+    Will {
+        /// The connection.
+        generation: &'a Generation,
+        /// The will.
+        will: StoredWill<'a>,
+    },
+    /// A connection has no will any more.
+    WillGone {
+        /// The connection.
+        generation: &'a Generation,
+    },
     /// What was published up to an offset may be missing from the history of any channel.
     Unknown {
         /// The highest offset that may be missing.
@@ -66,6 +79,8 @@ const FORGOTTEN: u8 = 2;
 const REMOVED: u8 = 3;
 const UNKNOWN: u8 = 4;
 const UNKNOWN_CHANNELS: u8 = 5;
+const WILL: u8 = 6;
+const WILL_GONE: u8 = 7;
 
 /// Records in one buffer, in order.
 #[derive(Debug, Default)]
@@ -99,6 +114,12 @@ impl Batch {
                 self.bytes.extend_from_slice(&kept.after.to_le_bytes());
             }
             Record::Removed { channel, through } => self.head(REMOVED, channel, through),
+            Record::Will { generation, will } => {
+                self.head(WILL, generation, 0);
+                self.bytes.extend_from_slice(&length(will.bytes()));
+                will.write(&mut self.bytes);
+            }
+            Record::WillGone { generation } => self.head(WILL_GONE, generation, 0),
             Record::Unknown { through } => self.head(UNKNOWN, b"", through),
             Record::UnknownChannels { through } => self.head(UNKNOWN_CHANNELS, b"", through),
         }
@@ -142,6 +163,7 @@ impl Record<'_> {
         match *self {
             Record::Publication { offset, .. } => offset,
             Record::Forgotten { kept, .. } => kept.complete_after,
+            Record::Will { .. } | Record::WillGone { .. } => 0,
             Record::Removed { through, .. }
             | Record::Unknown { through }
             | Record::UnknownChannels { through } => through,
@@ -219,6 +241,13 @@ impl<'a> Iterator for Records<'a> {
                 },
             },
             REMOVED => Record::Removed { channel, through },
+            WILL => Record::Will {
+                generation: generation(channel),
+                will: StoredWill::read(self.sized()).expect("`push` wrote it"),
+            },
+            WILL_GONE => Record::WillGone {
+                generation: generation(channel),
+            },
             UNKNOWN => Record::Unknown { through },
             UNKNOWN_CHANNELS => Record::UnknownChannels { through },
             other => unreachable!("kind {other}, which `push` has never written"),
@@ -244,6 +273,10 @@ impl<'a> Records<'a> {
     }
 }
 
+fn generation(bytes: &[u8]) -> &Generation {
+    bytes.try_into().expect("`push` wrote a generation")
+}
+
 fn length(bytes: usize) -> [u8; 4] {
     u32::try_from(bytes)
         .expect("the invariant at the head")
@@ -261,7 +294,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_batch_gives_back_the_records_that_were_pushed_in_their_order(
-            records in vec((0..5_u8, vec(any::<u8>(), 0..40), any::<u64>(), any::<u64>(), any_publication()), 0..20)
+            records in vec((0..7_u8, vec(any::<u8>(), 15..40), any::<u64>(), any::<u64>(), any_publication()), 0..20)
         ) {
             let records: Vec<Record<'_>> = records
                 .iter()
@@ -275,6 +308,11 @@ mod tests {
                     1 => Record::Forgotten { channel, kept: Kept { after: *after, complete_after: *offset } },
                     2 => Record::Removed { channel, through: *offset },
                     3 => Record::UnknownChannels { through: *offset },
+                    4 => Record::Will {
+                        generation: channel.first_chunk().unwrap(),
+                        will: StoredWill { due_unix_ms: (*after % 2 == 0).then_some(*after), set_unix_ms: *offset, will: channel },
+                    },
+                    5 => Record::WillGone { generation: channel.first_chunk().unwrap() },
                     _ => Record::Unknown { through: *offset },
                 })
                 .collect();

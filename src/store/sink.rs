@@ -81,6 +81,8 @@ impl Sink {
             Record::Publication { .. }
             | Record::Forgotten { .. }
             | Record::Removed { .. }
+            | Record::Will { .. }
+            | Record::WillGone { .. }
             | Record::Unknown { .. }
             | Record::UnknownChannels { .. } => {
                 self.batch.push(record);
@@ -95,6 +97,29 @@ impl Sink {
             // Publishers wait at half of the share.
             StoreMode::Strict => false,
         }
+    }
+
+    /// Whether a will may be recorded: a client can set one after another.
+    pub(crate) fn takes_wills(&self) -> bool {
+        match self.mode {
+            StoreMode::Relaxed => !self.is_full(),
+            StoreMode::Strict => self.has_room() && self.state() == StoreState::Open,
+        }
+    }
+
+    /// The end of the records so far: [`Sink::is_done`] says when they are committed.
+    pub(crate) fn end_of_records(&self) -> u64 {
+        self.sent_bytes + self.batch.len() as u64
+    }
+
+    /// Whether all records of this core up to an end are committed. If not, this core is woken after the next commit.
+    pub(crate) fn is_done(&self, end: u64) -> bool {
+        let done = || self.shared.cores[self.core].done_bytes.load(Ordering::Relaxed) >= end;
+        if done() {
+            return true;
+        }
+        self.shared.wait_for_commit(self.core);
+        done()
     }
 
     /// Bytes of records that are not committed.

@@ -389,3 +389,49 @@ fn a_file_that_was_changed_or_cut_is_set_aside_or_as_it_was_and_never_half_read(
     // Both happen: most pages of the file are free, and a change there does no harm.
     assert!(aside > 10 && whole > 0, "{aside} {whole}");
 }
+
+#[test]
+fn wills_are_there_as_they_were_set_last_and_those_that_are_gone_are_not() {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Strict, b"epoch001")
+        .start(2, &Batch::default())
+        .unwrap();
+    let will = |text: &'static [u8], due_unix_ms| StoredWill {
+        due_unix_ms,
+        set_unix_ms: 7,
+        will: text,
+    };
+    let (one, other, third) = ([1; 15], [2; 15], [3; 15]);
+    for (generation, text) in [(&one, &b"first"[..]), (&other, b"other"), (&third, b"third")] {
+        let _ = sinks[0].push(&Record::Will {
+            generation,
+            will: will(text, None),
+        });
+    }
+    assert!(!sinks[0].flush());
+    let end_of_first = sinks[0].end_of_records();
+    // What became of them comes from the owner.
+    let _ = sinks[1].push(&Record::Will {
+        generation: &one,
+        will: will(b"first", Some(50)),
+    });
+    let _ = sinks[1].push(&Record::WillGone { generation: &other });
+    assert!(!sinks[1].flush());
+    while !sinks[0].is_done(end_of_first) || !sinks[1].is_done(sinks[1].end_of_records()) {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // Without an orderly end.
+    drop((sinks, running));
+    let store = open(&directory.0, StoreMode::Strict, b"epoch002");
+    let mut found = Vec::new();
+    store
+        .read_wills(|generation, will| found.push((*generation, will.due_unix_ms, will.will.to_vec())))
+        .unwrap();
+    assert_eq!(
+        found,
+        [
+            (one, Some(50), b"first".to_vec()),
+            (third, None, b"third".to_vec())
+        ]
+    );
+}

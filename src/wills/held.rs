@@ -106,6 +106,11 @@ impl HeldWills {
         self.by_connection.len()
     }
 
+    /// The connections that have a will.
+    pub fn connections(&self) -> Vec<u32> {
+        self.by_connection.keys().copied().collect()
+    }
+
     /// The will of a connection.
     pub fn get(&self, connection: u32) -> Option<&HeldWill> {
         self.by_connection.get(&connection)

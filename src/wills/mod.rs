@@ -26,7 +26,7 @@ use std::mem::size_of;
 use std::time::Duration;
 
 pub use held::{HeldWill, HeldWills, NoRoom};
-pub use sessions::{Sessions, WillPlan};
+pub use sessions::{RestoredWill, Sessions, WillPlan};
 
 /// A publication that a client leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,23 @@ pub struct Will {
     pub data: Option<Box<[u8]>>,
     /// The time between the end of the connection and the publication.
     pub delay: Duration,
+}
+
+/// Why a client's will was not set as it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WillFault {
+    /// There is no room for it: the client keeps the will that it had.
+    NoRoom,
+    /// It cannot be stored now: the client keeps the will that it had.
+    NotNow,
+    /// It is set, and it could not be stored.
+    NotStored,
+}
+
+impl From<NoRoom> for WillFault {
+    fn from(NoRoom: NoRoom) -> WillFault {
+        WillFault::NoRoom
+    }
 }
 
 impl Will {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::{SessionKey, Will};
+use super::{HeldWill, SessionKey, Will};
 use crate::app::SessionId;
 use crate::clock::Uptime;
 
@@ -47,15 +47,30 @@ struct Due(Uptime, u64);
 #[derive(Debug)]
 struct Waiting {
     will: Will,
+    /// The connection that has left it.
+    generation: SessionId,
     session: Option<SessionKey>,
+}
+
+/// A will that a connection of an earlier process has left.
+#[derive(Debug)]
+pub struct RestoredWill {
+    /// The connection.
+    pub generation: SessionId,
+    /// The will, and its session.
+    pub held: HeldWill,
+    /// When it is to be published.
+    pub due: Uptime,
 }
 
 /// The fate of a will whose connection has ended.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
 pub enum WillPlan {
-    /// It waits, or another generation of the session has made it void.
-    Nothing,
+    /// It waits until this time.
+    Waits(Uptime),
+    /// Another generation of the session has made it void.
+    Void,
     /// The caller publishes it now.
     Publish(Will),
     /// The caller publishes it now, before its delay has passed: there is no room to keep it.
@@ -74,8 +89,9 @@ impl Sessions {
         }
     }
 
-    /// A connection has begun to use a key, or uses it again. Returns whether a will that waited was dropped.
-    pub fn claim(&mut self, key: SessionKey, generation: SessionId) -> bool {
+    /// A connection has begun to use a key, or uses it again. If that drops a will that waited, returns the connection
+    /// that had left it.
+    pub fn claim(&mut self, key: SessionKey, generation: SessionId) -> Option<SessionId> {
         let bytes = session_bytes(&key);
         let waits = match self.by_key.get_mut(&key) {
             Some(session) => {
@@ -92,7 +108,7 @@ impl Sessions {
                 None
             }
         };
-        waits.is_some_and(|due| self.forget(due))
+        waits.and_then(|due| self.forget(due))
     }
 
     /// A connection no longer uses a key: its client has closed it, or has given its will up.
@@ -105,7 +121,7 @@ impl Sessions {
     /// The connection of a generation has ended and has left a will.
     pub fn end(&mut self, key: SessionKey, generation: SessionId, will: Will, now: Uptime) -> WillPlan {
         if !self.is_present(&key, generation) {
-            return WillPlan::Nothing;
+            return WillPlan::Void;
         }
         if will.delay == Duration::ZERO {
             self.remove(&key);
@@ -115,23 +131,37 @@ impl Sessions {
             self.remove(&key);
             return WillPlan::PublishEarly(will);
         }
-        let due = self.wait(will, Some(key.clone()), now);
+        let at = now + will.delay;
+        let due = self.wait(will, generation, Some(key.clone()), at);
         if let Some(session) = self.by_key.get_mut(&key) {
             session.waits = Some(due);
         }
-        WillPlan::Nothing
+        WillPlan::Waits(at)
+    }
+
+    /// The will of a connection of an earlier process waits, though it may be more than there is room for.
+    pub fn restore(&mut self, restored: RestoredWill) {
+        let generation = restored.generation;
+        let HeldWill { will, session } = restored.held;
+        let due = self.wait(will, generation, session.clone(), restored.due);
+        if let Some(key) = session {
+            self.bytes += session_bytes(&key);
+            let waits = Some(due);
+            self.by_key.insert(key, Session { generation, waits });
+        }
     }
 
     /// A connection without a session key has ended and has left a will.
-    pub fn end_without_key(&mut self, will: Will, now: Uptime) -> WillPlan {
+    pub fn end_without_key(&mut self, generation: SessionId, will: Will, now: Uptime) -> WillPlan {
         if will.delay == Duration::ZERO {
             return WillPlan::Publish(will);
         }
         if !self.has_room(&will) {
             return WillPlan::PublishEarly(will);
         }
-        self.wait(will, None, now);
-        WillPlan::Nothing
+        let at = now + will.delay;
+        self.wait(will, generation, None, at);
+        WillPlan::Waits(at)
     }
 
     /// When the next will is due; [`Uptime::NEVER`] if none waits.
@@ -141,19 +171,23 @@ impl Sessions {
             .map_or(Uptime::NEVER, |(due, _)| due.0)
     }
 
-    /// Takes a will that is due. Its session ends.
-    pub fn take_due(&mut self, now: Uptime) -> Option<Will> {
+    /// Takes a will that is due, and the connection that has left it. Its session ends.
+    pub fn take_due(&mut self, now: Uptime) -> Option<(SessionId, Will)> {
         let first = self.waiting.first_entry()?;
         if first.key().0 > now {
             return None;
         }
-        let Waiting { will, session } = first.remove();
+        let Waiting {
+            will,
+            generation,
+            session,
+        } = first.remove();
         self.bytes -= waiting_bytes(&will);
         if let Some(key) = session {
             self.bytes -= session_bytes(&key);
             self.by_key.remove(&key);
         }
-        Some(will)
+        Some((generation, will))
     }
 
     /// How many wills wait.
@@ -177,21 +211,24 @@ impl Sessions {
         self.bytes + waiting_bytes(will) <= self.bytes_max
     }
 
-    fn wait(&mut self, will: Will, session: Option<SessionKey>, now: Uptime) -> Due {
-        let due = Due(now + will.delay, self.next);
+    fn wait(&mut self, will: Will, generation: SessionId, session: Option<SessionKey>, at: Uptime) -> Due {
+        let due = Due(at, self.next);
         self.next += 1;
         self.bytes += waiting_bytes(&will);
-        self.waiting.insert(due, Waiting { will, session });
+        let waiting = Waiting {
+            will,
+            generation,
+            session,
+        };
+        self.waiting.insert(due, waiting);
         due
     }
 
     /// Drops a will that waits; its session stays.
-    fn forget(&mut self, due: Due) -> bool {
-        let Some(waiting) = self.waiting.remove(&due) else {
-            return false;
-        };
+    fn forget(&mut self, due: Due) -> Option<SessionId> {
+        let waiting = self.waiting.remove(&due)?;
         self.bytes -= waiting_bytes(&waiting.will);
-        true
+        Some(waiting.generation)
     }
 }
 
@@ -201,7 +238,7 @@ fn session_bytes(key: &SessionKey) -> usize {
 }
 
 fn waiting_bytes(will: &Will) -> usize {
-    will.bytes() + size_of::<Due>() + size_of::<Option<SessionKey>>()
+    will.bytes() + size_of::<Due>() + size_of::<Waiting>() - size_of::<Will>()
 }
 
 #[cfg(test)]
@@ -240,14 +277,14 @@ mod tests {
     #[test]
     fn a_will_waits_for_its_delay_and_no_longer() {
         let mut sessions = Sessions::new(10_000);
-        assert!(!sessions.claim(key(), generation(1)));
+        assert_eq!(sessions.claim(key(), generation(1)), None);
         assert_eq!(
             sessions.end(key(), generation(1), will(1, 50), at(100)),
-            WillPlan::Nothing
+            WillPlan::Waits(at(150))
         );
         assert_eq!(sessions.next_due(), at(150));
         assert_eq!(sessions.take_due(at(149)), None);
-        assert_eq!(sessions.take_due(at(150)), Some(will(1, 50)));
+        assert_eq!(sessions.take_due(at(150)), Some((generation(1), will(1, 50))));
         assert_is_empty(&sessions);
     }
 
@@ -257,10 +294,11 @@ mod tests {
         sessions.claim(key(), generation(1));
         assert_eq!(
             sessions.end(key(), generation(1), will(1, 50), at(100)),
-            WillPlan::Nothing
+            WillPlan::Waits(at(150))
         );
-        assert!(
+        assert_eq!(
             sessions.claim(key(), generation(2)),
+            Some(generation(1)),
             "the will that waited is dropped"
         );
         assert_eq!(sessions.next_due(), Uptime::NEVER);
@@ -268,7 +306,7 @@ mod tests {
         sessions.claim(key(), generation(3));
         assert_eq!(
             sessions.end(key(), generation(2), will(2, 0), at(200)),
-            WillPlan::Nothing
+            WillPlan::Void
         );
         sessions.release(&key(), generation(2));
         assert_eq!(
@@ -276,6 +314,27 @@ mod tests {
             WillPlan::Publish(will(3, 0)),
             "the late end of the second destroyed the third"
         );
+        assert_is_empty(&sessions);
+    }
+
+    #[test]
+    fn a_will_of_an_earlier_process_waits_until_its_session_comes_back() {
+        let mut sessions = Sessions::new(0);
+        for (name, session) in [(1, Some(key())), (2, None)] {
+            let held = HeldWill {
+                will: will(name, 50),
+                session,
+            };
+            sessions.restore(RestoredWill {
+                generation: generation(name),
+                held,
+                due: at(70),
+            });
+        }
+        assert_eq!(sessions.claim(key(), generation(3)), Some(generation(1)));
+        assert_eq!(sessions.take_due(at(69)), None);
+        assert_eq!(sessions.take_due(at(70)), Some((generation(2), will(2, 50))));
+        sessions.release(&key(), generation(3));
         assert_is_empty(&sessions);
     }
 
@@ -288,7 +347,7 @@ mod tests {
             WillPlan::PublishEarly(will(1, 50))
         );
         assert_eq!(
-            sessions.end_without_key(will(2, 50), at(0)),
+            sessions.end_without_key(generation(2), will(2, 50), at(0)),
             WillPlan::PublishEarly(will(2, 50))
         );
         assert_is_empty(&sessions);
@@ -345,7 +404,7 @@ mod tests {
                     Step::Time(ms) => {
                         for _ in 0..ms {
                             now += 1;
-                            while let Some(will) = sessions.take_due(at(now)) {
+                            while let Some((_, will)) = sessions.take_due(at(now)) {
                                 published.push((now, will.data.unwrap()[0]));
                             }
                         }
@@ -367,7 +426,7 @@ mod tests {
                                         expected.push((now + delay_ms, name));
                                     }
                                     match sessions.end(key(), generation(name), will(name, delay_ms), at(now)) {
-                                        WillPlan::Nothing => {}
+                                        WillPlan::Waits(_) | WillPlan::Void => {}
                                         WillPlan::Publish(will) => published.push((now, will.data.unwrap()[0])),
                                         WillPlan::PublishEarly(_) => prop_assert!(false, "there is room"),
                                     }
@@ -380,7 +439,7 @@ mod tests {
                     }
                 }
             }
-            while let Some(will) = sessions.take_due(Uptime::NEVER) {
+            while let Some((_, will)) = sessions.take_due(Uptime::NEVER) {
                 let due = expected.iter().map(|&(due, _)| due).max().unwrap_or(0);
                 published.push((due, will.data.unwrap()[0]));
             }

@@ -1,10 +1,12 @@
 //! The part of a core that knows the store (`data_dir`), if there is one: what is recorded, and what is committed.
 
+use crate::app::SessionId;
 use crate::broker::{ChannelHash, Numbering, Sequence};
 use crate::clock::Now;
 use crate::decision::Stored;
 use crate::history::Histories;
-use crate::store::{Pushed, Record, Sink, StoreState};
+use crate::store::{Pushed, Record, Sink, StoreState, StoredWill};
+use crate::wills::HeldWill;
 
 use crate::cores::lifecycle::connection::Commit;
 
@@ -52,6 +54,58 @@ impl OnDisk {
         });
     }
 
+    /// Whether a client's will may be recorded.
+    pub(in crate::cores) fn takes_wills(&self) -> bool {
+        self.sink.takes_wills()
+    }
+
+    /// Records the will of a connection: the connection is open, or the will waits for the time `due_unix_ms`. Returns the
+    /// commit that makes it safe, if its acknowledgement waits for one.
+    pub(in crate::cores) fn record_will(
+        &mut self,
+        generation: SessionId,
+        held: &HeldWill,
+        due_unix_ms: Option<u64>,
+        now: Now,
+    ) -> Option<Commit> {
+        let mut bytes = Vec::new();
+        held.write(&mut bytes);
+        let record = Record::Will {
+            generation: generation.as_bytes(),
+            will: StoredWill {
+                due_unix_ms,
+                set_unix_ms: now.unix_ms,
+                will: &bytes,
+            },
+        };
+        self.push_about_will(&record)
+    }
+
+    /// Records that a connection has no will any more. Returns the commit that an acknowledgement of that waits for, if it
+    /// waits for one.
+    pub(in crate::cores) fn forget_will(&mut self, generation: SessionId) -> Option<Commit> {
+        self.push_about_will(&Record::WillGone {
+            generation: generation.as_bytes(),
+        })
+    }
+
+    fn push_about_will(&mut self, record: &Record<'_>) -> Option<Commit> {
+        if self.sink.has_finished() {
+            // After its last record, this core tells the store nothing more.
+            return None;
+        }
+        // Such a record is always kept.
+        let (Pushed::Kept | Pushed::Dropped) = self.sink.push(record);
+        self.sink
+            .is_strict()
+            .then(|| Commit::Before(self.sink.end_of_records()))
+    }
+
+    /// Whether all records are on their way to the thread of the store.
+    pub(in crate::cores) fn has_sent_all(&self) -> bool {
+        !self.has_left
+    }
+
     /// Records that what was published up to an offset may be missing from any channel.
     pub(in crate::cores) fn note_unknown(&mut self, through: u64) {
         // Such a record is always kept.
@@ -82,7 +136,8 @@ impl OnDisk {
         match commit {
             Commit::Refused(why) => Some(why),
             Commit::Of { owner, offset } if self.sink.is_committed(owner, offset) => Some(Stored::Yes),
-            Commit::Of { .. } => match self.sink.state() {
+            Commit::Before(end) if self.sink.is_done(end) => Some(Stored::Yes),
+            Commit::Of { .. } | Commit::Before(_) => match self.sink.state() {
                 StoreState::Open | StoreState::Closing => None,
                 StoreState::Failing | StoreState::Closed => Some(Stored::Unknown),
             },

@@ -11,13 +11,13 @@ use mio::Token;
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
-use crate::decision::{CloseReason, Decision, Decisions, Limit};
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
 use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
 use crate::cores::core::Core;
 use crate::cores::delivery::remembered_on_disk::Admission;
-use crate::cores::lifecycle::connection::{Awaited, ConnectionId, Phase, Work};
+use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId, Phase, Work};
 use crate::cores::lifecycle::waiting::WaitsFor;
 
 impl<A: App> Core<A> {
@@ -261,8 +261,8 @@ impl<A: App> Core<A> {
             } => self.ask_presence(id, channel, token, request, decisions),
             Decision::UserChanged => self.user_changed(id),
             Decision::Login => self.log_in_by_call(id, decisions),
-            Decision::SetWill { will, token } => self.set_will(id, will, token, decisions),
-            Decision::DropWill { token } => self.drop_will(id, token, decisions),
+            Decision::SetWill { will, token } => return Ok(self.change_will(id, Some(will), token, work)),
+            Decision::DropWill { token } => return Ok(self.change_will(id, None, token, work)),
             Decision::EndOther { connection, reason } => {
                 self.close(ConnectionId::from_token(Token(connection)), reason);
             }
@@ -273,6 +273,30 @@ impl<A: App> Core<A> {
             }
         }
         Ok(Outcome::Next { done: 1 })
+    }
+
+    /// Sets a connection's will, or takes it away, and answers: with a store that is strict, after the commit.
+    fn change_will(
+        &mut self,
+        id: ConnectionId,
+        will: Option<Span>,
+        token: Option<Span>,
+        work: &mut Work,
+    ) -> Outcome {
+        let decisions = &mut work.decisions;
+        if !matches!(work.commit, Some(Commit::Before(_))) {
+            work.commit = match will {
+                Some(will) => self.set_will(id, will, token, decisions),
+                None => self.drop_will(id, token, decisions),
+            };
+        }
+        if let Some(commit) = work.commit {
+            if !self.will_is_stored(id, token, commit, decisions) {
+                return Outcome::NotBeforeCommit;
+            }
+            work.commit = None;
+        }
+        Outcome::Next { done: 1 }
     }
 
     /// Sends a message to an open connection: nothing may follow a close frame (RFC 6455 section 5.5.1).

@@ -1,33 +1,62 @@
 //! Wills as clients set them, take them back, and renounce them by their farewell (`lifecycle/wills.rs` has the rest).
 
 use crate::app::App;
-use crate::decision::{Decisions, Limit, Span};
+use crate::decision::{Decisions, Limit, Span, Stored};
 use crate::protocols::Content;
 use crate::session::SessionId;
-use crate::wills::{HeldWill, NoRoom};
+use crate::wills::{HeldWill, NoRoom, WillFault};
 
 use crate::cores::core::Core;
-use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::connection::{Commit, ConnectionId};
 use crate::cores::lifecycle::wills::will_letter;
-use crate::cores::post::letter::WillNews;
+use crate::cores::post::letter::{Letter, WillNews};
 
 impl<A: App> Core<A> {
-    /// Gives a connection a will in place of the one that it has.
+    /// Gives a connection a will in place of the one that it has, and answers the client. If the answer has to wait for a
+    /// commit of the store, returns that instead.
     pub(in crate::cores) fn set_will(
         &mut self,
         id: ConnectionId,
         will: Span,
         token: Option<Span>,
         decisions: &mut Decisions,
-    ) {
-        let Some(generation) = self.generation(id) else {
-            return;
-        };
+    ) -> Option<Commit> {
+        let generation = self.generation(id)?;
         let held = HeldWill::read(decisions.bytes(will)).expect("the session has written it");
         self.keeps_state = true;
         let outcome = self.try_set_will(id, generation, held);
         self.metrics.wills.set(self.wills.len() as u64);
+        if outcome.is_ok()
+            && let Some(commit) = self.record_will(id, generation)
+        {
+            return Some(commit);
+        }
         self.answer_will(id, token, outcome, decisions);
+        None
+    }
+
+    /// Answers a client whose will has waited for a commit. False if it waits on.
+    pub(in crate::cores) fn will_is_stored(
+        &mut self,
+        id: ConnectionId,
+        token: Option<Span>,
+        commit: Commit,
+        decisions: &mut Decisions,
+    ) -> bool {
+        let outcome = match self.delivery.outcome(commit) {
+            None => return false,
+            Some(Stored::Yes) => Ok(()),
+            Some(Stored::NotNow | Stored::Elsewhere | Stored::Unknown) => Err(WillFault::NotStored),
+        };
+        self.answer_will(id, token, outcome, decisions);
+        true
+    }
+
+    /// Records a connection's will, if there is a store.
+    fn record_will(&mut self, id: ConnectionId, generation: SessionId) -> Option<Commit> {
+        let now = self.time.now();
+        let held = self.wills.get(id.index())?;
+        self.delivery.on_disk()?.record_will(generation, held, None, now)
     }
 
     /// The client is answered when its claim of the session is on the way to the owner: so a claim by a later connection
@@ -37,10 +66,18 @@ impl<A: App> Core<A> {
         id: ConnectionId,
         generation: SessionId,
         held: HeldWill,
-    ) -> Result<(), NoRoom> {
+    ) -> Result<(), WillFault> {
+        if self
+            .delivery
+            .on_disk()
+            .is_some_and(|on_disk| !on_disk.takes_wills())
+        {
+            self.metrics.limit_hit(Limit::StoreQueueBytes);
+            return Err(WillFault::NotNow);
+        }
         if !self.wills.has_room(id.index(), &held) {
             self.metrics.limit_hit(Limit::WillsBytes);
-            return Err(NoRoom);
+            return Err(NoRoom.into());
         }
         let former = self
             .wills
@@ -51,31 +88,35 @@ impl<A: App> Core<A> {
             .is_none_or(|key| self.post.has_room(self.owner_of(key)));
         let claim = held.session.clone().map(|key| {
             let owner = self.owner_of(&key);
-            (owner, will_letter(key, generation, WillNews::Claimed))
+            let letter = will_letter(key, generation, WillNews::Claimed);
+            (owner, Letter::Will(letter))
         });
         if !has_room || claim.is_some_and(|(owner, letter)| self.post.try_send(owner, letter).is_err()) {
             self.metrics.limit_hit(Limit::Letters);
-            return Err(NoRoom);
+            return Err(NoRoom.into());
         }
         if let Some(former) = former
             && held.session.as_ref() != Some(&former)
         {
             self.tell_owner(former, generation, WillNews::Released);
         }
-        self.wills.set(id.index(), held)
+        Ok(self.wills.set(id.index(), held)?)
     }
 
-    /// Takes a connection's will away, since the client asks for it.
+    /// Takes a connection's will away, since the client asks for it, and answers. If the answer has to wait for a commit of
+    /// the store, returns that instead.
     pub(in crate::cores) fn drop_will(
         &mut self,
         id: ConnectionId,
         token: Option<Span>,
         decisions: &mut Decisions,
-    ) {
-        if let Some(generation) = self.generation(id) {
-            self.forget_will(id, generation);
+    ) -> Option<Commit> {
+        let generation = self.generation(id)?;
+        let commit = self.forget_will(id, generation);
+        if commit.is_none() {
             self.answer_will(id, token, Ok(()), decisions);
         }
+        commit
     }
 
     /// The client of a connection leaves of its own accord: it leaves no will.
@@ -84,7 +125,8 @@ impl<A: App> Core<A> {
         if !self.wills.is_empty()
             && let Some(generation) = self.generation(id)
         {
-            self.forget_will(id, generation);
+            // The connection ends: nobody waits for the commit.
+            let _ = self.forget_will(id, generation);
         }
     }
 
@@ -92,7 +134,7 @@ impl<A: App> Core<A> {
         &mut self,
         id: ConnectionId,
         token: Option<Span>,
-        outcome: Result<(), NoRoom>,
+        outcome: Result<(), WillFault>,
         decisions: &mut Decisions,
     ) {
         if let Some(session) = self.session(id)

@@ -176,6 +176,8 @@ pub(in crate::cores) enum Awaited {
 pub(in crate::cores) enum Commit {
     /// The commit of the records of the channel's owner up to the publication.
     Of { owner: usize, offset: u64 },
+    /// The commit of this core's records before this end.
+    Before(u64),
     /// Nothing: it was not published.
     Refused(Stored),
 }
@@ -400,6 +402,21 @@ impl Connection {
                     Some(meter) => deadline.min(meter.deadline(measures)),
                 }
             }
+        }
+    }
+}
+
+impl Connection {
+    /// The id of its session, if its handshake is complete.
+    pub(in crate::cores) fn generation(&self) -> Option<SessionId> {
+        match &self.phase {
+            Phase::Open(open) => open.session.id(),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => None,
         }
     }
 }

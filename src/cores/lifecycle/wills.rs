@@ -4,31 +4,40 @@
 //! A will with a session key waits at the core that owns the key. The connection's core tells the owner by letters of
 //! each beginning and end of a generation. Other wills stay on the core of their connection.
 //!
+//! With a store (`data_dir`) each will is on disk from the moment at which it is set. The core of the connection records
+//! it, and the owner of the session's key records what becomes of it after the end of the connection. In each case the
+//! later one records it later: a letter that tells the owner of an end leaves this core when its own records have.
+//!
 //! A will that is published queues behind the publications of connections that have ended before the ring had room
 //! (`delivery/abandoned_publications.rs`): nothing waits for the ring here.
 //!
 //! Limits: `wills_bytes_max`; `WILLS_PER_TURN_MAX`.
 
 use crate::app::App;
+use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Limit};
 use crate::protocols;
 use crate::session::{self, SessionId};
 use crate::wills::{HeldWill, SessionKey, Will, WillPlan};
 
 use crate::cores::core::Core;
-use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::connection::{Commit, Connection, ConnectionId};
 use crate::cores::post::letter::{Letter, WillLetter, WillNews};
 
 impl<A: App> Core<A> {
-    /// Takes a connection's will away.
+    /// Takes a connection's will away. Returns the commit that an acknowledgement of that waits for, if it waits for one.
     #[cold]
-    pub(in crate::cores) fn forget_will(&mut self, id: ConnectionId, generation: SessionId) {
-        if let Some(held) = self.wills.take(id.index())
-            && let Some(key) = held.session
-        {
+    pub(in crate::cores) fn forget_will(
+        &mut self,
+        id: ConnectionId,
+        generation: SessionId,
+    ) -> Option<Commit> {
+        let held = self.wills.take(id.index())?;
+        self.metrics.wills.set(self.wills.len() as u64);
+        if let Some(key) = held.session {
             self.tell_owner(key, generation, WillNews::Released);
         }
-        self.metrics.wills.set(self.wills.len() as u64);
+        self.record_will_gone(generation)
     }
 
     /// The session of a connection has ended: its will is published, waits, or is dropped.
@@ -48,18 +57,101 @@ impl<A: App> Core<A> {
 
     #[cold]
     fn leave_will_behind(&mut self, id: ConnectionId, generation: SessionId, reason: CloseReason) {
-        if !is_published_after(reason) {
-            return self.forget_will(id, generation);
+        if reason == CloseReason::Draining {
+            self.leave_will_to_the_store(id, generation);
         }
-        let Some(HeldWill { will, session }) = self.wills.take(id.index()) else {
+        if !is_published_after(reason) {
+            // The connection has ended: nobody waits for the commit.
+            let _ = self.forget_will(id, generation);
+            return;
+        }
+        let Some(held) = self.wills.take(id.index()) else {
             return;
         };
         self.metrics.wills.set(self.wills.len() as u64);
-        match session {
-            Some(key) => self.tell_owner(key, generation, WillNews::Ended(will)),
+        match held.session {
+            Some(key) => {
+                let news = WillNews::Ended(held.will);
+                if self.delivery.on_disk().is_some() {
+                    // What this core has recorded must be on its way before the owner records what becomes of it.
+                    self.will_letters.push_back(will_letter(key, generation, news));
+                } else {
+                    self.tell_owner(key, generation, news);
+                }
+            }
             None => {
-                let plan = self.will_sessions.end_without_key(will, self.time.now().uptime);
-                self.follow_plan(plan);
+                let now = self.time.now().uptime;
+                let plan = self
+                    .will_sessions
+                    .end_without_key(generation, held.will.clone(), now);
+                self.follow_plan(generation, held, plan);
+            }
+        }
+    }
+
+    /// The server stops. If there is a store, the will of a session that may come back waits on disk for the next process.
+    fn leave_will_to_the_store(&mut self, id: ConnectionId, generation: SessionId) {
+        let now = self.time.now();
+        let Some(on_disk) = self.delivery.on_disk() else {
+            return;
+        };
+        let Some(held) = self.wills.take(id.index()) else {
+            return;
+        };
+        self.metrics.wills.set(self.wills.len() as u64);
+        // The connection ends: nobody waits for the commit.
+        if held.session.is_none() {
+            let _ = on_disk.forget_will(generation);
+            return;
+        }
+        let due = due_unix_ms(&held.will, now);
+        let _ = on_disk.record_will(generation, &held, Some(due), now);
+        if let Some(key) = held.session {
+            self.tell_owner(key, generation, WillNews::Released);
+        }
+    }
+
+    /// Records that a connection has no will any more, if there is a store.
+    fn record_will_gone(&mut self, generation: SessionId) -> Option<Commit> {
+        self.delivery.on_disk()?.forget_will(generation)
+    }
+
+    /// Sends the letters about wills that had to wait for what this core has recorded before, at the end of a turn.
+    pub(in crate::cores) fn send_will_letters(&mut self) {
+        if self
+            .delivery
+            .on_disk()
+            .is_some_and(|on_disk| !on_disk.has_sent_all())
+        {
+            return;
+        }
+        while let Some(letter) = self.will_letters.pop_front() {
+            let owner = self.owner_of(&letter.key);
+            self.post.send(owner, Letter::Will(letter));
+        }
+    }
+
+    /// This core records nothing more. If the server stops, the wills of connections that are still open end with it. If
+    /// another process takes the store over, the wills that wait are that process's; those of open connections stay here,
+    /// and are dropped when this server stops.
+    #[cold]
+    pub(in crate::cores) fn settle_wills_on_disk(&mut self) {
+        let is_stopping = self.draining.is_some();
+        if !is_stopping {
+            while self.will_sessions.take_due(Uptime::NEVER).is_some() {}
+        }
+        for index in self.wills.connections() {
+            let Some(id) = self.connections.id_at(index) else {
+                continue;
+            };
+            let generation = self.connections.get(id).and_then(Connection::generation);
+            match generation {
+                Some(generation) if is_stopping => self.leave_will_to_the_store(id, generation),
+                Some(generation) => {
+                    // These are the last records: nobody waits for them.
+                    let _ = self.record_will_gone(generation);
+                }
+                None => {}
             }
         }
     }
@@ -67,7 +159,8 @@ impl<A: App> Core<A> {
     /// Tells the owner of a session key of one of the session's generations.
     pub(in crate::cores) fn tell_owner(&mut self, key: SessionKey, generation: SessionId, news: WillNews) {
         let owner = self.owner_of(&key);
-        self.post.send(owner, will_letter(key, generation, news));
+        self.post
+            .send(owner, Letter::Will(will_letter(key, generation, news)));
     }
 
     /// The core that owns a session key.
@@ -84,16 +177,21 @@ impl<A: App> Core<A> {
         } = letter;
         match news {
             WillNews::Claimed => {
-                if self.will_sessions.claim(key, generation) {
+                if let Some(former) = self.will_sessions.claim(key, generation) {
                     self.metrics.wills_cancelled.add(1);
+                    // Nobody waits for the commit: if it is lost, the later of both wills counts (`server/restore.rs`).
+                    let _ = self.record_will_gone(former);
                 }
             }
             WillNews::Released => self.will_sessions.release(&key, generation),
             WillNews::Ended(will) => {
-                let plan = self
-                    .will_sessions
-                    .end(key, generation, will, self.time.now().uptime);
-                self.follow_plan(plan);
+                let held = HeldWill {
+                    will,
+                    session: Some(key.clone()),
+                };
+                let now = self.time.now().uptime;
+                let plan = self.will_sessions.end(key, generation, held.will.clone(), now);
+                self.follow_plan(generation, held, plan);
             }
         }
         self.metrics
@@ -101,9 +199,23 @@ impl<A: App> Core<A> {
             .set(self.will_sessions.waiting_len() as u64);
     }
 
-    fn follow_plan(&mut self, plan: WillPlan) {
+    /// `held` is what the connection of this generation has left.
+    fn follow_plan(&mut self, generation: SessionId, held: HeldWill, plan: WillPlan) {
+        let now = self.time.now();
+        if let Some(on_disk) = self.delivery.on_disk() {
+            // The connection has ended: nobody waits for the commit.
+            match plan {
+                WillPlan::Waits(_) => {
+                    let due = Some(due_unix_ms(&held.will, now));
+                    let _ = on_disk.record_will(generation, &held, due, now);
+                }
+                WillPlan::Void | WillPlan::Publish(_) | WillPlan::PublishEarly(_) => {
+                    let _ = on_disk.forget_will(generation);
+                }
+            }
+        }
         match plan {
-            WillPlan::Nothing => {}
+            WillPlan::Waits(_) | WillPlan::Void => {}
             WillPlan::Publish(will) => self.publish_will(&will),
             WillPlan::PublishEarly(will) => {
                 self.metrics.limit_hit(Limit::WillsBytes);
@@ -122,9 +234,11 @@ impl<A: App> Core<A> {
             return;
         }
         for _ in 0..WILLS_PER_TURN_MAX {
-            let Some(will) = self.will_sessions.take_due(now) else {
+            let Some((generation, will)) = self.will_sessions.take_due(now) else {
                 break;
             };
+            // Nobody waits for the commit: if it is lost, the next process publishes the will again.
+            let _ = self.record_will_gone(generation);
             self.publish_will(&will);
         }
         self.metrics
@@ -147,12 +261,22 @@ impl<A: App> Core<A> {
 }
 
 /// A letter with news of a session.
-pub(in crate::cores) fn will_letter(key: SessionKey, generation: SessionId, news: WillNews) -> Letter {
-    Letter::Will(Box::new(WillLetter {
+pub(in crate::cores) fn will_letter(
+    key: SessionKey,
+    generation: SessionId,
+    news: WillNews,
+) -> Box<WillLetter> {
+    Box::new(WillLetter {
         key,
         generation,
         news,
-    }))
+    })
+}
+
+/// When a will is to be published whose connection ends now.
+fn due_unix_ms(will: &Will, now: Now) -> u64 {
+    let delay_ms = u64::try_from(will.delay.as_millis()).unwrap_or(u64::MAX);
+    now.unix_ms.saturating_add(delay_ms)
 }
 
 /// Whether a will is published after an end for this reason. A server that stops takes its subscribers with it, and the

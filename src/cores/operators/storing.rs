@@ -19,7 +19,9 @@ impl<A: App> Core<A> {
             return;
         };
         memory.tell_store(now);
-        if memory.on_disk().is_some_and(|on_disk| on_disk.is_closing()) {
+        let is_closing = memory.on_disk().is_some_and(|on_disk| on_disk.is_closing());
+        self.send_will_letters();
+        if is_closing {
             self.end_remembering();
         }
     }
@@ -54,6 +56,7 @@ impl<A: App> Core<A> {
         if !self.delivery.has_passed(end) {
             return false;
         }
+        self.settle_wills_on_disk();
         let now = self.time.now();
         if let Some(memory) = self.delivery.memory() {
             memory.tell_store(now);

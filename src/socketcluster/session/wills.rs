@@ -23,9 +23,10 @@ use crate::app::{AllowedPublishKind, App, AppError, Name, Peer, RawJson, Refusal
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
 use crate::socketcluster::encode;
+use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::Event;
-use crate::wills::{HeldWill, NoRoom, SessionKey, Will};
+use crate::wills::{HeldWill, SessionKey, Will, WillFault};
 
 /// The event that is called.
 pub(super) const WILL: &str = "$will";
@@ -38,7 +39,7 @@ const SESSION_KEY_BYTES_MAX: usize = 256;
 #[serde(deny_unknown_fields)]
 struct Given<'a> {
     #[serde(borrow)]
-    channel: Cow<'a, str>,
+    channel: &'a RawValue,
     #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
     #[serde(default)]
@@ -72,17 +73,21 @@ impl Session {
             }
             Err(_) => return refuse_will(cid, &malformed(), decisions),
         };
-        if let Err(error) = self.check_sizes(&given, env) {
+        // As for a publish, the name may have half a surrogate, which is no `str`.
+        let Ok(name) = Scanner::new(given.channel.get()).string() else {
+            return refuse_will(cid, &malformed(), decisions);
+        };
+        let mut channel = Vec::new();
+        name.write_decoded(&mut channel);
+        if let Err(error) = self.check_sizes(&given, channel.len(), env) {
             return refuse_will(cid, &error, decisions);
         }
-        let announced = env.common.policy.channels.announced_on(given.channel.as_bytes());
+        let announced = env.common.policy.channels.announced_on(&channel);
         if announced.is_some() {
             let error = invalid("Only the server publishes who joins and leaves a channel");
             return refuse_will(cid, &error, decisions);
         }
-        if !env.common.settings.allow_client_publish
-            || !self.may(Action::Publish, given.channel.as_bytes(), env)
-        {
+        if !env.common.settings.allow_client_publish || !self.may(Action::Publish, &channel, env) {
             refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
             return Ok(());
         }
@@ -91,7 +96,7 @@ impl Session {
             .data
             .map(|data| super::passed_on(data.get(), true, &mut rewritten));
         let result = env.common.app.publish(
-            Name::new(given.channel.as_bytes()),
+            Name::new(&channel),
             data.map(RawJson::new),
             &mut Peer::new(
                 self.id,
@@ -112,7 +117,7 @@ impl Session {
                 let user = self.claims.as_deref().and_then(|claims| claims.user());
                 let held = HeldWill {
                     will: Will {
-                        channel: given.channel.as_bytes().into(),
+                        channel: channel.into(),
                         data: data.map(Box::from),
                         delay: Duration::from_millis(given.delay_ms.into()),
                     },
@@ -134,23 +139,24 @@ impl Session {
     pub fn will_set(
         &self,
         token: Option<Span>,
-        outcome: Result<(), NoRoom>,
+        outcome: Result<(), WillFault>,
         decisions: &mut Decisions,
     ) -> Option<Span> {
         let cid = NumberText::copied(decisions.bytes(token?));
         Some(decisions.write(|out| match outcome {
             Ok(()) => encode::response(cid.as_bytes(), None, out),
-            Err(NoRoom) => encode::error(cid.as_bytes(), |out| no_room().write_json(out), out),
+            Err(fault) => encode::error(cid.as_bytes(), |out| not_set(fault).write_json(out), out),
         }))
     }
 
     fn check_sizes<A: App>(
         &self,
         given: &Given<'_>,
+        channel_bytes: usize,
         env: &mut Environment<'_, '_, A>,
     ) -> Result<(), AppError> {
         let name_max = env.common.settings.channel_name_bytes_max;
-        if given.channel.len() > name_max as usize {
+        if channel_bytes > name_max as usize {
             env.common.scratch.hit(Limit::ChannelNameBytes);
             return Err(invalid(format!(
                 "The channel name of the will is longer than the limit of {name_max} bytes"
@@ -199,7 +205,19 @@ fn invalid(message: impl Into<String>) -> AppError {
     AppError::new(message).named("InvalidArgumentsError")
 }
 
-fn no_room() -> AppError {
-    AppError::new("The server has no room for another will: the former one stays, if there is one")
-        .named("WillsFullError")
+fn not_set(fault: WillFault) -> AppError {
+    match fault {
+        WillFault::NoRoom => {
+            AppError::new("The server has no room for another will: the former one stays, if there is one")
+                .named("WillsFullError")
+        }
+        WillFault::NotNow => AppError::new(
+            "The will cannot be stored now; the former one stays, if there is one: try again later",
+        )
+        .named("StoreError"),
+        WillFault::NotStored => {
+            AppError::new("The will is set, but it could not be stored, so that a crash may lose it")
+                .named("StoreError")
+        }
+    }
 }
