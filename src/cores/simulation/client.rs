@@ -770,10 +770,11 @@ impl Client {
             ));
         }
         // The server does not read a client whose outbox is full. If this client did not read, its pong may be unread
-        // for long.
+        // for long. A turn has the time of its beginning: a pong that left during the turn that has read it counts a little
+        // earlier than it left.
         if code == 4001 && !self.sent.dozed {
             let silent_since = self.pong_at.unwrap_or(self.connected_at);
-            if end.turn.now.since(silent_since) < ground.plan.ping_timeout {
+            if end.turn.now.since(silent_since) + READ_EARLY_MAX < ground.plan.ping_timeout {
                 return Err(format!("a pong left at {silent_since:?}, {end:?}"));
             }
         }
@@ -889,5 +890,7 @@ fn channel_of(name: &Value) -> Option<usize> {
     name.as_str()?.strip_prefix('c')?.parse().ok()
 }
 
+/// How much later than the beginning of a turn a pong may leave that this turn reads.
+const READ_EARLY_MAX: Duration = Duration::from_millis(1);
 /// A tick of the wheel, and what the looks at the clock add.
 const PING_LATE_MAX: Duration = Duration::from_millis(60);
