@@ -120,8 +120,14 @@ counted_atomic!(AtomicBool, bool);
 counted_atomic!(AtomicU64, u64);
 
 impl AtomicBool {
-    pub(crate) fn swap(&self, value: bool, ordering: Ordering) -> bool {
-        self.rmw(|atomic| atomic.swap(value, ordering))
+    pub(crate) fn compare_exchange(
+        &self,
+        current: bool,
+        new: bool,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<bool, bool> {
+        self.rmw(|atomic| atomic.compare_exchange(current, new, success, failure))
     }
 }
 

@@ -173,46 +173,69 @@ fn draining_to_the_last_claim_misses_no_earlier_publication() {
 #[test]
 fn no_wake_up_is_lost() {
     check(3, || {
-        let [mut one, mut two, mut sleeper] = cores::<3>(2);
+        let [one, two, mut sleeper] = cores::<3>(2);
         let hash = sleeper.hasher.hash(b"wanted");
         let limits = SubscriptionLimits {
             channels_max: 1,
             names_bytes_max: 100,
         };
         sleeper.subscriptions.subscribe(0, b"wanted", hash, limits);
-        let bell = Arc::new(Notify::new());
-        let ringer = Arc::clone(&bell);
-        let wanted = thread::spawn(move || {
-            let published = two
-                .publisher
-                .try_publish(b"wanted", hash, &[b"w"], FACTS)
-                .expect("room for two");
-            if published.wake.contains(2) {
-                ringer.notify();
-            }
-        });
-        let sleeping = thread::spawn(move || {
-            loop {
-                while let Some(delivery) = sleeper.reader.next() {
-                    if delivery.publication.channel() == b"wanted" {
-                        return;
-                    }
-                }
-                if sleeper.reader.prepare_sleep() {
-                    bell.wait();
-                    sleeper.reader.awake();
-                } else {
-                    thread::yield_now();
-                }
-            }
-        });
-        let other = one.hasher.hash(b"other");
-        let published = one
-            .publisher
-            .try_publish(b"other", other, &[b"o"], FACTS)
-            .expect("room for two");
-        assert!(published.wake.is_empty(), "names whose buckets differ");
-        wanted.join().unwrap();
-        sleeping.join().unwrap();
+        let is_woken_for_other = sleep_until_wanted([one, two, sleeper]);
+        assert!(!is_woken_for_other, "names whose buckets differ");
     });
+}
+
+/// The sleeping core is interested in all channels, so that both producers may wake it.
+#[test]
+fn no_wake_up_of_a_core_that_is_interested_in_all_channels_is_lost() {
+    check(3, || {
+        let cores = cores::<3>(2);
+        cores[2].subscriptions.interest_in_all();
+        sleep_until_wanted(cores);
+    });
+}
+
+/// Two cores publish, the second one on `wanted`. The third one sleeps until it has read that. Says whether the first one
+/// was to wake it.
+fn sleep_until_wanted([mut one, mut two, mut sleeper]: [CoreBroker; 3]) -> bool {
+    let hash = sleeper.hasher.hash(b"wanted");
+    let bell = Arc::new(Notify::new());
+    let ringers = [Arc::clone(&bell), Arc::clone(&bell)];
+    let [ringer, other_ringer] = ringers;
+    let wanted = thread::spawn(move || {
+        let published = two
+            .publisher
+            .try_publish(b"wanted", hash, &[b"w"], FACTS)
+            .expect("room for two");
+        if published.wake.contains(2) {
+            ringer.notify();
+        }
+    });
+    let sleeping = thread::spawn(move || {
+        loop {
+            while let Some(delivery) = sleeper.reader.next() {
+                if delivery.publication.channel() == b"wanted" {
+                    return;
+                }
+            }
+            if sleeper.reader.prepare_sleep() {
+                bell.wait();
+                sleeper.reader.awake();
+            } else {
+                thread::yield_now();
+            }
+        }
+    });
+    let other = one.hasher.hash(b"other");
+    let published = one
+        .publisher
+        .try_publish(b"other", other, &[b"o"], FACTS)
+        .expect("room for two");
+    // Whoever is told to wake a core must do so: for all others it counts as awake.
+    if published.wake.contains(2) {
+        other_ringer.notify();
+    }
+    wanted.join().unwrap();
+    sleeping.join().unwrap();
+    !published.wake.is_empty()
 }

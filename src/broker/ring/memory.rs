@@ -191,7 +191,10 @@ impl RingMemory {
         for core in cores {
             let sleeping = &self.readers[core].sleeping.0;
             // Relaxed: the caller's fence orders the flags after the head; the flags guard nothing.
-            if sleeping.load(Ordering::Relaxed) && sleeping.swap(false, Ordering::Relaxed) {
+            // No store of `false` where the flag is `false` already: loom would place it behind a later `true` of the
+            // sleeper, which the standard forbids.
+            let clears = || sleeping.compare_exchange(true, false, Ordering::Relaxed, Ordering::Relaxed);
+            if sleeping.load(Ordering::Relaxed) && clears().is_ok() {
                 wake.insert(core);
             }
         }
