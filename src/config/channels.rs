@@ -58,9 +58,6 @@ pub struct ChannelPolicy {
 pub struct MqttPolicy {
     /// What SocketCluster clients get for payloads; `None`: as the setting `mqtt_payload` says.
     pub payload: Option<MqttPayload>,
-    /// Whether MQTT clients get JSON strings and base64 of SocketCluster clients without their quotes; `None`: as the setting
-    /// `mqtt_unquote` says.
-    pub unquote: Option<bool>,
     /// Whether publications of MQTT clients are retained.
     pub retain: RetainPolicy,
 }
@@ -158,23 +155,19 @@ impl ChannelPolicy {
 impl MqttPolicy {
     /// Whether the policy says something about MQTT.
     const fn says_something(&self) -> bool {
-        self.payload.is_some() || self.unquote.is_some() || matches!(self.retain, RetainPolicy::NotKept)
+        self.payload.is_some() || matches!(self.retain, RetainPolicy::NotKept)
     }
 }
 
 impl fmt::Display for MqttPolicy {
-    /// In words: `mqtt payload text, unquoted, nothing retained`.
+    /// In words: `mqtt payload text, nothing retained`.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let payload = self.payload.map(|payload| format!("payload {}", payload.word()));
-        let unquote = self.unquote.map(|unquote| match unquote {
-            true => "unquoted".to_owned(),
-            false => "not unquoted".to_owned(),
-        });
         let retain = match self.retain {
             RetainPolicy::Kept => None,
             RetainPolicy::NotKept => Some("nothing retained".to_owned()),
         };
-        let said: Vec<String> = [payload, unquote, retain].into_iter().flatten().collect();
+        let said: Vec<String> = [payload, retain].into_iter().flatten().collect();
         write!(formatter, "mqtt {}", said.join(", "))
     }
 }
@@ -227,7 +220,7 @@ struct PolicyKey {
     doc: &'static str,
 }
 
-const KEYS: [PolicyKey; 11] = [
+const KEYS: [PolicyKey; 10] = [
     PolicyKey {
         name: "names",
         default: "",
@@ -272,11 +265,6 @@ const KEYS: [PolicyKey; 11] = [
         name: "mqtt_payload",
         default: "the setting `mqtt_payload`",
         doc: "What SocketCluster clients get for the payload of an MQTT publication: `auto`, `text`, `binary` or `json`.",
-    },
-    PolicyKey {
-        name: "mqtt_unquote",
-        default: "the setting `mqtt_unquote`",
-        doc: "Whether MQTT clients get a JSON string that a SocketCluster client publishes without its quotes, and base64 as bytes.",
     },
     PolicyKey {
         name: "mqtt_retain",

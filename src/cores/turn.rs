@@ -412,6 +412,7 @@ impl<A: App> Core<A> {
             || self.connections.has_unflushed()
             || self.connections.recoveries.has_work()
             || self.retained_asks.has_work
+            || self.delivery.has_retained_work()
             || self.connections.is_shedding()
             || self.connections.has_mqtt_work()
     }

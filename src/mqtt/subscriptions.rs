@@ -21,7 +21,7 @@
 //! The directory of the broker has to know which topics interest this core. Sessions cannot reach it, so the changes are
 //! collected, and the core hands them over before it may sleep ([`Subscriptions::tell_interest`]).
 //!
-//! Invariants, kept by [`Subscriptions::join`] and [`Subscriptions::leave`] alone
+//! Invariants, kept by `Subscriptions::join` and `Subscriptions::leave` alone
 //! 1. `filters[e.channel].subscribers[e.position]` belongs to the session that has the entry `e`, and each subscriber
 //!    has such an entry.
 //! 2. A filter exists while it has subscribers, and is in `topics` or in the trie while it exists.

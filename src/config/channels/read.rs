@@ -60,7 +60,6 @@ fn mqtt(keys: &[Key<'_>]) -> Result<MqttPolicy, Fault> {
         payload: payload
             .map(|key| key.word(MqttPayload::WORDS, MqttPayload::EXPECTS))
             .transpose()?,
-        unquote: switch("mqtt_unquote")?,
         retain: match switch("mqtt_retain")? {
             Some(true) | None => RetainPolicy::Kept,
             Some(false) => RetainPolicy::NotKept,

@@ -206,13 +206,12 @@ fn what_a_policy_says_about_mqtt_is_read_and_told_in_words() {
             "mqtt payload text",
         ),
         (
-            "mqtt_payload = \"auto\"\nmqtt_unquote = true\nmqtt_retain = false",
+            "mqtt_payload = \"auto\"\nmqtt_retain = false",
             MqttPolicy {
                 payload: Some(MqttPayload::Auto),
-                unquote: Some(true),
                 retain: RetainPolicy::NotKept,
             },
-            "mqtt payload auto, unquoted, nothing retained",
+            "mqtt payload auto, nothing retained",
         ),
         ("mqtt_retain = true", MqttPolicy::default(), "nothing"),
     ] {

@@ -394,6 +394,12 @@ impl Delivery {
         self.retained.as_deref_mut()
     }
 
+    /// Whether the next turn has something to do about retained publications.
+    pub(in crate::cores) fn has_retained_work(&self) -> bool {
+        let topics = self.retained.as_ref();
+        topics.is_some_and(|topics| topics.has_work(self.appended()))
+    }
+
     /// The place of the first publication that delivery will bring to an MQTT session that subscribes now.
     pub(in crate::cores) fn next_for_mqtt(&self) -> Sequence {
         let next = self.broker.reader.place();
