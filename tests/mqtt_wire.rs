@@ -8,7 +8,6 @@ mod support;
 
 use std::time::Duration;
 
-use ringcast::config::Placement;
 use support::mqtt::{
     Mqtt, MqttServer, Over, PINGREQ, ack, body, connect, connect_with, packet, properties, publish, string,
     subscribe, unsubscribe,
@@ -294,7 +293,7 @@ mod connecting {
     /// [MQTT-3.1.4-3], [MQTT-3.1.4-2]; LabOverWire/mqtt-lib#147, nanomq#2336.
     #[test]
     fn the_older_connection_of_a_client_identifier_ends_with_its_code() {
-        let server = MqttServer::start(|config| config.cores.placement = Placement::Count(1));
+        let server = server();
         for version in [4, 5] {
             let mut old = server.connect(version, "same");
             let mut new = server.connect(5, "same");

@@ -6,6 +6,7 @@ use ringcast::internals::mqtt::packet::{
     Connect, Packet, Peek, Publish, Qos, client_id_of, decode, decode_connect,
 };
 use ringcast::internals::mqtt::properties::{Properties, Property, Value};
+use ringcast::internals::mqtt::receiver::{Receiver, Step};
 use ringcast::internals::mqtt::{Fault, Version};
 
 /// The first byte chooses the version, the rest are packets. A packet is the same wherever the input is cut, what its
@@ -14,6 +15,10 @@ pub fn packets(data: &[u8]) {
     let Some((&choice, mut rest)) = data.split_first() else {
         return;
     };
+    let whole = received(rest.chunks(rest.len().max(1)));
+    for size in [1, 2, 7, 131] {
+        assert_eq!(received(rest.chunks(size)), whole, "in pieces of {size} bytes");
+    }
     let version = version(choice);
     while let Ok(Frame::Whole { first, body, length }) = frame(rest, PACKET_BYTES_MAX) {
         for cut in (0..length).step_by(1 + length / 50) {
@@ -30,6 +35,32 @@ pub fn packets(data: &[u8]) {
         rest = &rest[length..];
     }
 }
+
+/// The packets that a connection receives in these pieces, and the fault that ends it.
+fn received<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<(u8, Vec<u8>)>, Option<Fault>) {
+    let mut receiver = Receiver::default();
+    let mut packets = Vec::new();
+    for mut piece in pieces {
+        loop {
+            match receiver.receive(piece, RECEIVED_BYTES_MAX) {
+                Ok(Step::Packet {
+                    first,
+                    body,
+                    consumed,
+                }) => {
+                    packets.push((first, body.to_vec()));
+                    piece = &piece[consumed..];
+                }
+                Ok(Step::Incomplete) => break,
+                Err(fault) => return (packets, Some(fault)),
+            }
+        }
+    }
+    (packets, None)
+}
+
+/// Small enough that inputs have packets that are larger.
+const RECEIVED_BYTES_MAX: usize = 200;
 
 /// The version that the first byte of an input chooses.
 pub fn version(choice: u8) -> Version {
