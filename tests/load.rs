@@ -33,6 +33,13 @@ fn the_real_server_passes_every_kind_of_load() {
         "slow --subscribers 10 --slow 3 --bytes 20000 --seconds 0.3",
         "seed-throughput --rate 4000 --seconds 0.1",
         "seed-concurrency --connections 100 --rate 1000 --seconds 0.2",
+        "ping --protocol mqtt --clients 20 --in-flight 4 --messages 2000",
+        "idle --protocol mqtt5 --connections 300 --channels 7 --threads 3 --ping-every 0.2 --seconds 0.4",
+        "fan-out --protocol mqtt --publishers 9 --subscribers 9 --channels 9 --in-flight 5 --qos 1 --seconds 0.2",
+        "fan-out --protocol mqtt5 --publishers 3 --subscribers 40 --channels 2 --threads 2 --in-flight 2 --qos 2 --seconds 0.2",
+        "fan-out --protocol mqtt --publishers 5 --subscribers 1 --filters wildcard --bytes 300 --seconds 0.2",
+        "churn --protocol mqtt --connections 10 --seconds 0.2",
+        "storm --protocol mqtt --connections 100 --seconds 0.2",
     ] {
         let (code, text) = run(words);
         assert_eq!(code, ExitCode::SUCCESS, "{words}: {text}");
