@@ -67,7 +67,11 @@ mod connecting {
                 0x10,
                 &[&string("MQTT")[..], &[level, 2, 0, 0, 0, 0]].concat(),
             ));
-            client.expect(&[0x20, 2, 0, 1]);
+            if matches!(level, 6 | 7) {
+                assert_eq!(client.packet()[..4][2..], [0, 0x84]);
+            } else {
+                client.expect(&[0x20, 2, 0, 1]);
+            }
             client.expect_end(0);
         }
     }
@@ -1030,9 +1034,10 @@ mod subscribing {
     fn each_filter_has_its_own_code() {
         let server = server();
         let filters = [("a", 0), ("b/#", 1), ("c+", 0), ("+/d", 2), ("e/#/f", 0)];
+        // Before MQTT 5 a filter that is not well-formed ends the connection (section 4.8 of 3.1.1).
         let mut client = server.connect(4, "four");
         client.send(&subscribe(4, 9, &[], &filters));
-        client.expect(&[0x90, 7, 0, 9, 0, 1, 0x80, 2, 0x80]);
+        client.expect_end(0);
         let mut client = server.connect(5, "five");
         client.send(&subscribe(5, 9, &[], &filters));
         let answer = client.packet();

@@ -75,7 +75,7 @@ settings! {
         receive_excess: ReceiveExcess = ReceiveExcess::Disconnect, "mqtt_receive_excess", word();
 
         /// Most topic aliases of an MQTT client: the Topic Alias Maximum of CONNACK.
-        topic_aliases_max: u16 = 32, "mqtt_topic_aliases_max", number!(0 to 65535);
+        topic_aliases_max: u16 = 10, "mqtt_topic_aliases_max", number!(0 to 65535);
 
         /// Most levels of a topic filter.
         levels_max: u32 = 128, "mqtt_levels_max", number!(1 to 65535);

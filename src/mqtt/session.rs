@@ -47,6 +47,7 @@ use super::environment::Environment;
 use super::fault::Fault;
 use super::packet::{Packet, decode};
 use super::sessions::{End, SessionRef};
+use super::topic::Filter;
 use super::{ReasonCode, Version};
 use crate::app::{App, SessionId};
 use crate::auth::Claims;
@@ -176,24 +177,19 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match packet {
             Packet::Publish(publish) => self.publish(&publish, env, decisions),
-            Packet::PubAck(ack) => {
-                self.receive_puback(ack, env);
-                Ok(())
-            }
-            Packet::PubRec(ack) => {
-                self.receive_pubrec(ack, env, decisions);
-                Ok(())
-            }
+            Packet::PubAck(ack) => self.receive_puback(ack, env, decisions),
+            Packet::PubRec(ack) => self.receive_pubrec(ack, env, decisions),
             Packet::PubRel(ack) => {
                 self.receive_pubrel(ack, env, decisions);
                 Ok(())
             }
-            Packet::PubComp(ack) => {
-                self.receive_pubcomp(ack, env);
-                Ok(())
+            Packet::PubComp(ack) => self.receive_pubcomp(ack, env, decisions),
+            Packet::Subscribe(subscribe) => {
+                self.check_filters(subscribe.filters().map(|(filter, _)| filter), decisions)?;
+                self.subscribe(subscribe, env, decisions)
             }
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe, env, decisions),
             Packet::Unsubscribe(unsubscribe) => {
+                self.check_filters(unsubscribe.filters(), decisions)?;
                 self.unsubscribe(unsubscribe, env, decisions);
                 Ok(())
             }
@@ -209,6 +205,22 @@ impl Session {
                 "AUTH, but CONNECT named no authentication method",
             ),
         }
+    }
+
+    /// Ends the connection of a client before MQTT 5 if a wildcard stands where none may (MQTT-4.7.1-2, MQTT-4.7.1-3 and
+    /// section 4.8 of 3.1.1). In MQTT 5 such a filter has a code of its own.
+    fn check_filters<'f>(
+        &self,
+        mut filters: impl Iterator<Item = &'f str>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let State::Open(open) = &self.state else {
+            return Ok(());
+        };
+        if !open.version.has_properties() && filters.any(|filter| Filter::parse(filter).is_err()) {
+            return close_saying(decisions, CloseReason::MalformedMqtt, "a filter that is none");
+        }
+        Ok(())
     }
 
     fn open_mut(&mut self) -> Option<&mut Open> {

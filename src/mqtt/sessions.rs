@@ -172,6 +172,8 @@ pub enum Acknowledged {
     Known,
     /// There is no such exchange. Nothing has changed.
     Unknown,
+    /// There is such an exchange, but this is not its next step. Nothing has changed.
+    OutOfTurn,
 }
 
 impl Sessions {
@@ -468,8 +470,9 @@ impl Sessions {
         let Some(traffic) = state.traffic.as_deref_mut() else {
             return Acknowledged::Unknown;
         };
-        if !traffic.outgoing.acknowledge(packet_id, answer, &mut self.kept) {
-            return Acknowledged::Unknown;
+        let outcome = traffic.outgoing.acknowledge(packet_id, answer, &mut self.kept);
+        if outcome != Acknowledged::Known {
+            return outcome;
         }
         if traffic.outgoing.has_more() {
             self.list(session.number);

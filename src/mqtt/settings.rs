@@ -44,7 +44,7 @@ impl Default for Settings {
             session_expiry_s_max: u32::MAX,
             receive_maximum: 1024,
             receive_excess: ReceiveExcess::Disconnect,
-            topic_aliases_max: 32,
+            topic_aliases_max: 10,
             retain_available: true,
             checks_payload_format: true,
             token_in: TokenIn::Auto,

@@ -4,7 +4,7 @@
 //! features that are announced there are available.
 
 use super::send;
-use crate::decision::{Decision, Decisions, Span};
+use crate::decision::{CloseReason, Decision, Decisions, Span};
 use crate::mqtt::encode::{self, ConnAckProperties, SessionPresent};
 use crate::mqtt::frame::PACKET_BYTES_MAX;
 use crate::mqtt::packet::Connect;
@@ -44,16 +44,25 @@ impl ConnAck {
     }
 
     /// Accepts the client.
-    pub(super) fn accept(self, accepted: &Accepted<'_>, settings: &Settings, decisions: &mut Decisions) {
+    ///
+    /// # Errors
+    /// The client takes no packet of that size (MQTT-3.1.2-24): it cannot be told anything, and the connection ends.
+    pub(super) fn accept(
+        self,
+        accepted: &Accepted<'_>,
+        settings: &Settings,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
         let session = if accepted.is_present {
             SessionPresent::Yes
         } else {
             SessionPresent::No
         };
         if !self.version.has_properties() {
-            return send(decisions, |out| {
+            send(decisions, |out| {
                 encode::connack(out, session, ReasonCode::Success.return_code());
             });
+            return Ok(());
         }
         let receive_maximum = settings.receive_maximum;
         let packet_bytes_max = settings.packet_bytes_max;
@@ -67,9 +76,14 @@ impl ConnAck {
             server_keep_alive: accepted.keep_alive_s,
             ..ConnAckProperties::default()
         };
-        send(decisions, |out| {
+        let message = decisions.write(|out| {
             encode::connack_5(out, session, ReasonCode::Success, &properties);
         });
+        if decisions.bytes(message).len() > self.packet_bytes_max as usize {
+            return Err(CloseReason::MqttRefused);
+        }
+        decisions.push(Decision::Send { message });
+        Ok(())
     }
 
     /// Refuses the client.

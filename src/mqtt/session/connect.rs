@@ -54,7 +54,7 @@ impl Session {
         }
         let connect = match decode_connect(first, body) {
             Ok(connect) => connect,
-            Err(refused) => return refuse_unreadable(refused, decisions),
+            Err(refused) => return refuse_unreadable(refused, body, decisions),
         };
         if connect.password.is_some() {
             // Whatever the outcome: there is a password in these bytes.
@@ -196,7 +196,7 @@ impl Session {
             },
             env.settings,
             decisions,
-        );
+        )?;
         if connected.is_present {
             self.drop_forbidden_filters(env);
         }
@@ -244,9 +244,15 @@ impl Session {
 
 /// Refuses a CONNECT that cannot be read. Clients of 3.1 and 3.1.1 are told only that their version is not supported
 /// (MQTT-3.1.2-2 and section 3.2.2.3 there).
-fn refuse_unreadable(refused: packet::Refused, decisions: &mut Decisions) -> Result<(), CloseReason> {
+fn refuse_unreadable(
+    refused: packet::Refused,
+    body: &[u8],
+    decisions: &mut Decisions,
+) -> Result<(), CloseReason> {
     let version = match (refused.version, refused.fault) {
         (Some(version), _) if version.has_properties() => version,
+        // The answers of later versions will look like those of MQTT 5. The highest bit is that of bridges.
+        (_, Fault::UnsupportedVersion) if matches!(level_of(body), Some(6..=0x7f)) => Version::V5,
         (_, Fault::UnsupportedVersion) => Version::V4,
         (_, Fault::Protocol) => return Err(CloseReason::MqttProtocolError),
         (_, Fault::Malformed | Fault::TopicAlias | Fault::TooLarge) => {
@@ -264,6 +270,12 @@ fn refuse_unreadable(refused: packet::Refused, decisions: &mut Decisions) -> Res
         decisions,
     );
     Err(CloseReason::MqttRefused)
+}
+
+/// The level of the protocol, behind its name.
+fn level_of(body: &[u8]) -> Option<u8> {
+    let (length, rest) = body.split_first_chunk()?;
+    rest.get(usize::from(u16::from_be_bytes(*length))).copied()
 }
 
 fn refuse(

@@ -185,7 +185,7 @@ fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {
         return refused(ReasonCode::NotAuthorized, "only the server publishes to $SYS");
     }
     if topic.starts_with(b"$share/") {
-        return refused(ReasonCode::TopicNameInvalid, "$share/ belongs to filters");
+        return refused(ReasonCode::NotAuthorized, "$share/ belongs to filters");
     }
     if policy.channels.announced_on(topic).is_some() {
         return refused(

@@ -17,7 +17,7 @@ use crate::mqtt::ReasonCode;
 use crate::mqtt::encode::AckKind;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Ack, PacketId, Publish, Qos};
-use crate::mqtt::properties::Property;
+use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::publication::{self, Head, takes_payload};
 use crate::mqtt::sessions::Acknowledged;
 use crate::mqtt::settings::ReceiveExcess;
@@ -173,7 +173,11 @@ impl Session {
         };
         let bytes = payload.bytes(publish.payload, env);
         let message = decisions.write(|out| {
-            publication::write_head_of(&head, properties, out);
+            if properties.number(Property::PayloadFormatIndicator) == Some(0) {
+                publication::write_head(&head, &passed_on(properties), out);
+            } else {
+                publication::write_head_of(&head, properties, out);
+            }
             out.extend_from_slice(bytes);
         });
         let decided = PublishDecision::of_mqtt(topic, message, bytes, marks, is_retained);
@@ -286,10 +290,19 @@ impl Session {
     }
 
     /// The client has a publication with QoS 1 of the server, or refuses it.
-    pub(super) fn receive_puback<A: App>(&self, ack: Ack<'_>, env: &mut Environment<'_, '_, A>) {
-        if let Some(session) = self.session_ref() {
+    pub(super) fn receive_puback<A: App>(
+        &self,
+        ack: Ack<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = self.session_ref() else {
+            return Ok(());
+        };
+        match env.sessions.puback(session, ack.packet_id.get()) {
             // An acknowledgement of nothing changes nothing.
-            let _ = env.sessions.puback(session, ack.packet_id.get());
+            Acknowledged::Known | Acknowledged::Unknown => Ok(()),
+            Acknowledged::OutOfTurn => close_out_of_turn(decisions),
         }
     }
 
@@ -299,27 +312,60 @@ impl Session {
         ack: Ack<'_>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
-    ) {
-        let Some(session) = self.session_ref() else { return };
+    ) -> Result<(), CloseReason> {
+        let Some(session) = self.session_ref() else {
+            return Ok(());
+        };
         let is_error = ack.reason.is_error();
         let outcome = env.sessions.pubrec(session, ack.packet_id.get(), is_error);
         match (outcome, is_error) {
-            // The exchange has ended.
-            (Acknowledged::Known, true) => {}
+            // The exchange has ended, or there was none.
+            (Acknowledged::Known | Acknowledged::Unknown, true) => {}
             (Acknowledged::Known, false) => self.answer(AckKind::PubRel, ack.packet_id, None, decisions),
-            (Acknowledged::Unknown, _) => {
+            (Acknowledged::Unknown, false) => {
                 self.answer(AckKind::PubRel, ack.packet_id, Some(UNKNOWN_ID), decisions);
             }
+            (Acknowledged::OutOfTurn, _) => return close_out_of_turn(decisions),
         }
+        Ok(())
     }
 
     /// The client has released a publication with QoS 2 of the server.
-    pub(super) fn receive_pubcomp<A: App>(&self, ack: Ack<'_>, env: &mut Environment<'_, '_, A>) {
-        if let Some(session) = self.session_ref() {
-            // As for PUBACK.
-            let _ = env.sessions.pubcomp(session, ack.packet_id.get());
+    pub(super) fn receive_pubcomp<A: App>(
+        &self,
+        ack: Ack<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let Some(session) = self.session_ref() else {
+            return Ok(());
+        };
+        match env.sessions.pubcomp(session, ack.packet_id.get()) {
+            Acknowledged::Known | Acknowledged::Unknown => Ok(()),
+            Acknowledged::OutOfTurn => close_out_of_turn(decisions),
         }
     }
+}
+
+fn close_out_of_turn(decisions: &mut Decisions) -> Result<(), CloseReason> {
+    close_saying(
+        decisions,
+        CloseReason::MqttProtocolError,
+        "an acknowledgement that is not the next step of the exchange with this packet identifier",
+    )
+}
+
+/// The properties that are passed on, in their order. A Payload Format Indicator of 0 is one of them, since it is passed
+/// on as it is (MQTT-3.3.2-4); one of 1 is a fact of its own.
+pub(super) fn passed_on(properties: Properties<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(2 + properties.passed_on_bytes());
+    if properties.number(Property::PayloadFormatIndicator) == Some(0) {
+        bytes.extend_from_slice(&[Property::PayloadFormatIndicator.id(), 0]);
+    }
+    properties
+        .passed_on()
+        .for_each(|property| bytes.extend_from_slice(property));
+    bytes
 }
 
 const UNKNOWN_ID: Refused = Refused {

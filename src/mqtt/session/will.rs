@@ -1,6 +1,7 @@
 //! The will in CONNECT: section 3.1.2.5. It is checked when it comes, as a publication would be, since the client is gone
 //! when it is published. From then on it is kept with the session (`mqtt/sessions/will.rs`).
 
+use super::publish::passed_on;
 use super::{Refused, Session, refused};
 use crate::app::App;
 use crate::decision::Limit;
@@ -50,7 +51,7 @@ impl Session {
         Ok(Some(Box::new(Will {
             topic: will.topic.as_bytes().into(),
             payload: payload.bytes(will.payload, env).into(),
-            properties: properties.passed_on().collect::<Vec<_>>().concat().into(),
+            properties: passed_on(properties).into(),
             qos: will.qos as u8,
             retain: will.retain,
             is_utf8,

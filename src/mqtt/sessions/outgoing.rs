@@ -21,6 +21,7 @@
 
 use std::collections::VecDeque;
 
+use super::Acknowledged;
 use super::kept::{KeptPublications, KeptRef};
 use super::sending::Outbound;
 
@@ -214,16 +215,16 @@ impl Outgoing {
         self.give_back();
     }
 
-    /// The client has acknowledged. `false` if there is no such exchange; then nothing has changed.
+    /// The client has acknowledged.
     pub(super) fn acknowledge(
         &mut self,
         packet_id: u16,
         answer: Answer,
         kept_all: &mut KeptPublications,
-    ) -> bool {
+    ) -> Acknowledged {
         let mut in_flight = self.entries.iter().take(self.in_flight as usize);
         let Some(at) = in_flight.position(|entry| entry.packet_id == packet_id) else {
-            return false;
+            return Acknowledged::Unknown;
         };
         let entry = self.entries[at];
         let released = entry.facts & RELEASED != 0;
@@ -238,11 +239,11 @@ impl Outgoing {
                 self.remove(at, kept_all);
             }
             (Answer::Acknowledged | Answer::Received | Answer::Refused | Answer::Complete, _) => {
-                return false;
+                return Acknowledged::OutOfTurn;
             }
         }
         self.give_back();
-        true
+        Acknowledged::Known
     }
 
     #[cfg(test)]

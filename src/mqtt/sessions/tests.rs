@@ -364,8 +364,8 @@ fn what_is_not_acknowledged_is_sent_again_in_order_with_dup() {
     for (outcome, expected) in [
         (sessions.puback(session, 1), Acknowledged::Known),
         (sessions.puback(session, 1), Acknowledged::Unknown),
-        (sessions.puback(session, 2), Acknowledged::Unknown),
-        (sessions.pubcomp(session, 2), Acknowledged::Unknown),
+        (sessions.puback(session, 2), Acknowledged::OutOfTurn),
+        (sessions.pubcomp(session, 2), Acknowledged::OutOfTurn),
         (sessions.pubrec(session, 2, false), Acknowledged::Known),
         (sessions.pubrec(session, 2, false), Acknowledged::Known),
         (sessions.pubcomp(session, 2), Acknowledged::Known),

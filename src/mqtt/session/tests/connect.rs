@@ -8,10 +8,10 @@ fn each_version_gets_its_own_connack() {
     for (level, connack) in [
         (3, vec![0x20, 2, 0, 0]),
         (4, vec![0x20, 2, 0, 0]),
-        // Receive Maximum 1024, Maximum Packet Size 64 MiB, Topic Alias Maximum 32.
+        // Receive Maximum 1024, Maximum Packet Size 64 MiB, Topic Alias Maximum 10.
         (
             5,
-            vec![0x20, 14, 0, 0, 11, 0x21, 4, 0, 0x27, 4, 0, 0, 0, 0x22, 0, 32],
+            vec![0x20, 14, 0, 0, 11, 0x21, 4, 0, 0x27, 4, 0, 0, 0, 0x22, 0, 10],
         ),
     ] {
         let mut core = core();
@@ -47,7 +47,7 @@ fn a_second_connect_is_a_protocol_error() {
 
 #[test]
 fn a_version_that_is_not_supported_is_answered_with_return_code_1() {
-    for (name, level) in [("MQTT", 6), ("MQTT", 3), ("MQIsdp", 4), ("HTTP", 4)] {
+    for (name, level) in [("MQTT", 2), ("MQTT", 3), ("MQIsdp", 4), ("HTTP", 4)] {
         let mut core = core();
         let mut client = core.client();
         let body = [&string(name)[..], &[level, 2, 0, 0], &string("a")].concat();
@@ -58,6 +58,29 @@ fn a_version_that_is_not_supported_is_answered_with_return_code_1() {
         ];
         assert_eq!(did, expected, "{name} {level}");
     }
+}
+
+#[test]
+fn a_version_of_the_future_is_answered_as_mqtt_5_has_it() {
+    let mut core = core();
+    let mut client = core.client();
+    let body = [&string("MQTT")[..], &[6, 2, 0, 0, 0], &string("a")].concat();
+    let did = core.receive(&mut client, &packet(0x10, &[&body]));
+    assert!(
+        matches!(&did[0], Did::Send(bytes) if bytes[2..4] == [0, 0x84]),
+        "{did:?}"
+    );
+    assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+}
+
+#[test]
+fn a_client_that_takes_no_connack_is_not_sent_one() {
+    let mut core = core();
+    let mut client = core.client();
+    let mut packet = connect(5, "a");
+    packet.properties = vec![0x27, 0, 0, 0, 2];
+    let did = core.receive(&mut client, &packet.bytes());
+    assert_eq!(did, [Did::Close(CloseReason::MqttRefused)]);
 }
 
 #[test]

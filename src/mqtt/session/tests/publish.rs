@@ -174,7 +174,7 @@ fn topics_of_the_server_and_long_topics_are_refused() {
     for (topic, code) in [
         ("$SYS/x", 0x87),
         ("$SYS", 0x87),
-        ("$share/g/a", 0x90),
+        ("$share/g/a", 0x87),
         ("12345678901", 0x90),
     ] {
         for (flags, first) in [(2, 0x40), (4, 0x50)] {
@@ -273,6 +273,22 @@ fn properties_for_subscribers_are_passed_on_in_their_order_and_the_others_are_no
         assert_eq!(head.expires_at_ms, has_others.then_some(now_ms + 60_000));
         assert_eq!(head.publisher, client.session.session_ref().unwrap().serial);
     }
+}
+
+#[test]
+fn a_payload_format_indicator_of_0_is_passed_on_as_it_is() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "a").bytes());
+    let bytes = publish(0, "a", 0, Some(&[1, 0]), b"x");
+    core.run(&mut client, |session, env, decisions| {
+        let result = session.receive(bytes[0], &bytes[2..], env, decisions);
+        let Some(crate::decision::Decision::Publish(publish)) = decisions.decision(0) else {
+            panic!("{decisions:?}")
+        };
+        let view = crate::mqtt::publication::read(decisions.bytes(publish.message)).unwrap();
+        assert_eq!((view.head.is_text, view.properties), (false, &[1, 0][..]));
+        result
+    });
 }
 
 #[test]

@@ -7,17 +7,31 @@ use crate::mqtt::subscriptions::Subscriber;
 
 #[test]
 fn each_filter_has_a_code_of_its_own() {
-    for (level, refused) in [(4, 0x80), (5, 0x8f)] {
-        let mut core = core();
-        let mut client = core.open(&connect(level, "a").bytes());
-        let filters = [("a/b", 0), ("a/#/b", 1), ("+/b", 1), ("a+", 0), ("#", 2)];
-        let did = core.receive(&mut client, &subscribe(level, 10, &[], &filters));
-        let bytes = sent(&did)[0];
-        assert_eq!(bytes[0], 0x90);
-        assert_eq!(bytes[2..4], [0, 10]);
-        assert_eq!(bytes[bytes.len() - 5..], [0, refused, 1, refused, 2]);
-        let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
-        assert_eq!(core.sessions.subscriptions.count_of(subscriber), 3);
+    let mut core = core();
+    let mut client = core.open(&connect(5, "a").bytes());
+    let filters = [("a/b", 0), ("a/#/b", 1), ("+/b", 1), ("a+", 0), ("#", 2)];
+    let did = core.receive(&mut client, &subscribe(5, 10, &[], &filters));
+    let bytes = sent(&did)[0];
+    assert_eq!(bytes[0], 0x90);
+    assert_eq!(bytes[2..4], [0, 10]);
+    assert_eq!(bytes[bytes.len() - 5..], [0, 0x8f, 1, 0x8f, 2]);
+    let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+    assert_eq!(core.sessions.subscriptions.count_of(subscriber), 3);
+}
+
+#[test]
+fn before_mqtt_5_a_misplaced_wildcard_ends_the_connection() {
+    for filter in ["a/#/b", "a+", "", "#/"] {
+        for first in [0x82, 0xa2] {
+            let mut core = core();
+            let mut client = core.open(&connect(4, "a").bytes());
+            let options: &[u8] = if first == 0x82 { &[0] } else { &[] };
+            let body = [&[0, 1][..], &string("ok"), options, &string(filter), options];
+            let did = core.receive(&mut client, &packet(first, &body));
+            assert_eq!(did, [Did::Close(CloseReason::MalformedMqtt)], "{filter}");
+            let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+            assert_eq!(core.sessions.subscriptions.count_of(subscriber), 0);
+        }
     }
 }
 
@@ -152,18 +166,12 @@ fn filters_have_bounds_in_number_length_and_levels() {
 
 #[test]
 fn unsubscribe_says_for_each_filter_whether_there_was_one() {
-    for (level, codes) in [(4, &[][..]), (5, &[0, 0x00, 0x11, 0x8f][..])] {
+    for (level, codes) in [(4, &[][..]), (5, &[0, 0x00, 0x11][..])] {
         let mut core = core();
         let mut client = core.open(&connect(level, "a").bytes());
         core.receive(&mut client, &subscribe(level, 1, &[], &[("a/#", 0)]));
         let no_properties: &[u8] = if level == 5 { &[0] } else { &[] };
-        let body = [
-            &[0, 2][..],
-            no_properties,
-            &string("a/#"),
-            &string("b"),
-            &string("#/b"),
-        ];
+        let body = [&[0, 2][..], no_properties, &string("a/#"), &string("b")];
         let did = core.receive(&mut client, &packet(0xa2, &body));
         let expected = packet(0xb0, &[&[0, 2], codes]);
         assert_eq!(sent(&did), [expected]);
