@@ -4,7 +4,7 @@
 //!
 //! Each run prints its seed; `RINGCAST_SEED=7 cargo test --test mqtt_sessions` repeats it.
 
-#![allow(clippy::unwrap_used)] // a test
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
 
 mod support;
 
@@ -169,7 +169,9 @@ impl Subscriber {
     fn firsts(&self, topic: u8, qos: u8) -> Vec<u32> {
         let mut seen = BTreeSet::new();
         let all = self.got.iter().filter(|got| (got.0, got.1) == (topic, qos));
-        all.map(|got| got.2).filter(|&number| seen.insert(number)).collect()
+        all.map(|got| got.2)
+            .filter(|&number| seen.insert(number))
+            .collect()
     }
 }
 
@@ -278,7 +280,11 @@ fn live(seed: u64) {
             assert_eq!(exactly, publisher.numbers(topic, 2));
         }
     }
-    assert_eq!(server.limit_hits(Limit::MqttQueue), 0, "the queues have room for all");
+    assert_eq!(
+        server.limit_hits(Limit::MqttQueue),
+        0,
+        "the queues have room for all"
+    );
 }
 
 #[test]

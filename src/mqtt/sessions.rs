@@ -29,6 +29,7 @@
 //! Limits: `mqtt_sessions_max`, `mqtt_queue_messages_max`, `mqtt_queue_bytes_max`, `mqtt_queues_bytes_max`,
 //! `mqtt_in_flight_max`, `wills_bytes_max`.
 
+mod aliases;
 mod incoming;
 mod kept;
 mod outgoing;
@@ -45,6 +46,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashTable;
 
+pub use self::aliases::Alias;
 pub use self::incoming::Incoming;
 pub use self::kept::{Content, Ids};
 pub use self::sending::{Client, Offer, Outbound, Packet, Sent, Written};
@@ -125,6 +127,8 @@ pub struct Connect<'a> {
     pub receive_maximum: u16,
     /// The largest packet that the client takes.
     pub packet_bytes_max: u32,
+    /// How many topic aliases the client takes.
+    pub topic_alias_maximum: u16,
     /// The will.
     pub will: Option<Box<Will>>,
 }

@@ -25,7 +25,9 @@ use super::Connections;
 use crate::broker::{ChannelHash, Publication};
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::lifecycle::reading::Why;
-use crate::cores::outgoing::packets::{Original, PacketForm, Packets, PublishPacket, write_release};
+use crate::cores::outgoing::packets::{
+    ALIAS_BYTES, Original, PacketForm, Packets, PublishPacket, write_release,
+};
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::mqtt::Sessions;
 use crate::mqtt::sessions::{Client, Offer, Outbound, Packet, Sent, SessionRef, Written};
@@ -225,7 +227,7 @@ impl Connections {
             sessions.offer(session, outbound, &under_way.original.content, ids, false);
             return 0;
         };
-        let is_common = ids.is_empty() && !outbound.retain;
+        let is_common = ids.is_empty() && !outbound.retain && !target.client.takes_aliases;
         match (outbound.qos, is_common) {
             (0, true) => self.deliver_shared(sessions, packets, spans, target, under_way),
             (qos, true) => self.deliver_copy(sessions, packets, target, qos, under_way),
@@ -310,7 +312,7 @@ impl Connections {
         }
     }
 
-    /// A packet with subscription identifiers, or with the RETAIN flag.
+    /// A packet with subscription identifiers, with the RETAIN flag, or for a client that takes topic aliases.
     fn deliver_alone(
         &mut self,
         sessions: &mut Sessions,
@@ -334,6 +336,7 @@ impl Connections {
             packet_id: 1,
             dup: false,
             ids,
+            alias: None,
             unix_ms: under_way.unix_ms,
         };
         let Some(packet_bytes) = packet
@@ -343,12 +346,18 @@ impl Connections {
             sessions.count_too_large();
             return 0;
         };
+        let has_room = self.takes_now(index, packet_bytes + ALIAS_BYTES);
         if outbound.qos > 0 {
-            let has_room = self.takes_now(index, packet_bytes);
             let Offer::Send { packet_id } = sessions.offer(session, outbound, content, ids, has_room) else {
                 return 0;
             };
             packet.packet_id = packet_id;
+        }
+        if has_room {
+            // The client learns the alias only from a packet that it gets.
+            if packet_bytes + ALIAS_BYTES <= client.packet_bytes_max as usize {
+                packet.alias = sessions.alias(session, packet.topic);
+            }
             self.push_packet(index, |bytes| {
                 packet.write(framing, bytes);
             });
@@ -444,6 +453,7 @@ impl Connections {
             packet_id,
             dup,
             ids: all_ids,
+            alias: None,
             unix_ms,
         };
         let size = packet.packet_bytes();

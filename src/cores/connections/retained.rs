@@ -71,6 +71,7 @@ impl Connections {
             packet_id: 1,
             dup: false,
             ids,
+            alias: None,
             unix_ms,
         };
         if packet

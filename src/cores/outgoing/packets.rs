@@ -14,7 +14,7 @@ use std::num::NonZeroU16;
 use crate::broker::{Origin, Publication};
 use crate::mqtt::Version;
 use crate::mqtt::encode::{AckKind, Delivery, PublishHead, PublishProperties, ack};
-use crate::mqtt::sessions::{Content, Outbound};
+use crate::mqtt::sessions::{Alias, Content, Outbound};
 use crate::mqtt::{ReasonCode, publication, topic};
 use crate::protocols::Framing;
 
@@ -180,6 +180,7 @@ impl Packets {
             packet_id: 1,
             dup: false,
             ids: &[],
+            alias: None,
             unix_ms,
         };
         column.packet_bytes = packet.write(form.framing, &mut column.bytes)?;
@@ -206,6 +207,8 @@ pub(in crate::cores) struct PublishPacket<'a> {
     pub(in crate::cores) packet_id: u16,
     pub(in crate::cores) dup: bool,
     pub(in crate::cores) ids: &'a [u32],
+    /// The alias of the topic for this subscriber.
+    pub(in crate::cores) alias: Option<Alias>,
     pub(in crate::cores) unix_ms: u64,
 }
 
@@ -213,6 +216,11 @@ impl PublishPacket<'_> {
     fn head(&self) -> PublishHead<'_> {
         let id = NonZeroU16::new(self.packet_id).unwrap_or(NonZeroU16::MIN);
         let content = self.content;
+        let (topic, alias) = match self.alias {
+            None => (self.topic, None),
+            Some(Alias::New(alias)) => (self.topic, Some(alias)),
+            Some(Alias::Known(alias)) => ("", Some(alias)),
+        };
         PublishHead {
             version: self.version,
             dup: self.dup,
@@ -222,12 +230,12 @@ impl PublishPacket<'_> {
                 1 => Delivery::AtLeastOnce(id),
                 _ => Delivery::ExactlyOnce(id),
             },
-            topic: self.topic,
+            topic,
             payload_bytes: content.payload.len(),
             properties: PublishProperties {
                 payload_is_utf8: content.is_utf8,
                 message_expiry_interval: content.expires_at.map(|at| remaining_s(at, self.unix_ms)),
-                topic_alias: None,
+                topic_alias: alias,
                 subscription_ids: self.ids,
                 passed_on: content.properties,
             },
@@ -279,6 +287,8 @@ fn remaining_s(expires_at: u64, unix_ms: u64) -> u32 {
 /// SocketCluster knows no QoS. A client that has published with a call gets an answer, and expects no second copy to
 /// hurt: at least once.
 const QOS_OF_SOCKETCLUSTER: u8 = 1;
+/// How much larger an alias makes a packet.
+pub(in crate::cores) const ALIAS_BYTES: usize = 3;
 /// PUBREL without a reason code.
 const RELEASE_BYTES: usize = 4;
 const FRAME_HEADER_BYTES_MAX: usize = 10;
@@ -330,6 +340,7 @@ mod tests {
                             packet_id: 0x1234,
                             dup: false,
                             ids: &[],
+                            alias: None,
                             unix_ms: 1000,
                         };
                         let mut alone = Vec::new();

@@ -156,13 +156,16 @@ impl Session {
             expiry_s: expiry.granted_s,
             receive_maximum: properties.number_16(Property::ReceiveMaximum).unwrap_or(u16::MAX),
             packet_bytes_max,
+            topic_alias_maximum: properties.number_16(Property::TopicAliasMaximum).unwrap_or(0),
             will,
         };
         let connected = match env.sessions.connect(asked, env.common.now) {
             Ok(connected) => connected,
             Err(why) => {
-                if why == ConnectRefused::WillsFull {
-                    env.common.scratch.hit(Limit::WillsBytes);
+                match why {
+                    ConnectRefused::WillsFull => env.common.scratch.hit(Limit::WillsBytes),
+                    ConnectRefused::SessionsFull => env.common.scratch.hit(Limit::MqttSessions),
+                    ConnectRefused::OtherUser => {}
                 }
                 return refuse(connect, no_session(why), env.settings, decisions);
             }

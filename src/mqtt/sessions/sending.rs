@@ -5,7 +5,7 @@
 //! one packet after the other, while the outbox has room. Publications with QoS 0 for connected clients never come here.
 
 use super::outgoing::{Next, Outgoing};
-use super::{Content, Ids, Phase, SessionRef, Sessions};
+use super::{Alias, Content, Ids, Phase, SessionRef, Sessions};
 use crate::config::QueueFull;
 use crate::mqtt::Version;
 use crate::mqtt::shares::Tag;
@@ -28,6 +28,8 @@ pub struct Client {
     pub version: Version,
     /// The largest packet that it takes.
     pub packet_bytes_max: u32,
+    /// Whether topics may have aliases for it.
+    pub takes_aliases: bool,
 }
 
 /// What becomes of a publication that was offered to a session.
@@ -108,6 +110,12 @@ impl Sessions {
             return None;
         }
         Some((SessionRef { number, serial }, state.client()))
+    }
+
+    /// The alias that a topic has for a session's client in the packet that is sent now, if it has one.
+    pub fn alias(&mut self, session: SessionRef, topic: &str) -> Option<Alias> {
+        let aliases = self.state_mut(session)?.aliases.as_deref_mut()?;
+        aliases.alias(topic.as_bytes())
     }
 
     /// The next publication that is offered is another one.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::aliases::Aliases;
 use super::incoming::IncomingIds;
 use super::outgoing::Outgoing;
 use super::{Client, Connect, Will};
@@ -16,6 +17,8 @@ pub(super) struct SessionState {
     /// What is sent and received with QoS 1 and 2; `None` before the first, and for a session that waits without any.
     pub(super) traffic: Option<Box<Traffic>>,
     pub(super) will: Option<Box<Will>>,
+    /// The topic aliases of its connection; `None` if the client takes none.
+    pub(super) aliases: Option<Box<Aliases>>,
     pub(super) client_id: Box<str>,
     pub(super) user: Option<Box<str>>,
     /// For how many seconds it outlives a connection; `u32::MAX` for ever.
@@ -60,6 +63,7 @@ impl SessionState {
             phase: Phase::Waiting { since: Uptime::NEVER },
             traffic: None,
             will: None,
+            aliases: None,
             client_id: connect.client_id.into(),
             user: connect.user.map(Box::from),
             expiry_s: 0,
@@ -76,6 +80,7 @@ impl SessionState {
             address: connect.address,
         };
         self.will = connect.will;
+        self.aliases = Aliases::new(connect.topic_alias_maximum);
         self.expiry_s = connect.expiry_s;
         self.packet_bytes_max = connect.packet_bytes_max;
         self.in_flight_max = connect.receive_maximum.min(in_flight_max).max(1);
@@ -92,6 +97,7 @@ impl SessionState {
     /// The session has no connection any more, but outlives it. Returns when something is to be done about that.
     pub(super) fn begin_waiting(&mut self, now: Uptime) -> Uptime {
         self.phase = Phase::Waiting { since: now };
+        self.aliases = None;
         let has_traffic =
             |traffic: &mut Box<Traffic>| !traffic.outgoing.is_empty() || traffic.incoming.len() > 0;
         self.traffic = self.traffic.take_if(has_traffic);
@@ -106,6 +112,7 @@ impl SessionState {
                 address,
                 version: self.version,
                 packet_bytes_max: self.packet_bytes_max,
+                takes_aliases: self.aliases.is_some(),
             }),
             Phase::Waiting { .. } | Phase::Ended => None,
         }

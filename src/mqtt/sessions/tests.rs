@@ -38,6 +38,7 @@ fn by(client_id: &str, address: usize) -> Connect<'_> {
         expiry_s: 100,
         receive_maximum: u16::MAX,
         packet_bytes_max: u32::MAX,
+        topic_alias_maximum: 0,
         will: None,
     }
 }

@@ -65,6 +65,7 @@ impl Connections {
             packet_id: 1,
             dup: false,
             ids: if handed.id == 0 { &[] } else { &ids },
+            alias: None,
             unix_ms: self.unix_ms,
         };
         let bytes_max = target.client.packet_bytes_max as usize;

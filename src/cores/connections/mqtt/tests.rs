@@ -101,11 +101,16 @@ impl Table {
 
     /// A new client; returns its number.
     fn connect(&mut self, version: Version, framing: Framing) -> usize {
-        let number = self.clients.len();
-        self.connect_as(&number.to_string(), version, framing)
+        self.connect_with_aliases(version, framing, 0)
     }
 
-    fn connect_as(&mut self, client_id: &str, version: Version, framing: Framing) -> usize {
+    fn connect_with_aliases(
+        &mut self,
+        version: Version,
+        framing: Framing,
+        topic_alias_maximum: u16,
+    ) -> usize {
+        let client_id = &self.clients.len().to_string();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = Peer::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
@@ -130,6 +135,7 @@ impl Table {
             expiry_s: 60,
             receive_maximum: 100,
             packet_bytes_max: 2000,
+            topic_alias_maximum,
             will: None,
         };
         let now = Now {
@@ -279,6 +285,27 @@ fn the_retain_flag_is_kept_for_whom_asks_and_own_publications_are_left_out_with_
     table.subscribe(client, "#", options(Qos::AtMostOnce));
     table.publish("t", own, b"5", usize::MAX);
     assert_eq!(table.received(client), packet(0x30, &[], b"5"));
+}
+
+#[test]
+fn a_client_that_takes_aliases_gets_the_name_of_a_topic_once() {
+    let mut table = Table::new(1 << 20);
+    let client = table.connect_with_aliases(Version::V5, Framing::Mqtt, 1);
+    let other = table.connect(Version::V5, Framing::Mqtt);
+    for client in [client, other] {
+        table.subscribe(client, "#", options(Qos::AtMostOnce));
+    }
+    for (topic, expected) in [
+        ("first", &b"\x30\x0c\0\x05first\x03\x23\0\x01x"[..]),
+        ("first", b"\x30\x07\0\0\x03\x23\0\x01x"),
+        ("second", b"\x30\x0a\0\x06second\0x"),
+        ("first", b"\x30\x07\0\0\x03\x23\0\x01x"),
+    ] {
+        table.publish(topic, HEAD, b"x", usize::MAX);
+        assert_eq!(table.received(client), expected);
+        let plain = table.received(other);
+        assert_eq!(plain[4..4 + topic.len()], *topic.as_bytes());
+    }
 }
 
 #[test]

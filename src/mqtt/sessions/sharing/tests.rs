@@ -44,6 +44,7 @@ fn member(sessions: &mut Sessions, client_id: &str, address: usize, expiry_s: u3
         expiry_s,
         receive_maximum: 3,
         packet_bytes_max: u32::MAX,
+        topic_alias_maximum: 0,
         will: None,
     };
     let session = sessions.connect(connect, NOW).unwrap().session;
