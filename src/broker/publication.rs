@@ -318,8 +318,9 @@ pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
     HEADER_BYTES + channel.len() + frame.iter().map(|part| part.len()).sum::<usize>()
 }
 
-/// Writes a publication into an empty buffer, gathering the parts of its frame.
-#[inline]
+/// Writes a publication into an empty buffer, gathering the parts of its frame. Always inlined: as a call of its own, with
+/// the facts in memory, it made a publication cost 28 instructions more.
+#[inline(always)]
 pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &[&[u8]]) {
     let kind_and_origin = facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;
     let retain = (facts.retain as u64) << RETAIN.trailing_zeros();
