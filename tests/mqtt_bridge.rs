@@ -335,6 +335,25 @@ fn a_subscriber_gets_the_retained_publications_that_its_filter_matches() {
 }
 
 #[test]
+fn a_subscription_gets_nothing_live_that_was_acknowledged_before_it_was_asked_for() {
+    let server = server(|_| {});
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    let mut subscribers: Vec<_> = (0..6)
+        .map(|number| Mqtt::connect(&server, &format!("subscriber {number}")))
+        .collect();
+    for round in 0..100 {
+        let topic = format!("before/{round}");
+        publisher.retain(&topic, b"1");
+        let subscriber = &mut subscribers[round % 6];
+        subscriber.subscribe(&topic, 0);
+        assert!(subscriber.published().retain, "round {round}");
+    }
+    for subscriber in &mut subscribers {
+        subscriber.has_nothing();
+    }
+}
+
+#[test]
 fn retain_handling_says_when_retained_publications_are_sent() {
     let server = server(|_| {});
     Mqtt::connect(&server, "publisher").retain("a", b"1");

@@ -315,6 +315,13 @@ impl Connections {
         Some((connection, self.mqtt.as_deref_mut()))
     }
 
+    /// Whether a connection speaks MQTT. A server without MQTT pays one comparison.
+    #[inline]
+    pub(in crate::cores) fn speaks_mqtt(&self, id: ConnectionId) -> bool {
+        let framing = || self.get(id).map(|connection| connection.framing);
+        self.mqtt.is_some() && matches!(framing(), Some(Framing::Mqtt | Framing::MqttOverWebSocket))
+    }
+
     /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being
     /// read, so no further calls fill it; a late answer that finds it full ends the connection (`late_answers.rs`).
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, payload: &[u8]) {

@@ -14,7 +14,13 @@ use crate::cores::lifecycle::reading::Why;
 impl<A: App> Core<A> {
     /// Handles the messages at the beginning of the input, up to a control frame that needs an answer or the end of the
     /// input, and carries out together what the session decides about them.
+    ///
+    /// An MQTT session subscribes at once. So what is published is delivered before, as far as this turn may: otherwise a
+    /// client that subscribes after a publication was acknowledged would get it live.
     pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
+        if self.connections.speaks_mqtt(id) {
+            self.delivery.deliver(&mut self.connections);
+        }
         let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
             return Input::Consumed(input.len());
         };
