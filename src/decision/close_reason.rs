@@ -327,6 +327,11 @@ close_reasons! {
         "the rules do not allow an MQTT client one of its subscriptions any more",
         "connect again and subscribe: SUBACK says what is allowed";
 
+    /// A publication was not stored, and the version of MQTT has no other way to say so.
+    NotStored => Some(4039), None, "not_stored", Limit, None,
+        "a publication with QoS 1 or 2 of an MQTT 3.1 or 3.1.1 client could not be stored, so it was not acknowledged",
+        "mend the disk: see `ringcast_store_*`; the client connects again and sends the publication again";
+
     /// The server has refused a CONNECT, and said why.
     MqttRefused => Some(1002), None, "mqtt_refused", Peer, None,
         "the server refused CONNECT; the code in CONNACK says why",

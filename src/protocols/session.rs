@@ -223,18 +223,21 @@ impl Session {
     }
 
     /// The answer to a [`Decision::Acknowledge`](crate::decision::Decision::Acknowledge).
+    ///
+    /// # Errors
+    /// The connection is to be closed instead, since the protocol has no such answer.
     pub fn stored<A: App>(
         &mut self,
         token: Span,
         outcome: Stored,
         env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
-    ) -> Span {
+    ) -> Result<Span, CloseReason> {
         match self {
-            Session::SocketCluster(session) => session.stored(token, outcome, decisions),
+            Session::SocketCluster(session) => Ok(session.stored(token, outcome, decisions)),
             Session::Mqtt(client) => match env.mqtt() {
                 Some(mut env) => client.session.stored(token, outcome, &mut env, decisions),
-                None => decisions.write(|_| {}),
+                None => Ok(decisions.write(|_| {})),
             },
         }
     }

@@ -52,8 +52,10 @@ impl<A: App> Core<A> {
         };
         if let Phase::Open(open) = &mut connection.phase {
             let mut environment = self.lent.environment(self.time.now(), id, mqtt);
-            let answer = open.session.stored(token, outcome, &mut environment, decisions);
-            self.send(id, Content::Text, decisions.bytes(answer));
+            match open.session.stored(token, outcome, &mut environment, decisions) {
+                Ok(answer) => self.send(id, Content::Text, decisions.bytes(answer)),
+                Err(reason) => self.close(id, reason),
+            }
         }
         true
     }

@@ -337,7 +337,10 @@ fn leave(reason: CloseReason) -> Leave {
         CloseReason::PeerVanished => Leave::Empty,
         // The answer was queued: HTTP, or the answer to the peer's own farewell.
         CloseReason::PeerClosed | CloseReason::HttpAnswered | CloseReason::Probed => Leave::Fin,
-        CloseReason::MqttDisconnected | CloseReason::MqttRefused | CloseReason::NotMqtt => Leave::Fin,
+        CloseReason::MqttDisconnected
+        | CloseReason::MqttRefused
+        | CloseReason::NotMqtt
+        | CloseReason::NotStored => Leave::Fin,
         // The bytes behind a broken frame cannot be read: as the reference's engine does, say so and send FIN.
         CloseReason::TlsFailed
         | CloseReason::ProtocolError

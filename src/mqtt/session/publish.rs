@@ -237,13 +237,16 @@ impl Session {
     }
 
     /// A [`Decision::Acknowledge`] was carried out. Returns the acknowledgement.
+    ///
+    /// # Errors
+    /// It is not stored, and the version of the client has no acknowledgement that says so.
     pub fn stored<A: App>(
         &mut self,
         token: Span,
         outcome: Stored,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
-    ) -> Span {
+    ) -> Result<Span, CloseReason> {
         let refusal = match outcome {
             Stored::Yes => None,
             Stored::NotNow => Some(Refused {
@@ -260,17 +263,23 @@ impl Session {
             }),
         };
         let Some((kind, id)) = read_token(decisions.bytes(token)) else {
-            return decisions.write(|_| {});
+            return Ok(decisions.write(|_| {}));
         };
         let Some(open) = self.open_mut() else {
-            return decisions.write(|_| {});
+            return Ok(decisions.write(|_| {}));
         };
-        if refusal.is_some() && kind == AckKind::PubRec && open.version.has_properties() {
-            // An error in PUBREC ends the exchange.
+        let can_be_told = open.version.has_properties();
+        // An error in PUBREC ends the exchange. A client that cannot be told sends the publication again, which is a
+        // duplicate if it was published.
+        let ends = can_be_told || outcome != Stored::Unknown;
+        if refusal.is_some() && kind == AckKind::PubRec && ends {
             env.sessions.release_qos2(open.session, id.get());
             open.in_flight = open.in_flight.saturating_sub(1);
         }
-        self.write_answer(kind, id, refusal, decisions)
+        if refusal.is_some() && !can_be_told {
+            return Err(CloseReason::NotStored);
+        }
+        Ok(self.write_answer(kind, id, refusal, decisions))
     }
 
     /// The client releases a publication with QoS 2.

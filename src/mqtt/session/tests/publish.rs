@@ -323,7 +323,7 @@ fn a_publication_to_a_remembered_channel_is_acknowledged_by_the_store() {
             };
             let answered = core.run(&mut client, |session, env, decisions| {
                 let token = decisions.write(|out| out.extend_from_slice(token));
-                let message = session.stored(token, outcome, env, decisions);
+                let message = session.stored(token, outcome, env, decisions)?;
                 decisions.push(crate::decision::Decision::Send { message });
                 Ok(())
             });
@@ -341,4 +341,27 @@ fn a_publication_to_a_remembered_channel_is_acknowledged_by_the_store() {
         core.sessions.incoming_len(client.session.session_ref().unwrap()),
         0
     );
+}
+
+#[test]
+fn an_older_client_gets_no_acknowledgement_of_what_is_not_stored_and_can_send_it_again() {
+    let mut core = core();
+    let mut client = core.open(&connect(4, "a").bytes());
+    for (first, outcome, is_kept) in [
+        (0x40, Stored::NotNow, false),
+        (0x50, Stored::NotNow, false),
+        (0x50, Stored::Elsewhere, false),
+        // It was published: the same once more is a duplicate.
+        (0x50, Stored::Unknown, true),
+    ] {
+        let flags = if first == 0x40 { 2 } else { 4 };
+        core.receive(&mut client, &publish(flags, "kept", 5, None, b"x"));
+        let did = core.run(&mut client, |session, env, decisions| {
+            let token = decisions.write(|out| out.extend_from_slice(&[flags >> 1, 0, 5]));
+            session.stored(token, outcome, env, decisions).map(drop)
+        });
+        assert_eq!(did, [Did::Close(CloseReason::NotStored)]);
+        let session = client.session.session_ref().unwrap();
+        assert_eq!(core.sessions.incoming_len(session), usize::from(is_kept));
+    }
 }
