@@ -535,8 +535,10 @@ impl Run {
                 }
             }
             Decision::Acknowledge { token } => {
-                let answer = session.stored(token, Stored::Yes, &mut self.environment(), decisions);
-                self.transcript.send(decisions, answer);
+                match session.stored(token, Stored::Yes, &mut self.environment(), decisions) {
+                    Ok(answer) => self.transcript.send(decisions, answer),
+                    Err(reason) => panic!("{reason:?}: a client can be told that its publication is stored"),
+                }
             }
             // No channel has presence, so nothing depends on the user.
             Decision::UserChanged => {}

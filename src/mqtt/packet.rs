@@ -13,7 +13,7 @@ mod subscribe;
 use std::num::NonZeroU16;
 
 pub use ack::Ack;
-pub use connect::{Connect, Peek, Refused, Will, client_id_of, client_of, decode_connect};
+pub use connect::{Connect, Refused, Will, client_of, decode_connect};
 pub use leave::{Auth, Disconnect};
 pub use publish::Publish;
 pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};

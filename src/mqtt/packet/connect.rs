@@ -2,7 +2,6 @@
 
 use super::{Place, Qos, kind};
 use crate::mqtt::fault::Fault;
-use crate::mqtt::frame::{Frame, PACKET_BYTES_MAX, frame};
 use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::reader::Reader;
 use crate::mqtt::topic;
@@ -155,38 +154,6 @@ fn check_flags(version: Version, flags: u8) -> Result<(), Fault> {
         Err(Fault::Malformed)
     } else {
         Ok(())
-    }
-}
-
-/// What is known about the client identifier from the bytes that have arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peek<'a> {
-    /// The identifier has not arrived as a whole.
-    Incomplete,
-    /// The identifier; it may be empty.
-    ClientId(&'a str),
-    /// The bytes are no legal CONNECT packet. [`decode_connect`] says why, when the packet is complete.
-    Refused,
-}
-
-/// Looks for the client identifier in a CONNECT packet that may be incomplete. `input` begins with the fixed header.
-pub fn client_id_of(input: &[u8]) -> Peek<'_> {
-    let (&first, body, is_whole) = match (frame(input, PACKET_BYTES_MAX), input) {
-        (Ok(Frame::Whole { body, .. }), [first, ..]) => (first, &input[body], true),
-        (Ok(Frame::Incomplete), [first, rest @ ..]) => match rest.iter().position(|byte| *byte < 0x80) {
-            Some(end) => (first, &rest[end + 1..], false),
-            None => return Peek::Incomplete,
-        },
-        (Ok(_), []) => return Peek::Incomplete,
-        (Err(_), _) => return Peek::Refused,
-    };
-    if first >> 4 != kind::CONNECT {
-        return Peek::Refused;
-    }
-    match take_client_id(Reader::new(body)) {
-        Ok(bytes) => topic::text(bytes).map_or(Peek::Refused, Peek::ClientId),
-        Err(Fault::Malformed) if !is_whole => Peek::Incomplete,
-        Err(_) => Peek::Refused,
     }
 }
 
