@@ -32,7 +32,8 @@ count() {
   echo "== $title"
   "$@" >"$folder/output" 2>"$folder/errors"
   last=$(tail -n 1 "$folder/output")
-  grep -v '^PASS' "$folder/output"
+  sed -n '/^FAIL/,/^PASS/{/^PASS/!{/ passed, /!p}}' "$folder/output"
+  echo "$last"
   if [[ $last =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed$ ]]; then
     passed=$((passed + BASH_REMATCH[1])) failed=$((failed + BASH_REMATCH[2]))
   else
@@ -77,7 +78,8 @@ if [ -e "$suites/interoperability" ]; then
     end
     # One test subscribes to a topic that is not allowed. Rules that forbid it also forbid `#`, which the other tests need.
     start RINGCAST_CORES=$cores RINGCAST_CONFIG=tests/interop/paho.toml
-    for suite in client_test client_test5; do paho $suite test_subscribe_failure; done
+    # For version 5 the test wants the reason 0x80; Ringcast gives the more exact 0x87, not authorized.
+    paho client_test test_subscribe_failure
     end
   done
 else
