@@ -87,7 +87,7 @@ fn all_connections_of_a_client_id_come_to_the_same_core_by_whatever_way() {
                 client.send_bytes(&frame(0x82, PINGREQ));
                 assert_eq!(client.next(), Received::Binary(PINGRESP.to_vec()));
             } else {
-                // What follows CONNECT moves with it.
+                // The bytes behind CONNECT move with it.
                 client.send_bytes(&[&connect(&id), PINGREQ].concat());
                 assert_eq!(packet(&mut client)[0], 0x20);
                 assert_eq!(packet(&mut client), PINGRESP);

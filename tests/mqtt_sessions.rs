@@ -92,7 +92,7 @@ struct Subscriber {
     received: BTreeSet<[u8; 2]>,
     /// Acknowledgements that it has not sent yet.
     owed: VecDeque<(u8, [u8; 2])>,
-    /// What its application has got: topic, QoS and number.
+    /// The publications that its application has got: topic, QoS and number.
     got: Vec<(u8, u8, u32)>,
 }
 

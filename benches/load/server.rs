@@ -277,7 +277,7 @@ pub(crate) fn address_after(line: &str, start: &str) -> Option<SocketAddr> {
     rest.split(is_end).next()?.parse().ok()
 }
 
-/// What Ringcast needs in order to accept the MQTT clients of a run.
+/// The settings that Ringcast needs in order to accept the MQTT clients of a run.
 pub(crate) const MQTT_SETTINGS: &[(&str, &str)] = &[
     ("RINGCAST_MQTT_LISTEN", "127.0.0.1:0"),
     ("RINGCAST_ALLOW_ANONYMOUS", "true"),

@@ -255,7 +255,7 @@ impl<'a> Publication<'a> {
         self.first_word() & REMEMBERED != 0
     }
 
-    /// What the policy of the channel has it be.
+    /// The marks by the policy of the channel.
     pub fn marks(&self) -> Marks {
         Marks {
             remembered: self.is_remembered(),

@@ -49,14 +49,14 @@ pub struct ChannelPolicy {
     pub position: bool,
     /// Whether clients may learn who is in the channel.
     pub presence: PresencePolicy,
-    /// What holds between MQTT and SocketCluster.
+    /// The rules between MQTT and SocketCluster.
     pub mqtt: MqttPolicy,
 }
 
-/// What a policy says about MQTT.
+/// The part of a policy that is about MQTT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MqttPolicy {
-    /// What SocketCluster clients get for payloads; `None`: as the setting `mqtt_payload` says.
+    /// The data that SocketCluster clients get for payloads; `None`: as the setting `mqtt_payload` says.
     pub payload: Option<MqttPayload>,
     /// Whether publications of MQTT clients are retained.
     pub retain: RetainPolicy,
@@ -72,7 +72,7 @@ pub enum RetainPolicy {
     NotKept,
 }
 
-/// What SocketCluster clients get for the payload of an MQTT publication, whose payload is bytes while theirs is JSON.
+/// The data that SocketCluster clients get for the payload of an MQTT publication: it is bytes, while theirs is JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MqttPayload {
     /// JSON as that value; else UTF-8 as a string; else base64.

@@ -104,7 +104,7 @@ settings! {
     }
 }
 
-/// What clients may speak at the addresses for all clients.
+/// The protocols that clients may speak at the addresses for all clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClientProtocols {
     /// SocketCluster alone.
@@ -119,7 +119,7 @@ words! {
     "socketcluster" => SocketCluster, "socketcluster,mqtt" => SocketClusterAndMqtt, "mqtt,socketcluster" => SocketClusterAndMqtt,
 }
 
-/// What gives way when the queue of a session is full.
+/// The publication that gives way when the queue of a session is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueFull {
     /// The new publication.
@@ -153,7 +153,7 @@ words! {
     "auto" => Auto, "password" => Password, "username" => UserName, "off" => Off,
 }
 
-/// What happens to a client that has more publications in flight than it may.
+/// The treatment of a client that has more publications in flight than it may.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReceiveExcess {
     /// The connection ends.

@@ -41,7 +41,7 @@ pub(super) async fn publish(shared: Arc<ControlState>) {
     }
 }
 
-/// What was published, and the loads.
+/// The values that were published, and the loads.
 #[derive(Debug, Default)]
 struct Topics {
     published: HashMap<String, String>,

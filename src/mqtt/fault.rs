@@ -2,7 +2,7 @@
 
 use super::reason::ReasonCode;
 
-/// What is wrong with a packet.
+/// The fault of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The bytes cannot be read as the specification says (section 1.2, *Malformed Packet*).

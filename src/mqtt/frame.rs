@@ -10,7 +10,7 @@ pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
 /// The largest size of a packet: first byte, four bytes of remaining length, and what they announce.
 pub const PACKET_BYTES_MAX: usize = 5 + REMAINING_LENGTH_MAX;
 
-/// What stands at the start of the input.
+/// The packet at the start of the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A whole packet.

@@ -72,7 +72,7 @@ properties! {
     PayloadFormatIndicator = 0x01, Byte, ZeroOrOne, [PublishByClient, PublishByServer, Will], [];
     /// Seconds after which the message is not to be delivered any more.
     MessageExpiryInterval = 0x02, U32, All, [PublishByClient, PublishByServer, Will], [];
-    /// What the payload is, such as a MIME type.
+    /// The type of the payload, such as a MIME type.
     ContentType = 0x03, Text, All, [PublishByClient, PublishByServer, Will], [];
     /// The topic for an answer.
     ResponseTopic = 0x08, Text, TopicName, [PublishByClient, PublishByServer, Will], [];
@@ -88,7 +88,7 @@ properties! {
     ServerKeepAlive = 0x13, U16, All, [ConnAck], [];
     /// The name of the method of enhanced authentication.
     AuthenticationMethod = 0x15, Text, All, [Connect, ConnAck, AuthByClient, AuthByServer], [];
-    /// What that method sends.
+    /// The data of that method.
     AuthenticationData = 0x16, Binary, All, [Connect, ConnAck, AuthByClient, AuthByServer], [];
     /// 0: no Reason String and no User Property, except in PUBLISH, CONNACK and DISCONNECT packets.
     RequestProblemInformation = 0x17, Byte, ZeroOrOne, [Connect], [];

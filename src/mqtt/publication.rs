@@ -27,7 +27,7 @@ pub struct Head {
     pub retain: bool,
     /// Whether its publisher says that the payload is UTF-8 (Payload Format Indicator 1).
     pub is_text: bool,
-    /// What SocketCluster clients get for the payload.
+    /// The data that SocketCluster clients get for the payload.
     pub payload_rule: MqttPayload,
     /// The number of the publisher's session, for No Local; 0: none.
     pub publisher: u64,
@@ -42,7 +42,7 @@ pub struct View<'a> {
     pub head: Head,
     /// The properties that are passed on, as they came.
     pub properties: &'a [u8],
-    /// What was published.
+    /// The publication.
     pub payload: &'a [u8],
 }
 

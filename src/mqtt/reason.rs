@@ -209,7 +209,7 @@ impl ReasonCode {
     }
 }
 
-/// What a CONNACK packet of MQTT 3.1 and 3.1.1 answers.
+/// The answer in a CONNACK packet of MQTT 3.1 and 3.1.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ReturnCode {

@@ -44,7 +44,7 @@ pub enum Step<'a> {
     Incomplete,
 }
 
-/// What has come in and is not a packet of the input.
+/// Bytes that have come in and are not a packet of the input.
 #[derive(Debug, Default)]
 struct Kept {
     /// A packet that has come in part, with its fixed header.

@@ -77,7 +77,7 @@ enum State {
     Ended,
 }
 
-/// What holds while the client is connected.
+/// The state that holds while the client is connected.
 #[derive(Debug)]
 struct Open {
     /// Its session in `Sessions`.
@@ -97,9 +97,9 @@ struct Open {
     rules: u32,
     /// When the client's token expires.
     expires: Uptime,
-    /// What the client's topic aliases stand for; `None` before the first.
+    /// The topics of the client's aliases; `None` before the first.
     aliases: Option<Box<Aliases>>,
-    /// What the client said when it left.
+    /// The client's own words when it left.
     end: End,
 }
 

@@ -108,7 +108,7 @@ pub struct SessionRef {
     pub serial: u64,
 }
 
-/// What CONNECT says about its session.
+/// The part of CONNECT that is about the session.
 #[derive(Debug)]
 pub struct Connect<'a> {
     /// The client id; not empty.
@@ -169,7 +169,7 @@ pub enum End {
     Lost,
 }
 
-/// What became of an acknowledgement.
+/// The outcome of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Acknowledged {
     /// The exchange goes on, or has ended.

@@ -17,7 +17,7 @@ pub struct Settings {
     pub session_expiry_s_max: u32,
     /// Most publications with QoS 1 and 2 that a client may have in flight.
     pub receive_maximum: u16,
-    /// What happens to a client that has more.
+    /// The treatment of a client that has more.
     pub receive_excess: ReceiveExcess,
     /// Most topic aliases of a client.
     pub topic_aliases_max: u16,
@@ -31,7 +31,7 @@ pub struct Settings {
     pub subscription_limits: SubscriptionLimits,
     /// Most levels of a filter.
     pub levels_max: u32,
-    /// What SocketCluster clients get for payloads where no policy of a channel says it.
+    /// The data that SocketCluster clients get for payloads where no policy of a channel says it.
     pub payload: MqttPayload,
 }
 

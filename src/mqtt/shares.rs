@@ -107,13 +107,13 @@ pub struct Join {
 /// A publication on its way to one member.
 #[derive(Debug)]
 pub struct Handed {
-    /// What the owner counts it by.
+    /// The number by which the owner counts it.
     pub tag: Tag,
     /// The QoS and the RETAIN flag for this member.
     pub outbound: Outbound,
     /// Its subscription identifier; 0 for none.
     pub id: u32,
-    /// What is published.
+    /// The content that is published.
     pub publication: SharedPublication,
 }
 
@@ -152,7 +152,7 @@ impl SharedPublication {
         }
     }
 
-    /// What it says.
+    /// Its content.
     pub fn content(&self) -> Content<'_> {
         Content {
             topic: &self.topic,
@@ -365,7 +365,7 @@ impl Shares {
         self.tell(tag.owner, News::GivenBack(tag, publication));
     }
 
-    /// What another core has told.
+    /// The news of another core.
     pub fn be_told(&mut self, from: usize, news: Vec<News>) {
         for one in news {
             if let Some(answer) = self.take(one) {
@@ -374,7 +374,7 @@ impl Shares {
         }
     }
 
-    /// What a core is to be told; the caller has room for a letter.
+    /// The news for a core; the caller has room for a letter.
     pub fn take_news(&mut self, core: usize) -> Vec<News> {
         let news = std::mem::take(&mut self.news[core]);
         self.news_bytes -= news.iter().map(News::bytes).sum::<usize>();

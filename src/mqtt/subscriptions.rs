@@ -59,7 +59,7 @@ pub struct Subscriptions {
     told_of_wildcards: bool,
 }
 
-/// What a client asks for with a filter, and the server keeps.
+/// The options of a filter, which the server keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The highest QoS of what is sent for it.

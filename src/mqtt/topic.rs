@@ -23,7 +23,7 @@ pub fn name(bytes: &[u8]) -> Result<&str, Fault> {
     unicode::text_without(bytes, [0, b'+', b'#']).ok_or(Fault::Malformed)
 }
 
-/// What a client subscribes to.
+/// The subject of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter<'a> {
     /// A filter of its own.
@@ -65,7 +65,7 @@ impl<'a> Filter<'a> {
     }
 }
 
-/// What follows `$share/`; `None` if the filter belongs to no group.
+/// The text behind `$share/`; `None` if the filter belongs to no group.
 pub(super) fn shared_part(filter: &str) -> Option<&str> {
     filter.strip_prefix("$share/")
 }

@@ -30,7 +30,7 @@ pub enum Session {
 /// The session of an MQTT client, and what has come in of its next packets.
 #[derive(Debug)]
 pub struct MqttClient {
-    /// What has come in and is not handled yet.
+    /// Bytes that have come in and are not handled yet.
     pub(crate) receiver: Receiver,
     /// Whether it is on the core that owns its client id, or has none.
     pub(crate) is_placed: bool,

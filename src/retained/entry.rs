@@ -93,7 +93,7 @@ impl Entry {
         &self.0[start..start + self.properties_len()]
     }
 
-    /// What was published.
+    /// The publication.
     pub fn payload(&self) -> &[u8] {
         &self.0[HEAD_BYTES + self.topic_len() + self.properties_len()..]
     }
@@ -161,7 +161,7 @@ impl PartialEq for Entry {
 
 impl Eq for Entry {}
 
-/// What stands between the levels of a topic.
+/// The separator between the levels of a topic.
 pub(super) const LEVEL: u8 = 0;
 const HEAD_BYTES: usize = 23;
 /// What an entry takes beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator rounds up by,

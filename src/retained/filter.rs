@@ -18,7 +18,7 @@ pub struct Filter {
     is_all: bool,
 }
 
-/// What the walk is to do about a topic.
+/// The next step of the walk at a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The filter matches it. The next one follows.
@@ -63,7 +63,7 @@ impl Filter {
         self.levels.split(|&byte| byte == LEVEL)
     }
 
-    /// What to do about a topic, as entries have it.
+    /// The step at a topic, as entries have it.
     pub(super) fn step(&self, topic: &[u8]) -> Step {
         let begins_with_wildcard = self.is_all || self.levels().next() == Some(b"+");
         if begins_with_wildcard && topic.first() == Some(&b'$') {

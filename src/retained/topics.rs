@@ -39,7 +39,7 @@ pub struct Bounds {
     pub bytes_max: usize,
 }
 
-/// What became of a publication with RETAIN 1.
+/// The outcome of a publication with RETAIN 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Set {
     /// It is the retained publication of its topic.

@@ -4,12 +4,12 @@ use crate::config::channels::{MqttPayload, RetainPolicy};
 use crate::decision::Marks;
 use crate::policy::channels::{ChannelPolicy, Channels, RecentChannels};
 
-/// What the policy of a topic says about publications by MQTT clients.
+/// The policy of a topic for publications by MQTT clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MqttMarks {
     /// As for all publications of the channel.
     pub marks: Marks,
-    /// What SocketCluster clients get for the payload.
+    /// The data that SocketCluster clients get for the payload.
     pub payload: MqttPayload,
     /// Whether publications with RETAIN 1 are retained.
     pub retain: RetainPolicy,

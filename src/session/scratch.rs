@@ -33,7 +33,7 @@ pub struct Scratch {
     mqtt_counts: MqttCounts,
 }
 
-/// What sessions of MQTT could not tell their clients.
+/// Events that sessions of MQTT could not tell their clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MqttCounts {
     /// Publications that were refused, for whatever reason.

@@ -410,7 +410,7 @@ fn wills_are_there_as_they_were_set_last_and_those_that_are_gone_are_not() {
     }
     assert!(!sinks[0].flush());
     let end_of_first = sinks[0].end_of_records();
-    // What became of them comes from the owner.
+    // Their outcome comes from the owner.
     let _ = sinks[1].push(&Record::Will {
         generation: &one,
         will: will(b"first", Some(50)),

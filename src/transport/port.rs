@@ -150,7 +150,7 @@ impl HandedOver {
         [byte, a, b, c, d, e, f, g, h]
     }
 
-    /// What such bytes say.
+    /// The meaning of such bytes.
     pub(crate) const fn of(about: About) -> HandedOver {
         let [byte, a, b, c, d, e, f, g, h] = about;
         let port = Port::of_byte(byte & !LISTENER_BIT);

@@ -14,11 +14,11 @@ pub(crate) struct Mqtt {
     pub(crate) client: Client,
     over: Over,
     version: u8,
-    /// What came in binary frames and was not asked for.
+    /// Bytes that came in binary frames and were not asked for.
     unread: Vec<u8>,
 }
 
-/// What carries the packets.
+/// The transport of the packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     Tcp,
@@ -318,7 +318,7 @@ pub(crate) fn ack(first: u8, id: u16) -> Vec<u8> {
     packet(first, &id.to_be_bytes())
 }
 
-/// What follows the fixed header.
+/// The bytes behind the fixed header.
 pub(crate) fn body(packet: &[u8]) -> &[u8] {
     let (_, width) = variable(&packet[1..]).unwrap();
     &packet[1 + width..]

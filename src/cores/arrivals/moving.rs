@@ -26,7 +26,7 @@ use crate::cores::lifecycle::moving::{Moving, Socket, Whole};
 use crate::cores::lifecycle::reading::ReadUntil;
 use crate::cores::post::letter::Letter;
 
-/// What has become of a connection that was to move.
+/// The outcome for a connection that was to move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Moved {
     /// It is on its way.

@@ -69,7 +69,7 @@ struct Target {
     index: u32,
 }
 
-/// What one step of the walk needs to know of the publication.
+/// The facts of the publication that one step of the walk needs.
 #[derive(Clone, Copy)]
 struct UnderWay<'a> {
     original: Original<'a>,

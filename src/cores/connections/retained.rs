@@ -4,7 +4,7 @@ use super::Connections;
 use crate::cores::outgoing::packets::PublishPacket;
 use crate::mqtt::sessions::{Content, Offer, Outbound, SessionRef};
 
-/// What became of a retained publication for a session.
+/// The outcome of a retained publication for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Handed {
     /// The client gets it, or it was dropped and counted.

@@ -31,7 +31,7 @@ pub(in crate::cores) struct RetainedTopics {
     retained: Retained,
     /// Questions that are not answered, the oldest first.
     questions: VecDeque<Box<RetainedQuestion>>,
-    /// What has passed while pages are on their way; `None` while there are none.
+    /// Publications that have passed while pages are on their way; `None` while there are none.
     passed: Option<Passed>,
     is_sweeping: bool,
     metrics: Arc<CoreMetrics>,

@@ -377,7 +377,7 @@ impl Owners {
     }
 }
 
-/// What a batch has used up.
+/// The bound that a batch has reached.
 #[derive(Clone, Copy)]
 enum Over {
     /// The messages that the connection's rate allows.

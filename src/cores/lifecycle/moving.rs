@@ -101,7 +101,7 @@ impl Moves {
     }
 }
 
-/// What becomes of a socket that has come from another core.
+/// The outcome of a socket that has come from another core.
 #[derive(Debug)]
 pub(in crate::cores) enum Socket {
     /// It waits for its letter.

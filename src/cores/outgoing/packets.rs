@@ -18,7 +18,7 @@ use crate::mqtt::sessions::{Alias, Content, Outbound};
 use crate::mqtt::{ReasonCode, publication, topic};
 use crate::protocols::Framing;
 
-/// What a publication says to MQTT subscribers.
+/// The content of a publication for MQTT subscribers.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct Original<'a> {
     pub(in crate::cores) topic: &'a str,

@@ -36,7 +36,7 @@ pub(in crate::cores) struct Ask {
     pub(in crate::cores) progress: Progress,
 }
 
-/// What an [`Ask`] is waiting for.
+/// The event that an [`Ask`] is waiting for.
 #[derive(Debug)]
 pub(in crate::cores) enum Progress {
     /// The owner is to be asked, for the page that begins here.

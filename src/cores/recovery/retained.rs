@@ -264,7 +264,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// What one turn may still send.
+/// The budget that is left of one turn.
 struct Budget {
     publications: usize,
     bytes: usize,
@@ -276,7 +276,7 @@ impl Budget {
     }
 }
 
-/// What became of a question.
+/// The outcome of a question.
 enum Asked {
     Yes,
     /// It has to be tried again.

@@ -12,7 +12,7 @@ use crate::mqtt::version::Version;
 pub struct Ack<'a> {
     /// The packet identifier of the message.
     pub packet_id: PacketId,
-    /// What the client says about the message: success before MQTT 5.
+    /// The client's verdict on the message: success before MQTT 5.
     pub reason: ReasonCode,
     /// The properties.
     pub properties: Properties<'a>,

@@ -53,7 +53,7 @@ impl Will<'_> {
 /// A CONNECT packet that is not legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
-    /// What is wrong.
+    /// The fault.
     pub fault: Fault,
     /// The version, if the packet names one that this server speaks. The answer in a CONNACK packet depends on it.
     pub version: Option<Version>,

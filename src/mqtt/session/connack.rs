@@ -1,4 +1,4 @@
-//! What CONNACK says: section 3.2.
+//! The content of CONNACK: section 3.2.
 //!
 //! An accepting CONNACK of MQTT 5 has the properties whose values differ from what a client assumes without them; all
 //! features that are announced there are available.
@@ -20,7 +20,7 @@ pub(super) struct ConnAck {
     pub(super) packet_bytes_max: u32,
 }
 
-/// What an accepted client is told about its connection.
+/// The facts about its connection that an accepted client is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Accepted<'a> {
     /// Whether its session is one that it had before.

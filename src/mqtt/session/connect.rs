@@ -21,7 +21,7 @@ use crate::session::LoginAnswer;
 
 /// A CONNECT whose password is being checked.
 pub(super) struct PendingConnect {
-    /// What followed the fixed header, with zeros in the place of the password.
+    /// The bytes behind the fixed header, with zeros in the place of the password.
     body: Box<[u8]>,
 }
 
@@ -346,9 +346,9 @@ fn new_client_id<A: App>(session: &Session, env: &Environment<'_, '_, A>) -> Str
 
 /// For how long a session outlives its connection, in seconds; `u32::MAX` is for ever.
 struct SessionExpiry {
-    /// What CONNECT has asked for.
+    /// The wishes in CONNECT.
     asked_s: u32,
-    /// What the client gets.
+    /// The packets that the client gets.
     granted_s: u32,
 }
 
@@ -370,9 +370,9 @@ fn session_expiry(connect: &Connect<'_>, settings: &Settings) -> SessionExpiry {
 
 /// The keep alive, in seconds; 0 is none.
 struct KeepAlive {
-    /// What the server goes by.
+    /// The value that the server goes by.
     used_s: u16,
-    /// What CONNACK says, if it is not what the client has asked for (MQTT-3.1.2-21).
+    /// The value in CONNACK, if it is not the one that the client has asked for (MQTT-3.1.2-21).
     announced_s: Option<u16>,
 }
 

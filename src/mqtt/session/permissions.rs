@@ -1,4 +1,4 @@
-//! What the rules and the application allow the client. The rules are asked first.
+//! The actions that the rules and the application allow the client. The rules are asked first.
 //!
 //! Filters outlive the claims and the rules by which they were granted. They are checked again when the client comes back
 //! to its session, and when the core has new rules. A filter that is no longer allowed is dropped. MQTT has no packet to

@@ -220,7 +220,7 @@ const fn unsubscribed_code(outcome: UnsubscribeOutcome) -> ReasonCode {
     }
 }
 
-/// What a client is granted with a filter.
+/// The subscription that a client is granted with a filter.
 enum Granted {
     Plain(SubscribeOutcome),
     /// It is a member of a group. Retained publications are not for groups.

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use crate::mqtt::shares::{SharedPublication, Tag};
 use crate::slab::Slab;
 
-/// What a publication says, apart from the subscriber.
+/// The content of a publication, apart from the subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
     /// The topic's name.

@@ -25,7 +25,7 @@ use super::Acknowledged;
 use super::kept::{KeptPublications, KeptRef};
 use super::sending::Outbound;
 
-/// What is to be sent to one client.
+/// The packets that are to be sent to one client.
 #[derive(Debug, Default)]
 pub(super) struct Outgoing {
     entries: VecDeque<Entry>,
@@ -51,7 +51,7 @@ struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 8, "an offline client may have thousands");
 
-/// What a client has acknowledged.
+/// The result of an acknowledgement by a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// PUBACK: the end of QoS 1.
@@ -64,7 +64,7 @@ pub(super) enum Answer {
     Complete,
 }
 
-/// What is to be sent next.
+/// The packet that is to be sent next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
     /// A publication that an earlier connection may have sent (DUP is 1), or that has waited.

@@ -19,7 +19,7 @@ pub struct Outbound {
     pub retain: bool,
 }
 
-/// What a client can take.
+/// The limits of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Client {
     /// Where the core finds the connection.
@@ -32,7 +32,7 @@ pub struct Client {
     pub takes_aliases: bool,
 }
 
-/// What becomes of a publication that was offered to a session.
+/// The outcome of a publication that was offered to a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
     /// The caller sends it now, with this packet identifier.
@@ -51,7 +51,7 @@ pub enum Offer {
 pub enum Packet<'a> {
     /// PUBLISH.
     Publish {
-        /// What it says.
+        /// Its content.
         content: Content<'a>,
         /// The subscription identifiers.
         ids: Ids<'a>,
@@ -69,7 +69,7 @@ pub enum Packet<'a> {
     },
 }
 
-/// What the caller has done with a [`Packet`].
+/// The use that the caller has made of a [`Packet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It is in the outbox.
@@ -78,7 +78,7 @@ pub enum Written {
     TooLarge,
 }
 
-/// What [`Sessions::send_next`] has done.
+/// The outcome of [`Sessions::send_next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// A packet, or it has dropped one: there may be another.

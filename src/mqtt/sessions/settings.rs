@@ -17,13 +17,13 @@ pub struct Bounds {
     pub in_flight_max: u16,
     /// Most bytes of the wills of all sessions.
     pub wills_bytes_max: usize,
-    /// What gives way when a queue is full.
+    /// The publication that gives way when a queue is full.
     pub queue_full: QueueFull,
     /// Whether publications with QoS 0 wait for clients that are not connected.
     pub queues_qos0: bool,
 }
 
-/// What has happened since the counts were taken.
+/// The counts of events since they were last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Publications that a queue had no room for.

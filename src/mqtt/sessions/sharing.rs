@@ -30,7 +30,7 @@ impl Sessions {
         outcome
     }
 
-    /// What another core has told about groups and their members.
+    /// The news of another core about groups and their members.
     pub fn be_told(&mut self, from: usize, news: Vec<News>) {
         self.shares.be_told(from, news);
         self.follow_groups();

@@ -9,7 +9,7 @@ use super::{Client, Connect, Will};
 use crate::clock::Uptime;
 use crate::mqtt::Version;
 
-/// What a core keeps of one session, besides its subscriptions.
+/// The state that a core keeps of one session, besides its subscriptions.
 #[derive(Debug)]
 pub(super) struct SessionState {
     pub(super) serial: u64,
@@ -45,7 +45,7 @@ pub(super) enum Phase {
     Ended,
 }
 
-/// What is sent and received with QoS 1 and 2.
+/// The packets that are sent and received with QoS 1 and 2.
 #[derive(Debug, Default)]
 pub(super) struct Traffic {
     pub(super) outgoing: Outgoing,
@@ -150,7 +150,7 @@ impl SessionState {
         self.will.as_ref().map_or(0, |will| will.bytes())
     }
 
-    /// What it sends and receives with QoS 1 and 2.
+    /// The packets that it sends and receives with QoS 1 and 2.
     pub(super) fn traffic_mut(&mut self) -> &mut Traffic {
         self.traffic.get_or_insert_default()
     }

@@ -342,7 +342,7 @@ fn what_is_not_acknowledged_is_sent_again_in_order_with_dup() {
     assert_eq!(sessions.pubrec(session, 4, false), Acknowledged::Known);
     assert_eq!(sessions.pubrec(session, 5, true), Acknowledged::Known);
     sessions.disconnect(session, 1, End::Lost, now(1));
-    // What was published meanwhile follows.
+    // The publications of that time follow.
     assert_eq!(
         sessions.offer(session, qos(1), &content(b"f"), &[], false),
         Offer::Waits
@@ -670,7 +670,7 @@ struct ModelClient {
     to_client: VecDeque<Got>,
     /// QoS 2 publications that the client has and that are not released.
     received: BTreeSet<u16>,
-    /// What the client has still to answer: in any order.
+    /// The packets that the client has still to answer, in any order.
     owed: Vec<(Answer, u16)>,
     /// The client's own publications with QoS 2: identifier, and whether PUBREC has come.
     own: BTreeMap<u16, bool>,
@@ -688,7 +688,7 @@ struct Life {
     receive_maximum: u16,
     at_ms: u64,
     ends_at: Option<u64>,
-    /// What the session accepted, by QoS.
+    /// The publications that the session accepted, by QoS.
     accepted: [Vec<u32>; 3],
     next: u32,
 }

@@ -206,7 +206,7 @@ impl Groups {
         self.by_text.get(text).copied()
     }
 
-    /// What all members have in flight. Checks invariant 2, too.
+    /// The number of publications that all members have in flight. Checks invariant 2, too.
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> u32 {
         let groups = self.groups.iter();

@@ -52,7 +52,7 @@ impl Match {
         }
     }
 
-    /// What the client asked for.
+    /// The wish of the client.
     pub fn options(self) -> Options {
         Options {
             qos: self.qos(),

@@ -38,7 +38,7 @@ pub(super) struct Client {
     pub(super) address: usize,
 }
 
-/// What a core is to do after one packet.
+/// The next step of a core after one packet.
 #[derive(Debug, PartialEq)]
 pub(super) enum Did {
     /// Send these bytes.

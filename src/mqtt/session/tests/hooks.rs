@@ -1,4 +1,4 @@
-//! What an application is asked about MQTT clients, and what it may ask for.
+//! The questions to an application about MQTT clients, and the orders that it may give.
 
 use super::client::{Did, connect, core_with, publish, sent, subscribe};
 use crate::app::{AllowedPublish, App, AppError, Claims, CloseCode, Name, Peer, RawJson, Refusal, SessionId};

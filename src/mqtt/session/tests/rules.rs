@@ -1,4 +1,4 @@
-//! What rules allow: the same set as for SocketCluster clients.
+//! The rules: the same set as for SocketCluster clients.
 
 use super::client::{Did, allow, connect, core, publish, sent, subscribe};
 use crate::config::rules::{RuleSpec, Who};
