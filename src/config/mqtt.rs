@@ -18,7 +18,7 @@ settings! {
         tls_listen: Option<SocketAddr> = None, "mqtt_tls_listen",
             address_or_off("off, or an address with a port, such as 0.0.0.0:8883");
 
-        /// What clients may speak at `listen` and `tls_listen`: `socketcluster`, or `socketcluster,mqtt` for MQTT as
+        /// The protocols of clients at `listen` and `tls_listen`: `socketcluster`, or `socketcluster,mqtt` for MQTT as
         /// well, by itself and in WebSockets.
         client_protocols: ClientProtocols = ClientProtocols::SocketCluster, "client_protocols", word();
 
@@ -44,7 +44,7 @@ settings! {
         /// for several sessions of a core counts once.
         queues_bytes_max: u64 = 256 * 1024 * 1024, "mqtt_queues_bytes_max", number!(65536 to 1099511627776);
 
-        /// What is dropped when `mqtt_queue_messages_max`, `mqtt_queue_bytes_max` or `mqtt_queues_bytes_max` is reached:
+        /// The message that is dropped at `mqtt_queue_messages_max`, `mqtt_queue_bytes_max` or `mqtt_queues_bytes_max`:
         /// the `newest` publication, or the `oldest` that waits for the session.
         queue_full: QueueFull = QueueFull::DropNewest, "mqtt_queue_full", word();
 
@@ -70,7 +70,7 @@ settings! {
         /// Maximum of CONNACK. It does not hold for clients of 3.1.1, which do not know it.
         receive_max: u16 = 1024, "mqtt_receive_max", number!(1 to 65535);
 
-        /// What happens if an MQTT client has more in flight than `mqtt_receive_max`: `disconnect`, or `count`, which
+        /// The action on an MQTT client with more in flight than `mqtt_receive_max`: `disconnect`, or `count`, which
         /// takes them all the same.
         receive_excess: ReceiveExcess = ReceiveExcess::Disconnect, "mqtt_receive_excess", word();
 
@@ -83,7 +83,7 @@ settings! {
         /// Whether the payloads of MQTT 5 that are said to be UTF-8 (Payload Format Indicator 1) are checked.
         check_payload_format: bool = true, "mqtt_check_payload_format", word();
 
-        /// What SocketCluster clients get for the payloads of MQTT publications, where `[[channels]]` says nothing else:
+        /// The data that SocketCluster clients get for payloads of MQTT publications, where `[[channels]]` says nothing else:
         /// `auto` (JSON as that value, other text as a string, other bytes as base64), `text` (a string, or base64),
         /// `binary` (base64), or `json`, which refuses what is not JSON.
         payload: MqttPayload = MqttPayload::Auto, "mqtt_payload", word();

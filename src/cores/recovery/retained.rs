@@ -1,9 +1,9 @@
 //! Retained publications for MQTT subscribers: the core asks the owners of topics for pages, and sends these below live
 //! publications in priority; as an owner, it answers.
 //!
-//! What was published before the place from which a subscription is live, and is still the newest retained publication of its
-//! topic when it is sent, is sent with RETAIN 1 (section 3.3.1.3). What is newer comes live. So a client sees the retained
-//! publications of a topic in their order, and each once.
+//! A client is sent the retained publications from before the place from which its subscription is live, with RETAIN 1
+//! (section 3.3.1.3), if each is still the newest one of its topic when it is sent. Newer ones come live. So a client sees
+//! the retained publications of a topic in their order, and each once.
 //!
 //! Limits: [`SENT_PER_TURN_MAX`] and [`BYTES_PER_TURN_MAX`]; `mqtt_retained_per_subscribe_max`; those of
 //! `outgoing/retained_asks.rs` and `delivery/retained_topics.rs`.

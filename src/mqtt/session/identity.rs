@@ -92,7 +92,7 @@ fn token_of<'a>(connect: &Connect<'a>, token_in: TokenIn) -> Option<&'a str> {
         .and_then(|password| str::from_utf8(password).ok());
     match token_in {
         TokenIn::Off => None,
-        // What is no text is no token, but was meant to be one.
+        // Bytes that are no text are no token, but were meant to be one.
         TokenIn::Password => connect.password.map(|_| password.unwrap_or_default()),
         TokenIn::UserName => connect.user_name,
         TokenIn::Auto => [password, connect.user_name]

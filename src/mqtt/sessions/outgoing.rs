@@ -152,7 +152,7 @@ impl Outgoing {
         self.sent = 0;
     }
 
-    /// What is to be sent next, if the client may get something; [`Outgoing::pass`] says that it is sent.
+    /// The packet that is to be sent next, if the client may get one; [`Outgoing::pass`] says that it is sent.
     pub(super) fn next(&self, in_flight_max: u16) -> Option<Next> {
         let entry = self.entries.get(self.sent as usize)?;
         let is_bounded = entry.qos > 0;

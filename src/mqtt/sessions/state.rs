@@ -14,7 +14,8 @@ use crate::mqtt::Version;
 pub(super) struct SessionState {
     pub(super) serial: u64,
     pub(super) phase: Phase,
-    /// What is sent and received with QoS 1 and 2; `None` before the first, and for a session that waits without any.
+    /// The packets that are sent and received with QoS 1 and 2; `None` before the first, and for a session that waits
+    /// without any.
     pub(super) traffic: Option<Box<Traffic>>,
     pub(super) will: Option<Box<Will>>,
     /// The topic aliases of its connection; `None` if the client takes none.

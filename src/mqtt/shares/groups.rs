@@ -37,7 +37,7 @@ struct Group {
     last_turn: u64,
 }
 
-/// Those that come first get the next publication.
+/// Members that come first get the next publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     is_away: bool,

@@ -88,7 +88,7 @@ pub struct Merged<'m> {
 }
 
 impl<'m> Merged<'m> {
-    /// Those of the session at the beginning of `found`, which [`Subscriptions::matches`](super::Subscriptions::matches)
+    /// The matches of the session at the beginning of `found`, which [`Subscriptions::matches`](super::Subscriptions::matches)
     /// has filled.
     pub fn first(found: &'m [Match]) -> Option<Merged<'m>> {
         let first = found.first()?;

@@ -353,7 +353,7 @@ pub(super) fn allow(channels: &[&str]) -> RuleSpec {
     }
 }
 
-/// What is sent, if nothing else is done but to ask for retained publications.
+/// The packets that are sent, if nothing else is done but to ask for retained publications.
 pub(super) fn sent(did: &[Did]) -> Vec<&[u8]> {
     did.iter()
         .filter(|did| !matches!(did, Did::SendRetained(..)))
