@@ -19,6 +19,12 @@ pub mod permissions {}
 /// Types: [`Claims`](crate::app::Claims), [`Peer::set_auth_token`](crate::app::Peer::set_auth_token).
 pub mod logins {}
 
+#[doc = include_str!("../docs/embedding/connections.md")]
+///
+/// Types: [`App::context`](crate::app::App::context), [`Context`](crate::app::Context),
+/// [`UpgradeRequest`](crate::app::UpgradeRequest), [`Client`](crate::app::Client), [`Tick`](crate::app::Tick).
+pub mod connections {}
+
 #[doc = include_str!("../docs/embedding/configuration.md")]
 ///
 /// Types: [`ConfigSources`](crate::config::ConfigSources), [`Config`](crate::config::Config).

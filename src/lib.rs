@@ -37,6 +37,7 @@
 //! | answer calls, at once or later | [`guide::calls`] |
 //! | decide subscribe and publish | [`guide::permissions`] |
 //! | log clients in, read their tokens | [`guide::logins`] |
+//! | know a connection, be told of its client, work at times of one's own | [`guide::connections`] |
 //! | choose settings: file, environment, code | [`guide::configuration`] |
 //! | reload rules, users, keys and certificates | [`guide::reload`] |
 //! | publish, subscribe, look clients up, call them, act on them, from other threads | [`guide::other_threads`] |

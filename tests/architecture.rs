@@ -24,7 +24,7 @@
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
 //!
 //! ```text
-//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ recovery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ recovery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll, tick
 //! ```
 //!
 //! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them. `presence`
@@ -397,8 +397,10 @@ const API: &[(&str, &[&str])] = &[
             "CallId",
             "CallRefused",
             "Claims",
+            "Client",
             "CloseCode",
             "CloseReason",
+            "Context",
             "Deferred",
             "Inbound",
             "Message",
@@ -409,10 +411,12 @@ const API: &[(&str, &[&str])] = &[
             "RawPeer",
             "Refusal",
             "SessionId",
+            "Tick",
             "Undelivered",
             "Unsent",
             "Upgrade",
             "UpgradeRefused",
+            "UpgradeRequest",
         ],
     ),
     (
@@ -588,6 +592,7 @@ const API: &[(&str, &[&str])] = &[
         &[
             "mod calls",
             "mod configuration",
+            "mod connections",
             "mod logins",
             "mod metrics",
             "mod other_code",
@@ -682,6 +687,7 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("turn", "turn"),
     ("busy_poll", "turn"),
     ("visits", "turn"),
+    ("tick", "turn"),
     ("letters", "turn"),
     ("remembering", "turn"),
     ("post", "lifecycle"),

@@ -14,8 +14,8 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
 use ringcast::app::{
-    AllowedPublish, AnswerError, App, AppError, Call, CallAnswer, CallId, CloseCode, CloseReason, Deferred,
-    Name, Peer, RawJson, Refusal, SessionId,
+    AllowedPublish, AnswerError, App, AppError, Call, CallAnswer, CallId, Client, CloseCode, CloseReason,
+    Deferred, Name, Peer, RawJson, Refusal, SessionId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -188,9 +188,9 @@ impl App for Chat {
         }
     }
 
-    fn disconnected(&mut self, id: SessionId, _reason: CloseReason) {
+    fn disconnected(&mut self, client: &mut Client<'_>, _reason: CloseReason) {
         // By now every question has been answered or has failed.
-        debug_assert!(self.questions.keys().all(|(asked, _)| *asked != id));
+        debug_assert!(self.questions.keys().all(|(asked, _)| *asked != client.id()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! An application that does everything an application may, for [`super::connection`].
 
 use ringcast::app::Claims;
-use ringcast::app::SessionId;
+use ringcast::app::Client;
 use ringcast::app::{
     AllowedPublish, AnswerError, App, AppError, Call, CallAnswer, CallId, Name, Peer, RawJson, Refusal,
 };
@@ -147,7 +147,7 @@ impl App for Probe {
         assert!(!std::mem::replace(&mut self.is_connected, true), "connected once");
     }
 
-    fn disconnected(&mut self, _: SessionId, _: CloseReason) {
+    fn disconnected(&mut self, _: &mut Client<'_>, _: CloseReason) {
         assert!(
             std::mem::replace(&mut self.is_connected, false),
             "disconnected once"

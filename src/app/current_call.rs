@@ -13,8 +13,8 @@ pub(crate) struct CurrentCall {
     token: Vec<u8>,
     /// The client's calls that wait for a late answer; `None` while there has been none.
     owed: Option<Owed>,
-    /// Where the core finds the session; `None` once its connection has ended.
-    address: Option<usize>,
+    /// Where the core finds the session.
+    address: usize,
     calls: CallsLeft,
 }
 
@@ -31,17 +31,22 @@ enum CallsLeft {
 }
 
 impl CurrentCall {
-    /// Forgets the last one. Until [`CurrentCall::begin`] the application can make no calls and defer nothing.
-    pub(super) fn clear(&mut self) {
+    /// Forgets the last one. The connection at `address` has ended: the application can make no calls and defer nothing.
+    pub(super) fn clear(&mut self, address: usize) {
         self.token.clear();
         self.owed = None;
-        self.address = None;
+        self.address = address;
         self.calls = CallsLeft::Ended;
+    }
+
+    /// Where the core finds the session.
+    pub(super) fn address(&self) -> usize {
+        self.address
     }
 
     /// The session at `address` asks the application. It has made `last_call` calls and may make `calls_left` more.
     pub(super) fn begin(&mut self, address: usize, last_call: u64, calls_left: u32) {
-        self.address = Some(address);
+        self.address = address;
         self.calls = CallsLeft::Some {
             last: last_call,
             count: calls_left,
@@ -74,12 +79,12 @@ impl CurrentCall {
 
     /// The right to answer the call later, by `sender`.
     pub(super) fn defer(&mut self, sender: Option<&Arc<dyn LateAnswerSender>>) -> Deferred {
-        match (self.address, sender) {
-            (Some(address), Some(sender)) => {
+        match (self.calls, sender) {
+            (CallsLeft::Some { .. }, Some(sender)) => {
                 let owed = (!self.token.is_empty()).then(|| self.owed.get_or_insert_default().clone());
-                Deferred::new(address, &self.token, owed, Arc::clone(sender))
+                Deferred::new(self.address, &self.token, owed, Arc::clone(sender))
             }
-            (Some(_) | None, Some(_) | None) => Deferred::to_nobody(),
+            (CallsLeft::Some { .. } | CallsLeft::Ended, Some(_) | None) => Deferred::to_nobody(),
         }
     }
 }

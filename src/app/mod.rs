@@ -16,6 +16,7 @@
 
 pub(crate) mod builtin;
 mod calls;
+mod context;
 mod current_call;
 mod data;
 mod deferred;
@@ -25,11 +26,14 @@ mod outside_call;
 mod peer;
 mod scratch;
 mod session_id;
+mod tick;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 pub use self::calls::{AnswerError, AnswerFailure, CallId, CallRefused};
 pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
+pub use self::context::{Client, Context, UpgradeRequest};
 pub use self::data::{Name, RawJson};
 pub use self::deferred::{Deferred, Undelivered, Unsent};
 pub(crate) use self::deferred::{LateAnswer, LateAnswerSender, Owed, Returned};
@@ -41,6 +45,7 @@ pub use self::peer::{AllowedPublish, CallAnswer, Peer};
 pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
 pub(crate) use self::scratch::{PeerOrder, Piece, Scratch};
 pub use self::session_id::{NotSessionId, SessionId};
+pub use self::tick::Tick;
 pub use crate::auth::Claims;
 pub use crate::decision::{Blame, CloseCode, CloseReason, Message};
 
@@ -49,6 +54,14 @@ pub trait App {
     /// May a request become a WebSocket? Called before all other methods (HANDSHAKE_WS).
     fn upgrade(&mut self, _request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         Ok(())
+    }
+
+    /// Which facts about a connection does the application want to have at hand later, in [`Peer`] and [`Client`]?
+    /// Called after [`App::upgrade`] has allowed the request; the server may still refuse it for its origin. A client
+    /// that speaks MQTT without a WebSocket has sent no request: then path, query and headers are empty.
+    #[inline]
+    fn context(&mut self, _request: &Upgrade<'_>) -> Context {
+        Context::none()
     }
 
     /// May the server handle a message? Called with each message of a WebSocket, pongs and messages before the client's
@@ -123,8 +136,28 @@ pub trait App {
     /// A client has completed its handshake, and was told so.
     fn connected(&mut self, _peer: &mut Peer<'_>) {}
 
+    /// A client has ceased to be subscribed to a channel: it has unsubscribed, was kicked out, or rules no longer allow
+    /// the subscription. Not called for the channels that a client is subscribed to when it disconnects. `channel` is a
+    /// filter if the client speaks MQTT.
+    #[inline]
+    fn unsubscribed(&mut self, _channel: Name<'_>, _client: &mut Client<'_>) {}
+
+    /// The claims of a connected client have changed: it has authenticated itself or logged in, its token was set or
+    /// taken away, or has expired.
+    #[inline]
+    fn user_changed(&mut self, _client: &mut Client<'_>) {}
+
     /// A client that was [connected](App::connected) has disconnected. Called once for each client.
-    fn disconnected(&mut self, _id: SessionId, _reason: CloseReason) {}
+    fn disconnected(&mut self, _client: &mut Client<'_>, _reason: CloseReason) {}
+
+    /// How often [`App::tick`] is called; never, if `None`. Asked once, when the core starts.
+    fn tick_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Does work that no client has asked for. Called on each core, for the first time when the time has passed once. A
+    /// core that was late ticks once, not several times.
+    fn tick(&mut self, _tick: &mut Tick<'_>) {}
 }
 
 /// A request to become a WebSocket.

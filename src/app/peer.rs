@@ -1,9 +1,12 @@
 //! The client that an application is being asked about, and the answers it may give.
 
+use std::any::Any;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::calls::{CallId, CallRefused};
+use super::context::{Context, UpgradeRequest};
 use super::data::RawJson;
 use super::deferred::Deferred;
 use super::error::{AppError, Refused, write_silent};
@@ -50,6 +53,26 @@ impl<'a> Peer<'a> {
     /// all the same: an application that does not want that refuses it.
     pub fn token_expired(&self) -> Option<f64> {
         self.token_expired
+    }
+
+    /// The request by which the client's connection was opened, if [`App::context`](super::App::context) has kept it.
+    pub fn request(&self) -> Option<&UpgradeRequest> {
+        self.context()?.request()
+    }
+
+    /// The value of the connection, if [`App::context`](super::App::context) has kept one of this type.
+    pub fn value<T: Any>(&self) -> Option<&T> {
+        self.context()?.value()
+    }
+
+    /// The same, to be changed.
+    pub fn value_mut<T: Any>(&mut self) -> Option<&mut T> {
+        let address = self.scratch.call.address();
+        self.scratch.contexts.get_mut(address)?.value_mut()
+    }
+
+    fn context(&self) -> Option<&Context> {
+        self.scratch.contexts.get(self.scratch.call.address())
     }
 
     /// Answers a call with `value`. A value without a JSON form is not answered, as in the reference.
@@ -354,7 +377,7 @@ mod tests {
     fn an_answer_that_was_kept_for_another_packet_is_none() {
         let (answer, mut scratch) = with_peer(|peer| peer.reply("x"));
         assert!(matches!(answer.kind(&scratch), AnswerKind::Reply(_)));
-        scratch.clear();
+        scratch.clear(0);
         assert!(matches!(answer.kind(&scratch), AnswerKind::Silent));
     }
 

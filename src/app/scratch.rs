@@ -6,8 +6,11 @@ use serde::Serialize;
 use simd_json::Buffers;
 
 use super::calls::{CallId, CallRefused};
+use super::context::{Client, Contexts};
 use super::current_call::CurrentCall;
 use super::deferred::{Deferred, LateAnswerSender};
+use super::session_id::SessionId;
+use crate::auth::Claims;
 use crate::decision::CloseCode;
 
 /// The buffers of one core, for what its application answers and orders.
@@ -25,6 +28,8 @@ pub(crate) struct Scratch {
     pub(crate) call: CurrentCall,
     /// Calls that the application was refused since the last [`Scratch::take_calls_refused`].
     calls_refused: u32,
+    /// The facts that the application keeps about connections.
+    pub(crate) contexts: Contexts,
     /// The way of late answers to this core.
     late_answers: Option<Arc<dyn LateAnswerSender>>,
 }
@@ -38,16 +43,16 @@ impl Scratch {
         }
     }
 
-    /// Forgets all pieces and orders, before the application is asked something after the end of a connection: it can
-    /// make no calls and defer nothing.
-    pub(crate) fn clear(&mut self) {
+    /// Forgets all pieces and orders, before the application is asked something after the end of the connection at
+    /// `address`: it can make no calls and defer nothing.
+    pub(crate) fn clear(&mut self, address: usize) {
         self.generation = self.generation.wrapping_add(1);
         self.pieces.clear();
         if self.pieces.capacity().max(self.input.capacity()) > BYTES_KEPT_MAX {
             self.give_back();
         }
         self.orders.clear();
-        self.call.clear();
+        self.call.clear(address);
     }
 
     /// What the largest message took is not kept for ever.
@@ -60,8 +65,18 @@ impl Scratch {
     /// Forgets all pieces and orders, before the session at `address` asks the application. The session has made
     /// `last_call` calls and may make `calls_left` more.
     pub(crate) fn begin(&mut self, address: usize, last_call: u64, calls_left: u32) {
-        self.clear();
+        self.clear(address);
         self.call.begin(address, last_call, calls_left);
+    }
+
+    /// The client of the connection at `address`, for a hook that only looks.
+    pub(crate) fn client<'a>(
+        &'a mut self,
+        id: SessionId,
+        claims: Option<&'a Claims>,
+        address: usize,
+    ) -> Client<'a> {
+        Client::new(id, claims, self.contexts.get_mut(address))
     }
 
     /// The id of another call to the client.

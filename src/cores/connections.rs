@@ -261,6 +261,7 @@ impl Connections {
             session,
             tls: connection.stream.tls,
             meter: connection.meter,
+            context: None,
             leftover: Leftover::new(rest),
             unsent,
         })

@@ -2,14 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::app::{App, Upgrade};
+use crate::app::{App, Context, Upgrade};
 use crate::audit::Trail;
 use crate::auth::Claims;
 use crate::broker::{PostEnd, Sequence};
@@ -109,6 +111,10 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) audit: Trail,
     /// When the metrics of memory are set next.
     pub(super) memory_due: Uptime,
+    /// When the application's work of its own is due.
+    pub(super) tick_due: Uptime,
+    /// How often it is due.
+    pub(super) tick_every: Option<Duration>,
     pub(super) metrics: Arc<CoreMetrics>,
 }
 
@@ -188,6 +194,7 @@ impl<A: App> Core<A> {
             parts.broker.hasher.clone(),
         );
         metrics.wills_waiting.set(will_sessions.waiting_len() as u64);
+        let tick_every = parts.app.tick_every();
         let keeps_state = memory.is_some() || channels.has_presence();
         Ok(Core {
             id: parts.id,
@@ -259,6 +266,8 @@ impl<A: App> Core<A> {
             ends: Ends::new(),
             audit: Trail::new(settings.audit),
             memory_due: now,
+            tick_due: tick_every.map_or(Uptime::NEVER, |every| now + every),
+            tick_every,
             metrics,
         })
     }
@@ -295,12 +304,29 @@ impl<A: App> Lent<A> {
         Session::begin_mqtt(&mut self.ids, now, claims)
     }
 
-    /// Asks the application whether a client may upgrade.
+    /// Keeps what the application wants to know of a connection later.
+    #[inline]
+    pub(super) fn keep_context(&mut self, id: ConnectionId, context: Context) {
+        self.scratch.common.app.contexts.keep(id.token().0, context);
+    }
+
+    /// Asks the application what it wants to know later of a connection that speaks MQTT, and has sent no request.
+    pub(super) fn begin_context(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
+        let context = self.app.context(&Upgrade {
+            path: "",
+            query: "",
+            headers: &[],
+            peer,
+        });
+        self.keep_context(id, context);
+    }
+
+    /// Asks the application whether a client may upgrade, and what it wants to know of the connection later.
     pub(super) fn allow_upgrade(
         &mut self,
         request: &Request<'_>,
         client: ClientAddress,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Context, Refusal> {
         let mut few = [("", &[][..]); HEADERS_ON_STACK];
         let mut many: Vec<_>;
         let count = request.header_count();
@@ -327,12 +353,13 @@ impl<A: App> Lent<A> {
             headers,
             peer: client.socket_address(),
         };
-        self.app
-            .upgrade(&upgrade)
-            .map_err(|refused| Refusal::Application {
+        match self.app.upgrade(&upgrade) {
+            Ok(()) => Ok(self.app.context(&upgrade)),
+            Err(refused) => Err(Refusal::Application {
                 status: Status::UNAUTHORIZED,
                 body: refused.message,
-            })
+            }),
+        }
     }
 }
 

@@ -38,6 +38,7 @@ mod recovery;
 mod remembering;
 #[cfg(test)]
 mod simulation;
+mod tick;
 mod turn;
 mod turn_time;
 mod visits;

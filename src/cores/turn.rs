@@ -116,6 +116,9 @@ impl<A: App> Core<A> {
         if self.time.now().uptime >= self.memory_due {
             self.tell_memory();
         }
+        if self.time.now().uptime >= self.tick_due {
+            self.tick();
+        }
         if self.post.has_letters() || self.post.kept_count() > 0 {
             self.take_letters();
         }
@@ -429,7 +432,7 @@ impl<A: App> Core<A> {
         }
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
-        until = until.min(self.acceptor.next());
+        until = until.min(self.acceptor.next()).min(self.tick_due);
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
             if sessions.shares.has_news() {

@@ -157,7 +157,8 @@ pub enum Decision {
         /// A [`PresenceRequest`], as [`PresenceRequest::write`] has written it.
         request: Span,
     },
-    /// The client may be another user now than before: another member of its channels with presence.
+    /// The client's claims have changed: it may be another user now than before, and another member of its channels with
+    /// presence. The application is told.
     UserChanged,
     /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session
     /// decides no other login before that.

@@ -208,7 +208,11 @@ impl Session {
         let state = std::mem::replace(&mut self.state, State::Ended);
         self.abandon_calls(env);
         match state {
-            State::Open { .. } => env.common.app.disconnected(self.id, reason),
+            State::Open { .. } => {
+                let (claims, address) = (self.claims.as_deref(), env.common.address);
+                let mut client = env.common.scratch.app.client(self.id, claims, address);
+                env.common.app.disconnected(&mut client, reason);
+            }
             State::AwaitingHandshake { .. } | State::Ended => {}
         }
     }
@@ -275,7 +279,7 @@ impl Session {
             // Never answered, even with a call id.
             Some(Reserved::RemoveAuthToken) => {
                 self.claims = None;
-                user_changed(env, decisions);
+                decisions.push(Decision::UserChanged);
                 Ok(())
             }
             Some(Reserved::Publish) => self.publish(event, env, decisions),
@@ -425,13 +429,6 @@ fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a s
     rewritten.clear();
     rewrite::write_passed_on(json, rewritten);
     std::str::from_utf8(rewritten).expect("it is made of text")
-}
-
-/// The client may have another user than before. Without presence nothing depends on that.
-fn user_changed<A: App>(env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
-    if env.common.policy.channels.has_presence() {
-        decisions.push(Decision::UserChanged);
-    }
 }
 
 /// Answers a packet of the wrong shape, if it has a call id.

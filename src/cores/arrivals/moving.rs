@@ -70,7 +70,8 @@ impl<A: App> Core<A> {
         // Otherwise this poll would go on to report the socket, which the other core keeps open. It is registered, so the
         // system does not refuse this.
         let _ = self.poll.registry().deregister(socket);
-        if let Some(moving) = self.connections.depart(id, ticket, rest) {
+        if let Some(mut moving) = self.connections.depart(id, ticket, rest) {
+            moving.context = self.lent.scratch.common.app.contexts.take(id.token().0);
             self.post.send(owner, Letter::Moved(Box::new(moving)));
         }
         self.wheel.disarm(id.index());
@@ -143,6 +144,9 @@ impl<A: App> Core<A> {
             }
             return;
         };
+        if let Some(context) = moving.context {
+            self.lent.keep_context(id, context);
+        }
         let has_tls = moving.tls.is_some();
         if let Some(connection) = self.connections.get_mut(id) {
             connection.is_counted = is_counted;

@@ -88,6 +88,11 @@ impl<A: App> Core<A> {
         }
         let claims = self.claims_of_certificate(id);
         let session = self.lent.new_mqtt_session(self.time.now(), claims);
+        let peer = self
+            .connections
+            .get(id)
+            .and_then(|connection| connection.client.socket_address());
+        self.lent.begin_context(id, peer);
         let Some(connection) = self.connections.get_mut(id) else {
             return Spoken::Neither;
         };

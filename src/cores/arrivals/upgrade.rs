@@ -126,7 +126,7 @@ impl<A: App> Core<A> {
         let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
             return Ok(());
         };
-        self.lent.allow_upgrade(request, client)?;
+        let context = self.lent.allow_upgrade(request, client)?;
         accepted.check_origin(self.origins(), self.is_under_tls(id))?;
         let claims = self.ambient_claims(id, request);
         let Some(connection) = self.connections.get_mut(id) else {
@@ -151,6 +151,7 @@ impl<A: App> Core<A> {
             session,
         });
         connection.framing = framing;
+        self.lent.keep_context(id, context);
         self.metrics
             .compression_agreed
             .add(u64::from(compression.is_on()));

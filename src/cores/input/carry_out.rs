@@ -259,7 +259,10 @@ impl<A: App> Core<A> {
                 token,
                 request,
             } => self.ask_presence(id, channel, token, request, decisions),
-            Decision::UserChanged => self.user_changed(id),
+            Decision::UserChanged => {
+                self.user_changed(id);
+                self.tell_app(id, |app, client| app.user_changed(client));
+            }
             Decision::Login => self.log_in_by_call(id, decisions),
             Decision::SetWill { will, token } => return Ok(self.change_will(id, Some(will), token, work)),
             Decision::DropWill { token } => return Ok(self.change_will(id, None, token, work)),

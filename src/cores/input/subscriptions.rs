@@ -4,13 +4,13 @@
 
 use std::sync::Arc;
 
-use crate::app::App;
+use crate::app::{App, Client, Name};
 use crate::broker::SubscriptionLimits;
 use crate::decision::{Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome, Wanted};
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
-use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 
 impl<A: App> Core<A> {
     /// A subscription sees exactly the publications after it: all publications before it have been delivered.
@@ -100,7 +100,30 @@ impl<A: App> Core<A> {
         if !self.connections.recoveries.is_empty() {
             self.abandon_recovery(id, name);
         }
-        self.delivery.unsubscribe(&mut self.connections, id, name)
+        let outcome = self.delivery.unsubscribe(&mut self.connections, id, name);
+        if outcome == UnsubscribeOutcome::Unsubscribed {
+            self.tell_app(id, |app, client| app.unsubscribed(Name::new(name), client));
+        }
+        outcome
+    }
+
+    /// Tells the application something of an open connection whose handshake is complete.
+    pub(in crate::cores) fn tell_app(
+        &mut self,
+        id: ConnectionId,
+        tell: impl FnOnce(&mut A, &mut Client<'_>),
+    ) {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        if let Phase::Open(open) = &connection.phase
+            && open.session.is_open()
+            && let Some(session) = open.session.id()
+        {
+            let scratch = &mut self.lent.scratch.common.app;
+            let mut client = scratch.client(session, open.session.claims(), id.token().0);
+            tell(&mut self.lent.app, &mut client);
+        }
     }
 
     /// Kicks a connection out of some of its channels. Returns where to continue, if there are more.

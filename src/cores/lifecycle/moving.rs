@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 
+use crate::app::Context;
 use crate::broker::CoreSet;
 use crate::client::ClientAddress;
 use crate::protocols::{Framing, Session, Wire};
@@ -37,6 +38,8 @@ pub(crate) struct Moving {
     pub(in crate::cores) session: Session,
     pub(in crate::cores) tls: Option<Box<TlsStream>>,
     pub(in crate::cores) meter: Option<Box<Meter>>,
+    /// The facts that the application keeps about it.
+    pub(in crate::cores) context: Option<Context>,
     /// Input that was read and not handled.
     pub(in crate::cores) leftover: Leftover,
     /// The bytes that were queued and not sent: the rest of the answer to the request.
@@ -133,6 +136,7 @@ mod tests {
             session: Session::begin_mqtt(&mut ids, Clock::begin().now(), None),
             tls: None,
             meter: None,
+            context: None,
             leftover: Leftover::default(),
             unsent: Vec::new(),
         })

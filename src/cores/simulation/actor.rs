@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::app::{
-    AllowedPublish, AnswerError, App, Call, CallAnswer, CallId, Deferred, Name, Peer, RawJson, Refusal,
-    SessionId,
+    AllowedPublish, AnswerError, App, Call, CallAnswer, CallId, Client, Context, Deferred, Name, Peer,
+    RawJson, Refusal, Upgrade,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseCode, CloseReason};
@@ -26,6 +26,8 @@ pub(super) struct Told {
     pub(super) invoked: u64,
     /// Something that must not be.
     pub(super) wrong: Option<String>,
+    /// Connections that have been upgraded.
+    pub(super) upgraded: u64,
 }
 
 /// When a core turns, and what had been delivered there before.
@@ -38,6 +40,8 @@ pub(super) struct Turn {
 
 #[derive(Debug)]
 pub(super) struct Session {
+    /// The value of its connection.
+    pub(super) number: Option<u64>,
     pub(super) end: Option<End>,
 }
 
@@ -55,6 +59,12 @@ pub(super) struct Actor(pub(super) Rc<RefCell<Told>>);
 pub(super) const SENT_AWAY: u16 = 4500;
 
 impl App for Actor {
+    fn context(&mut self, _request: &Upgrade<'_>) -> Context {
+        let told = &mut *self.0.borrow_mut();
+        told.upgraded += 1;
+        Context::none().with(told.upgraded)
+    }
+
     fn subscribe(
         &mut self,
         channel: Name<'_>,
@@ -127,21 +137,27 @@ impl App for Actor {
     }
 
     fn connected(&mut self, peer: &mut Peer<'_>) {
+        let number = peer.value().copied();
         let told = &mut *self.0.borrow_mut();
         if told
             .sessions
-            .insert(peer.id().to_string(), Session { end: None })
+            .insert(peer.id().to_string(), Session { number, end: None })
             .is_some()
         {
             told.wrong = Some("a session was connected twice".to_owned());
         }
     }
 
-    fn disconnected(&mut self, id: SessionId, reason: CloseReason) {
+    fn disconnected(&mut self, client: &mut Client<'_>, reason: CloseReason) {
         let told = &mut *self.0.borrow_mut();
         let turn = told.turn;
-        match told.sessions.get_mut(&id.to_string()) {
-            Some(session @ Session { end: None, .. }) => session.end = Some(End { reason, turn }),
+        match told.sessions.get_mut(&client.id().to_string()) {
+            Some(session @ Session { end: None, .. }) => {
+                session.end = Some(End { reason, turn });
+                if session.number.is_none() || client.value::<u64>().copied() != session.number {
+                    told.wrong = Some("a connection has lost its value".to_owned());
+                }
+            }
             Some(_) => told.wrong = Some(format!("a session ended twice, at last for {reason:?}")),
             None => told.wrong = Some("a session ended that never was connected".to_owned()),
         }

@@ -56,6 +56,10 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         .ids()
         .filter(|&id| core.connections.get(id).is_some_and(|one| !one.phase.is_over()));
     let (alive, counted) = (alive.count() as u64, core.counts.alive());
+    let contexts = core.lent.scratch.common.app.contexts.len() as u64;
+    if contexts > alive {
+        return Err(format!("{contexts} contexts of {alive} connections"));
+    }
     if alive != counted {
         return Err(format!(
             "{alive} connections have not ended, {counted} are counted"
@@ -100,6 +104,7 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
         ("bytes", as_count(core.metrics.outbox_bytes.value())),
         ("subscriptions", as_count(core.delivery.subscriptions().len())),
         ("sessions", as_count(core.counts.sessions())),
+        ("contexts", core.lent.scratch.common.app.contexts.len()),
     ] {
         if left > 0 {
             return Err(format!("it has ended, and has left {left} {what}"));

@@ -69,6 +69,8 @@ impl Session {
         };
         env.sessions
             .disconnect(open.session, env.common.address, open.end, env.common.now);
-        env.common.app.disconnected(self.id, reason);
+        let (claims, address) = (self.claims.as_deref(), env.common.address);
+        let mut client = env.common.scratch.app.client(self.id, claims, address);
+        env.common.app.disconnected(&mut client, reason);
     }
 }

@@ -18,7 +18,7 @@ use crate::config::channels::MqttPayload;
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::publication::{self, Head};
-use crate::mqtt::subscriptions::Subscriber;
+use crate::mqtt::subscriptions::{Subscriber, UnsubscribeOutcome};
 use crate::session;
 
 impl Session {
@@ -125,7 +125,10 @@ impl Session {
                     let text = env.common.scratch.app.piece(reason).to_owned();
                     result = close_saying(decisions, CloseReason::Application(code), &text);
                 }
-                PeerOrder::SetAuthToken { .. } | PeerOrder::Deauthenticate { .. } => has_other_claims = true,
+                PeerOrder::SetAuthToken { .. } | PeerOrder::Deauthenticate { .. } => {
+                    has_other_claims = true;
+                    decisions.push(Decision::UserChanged);
+                }
                 PeerOrder::Batch
                 | PeerOrder::Transmit { .. }
                 | PeerOrder::Invoke { .. }
@@ -149,10 +152,18 @@ impl Session {
         let subscriber = Subscriber::Session(session.number);
         match channel {
             Some(channel) => {
-                env.sessions.subscriptions.unsubscribe(subscriber, channel);
+                let outcome = env.sessions.subscriptions.unsubscribe(subscriber, channel);
+                if outcome == UnsubscribeOutcome::Unsubscribed {
+                    self.tell_unsubscribed(channel, env);
+                }
             }
             None => {
-                env.sessions.subscriptions.end(subscriber, usize::MAX);
+                let subscriptions = &mut env.sessions.subscriptions;
+                let (filters, _) = subscriptions.some_filters_of(subscriber, 0, usize::MAX);
+                subscriptions.end(subscriber, usize::MAX);
+                for (filter, _) in filters {
+                    self.tell_unsubscribed(&String::from_utf8_lossy(&filter), env);
+                }
             }
         }
     }

@@ -126,6 +126,7 @@ impl Session {
             if !self.judge(&text, policy).1.verdict.allowed {
                 env.common.scratch.count_filter_dropped();
                 env.sessions.subscriptions.unsubscribe(subscriber, &text);
+                self.tell_unsubscribed(&text, env);
                 has_dropped = true;
             }
         }
@@ -136,6 +137,7 @@ impl Session {
             if !self.judge(filter, policy).1.verdict.allowed {
                 env.common.scratch.count_filter_dropped();
                 env.sessions.leave_group(session, &text);
+                self.tell_unsubscribed(&text, env);
                 has_dropped = true;
             }
         }

@@ -196,20 +196,35 @@ impl Session {
         let State::Open(open) = &self.state else { return };
         let codes: Vec<_> = unsubscribe
             .filters()
-            .map(|filter| match Filter::parse(filter) {
-                Ok(Filter::Plain(filter)) => {
-                    let subscriber = Subscriber::Session(open.session.number);
-                    unsubscribed_code(env.sessions.subscriptions.unsubscribe(subscriber, filter))
+            .map(|text| {
+                let outcome = match Filter::parse(text) {
+                    Ok(Filter::Plain(filter)) => {
+                        let subscriber = Subscriber::Session(open.session.number);
+                        env.sessions.subscriptions.unsubscribe(subscriber, filter)
+                    }
+                    Ok(Filter::Shared { .. }) => env.sessions.leave_group(open.session, text),
+                    Err(_) => return ReasonCode::TopicFilterInvalid,
+                };
+                if outcome == UnsubscribeOutcome::Unsubscribed {
+                    self.tell_unsubscribed(text, env);
                 }
-                Ok(Filter::Shared { .. }) => {
-                    unsubscribed_code(env.sessions.leave_group(open.session, filter))
-                }
-                Err(_) => ReasonCode::TopicFilterInvalid,
+                unsubscribed_code(outcome)
             })
             .collect();
         super::send(decisions, |out| {
             encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, None);
         });
+    }
+}
+
+impl Session {
+    /// Tells the application that the client is subscribed to a filter no more.
+    pub(super) fn tell_unsubscribed<A: App>(&self, filter: &str, env: &mut Environment<'_, '_, A>) {
+        let (claims, address) = (self.claims.as_deref(), env.common.address);
+        let mut client = env.common.scratch.app.client(self.id, claims, address);
+        env.common
+            .app
+            .unsubscribed(Name::new(filter.as_bytes()), &mut client);
     }
 }
 

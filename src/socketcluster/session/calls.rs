@@ -220,7 +220,7 @@ impl Session {
                 outside.tell(CallOutcome::ConnectionEnded);
                 continue;
             }
-            env.common.scratch.app.clear();
+            env.common.scratch.app.clear(env.common.address);
             let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
             let error = AnswerError::new(&waiting.event, AnswerFailure::ConnectionEnded);
             env.common.app.answered(waiting.call, Err(error), &mut peer);

@@ -2,10 +2,10 @@
 
 use super::timers::next_tick;
 use super::tokens::{TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
-use super::{Environment, Session, State, invalid_action, send, user_changed};
+use super::{Environment, Session, State, invalid_action, send};
 use crate::app::{App, Peer, SessionId};
 use crate::clock::Uptime;
-use crate::decision::{CloseReason, Decisions};
+use crate::decision::{CloseReason, Decision, Decisions};
 use crate::socketcluster::encode;
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::packet::Value;
@@ -51,7 +51,7 @@ impl Session {
             }
         };
         if first.is_none() {
-            user_changed(env, decisions);
+            decisions.push(Decision::UserChanged);
         }
         if let Some(created) = first {
             let next_ping = next_tick(created, env.settings.ping_interval, env.common.now.uptime);

@@ -10,9 +10,9 @@
 //!
 //! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
 
-use super::{Environment, Session, send, user_changed};
+use super::{Environment, Session, send};
 use crate::app::{App, AppError, Peer, Refused};
-use crate::decision::{CloseReason, Decisions, Limit, Span};
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
 use crate::session::LoginAnswer;
 use crate::socketcluster::encode;
 use crate::socketcluster::number::{Number, NumberText};
@@ -119,7 +119,7 @@ impl Session {
         match (refusal, cid) {
             (None, cid) => {
                 self.claims = Some(Box::new(issued.claims));
-                user_changed(env, decisions);
+                decisions.push(Decision::UserChanged);
                 if let Some(cid) = cid {
                     send(decisions, |out| encode::response(cid.as_bytes(), None, out));
                 }

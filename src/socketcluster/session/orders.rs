@@ -2,7 +2,7 @@
 //! together with it as one array.
 
 use super::channels::write_publish;
-use super::{Environment, Session, user_changed};
+use super::{Environment, Session};
 use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::session;
@@ -76,7 +76,7 @@ impl Session {
             )
         };
         if scratch.orders.iter().any(has_other_user) {
-            user_changed(env, decisions);
+            decisions.push(Decision::UserChanged);
         }
         // In the reference these packets leave by a queue, and every answer of the same message overtakes them.
         for order in scratch.orders.iter().copied().filter(is_sent) {

@@ -6,8 +6,8 @@ use super::super::json::DEPTH_MAX;
 use super::*;
 use crate::app::builtin::Builtin;
 use crate::app::{
-    AllowedPublish, AnswerError, AnswerFailure, AppError, CallAnswer, CallId, CallRefused, LateAnswerSender,
-    Returned, Undelivered,
+    self, AllowedPublish, AnswerError, AnswerFailure, AppError, CallAnswer, CallId, CallRefused,
+    LateAnswerSender, Returned, Undelivered,
 };
 use crate::auth::rules::Rules;
 use crate::auth::{Credentials, Demands, Tokens};
@@ -443,7 +443,7 @@ impl App for Probe {
         }
     }
 
-    fn disconnected(&mut self, _id: SessionId, _reason: CloseReason) {
+    fn disconnected(&mut self, _client: &mut app::Client<'_>, _reason: CloseReason) {
         self.disconnected += 1;
     }
 }

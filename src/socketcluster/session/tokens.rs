@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::{Environment, Session, State, invalid_action, send, user_changed};
+use super::{Environment, Session, State, invalid_action, send};
 use crate::app::{App, Peer, Piece, Refusal, Refused};
 use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
@@ -38,7 +38,7 @@ impl Session {
         }
         let verified = authenticate_token(data).verify(env);
         let failure = self.accept(verified, env).err();
-        user_changed(env, decisions);
+        decisions.push(Decision::UserChanged);
         self.settle(env)?;
         match failure {
             Some(failure) if failure.is_bad_token() => {

@@ -1,7 +1,7 @@
 //! The questions to an application about MQTT clients, and the orders that it may give.
 
 use super::client::{Did, connect, core_with, publish, sent, subscribe};
-use crate::app::{AllowedPublish, App, AppError, Claims, CloseCode, Name, Peer, RawJson, Refusal, SessionId};
+use crate::app::{AllowedPublish, App, AppError, Claims, Client, CloseCode, Name, Peer, RawJson, Refusal};
 use crate::decision::CloseReason;
 use crate::mqtt::subscriptions::Subscriber;
 
@@ -77,7 +77,7 @@ impl App for Probe {
         self.events.push("connected".to_owned());
     }
 
-    fn disconnected(&mut self, _id: SessionId, reason: CloseReason) {
+    fn disconnected(&mut self, _client: &mut Client<'_>, reason: CloseReason) {
         self.events.push(format!("disconnected {}", reason.label()));
     }
 }

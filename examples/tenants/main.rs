@@ -1,0 +1,34 @@
+//! A server for several customers: what a connection brings with it, and what an application is told of it.
+//!
+//! ```text
+//! cargo run --example tenants
+//! ```
+//!
+//! What clients may do is in `app.rs`; `tests/hooks.rs` drives it over real connections.
+
+mod app;
+
+use std::sync::mpsc;
+use std::thread;
+
+use ringcast::prelude::*;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (audit, lines) = mpsc::sync_channel::<String>(1024);
+    thread::spawn(move || lines.iter().for_each(|line| write(&line)));
+    let server = Server::from_environment(Embedding::whole_process(), |_core| {
+        app::Tenants::new(audit.clone())
+    })?;
+    write(&format!(
+        "serving ws://{}/socketcluster/?tenant=NAME",
+        server.address()
+    ));
+    server.wait()?;
+    Ok(())
+}
+
+/// Waits for standard output, which a core must not.
+#[expect(clippy::print_stdout, reason = "the audit trail of an example")]
+fn write(line: &str) {
+    println!("{line}");
+}

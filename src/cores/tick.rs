@@ -1,0 +1,40 @@
+//! Work of the application's own, at times of its own: [`App::tick`](crate::app::App::tick).
+//!
+//! A publication of the application queues behind the publications of connections that have ended before the ring had
+//! room for them, and goes into the ring in the same turn if that has room.
+
+use std::time::Duration;
+
+use crate::app::{App, PeerOrder, Tick};
+use crate::protocols;
+use crate::session;
+
+use crate::cores::core::Core;
+
+impl<A: App> Core<A> {
+    /// Lets the application do its work, which is due.
+    #[cold]
+    pub(super) fn tick(&mut self) {
+        let now = self.time.now().uptime;
+        let Some(every) = self.tick_every else { return };
+        self.tick_due = now + every.max(SHORTEST);
+        let scratch = &mut self.lent.scratch.common;
+        scratch.app.clear(0);
+        self.lent
+            .app
+            .tick(&mut Tick::new(self.id.index(), &mut scratch.app));
+        let epoch = self.lent.settings.common.epoch;
+        for order in &scratch.app.orders {
+            if let PeerOrder::Publish { channel, data } = *order {
+                let channel = scratch.app.piece_bytes(channel);
+                let data = data.map(|data| scratch.app.piece_bytes(data));
+                let marks = session::marks(&self.lent.policy.channels, &mut scratch.channels, channel);
+                self.abandoned
+                    .add(protocols::publication(channel, data, marks, epoch));
+            }
+        }
+    }
+}
+
+/// The shortest time from one tick to the next.
+const SHORTEST: Duration = Duration::from_millis(1);
