@@ -58,7 +58,7 @@ pub use mqtt::{ClientProtocols, Mqtt, QueueFull, ReceiveExcess, TokenIn};
 pub use permissions::{Anonymous, Permissions};
 pub use proxies::Proxies;
 pub use restart::Restart;
-pub use socketcluster::{Protocol, SocketCluster};
+pub use socketcluster::{Codec, Protocol, SocketCluster, TlsCodec};
 pub use store::{Store, StoreMode};
 pub use tls::Tls;
 pub use warnings::Warning;

@@ -12,6 +12,24 @@ settings! {
         /// Version of the SocketCluster protocol: `1`, `2`, or `auto` to find out for each connection.
         protocol: Protocol = Protocol::Auto, "protocol", word();
 
+        /// The codec of SocketCluster clients at `listen`: `json`, or `min-bin` for clients whose `codecEngine` is
+        /// `sc-codec-min-bin` (MessagePack). Such clients get no compression.
+        codec: Codec = Codec::Json, "codec", word();
+
+        /// The codec of SocketCluster clients at `tls_listen`: `json`, `min-bin`, or `same` for that of `codec`.
+        tls_codec: TlsCodec = TlsCodec::Same, "tls_codec", word();
+
+        /// Whether messages to a client are collected for a while after its handshake and sent as arrays. Clients of
+        /// version 15 and later read arrays.
+        batch_on_handshake: bool = false, "batch_on_handshake", word();
+
+        /// Milliseconds after the handshake for which messages are collected, with `batch_on_handshake`.
+        batch_duration: Duration = Duration::from_millis(400), "batch_on_handshake_duration_ms",
+            milliseconds!(1 to 60000);
+
+        /// Milliseconds between two such arrays, with `batch_on_handshake`.
+        batch_interval: Duration = Duration::from_millis(50), "batch_interval_ms", milliseconds!(1 to 60000);
+
         /// Whether the server pings connections and expects answers. Clients need the same setting
         /// (`pingTimeoutDisabled`).
         pings: bool = true, "pings", word();
@@ -24,6 +42,44 @@ settings! {
 
         /// Milliseconds for a client to answer a call from the server; then the call has failed.
         ack_timeout: Duration = Duration::from_millis(10_000), "ack_timeout_ms", milliseconds!(1 to 2147483647);
+    }
+}
+
+/// How SocketCluster packets are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// JSON text.
+    #[default]
+    Json,
+    /// MessagePack with short names, as the npm package `sc-codec-min-bin` writes it.
+    MinBin,
+}
+
+words! { Codec, Text, "json or min-bin": "json" => Json, "min-bin" => MinBin }
+
+/// The codec at `tls_listen`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsCodec {
+    /// That of `codec`.
+    #[default]
+    Same,
+    /// JSON text.
+    Json,
+    /// MessagePack with short names.
+    MinBin,
+}
+
+words! { TlsCodec, Text, "same, json or min-bin": "same" => Same, "json" => Json, "min-bin" => MinBin }
+
+impl SocketCluster {
+    /// The codecs of clients at `listen` and at `tls_listen`.
+    pub(crate) const fn codecs(&self) -> [Codec; 2] {
+        let tls = match self.tls_codec {
+            TlsCodec::Same => self.codec,
+            TlsCodec::Json => Codec::Json,
+            TlsCodec::MinBin => Codec::MinBin,
+        };
+        [self.codec, tls]
     }
 }
 

@@ -19,6 +19,8 @@
 //!    after a flush, so that nothing that was queued after a publication it did not take is ever sent. So to publish
 //!    for one client never closes another connection, and never reads another's input.
 
+pub(in crate::cores) mod batches;
+mod batching;
 #[cfg(test)]
 mod invariants;
 mod mqtt;
@@ -43,6 +45,7 @@ use crate::slab::Slab;
 use crate::transport::port::Ticket;
 use crate::transport::stream::{BeforeFin, Stream};
 
+use self::batches::{Batches, Pace};
 use self::mqtt::MqttWalk;
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Open, Phase};
 use crate::cores::lifecycle::moving::Moving;
@@ -91,8 +94,11 @@ pub(in crate::cores) struct Connections {
     write_timeout: Duration,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
-    /// Nothing unless compression is on: the frame as it was published is then the only form.
+    /// Nothing unless compression is on or some clients have the codec `min-bin`: the frame as it was published is then
+    /// the only form.
     forms: Option<Box<Forms>>,
+    /// The connections that collect their messages; nothing unless `batch_on_handshake` is on.
+    pub(in crate::cores) batches: Option<Box<Batches>>,
     /// The subscriptions that are not live yet.
     pub(in crate::cores) recoveries: Recoveries,
     /// The MQTT sessions of the client ids that this core owns; nothing unless the server speaks MQTT.
@@ -113,6 +119,8 @@ pub(in crate::cores) struct Bounds {
     pub(in crate::cores) held_bytes_max: usize,
     /// Longest time for which a client may take nothing; zero for any time.
     pub(in crate::cores) write_timeout: Duration,
+    /// How long connections collect their messages after the handshake, if they do.
+    pub(in crate::cores) batches: Option<Pace>,
 }
 
 impl Connections {
@@ -158,6 +166,7 @@ impl Connections {
             outbox_bytes_max: bounds.outbox_bytes_max as usize,
             slow_consumer,
             forms: forms.map(Box::new),
+            batches: bounds.batches.map(|pace| Box::new(Batches::new(pace))),
             recoveries: Recoveries::default(),
             mqtt_walk: mqtt.is_some().then(Box::default),
             mqtt: mqtt.map(Box::new),
@@ -811,9 +820,9 @@ impl Connections {
             return;
         }
         match (connection.lane, lane) {
-            (Lane::Idle | Lane::Bulk | Lane::Prompt, Lane::Idle)
-            | (Lane::Prompt, Lane::Bulk | Lane::Prompt)
-            | (Lane::Bulk, Lane::Bulk) => {}
+            // Nothing is queued in these two lanes, and a connection that collects leaves its own by itself.
+            (_, Lane::Idle | Lane::Batch) | (Lane::Batch, _) => {}
+            (Lane::Prompt, Lane::Bulk | Lane::Prompt) | (Lane::Bulk, Lane::Bulk) => {}
             (Lane::Idle | Lane::Bulk, Lane::Prompt) => {
                 connection.lane = lane;
                 self.prompt.push(index);

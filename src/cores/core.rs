@@ -209,11 +209,11 @@ impl<A: App> Core<A> {
                     outbox_bytes_max: limits.outbox_bytes_max,
                     held_bytes_max: settings.held_bytes_max,
                     write_timeout: limits.write_timeout,
+                    batches: settings.batches,
                 },
                 settings.slow_consumer,
-                settings
-                    .compression
-                    .then(|| Forms::new(settings.compression_bytes_min)),
+                (settings.compression || settings.ports.have_min_bin())
+                    .then(|| Forms::new(settings.compression_bytes_min, settings.ports.have_min_bin())),
                 settings.ports.have_mqtt().then(|| {
                     let place = mqtt::sessions::Place {
                         core: parts.id.index(),

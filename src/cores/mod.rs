@@ -70,6 +70,7 @@ use crate::wills::RestoredWill;
 
 use self::arrivals::admission::Admission;
 use self::arrivals::balance::Loads;
+pub(crate) use self::connections::batches::Pace as BatchPace;
 use self::core::Core;
 use self::operators::mailbox::{CoreStatus, Mailbox};
 use self::post::letter::Letter;
@@ -114,6 +115,8 @@ pub(crate) struct CoreSettings {
     pub(crate) compression_bytes_min: u32,
     pub(crate) fan_out_slice: Duration,
     pub(crate) busy_poll: Duration,
+    /// How long connections collect their messages after the handshake, if they do.
+    pub(crate) batches: Option<BatchPace>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) audit: Arc<Audit>,
     /// The descriptors of the program that stay open in a core's own table; `None` if cores use the table of the

@@ -158,6 +158,9 @@ impl<A: App> Core<A> {
         if self.connections.mqtt.is_some() {
             self.serve_mqtt_sessions();
         }
+        if self.connections.batches.is_some() {
+            self.connections.send_batches();
+        }
         self.flush();
         if self.keeps_state && self.delivery.on_disk().is_some() {
             self.tell_store();
@@ -438,6 +441,9 @@ impl<A: App> Core<A> {
             if sessions.shares.has_news() {
                 until = until.min(self.time.now().uptime + RING_RETRY);
             }
+        }
+        if self.connections.batches.is_some() {
+            until = until.min(self.connections.next_batch());
         }
         if self.keeps_state {
             until = until.min(self.next_of_kept());

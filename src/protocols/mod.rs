@@ -3,12 +3,15 @@
 //! Each protocol is a module of its own: `socketcluster` and `mqtt`. Here each is a variant of [`Session`] and a field of
 //! [`Settings`], [`Scratch`] and [`Environment`]. What all protocols have in common is in `session`.
 
+mod batch;
 mod environment;
 mod payload;
 mod publication;
 mod session;
 mod wire;
 
+pub use crate::socketcluster::min_bin::MinBin;
+pub(crate) use batch::Joiner;
 pub use environment::{Environment, Scratch, Settings};
 pub(crate) use payload::Translator;
 pub(crate) use publication::{mqtt_will, publication};

@@ -26,6 +26,8 @@ pub(crate) struct Wire {
 pub(crate) enum Framing {
     /// Frames of RFC 6455, with what was agreed on about compression.
     WebSocket(Compression),
+    /// Frames of RFC 6455, uncompressed, with the packets of SocketCluster as the codec `min-bin` writes them.
+    MinBin,
     /// Packets of MQTT, one behind the other.
     Mqtt,
     /// Packets of MQTT, each in a binary frame of RFC 6455.
@@ -69,7 +71,9 @@ impl Framing {
     /// The length of the frame that `bytes` begin with; `None` if its header is not complete.
     pub(crate) fn next_len(self, bytes: &[u8]) -> Option<usize> {
         match self {
-            Framing::WebSocket(_) | Framing::MqttOverWebSocket => frame::next_frame_len(bytes),
+            Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => {
+                frame::next_frame_len(bytes)
+            }
             Framing::Mqtt => packet_len(bytes),
         }
     }
@@ -79,7 +83,7 @@ impl Framing {
     pub(crate) const fn compression(self) -> Compression {
         match self {
             Framing::WebSocket(compression) => compression,
-            Framing::Mqtt | Framing::MqttOverWebSocket => Compression::Off,
+            Framing::MinBin | Framing::Mqtt | Framing::MqttOverWebSocket => Compression::Off,
         }
     }
 
@@ -96,7 +100,7 @@ impl Framing {
             reason: text,
         });
         match self {
-            Framing::WebSocket(_) => close.map(Farewell::WebSocket),
+            Framing::WebSocket(_) | Framing::MinBin => close.map(Farewell::WebSocket),
             Framing::Mqtt => (!last_packet.is_empty()).then_some(Farewell::Mqtt(last_packet)),
             Framing::MqttOverWebSocket => close.map(|close| Farewell::MqttOverWebSocket(last_packet, close)),
         }
@@ -106,7 +110,7 @@ impl Framing {
     #[inline]
     pub(crate) fn write_header(self, message_bytes: usize, out: &mut Vec<u8>) {
         match self {
-            Framing::WebSocket(_) | Framing::MqttOverWebSocket => {
+            Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => {
                 frame::write_header(out, OpCode::Binary, message_bytes);
             }
             Framing::Mqtt => {}
@@ -116,7 +120,7 @@ impl Framing {
     /// The protocol of the messages in the frames.
     pub(crate) const fn protocol(self) -> ClientProtocol {
         match self {
-            Framing::WebSocket(_) => ClientProtocol::SocketCluster,
+            Framing::WebSocket(_) | Framing::MinBin => ClientProtocol::SocketCluster,
             Framing::Mqtt | Framing::MqttOverWebSocket => ClientProtocol::Mqtt,
         }
     }
@@ -124,7 +128,7 @@ impl Framing {
     /// Whether the peer says farewell as well, in its own time.
     pub(crate) const fn has_farewells(self) -> bool {
         match self {
-            Framing::WebSocket(_) | Framing::MqttOverWebSocket => true,
+            Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => true,
             // Whoever sends DISCONNECT closes the connection (section 3.14).
             Framing::Mqtt => false,
         }

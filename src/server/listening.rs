@@ -143,6 +143,7 @@ impl Reserved {
             tls: reserve_one(PortSetting::TlsListen, config.tls.listen)?,
             mqtt: reserve_one(PortSetting::MqttListen, config.mqtt.listen)?,
             mqtt_tls: reserve_one(PortSetting::MqttTlsListen, config.mqtt.tls_listen)?,
+            codecs: config.socketcluster.codecs(),
             mqtt_beside: config.mqtt.is_beside(),
         };
         Ok(Reserved {

@@ -23,8 +23,8 @@ use crate::config::channels::ChannelSpec;
 use crate::config::limits::MemoryMax;
 use crate::control::jwks::KeyFetcher;
 use crate::control::memory::MemoryWatch;
-use crate::cores::CoreSettings;
 use crate::cores::arrivals::admission::Admission;
+use crate::cores::{BatchPace, CoreSettings};
 use crate::http::site::Site;
 use crate::machine::capacity::KERNEL_BYTES;
 use crate::machine::cpus::Cpus;
@@ -196,6 +196,10 @@ fn core_settings(
         compression_bytes_min: config.delivery.compression_bytes_min,
         fan_out_slice: config.cores.fan_out_slice,
         busy_poll: config.cores.busy_poll,
+        batches: config.socketcluster.batch_on_handshake.then_some(BatchPace {
+            interval: config.socketcluster.batch_interval,
+            duration: config.socketcluster.batch_duration,
+        }),
         admission,
         own_fd_table: None,
         audit: Arc::new(Audit::new(config.limits.audit_lines_per_second_max)),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::hand_over::About;
+use crate::config::Codec;
 use crate::config::tls::OnListen;
 
 /// Which port a socket came to.
@@ -43,6 +44,8 @@ pub(crate) struct Ports {
     pub(crate) mqtt: Option<SocketAddr>,
     /// The address of `mqtt_tls_listen`, where TLS is spoken.
     pub(crate) mqtt_tls: Option<SocketAddr>,
+    /// The codec of SocketCluster clients at `listen`, and at `tls_listen`.
+    pub(crate) codecs: [Codec; 2],
     /// Whether clients may speak MQTT at `listen` and `tls_listen`.
     pub(crate) mqtt_beside: bool,
 }
@@ -130,6 +133,21 @@ impl Ports {
             Port::Main | Port::Tls if self.mqtt_beside => MqttOn::Beside,
             Port::Main | Port::Tls => MqttOn::No,
         }
+    }
+
+    /// The codec of SocketCluster clients of a port.
+    pub(crate) fn codec_on(&self, port: Port) -> Codec {
+        let [main, tls] = self.codecs;
+        match port {
+            // No SocketCluster client comes to the ports for MQTT.
+            Port::Main | Port::Mqtt => main,
+            Port::Tls | Port::MqttTls => tls,
+        }
+    }
+
+    /// Whether clients of any port have the codec `min-bin`.
+    pub(crate) fn have_min_bin(&self) -> bool {
+        self.codecs.contains(&Codec::MinBin)
     }
 
     /// Whether clients of any port speak MQTT.

@@ -34,10 +34,12 @@ openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -s
   -keyout "$certificate/key.pem" -out "$certificate/certificate.pem" 2>/dev/null
 key=interop-key-of-thirty-two-bytes-and-more
 log=$(mktemp)
-for cores in $([ -n "$quick" ] && echo 2 || echo 1 2 8); do
-  RINGCAST_LISTEN=127.0.0.1:0 RINGCAST_ADMIN=off RINGCAST_AUTH_KEY=$key RINGCAST_CORES=$cores RINGCAST_PROTOCOL=auto RINGCAST_LOG=info \
+# Starts the server with so many cores, and with settings as further arguments; its port is in $port.
+start() {
+  local cores=$1; shift
+  env RINGCAST_LISTEN=127.0.0.1:0 RINGCAST_ADMIN=off RINGCAST_AUTH_KEY=$key RINGCAST_CORES=$cores RINGCAST_PROTOCOL=auto RINGCAST_LOG=info \
     RINGCAST_LISTEN_TLS=shared RINGCAST_TLS_CERTIFICATE_FILES=$certificate/certificate.pem RINGCAST_TLS_KEY_FILES=$certificate/key.pem \
-    RINGCAST_PING_INTERVAL_MS=5000 "$binary" 2>"$log" &
+    RINGCAST_PING_INTERVAL_MS=5000 "$@" "$binary" 2>"$log" &
   server=$!
   port=
   for _ in $(seq 1200); do
@@ -47,15 +49,29 @@ for cores in $([ -n "$quick" ] && echo 2 || echo 1 2 8); do
     sleep 0.05
   done
   [ -n "$port" ] || { echo "the server did not start:"; cat "$log"; }
-  count "clients, $cores cores" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key $key ${quick:+--only 20}
-  [ -z "$quick" ] && [ "$cores" = 2 ] && NODE_TLS_REJECT_UNAUTHORIZED=0 NODE_NO_WARNINGS=1 \
-    count "clients under TLS, $cores cores" node suite.mjs --target "wss://127.0.0.1:$port/socketcluster/" --auth-key $key --only 20
+}
+stop() {
   kill -TERM "$server" 2>/dev/null
   for _ in $(seq 100); do kill -0 "$server" 2>/dev/null || break; sleep 0.05; done
   kill -KILL "$server" 2>/dev/null
   wait "$server" 2>/dev/null
   server=
+}
+for cores in $([ -n "$quick" ] && echo 2 || echo 1 2 8); do
+  start "$cores"
+  count "clients, $cores cores" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key $key ${quick:+--only 20}
+  [ -z "$quick" ] && [ "$cores" = 2 ] && NODE_TLS_REJECT_UNAUTHORIZED=0 NODE_NO_WARNINGS=1 \
+    count "clients under TLS, $cores cores" node suite.mjs --target "wss://127.0.0.1:$port/socketcluster/" --auth-key $key --only 20
+  stop
 done
+if [ -z "$quick" ]; then
+  start 2 RINGCAST_CODEC=min-bin
+  count "clients with the codec min-bin" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key $key --only 15,20 --min-bin
+  stop
+  start 2 RINGCAST_BATCH_ON_HANDSHAKE=on
+  count "batches after the handshake" node suite.mjs --target "ws://127.0.0.1:$port/socketcluster/" --auth-key $key --only 15,20
+  stop
+fi
 rm -f "$log"
 if [ -n "$quick" ]; then
   rm -rf "$output" "$certificate"

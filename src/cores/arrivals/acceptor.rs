@@ -23,8 +23,8 @@ use nix::errno::Errno;
 
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
-use crate::config::AcceptExcess;
 use crate::config::tls::OnListen;
+use crate::config::{AcceptExcess, Codec};
 use crate::decision::Limit;
 use crate::http::Refusal;
 use crate::metrics::block::CoreMetrics;
@@ -477,6 +477,11 @@ impl Acceptor {
     /// Whether a port speaks TLS, plain HTTP, or both.
     pub(in crate::cores) fn speak(&self, port: Port) -> OnListen {
         self.ports.speak(port)
+    }
+
+    /// The codec of SocketCluster clients of a port.
+    pub(in crate::cores) fn codec_on(&self, port: Port) -> Codec {
+        self.ports.codec_on(port)
     }
 
     /// Whether clients of a port speak MQTT.

@@ -5,6 +5,7 @@
 //! each fault. An upgrade is checked in the order of the reference: the request itself, the application, the origin.
 
 use crate::app::App;
+use crate::config::Codec;
 use crate::decision::{CloseReason, Limit};
 use crate::http::login_pages::Page;
 use crate::http::request::Expectation;
@@ -115,7 +116,10 @@ impl<A: App> Core<A> {
             mqtt: self.may_speak_mqtt(id).then_some(self.requests.mqtt_path()),
         };
         let mut accepted = handshake::upgrade(request, endpoints)?;
+        let codec = self.codec_of(id);
         let compression = match (self.requests.accepts_compression(), accepted.carries) {
+            // The codec is short as it is.
+            (true, Carries::SocketCluster) if codec == Codec::MinBin => Compression::Off,
             (true, Carries::SocketCluster) => accepted.agree_on_compression(request)?,
             // Payloads of MQTT are what their publishers have made them.
             (true, Carries::Mqtt) | (false, _) => Compression::Off,
@@ -136,7 +140,10 @@ impl<A: App> Core<A> {
         let (session, framing) = match accepted.carries {
             Carries::SocketCluster => (
                 self.lent.new_session(now, claims),
-                Framing::WebSocket(compression),
+                match codec {
+                    Codec::Json => Framing::WebSocket(compression),
+                    Codec::MinBin => Framing::MinBin,
+                },
             ),
             Carries::Mqtt => (
                 self.lent.new_mqtt_session(now, claims),
@@ -163,6 +170,14 @@ impl<A: App> Core<A> {
             self.arm(id);
         }
         Ok(())
+    }
+
+    /// The codec of a SocketCluster client whose request is being answered.
+    fn codec_of(&self, id: ConnectionId) -> Codec {
+        match self.connections.get(id).map(|connection| &connection.phase) {
+            Some(Phase::Request { port, .. }) => self.acceptor.codec_on(*port),
+            Some(_) | None => Codec::Json,
+        }
     }
 }
 

@@ -40,6 +40,10 @@ impl Connections {
             }
             let listed = match connection.lane {
                 Lane::Idle => outbox.is_empty() || outbox.is_blocked(),
+                Lane::Batch => self
+                    .batches
+                    .as_ref()
+                    .is_some_and(|batches| batches.has(connection.id)),
                 Lane::Bulk => self.bulk.iter().any(|&place| place as usize == index),
                 Lane::Prompt => self.prompt.iter().any(|&place| place as usize == index),
             };

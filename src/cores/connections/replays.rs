@@ -99,6 +99,7 @@ impl Connections {
         let mut recoveries = std::mem::take(&mut self.recoveries);
         let cost = match self.at(place.connection).map(|connection| connection.framing) {
             Some(Framing::WebSocket(compression)) if compression.is_on() => COMPRESSION_COST,
+            Some(Framing::MinBin) => MIN_BIN_COST,
             Some(Framing::WebSocket(_) | Framing::Mqtt | Framing::MqttOverWebSocket) | None => 1,
         };
         let mut outcome = Replay::Over;
@@ -149,6 +150,8 @@ impl Connections {
 
 /// To compress a byte costs as much time as to copy so many.
 const COMPRESSION_COST: usize = 16;
+/// The same for a byte that is written in the codec `min-bin`.
+const MIN_BIN_COST: usize = 4;
 /// Most bytes of an outbox up to which a history is sent. The rest of `outbox_bytes_max` is for what is live: so a long
 /// history does not make the client one that does not keep up.
 const REPLAY_OUTBOX_BYTES_MAX: usize = 64 * 1024;

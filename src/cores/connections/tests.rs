@@ -13,6 +13,7 @@ use crate::websocket::frame::{self, OpCode};
 fn connected(count: u32) -> (Connections, Vec<Peer>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let bounds = Bounds {
+        batches: None,
         outbox_bytes_max: 1 << 20,
         held_bytes_max: usize::MAX,
         write_timeout: Duration::ZERO,

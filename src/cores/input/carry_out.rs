@@ -37,13 +37,17 @@ impl<A: App> Core<A> {
         let mut environment = self.lent.environment(self.time.now(), id, mqtt);
         let was_open = open.session.is_open();
         let result = decide(&mut open.session, &mut environment, &mut self.decisions);
-        if open.session.is_open() && !was_open {
+        let has_opened = open.session.is_open() && !was_open;
+        if has_opened {
             self.counts.session_opens();
         }
         let deadline = open.session.next_deadline(&self.lent.settings);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.count_hits(id);
         self.carry_out(id, result);
+        if has_opened {
+            self.connections.begin_batching(id);
+        }
         if sooner {
             self.arm(id);
         }

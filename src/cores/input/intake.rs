@@ -12,7 +12,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::mqtt::Version;
 use crate::mqtt::packet::client_of;
 use crate::mqtt::receiver::{Step as Packets, close_reason};
-use crate::protocols::{Environment, Farewell, Framing, MqttClient, Session, Wire, receive_packet};
+use crate::protocols::{Environment, Farewell, Framing, MinBin, MqttClient, Session, Wire, receive_packet};
 use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::{Compression, Inflater};
@@ -32,6 +32,7 @@ pub(in crate::cores) struct Intake {
     /// Records of TLS that were read and are being decrypted; empty without TLS.
     records: Vec<u8>,
     inflater: Inflater,
+    min_bin: MinBin,
     limits: message::Limits,
     owners: Owners,
     /// How many more messages, packets of arrays and control frames of the connection that is read now are handled in
@@ -96,6 +97,7 @@ impl Intake {
             buffer: vec![0; READ_BUFFER_BYTES].into(),
             records: Vec::new(),
             inflater: Inflater::default(),
+            min_bin: MinBin::default(),
             limits: message::Limits {
                 message_bytes_max: limits.message_bytes_max as usize,
                 frame_bytes_max: match limits.frame_bytes_max {
@@ -154,6 +156,7 @@ impl Intake {
     pub(in crate::cores) fn wipe(&mut self) {
         wipe(&mut self.records);
         self.inflater.wipe();
+        wipe(self.min_bin.text_mut());
     }
 
     /// Takes the messages at the beginning of the input and lets the session decide about each. Carries no decision
@@ -169,8 +172,9 @@ impl Intake {
         environment: &mut Environment<'_, A>,
         decisions: &mut Decisions,
     ) -> Batch<'r> {
-        let compression = match connection.framing {
-            Framing::WebSocket(compression) => compression,
+        let (compression, is_min_bin) = match connection.framing {
+            Framing::WebSocket(compression) => (compression, false),
+            Framing::MinBin => (Compression::Off, true),
             Framing::Mqtt | Framing::MqttOverWebSocket => {
                 return self.take_packets(connection, input, room, rate_left, environment, decisions);
             }
@@ -225,6 +229,10 @@ impl Intake {
                     break Next::Farewell(Farewell::WebSocket(copy_close(&close, room)));
                 }
             };
+            let message = match is_min_bin {
+                false => message,
+                true => unpacked(&mut self.min_bin, message),
+            };
             batch.messages += 1;
             batch.result = session.receive(message, environment, decisions);
             if session.has_more() {
@@ -247,6 +255,9 @@ impl Intake {
             }
         };
         batch.has_opened = session.is_open() != was_open;
+        if is_min_bin {
+            self.min_bin.shrink();
+        }
         batch
     }
 
@@ -282,7 +293,7 @@ impl Intake {
             client,
         };
         let next = match connection.framing {
-            Framing::Mqtt | Framing::WebSocket(_) => {
+            Framing::Mqtt | Framing::WebSocket(_) | Framing::MinBin => {
                 let (consumed, next) = packets.take(input, environment, decisions);
                 packets.batch.consumed = consumed;
                 next
@@ -527,6 +538,19 @@ fn waits_for_answers(input: &[u8]) -> bool {
     input
         .first()
         .is_some_and(|&first| !frame::is_whole_message(first))
+}
+
+/// The text that a message of a client with the codec `min-bin` means. A message that cannot be read becomes a text that is
+/// no packet: the reference ignores it, or closes the connection before the handshake.
+#[cold]
+fn unpacked<'m>(codec: &'m mut MinBin, message: Message<'m>) -> Message<'m> {
+    const NO_PACKET: Message<'_> = Message::Text("?");
+    match message {
+        // Pongs, which do not pass through the codec.
+        Message::Text("" | "#1" | "#2") => message,
+        Message::Text(_) => NO_PACKET,
+        Message::Binary(bytes) => codec.decode(bytes).map_or(NO_PACKET, Message::Text),
+    }
 }
 
 /// Copies the payload of a control frame out of the read buffer, which the answer must not borrow.

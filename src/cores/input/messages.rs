@@ -56,6 +56,9 @@ impl<A: App> Core<A> {
         }
         self.count_hits(id);
         self.carry_out(id, batch.result);
+        if batch.has_opened {
+            self.connections.begin_batching(id);
+        }
         if sooner {
             self.arm(id);
         }

@@ -86,6 +86,8 @@ pub(in crate::cores) enum Lane {
     Bulk,
     /// At the end of this turn.
     Prompt,
+    /// With the other messages of an interval (`connections/batches.rs`), or when the connection ends.
+    Batch,
 }
 
 /// Where a connection is in its life.

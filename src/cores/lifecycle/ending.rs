@@ -88,6 +88,7 @@ impl<A: App> Core<A> {
         if was_handshaking {
             self.metrics.tls_handshakes[Handshake::Abandoned.index()].add(1);
         }
+        self.connections.end_batching(id);
         self.connections.end_conflation(
             id,
             matches!(leave(reason), Leave::Farewell) && !reason.drops_unsent(),

@@ -14,10 +14,10 @@
 //!
 //! Replies have no columns: they are encoded one by one, by [`write_reply`].
 //!
-//! Limits: `compression_bytes_min`; what forms cost here counts against what a turn delivers.
+//! Limits: `compression_bytes_min`; the bytes that forms are made of count against what a turn delivers.
 
 use crate::broker::{Origin, Publication};
-use crate::protocols::{Content, Framing};
+use crate::protocols::{Content, Framing, MinBin};
 use crate::websocket::deflate::{Compression, Deflater, Work};
 use crate::websocket::frame::{self, OpCode};
 
@@ -26,17 +26,20 @@ use crate::websocket::frame::{self, OpCode};
 pub(in crate::cores) enum Form {
     /// A WebSocket text frame with a `#publish` packet, compressed as the client has agreed to.
     SocketCluster(Compression),
+    /// A WebSocket binary frame with the packet as the codec `min-bin` writes it.
+    MinBin,
 }
 
 impl Form {
     /// How many forms there are.
-    pub(in crate::cores) const COUNT: usize = Compression::COUNT;
+    pub(in crate::cores) const COUNT: usize = Compression::COUNT + 1;
 
     /// The form for a connection with this framing.
     #[inline]
     pub(in crate::cores) const fn of(framing: Framing) -> Form {
         match framing {
             Framing::WebSocket(compression) => Form::SocketCluster(compression),
+            Framing::MinBin => Form::MinBin,
             // Their publications come another way.
             Framing::Mqtt | Framing::MqttOverWebSocket => Form::SocketCluster(Compression::Off),
         }
@@ -47,6 +50,7 @@ impl Form {
     pub(in crate::cores) const fn index(self) -> usize {
         match self {
             Form::SocketCluster(compression) => compression.index(),
+            Form::MinBin => Compression::COUNT,
         }
     }
 }
@@ -55,9 +59,20 @@ impl Form {
 #[derive(Debug)]
 pub(in crate::cores) struct Forms {
     deflater: Deflater,
+    packer: Packer,
+    /// Whether clients of any port have the codec `min-bin`.
+    has_min_bin: bool,
     columns: [Column; Form::COUNT],
     /// Bytes of publications that forms were made of since the last [`Forms::take_encoded_bytes`].
     encoded_bytes: usize,
+}
+
+/// Writes frames of the codec `min-bin`.
+#[derive(Debug, Default)]
+struct Packer {
+    codec: MinBin,
+    /// The packet of the frame that is being written.
+    packet: Vec<u8>,
 }
 
 /// The publication under way in one form.
@@ -79,10 +94,13 @@ enum State {
 }
 
 impl Forms {
-    /// Forms for a core that compresses messages of `compression_bytes_min` and more.
-    pub(in crate::cores) fn new(compression_bytes_min: u32) -> Forms {
+    /// Forms for a core that compresses messages of `compression_bytes_min` and more. `has_min_bin` says whether clients
+    /// of any port have that codec.
+    pub(in crate::cores) fn new(compression_bytes_min: u32, has_min_bin: bool) -> Forms {
         Forms {
             deflater: Deflater::new(compression_bytes_min as usize),
+            packer: Packer::default(),
+            has_min_bin,
             columns: Default::default(),
             encoded_bytes: 0,
         }
@@ -96,6 +114,9 @@ impl Forms {
                 column.frame = Vec::new();
             }
         }
+        if self.has_min_bin {
+            self.packer.shrink();
+        }
     }
 
     /// The frames of a publication, by [`Form::index`], for subscribers that get it in the forms of `wanted`. A form
@@ -106,8 +127,8 @@ impl Forms {
         wanted: impl Iterator<Item = Form>,
     ) -> [&'f [u8]; Form::COUNT] {
         let published = publication.frame();
-        // Compression makes all other forms that there are, and leaves short frames as they are.
-        if !self.deflater.takes(published.len()) {
+        // Without that codec, compression makes all other forms that there are, and leaves short frames as they are.
+        if !self.has_min_bin && !self.deflater.takes(published.len()) {
             return [published; Form::COUNT];
         }
         for form in wanted {
@@ -128,6 +149,7 @@ impl Forms {
             Form::SocketCluster(compression) => {
                 write_socketcluster(&mut self.deflater, compression, publication, &mut column.frame)
             }
+            Form::MinBin => write_min_bin(&mut self.packer, publication, &mut column.frame),
         };
         if column.state == State::Made {
             self.encoded_bytes += publication.frame().len();
@@ -166,6 +188,45 @@ fn write_socketcluster(
     }
 }
 
+/// Writes a publication as clients with the codec `min-bin` get it.
+fn write_min_bin(packer: &mut Packer, publication: Publication<'_>, out: &mut Vec<u8>) -> State {
+    let parts = match publication.origin() {
+        Origin::SocketCluster => frame::parts(publication.frame()),
+        // As above.
+        Origin::Mqtt => None,
+    };
+    match parts {
+        Some((opcode, message)) => {
+            packer.write(opcode, message, out);
+            State::Made
+        }
+        None => State::AsPublished,
+    }
+}
+
+impl Packer {
+    /// Appends a message as a whole frame: in the codec if it is a packet, else as it is.
+    fn write(&mut self, opcode: OpCode, message: &[u8], out: &mut Vec<u8>) {
+        match (opcode, str::from_utf8(message)) {
+            (OpCode::Text, Ok(text)) if text.starts_with(['{', '[']) => {
+                self.packet.clear();
+                self.codec.encode(text, &mut self.packet);
+                frame::write(out, OpCode::Binary, &self.packet);
+            }
+            // Pings and pongs.
+            _ => frame::write(out, opcode, message),
+        }
+    }
+
+    /// Frees the memory of large messages.
+    fn shrink(&mut self) {
+        self.codec.shrink();
+        if self.packet.capacity() > KEPT_BYTES_MAX {
+            self.packet = Vec::new();
+        }
+    }
+}
+
 /// Appends a reply, a whole frame: compressed if the connection has agreed to it and the message is long enough.
 #[inline]
 pub(in crate::cores) fn write_reply(
@@ -177,6 +238,7 @@ pub(in crate::cores) fn write_reply(
 ) {
     let (compression, opcode) = match framing {
         Framing::WebSocket(compression) => (compression, content.opcode()),
+        Framing::MinBin => return write_packed(forms, content.opcode(), payload, out),
         Framing::Mqtt => return out.extend_from_slice(payload),
         Framing::MqttOverWebSocket if content.is_message() => (Compression::Off, OpCode::Binary),
         Framing::MqttOverWebSocket => (Compression::Off, content.opcode()),
@@ -190,15 +252,27 @@ pub(in crate::cores) fn write_reply(
     }
 }
 
-/// Appends publications, whole frames one behind the other: compressed as replies are.
+/// Appends a message for a client with the codec `min-bin`, as a whole frame. Its core has forms.
+#[cold]
+fn write_packed(forms: Option<&mut Forms>, opcode: OpCode, message: &[u8], out: &mut Vec<u8>) {
+    match forms {
+        Some(forms) => {
+            forms.packer.write(opcode, message, out);
+            forms.packer.shrink();
+        }
+        None => frame::write(out, opcode, message),
+    }
+}
+
+/// Appends publications, whole frames one behind the other: in the form of the connection.
 pub(in crate::cores) fn write_frames(
     forms: Option<&mut Forms>,
     framing: Framing,
     out: &mut Vec<u8>,
     frames: &[u8],
 ) {
-    let compression = framing.compression();
-    let Some(forms) = forms.filter(|_| compression.is_on()) else {
+    let form = Form::of(framing);
+    let Some(forms) = forms.filter(|_| form != Form::SocketCluster(Compression::Off)) else {
         out.extend_from_slice(frames);
         return;
     };
@@ -206,7 +280,12 @@ pub(in crate::cores) fn write_frames(
     while let Some(length) = frame::next_frame_len(rest) {
         let (frame, behind) = rest.split_at(length);
         match frame::parts(frame) {
-            Some((opcode, message)) => forms.deflater.write(out, compression, opcode, message),
+            Some((opcode, message)) => match form {
+                Form::SocketCluster(compression) => {
+                    forms.deflater.write(out, compression, opcode, message);
+                }
+                Form::MinBin => forms.packer.write(opcode, message, out),
+            },
             None => out.extend_from_slice(frame),
         }
         rest = behind;
@@ -261,7 +340,7 @@ pub(in crate::cores) mod tests {
 
     #[test]
     fn a_form_is_made_once_when_a_subscriber_needs_it_and_not_before() {
-        let mut forms = Forms::new(100);
+        let mut forms = Forms::new(100, false);
         let mut plain = Vec::new();
         frame::write(&mut plain, OpCode::Text, &[b'a'; 2000]);
         forms.end_publication();
@@ -293,7 +372,7 @@ pub(in crate::cores) mod tests {
 
     #[test]
     fn a_short_message_is_sent_as_it_was_published() {
-        let mut forms = Forms::new(100);
+        let mut forms = Forms::new(100, false);
         for (message, is_compressed) in [
             (&[b'a'; 99][..], false),
             (&[b'a'; 97], false),

@@ -299,6 +299,28 @@ impl Outbox {
         write(&mut queued.bytes);
     }
 
+    /// Puts other frames in the place of those that wait: `rewrite` makes them. Does nothing while the socket is full, some
+    /// have begun to leave, much waits, or conflated publications do.
+    pub(in crate::cores) fn rewrite<'r>(
+        &mut self,
+        pool: &mut FramePool,
+        rewrite: impl FnOnce(&[u8]) -> &'r [u8],
+    ) {
+        if self.is_empty() {
+            return;
+        }
+        let queued = self.own(pool);
+        let is_simple = !queued.blocked
+            && queued.earlier.is_empty()
+            && (queued.sent, queued.begun) == (0, 0)
+            && queued.conflated.is_none();
+        if is_simple {
+            let frames = rewrite(&queued.bytes);
+            queued.bytes.clear();
+            queued.bytes.extend_from_slice(frames);
+        }
+    }
+
     /// Queues the frame of a publication in the usual case: the outbox is empty, or holds only publications that lie
     /// directly before this one in the shared buffer. Returns false, and changes nothing, in other cases and if the
     /// bytes would be over the limit.

@@ -26,7 +26,7 @@ use crate::clock::simulated::Time;
 use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
-use crate::config::{Config, QueueFull, SlowConsumer};
+use crate::config::{Codec, Config, QueueFull, SlowConsumer};
 use crate::cores::arrivals::admission::Admission;
 use crate::cores::arrivals::listeners::Listeners;
 use crate::cores::core::Core;
@@ -533,6 +533,7 @@ fn settings(
             tls: None,
             mqtt: None,
             mqtt_tls: None,
+            codecs: [Codec::Json; 2],
             mqtt_beside: plan.mqtt,
         },
         acceptors: u64::try_from(plan.cores).expect("few cores"),
@@ -540,6 +541,7 @@ fn settings(
         compression_bytes_min: 1024,
         fan_out_slice: Duration::from_micros(500),
         busy_poll: Duration::ZERO,
+        batches: None,
         site: Arc::new(Site::new("/socketcluster/", Vec::new(), false)),
         login_path: "/login".to_owned(),
         login_cookie: "ringcast".to_owned(),

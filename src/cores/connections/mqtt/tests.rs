@@ -79,6 +79,7 @@ impl Table {
         };
         let connections = Connections::new(
             &Bounds {
+                batches: None,
                 outbox_bytes_max,
                 held_bytes_max: usize::MAX,
                 write_timeout: Duration::ZERO,
