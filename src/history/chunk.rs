@@ -59,7 +59,9 @@ impl Chunk {
 
     /// Whether a publication, which is newer than all in the chunk, may be pushed; if not, it gets another chunk.
     pub(super) fn takes(&self, publication: &NewPublication<'_>) -> bool {
-        !self.is_full() && publication.origin == self.origin && self.entry(publication).is_some()
+        !self.is_full(publication.frame.len())
+            && publication.origin == self.origin
+            && self.entry(publication).is_some()
     }
 
     /// Appends a publication, which [`Chunk::takes`].
@@ -98,10 +100,13 @@ impl Chunk {
         })
     }
 
-    /// Whether it is long enough: the next publication gets another chunk.
-    fn is_full(&self) -> bool {
-        let is_long = self.bytes.len() >= CHUNK_BYTES && self.entries.len() >= CHUNK_ENTRIES_MIN;
-        is_long || self.bytes.len() >= CHUNK_BYTES_MAX
+    /// Whether it is long enough: the next publication, with a frame of so many bytes, gets another chunk. A chunk of
+    /// some length without room is full, since to move it costs more than to begin another.
+    fn is_full(&self, frame_bytes: usize) -> bool {
+        let bytes = self.bytes.len();
+        let has_room = self.bytes.capacity() - bytes >= frame_bytes;
+        let is_long = bytes >= CHUNK_BYTES || (bytes >= CHUNK_BYTES_MOVED_MAX && !has_room);
+        (is_long && self.entries.len() >= CHUNK_ENTRIES_MIN) || bytes >= CHUNK_BYTES_MAX
     }
 
     /// Whether copying it costs more than another chunk would.
@@ -209,6 +214,8 @@ pub(super) const REPLAYED: &[u8; crate::broker::BLANKS] = b",\"replayed\":true";
 const ENTRIES_RESERVED_MAX: usize = 64;
 /// A chunk of so many bytes is full, if it has [`CHUNK_ENTRIES_MIN`] publications.
 const CHUNK_BYTES: usize = 16 * 1024;
+/// A chunk of so many bytes is not moved to get more room.
+const CHUNK_BYTES_MOVED_MAX: usize = 4 * 1024;
 /// With fewer publications, a chunk's own memory would count too much for each of them.
 const CHUNK_ENTRIES_MIN: usize = 8;
 /// A chunk of so many bytes is full.
