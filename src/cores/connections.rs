@@ -332,6 +332,13 @@ impl Connections {
         self.mqtt.is_some() && matches!(framing(), Some(Framing::Mqtt | Framing::MqttOverWebSocket))
     }
 
+    /// Whether a connection has nothing but packets of MQTT on its socket: no frames, which have a farewell of their own,
+    /// and no TLS, which has one too.
+    pub(in crate::cores) fn is_plain_mqtt(&self, id: ConnectionId) -> bool {
+        self.get(id)
+            .is_some_and(|connection| connection.framing == Framing::Mqtt && connection.stream.tls.is_none())
+    }
+
     /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being
     /// read, so no further calls fill it; a late answer that finds it full ends the connection (`late_answers.rs`).
     pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, payload: &[u8]) {
@@ -473,7 +480,7 @@ impl Connections {
 
     /// Writes the outboxes to their sockets, each with one system call: all of the prompt lane, then those of the bulk
     /// lane until `is_over` says that the time is used up. It is asked once per [`FLUSHES_BETWEEN_LOOKS`] connections.
-    pub(in crate::cores) fn flush(&mut self, mut is_over: impl FnMut() -> bool) {
+    pub(in crate::cores) fn flush(&mut self, is_over: impl FnMut() -> bool) {
         // In the order in which they were queued: the connection that was read first is answered first.
         let mut sent = 0;
         while let Some(&index) = self.prompt.get(sent) {
@@ -487,6 +494,24 @@ impl Connections {
             sent += 1;
         }
         self.prompt.clear();
+        if !self.bulk.is_empty() {
+            self.flush_bulk_lane(is_over);
+        }
+        let waiting = self.queued_bytes + self.conflated_bytes;
+        self.metrics.outbox_bytes.set(waiting as u64);
+        self.tell_held();
+        if let Some(forms) = &mut self.forms {
+            let work = forms.take_compression_work();
+            self.metrics.messages_deflated.add(work.messages);
+            self.metrics.deflate_bytes_before.add(work.bytes_before);
+            self.metrics.deflate_bytes_after.add(work.bytes_after);
+        }
+    }
+
+    /// Flushes the outboxes of the bulk lane until `is_over`. Not inlined: the loop needs the registers that a turn has
+    /// other values in.
+    #[inline(never)]
+    fn flush_bulk_lane(&mut self, mut is_over: impl FnMut() -> bool) {
         let mut sent = 0;
         while let Some(&index) = self.bulk.get(sent) {
             sent += 1;
@@ -497,15 +522,6 @@ impl Connections {
         }
         self.bulk.drain(..sent);
         self.bulk_taken += sent as u64;
-        let waiting = self.queued_bytes + self.conflated_bytes;
-        self.metrics.outbox_bytes.set(waiting as u64);
-        self.tell_held();
-        if let Some(forms) = &mut self.forms {
-            let work = forms.take_compression_work();
-            self.metrics.messages_deflated.add(work.messages);
-            self.metrics.deflate_bytes_before.add(work.bytes_before);
-            self.metrics.deflate_bytes_after.add(work.bytes_after);
-        }
     }
 
     /// Whether connections were found to end.

@@ -12,6 +12,7 @@ use crate::cores::outgoing::forms::Form;
 use crate::cores::outgoing::outbox::POOLED_BUFFERS_MAX;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::{CloseReason, Limit};
+use crate::protocols::Framing;
 
 use super::{Connections, mark_for_closing};
 
@@ -36,12 +37,7 @@ impl Connections {
         (spare / frame_bytes.max(1)).max(1)
     }
 
-    /// Tells that the next frame to deliver is that of another publication.
-    pub(in crate::cores) fn begin_publication(&mut self) {
-        self.end_publication();
-    }
-
-    /// The publication has been delivered to all of its subscribers.
+    /// The publication has been delivered to all of its subscribers: the next frame is that of another one.
     pub(in crate::cores) fn end_publication(&mut self) {
         for span in &mut self.under_way {
             if let Some(span) = span.take() {
@@ -67,6 +63,7 @@ impl Connections {
         publication: Publication<'_>,
     ) -> u64 {
         let mut forms = self.forms.take();
+        let has_forms = forms.is_some();
         let frames = match &mut forms {
             None => [publication.frame(); Form::COUNT],
             Some(forms) => {
@@ -77,11 +74,33 @@ impl Connections {
             }
         };
         let spans = self.share(channel, &frames);
+        let taken = if has_forms {
+            let form_of = |framing| Form::of(framing).index();
+            self.deliver_each(subscribers, channel, &frames, &spans, form_of)
+        } else {
+            self.deliver_each(subscribers, channel, &frames, &spans, |_| 0)
+        };
+        self.forms = forms;
+        self.metrics.messages_sent.add(taken);
+        self.metrics.deliveries.add(taken);
+        taken
+    }
+
+    /// Queues a publication for each of `subscribers`. `form_of` says which of the frames a connection gets.
+    #[inline]
+    fn deliver_each(
+        &mut self,
+        subscribers: &[u32],
+        channel: u32,
+        frames: &[&[u8]; Form::COUNT],
+        spans: &[Option<FrameSpan>; Form::COUNT],
+        form_of: impl Fn(Framing) -> usize,
+    ) -> u64 {
         let leaves_out = self.leaves_out();
         let mut taken = 0;
         for &index in subscribers {
             let connection = &mut self.slab[index as usize];
-            let form = Form::of(connection.framing).index();
+            let form = form_of(connection.framing);
             if let Some(span) = spans[form]
                 && connection
                     .outbox
@@ -99,9 +118,6 @@ impl Connections {
                 taken += self.deliver_apart(index, channel, frames[form], spans[form], leaves_out);
             }
         }
-        self.forms = forms;
-        self.metrics.messages_sent.add(taken);
-        self.metrics.deliveries.add(taken);
         taken
     }
 

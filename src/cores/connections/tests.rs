@@ -50,7 +50,6 @@ fn connected(count: u32) -> (Connections, Vec<Peer>) {
 
 /// One publication, in the same channel always.
 fn deliver(connections: &mut Connections, subscribers: &[u32], frame: &[u8]) -> u64 {
-    connections.begin_publication();
     let taken = with_publication(frame, |publication| {
         connections.deliver(subscribers, 0, publication)
     });

@@ -222,45 +222,43 @@ impl Delivery {
         self.broker.reader.release();
     }
 
-    /// Goes on with the publication at the front of the ring; true if all subscribers have it.
+    /// Begins or goes on with the publication at the front of the ring; true if all subscribers have it. One without any
+    /// on this core ends here.
+    #[inline]
     fn deliver_front(&mut self, connections: &mut Connections) -> bool {
+        if self.under_way {
+            return self.go_on(connections);
+        }
+        let keeps = self.memory.is_some() || self.retained.is_some() || self.followers.is_some();
+        if keeps && !self.keep_front() {
+            // Also if it has come in the meantime: it is to be kept first.
+            return false;
+        }
+        let Some(delivery) = self.broker.reader.front() else {
+            return false;
+        };
+        let publication = delivery.publication;
+        self.broker
+            .subscriptions
+            .begin_walk(delivery.hash, || publication.channel());
+        // One of no interest here costs something, too.
+        self.copies_left -= 1;
+        if self.broker.subscriptions.is_walk_over() && connections.mqtt.is_none() {
+            self.end_translation();
+            return true;
+        }
+        self.under_way = true;
+        self.go_on(connections)
+    }
+
+    /// Goes on with the publication at the front of the ring, whose delivery has begun; true if all subscribers have it.
+    #[inline(never)]
+    fn go_on(&mut self, connections: &mut Connections) -> bool {
         let Some(delivery) = self.broker.reader.front() else {
             return false;
         };
         let mut publication = delivery.publication;
         let subscriptions = &mut self.broker.subscriptions;
-        if !self.under_way {
-            self.under_way = true;
-            let (translation, numbering) = (&mut self.translation, self.broker.numbering);
-            if let Some(memory) = &mut self.memory
-                && memory.takes(delivery.hash, publication)
-            {
-                memory.append(
-                    delivery.hash,
-                    translation.for_socketcluster(publication, numbering),
-                );
-            }
-            if let Some(retained) = &mut self.retained
-                && is_retained(publication, self.memory.as_deref())
-                && retained.concerns(delivery.hash)
-            {
-                retained.take_in(delivery.hash, publication);
-            }
-            if self.followers.is_some() {
-                let publication = translation.for_socketcluster(publication, numbering);
-                copy_to_followers(
-                    &mut self.followers,
-                    subscriptions,
-                    delivery.hash,
-                    &publication,
-                    &self.metrics,
-                );
-            }
-            subscriptions.begin_walk(delivery.hash, || publication.channel());
-            connections.begin_publication();
-            // One of no interest here costs something, too.
-            self.copies_left -= 1;
-        }
         let mut taken = 0;
         if !subscriptions.is_walk_over() {
             publication = self
@@ -304,10 +302,53 @@ impl Delivery {
         self.under_way = !is_over;
         if is_over {
             connections.end_publication();
-            let made = self.translation.end_publication() / ENCODED_BYTES_PER_COPY;
-            self.copies_left = self.copies_left.saturating_sub(made);
+            self.end_translation();
         }
         is_over
+    }
+
+    /// The publication under way has been delivered: what was made of it counts like copies.
+    #[inline]
+    fn end_translation(&mut self) {
+        let made = self.translation.end_publication() / ENCODED_BYTES_PER_COPY;
+        self.copies_left = self.copies_left.saturating_sub(made);
+    }
+
+    /// Has the publication at the front of the ring kept by this core, if that is to be done before its delivery begins:
+    /// remembered, retained, or copied to subscribers of the program. A core without any of them does not come here. Returns
+    /// whether there is one.
+    #[inline(never)]
+    fn keep_front(&mut self) -> bool {
+        let Some(delivery) = self.broker.reader.front() else {
+            return false;
+        };
+        let publication = delivery.publication;
+        let (translation, numbering) = (&mut self.translation, self.broker.numbering);
+        if let Some(memory) = &mut self.memory
+            && memory.takes(delivery.hash, publication)
+        {
+            memory.append(
+                delivery.hash,
+                translation.for_socketcluster(publication, numbering),
+            );
+        }
+        if let Some(retained) = &mut self.retained
+            && is_retained(publication, self.memory.as_deref())
+            && retained.concerns(delivery.hash)
+        {
+            retained.take_in(delivery.hash, publication);
+        }
+        if self.followers.is_some() {
+            let publication = translation.for_socketcluster(publication, numbering);
+            copy_to_followers(
+                &mut self.followers,
+                &mut self.broker.subscriptions,
+                delivery.hash,
+                &publication,
+                &self.metrics,
+            );
+        }
+        true
     }
 
     /// The place up to which has still to be delivered before work is gone on with, if there is one.

@@ -11,7 +11,7 @@ use mio::Token;
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
-use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish, Span};
 use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
@@ -120,10 +120,14 @@ impl<A: App> Core<A> {
             if let Some(place) = self.delivery.awaits(&mut self.connections, work.awaited) {
                 return self.suspend(id, work, WaitsFor::Delivery(place));
             }
-            let Some(decision) = work.decisions.decision(work.at) else {
-                break;
+            let outcome = match work.decisions.list().get(work.at) {
+                None => break,
+                // Those about nearly all messages: in place, so that no decision is copied.
+                Some(&Decision::Publish(publish)) => self.publish(publish, &mut work),
+                Some(Decision::Send { .. }) => Ok(self.send_some(id, &work)),
+                Some(&decision) => self.carry_out_one(id, decision, &mut work),
             };
-            match self.carry_out_one(id, decision, &mut work) {
+            match outcome {
                 Ok(Outcome::Next { done }) => {
                     work.at += done;
                     work.next_channel = 0;
@@ -187,10 +191,7 @@ impl<A: App> Core<A> {
         }
         let decisions = &mut work.decisions;
         match decision {
-            Decision::Send { .. } => {
-                let done = self.connections.send_texts(id, decisions.texts_from(work.at));
-                return Ok(Outcome::Next { done });
-            }
+            Decision::Send { .. } => return Ok(self.send_some(id, work)),
             Decision::SendBinary { message } => self.send(id, Content::Binary, decisions.bytes(message)),
             Decision::Subscribe { .. } | Decision::SubscribeFrom { .. }
                 if self.presence.memberships.is_congested() =>
@@ -207,13 +208,7 @@ impl<A: App> Core<A> {
                 filter,
                 qos,
                 id: subscription_id,
-            } => {
-                let session = self.session(id).and_then(|session| session.mqtt_session());
-                let filter = std::str::from_utf8(decisions.bytes(filter));
-                if let (Some(session), Ok(filter)) = (session, filter) {
-                    self.ask_for_retained(session, filter, qos, subscription_id);
-                }
-            }
+            } => self.send_retained(id, decisions.bytes(filter), qos, subscription_id),
             Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
                 self.remove_subscription(id, decisions.bytes(channel));
@@ -232,25 +227,7 @@ impl<A: App> Core<A> {
             Decision::ReadHistory { channel, token, call } => {
                 self.begin_history_call(id, channel, token, call, decisions)
             }
-            Decision::Publish(publish) => {
-                if !work.has_stalled && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
-                    // Room is for publications that have waited for it.
-                    return Err(RingFull { wake: CoreSet::EMPTY });
-                }
-                match self.admit(publish, work) {
-                    Admission::Open => {}
-                    Admission::Full => return Ok(Outcome::NotBeforeCommit),
-                    Admission::Refused(_) => return Ok(Outcome::Next { done: 1 }),
-                }
-                let decisions = &work.decisions;
-                let place =
-                    self.delivery
-                        .publish(&mut self.connections, self.time.clock(), decisions, publish)?;
-                if publish.marks.remembered {
-                    work.commit = self.delivery.commit_of(decisions.bytes(publish.channel), place);
-                }
-                return Ok(Outcome::Published(place));
-            }
+            Decision::Publish(publish) => return self.publish(publish, work),
             Decision::Acknowledge { token } => {
                 let mut commit = work.commit;
                 if !self.acknowledge(id, token, &mut commit, &mut work.decisions) {
@@ -280,6 +257,45 @@ impl<A: App> Core<A> {
             }
         }
         Ok(Outcome::Next { done: 1 })
+    }
+
+    /// Sends the messages that the work goes on with, up to the next decision of another kind.
+    #[inline]
+    fn send_some(&mut self, id: ConnectionId, work: &Work) -> Outcome {
+        let texts = work.decisions.texts_from(work.at);
+        Outcome::Next {
+            done: self.connections.send_texts(id, texts),
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self, publish: Publish, work: &mut Work) -> Result<Outcome, RingFull> {
+        if !work.has_stalled && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
+            // Room is for publications that have waited for it.
+            return Err(RingFull { wake: CoreSet::EMPTY });
+        }
+        match self.admit(publish, work) {
+            Admission::Open => {}
+            Admission::Full => return Ok(Outcome::NotBeforeCommit),
+            Admission::Refused(_) => return Ok(Outcome::Next { done: 1 }),
+        }
+        let decisions = &work.decisions;
+        let place = self
+            .delivery
+            .publish(&mut self.connections, self.time.clock(), decisions, publish)?;
+        if publish.marks.remembered {
+            work.commit = self.delivery.commit_of(decisions.bytes(publish.channel), place);
+        }
+        Ok(Outcome::Published(place))
+    }
+
+    /// Has the retained publications sent that match a filter of an MQTT client.
+    #[inline(never)]
+    fn send_retained(&mut self, id: ConnectionId, filter: &[u8], qos: u8, subscription_id: u32) {
+        let session = self.session(id).and_then(|session| session.mqtt_session());
+        if let (Some(session), Ok(filter)) = (session, std::str::from_utf8(filter)) {
+            self.ask_for_retained(session, filter, qos, subscription_id);
+        }
     }
 
     /// Sets a connection's will, or takes it away, and answers: with a store that is strict, after the commit.

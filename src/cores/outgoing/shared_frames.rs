@@ -183,18 +183,20 @@ impl SharedFrames {
 
     #[inline]
     fn buffer_mut(&mut self, span: FrameSpan) -> &mut Buffer {
-        match span.buffer.checked_sub(BUFFERS) {
-            None => &mut self.buffers[span.buffer as usize],
-            Some(number) => &mut self.alone[number as usize],
+        if span.is_alone() {
+            &mut self.alone[(span.buffer - BUFFERS) as usize]
+        } else {
+            &mut self.buffers[span.buffer as usize]
         }
     }
 
     /// The bytes of a span.
     #[inline]
     pub(in crate::cores) fn bytes(&self, span: FrameSpan) -> &[u8] {
-        let buffer = match span.buffer.checked_sub(BUFFERS) {
-            None => &self.buffers[span.buffer as usize],
-            Some(number) => &self.alone[number as usize],
+        let buffer = if span.is_alone() {
+            &self.alone[(span.buffer - BUFFERS) as usize]
+        } else {
+            &self.buffers[span.buffer as usize]
         };
         &buffer.bytes[span.start as usize..span.end as usize]
     }
