@@ -231,7 +231,7 @@ impl Sessions {
         match known {
             Some(number) => {
                 let state = &self.states[number as usize];
-                if state.user.as_deref() != connect.user {
+                if state.user() != connect.user {
                     return Err(ConnectRefused::OtherUser);
                 }
                 old_will_bytes = state.will_bytes();
@@ -302,7 +302,7 @@ impl Sessions {
                 self.due_wills.push_back(will);
             } else {
                 self.wills_bytes += will.will.bytes();
-                self.states[number as usize].will = Some(will.will);
+                self.states[number as usize].set_will(will.will);
             }
         }
         if expiry_s == 0 {
@@ -559,7 +559,7 @@ impl Sessions {
 
     fn take_will_of(&mut self, number: u32) -> Option<DueWill> {
         let state = &mut self.states[number as usize];
-        let will = state.will.take()?;
+        let will = state.take_will()?;
         self.wills_bytes -= will.bytes();
         Some(DueWill {
             publisher: state.serial,

@@ -114,7 +114,7 @@ impl Sessions {
 
     /// The alias that a topic has for a session's client in the packet that is sent now, if it has one.
     pub fn alias(&mut self, session: SessionRef, topic: &str) -> Option<Alias> {
-        let aliases = self.state_mut(session)?.aliases.as_deref_mut()?;
+        let aliases = self.state_mut(session)?.aliases_mut()?;
         aliases.alias(topic.as_bytes())
     }
 

@@ -17,11 +17,9 @@ pub(super) struct SessionState {
     /// The packets that are sent and received with QoS 1 and 2; `None` before the first, and for a session that waits
     /// without any.
     pub(super) traffic: Option<Box<Traffic>>,
-    pub(super) will: Option<Box<Will>>,
-    /// The topic aliases of its connection; `None` if the client takes none.
-    pub(super) aliases: Option<Box<Aliases>>,
+    /// `None` if the session has nothing of it.
+    extras: Option<Box<Extras>>,
     pub(super) client_id: Box<str>,
-    pub(super) user: Option<Box<str>>,
     /// For how many seconds it outlives a connection; `u32::MAX` for ever.
     pub(super) expiry_s: u32,
     /// The largest packet that the client takes.
@@ -31,6 +29,16 @@ pub(super) struct SessionState {
     pub(super) version: Version,
     /// Whether it is in the list of sessions that may have something to send.
     pub(super) is_listed: bool,
+}
+
+/// The state that many sessions do not have: one word for all of it.
+#[derive(Debug, Default)]
+struct Extras {
+    will: Option<Box<Will>>,
+    /// The topic aliases of its connection, if the client takes some.
+    aliases: Option<Box<Aliases>>,
+    /// The user to whom the session belongs.
+    user: Option<Box<str>>,
 }
 
 /// Whether a session has a connection.
@@ -54,7 +62,7 @@ pub(super) struct Traffic {
 }
 
 // A core may have a million sessions. With the client id, a subscription and the tables they stay below 512 bytes each.
-const _: () = assert!(size_of::<Option<SessionState>>() <= 96 && size_of::<Traffic>() <= 80);
+const _: () = assert!(size_of::<Option<SessionState>>() <= 72 && size_of::<Traffic>() <= 80);
 
 impl SessionState {
     /// The session of a client that has not had one; [`SessionState::connect`] follows.
@@ -63,10 +71,13 @@ impl SessionState {
             serial,
             phase: Phase::Waiting { since: Uptime::NEVER },
             traffic: None,
-            will: None,
-            aliases: None,
+            extras: connect.user.map(|user| {
+                Box::new(Extras {
+                    user: Some(user.into()),
+                    ..Extras::default()
+                })
+            }),
             client_id: connect.client_id.into(),
-            user: connect.user.map(Box::from),
             expiry_s: 0,
             packet_bytes_max: 0,
             in_flight_max: 0,
@@ -80,8 +91,12 @@ impl SessionState {
         self.phase = Phase::Connected {
             address: connect.address,
         };
-        self.will = connect.will;
-        self.aliases = Aliases::new(connect.topic_alias_maximum);
+        let aliases = Aliases::new(connect.topic_alias_maximum);
+        if connect.will.is_some() || aliases.is_some() || self.extras.is_some() {
+            let extras = self.extras.get_or_insert_default();
+            (extras.will, extras.aliases) = (connect.will, aliases);
+            self.give_back_extras();
+        }
         self.expiry_s = connect.expiry_s;
         self.packet_bytes_max = connect.packet_bytes_max;
         self.in_flight_max = connect.receive_maximum.min(in_flight_max).max(1);
@@ -98,7 +113,10 @@ impl SessionState {
     /// The session has no connection any more, but outlives it. Returns when something is to be done about that.
     pub(super) fn begin_waiting(&mut self, now: Uptime) -> Uptime {
         self.phase = Phase::Waiting { since: now };
-        self.aliases = None;
+        if let Some(extras) = &mut self.extras {
+            extras.aliases = None;
+            self.give_back_extras();
+        }
         let has_traffic =
             |traffic: &mut Box<Traffic>| !traffic.outgoing.is_empty() || traffic.incoming.len() > 0;
         self.traffic = self.traffic.take_if(has_traffic);
@@ -113,7 +131,10 @@ impl SessionState {
                 address,
                 version: self.version,
                 packet_bytes_max: self.packet_bytes_max,
-                takes_aliases: self.aliases.is_some(),
+                takes_aliases: self
+                    .extras
+                    .as_ref()
+                    .is_some_and(|extras| extras.aliases.is_some()),
             }),
             Phase::Waiting { .. } | Phase::Ended => None,
         }
@@ -137,7 +158,7 @@ impl SessionState {
 
     /// When something is to be done if its client does not come back: the will is due, or the session ends.
     pub(super) fn deadline(&self) -> Uptime {
-        match (self.phase, &self.will) {
+        match (self.phase, self.will()) {
             (Phase::Waiting { since }, Some(will)) => {
                 let due = since + Duration::from_secs(will.delay_s.into());
                 due.min(self.expires_at())
@@ -146,9 +167,43 @@ impl SessionState {
         }
     }
 
+    /// The user to whom it belongs, if its client has authenticated.
+    pub(super) fn user(&self) -> Option<&str> {
+        self.extras.as_ref()?.user.as_deref()
+    }
+
+    /// Its will, if it has one.
+    pub(super) fn will(&self) -> Option<&Will> {
+        self.extras.as_ref()?.will.as_deref()
+    }
+
+    /// Takes its will away.
+    pub(super) fn take_will(&mut self) -> Option<Box<Will>> {
+        let will = self.extras.as_mut()?.will.take();
+        self.give_back_extras();
+        will
+    }
+
+    /// Gives it a will.
+    pub(super) fn set_will(&mut self, will: Box<Will>) {
+        self.extras.get_or_insert_default().will = Some(will);
+    }
+
     /// Bytes of its will.
     pub(super) fn will_bytes(&self) -> usize {
-        self.will.as_ref().map_or(0, |will| will.bytes())
+        self.will().map_or(0, Will::bytes)
+    }
+
+    /// The topic aliases of its connection, if the client takes some.
+    pub(super) fn aliases_mut(&mut self) -> Option<&mut Aliases> {
+        self.extras.as_mut()?.aliases.as_deref_mut()
+    }
+
+    fn give_back_extras(&mut self) {
+        let is_empty = |extras: &mut Box<Extras>| {
+            extras.will.is_none() && extras.aliases.is_none() && extras.user.is_none()
+        };
+        self.extras.take_if(is_empty);
     }
 
     /// The packets that it sends and receives with QoS 1 and 2.
