@@ -11,6 +11,9 @@ use ringcast::internals::broker::{CoreBroker, Facts, Kind, Marks, Origin, Subscr
 use ringcast::internals::clock::Clock;
 use ringcast::internals::history::{Histories, Keep, NewPublication, Query, Question};
 use ringcast::internals::http::request;
+use ringcast::internals::mqtt::encode::{Delivery, PublishHead, PublishProperties};
+use ringcast::internals::mqtt::packet::decode_connect;
+use ringcast::internals::mqtt::{self, Version};
 use ringcast::internals::socketcluster::{decode, encode};
 use ringcast::internals::websocket::{self, OpCode, Receiver, Step, frame as frames, handshake};
 
@@ -29,6 +32,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
     write_frames()?;
     decode_packets()?;
     encode_packets()?;
+    mqtt()?;
     upgrade()?;
     decide_by_rules()?;
     remember()?;
@@ -253,6 +257,73 @@ fn encode_packets() -> io::Result<()> {
             encode::publish(channel, black_box(Some(&br#"{"text":"hello"}"#[..])), &mut out);
         }
     })
+}
+
+/// The codec of MQTT. Each packet is received from a stream of such packets and decoded.
+fn mqtt() -> io::Result<()> {
+    let publish_5 = [
+        &b"\x32\x59\x00\x0bload/c00000\x00\x01"[..],
+        b"\x15\x01\x01\x02\x00\x00\x00\x3c\x26\x00\x04name\x00\x05value",
+        &[b'x'; 52],
+    ]
+    .concat();
+    let publish = [&b"\x30\x4d\x00\x0bload/c00000"[..], &[b'x'; 64]].concat();
+    let subscribe = b"\x82\x10\x00\x01\x00\x0bload/c00000\x01";
+    for (name, version, packet) in [
+        ("mqtt: receive a PUBLISH, 64 bytes", Version::V4, &publish[..]),
+        (
+            "mqtt: receive a PUBLISH, version 5, 3 properties",
+            Version::V5,
+            &publish_5,
+        ),
+        ("mqtt: receive a PUBACK", Version::V4, b"\x40\x02\x00\x01"),
+        ("mqtt: receive a SUBSCRIBE", Version::V4, subscribe),
+    ] {
+        let input = packet.repeat(MESSAGES);
+        let mut receiver = mqtt::receiver::Receiver::default();
+        section(name, MESSAGES as u64, || {
+            assert_eq!(receive_packets(&mut receiver, version, &input), MESSAGES);
+        })?;
+    }
+    let body = b"\x00\x04MQTT\x04\x02\x00\x3c\x00\x06client";
+    section("mqtt: decode a CONNECT", MESSAGES as u64, || {
+        for _ in 0..MESSAGES {
+            black_box(decode_connect(0x10, black_box(body)).expect("it is a CONNECT"));
+        }
+    })?;
+    let mut out = Vec::with_capacity(1 << 20);
+    let head = PublishHead {
+        version: Version::V4,
+        dup: false,
+        retain: false,
+        delivery: Delivery::AtMostOnce,
+        topic: "load/c00000",
+        payload_bytes: 64,
+        properties: PublishProperties::default(),
+    };
+    section("mqtt: write the head of a PUBLISH", MESSAGES as u64, || {
+        for _ in 0..MESSAGES {
+            black_box(&head).write(&mut out);
+        }
+    })
+}
+
+fn receive_packets(receiver: &mut mqtt::receiver::Receiver, version: Version, mut input: &[u8]) -> usize {
+    let mut count = 0;
+    loop {
+        match receiver.receive(input, 1 << 20).expect("the packets are valid") {
+            mqtt::receiver::Step::Packet {
+                first,
+                body,
+                consumed,
+            } => {
+                black_box(mqtt::packet::decode(version, first, body).expect("the packets are valid"));
+                count += 1;
+                input = &input[consumed..];
+            }
+            mqtt::receiver::Step::Incomplete => return count,
+        }
+    }
 }
 
 fn upgrade() -> io::Result<()> {

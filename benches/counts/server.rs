@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
-use ringcast::app::{App, Call, CallAnswer, Peer};
+use ringcast::app::{AllowedPublish, App, Call, CallAnswer, Name, Peer, Refusal};
 use ringcast::config::Config;
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
 use ringcast::internals::app::builtin::Builtin;
@@ -17,7 +17,7 @@ use ringcast::server::Server;
 
 use super::client::Client;
 use super::parts::{PING, PUBLISH, PUBLISH_REMEMBERED};
-use super::{Section, counted_begins, counted_ends, counting};
+use super::{Section, counted_begins, counted_ends, counting, mqtt};
 
 pub(crate) fn measure_all() -> io::Result<()> {
     // Heartbeats, deadlines and fan-out slices depend on the clock. Under valgrind the clock runs fast compared with
@@ -28,7 +28,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
         config.limits.request_timeout = LONG;
         config.limits.handshake_timeout = LONG;
     };
-    let server = counting::start(1, never, || Marked(Builtin::new()));
+    let server = counting::start(1, never, Marked::new);
     let address = server.address();
     let mut marker = connect(address);
     connect_and_close(&mut marker, &server)?;
@@ -36,7 +36,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
         ping(&mut marker, address, in_flight)?;
     }
     for in_flight in [1, 8] {
-        fan_out(&mut marker, address, in_flight)?;
+        fan_out(&mut marker, address, "", in_flight)?;
     }
     publish(&mut marker, address, "", PUBLISH)?;
     server.drain();
@@ -48,7 +48,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
             never(config);
             config.channels = vec![remembered()];
         },
-        || Marked(Builtin::new()),
+        Marked::new,
     );
     let address = server.address();
     let mut marker = connect(address);
@@ -56,7 +56,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
     publish(&mut marker, address, ", remembered", PUBLISH_REMEMBERED)?;
     server.drain();
     server.wait().map_err(io::Error::other)?;
-    Ok(())
+    mqtt::measure_all(never)
 }
 
 /// A policy that keeps the last 1,000 publications of each room.
@@ -77,7 +77,7 @@ fn remembered() -> ChannelSpec {
 }
 
 /// Publications that nobody has subscribed to, each acknowledged. When the section begins, the history is full.
-fn publish(marker: &mut Client, address: SocketAddr, what: &str, message: &str) -> io::Result<()> {
+pub(crate) fn publish(marker: &mut Client, address: SocketAddr, what: &str, message: &str) -> io::Result<()> {
     let mut publisher = connect(address);
     let messages = [message; 16];
     let mut round = || {
@@ -90,13 +90,29 @@ fn publish(marker: &mut Client, address: SocketAddr, what: &str, message: &str) 
     let name = format!("server: publish{what}, 16 in flight");
     section(marker, &name, (ROUNDS * messages.len()) as u64, || {
         (0..ROUNDS).for_each(|_| round());
+        Ok(())
     })
 }
 
 /// The application of the binary, which also tells valgrind when a section begins and ends.
-struct Marked(Builtin);
+pub(crate) struct Marked(Builtin);
+
+impl Marked {
+    pub(crate) fn new() -> Marked {
+        Marked(Builtin::new())
+    }
+}
 
 impl App for Marked {
+    fn publish_bytes(
+        &mut self,
+        topic: Name<'_>,
+        payload: &[u8],
+        peer: &mut Peer<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        self.0.publish_bytes(topic, payload, peer)
+    }
+
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("begins") => counted_begins(),
@@ -112,16 +128,21 @@ impl App for Marked {
 }
 
 /// Counts the core's work during `work`, which performs `operations` operations.
-fn section(marker: &mut Client, name: &str, operations: u64, work: impl FnOnce()) -> io::Result<()> {
+pub(crate) fn section(
+    marker: &mut Client,
+    name: &str,
+    operations: u64,
+    work: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     marker.call(BEGINS);
     let before = counting::asked().allocations;
-    work();
+    work()?;
     let allocations = counting::asked().allocations - before;
     marker.call(ENDS);
     Section::report(name, operations, allocations)
 }
 
-fn connect(address: SocketAddr) -> Client {
+pub(crate) fn connect(address: SocketAddr) -> Client {
     Client::connect(Ipv4Addr::LOCALHOST, address)
 }
 
@@ -135,7 +156,10 @@ fn connect_and_close(marker: &mut Client, server: &Server) -> io::Result<()> {
     };
     (0..WARM_UP_ROUNDS).for_each(|_| round());
     let name = "server: connect, upgrade, handshake, close";
-    section(marker, name, CONNECTS, || (0..CONNECTS).for_each(|_| round()))
+    section(marker, name, CONNECTS, || {
+        (0..CONNECTS).for_each(|_| round());
+        Ok(())
+    })
 }
 
 fn ping(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
@@ -151,11 +175,17 @@ fn ping(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Resul
     let name = format!("server: ping, {in_flight} in flight");
     section(marker, &name, (ROUNDS * in_flight) as u64, || {
         (0..ROUNDS).for_each(|_| round());
+        Ok(())
     })
 }
 
 /// The publisher is not a subscriber: it receives acknowledgements, the other clients receive publications.
-fn fan_out(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
+pub(crate) fn fan_out(
+    marker: &mut Client,
+    address: SocketAddr,
+    what: &str,
+    in_flight: usize,
+) -> io::Result<()> {
     let mut publisher = connect(address);
     let mut subscribers: Vec<Client> = (0..SUBSCRIBERS).map(|_| connect(address)).collect();
     for subscriber in &mut subscribers {
@@ -173,20 +203,21 @@ fn fan_out(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Re
     (0..WARM_UP_ROUNDS).for_each(|_| round());
     let rounds = FAN_OUT_ROUNDS;
     let deliveries = rounds * in_flight * SUBSCRIBERS;
-    let name = format!("server: delivery, 1 to {SUBSCRIBERS}, {in_flight} in flight");
+    let name = format!("server: delivery{what}, 1 to {SUBSCRIBERS}, {in_flight} in flight");
     section(marker, &name, deliveries as u64, || {
         (0..rounds).for_each(|_| round());
+        Ok(())
     })
 }
 
 const LONG: Duration = Duration::from_secs(3600);
-const WARM_UP_ROUNDS: usize = 20;
-const ROUNDS: usize = 200;
+pub(crate) const WARM_UP_ROUNDS: usize = 20;
+pub(crate) const ROUNDS: usize = 200;
 /// Enough for 1,000 publications.
 const FILLING_ROUNDS: usize = 80;
-const FAN_OUT_ROUNDS: usize = 10;
-const CONNECTS: u64 = 500;
-const SUBSCRIBERS: usize = 200;
+pub(crate) const FAN_OUT_ROUNDS: usize = 10;
+pub(crate) const CONNECTS: u64 = 500;
+pub(crate) const SUBSCRIBERS: usize = 200;
 const BEGINS: &str = r#"{"event":"begins","cid":1}"#;
 const ENDS: &str = r#"{"event":"ends","cid":1}"#;
 const SUBSCRIBE: &str = r##"{"event":"#subscribe","data":{"channel":"all"},"cid":3}"##;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use mimalloc::MiMalloc;
-use ringcast::app::{App, Call, CallAnswer, Peer, Upgrade, UpgradeRefused};
+use ringcast::app::{AllowedPublish, App, Call, CallAnswer, Name, Peer, Refusal, Upgrade, UpgradeRefused};
 use ringcast::config::{Config, Placement};
 use ringcast::server::{Descriptors, Embedding, Server};
 
@@ -53,6 +53,15 @@ impl<A: App> App for Counted<A> {
     fn upgrade(&mut self, _request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         count_this_thread(true);
         Ok(())
+    }
+
+    fn publish_bytes(
+        &mut self,
+        topic: Name<'_>,
+        payload: &[u8],
+        peer: &mut Peer<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        self.0.publish_bytes(topic, payload, peer)
     }
 
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
