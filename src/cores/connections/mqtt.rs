@@ -46,11 +46,20 @@ pub(in crate::cores) struct MqttWalk {
     /// Groups of shared subscriptions with greater generations have begun after the walk.
     last_group: u64,
     packets: Packets,
-    /// Where outboxes share the packets, by [`PacketForm::index`].
-    spans: [Option<FrameSpan>; PacketForm::SHARED],
+    /// Where outboxes share the packets, by [`PacketForm::index`]. `None` for a form that no subscriber has had yet, or
+    /// without room.
+    shared: [Option<SharedPacket>; PacketForm::SHARED],
     scratch: Scratch,
     /// Sessions with more to send whose sockets are full, by the index of the connection.
     blocked: HashMap<u32, SessionRef>,
+}
+
+/// A packet that outboxes share.
+#[derive(Clone, Copy, Debug)]
+struct SharedPacket {
+    span: FrameSpan,
+    /// The size of the packet without a frame.
+    packet_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -152,7 +161,7 @@ impl Connections {
             }
             (room, *copies_left) = (room - 1, *copies_left - 1);
             let count = merged.count();
-            let parts = (&mut walk.packets, &mut walk.spans, &mut walk.scratch);
+            let parts = (&mut walk.packets, &mut walk.shared, &mut walk.scratch);
             taken += self.deliver_to_session(sessions, parts, merged, &under_way);
             walk.at += count;
         }
@@ -163,9 +172,9 @@ impl Connections {
         if !walk.found.is_empty() {
             sessions.end_publication();
             walk.packets.end_publication();
-            for span in &mut walk.spans {
-                if let Some(span) = span.take() {
-                    self.pool.shared.finish(span);
+            for shared in &mut walk.shared {
+                if let Some(shared) = shared.take() {
+                    self.pool.shared.finish(shared.span);
                 }
             }
             walk.found.clear();
@@ -180,9 +189,9 @@ impl Connections {
     fn deliver_to_session(
         &mut self,
         sessions: &mut Sessions,
-        (packets, spans, scratch): (
+        (packets, shared, scratch): (
             &mut Packets,
-            &mut [Option<FrameSpan>; PacketForm::SHARED],
+            &mut [Option<SharedPacket>; PacketForm::SHARED],
             &mut Scratch,
         ),
         merged: Merged<'_>,
@@ -209,8 +218,13 @@ impl Connections {
         } else {
             merged
         };
-        ids.clear();
-        ids.extend(merged.ids());
+        let ids: &[u32] = if merged.has_ids() {
+            ids.clear();
+            ids.extend(merged.ids());
+            ids
+        } else {
+            &[]
+        };
         let outbound = Outbound {
             qos: under_way.original.qos.min(merged.qos() as u8),
             retain: under_way.original.retain && merged.retain_as_published(),
@@ -229,22 +243,50 @@ impl Connections {
         };
         let is_common = ids.is_empty() && !outbound.retain && !target.client.takes_aliases;
         match (outbound.qos, is_common) {
-            (0, true) => self.deliver_shared(sessions, packets, spans, target, under_way),
+            (0, true) if self.share_packet(shared, &target) => 1,
+            (0, true) => self.deliver_shared(sessions, packets, shared, target, under_way),
             (qos, true) => self.deliver_copy(sessions, packets, target, qos, under_way),
             (_, false) => self.deliver_alone(sessions, packet, target, outbound, ids, under_way),
         }
     }
 
-    /// QoS 0: all outboxes share one packet.
+    /// QoS 0: all outboxes share one packet. True if that of this subscriber does: another has had the same packet
+    /// before, and the outbox holds nothing but shared bytes.
     #[inline]
+    fn share_packet(&mut self, shared: &[Option<SharedPacket>; PacketForm::SHARED], target: &Target) -> bool {
+        let connection = &mut self.slab[target.index as usize];
+        let form = PacketForm::new(target.client.version, connection.framing, 0);
+        let Some(SharedPacket { span, packet_bytes }) = shared[form.index()] else {
+            return false;
+        };
+        if packet_bytes > target.client.packet_bytes_max as usize
+            || !connection
+                .outbox
+                .try_share(&mut self.pool.shared, span, self.outbox_bytes_max)
+        {
+            return false;
+        }
+        connection.tally.queue(1);
+        self.queued_bytes += span.len();
+        self.unflushed_bytes += span.len();
+        if connection.lane == Lane::Idle {
+            connection.lane = Lane::Bulk;
+            self.bulk.push(target.index);
+        }
+        true
+    }
+
+    /// QoS 0, for the first subscriber of a form, or one whose outbox cannot just share the packet.
+    #[inline(never)]
     fn deliver_shared(
         &mut self,
         sessions: &mut Sessions,
         packets: &mut Packets,
-        spans: &mut [Option<FrameSpan>; PacketForm::SHARED],
-        Target { client, index, .. }: Target,
+        shared: &mut [Option<SharedPacket>; PacketForm::SHARED],
+        target: Target,
         under_way: &UnderWay<'_>,
     ) -> u64 {
+        let Target { client, index, .. } = target;
         let form = PacketForm::new(client.version, self.slab[index as usize].framing, 0);
         let packed = packets.packet(form, &under_way.original, under_way.unix_ms);
         let Some(packed) = packed.filter(|packed| packed.packet_bytes <= client.packet_bytes_max as usize)
@@ -252,32 +294,19 @@ impl Connections {
             sessions.count_too_large();
             return 0;
         };
-        let span = &mut spans[form.index()];
-        if span.is_none() {
-            *span = self.pool.shared.write(under_way.channel, packed.bytes);
-        }
-        let connection = &mut self.slab[index as usize];
-        if let Some(span) = *span
-            && connection
-                .outbox
-                .try_share(&mut self.pool.shared, span, self.outbox_bytes_max)
-        {
-            connection.tally.queue(1);
-            self.queued_bytes += span.len();
-            self.unflushed_bytes += span.len();
-            if connection.lane == Lane::Idle {
-                connection.lane = Lane::Bulk;
-                self.bulk.push(index);
+        let made = &mut shared[form.index()];
+        if made.is_none() {
+            let span = self.pool.shared.write(under_way.channel, packed.bytes);
+            *made = span.map(|span| SharedPacket {
+                span,
+                packet_bytes: packed.packet_bytes,
+            });
+            if self.share_packet(shared, &target) {
+                return 1;
             }
-            return 1;
         }
-        self.deliver_apart(
-            index,
-            under_way.channel,
-            packed.bytes,
-            *span,
-            under_way.leaves_out,
-        )
+        let span = shared[form.index()].map(|shared| shared.span);
+        self.deliver_apart(index, under_way.channel, packed.bytes, span, under_way.leaves_out)
     }
 
     /// QoS 1 and 2: a copy of the packet with a packet identifier, now or later.

@@ -135,14 +135,12 @@ impl Packed<'_> {
 impl Packets {
     /// The next publication is another one. Frees the memory of large packets.
     pub(in crate::cores) fn end_publication(&mut self) {
-        if self.made == 0 {
-            return;
-        }
-        self.made = 0;
-        for column in &mut self.columns {
+        while self.made != 0 {
+            let column = &mut self.columns[self.made.trailing_zeros() as usize];
             if column.bytes.capacity() > KEPT_BYTES_MAX {
                 column.bytes = Vec::new();
             }
+            self.made &= self.made - 1;
         }
     }
 

@@ -133,6 +133,12 @@ impl<'m> Merged<'m> {
         matches.any(|one| one.options & RETAIN_AS_PUBLISHED != 0)
     }
 
+    /// Whether one of them has a subscription identifier.
+    #[inline]
+    pub fn has_ids(self) -> bool {
+        self.matches.iter().any(|one| one.id() != 0)
+    }
+
     /// The subscription identifiers. Two subscriptions may have the same one, which then comes twice (section 3.3.4).
     pub fn ids(self) -> impl Iterator<Item = u32> + Clone + 'm {
         self.matches.iter().map(|one| one.id()).filter(|&id| id != 0)
