@@ -1,6 +1,6 @@
 // Runs unmodified SocketCluster clients against a running server: the oldest major with this protocol (5), the last one with
-// callbacks (14), and 15, 16, 19 and 20. Other majors can be given with --only, if they are installed as `client` and the
-// major. 6 to 11, 13 and 17 pass; 12 was never published. 18 connects, calls, subscribes and receives, but by a bug of its
+// callbacks (14), and 15, 16, 17, 19 and 20. Other majors can be given with --only, if they are installed as `client` and
+// the major. 6 to 11 and 13 pass; 12 was never published. 18 connects, calls, subscribes and receives, but by a bug of its
 // own, a socket with more than one listener calls none of them.
 // node suite.mjs --target ws://127.0.0.1:8000/socketcluster/ --auth-key KEY [--only 14,20] [--name TEXT] [--min-bin]
 // With --min-bin the clients have the codec sc-codec-min-bin (codec = min-bin).
@@ -23,7 +23,7 @@ const key = args['auth-key'];
 const url = new URL(args.target);
 const server = {hostname: url.hostname, port: Number(url.port || 80), path: url.pathname, secure: url.protocol === 'wss:', ...(args['min-bin'] && {codecEngine: require('sc-codec-min-bin')})};
 const minBin = args['min-bin'];
-const MAJORS = args.only?.split(',').map(Number) ?? [5, 14, 15, 16, 19, 20];
+const MAJORS = args.only?.split(',').map(Number) ?? [5, 14, 15, 16, 17, 19, 20];
 const MESSAGE_BYTES_MAX = 1024 * 1024;
 /** The longest wait for anything, however busy the machine is. Only failing checks wait so long. */
 const PATIENCE_MS = 60000;
