@@ -343,6 +343,101 @@ fn history_shows_each_publication_on_a_line() {
 }
 
 #[test]
+fn subscriptions_of_others_begin_and_end() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[]);
+    let mut client = server.process.client();
+    let id = client.id.clone();
+    let (code, out, error) = run(&server, &key, &["subscribe", "--connection", &id, "a&b ü"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "connections subscribed: 1\n"),
+        "{error}"
+    );
+    assert!(client.message().contains("$subscribed"));
+    assert_eq!(run(&server, &key, &["publish", "a&b ü", "1"]).0, 0);
+    assert_eq!(client.publication("a&b ü"), "1");
+    let words = [
+        "unsubscribe",
+        "--connection",
+        &id,
+        "--message",
+        "moved \"on\"",
+        "a&b ü",
+    ];
+    let (code, out, error) = run(&server, &key, &words);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "connections unsubscribed: 1\n"),
+        "{error}"
+    );
+    let told = client.message();
+    assert!(
+        told.contains("#kickOut") && told.contains("moved \\\"on\\\""),
+        "{told}"
+    );
+    let (code, out, error) = run(&server, &key, &["channels"]);
+    assert_eq!((code, out.as_str()), (0, "SUBSCRIBERS  CHANNEL\n"), "{error}");
+    let (_, out, _) = run(
+        &server,
+        &key,
+        &["unsubscribe", "--connection", &id, "--json", "a&b ü"],
+    );
+    assert!(out.starts_with(r#"{"connections":"#), "{out}");
+    for (words, exit, part) in [
+        (
+            &["unsubscribe", "a"][..],
+            65,
+            "name the connections by user, connection or address",
+        ),
+        (
+            &["unsubscribe", "--user", "ann"],
+            64,
+            "CHANNEL is missing; expected unsubscribe",
+        ),
+        (
+            &["subscribe", "--user", "ann", "--message", "x", "a"],
+            64,
+            "--message is not known",
+        ),
+    ] {
+        let (code, _, error) = run(&server, &key, words);
+        assert!(code == exit && error.contains(part), "{words:?} {code} {error}");
+    }
+}
+
+#[test]
+fn a_removed_history_is_gone_and_removed_once_by_an_idempotency_key() {
+    let key = Key::for_all();
+    let lines = "[[channels]]\nnames = [\"a b\"]\nhistory_entries = 5\n";
+    let server = ApiServer::start(&[&key], lines, &[]);
+    let out = |words: &[&str]| {
+        let (code, out, error) = run(&server, &key, words);
+        assert_eq!((code, error.as_str()), (0, ""), "{words:?}");
+        out
+    };
+    let remove = ["remove-history", "--idempotency-key", "one", "a b"];
+    for data in ["1", "2"] {
+        out(&["publish", "a b", data]);
+    }
+    assert_eq!(out(&remove), "publications removed: 2\n");
+    assert_eq!(
+        out(&["history", "a b"]).lines().count(),
+        1,
+        "only the position is left"
+    );
+    out(&["publish", "a b", "3"]);
+    assert_eq!(
+        out(&remove),
+        "publications removed: 2\n",
+        "the first answer again"
+    );
+    assert_eq!(out(&["history", "a b"]).lines().count(), 2);
+    assert_eq!(out(&["remove-history", "--json", "a b"]), "{\"removed\":1}\n");
+    assert_eq!(out(&["remove-history", "news"]), "publications removed: 0\n");
+}
+
+#[test]
 fn a_control_plane_under_tls_is_asked_if_its_authority_is_trusted() {
     let key = Key::for_all();
     let (authority, other) = (Authority::new("trusted"), Authority::new("other"));

@@ -388,6 +388,12 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                                         list connections
        ringcast disconnect --user USER | --connection ID | --address IP [--code N] [--reason TEXT]
                                         close connections
+       ringcast subscribe --user USER | --connection ID | --address IP CHANNEL
+                                        subscribe connections to a channel, as far as the rules allow it
+       ringcast unsubscribe --user USER | --connection ID | --address IP [--message TEXT] CHANNEL
+                                        end subscriptions of connections; the clients are told the message
+       ringcast remove-history [--idempotency-key KEY] CHANNEL
+                                        remove all that the server keeps of a channel
                                         These commands ask a running server by its HTTP API, with [--url URL] (variable
                                         RINGCAST_API_URL, default http://127.0.0.1:9464) and a key from RINGCAST_API_KEY,
                                         [--key-file FILE] (RINGCAST_API_KEY_FILE) or [--key KEY]; [--json] shows the answer

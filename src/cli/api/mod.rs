@@ -1,5 +1,5 @@
 //! The commands that ask a running server by its HTTP API: `publish`, `history`, `presence`, `channels`, `connections`,
-//! `disconnect`.
+//! `disconnect`, `subscribe`, `unsubscribe`, `remove-history`.
 //!
 //! Each is one request (`request.rs` says which) and a text for people, or the answer as it came (`--json`). Permissions,
 //! limits and errors are those of the server.

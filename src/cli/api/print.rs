@@ -56,6 +56,9 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
             next(answer, out)
         }
         Name::Disconnect => writeln!(out, "connections closed: {}", answer["connections"]),
+        Name::Subscribe => writeln!(out, "connections subscribed: {}", answer["connections"]),
+        Name::Unsubscribe => writeln!(out, "connections unsubscribed: {}", answer["connections"]),
+        Name::RemoveHistory => writeln!(out, "publications removed: {}", answer["removed"]),
     }
 }
 

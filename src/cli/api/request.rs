@@ -5,7 +5,7 @@ use std::io::Read;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, json};
+use serde_json::{Map, Value, json};
 
 use super::super::CliError;
 
@@ -18,6 +18,9 @@ pub(super) enum Name {
     Channels,
     Connections,
     Disconnect,
+    Subscribe,
+    Unsubscribe,
+    RemoveHistory,
 }
 
 /// The words and flags of one command.
@@ -61,13 +64,16 @@ struct Form {
 }
 
 impl Name {
-    pub(super) const ALL: [Name; 6] = [
+    pub(super) const ALL: [Name; 9] = [
         Name::Publish,
         Name::History,
         Name::Presence,
         Name::Channels,
         Name::Connections,
         Name::Disconnect,
+        Name::Subscribe,
+        Name::Unsubscribe,
+        Name::RemoveHistory,
     ];
 
     /// The command with this name.
@@ -137,6 +143,31 @@ impl Name {
                 switches: &[],
                 usage: "disconnect --user USER | --connection ID | --address IP [--code N] [--reason TEXT] \
                         [--idempotency-key KEY]",
+            },
+            Name::Subscribe => Form {
+                word: "subscribe",
+                words: &["CHANNEL"],
+                words_min: 1,
+                flags: &["user", "connection", "address", "idempotency-key"],
+                switches: &[],
+                usage: "subscribe --user USER | --connection ID | --address IP [--idempotency-key KEY] CHANNEL",
+            },
+            Name::Unsubscribe => Form {
+                word: "unsubscribe",
+                words: &["CHANNEL"],
+                words_min: 1,
+                flags: &["user", "connection", "address", "message", "idempotency-key"],
+                switches: &[],
+                usage: "unsubscribe --user USER | --connection ID | --address IP [--message TEXT] \
+                        [--idempotency-key KEY] CHANNEL",
+            },
+            Name::RemoveHistory => Form {
+                word: "remove-history",
+                words: &["CHANNEL"],
+                words_min: 1,
+                flags: &["idempotency-key"],
+                switches: &[],
+                usage: "remove-history [--idempotency-key KEY] CHANNEL",
             },
         }
     }
@@ -212,24 +243,40 @@ impl Arguments {
             Name::Presence => Ok(self.get("presence", &["channel"])),
             Name::Channels => Ok(self.get("channels", &["prefix"])),
             Name::Connections => Ok(self.get("connections", &[])),
-            Name::Disconnect => {
-                let mut body = Map::new();
-                for (flag, value) in self.flags.iter().filter(|(flag, _)| *flag != IDEMPOTENCY_KEY) {
-                    let value = match flag.as_str() {
-                        "code" => json!(number(flag, value)?),
-                        _ => json!(value),
-                    };
-                    body.insert(flag.clone(), value);
-                }
-                self.post("disconnect", &body)
-            }
+            Name::Disconnect => self.post("disconnect", &self.members(&[])?),
+            Name::Subscribe => self.post("subscribe", &self.members(&["channel"])?),
+            Name::Unsubscribe => self.post("unsubscribe", &self.members(&["channel"])?),
+            Name::RemoveHistory => Ok(Request {
+                method: "DELETE",
+                ..self.get("history", &["channel"])
+            }),
         }
+    }
+
+    /// A body whose members are these words and all flags.
+    fn members(&self, words: &[&str]) -> Result<Map<String, Value>, CliError> {
+        let words = words.iter().copied().zip(&self.words);
+        let mut body = Map::new();
+        for (name, value) in words.chain(self.flags()) {
+            let value = match name {
+                "code" => json!(number(name, value)?),
+                _ => json!(value),
+            };
+            body.insert(name.to_owned(), value);
+        }
+        Ok(body)
+    }
+
+    /// The flags that are parameters or members. The idempotency key is a header.
+    fn flags(&self) -> impl Iterator<Item = (&str, &String)> {
+        let flags = self.flags.iter().map(|(flag, value)| (flag.as_str(), value));
+        flags.filter(|(flag, _)| *flag != IDEMPOTENCY_KEY)
     }
 
     /// A request whose parameters are these words and all flags.
     fn get(&self, path: &str, words: &[&str]) -> Request {
         let words = words.iter().copied().zip(&self.words);
-        let flags = self.flags.iter().map(|(flag, value)| (flag.as_str(), value));
+        let flags = self.flags();
         let mut path = format!("{PATH}{path}");
         for (index, (name, value)) in words.chain(flags).enumerate() {
             path.push(if index == 0 { '?' } else { '&' });
@@ -241,7 +288,7 @@ impl Arguments {
             method: "GET",
             path,
             body: None,
-            idempotency_key: None,
+            idempotency_key: self.idempotency_key(),
         }
     }
 
@@ -251,8 +298,12 @@ impl Arguments {
             method: "POST",
             path: format!("{PATH}{path}"),
             body: Some(body),
-            idempotency_key: self.flags.get(IDEMPOTENCY_KEY).cloned(),
+            idempotency_key: self.idempotency_key(),
         })
+    }
+
+    fn idempotency_key(&self) -> Option<String> {
+        self.flags.get(IDEMPOTENCY_KEY).cloned()
     }
 
     /// The data of a publication, exactly as it was written.
