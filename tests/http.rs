@@ -19,12 +19,7 @@ use support::{Client, Server, UPGRADE, ask, eventually, status};
 
 /// A server with a password file that has the user `ann` with the password `pw`.
 fn server_with_users(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
-    let file = folder.write_user("ann", "pw", 101);
-    Server::start(|config| {
-        config.login.password_file = Some(file);
-        config.limits.login_failures_max = 10_000;
-        change(config);
-    })
+    Server::with_user(folder, ("ann", "pw"), change)
 }
 
 fn get(target: &str, headers: &str) -> String {

@@ -12,6 +12,8 @@ use std::process::{Child, Command, Stdio};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use ringcast::config::Placement;
+use ringcast::prelude::*;
 use support::process::Admin;
 use support::{Client, eventually};
 
@@ -25,8 +27,13 @@ struct Unread {
 
 impl Unread {
     fn start(settings: &[(&str, &str)]) -> Unread {
+        Unread::start_by(Command::new(env!("CARGO_BIN_EXE_ringcast")), settings)
+    }
+
+    /// Starts a server by this command.
+    fn start_by(mut command: Command, settings: &[(&str, &str)]) -> Unread {
         let (reader, writer) = pipe().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+        let mut child = command
             .env("RINGCAST_LISTEN", "127.0.0.1:0")
             .env("RINGCAST_ADMIN", "127.0.0.1:0")
             .env("RINGCAST_CORES", "2")
@@ -138,6 +145,73 @@ fn a_stopped_reader_of_the_log_stops_nothing_at_any_level() {
         client.ping();
         server.signal(Signal::SIGTERM);
         assert_eq!(server.exit_code(), Some(0), "{level}");
+    }
+}
+
+/// An application that panics when it is told to.
+struct Panics;
+
+impl App for Panics {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
+        assert_ne!(call.event.as_str(), Some("panic"), "as the client wants");
+        peer.reply_empty()
+    }
+}
+
+/// The process of the next test.
+#[test]
+#[ignore = "run by the next test"]
+fn a_server_whose_application_panics() {
+    let mut config = Config::default();
+    config.cores.placement = Placement::Count(2);
+    config.listen.address = ([127, 0, 0, 1], 0).into();
+    config.admin.address = Some(([127, 0, 0, 1], 0).into());
+    let server = Server::start(&config, Embedding::whole_process(), |_| Panics).unwrap();
+    server.wait().unwrap();
+}
+
+/// A panic of a core ends the process, whether or not its log is read, so that a service manager starts a whole one. The
+/// log says so if it is read.
+#[test]
+fn a_panic_ends_the_process_also_when_the_log_is_full() {
+    let start = || {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([
+            "--exact",
+            "a_server_whose_application_panics",
+            "--ignored",
+            "--nocapture",
+        ]);
+        Unread::start_by(command, &[])
+    };
+    let mut unread = start();
+    let mut client = unread.client();
+    assert!(client.call("other", "null").starts_with(r#"{"rid":"#));
+    client.begin_call("panic", "null");
+    assert_eq!(unread.exit_code(), Some(70));
+
+    let mut read = start();
+    let mut client = read.client();
+    // What fills the pipe is read first.
+    let mut log = std::mem::replace(&mut read.log, BufReader::new(pipe().unwrap().0));
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    client.begin_call("panic", "null");
+    assert_eq!(read.exit_code(), Some(70));
+    let log = reader.join().unwrap();
+    for part in [
+        " panicked at ",
+        "as the client wants",
+        " cannot go on: it panicked",
+    ] {
+        assert!(
+            log.contains(part),
+            "{part:?} is not in the log: {}",
+            log.trim_start_matches('.')
+        );
     }
 }
 

@@ -20,12 +20,7 @@ use support::{Client, Server, UPGRADE, ask, eventually, frame, status};
 
 /// A server with one user and a high limit on failures.
 fn start(folder: &Folder, change: impl FnOnce(&mut Config)) -> Server {
-    let file = folder.write_user("aaa@bbb.com", "cccc", 101);
-    Server::start(|config| {
-        config.login.password_file = Some(file);
-        config.limits.login_failures_max = 10_000;
-        change(config);
-    })
+    Server::with_user(folder, ("aaa@bbb.com", "cccc"), change)
 }
 
 /// Sends a request in two pieces and reads the whole answer.

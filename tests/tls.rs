@@ -5,9 +5,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use aws_lc_rs::aead;
@@ -380,6 +382,54 @@ fn a_manipulated_record_ends_only_its_own_connection() {
 
 /// A library that has received half a message remembers its position in bytes that are kept elsewhere, and
 /// looks at them again with the next write.
+/// Under TLS, bytes are counted as they are on the wire: records, handshakes and alerts, as those of a connection without
+/// TLS. A proxy that passes them on counts them, too.
+#[test]
+fn bytes_are_counted_as_they_are_on_the_wire() {
+    let world = world(|config| config.cores.placement = Placement::Count(1));
+    let upstream = world.server.address;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let counts: Arc<[AtomicU64; 2]> = Arc::default();
+    let of_proxy = Arc::clone(&counts);
+    let proxy = thread::spawn(move || {
+        let (client, _) = listener.accept().unwrap();
+        let server = TcpStream::connect(upstream).unwrap();
+        thread::scope(|scope| {
+            for (index, mut from, mut to) in [(0, &client, &server), (1, &server, &client)] {
+                let counts = &of_proxy;
+                scope.spawn(move || {
+                    let mut buffer = [0; 4096];
+                    while let Ok(count @ 1..) = from.read(&mut buffer) {
+                        counts[index].fetch_add(count as u64, Ordering::Relaxed);
+                        to.write_all(&buffer[..count]).unwrap();
+                    }
+                    // The other end may have gone.
+                    let _ = to.shutdown(std::net::Shutdown::Write);
+                });
+            }
+        });
+    });
+    let mut client = client(address, &world.trust);
+    client.subscribe("news");
+    for number in 0..100 {
+        client.publish("news", &format!("[{number},\"{}\"]", "x".repeat(number * 40)));
+        client.message();
+    }
+    client.ping();
+    let passed = |index: usize| counts[index].load(Ordering::Relaxed);
+    let server = &world.server;
+    eventually("the counters of the server are those of the proxy", || {
+        (
+            server.total(|core| &core.bytes_received),
+            server.total(|core| &core.bytes_sent),
+        ) == (passed(0), passed(1))
+    });
+    assert!(passed(0) > 200_000 && passed(1) > 200_000);
+    drop(client);
+    proxy.join().unwrap();
+}
+
 #[test]
 fn half_a_handshake_message_after_the_handshake_does_no_harm() {
     let world = world(|_| {});

@@ -73,6 +73,20 @@ impl Server {
         Server::start_with(change, |_| Builtin::new())
     }
 
+    /// Starts a server with a password file that has one user, and with a high limit on failed logins.
+    pub(crate) fn with_user(
+        folder: &folder::Folder,
+        (user, password): (&str, &str),
+        change: impl FnOnce(&mut Config),
+    ) -> Server {
+        let file = folder.write_user(user, password, 101);
+        Server::start(|config| {
+            config.login.password_file = Some(file);
+            config.limits.login_failures_max = 10_000;
+            change(config);
+        })
+    }
+
     /// Starts a server with an application of the test.
     pub(crate) fn start_with<A: App + Send + 'static>(
         change: impl FnOnce(&mut Config),
