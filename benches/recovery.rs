@@ -6,13 +6,21 @@
 //! (`/proc/self/task/…/schedstat`), for each publication and each recovery, with the kernel's share for the sockets. The
 //! second line of each is for recoveries of nothing (`{"recover":null}`), to compare.
 //!
-//! `cargo bench --bench recovery` takes a few seconds; `cargo bench --bench recovery -- --once` only checks that it works.
+//! What does a storm cost the others? 10,000 clients ask at once for the 20 publications that they have missed, as after
+//! the restart of a proxy. The bench counts what they get, says at which rate they are served, and how long calls of
+//! other clients take meanwhile, beside the same calls before the storm. A call counts from the time at which it is due.
+//!
+//! `cargo bench --bench recovery` takes half a minute; `cargo bench --bench recovery -- --once` only checks that it works.
 #![allow(clippy::print_stdout)] // a bench prints
+#![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
 use ringcast::config::{Config, FdTables, Placement};
 use ringcast::internals::app::builtin::Builtin;
@@ -24,6 +32,9 @@ mod frame;
 use frame::frame;
 
 const PUBLICATIONS: usize = 1000;
+/// Publications that each client of a storm has missed.
+const MISSED: usize = 20;
+const CALL_EVERY: Duration = Duration::from_millis(2);
 
 fn main() {
     let once = std::env::args().any(|word| word == "--once");
@@ -53,8 +64,87 @@ fn main() {
             1e-6 / per_publication,
         );
     }
+    storm(
+        server.address(),
+        if once { 300 } else { clients_max().min(10_000) },
+    );
     server.drain();
     server.wait().expect("the server ends");
+}
+
+/// How many clients this process has descriptors for: each has two, since the server is in this process, too.
+fn clients_max() -> usize {
+    let wanted = 24_000;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system tells its limits");
+    if soft < wanted {
+        // Without the right to raise the hard limit, there are fewer clients.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard.max(wanted))
+            .or_else(|_| setrlimit(Resource::RLIMIT_NOFILE, hard.min(wanted), hard));
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("the system tells its limits");
+    usize::try_from(soft.saturating_sub(200) / 2).unwrap_or(usize::MAX)
+}
+
+/// So many clients ask at once for what they have missed.
+fn storm(address: SocketAddr, count: usize) {
+    let mut all: Vec<Client> = (0..count).map(|_| Client::connect(address)).collect();
+    let subscribe = format!(
+        r##"{{"event":"#subscribe","data":{{"channel":"room","data":{{"last":{MISSED}}}}},"cid":2}}"##
+    );
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let others = || {
+            is_over.store(false, Ordering::Relaxed);
+            scope.spawn(|| call_until(address, &is_over))
+        };
+        let alone = others();
+        thread::sleep(Duration::from_secs(2));
+        is_over.store(true, Ordering::Relaxed);
+        let alone = alone.join().expect("the calls are answered");
+
+        let beside = others();
+        let began = Instant::now();
+        all.iter_mut().for_each(|client| client.send(&subscribe));
+        let asked = began.elapsed();
+        // The answer, and the publications.
+        all.iter_mut().for_each(|client| client.skip(1 + MISSED));
+        let took = began.elapsed();
+        is_over.store(true, Ordering::Relaxed);
+        let beside = beside.join().expect("the calls are answered");
+        println!(
+            "{count} at once ask for {MISSED} publications each, within {:.2} s: all have all {} after {:.2} s, {:.0} \
+             recoveries a second",
+            asked.as_secs_f64(),
+            count * MISSED,
+            took.as_secs_f64(),
+            count as f64 / took.as_secs_f64(),
+        );
+        for (when, times) in [("before", alone), ("meanwhile", beside)] {
+            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+            println!(
+                "calls of others {when}: {} of them, p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
+                times.len(),
+                at(0.5),
+                at(0.99),
+                at(1.0),
+            );
+        }
+    });
+}
+
+/// Calls every 2 ms until it is over. Returns how long each call took since it was due, the shortest first.
+fn call_until(address: SocketAddr, is_over: &AtomicBool) -> Vec<Duration> {
+    let mut client = Client::connect(address);
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while !is_over.load(Ordering::Relaxed) {
+        let due = began + CALL_EVERY * u32::try_from(times.len()).expect("a short while");
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        client.send(r#"{"event":"ping","data":null,"cid":7}"#);
+        client.skip(1);
+        times.push(due.elapsed());
+    }
+    times.sort_unstable();
+    times
 }
 
 fn start() -> Server {
