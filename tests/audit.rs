@@ -8,13 +8,18 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
+use ringcast::app::{App, AppError, Claims, Peer, Refusal, Upgrade, UpgradeRefused};
+use ringcast::config::secret::Secret;
+use ringcast::internals::auth::Tokens;
 use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
 use serde_json::Value;
 use support::process::Process;
-use support::{Client, PATIENCE, UPGRADE, eventually};
+use support::secure::{ALL, Authority, Pair, client, connect};
+use support::{Client, PATIENCE, Server, UPGRADE, eventually};
 
 /// The files of a server with one user, `ann` with the password `right`, who may publish to one channel.
 struct Files(PathBuf);
@@ -245,6 +250,113 @@ fn refused_upgrades_of_foreign_pages_and_clients_without_a_token_are_logged() {
     assert_eq!(
         (&refused["reason"], &refused["origin"]),
         (&"origin".into(), &"https://evil.example".into())
+    );
+}
+
+/// A certificate that is not accepted, and one whose user is revoked.
+#[test]
+fn refused_certificates_of_clients_are_logged() {
+    let files = Files::new("certificates");
+    let (servers, clients) = (Authority::new("servers"), Authority::new("clients"));
+    let pair = servers.server(&["localhost"]);
+    let write = |name: &str, text: &str| {
+        let file = files.0.join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (certificate, key) = (write("cert.pem", &pair.certificate), write("key.pem", &pair.key));
+    let authority = write("clients.pem", &clients.pem());
+    let process = files.start(&[
+        ("RINGCAST_LISTEN_TLS", "shared"),
+        ("RINGCAST_TLS_CERTIFICATE_FILES", &certificate),
+        ("RINGCAST_TLS_KEY_FILES", &key),
+        ("RINGCAST_TLS_CLIENT_AUTH", "optional"),
+        ("RINGCAST_TLS_CLIENT_CA_FILE", &authority),
+    ]);
+    let trust = |pair: &Pair| std::sync::Arc::new(servers.trust(ALL, Some(pair)));
+    let foreign = Authority::new("clients").client("mallory", (2020, 2090));
+    let mut refused = connect(process.address, &trust(&foreign), "localhost");
+    // In TLS 1.3 the client's handshake is complete before the server has checked its certificate.
+    let tls = refused.tls.as_mut().unwrap();
+    let _ = tls.complete_io(&mut refused.stream);
+    line(
+        &process,
+        "WARN",
+        r#"token refused event="token_refused" address=127.0.0.1 reason="certificate" by="tls""#,
+    );
+    let head = format!(
+        "POST /revoke HTTP/1.1\r\nContent-Type: application/json\r\nAuthorization: Bearer {ADMIN_KEY}"
+    );
+    assert!(ask(process.admin, &head, r#"{"sub":"alice"}"#).starts_with("HTTP/1.1 200"));
+    let alice = client(process.address, &trust(&clients.client("alice", (2020, 2090))));
+    line(
+        &process,
+        "WARN",
+        r#"token refused event="token_refused" address=127.0.0.1 reason="revoked" by="certificate""#,
+    );
+    drop(alice);
+}
+
+/// An application that refuses the upgrades of one path's query, and all tokens.
+struct Strict;
+
+impl App for Strict {
+    fn upgrade(&mut self, request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
+        match request.query {
+            "stranger" => Err(UpgradeRefused {
+                message: "not you".to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn authenticate(&mut self, _claims: &Claims, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        Err(Refusal::from(AppError::new("not with this")))
+    }
+}
+
+/// The lines that the server in this process has logged.
+#[derive(Clone, Default)]
+struct Logged(std::sync::Arc<std::sync::RwLock<Vec<u8>>>);
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_the_application_refuses_is_logged() {
+    let logged = Logged::default();
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(move || writer.clone());
+    subscriber.init();
+    let server = Server::start_with(|config| config.auth.key = Some(Secret::new(KEY)), |_| Strict);
+    let has_line = |text: &str| {
+        eventually(text, || {
+            let bytes = logged.0.read().unwrap();
+            String::from_utf8_lossy(&bytes).contains(text)
+        });
+    };
+    let mut stranger = server.connect();
+    let request = UPGRADE.replacen("/socketcluster/", "/socketcluster/?stranger", 1);
+    stranger.send_bytes(request.as_bytes());
+    assert!(stranger.rest().starts_with("HTTP/1.1 401"));
+    has_line(r#"request refused event="request_refused" address=127.0.0.1 reason="application""#);
+    let mut client = server.client();
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let token = tokens.sign(r#"{"sub":"ann"}"#, None, 0).unwrap();
+    client.call("#authenticate", &format!("\"{token}\""));
+    has_line(
+        r#"token refused event="token_refused" address=127.0.0.1 reason="application" by="authenticate""#,
     );
 }
 

@@ -25,15 +25,19 @@ fn data(number: usize) -> String {
     format!(r#"["{number}","{}"]"#, "x".repeat(30_000))
 }
 
-/// An application that keeps its core busy until the test releases it, and answers how many deliveries there have been.
+/// An application that keeps its core busy until the test releases it, and answers how many deliveries there have been,
+/// or how many subscriptions there are.
 struct Busy {
     entered: Sender<()>,
     released: Receiver<()>,
-    deliveries: Arc<OnceLock<Deliveries>>,
+    counts: Arc<OnceLock<Counts>>,
 }
 
-/// Returns the number of deliveries.
-type Deliveries = Box<dyn Fn() -> u64 + Send + Sync>;
+/// Returns the number of the turn.
+type Turn = Box<dyn Fn() -> u64 + Send + Sync>;
+
+/// Returns the number of deliveries or of subscriptions, by the name of the call.
+type Counts = Box<dyn Fn(Option<&str>) -> u64 + Send + Sync>;
 
 impl App for Busy {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
@@ -43,7 +47,7 @@ impl App for Busy {
                 self.released.recv().unwrap();
                 peer.reply_empty()
             }
-            _ => peer.reply(&self.deliveries.get().unwrap()()),
+            name => peer.reply(&self.counts.get().unwrap()(name)),
         }
     }
 }
@@ -61,7 +65,7 @@ impl Crowd {
     fn gather() -> Crowd {
         let (entered, entering) = bounded(1);
         let (release, released) = bounded(1);
-        let deliveries = Arc::new(OnceLock::<Deliveries>::new());
+        let counts = Arc::new(OnceLock::<Counts>::new());
         let server = Server::start_with(
             |config| {
                 config.cores.placement = Placement::Count(1);
@@ -70,12 +74,15 @@ impl Crowd {
             |_| Busy {
                 entered: entered.clone(),
                 released: released.clone(),
-                deliveries: Arc::clone(&deliveries),
+                counts: Arc::clone(&counts),
             },
         );
         let core = server.running().cores()[0].clone();
-        let read = move || core.metrics().deliveries.value();
-        assert!(deliveries.set(Box::new(read)).is_ok());
+        let read = move |name: Option<&str>| match name {
+            Some("subscribed") => core.metrics().subscriptions.value(),
+            _ => core.metrics().deliveries.value(),
+        };
+        assert!(counts.set(Box::new(read)).is_ok());
         let subscribers = (0..SUBSCRIBERS)
             .map(|_| {
                 let mut client = server.client();
@@ -100,6 +107,39 @@ impl Crowd {
         self.release.send(()).unwrap();
         self.busy.message();
     }
+}
+
+/// The end of a client with 5,000 subscriptions once took a millisecond in one turn, for which all others waited.
+#[test]
+fn others_are_answered_before_the_many_subscriptions_of_a_client_that_has_gone_are_ended() {
+    const CHANNELS: usize = 5000;
+    let mut crowd = Crowd::gather();
+    let (mut gone, mut other) = (crowd.server.client(), crowd.server.client());
+    gone.subscribe("news");
+    for number in 1..CHANNELS {
+        gone.subscribe(&format!("channel {number}"));
+    }
+    crowd.at_once(|_| {
+        drop(gone);
+        other.begin_call("subscribed", "null");
+    });
+    let left = count_of(&other.message());
+    assert!(left > SUBSCRIBERS + CHANNELS / 2, "{left}");
+    // A client that comes meanwhile gets nothing of the channels, whichever place it takes.
+    let (mut next, mut publisher) = (crowd.server.client(), crowd.server.client());
+    publisher.publish("channel 4999", &data(1));
+    publisher.publish("news", &data(2));
+    for client in &mut crowd.subscribers {
+        assert_eq!(client.publication("news"), data(2));
+    }
+    eventually("no subscription of the client is left", || {
+        count_of(&other.call("subscribed", "null")) == SUBSCRIBERS
+    });
+    assert!(next.call("delivered", "null").starts_with(r#"{"rid":"#));
+    let metrics = crowd.server.running().cores()[0].metrics();
+    eventually("its place is free", || {
+        metrics.connections.value() == SUBSCRIBERS as u64 + 4
+    });
 }
 
 fn count_of(answer: &str) -> usize {
@@ -227,7 +267,7 @@ fn a_drain_sends_all_publications_before_it_closes_a_subscriber() {
 
 /// An application that counts good tokens, and how many there are in a turn of its core.
 struct TokenCounter {
-    turn: Arc<OnceLock<Deliveries>>,
+    turn: Arc<OnceLock<Turn>>,
     shown: u64,
     /// The turn that is being counted, and its number of tokens.
     in_turn: (u64, u64),
@@ -269,7 +309,7 @@ fn clients_that_present_tokens_repeatedly_delay_no_other() {
     const EACH: usize = 8;
     let (entered, entering) = bounded(1);
     let (release, released) = bounded(1);
-    let turn = Arc::new(OnceLock::<Deliveries>::new());
+    let turn = Arc::new(OnceLock::<Turn>::new());
     let vectors: serde_json::Value = serde_json::from_str(include_str!("data/jwt/jwks.json")).unwrap();
     let pair = vectors["pairs"]
         .as_array()

@@ -15,6 +15,8 @@ use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::config::{Config, Placement, SlowConsumer};
 use ringcast::internals::decision::{CloseReason, Limit};
 use serde_json::{Value, json};
+use support::folder::Folder;
+use support::process::{Held, Process};
 use support::{Client, Received, Server, eventually};
 
 /// A policy: so many publications of history, and the last value if asked for.
@@ -720,4 +722,73 @@ fn translated(name: &str, said: &Value, meanings: &Meanings) -> Value {
             meaning.unwrap_or(other).clone()
         }
     }
+}
+
+/// The calls of `$history` and the recoveries of a client whose channels belong to a core that stands still end with an
+/// error after 5 s. The answers that come later change nothing.
+#[test]
+fn a_history_whose_owner_stands_still_is_answered_with_an_error() {
+    let folder = Folder::new();
+    let lines = "[[channels]]\nnames = [\"room.*\"]\nhistory_entries = 10\nposition = true\n";
+    let file = folder.write("ringcast.toml", lines);
+    let process = Process::start(&[
+        ("RINGCAST_CONFIG", file.to_str().unwrap()),
+        ("RINGCAST_CORES", "2"),
+    ]);
+    let mut client = process.client();
+    let is_on_first = process.admin().metric(r#"ringcast_connections{core="0"}"#) == 1;
+    let next_answer = |client: &mut Client| loop {
+        let message: Value = serde_json::from_str(&client.message()).unwrap();
+        if message.get("rid").is_some() {
+            return message;
+        }
+    };
+    let ask = |client: &mut Client, number: u64| {
+        let data = json!({"channel": format!("room.{number}"), "last": 5});
+        client.send_text(&json!({"event": "$history", "data": data, "cid": 1000 + number}).to_string());
+    };
+    for number in 0..16 {
+        client.publish(&format!("room.{number}"), "1");
+    }
+    client.ping();
+    let held = Held::thread(process.pid(), if is_on_first { "core 1" } else { "core 0" });
+    for number in 0..16 {
+        ask(&mut client, number);
+        let data = json!({"channel": format!("room.{number}"), "data": {"last": 1}});
+        client.send_text(&json!({"event": "#subscribe", "data": data, "cid": 2000 + number}).to_string());
+    }
+    let (mut read, mut unread, mut unrecovered) = (0, 0, 0);
+    for _ in 0..32 {
+        let answer = next_answer(&mut client);
+        let is_history = answer["rid"].as_u64().unwrap() < 2000;
+        match answer["error"]["name"].as_str() {
+            Some(name) => {
+                assert!(is_history && name == "TimeoutError", "{answer}");
+                unread += 1;
+            }
+            None if is_history => {
+                assert_eq!(answer["data"]["publications"][0]["data"], 1, "{answer}");
+                read += 1;
+            }
+            None if answer["data"]["recovered"] == false => {
+                assert_eq!(answer["data"]["reason"], "no answer", "{answer}");
+                unrecovered += 1;
+            }
+            None => assert_eq!(answer["data"]["recovered"], true, "{answer}"),
+        }
+    }
+    // Each core owns some of the channels.
+    assert!(
+        read > 0 && unread > 0 && unread == unrecovered,
+        "{read} {unread} {unrecovered}"
+    );
+    drop(held);
+    for number in 0..16 {
+        ask(&mut client, number);
+        let answer = next_answer(&mut client);
+        assert_eq!(answer["rid"], 1000 + number, "{answer}");
+        assert_eq!(answer["data"]["publications"][0]["data"], 1, "{answer}");
+    }
+    let timeouts = r#"ringcast_limit_hits_total{limit="history_time"}"#;
+    assert_eq!(process.admin().metric(timeouts), unread);
 }

@@ -117,16 +117,25 @@ impl Subscriptions {
         UnsubscribeOutcome::Unsubscribed
     }
 
-    /// Unsubscribes a connection from all of its channels.
-    pub fn unsubscribe_all(&mut self, connection: u32) {
-        let Some(held) = self.connections.remove(connection as usize) else {
-            return;
-        };
-        match held {
-            Held::Nothing => {}
-            Held::One(entry) => self.leave(entry),
-            Held::Many(many) => many.entries().into_iter().for_each(|entry| self.leave(entry)),
+    /// Unsubscribes a connection from at most `max` of its channels. Returns how many are left.
+    pub fn unsubscribe_some(&mut self, connection: u32, max: usize) -> usize {
+        let count = self.count_of(connection);
+        if count > max {
+            for entry in self.some_of(connection, 0, max) {
+                let name_bytes = self.channel(entry.channel).name.len();
+                if let Some(held) = self.connections.get_mut(connection as usize) {
+                    held.remove(entry.channel, name_bytes);
+                }
+                self.leave(entry);
+            }
+            return count - max;
         }
+        match self.connections.remove(connection as usize) {
+            None | Some(Held::Nothing) => {}
+            Some(Held::One(entry)) => self.leave(entry),
+            Some(Held::Many(many)) => many.entries().into_iter().for_each(|entry| self.leave(entry)),
+        }
+        0
     }
 
     /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is called only
@@ -168,9 +177,10 @@ impl Subscriptions {
         Some((&channel.name, channel.hash))
     }
 
-    /// The numbers of a connection's channels. Allocates.
-    pub fn numbers_of(&self, connection: u32) -> impl Iterator<Item = u32> + use<> {
-        let entries = self.some_of(connection, 0, usize::MAX).into_iter();
+    /// The numbers of at most `max` of a connection's channels: the ones that [`Subscriptions::unsubscribe_some`] ends
+    /// first. Allocates.
+    pub fn some_numbers_of(&self, connection: u32, max: usize) -> impl Iterator<Item = u32> + use<> {
+        let entries = self.some_of(connection, 0, max).into_iter();
         entries.map(|entry| entry.channel)
     }
 

@@ -96,6 +96,14 @@ settings! {
         /// all since a moment, it gets the newest of them.
         recovery_publications_max: u32 = 10_000, "recovery_publications_max", number!(1 to 4294967295);
 
+        /// Most calls of `$history` that one client may leave open. A further call is answered with an
+        /// `InvalidActionError`.
+        history_calls_per_connection_max: u32 = 16, "history_calls_per_connection_max", number!(1 to 65536);
+
+        /// Most open calls of `$history` of all clients of one core. A further call is answered with an
+        /// `InvalidActionError`.
+        history_calls_per_core_max: u32 = 1024, "history_calls_per_core_max", number!(1 to 65536);
+
         /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then
         /// the connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
         write_timeout: Duration = Duration::from_secs(60), "write_timeout_ms", milliseconds!(0 to 2147483647);
@@ -175,6 +183,12 @@ settings! {
         /// `InvalidArgumentsError`.
         presence_info_bytes_max: u32 = 1024, "presence_info_bytes_max", number!(0 to 65536);
 
+        /// Most calls about presence that one client may leave open. A further call is answered with a `BusyError`.
+        presence_calls_per_connection_max: u32 = 32, "presence_calls_per_connection_max", number!(1 to 65536);
+
+        /// Most open calls about presence of all clients of one core. A further call is answered with a `BusyError`.
+        presence_calls_per_core_max: u32 = 4096, "presence_calls_per_core_max", number!(1 to 65536);
+
         /// Milliseconds for which a user remains a member of a channel after the last connection has ended. A user that
         /// comes back in that time has neither left nor joined.
         presence_grace: Duration = Duration::from_secs(5), "presence_grace_ms", milliseconds!(0 to 86400000);
@@ -197,6 +211,14 @@ settings! {
         /// embeds the server. They may take half of `ring_slots` at most. One that finds no room within a second is
         /// refused, and counted in `ringcast_outside_publications_refused_total`.
         outside_bytes_max: u64 = 16 * 1024 * 1024, "outside_bytes_max", number!(65536 to 1099511627776);
+
+        /// Most subscribers of the program that embeds the server (`Handle::subscribe`). A further one is refused with
+        /// `HandleError::Busy`. Each publication for one of them costs time in proportion to their number.
+        program_subscribers_max: u32 = 1024, "program_subscribers_max", number!(0 to 65536);
+
+        /// Most bytes of publications that wait for one subscriber of the program. Further ones are left out, and the
+        /// program is told how many.
+        subscriber_queue_bytes_max: u64 = 16 * 1024 * 1024, "subscriber_queue_bytes_max", number!(1 to 1099511627776);
 
         /// Most bytes of remembered publications of all channels with a history or a last value (`[[channels]]`), in
         /// equal shares for each core. 48 bytes for each publication and 512 for each channel count, too. When it is

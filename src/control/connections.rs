@@ -3,24 +3,21 @@
 //! The handler asks all cores at the same time. If a core does not answer within [`ANSWER_TIME_MAX`], its
 //! index is listed in `unanswered`.
 //!
-//! The handler polls the channels of the answers, because a core must never wake this thread's runtime: the
-//! wake-up would write to the runtime's descriptor by its number, and in the core's own descriptor table that
-//! number may be a client.
+//! The handle (`handle/asking.rs`) asks, since a core must never wake this thread's runtime: the thread of the handles
+//! wakes it when the answers are there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
-use crossbeam_channel::{Receiver, TryRecvError, bounded};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 
 use super::ControlState;
 use crate::cores::lifecycle::ends::{ENDS_KEPT, End};
 use crate::cores::lifecycle::tally::Tally;
-use crate::cores::operators::questions::{Answer, Question, Slow, Survey};
+use crate::cores::operators::questions::{Question, Slow, Survey};
 use crate::session::ClientProtocol;
 
 /// The query of a request.
@@ -37,8 +34,12 @@ pub(super) async fn slow(
     Query(query): Query<ListQuery>,
 ) -> Json<Value> {
     let count_max = query.limit.unwrap_or(SLOW_BY_DEFAULT).min(LISTED_MAX);
-    let (answers, unanswered) =
-        ask_cores(&shared, |answer| Question::Slow(Survey::new(count_max, answer))).await;
+    let (answers, unanswered) = shared
+        .handle
+        .survey(ANSWER_TIME_MAX, |answer| {
+            Question::Slow(Survey::new(count_max, answer))
+        })
+        .await;
     let mut all = rows_by_core(answers);
     all.sort_by_key(|(_, slow)| std::cmp::Reverse(slow.held_bytes()));
     let list: Vec<Value> = all
@@ -55,7 +56,10 @@ pub(super) async fn closed(
     Query(query): Query<ListQuery>,
 ) -> Json<Value> {
     let count_max = query.limit.unwrap_or(LISTED_MAX).min(LISTED_MAX);
-    let (answers, unanswered) = ask_cores(&shared, |answer| Question::Closed { answer }).await;
+    let (answers, unanswered) = shared
+        .handle
+        .survey(ANSWER_TIME_MAX, |answer| Question::Closed { answer })
+        .await;
     let mut all = rows_by_core(answers);
     all.sort_by_key(|(_, end)| std::cmp::Reverse(end.at_unix_ms));
     let list: Vec<Value> = all
@@ -65,54 +69,6 @@ pub(super) async fn closed(
         .collect();
     Json(json!({ "connections": list, "unanswered": unanswered }))
 }
-
-/// Asks all cores a question. Returns the answers with the indexes of their cores, and the indexes of the
-/// cores that did not answer.
-async fn ask_cores<T: Send + 'static>(
-    shared: &ControlState,
-    question: impl Fn(Answer<T>) -> Question,
-) -> (Vec<(usize, T)>, Vec<usize>) {
-    let deadline = Instant::now() + ANSWER_TIME_MAX;
-    let pending: Vec<_> = shared
-        .cores
-        .iter()
-        .map(|core| {
-            let (sender, answer) = bounded(1);
-            let question = question(Answer::new(move |value| {
-                // The channel has room for the one answer. The handler may have given up waiting for it.
-                let _ = sender.send(value);
-            }));
-            core.ask(question).is_ok().then_some(answer)
-        })
-        .collect();
-    let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
-    for (core, answer) in pending.into_iter().enumerate() {
-        let answer = match answer {
-            Some(answer) => received(&answer, deadline).await,
-            None => None,
-        };
-        match answer {
-            Some(answer) => answers.push((core, answer)),
-            None => unanswered.push(core),
-        }
-    }
-    (answers, unanswered)
-}
-
-/// The answer of a core, if it comes before the deadline.
-async fn received<T>(answer: &Receiver<T>, deadline: Instant) -> Option<T> {
-    loop {
-        match answer.try_recv() {
-            Ok(answer) => return Some(answer),
-            Err(TryRecvError::Disconnected) => return None,
-            Err(TryRecvError::Empty) if Instant::now() >= deadline => return None,
-            Err(TryRecvError::Empty) => sleep(CHECK_EVERY).await,
-        }
-    }
-}
-
-/// How often the handler polls for answers: short enough for an operator not to notice.
-const CHECK_EVERY: Duration = Duration::from_millis(2);
 
 /// The rows of all cores, each with the index of its core.
 fn rows_by_core<T>(answers: Vec<(usize, Vec<T>)>) -> Vec<(usize, T)> {

@@ -451,6 +451,41 @@ impl Connections {
         self.note_held(id.index());
     }
 
+    /// Has a connection that has ended take no publications, although it is a subscriber still.
+    pub(in crate::cores) fn seal(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.slab.get_mut(id.index() as usize)
+            && connection.id == id
+        {
+            connection.outbox.seal(&mut self.pool);
+        }
+    }
+
+    /// Undoes [`Connections::seal`].
+    pub(in crate::cores) fn unseal(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.outbox.unseal();
+        }
+    }
+
+    /// Drops all that waits for a connection whose socket is of no more use.
+    pub(in crate::cores) fn drop_unsent(&mut self, id: ConnectionId) {
+        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
+            return;
+        };
+        if connection.id != id {
+            return;
+        }
+        let (waiting, is_blocked) = (connection.outbox.len(), connection.outbox.is_blocked());
+        self.conflated_bytes -= connection.outbox.conflated_bytes();
+        self.queued_bytes -= waiting;
+        if !is_blocked {
+            self.unflushed_bytes -= waiting;
+        }
+        connection.outbox.release(&mut self.pool);
+        connection.leftover = Leftover::default();
+        self.held.forget(id.index());
+    }
+
     /// The poll reports that the socket takes more.
     pub(in crate::cores) fn writable(&mut self, id: ConnectionId) {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)

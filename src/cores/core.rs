@@ -40,10 +40,11 @@ use crate::cores::input::intake::{Intake, Owners, frames_per_turn_max};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::counts::Counts;
 use crate::cores::lifecycle::ends::Ends;
-use crate::cores::lifecycle::history_calls::HistoryCalls;
 use crate::cores::lifecycle::meter::Measures;
 use crate::cores::lifecycle::moving::Moves;
+use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::lifecycle::shedding::Shedding;
+use crate::cores::lifecycle::unsubscribing::Unsubscribing;
 use crate::cores::lifecycle::waiting::Waiting;
 use crate::cores::lifecycle::wheel::Wheel;
 use crate::cores::operators::draining::Draining;
@@ -85,6 +86,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) abandoned: AbandonedPublications,
     pub(super) presence: Presence,
     pub(super) shedding: Shedding,
+    /// The connections that have ended and have subscriptions left.
+    pub(super) unsubscribing: Unsubscribing,
     /// The wills of the core's connections.
     pub(super) wills: HeldWills,
     /// The sessions with wills whose keys the core owns, and the wills that wait here.
@@ -102,7 +105,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) draining: Option<Draining>,
     /// The place in the ring behind which nothing is remembered any more, once it is known.
     pub(super) remembering_ends_at: Option<Sequence>,
-    pub(super) history_calls: HistoryCalls,
+    /// The calls of `$history` that wait for owners.
+    pub(super) history_calls: OwnerCalls,
     /// Retained publications that MQTT subscribers are to be sent.
     pub(super) retained_asks: RetainedAsks,
     pub(super) retained_per_subscribe_max: u32,
@@ -243,12 +247,12 @@ impl<A: App> Core<A> {
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             presence,
             shedding: Shedding::new(now),
+            unsubscribing: Unsubscribing::default(),
             wills: HeldWills::new(limits.wills_bytes_max as usize),
             will_sessions,
             will_letters: VecDeque::new(),
             keeps_state,
             measures: Measures::new(&limits),
-            limits,
             lent: Lent {
                 settings: session_settings,
                 policy: settings.policy,
@@ -260,7 +264,10 @@ impl<A: App> Core<A> {
             operations: Operations::default(),
             draining: None,
             remembering_ends_at: None,
-            history_calls: HistoryCalls::default(),
+            history_calls: OwnerCalls::new(OwnerCallsMax {
+                of_core: limits.history_calls_per_core_max,
+                of_connection: limits.history_calls_per_connection_max,
+            }),
             retained_asks: RetainedAsks::default(),
             retained_per_subscribe_max: settings.retained_per_subscribe_max,
             ends: Ends::new(),
@@ -268,6 +275,7 @@ impl<A: App> Core<A> {
             memory_due: now,
             tick_due: tick_every.map_or(Uptime::NEVER, |every| now + every),
             tick_every,
+            limits,
             metrics,
         })
     }

@@ -26,6 +26,8 @@ impl<A: App> Core<A> {
                     self.post.note_stopped(core.index());
                     self.presence.memberships.note_stopped(core.index());
                     self.end_questions_to(core);
+                    self.end_history_calls_to(core.index());
+                    self.end_presence_calls_to(core.index());
                     self.end_moves_from(core.index());
                     self.retained_asks.note_stopped(core.index());
                     if let Some(sessions) = &mut self.connections.mqtt {

@@ -33,11 +33,7 @@ impl<A: App> Core<A> {
     pub(super) fn take_history_answer(&mut self, answer: HistoryAnswer) {
         match answer.purpose {
             HistoryPurpose::Recovery(number) => self.history_was_read(number, answer.reading),
-            HistoryPurpose::Call {
-                connection,
-                token,
-                call,
-            } => self.answer_history_call(connection, &token, call, &answer.reading),
+            HistoryPurpose::Call { number, call } => self.answer_history_call(number, call, &answer.reading),
         }
     }
 

@@ -40,12 +40,17 @@ impl<A: App> Core<A> {
                 timeout
             };
             let took_ns = self.take_turn(&events, timeout);
-            if self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.awaits_another_core()) {
+            if self.yields_after(took_ns) {
                 thread::yield_now();
             }
         }
         self.end_remembering_at_once();
         Ok(self.end())
+    }
+
+    /// Whether the core lets another core of its CPU run after a turn that took so long.
+    pub(super) fn yields_after(&mut self, took_ns: u64) -> bool {
+        self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.awaits_another_core())
     }
 
     /// Whether another core is about to fill the next slot of the ring, or to put the next letter into the box.
@@ -91,6 +96,7 @@ impl<A: App> Core<A> {
         self.connections.unix_ms = self.time.now().unix_ms;
         self.connections.abandoned_bytes = self.abandoned.bytes();
         self.shedding.begin_turn();
+        self.begin_unsubscribing();
         self.shed();
         self.delivery.begin_delivering();
         self.resume_walking();
@@ -139,6 +145,7 @@ impl<A: App> Core<A> {
         if self.keeps_state {
             self.resume_awaiting_commit();
             self.tend_memory();
+            self.end_overdue_history_calls();
         }
         self.connections.lane = Lane::Bulk;
         self.visit_due();
@@ -420,6 +427,8 @@ impl<A: App> Core<A> {
             || self.retained_asks.has_work
             || self.delivery.has_retained_work()
             || self.connections.is_shedding()
+            || self.unsubscribing.has_work()
+            || (self.waiting.awaiting_post_count() > 0 && !self.presence.memberships.is_congested())
             || self.connections.has_mqtt_work()
     }
 
@@ -467,6 +476,7 @@ impl<A: App> Core<A> {
         let mut until = self.next_expiry();
         until = until.min(self.will_sessions.next_due());
         until = until.min(self.presence.due);
+        until = until.min(self.history_calls.next_deadline());
         if self
             .delivery
             .on_disk()

@@ -96,8 +96,8 @@ labels! {
         HistoryBytes = "history_bytes",
         /// `history_channels_max`: the publications of the channel that was quiet for the longest time are forgotten.
         HistoryChannels = "history_channels",
-        /// The queue of a subscriber of the program that embeds the server: a publication is left out, and the program is
-        /// told how many were.
+        /// The queue of a subscriber of the program that embeds the server (`subscriber_queue_bytes_max`, or the capacity
+        /// that the program chose): a publication is left out, and the program is told how many were.
         SubscriberQueue = "subscriber_queue",
         /// `store_queue_bytes_max` with `store_mode` `strict`: a publisher to a remembered channel waits for a commit.
         StoreQueueBytes = "store_queue_bytes",
@@ -105,7 +105,7 @@ labels! {
         PresenceMembers = "presence_members",
         /// An info over `presence_info_bytes_max`: answered with an `InvalidArgumentsError`.
         PresenceInfoBytes = "presence_info_bytes",
-        /// More calls about presence without an answer than a client, or all clients of a core, may have: answered with
+        /// `presence_calls_per_connection_max` or `presence_calls_per_core_max`: the call about presence is answered with
         /// a `BusyError`.
         PresenceCalls = "presence_calls",
         /// A call about presence that the core that owns the channel did not answer in 5 s: answered with a
@@ -113,9 +113,12 @@ labels! {
         PresenceTime = "presence_time",
         /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, and is told so.
         RecoveryPublications = "recovery_publications",
-        /// A call of `$history` while 16 of the client, or 1,024 of its core, are open: answered with an
+        /// `history_calls_per_connection_max` or `history_calls_per_core_max`: the call of `$history` is answered with an
         /// `InvalidActionError`.
         HistoryCalls = "history_calls",
+        /// A call of `$history` that the core that owns the channel did not answer in 5 s: answered with a
+        /// `TimeoutError`.
+        HistoryTime = "history_time",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

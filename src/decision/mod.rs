@@ -20,7 +20,7 @@ use std::ops::Range;
 pub use close_reason::{Blame, CloseCode, CloseReason};
 pub use limit::Limit;
 pub use presence::{PresenceFailure, PresenceRequest};
-pub use recovery::{Gap, HistoryCall, Recovered, Wanted};
+pub use recovery::{Gap, HistoryCall, HistoryFailure, Recovered, Wanted};
 
 use crate::auth::Credentials;
 pub use crate::broker::{

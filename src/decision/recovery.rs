@@ -32,6 +32,15 @@ pub struct HistoryCall {
     pub limit: u32,
 }
 
+/// Why a [`HistoryCall`] was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryFailure {
+    /// The client, or all clients of its core, have too many calls without an answer.
+    Busy,
+    /// The core that owns the channel has not answered in time.
+    TimedOut,
+}
+
 impl HistoryCall {
     /// Appends it in the form that [`HistoryCall::read`] reads.
     pub fn write(self, out: &mut Vec<u8>) {

@@ -14,9 +14,9 @@ use crate::clock::Uptime;
 use crate::cores::operators::mailbox::{CoreHandle, NotAsked};
 use crate::cores::operators::questions::{Answer, Question};
 
-use super::Shared;
 use super::error::HandleError;
 use super::waits::End;
+use super::{Handle, Shared};
 
 /// The answer of one core.
 #[derive(Debug)]
@@ -109,10 +109,6 @@ impl Shared {
         question: impl Fn(Answer<T>) -> Question,
         is_enough: impl Fn(&T) -> bool,
     ) -> Result<Answers<T>, HandleError> {
-        let asked = self
-            .cores
-            .iter()
-            .map(|core| Box::pin(self.ask(core, deadline, &question)));
         let is_last = |asked: &Result<Asked<T>, HandleError>| match asked {
             Ok(Asked::Answered(answer)) => is_enough(answer),
             Ok(Asked::Ended | Asked::Unanswered) => false,
@@ -122,7 +118,8 @@ impl Shared {
             given: Vec::new(),
             unanswered: Vec::new(),
         };
-        for (core, asked) in all(asked.collect(), is_last).await.into_iter().enumerate() {
+        let asked = self.ask_each(deadline, question, is_last).await;
+        for (core, asked) in asked.into_iter().enumerate() {
             match asked.transpose()? {
                 Some(Asked::Answered(answer)) => answers.given.push(answer),
                 Some(Asked::Unanswered) => answers.unanswered.push(core),
@@ -130,6 +127,19 @@ impl Shared {
             }
         }
         Ok(answers)
+    }
+
+    /// Asks all cores at the same time. Returns how that ended for each core, in their order; `None` for a core whose
+    /// answer was not awaited, since another's was the last.
+    async fn ask_each<T: Send + 'static>(
+        &self,
+        deadline: Uptime,
+        question: impl Fn(Answer<T>) -> Question,
+        is_last: impl Fn(&Result<Asked<T>, HandleError>) -> bool,
+    ) -> Vec<Option<Result<Asked<T>, HandleError>>> {
+        let cores = self.cores.iter();
+        let asked = cores.map(|core| Box::pin(self.ask(core, deadline, &question)));
+        all(asked.collect(), is_last).await
     }
 
     /// When a question that begins now must be answered.
@@ -146,6 +156,28 @@ impl Shared {
             End::Due => Ok(()),
             End::ServerEnded | End::Unanswered | End::Answered(_) => Err(HandleError::Ended),
         }
+    }
+}
+
+impl Handle {
+    /// Asks all cores the same for an operator. Returns the answers that come within `time`, with the indexes of their
+    /// cores, and the indexes of the other cores.
+    pub(crate) async fn survey<T: Send + 'static>(
+        &self,
+        time: Duration,
+        question: impl Fn(Answer<T>) -> Question,
+    ) -> (Vec<(usize, T)>, Vec<usize>) {
+        let shared = &self.0;
+        let deadline = shared.clock.uptime() + time;
+        let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
+        let asked = shared.ask_each(deadline, question, |_| false).await;
+        for (core, asked) in asked.into_iter().enumerate() {
+            match asked {
+                Some(Ok(Asked::Answered(answer))) => answers.push((core, answer)),
+                Some(Ok(Asked::Ended | Asked::Unanswered) | Err(_)) | None => unanswered.push(core),
+            }
+        }
+        (answers, unanswered)
     }
 }
 

@@ -65,6 +65,10 @@ struct Shared {
     publishing: Publishing,
     waits: Arc<Waits>,
     clock: Clock,
+    /// `program_subscribers_max`
+    subscribers_max: usize,
+    /// `subscriber_queue_bytes_max`
+    subscriber_queue_bytes_max: usize,
 }
 
 /// A publication that was made.
@@ -110,6 +114,9 @@ impl Handle {
             publishing: Publishing::new(outside, channels, store, limits),
             waits: Arc::clone(&waits),
             clock,
+            subscribers_max: limits.program_subscribers_max as usize,
+            subscriber_queue_bytes_max: usize::try_from(limits.subscriber_queue_bytes_max)
+                .unwrap_or(usize::MAX),
         }));
         let thread = Some(thread);
         Ok((handle, HandleThread { waits, thread }))
@@ -168,7 +175,7 @@ impl Handle {
 
     /// The counts of publications.
     pub(crate) fn counts(&self) -> OutsideCounts {
-        self.0.publishing.counts()
+        self.0.publishing.counts(self.0.waits.listening_count() as u64)
     }
 }
 

@@ -383,10 +383,16 @@ impl Publishing {
         self.note_bytes(&ring);
     }
 
-    /// The counts of publications, and the bytes of the ring that they take.
-    pub(super) fn counts(&self) -> OutsideCounts {
+    /// The counts of publications, the bytes of the ring that they take, and the program's subscribers.
+    pub(super) fn counts(&self, subscribers: u64) -> OutsideCounts {
         // Relaxed: a scrape needs no order between gauges.
-        self.metrics.counts(self.ring_bytes.load(Ordering::Relaxed))
+        self.metrics
+            .counts(self.ring_bytes.load(Ordering::Relaxed), subscribers)
+    }
+
+    /// Counts a subscriber of the program that was refused.
+    pub(super) fn count_refused_subscriber(&self) {
+        self.metrics.subscriber_refused();
     }
 
     fn note_bytes(&self, ring: &Ring) {

@@ -4,7 +4,8 @@
 //! a program that is slow never holds the ring, nor a core. What does not fit is left out, and the program is told how
 //! many publications were, at the place in their order where they are missing.
 //!
-//! Limits: the capacity that the program chooses, [`CAPACITY_MAX`] at most; [`QUEUED_BYTES_MAX`]; [`SUBSCRIBERS_MAX`].
+//! Limits: the capacity that the program chooses, [`CAPACITY_MAX`] at most; `subscriber_queue_bytes_max`;
+//! `program_subscribers_max`: with each news of one subscriber, the thread of the handles looks at all.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -53,11 +54,13 @@ pub enum Received {
 
 impl Handle {
     /// Subscribes the program to a channel: it receives all that is published from then on. At most `capacity`
-    /// publications (1 to 65,536) of 16 MiB together wait for the program; if there are more, the newest are left out,
-    /// and [`Received::Missed`] says how many. A program may have 1024 subscribers at a time.
+    /// publications (1 to 65,536) of 16 MiB together (`subscriber_queue_bytes_max`) wait for the program; if there are
+    /// more, the newest are left out, and [`Received::Missed`] says how many. A program may have 1024 subscribers at a
+    /// time (`program_subscribers_max`).
     ///
     /// # Errors
-    /// [`HandleError::NameTooLong`], [`HandleError::Unanswered`], or an error of every operation.
+    /// [`HandleError::NameTooLong`]; [`HandleError::Unanswered`]; [`HandleError::Busy`] if the program has as many
+    /// subscribers as it may; or an error of every operation.
     pub fn subscribe(&self, channel: &str, capacity: usize) -> Pending<Subscriber> {
         let shared = Arc::clone(&self.0);
         let channel = channel.to_owned();
@@ -70,8 +73,9 @@ impl Handle {
 
 async fn subscribe(shared: Arc<Shared>, channel: &str, capacity: usize) -> Result<Subscriber, HandleError> {
     let (sender, queue) = bounded(capacity);
-    let told = Arc::new(Told::new(QUEUED_BYTES_MAX));
-    let id = shared.waits.listen(&told, SUBSCRIBERS_MAX)?;
+    let told = Arc::new(Told::new(shared.subscriber_queue_bytes_max));
+    let id = shared.waits.listen(&told, shared.subscribers_max);
+    let id = id.inspect_err(|_| shared.publishing.count_refused_subscriber())?;
     let core = shared.publishing.owner(channel, shared.cores.len());
     // From here on, a drop cleans up.
     let subscriber = Subscriber {
@@ -182,7 +186,3 @@ impl fmt::Debug for Subscriber {
 
 /// Most publications in the queue of a subscriber.
 const CAPACITY_MAX: usize = 65_536;
-/// Most bytes in the queue of a subscriber.
-const QUEUED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most subscribers of a program. With each news of one, the thread of the handles looks at all.
-const SUBSCRIBERS_MAX: usize = 1024;

@@ -244,6 +244,11 @@ impl Waits {
         drop(removed);
     }
 
+    /// How many subscribers there are.
+    pub(super) fn listening_count(&self) -> usize {
+        self.table().listening.len()
+    }
+
     /// By this, cores tell that a subscriber has news.
     pub(super) fn news(&self) -> Arc<dyn News> {
         Arc::clone(&self.answers) as Arc<dyn News>

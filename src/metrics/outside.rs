@@ -1,4 +1,5 @@
-//! The counts of publications that come from no client: by the program that embeds the server, or by the HTTP API.
+//! The counts of publications that come from no client, by the program that embeds the server or by the HTTP API, and of
+//! the program's subscribers.
 //!
 //! Threads outside the cores count them, and they are few compared with the publications of clients, so that an atomic
 //! addition is cheap enough.
@@ -12,6 +13,7 @@ use crate::labels::labels;
 pub struct OutsideMetrics {
     published: AtomicU64,
     refused: [AtomicU64; Refusal::COUNT],
+    subscribers_refused: AtomicU64,
 }
 
 labels! {
@@ -36,9 +38,16 @@ impl OutsideMetrics {
         self.refused[refusal.index()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The counts now. `ring_bytes` are the bytes of these publications in the ring.
-    pub fn counts(&self, ring_bytes: u64) -> OutsideCounts {
+    /// Counts a subscriber of the program that was refused (`program_subscribers_max`), on any thread.
+    pub fn subscriber_refused(&self) {
+        self.subscribers_refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts now. `ring_bytes` are the bytes of these publications in the ring, `subscribers` are the program's.
+    pub fn counts(&self, ring_bytes: u64, subscribers: u64) -> OutsideCounts {
         OutsideCounts {
+            subscribers,
+            subscribers_refused: self.subscribers_refused.load(Ordering::Relaxed),
             published: self.published.load(Ordering::Relaxed),
             refused: self.refused.each_ref().map(|count| count.load(Ordering::Relaxed)),
             ring_bytes,
@@ -55,4 +64,8 @@ pub struct OutsideCounts {
     pub refused: [u64; Refusal::COUNT],
     /// The bytes of the ring that they take.
     pub ring_bytes: u64,
+    /// The subscribers that the program has.
+    pub subscribers: u64,
+    /// The subscribers that the program was refused.
+    pub subscribers_refused: u64,
 }

@@ -205,6 +205,16 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Bytes of the ring that publications by the HTTP API and by the program take (outside_bytes_max).",
         |server, out| out.value(server.process.outside.ring_bytes),
     ),
+    gauge(
+        "ringcast_program_subscribers",
+        "Subscribers of the program that embeds the server (program_subscribers_max).",
+        |server, out| out.value(server.process.outside.subscribers),
+    ),
+    counter(
+        "ringcast_program_subscribers_refused_total",
+        "Subscribers of the program that were refused, since it has as many as it may (program_subscribers_max).",
+        |server, out| out.value(server.process.outside.subscribers_refused),
+    ),
     counter(
         "ringcast_api_requests_total",
         "Requests to the HTTP API by route and outcome, where [[api_keys]] are configured; docs/http-api.md explains the outcomes.",

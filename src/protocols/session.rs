@@ -7,8 +7,8 @@ use crate::app::{App, CallOutcome, LateAnswer, OutsideCall};
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
-    CloseReason, Decisions, HistoryCall, Message, PresenceFailure, Recovered, Span, Stored, SubscribeOutcome,
-    UnsubscribeOutcome,
+    CloseReason, Decisions, HistoryCall, HistoryFailure, Message, PresenceFailure, Recovered, Span, Stored,
+    SubscribeOutcome, UnsubscribeOutcome,
 };
 use crate::history::Reading;
 use crate::mqtt::receiver::Receiver;
@@ -259,11 +259,10 @@ impl Session {
         }
     }
 
-    /// Appends the message that refuses a [`Decision::ReadHistory`](crate::decision::Decision::ReadHistory), since too
-    /// many are open.
-    pub fn history_busy(&self, token: &[u8], out: &mut Vec<u8>) {
+    /// Appends the message that refuses a [`Decision::ReadHistory`](crate::decision::Decision::ReadHistory).
+    pub fn history_failed(&self, token: &[u8], failure: HistoryFailure, out: &mut Vec<u8>) {
         match self {
-            Session::SocketCluster(session) => session.history_busy(token, out),
+            Session::SocketCluster(session) => session.history_failed(token, failure, out),
             Session::Mqtt(_) => {}
         }
     }

@@ -5,6 +5,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::occupied::{PortOwner, Starting};
+use nix::errno::Errno;
+
 use crate::config::ConfigErrors;
 use crate::control::ControlError;
 use crate::log::FilterError;
@@ -169,12 +171,27 @@ impl fmt::Display for StartError {
                 setting,
                 address,
                 cause,
-            } => write!(f, "cannot listen on {address}: {cause}; {}", setting.advice()),
+            } => match has_no_descriptor(cause) {
+                true => write!(f, "cannot listen on {address}: {cause}; {MORE_DESCRIPTORS}"),
+                false => write!(f, "cannot listen on {address}: {cause}; {}", setting.advice()),
+            },
             StartError::Store(error) => error.fmt(f),
             StartError::Control(error) => error.fmt(f),
+            StartError::System(cause) if has_no_descriptor(cause) => {
+                write!(f, "the system refused what a core needs: {cause}; {MORE_DESCRIPTORS}")
+            }
             StartError::System(cause) => write!(f, "the system refused what a core needs: {cause}"),
         }
     }
 }
 
 impl std::error::Error for StartError {}
+
+/// Whether the process, or the system, has as many open files as it may.
+fn has_no_descriptor(cause: &io::Error) -> bool {
+    [Errno::EMFILE, Errno::ENFILE]
+        .iter()
+        .any(|&errno| cause.raw_os_error() == Some(errno as i32))
+}
+
+const MORE_DESCRIPTORS: &str = "raise the limit on open files (LimitNOFILE, or ulimit -n)";

@@ -1,8 +1,10 @@
 //! The values that a core lends a session for one call.
 
 use super::{Scratch, Settings};
-use crate::app::App;
+use crate::app::{App, Piece};
+use crate::auth::Issued;
 use crate::clock::Now;
+use crate::decision::CloseReason;
 use crate::policy::Policy;
 
 /// The values that a core lends a session of any protocol for one call.
@@ -22,4 +24,20 @@ pub struct Environment<'a, A: App> {
     pub scratch: &'a mut Scratch,
     /// How many packets of one message a session handles in one call. The rest waits for another call.
     pub packets_max: u64,
+}
+
+impl<A: App> Environment<'_, A> {
+    /// Signs a token for the client of this session, as the application has ordered.
+    ///
+    /// # Errors
+    /// The token cannot be signed: the connection is to be closed.
+    pub(crate) fn issue(&self, claims: Piece, expires_in: Option<u64>) -> Result<Issued, CloseReason> {
+        let expires_in = expires_in.unwrap_or(self.settings.auth_default_expiry.as_secs());
+        let claims = self.scratch.app.piece(claims);
+        let issued = self
+            .policy
+            .tokens
+            .issue(claims, Some(expires_in), self.now.unix_ms);
+        issued.map_err(|_| CloseReason::SigningFailed)
+    }
 }

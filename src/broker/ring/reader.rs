@@ -69,6 +69,12 @@ impl Reader {
         self.depth() > 0 && self.front().is_none()
     }
 
+    /// Claims the next place, as a publisher does that the system does not let publish there. It stays empty.
+    #[cfg(test)]
+    pub(crate) fn claim_a_place(&self) -> bool {
+        self.memory.claim(&mut self.memory.passed()).is_some()
+    }
+
     /// Goes on behind the publication that [`Reader::front`] has returned.
     pub fn pass(&mut self) {
         debug_assert!(self.front().is_some(), "only what was read is passed");

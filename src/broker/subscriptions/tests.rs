@@ -183,9 +183,9 @@ fn a_channel_that_has_lost_its_subscribers_is_gone() {
     }
     assert!(fixture.is_interested("all"));
     for connection in (0..1000).rev() {
-        fixture.subscriptions.unsubscribe_all(connection);
+        fixture.subscriptions.unsubscribe_some(connection, usize::MAX);
     }
-    fixture.subscriptions.unsubscribe_all(5000);
+    fixture.subscriptions.unsubscribe_some(5000, usize::MAX);
     fixture.check();
     let subscriptions = &fixture.subscriptions;
     assert!(subscriptions.is_empty() && subscriptions.channels.len() == 0);
@@ -213,7 +213,8 @@ fn a_list_that_has_shrunk_gives_its_memory_back() {
 enum Step {
     Subscribe(u32, String),
     Unsubscribe(u32, String),
-    UnsubscribeAll(u32),
+    /// From at most so many channels.
+    UnsubscribeSome(u32, usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -221,7 +222,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         6 => (0..6u32, name()).prop_map(|(connection, name)| Step::Subscribe(connection, name)),
         3 => (0..7u32, name()).prop_map(|(connection, name)| Step::Unsubscribe(connection, name)),
-        1 => (0..7u32).prop_map(Step::UnsubscribeAll),
+        1 => (0..7u32, 0..4usize).prop_map(|(connection, max)| Step::UnsubscribeSome(connection, max)),
     ]
 }
 
@@ -260,9 +261,17 @@ proptest! {
                     };
                     prop_assert_eq!(fixture.unsubscribe(connection, &name), expected);
                 }
-                Step::UnsubscribeAll(connection) => {
-                    model.retain(|(other, _)| *other != connection);
-                    fixture.subscriptions.unsubscribe_all(connection);
+                Step::UnsubscribeSome(connection, max) => {
+                    let subscriptions = &mut fixture.subscriptions;
+                    let numbers: Vec<u32> = subscriptions.some_numbers_of(connection, max).collect();
+                    let names: Vec<&[u8]> =
+                        numbers.iter().filter_map(|&number| Some(subscriptions.name_of(number)?.0)).collect();
+                    let before = model.len();
+                    model.retain(|(other, name)| *other != connection || !names.contains(&name.as_bytes()));
+                    let held = model.iter().filter(|(other, _)| *other == connection).count();
+                    prop_assert_eq!(before - model.len(), numbers.len());
+                    assert!(held == 0 || numbers.len() == max, "{numbers:?} of {max}");
+                    prop_assert_eq!(subscriptions.unsubscribe_some(connection, max), held);
                 }
             }
             fixture.check();
@@ -294,7 +303,7 @@ fn walk_step() -> impl Strategy<Value = WalkStep> {
     let change = prop_oneof![
         4 => (0..12u32, name()).prop_map(|(connection, name)| Step::Subscribe(connection, name)),
         3 => (0..12u32, name()).prop_map(|(connection, name)| Step::Unsubscribe(connection, name)),
-        1 => (0..12u32).prop_map(Step::UnsubscribeAll),
+        1 => (0..12u32).prop_map(|connection| Step::UnsubscribeSome(connection, usize::MAX)),
     ];
     prop_oneof![
         6 => change.prop_map(WalkStep::Change),
@@ -327,8 +336,8 @@ proptest! {
                         left.remove(&connection);
                     }
                 }
-                WalkStep::Change(Step::UnsubscribeAll(connection)) => {
-                    fixture.subscriptions.unsubscribe_all(connection);
+                WalkStep::Change(Step::UnsubscribeSome(connection, _)) => {
+                    fixture.subscriptions.unsubscribe_some(connection, usize::MAX);
                     left.remove(&connection);
                 }
                 WalkStep::Begin(name) => {

@@ -415,7 +415,12 @@ impl Acceptor {
         Newcomer { stream, client, port }
     }
 
-    fn take_listener(&mut self, socket: OwnedFd, port: Port, registry: &Registry) -> Arrived {
+    pub(in crate::cores) fn take_listener(
+        &mut self,
+        socket: OwnedFd,
+        port: Port,
+        registry: &Registry,
+    ) -> Arrived {
         match self
             .listeners
             .add(TcpListener::from_std(socket.into()), port, registry)

@@ -195,8 +195,9 @@ impl Connections {
     /// Makes room in an outbox that has none for a publication, by writing to its socket. If the socket takes too
     /// little, carries out the policy for slow subscribers and returns false.
     fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
-        if self.slab[index as usize].reading.is_paused_by(Why::Ending) {
-            // It did not take an earlier one, and is about to be closed for that.
+        let connection = &self.slab[index as usize];
+        if connection.reading.is_paused_by(Why::Ending) || connection.outbox.is_sealed() {
+            // It did not take an earlier one and is about to be closed for that, or it has ended.
             return false;
         }
         let blocked = self.slab[index as usize].outbox.is_blocked();

@@ -533,10 +533,11 @@ impl Delivery {
         outcome
     }
 
-    /// Ends all subscriptions of a connection.
-    pub(in crate::cores) fn unsubscribe_all(&mut self, index: u32) {
-        self.broker.subscriptions.unsubscribe_all(index);
+    /// Ends at most `max` subscriptions of a connection. Returns how many are left.
+    pub(in crate::cores) fn unsubscribe_some(&mut self, index: u32, max: usize) -> usize {
+        let left = self.broker.subscriptions.unsubscribe_some(index, max);
         self.tell_subscriptions();
+        left
     }
 
     /// Copies publications on a channel to a subscriber of the program: those that are published from now on.

@@ -1,14 +1,14 @@
 //! The call `$history`: the question to the owner of the channel, and the answer to the client.
 
-use mio::Token;
-
 use crate::app::App;
-use crate::decision::{Decisions, HistoryCall, Limit, Span, Wanted};
+use crate::broker::Sent;
+use crate::decision::{Decisions, HistoryCall, HistoryFailure, Limit, Span, Wanted};
 use crate::history::{Query, Question, Reading};
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::owner_calls::OwnerCall;
 use crate::cores::post::letter::{HistoryPurpose, HistoryQuestion, Letter};
 
 impl<A: App> Core<A> {
@@ -22,17 +22,14 @@ impl<A: App> Core<A> {
         decisions: &Decisions,
     ) {
         let (name, token) = (decisions.bytes(channel), decisions.bytes(token));
-        if !self.history_calls.begin(id) {
-            self.metrics.limit_hit(Limit::HistoryCalls);
-            let mut answer = Vec::new();
-            if let Some(session) = self.session(id) {
-                session.history_busy(token, &mut answer);
-                self.send(id, Content::Text, &answer);
-            }
-            return;
-        }
-        let call = HistoryCall::read(decisions.bytes(call));
         let (owner, hash) = self.delivery.owner(name);
+        let now = self.time.now().uptime;
+        let Some((number, _)) = self.history_calls.begin(id, owner, token, now) else {
+            self.metrics.limit_hit(Limit::HistoryCalls);
+            self.refuse_history(id, token, HistoryFailure::Busy);
+            return;
+        };
+        let call = HistoryCall::read(decisions.bytes(call));
         let question = Question {
             name: name.into(),
             hash,
@@ -42,29 +39,54 @@ impl<A: App> Core<A> {
         };
         let asked = HistoryQuestion {
             asker: self.id,
-            purpose: HistoryPurpose::Call {
-                connection: id.token(),
-                token: token.into(),
-                call,
-            },
+            purpose: HistoryPurpose::Call { number, call },
             question,
         };
-        self.post.send(owner, Letter::HistoryQuestion(Box::new(asked)));
+        // From now on the core looks for overdue calls in its turns.
+        self.keeps_state = true;
+        match self.post.send(owner, Letter::HistoryQuestion(Box::new(asked))) {
+            Sent::Sent | Sent::Kept => {}
+            Sent::Dropped => self.end_history_calls_to(owner),
+        }
     }
 
-    /// Answers a client that has called `$history`, if it is still there.
+    /// Answers a client that has called `$history`, if it is still there and has not been told that there is no answer.
     pub(in crate::cores) fn answer_history_call(
         &mut self,
-        connection: Token,
-        token: &[u8],
+        number: u64,
         call: HistoryCall,
         reading: &Reading,
     ) {
-        let id = ConnectionId::from_token(connection);
-        self.history_calls.end(id);
+        let Some(OwnerCall { id, token, .. }) = self.history_calls.take(number) else {
+            return;
+        };
         let mut answer = Vec::new();
         if let Some(session) = self.session(id) {
-            session.history_read(token, call, reading, &mut answer);
+            session.history_read(&token, call, reading, &mut answer);
+            self.send(id, Content::Text, &answer);
+        }
+    }
+
+    /// Answers the calls whose owner has not answered in time.
+    #[inline]
+    pub(in crate::cores) fn end_overdue_history_calls(&mut self) {
+        while let Some(call) = self.history_calls.take_overdue(self.time.now().uptime) {
+            self.metrics.limit_hit(Limit::HistoryTime);
+            self.refuse_history(call.id, &call.token, HistoryFailure::TimedOut);
+        }
+    }
+
+    /// Answers the calls that a core which has stopped was to answer.
+    pub(in crate::cores) fn end_history_calls_to(&mut self, owner: usize) {
+        while let Some(call) = self.history_calls.take_of_owner(owner) {
+            self.refuse_history(call.id, &call.token, HistoryFailure::TimedOut);
+        }
+    }
+
+    fn refuse_history(&mut self, id: ConnectionId, token: &[u8], failure: HistoryFailure) {
+        let mut answer = Vec::new();
+        if let Some(session) = self.session(id) {
+            session.history_failed(token, failure, &mut answer);
             self.send(id, Content::Text, &answer);
         }
     }

@@ -1,6 +1,6 @@
 //! Begins and ends the subscriptions of a connection: as its session decides, or because rules no longer allow one.
 //!
-//! Limits: [`CHANNELS_PER_TURN_MAX`] of one connection in one turn.
+//! Limits: `CHANNELS_PER_TURN_MAX` (`lifecycle/unsubscribing.rs`) of one connection in one turn.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use crate::protocols::Content;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 
 impl<A: App> Core<A> {
     /// A subscription sees exactly the publications after it: all publications before it have been delivered.
@@ -184,17 +185,5 @@ impl<A: App> Core<A> {
     }
 }
 
-/// [`CHANNELS_PER_TURN_MAX`], or what a simulation has in its place.
-fn channels_per_turn_max() -> usize {
-    #[cfg(test)]
-    if let Some(scale) = crate::cores::simulation::scale() {
-        return scale.channels_per_turn_max;
-    }
-    CHANNELS_PER_TURN_MAX
-}
-
-/// Channels of one connection that a turn goes through, to end subscriptions or to check them. At 0.3 µs each, they
-/// take as long as a flood of messages may.
-pub(in crate::cores) const CHANNELS_PER_TURN_MAX: usize = 256;
 /// To check this many subscriptions costs about as much as a message.
 const SUBSCRIPTIONS_PER_MESSAGE: u64 = 16;

@@ -122,7 +122,8 @@ pub(in crate::cores) enum Phase {
         deadline: Uptime,
         fin_sent: bool,
     },
-    /// The peer has ended its direction but may still read: once the outbox is empty the socket is dropped.
+    /// The peer has ended its direction but may still read: once the outbox is empty the socket is dropped. If the
+    /// connection has subscriptions left then (`unsubscribing.rs`), it stays in this phase without a deadline.
     Emptying {
         deadline: Uptime,
     },

@@ -166,15 +166,11 @@ impl<A: App> Core<A> {
         self.connections.note_input(id);
     }
 
-    /// Ends the subscriptions and the session of an open connection. The session tells the application.
+    /// Ends the session of an open connection and its subscriptions: all, or the first of very many. The session tells
+    /// the application.
     fn end_session(&mut self, id: ConnectionId, mut open: Open, reason: CloseReason) -> Wire {
-        let (index, session) = (id.index(), open.session.id());
-        let subscriptions = self.delivery.subscriptions();
-        if self.presence.memberships.leave_all(index, session, subscriptions) {
-            self.presence.due = self.time.now().uptime;
-        }
         self.connections.end_recoveries(id);
-        self.delivery.unsubscribe_all(index);
+        self.begin_to_unsubscribe(id, open.session.id());
         if open.session.is_open() {
             self.counts.session_ends();
         }
@@ -253,11 +249,14 @@ impl<A: App> Core<A> {
         self.connections.note_input(id);
     }
 
-    /// Closes the socket, and gives the connection's place back.
+    /// Closes the socket, and gives the connection's place back: at once, or with its last subscription.
     pub(in crate::cores) fn drop_socket(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
+        if connection.outbox.is_sealed() {
+            return self.keep_place(id);
+        }
         if connection.is_counted {
             self.acceptor.leave(&connection.client);
         }

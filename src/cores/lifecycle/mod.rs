@@ -7,8 +7,8 @@
 //!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
 //!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
-//!  history_calls.rs  open calls of $history             mqtt_sessions.rs  what outlives MQTT connections
-//!  moving.rs      connections between two cores
+//!  owner_calls.rs  calls that wait for owners            mqtt_sessions.rs  what outlives MQTT connections
+//!  moving.rs      connections between two cores           unsubscribe.rs, unsubscribing.rs  subscriptions of connections that have ended
 //! ```
 
 pub(crate) mod audit_trail;
@@ -16,14 +16,16 @@ pub(crate) mod connection;
 pub(crate) mod counts;
 pub(crate) mod ending;
 pub(crate) mod ends;
-pub(crate) mod history_calls;
 pub(crate) mod meter;
 pub(crate) mod moving;
 pub(in crate::cores) mod mqtt_sessions;
 mod mqtt_shares;
+pub(in crate::cores) mod owner_calls;
 pub(crate) mod reading;
 pub(crate) mod shedding;
 pub(crate) mod tally;
+mod unsubscribe;
+pub(in crate::cores) mod unsubscribing;
 pub(crate) mod waiting;
 pub(crate) mod wheel;
 pub(in crate::cores) mod wills;

@@ -156,10 +156,7 @@ impl Waiting {
 
     /// Whether decisions of some connection have not been carried out.
     pub(in crate::cores) fn has_suspended(&self) -> bool {
-        !self.stalled.is_empty()
-            || !self.awaiting_delivery.is_empty()
-            || !self.walking.is_empty()
-            || !self.awaiting_post.is_empty()
+        !self.stalled.is_empty() || !self.awaiting_delivery.is_empty() || !self.walking.is_empty()
     }
 
     /// How many connections wait for room for what other cores are to be told.

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::policy::Policy;
 
 use crate::cores::core::Core;
-use crate::cores::input::subscriptions::CHANNELS_PER_TURN_MAX;
+use crate::cores::lifecycle::unsubscribing::CHANNELS_PER_TURN_MAX;
 
 impl<A: App> Core<A> {
     /// Decides by this policy from now on.

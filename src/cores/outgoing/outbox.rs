@@ -54,6 +54,8 @@ pub(in crate::cores) enum Outbox {
     Shared(FrameSpan),
     /// Anything, in a buffer of its own.
     Own(Box<Queued>),
+    /// Nothing, and no publication is taken: see [`Outbox::seal`].
+    Sealed,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,8 @@ pub(in crate::cores) struct Queued {
     sent: usize,
     begun: usize,
     blocked: bool,
+    /// Whether no publication is taken: [`Outbox::seal`].
+    sealed: bool,
     /// Since when the socket has not taken all that waited; `NEVER` if the last flush sent everything. For reports.
     blocked_since: Uptime,
     /// When the socket must have taken something, or the peer acknowledged something that it took before.
@@ -115,7 +119,7 @@ impl Outbox {
     /// Bytes not yet sent.
     pub(in crate::cores) fn len(&self) -> usize {
         match self {
-            Outbox::Empty => 0,
+            Outbox::Empty | Outbox::Sealed => 0,
             Outbox::Shared(span) => span.len(),
             Outbox::Own(queued) => queued.len(),
         }
@@ -123,7 +127,7 @@ impl Outbox {
 
     /// Whether nothing waits.
     pub(in crate::cores) fn is_empty(&self) -> bool {
-        matches!(self, Outbox::Empty)
+        matches!(self, Outbox::Empty | Outbox::Sealed)
     }
 
     /// Whether there is room for `bytes` more below the limit `bytes_max`. An empty outbox takes any one frame.
@@ -133,8 +137,10 @@ impl Outbox {
             Outbox::Shared(span) => span.len() + bytes <= bytes_max,
             Outbox::Own(queued) => {
                 let waiting = queued.len();
-                queued.conflated.is_none() && (waiting == 0 || waiting + bytes <= bytes_max)
+                let has_room = waiting == 0 || waiting + bytes <= bytes_max;
+                has_room && queued.conflated.is_none() && !queued.sealed
             }
+            Outbox::Sealed => false,
         }
     }
 
@@ -154,7 +160,7 @@ impl Outbox {
     fn spans(&self) -> impl Iterator<Item = FrameSpan> {
         let own = match self {
             Outbox::Shared(span) => Some(*span),
-            Outbox::Empty | Outbox::Own(_) => None,
+            Outbox::Empty | Outbox::Own(_) | Outbox::Sealed => None,
         };
         let earlier = self.queued().into_iter().flat_map(|queued| &queued.earlier);
         own.into_iter().chain(earlier.filter_map(|piece| match piece {
@@ -165,14 +171,14 @@ impl Outbox {
 
     fn queued(&self) -> Option<&Queued> {
         match self {
-            Outbox::Empty | Outbox::Shared(_) => None,
+            Outbox::Empty | Outbox::Shared(_) | Outbox::Sealed => None,
             Outbox::Own(queued) => Some(queued),
         }
     }
 
     fn queued_mut(&mut self) -> Option<&mut Queued> {
         match self {
-            Outbox::Empty | Outbox::Shared(_) => None,
+            Outbox::Empty | Outbox::Shared(_) | Outbox::Sealed => None,
             Outbox::Own(queued) => Some(queued),
         }
     }
@@ -181,8 +187,10 @@ impl Outbox {
     fn own(&mut self, pool: &mut FramePool) -> &mut Queued {
         if !matches!(self, Outbox::Own(_)) {
             let mut queued = pool.take();
-            if let Outbox::Shared(span) = *self {
-                queued.keep(span, &mut pool.shared);
+            match *self {
+                Outbox::Shared(span) => queued.keep(span, &mut pool.shared),
+                Outbox::Sealed => queued.sealed = true,
+                Outbox::Empty | Outbox::Own(_) => {}
             }
             *self = Outbox::Own(queued);
         }
@@ -243,7 +251,7 @@ impl Outbox {
     pub(in crate::cores) fn shared(&self) -> Option<FrameSpan> {
         match self {
             Outbox::Shared(span) => Some(*span),
-            Outbox::Empty | Outbox::Own(_) => None,
+            Outbox::Empty | Outbox::Own(_) | Outbox::Sealed => None,
         }
     }
 
@@ -338,7 +346,35 @@ impl Outbox {
                 true
             }
             Outbox::Shared(before) => before.len() + span.len() <= bytes_max && shared.extend(before, span),
-            Outbox::Own(_) => false,
+            Outbox::Own(_) | Outbox::Sealed => false,
+        }
+    }
+
+    /// Has the outbox take no publication any more, whether bytes wait or not: its connection has ended, and is still
+    /// among the subscribers of some channels. Frames of other kinds are taken, and all that waits is sent.
+    pub(in crate::cores) fn seal(&mut self, pool: &mut FramePool) {
+        match self {
+            Outbox::Empty => *self = Outbox::Sealed,
+            Outbox::Shared(_) | Outbox::Own(_) => self.own(pool).sealed = true,
+            Outbox::Sealed => {}
+        }
+    }
+
+    /// Undoes [`Outbox::seal`].
+    pub(in crate::cores) fn unseal(&mut self) {
+        match self {
+            Outbox::Own(queued) => queued.sealed = false,
+            Outbox::Sealed => *self = Outbox::Empty,
+            Outbox::Empty | Outbox::Shared(_) => {}
+        }
+    }
+
+    /// Whether the outbox takes no publications.
+    pub(in crate::cores) fn is_sealed(&self) -> bool {
+        match self {
+            Outbox::Own(queued) => queued.sealed,
+            Outbox::Sealed => true,
+            Outbox::Empty | Outbox::Shared(_) => false,
         }
     }
 
@@ -355,7 +391,7 @@ impl Outbox {
                     return;
                 }
             }
-            Outbox::Own(_) => {}
+            Outbox::Own(_) | Outbox::Sealed => {}
         }
         pool.shared.hold(span);
         self.own(pool);
@@ -367,7 +403,7 @@ impl Outbox {
     /// A copy of the bytes that have not been sent.
     pub(in crate::cores) fn unsent(&self, pool: &FramePool) -> Vec<u8> {
         match self {
-            Outbox::Empty => Vec::new(),
+            Outbox::Empty | Outbox::Sealed => Vec::new(),
             Outbox::Shared(span) => pool.shared.bytes(*span).to_vec(),
             Outbox::Own(queued) => {
                 let pieces = queued.earlier.iter().map(|piece| piece.bytes(&pool.shared));
@@ -394,7 +430,7 @@ impl Outbox {
         pool: &mut FramePool,
     ) -> io::Result<(usize, Flush)> {
         let waiting = match self {
-            Outbox::Empty => return Ok((0, Flush::Empty)),
+            Outbox::Empty | Outbox::Sealed => return Ok((0, Flush::Empty)),
             Outbox::Shared(span) => pool.shared.bytes(*span),
             Outbox::Own(queued) if queued.earlier.is_empty() => &queued.bytes[queued.sent..],
             Outbox::Own(_) => return self.flush_pieces(framing, socket, pool),
@@ -512,8 +548,14 @@ impl Outbox {
     pub(in crate::cores) fn release(&mut self, pool: &mut FramePool) {
         match std::mem::take(self) {
             Outbox::Empty => {}
+            Outbox::Sealed => *self = Outbox::Sealed,
             Outbox::Shared(span) => pool.shared.release(span),
-            Outbox::Own(queued) => pool.give(queued),
+            Outbox::Own(queued) => {
+                if queued.sealed {
+                    *self = Outbox::Sealed;
+                }
+                pool.give(queued);
+            }
         }
     }
 }
@@ -552,7 +594,8 @@ impl Queued {
         }
         self.earlier_bytes = 0;
         self.bytes.clear();
-        (self.sent, self.begun, self.blocked) = (0, 0, false);
+        (self.sent, self.begun) = (0, 0);
+        (self.blocked, self.sealed) = (false, false);
         (self.blocked_since, self.taken_by) = (Uptime::NEVER, Uptime::NEVER);
     }
 
@@ -710,6 +753,7 @@ impl FramePool {
                 sent: 0,
                 begun: 0,
                 blocked: false,
+                sealed: false,
                 blocked_since: Uptime::NEVER,
                 taken_by: Uptime::NEVER,
                 unacknowledged: 0,

@@ -5,8 +5,6 @@
 
 use std::sync::Arc;
 
-use mio::Token;
-
 use crate::app::SessionId;
 use crate::broker::Sequence;
 use crate::cores::CoreId;
@@ -116,10 +114,8 @@ pub(crate) enum HistoryPurpose {
     Recovery(u64),
     /// A client's call of `$history`.
     Call {
-        /// The client's connection.
-        connection: Token,
-        /// Data that the session needs for its answer.
-        token: Box<[u8]>,
+        /// The asker's number for the call.
+        number: u64,
         /// The call.
         call: HistoryCall,
     },

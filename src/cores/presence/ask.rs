@@ -7,7 +7,7 @@ use crate::protocols::Content;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
-use crate::cores::presence::calls::Call;
+use crate::cores::lifecycle::owner_calls::OwnerCall;
 
 impl<A: App> Core<A> {
     /// Carries out a [`Decision::AskPresence`](crate::decision::Decision::AskPresence).
@@ -37,10 +37,12 @@ impl<A: App> Core<A> {
                 }
             },
         };
+        let hash = self.delivery.hasher().hash(name);
+        let owner = hash.owner(self.delivery.core_count());
         let begun = if self.presence.memberships.is_congested() {
             None
         } else {
-            self.presence.calls.begin(id, token, now)
+            self.presence.calls.begin(id, owner, token, now)
         };
         let Some((number, deadline)) = begun else {
             self.metrics.limit_hit(Limit::PresenceCalls);
@@ -53,7 +55,6 @@ impl<A: App> Core<A> {
             deadline,
             request,
         };
-        let hash = self.delivery.hasher().hash(name);
         self.presence
             .memberships
             .tell(name, hash, session, What::Asks(ask));
@@ -79,6 +80,13 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Answers the calls that a core which has stopped was to answer.
+    pub(in crate::cores) fn end_presence_calls_to(&mut self, owner: usize) {
+        while let Some(call) = self.presence.calls.take_of_owner(owner) {
+            self.answer_call(&call, Err(PresenceFailure::TimedOut));
+        }
+    }
+
     /// Answers the calls that have waited too long.
     pub(super) fn end_overdue_calls(&mut self) {
         while let Some(call) = self.presence.calls.take_overdue(self.time.now().uptime) {
@@ -89,7 +97,7 @@ impl<A: App> Core<A> {
 
     /// Sends an answer that comes in a later turn than its call. As with late answers of the application, not to read
     /// the connection does not stop them: one that finds the outbox full ends the connection.
-    fn answer_call(&mut self, call: &Call, answer: Result<Option<&[u8]>, PresenceFailure>) {
+    fn answer_call(&mut self, call: &OwnerCall, answer: Result<Option<&[u8]>, PresenceFailure>) {
         let id = call.id;
         if self
             .connections

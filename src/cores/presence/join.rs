@@ -85,16 +85,19 @@ impl<A: App> Core<A> {
             let Some(id) = self.connections.id_at(index) else {
                 continue;
             };
-            let Some(member) = self.member_of(id) else {
-                continue;
-            };
+            let member = self.member_of(id);
             if step.joins {
-                self.join_room(index, step.channel, member);
-            } else {
+                if let Some(member) = member {
+                    self.join_room(index, step.channel, member);
+                }
+                continue;
+            }
+            let session = member.map(|member| member.session);
+            if let Some(session) = session.or_else(|| self.unsubscribing.session_of(id)) {
                 let subscriptions = self.delivery.subscriptions();
                 self.presence
                     .memberships
-                    .step_leaves(&step, index, member.session, subscriptions);
+                    .step_leaves(&step, index, session, subscriptions);
             }
         }
         self.presence.memberships.stepped(&step);

@@ -113,7 +113,7 @@ impl Memberships {
     /// Whether so much is to be told that no more may join before some of it is.
     #[inline]
     pub(in crate::cores) fn is_congested(&self) -> bool {
-        self.outgoing_count >= TOLD_WAITING_MAX
+        self.outgoing_count >= told_waiting_max()
     }
 
     /// Whether something is to be told.
@@ -188,22 +188,26 @@ impl Memberships {
         }
     }
 
-    /// A connection has ended, and is about to leave all of its channels. Whether it was in any room.
-    pub(in crate::cores) fn leave_all(
+    /// A connection has ended, and is about to leave at most `max` of its channels, those that
+    /// [`Subscriptions::unsubscribe_some`] ends. Whether it was in any room.
+    pub(in crate::cores) fn leave_some(
         &mut self,
         connection: u32,
         session: Option<SessionId>,
+        max: usize,
         subscriptions: &Subscriptions,
     ) -> bool {
         if self.identity(connection).is_none() {
             return false;
         }
         if let Some(session) = session {
-            for channel in subscriptions.numbers_of(connection) {
+            for channel in subscriptions.some_numbers_of(connection, max) {
                 self.leave(channel, connection, session, Departure::Ended, subscriptions);
             }
         }
-        self.identities.remove(connection as usize);
+        if subscriptions.count_of(connection) <= max {
+            self.identities.remove(connection as usize);
+        }
         true
     }
 
@@ -220,7 +224,7 @@ impl Memberships {
             return 0;
         }
         let mut count = 0;
-        for channel in subscriptions.numbers_of(connection) {
+        for channel in subscriptions.some_numbers_of(connection, usize::MAX) {
             count += 1;
             let Some(mark) = self.marks.get(channel as usize).copied() else {
                 continue;
@@ -404,6 +408,16 @@ impl Memberships {
             self.walks.retain(|walk| walk.channel != channel);
         }
     }
+}
+
+/// [`TOLD_WAITING_MAX`], or what a simulation has in its place: as much as it has room for letters.
+#[inline]
+fn told_waiting_max() -> usize {
+    #[cfg(test)]
+    if let Some(scale) = crate::cores::simulation::scale() {
+        return scale.letters_waiting_max;
+    }
+    TOLD_WAITING_MAX
 }
 
 /// So much may wait to be told before clients that subscribe have to wait.

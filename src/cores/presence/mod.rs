@@ -15,7 +15,6 @@
 //!
 //! A server without presence looks at one number in each turn: [`state::Presence::due`].
 
-pub(in crate::cores) mod calls;
 pub(in crate::cores) mod memberships;
 pub(in crate::cores) mod state;
 

@@ -8,7 +8,7 @@ use crate::config::limits::Limits;
 use crate::policy::channels::Channels;
 use crate::presence::{Rooms, Settings, Told};
 
-use crate::cores::presence::calls::Calls;
+use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::presence::memberships::Memberships;
 
 /// Presence on one core.
@@ -21,7 +21,7 @@ pub(in crate::cores) struct Presence {
     pub(in crate::cores) rooms: Rooms,
     /// What other cores have told about these channels, in order, and this core has not done yet.
     pub(in crate::cores) told: VecDeque<Batch>,
-    pub(in crate::cores) calls: Calls,
+    pub(in crate::cores) calls: OwnerCalls,
 }
 
 /// What one letter has told.
@@ -51,7 +51,10 @@ impl Presence {
             memberships: Memberships::new(cores, channels.has_presence()),
             rooms: Rooms::new(settings, hasher),
             told: VecDeque::new(),
-            calls: Calls::default(),
+            calls: OwnerCalls::new(OwnerCallsMax {
+                of_core: limits.presence_calls_per_core_max,
+                of_connection: limits.presence_calls_per_connection_max,
+            }),
         }
     }
 

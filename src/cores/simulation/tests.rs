@@ -20,10 +20,12 @@ use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::config::rules::RuleSpec;
 use crate::cores::CoreId;
+use crate::cores::arrivals::acceptor::Arrived;
 use crate::cores::fd_table;
 use crate::cores::operators::mailbox::Order;
 use crate::cores::post::letter::Letter;
 use crate::decision::Limit;
+use crate::transport::port::Port;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
 /// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before
@@ -310,6 +312,97 @@ fn all_channels_of_a_connection_are_gone_through_in_parts() {
         (subscriptions(&world), world.clients[client].following.len()),
         (1, 1)
     );
+}
+
+/// A listener that a core cannot use keeps the server from starting: a part of the connections would be accepted by
+/// nobody. The file stands for a socket that the system lets nobody watch.
+#[test]
+fn a_listener_that_a_core_cannot_watch_is_told_with_its_cause() {
+    let mut world = with_a_client_on_each_core(2, Limits::default());
+    let core = world.seats[1].core.as_mut().unwrap();
+    let file = std::fs::File::open("Cargo.toml").unwrap();
+    let registry = core.poll.registry();
+    let Arrived::LostListener(cause) = core.acceptor.take_listener(file.into(), Port::Tls, registry) else {
+        panic!("a file is no listener");
+    };
+    assert!(
+        cause.starts_with("core 1 cannot use its listener of tls_listen: "),
+        "{cause}"
+    );
+    core.mailbox.note_lost_listener(cause.clone());
+    assert_eq!(world.handles[1].listeners(), Err(cause.as_str()));
+    let hits = &world.handles[1].metrics().limit_hits;
+    assert_eq!(hits[Limit::Descriptors.index()].value(), 1);
+}
+
+/// On a CPU that cores share, a core lets the others run when it waits for one of them: a publisher has claimed the next
+/// place of the ring and not published there yet, or the turn was a long one.
+#[test]
+fn a_core_that_shares_its_cpu_lets_the_publisher_of_the_next_place_run() {
+    let mut world = with_a_client_on_each_core(2, Limits::default());
+    let mut yields = |is_shared: bool, took_ns: u64, claims: bool| {
+        let core = world.seats[0].core.as_mut().unwrap();
+        core.shares_cpu = is_shared;
+        if claims {
+            assert!(core.delivery.reader().claim_a_place());
+        }
+        core.yields_after(took_ns)
+    };
+    assert!(!yields(true, 0, false) && yields(true, 1_000_000_000, false));
+    assert!(!yields(false, 1_000_000_000, false));
+    assert!(yields(true, 0, true));
+    assert!(!yields(false, 0, false));
+}
+
+/// A client that has gone leaves a thousand channels. No turn ends more than 256 of these subscriptions, others are
+/// answered in each turn, and its place is free only when none is left.
+#[test]
+fn the_subscriptions_of_a_client_that_has_gone_end_in_parts() {
+    let channels = 1000;
+    let plan = Plan {
+        cores: 1,
+        channels,
+        presence: true,
+        ..Plan::default()
+    };
+    let mut world = World::new(None, plan, Random::new(0));
+    let clients: Vec<usize> = (0..2).map(|_| world.connect(0, false).unwrap()).collect();
+    for &client in &clients {
+        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    }
+    world.settle();
+    let (gone, other) = (clients[0], clients[1]);
+    let all: Vec<Asked> = (0..channels).map(Asked::Subscribe).collect();
+    world.with(gone, |client, ground| client.ask_all(ground, &all));
+    world.settle();
+    let gauges = |world: &World| {
+        let metrics = world.handles[0].metrics();
+        (metrics.subscriptions.value(), metrics.connections.value())
+    };
+    assert_eq!(gauges(&world), (1000, 2));
+    world.with(gone, |client, _| client.disappear());
+    let mut turns = 0;
+    while gauges(&world).0 > 0 {
+        world.with(other, |client, ground| {
+            client.ask(ground, Asked::Call);
+            client.write(ground, usize::MAX);
+        });
+        let before = gauges(&world).0;
+        assert!(world.turn(0), "it goes on without being asked");
+        let after = gauges(&world);
+        assert!(before - after.0 <= 256, "{before} {after:?}");
+        assert!(after.0 == 0 || after.1 == 2, "the place is taken: {after:?}");
+        world.with(other, |client, ground| while client.read(ground, usize::MAX) {});
+        assert!(
+            !world.clients[other].is_owed_an_answer(),
+            "it is answered in each turn"
+        );
+        turns += 1;
+        assert!(turns < 100);
+    }
+    assert!(turns >= 4);
+    world.settle();
+    assert_eq!(gauges(&world), (0, 1));
 }
 
 /// One core that looks at three connections in a turn, with so many clients that are subscribed to one channel.

@@ -44,17 +44,7 @@ impl Session {
                 PeerOrder::SetAuthToken {
                     claims, expires_in, ..
                 } => {
-                    let expires_in = expires_in.unwrap_or(env.common.settings.auth_default_expiry.as_secs());
-                    let issued = env
-                        .common
-                        .policy
-                        .tokens
-                        .issue(
-                            env.common.scratch.app.piece(claims),
-                            Some(expires_in),
-                            env.common.now.unix_ms,
-                        )
-                        .map_err(|_| CloseReason::SigningFailed)?;
+                    let issued = env.common.issue(claims, expires_in)?;
                     self.claims = Some(Box::new(issued.claims));
                 }
                 PeerOrder::Deauthenticate { .. } => self.claims = None,

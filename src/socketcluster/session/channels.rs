@@ -5,7 +5,7 @@
 
 use super::tokens::tell_expired;
 use super::{Environment, Session, State, invalid_action, passed_on, refuse, send};
-use crate::app::{AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused};
+use crate::app::{self, AllowedPublish, AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused};
 use crate::clock::Now;
 use crate::config::rules::Action;
 use crate::decision::{
@@ -154,25 +154,9 @@ impl Session {
             .members
             .data
             .map(|json| passed_on(json, value.rare, &mut rewritten));
-        let result = env.common.app.publish(
-            Name::new(decisions.bytes(channel)),
-            data.map(RawJson::new),
-            &mut Peer::new(
-                self.id,
-                self.claims.as_deref(),
-                expired,
-                &mut env.common.scratch.app,
-            ),
-        );
-        self.settle(env)?;
-        match result {
-            Ok(publication) => {
-                let data = match publication.kind(&env.common.scratch.app) {
-                    AllowedPublishKind::AsSent => data.map(str::as_bytes),
-                    AllowedPublishKind::Rewritten(piece) => {
-                        piece.map(|piece| env.common.scratch.app.piece_bytes(piece))
-                    }
-                };
+        match self.ask_to_publish(decisions.bytes(channel), data, expired, env)? {
+            Ok(allowed) => {
+                let data = allowed_data(allowed, data, &env.common.scratch.app);
                 let marks = session::marks(
                     &env.common.policy.channels,
                     &mut env.common.scratch.channels,
@@ -195,6 +179,30 @@ impl Session {
         }
         env.scratch.rewritten = rewritten;
         self.carry_out_orders(None, env, decisions)
+    }
+
+    /// Asks the application whether the client may publish this, and in which form. `expired` is when its token has
+    /// expired.
+    #[inline]
+    pub(super) fn ask_to_publish<A: App>(
+        &mut self,
+        channel: &[u8],
+        data: Option<&str>,
+        expired: Option<f64>,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<Result<AllowedPublish, Refusal>, CloseReason> {
+        let result = env.common.app.publish(
+            Name::new(channel),
+            data.map(RawJson::new),
+            &mut Peer::new(
+                self.id,
+                self.claims.as_deref(),
+                expired,
+                &mut env.common.scratch.app,
+            ),
+        );
+        self.settle(env)?;
+        Ok(result)
     }
 
     pub(super) fn subscribe<A: App>(
@@ -329,6 +337,20 @@ impl Session {
         );
         let error = |out: &mut Vec<u8>| encode::named_error("BrokerError", &message, out);
         Some(decisions.write(|out| encode::error(cid.as_bytes(), error, out)))
+    }
+}
+
+/// The data of a publication that the application has allowed: as the client has sent it, or as the application has
+/// written it.
+#[inline]
+pub(super) fn allowed_data<'d>(
+    allowed: AllowedPublish,
+    sent: Option<&'d str>,
+    scratch: &'d app::Scratch,
+) -> Option<&'d [u8]> {
+    match allowed.kind(scratch) {
+        AllowedPublishKind::AsSent => sent.map(str::as_bytes),
+        AllowedPublishKind::Rewritten(piece) => piece.map(|piece| scratch.piece_bytes(piece)),
     }
 }
 

@@ -7,13 +7,14 @@
 //! The data has the channel, one of the members that a subscribe may have (`recovery.rs`), and `limit`. The core asks the
 //! owner of the channel, and gives the session the answer. If no channel has a policy, the call is the application's.
 //!
-//! Limits: [`LIMIT_DEFAULT`], `recovery_publications_max`; [`ANSWER_BYTES_MAX`].
+//! Limits: [`LIMIT_DEFAULT`], `recovery_publications_max`; [`ANSWER_BYTES_MAX`]; the core has more
+//! (`cores/lifecycle/owner_calls.rs`).
 
 use super::recovery::{asked, each_member, whole};
 use super::{Environment, Session, invalid_action, refuse};
 use crate::app::{App, Refusal, Refused};
 use crate::config::rules::Action;
-use crate::decision::{Decision, Decisions, HistoryCall, Wanted};
+use crate::decision::{Decision, Decisions, HistoryCall, HistoryFailure, Wanted};
 use crate::history::{Reading, Remembered, Unknown};
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
@@ -95,12 +96,19 @@ impl Session {
         out.extend_from_slice(b"]}}");
     }
 
-    /// The answer to a [`Decision::ReadHistory`] that was not carried out, since too many are open.
-    pub fn history_busy(&self, token: &[u8], out: &mut Vec<u8>) {
-        let error = |out: &mut Vec<u8>| {
-            let message = b"Too many calls of $history are open: call again when one was answered";
-            encode::named_error("InvalidActionError", message, out);
+    /// The answer to a [`Decision::ReadHistory`] that was not carried out.
+    pub fn history_failed(&self, token: &[u8], failure: HistoryFailure, out: &mut Vec<u8>) {
+        let (name, message) = match failure {
+            HistoryFailure::Busy => (
+                "InvalidActionError",
+                "Too many calls of $history are open: call again when one was answered",
+            ),
+            HistoryFailure::TimedOut => (
+                "TimeoutError",
+                "The history of the channel was not read in time: try again",
+            ),
         };
+        let error = |out: &mut Vec<u8>| encode::named_error(name, message.as_bytes(), out);
         encode::error(token, error, out);
     }
 }

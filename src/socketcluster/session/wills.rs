@@ -18,8 +18,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use super::channels::allowed_data;
 use super::{Environment, Session, refuse, send};
-use crate::app::{AllowedPublishKind, App, AppError, Name, Peer, RawJson, Refusal, Refused};
+use crate::app::{App, AppError, Refusal, Refused};
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
 use crate::socketcluster::encode;
@@ -95,25 +96,9 @@ impl Session {
         let data = given
             .data
             .map(|data| super::passed_on(data.get(), true, &mut rewritten));
-        let result = env.common.app.publish(
-            Name::new(&channel),
-            data.map(RawJson::new),
-            &mut Peer::new(
-                self.id,
-                self.claims.as_deref(),
-                expired,
-                &mut env.common.scratch.app,
-            ),
-        );
-        self.settle(env)?;
-        match result {
+        match self.ask_to_publish(&channel, data, expired, env)? {
             Ok(allowed) => {
-                let data = match allowed.kind(&env.common.scratch.app) {
-                    AllowedPublishKind::AsSent => data.map(str::as_bytes),
-                    AllowedPublishKind::Rewritten(piece) => {
-                        piece.map(|piece| env.common.scratch.app.piece_bytes(piece))
-                    }
-                };
+                let data = allowed_data(allowed, data, &env.common.scratch.app);
                 let user = self.claims.as_deref().and_then(|claims| claims.user());
                 let held = HeldWill {
                     will: Will {

@@ -37,6 +37,49 @@ fn frame(payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn a_sealed_outbox_sends_what_it_has_and_takes_no_publication() {
+    let (mut pool, mut socket) = (
+        FramePool::default(),
+        Socket {
+            taken: Vec::new(),
+            room: usize::MAX,
+        },
+    );
+    let publication = pool.shared.write(1, &frame(b"news")).expect("the pool is empty");
+    for waits in ["nothing", "a publication", "a reply"] {
+        let mut outbox = Outbox::default();
+        match waits {
+            "a publication" => outbox.push_shared(&mut pool, publication),
+            "a reply" => outbox.push(&mut pool, |bytes| bytes.extend(frame(b"reply"))),
+            _ => {}
+        }
+        let waiting = outbox.len();
+        outbox.seal(&mut pool);
+        for is_sent in [false, true] {
+            assert!(outbox.is_sealed() && !outbox.takes(1, usize::MAX), "{waits}");
+            assert!(
+                !outbox.try_share(&mut pool.shared, publication, usize::MAX),
+                "{waits}"
+            );
+            if !is_sent {
+                outbox.push(&mut pool, |bytes| bytes.extend(frame(b"bye")));
+                assert_eq!(outbox.len(), waiting + frame(b"bye").len());
+                outbox.flush(FRAMING, &mut socket, &mut pool).unwrap();
+                assert!(outbox.is_empty());
+            }
+        }
+        outbox.unseal();
+        assert!(outbox.is_empty() && outbox.takes(1, usize::MAX));
+    }
+    let mut wanted = Vec::new();
+    for payload in [&b"bye"[..], b"news", b"bye", b"reply", b"bye"] {
+        wanted.extend(frame(payload));
+    }
+    assert_eq!(socket.taken, wanted);
+    pool.shared.finish(publication);
+}
+
+#[test]
 fn bytes_leave_in_order_however_little_the_socket_takes() {
     for step in 1..20 {
         let (mut outbox, mut pool) = (Outbox::default(), FramePool::default());
