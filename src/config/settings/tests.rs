@@ -50,6 +50,7 @@ fn every_setting_changes_only_what_it_shows() {
             "socketcluster,mqtt",
             "oldest",
             "count",
+            "min-bin",
         ]
         .into_iter()
         .chain((setting.kind == Kind::Number).then_some("70000"))
