@@ -11,8 +11,10 @@
 //! it.
 
 pub mod string;
+mod unquote;
 
 use self::string::StringSlice;
+pub(crate) use self::unquote::{Unquoted, unquote};
 
 /// Deepest nesting within one member of a packet.
 pub const DEPTH_MAX: usize = 64 * DEEP_WORDS;

@@ -78,7 +78,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "session",
-            &["app", "auth", "clock", "config", "decision", "policy"][..],
+            &["app", "auth", "clock", "config", "decision", "policy", "unicode"][..],
         ),
         (
             "socketcluster",
@@ -115,7 +115,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("json", &[][..]),
         ("broker", &["slab", "sync"][..]),
         ("history", &["broker", "clock", "config", "slab"][..]),
-        ("retained", &["broker"][..]),
+        ("retained", &["broker", "config"][..]),
         ("presence", &["app", "broker", "clock", "slab"][..]),
         ("transport", &["config"][..]),
         (
@@ -133,6 +133,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "policy",
                 "history",
                 "http",
+                "json",
                 "login",
                 "machine",
                 "metrics",
@@ -492,6 +493,7 @@ const API: &[(&str, &[&str])] = &[
             "PresencePolicy",
             "MqttPolicy",
             "RetainPolicy",
+            "StringPolicy",
             "MqttPayload",
         ],
     ),

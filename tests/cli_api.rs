@@ -44,6 +44,34 @@ fn run(server: &ApiServer, key: &Key, words: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
+fn publish_retains_and_takes_away() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[("RINGCAST_MQTT_LISTEN", "127.0.0.1:0")]);
+    let next = || {
+        let mut client = server.process.client();
+        client.call("#subscribe", r#"{"channel":"lamp","data":{"last":1}}"#);
+        client.begin_call("ping", "null");
+        client.message()
+    };
+    for words in [
+        &["publish", "--retain", "lamp", "{\"on\":1}"][..],
+        &["publish", "lamp", "2"],
+    ] {
+        let (code, out, _) = run(&server, &key, words);
+        assert_eq!((code, out.as_str()), (0, "published: 1\n"), "{words:?}");
+        assert!(next().contains(r#""replayed":true,"data":{"on":1}"#), "{words:?}");
+    }
+    assert_eq!(run(&server, &key, &["publish", "--retain", "lamp"]).0, 0);
+    assert!(
+        next().contains("count"),
+        "nothing comes before the answer to ping"
+    );
+    let (code, _, error) = run(&server, &key, &["publish", "lamp"]);
+    assert_eq!(code, 64);
+    assert!(error.contains("DATA is missing"), "{error}");
+}
+
+#[test]
 fn publish_sends_data_as_it_is_written() {
     let key = Key::for_all();
     let server = ApiServer::start(&[&key], "", &[]);

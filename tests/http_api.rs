@@ -1206,6 +1206,90 @@ fn the_members_of_a_channel_are_listed_by_page_and_counted() {
 }
 
 #[test]
+fn a_publication_is_retained_for_subscribers_to_come() {
+    let channels = "**,$SYS/broker/uptime,$SYS/x";
+    let key = Key::new("all", &["--actions", "*", "--channels", channels, "--rate", "0"]);
+    let policy = "[[channels]]\nnames = \"never\"\nmqtt_retain = false\n";
+    let mqtt = ("RINGCAST_MQTT_LISTEN", "127.0.0.1:0");
+    let server = ApiServer::start(&[&key], policy, &[mqtt]);
+    let publish = |path: &str, body: Value| server.post(&key, &format!("/api/v1/{path}"), &body.to_string());
+    // What a new subscriber of a channel that asks gets before it is live.
+    let retained = |channel: &str| {
+        let mut client = server.process.client();
+        let data = json!({"channel": channel, "data": {"last": 1}});
+        client.call("#subscribe", &data.to_string());
+        client.begin_call("ping", "null");
+        let message: Value = serde_json::from_str(&client.message()).unwrap();
+        match message["data"]["replayed"].as_bool() {
+            Some(true) => message["data"]["data"].clone(),
+            Some(false) | None => json!("nothing"),
+        }
+    };
+    let lamp = |data: Value| json!({"channel": "lamp", "data": data, "retain": true});
+    assert_eq!(publish("publish", lamp(json!({"on": 1}))).status, 200);
+    assert_eq!(retained("lamp"), json!({"on": 1}));
+    assert_eq!(
+        publish("publish", json!({"channel": "lamp", "data": 2})).status,
+        200
+    );
+    assert_eq!(retained("lamp"), json!({"on": 1}), "that one was published only");
+    assert_eq!(
+        publish("publications", json!({"publications": [lamp(json!(null))]})).status,
+        200
+    );
+    assert_eq!(retained("lamp"), json!(null));
+    let channels = json!({"channels": ["lamp", "door"], "data": "x", "retain": true});
+    assert_eq!(publish("broadcast", channels).status, 200);
+    assert_eq!((retained("lamp"), retained("door")), (json!("x"), json!("x")));
+    assert_eq!(
+        publish("publish", json!({"channel": "lamp", "retain": true})).status,
+        200
+    );
+    assert_eq!(retained("lamp"), json!("nothing"));
+    for (body, code, says) in [
+        (json!({"channel": "lamp"}), "invalid_body", "data"),
+        (
+            json!({"channel": "never", "data": 1, "retain": true}),
+            "invalid_channel",
+            "mqtt_retain",
+        ),
+        (
+            json!({"channel": "a/#", "data": 1, "retain": true}),
+            "invalid_channel",
+            "MQTT topic",
+        ),
+        (
+            json!({"channel": "$SYS/broker/uptime", "data": 1}),
+            "invalid_channel",
+            "$SYS",
+        ),
+    ] {
+        let answer = publish("publish", body.clone());
+        assert_eq!(
+            (answer.status, answer.code()),
+            (400, code),
+            "{body}: {}",
+            answer.text
+        );
+        assert!(answer.text.contains(says), "{}", answer.text);
+    }
+    // Nothing of a request is published if a part of it cannot be.
+    let some = json!({"channels": ["door", "never"], "data": "y", "retain": true});
+    assert_eq!(publish("broadcast", some).status, 400);
+    assert_eq!(retained("door"), json!("x"));
+    // Without MQTT nothing is retained.
+    let without = ApiServer::start(&[&key], "", &[]);
+    let answer = without.post(&key, "/api/v1/publish", &lamp(json!(1)).to_string());
+    assert_eq!((answer.status, answer.code()), (400, "invalid_channel"));
+    let sys = json!({"channel": "$SYS/x", "data": 1}).to_string();
+    assert_eq!(
+        without.post(&key, "/api/v1/publish", &sys).status,
+        200,
+        "a channel like others"
+    );
+}
+
+#[test]
 fn a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent() {
     let key = Key::for_all();
     let server = ApiServer::start(&[&key], "", &[]);

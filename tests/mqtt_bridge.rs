@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use ringcast::config::channels::{
-    ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPayload, MqttPolicy, RetainPolicy,
+    ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPayload, MqttPolicy, RetainPolicy, StringPolicy,
 };
 use ringcast::config::{Config, Placement};
 use ringcast::internals::decision::Limit;
@@ -462,6 +462,267 @@ fn what_has_no_room_is_delivered_and_not_retained() {
     late.has_nothing();
 }
 
+/// The packets in `docs/mqtt.md`, in their order, of one client: lines with `>` are sent, lines with `<` must come.
+#[test]
+fn the_packets_of_the_documentation_are_those_of_the_server() {
+    let page = include_str!("../docs/mqtt.md");
+    let server = server(|_| {});
+    let mut browser = server.client();
+    let mut count = 0;
+    for block in page.split("```packets\n").skip(1) {
+        for line in block.split("```").next().unwrap().lines() {
+            count += 1;
+            match line.strip_prefix("> ") {
+                Some(packet) => browser.send_text(packet),
+                None => assert_eq!(browser.message(), line.strip_prefix("< ").unwrap()),
+            }
+        }
+    }
+    assert!(count >= 10, "the page has its packets in blocks of `packets`");
+}
+
+/// Subscribes with `{"last":1}`, and returns the answer.
+fn subscribe_for_last(client: &mut Client, channel: &str) -> String {
+    let data = json!({"channel": channel, "data": {"last": 1}});
+    client.call("#subscribe", &data.to_string())
+}
+
+fn data_of(message: &str) -> Value {
+    serde_json::from_str::<Value>(message).unwrap()["data"].clone()
+}
+
+#[test]
+fn a_browser_that_asks_gets_what_a_device_has_retained() {
+    let server = server(|config| {
+        config.channels = vec![policy(
+            "text",
+            ChannelPolicy {
+                mqtt: MqttPolicy {
+                    payload: Some(MqttPayload::Text),
+                    ..MqttPolicy::default()
+                },
+                ..ChannelPolicy::default()
+            },
+        )];
+    });
+    let mut device = Mqtt::connect(&server, "device");
+    for (channel, payload, expected) in [
+        ("auto", &b"{\"on\":true}"[..], json!({"on": true})),
+        ("words", b"on", json!("on")),
+        ("bytes", b"\xff\0", json!({"base64": true, "data": "/wA="})),
+        ("text", b"12", json!("12")),
+    ] {
+        device.retain(channel, payload);
+        let mut browser = server.client();
+        let answer = subscribe_for_last(&mut browser, channel);
+        assert_eq!(
+            answer.find("\"data\""),
+            None,
+            "that of any subscription: {answer}"
+        );
+        assert_eq!(
+            data_of(&browser.message()),
+            json!({"channel": channel, "replayed": true, "data": expected})
+        );
+        // What is live follows, each once, and is not marked.
+        device.publish(channel, b"7", false, &[]);
+        let live = if channel == "text" { json!("7") } else { json!(7) };
+        assert_eq!(
+            data_of(&browser.message()),
+            json!({"channel": channel, "data": live})
+        );
+        browser.ping();
+        // A client that does not ask gets nothing but that.
+        let mut other = server.client();
+        other.subscribe(channel);
+        other.ping();
+    }
+    device.retain("words", b"");
+    for channel in ["words", "never retained", "a/+"] {
+        let mut browser = server.client();
+        subscribe_for_last(&mut browser, channel);
+        browser.ping();
+    }
+}
+
+#[test]
+fn a_browser_and_an_operator_retain_for_devices() {
+    let server = server(|_| {});
+    let mut browser = server.client();
+    let mut device = Mqtt::connect(&server, "device");
+    let retain = |browser: &mut Client, data: Value| browser.call("$retain", &data.to_string());
+    let retained = |topic: &str| {
+        let mut subscriber = Mqtt::connect(&server, "subscriber");
+        subscriber.subscribe(topic, 1);
+        let got = subscriber.published();
+        assert!(got.retain, "{got:?}");
+        subscriber.has_nothing();
+        got.payload
+    };
+    device.subscribe("#", 1);
+    let answer = retain(&mut browser, json!({"channel": "set/1", "data": {"on": true}}));
+    assert!(answer.starts_with("{\"rid\":"), "{answer}");
+    assert!(!answer.contains("error"), "{answer}");
+    assert_eq!(topic_and_payload(&device.published()), ("set/1", "{\"on\":true}"));
+    assert_eq!(retained("set/1"), "{\"on\":true}");
+    // The newest counts, whoever has published it.
+    Mqtt::connect(&server, "other").retain("set/1", b"{\"on\":null}");
+    assert_eq!(device.published().payload, "{\"on\":null}");
+    assert_eq!(retained("set/1"), "{\"on\":null}");
+    let handle = server.running().handle();
+    handle.retain("set/1", &json!(false)).wait().unwrap();
+    assert_eq!(device.published().payload, "false");
+    assert_eq!(retained("set/1"), "false");
+    handle.publish("set/1", &json!(1)).wait().unwrap();
+    assert_eq!(device.published().payload, "1");
+    assert_eq!(retained("set/1"), "false", "only published");
+    // Without data, it is taken away.
+    retain(&mut browser, json!({"channel": "set/1"}));
+    assert_eq!(topic_and_payload(&device.published()), ("set/1", ""));
+    let mut late = Mqtt::connect(&server, "late");
+    late.subscribe("set/1", 1);
+    late.has_nothing();
+    for (result, expected) in [
+        (handle.publish("$SYS/x", &1), "Only the server publishes to $SYS"),
+        (handle.retain("a/#", &1), "not that of an MQTT topic"),
+    ] {
+        let error = result.wait().unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// What a browser gets first is the retained publication from before its subscription, and then each live one, while a
+/// device retains without pause.
+#[test]
+fn a_browser_gets_the_retained_value_and_all_after_it_once_and_in_order() {
+    let server = server(|_| {});
+    let mut device = Mqtt::connect(&server, "device");
+    device.retain("busy", b"0");
+    let is_over = AtomicBool::new(false);
+    struct Ends<'a>(&'a AtomicBool);
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                number += 1;
+                device.retain("busy", number.to_string().as_bytes());
+            }
+        });
+        let _ends = Ends(&is_over);
+        for round in 0..200 {
+            let mut browser = server.client();
+            subscribe_for_last(&mut browser, "busy");
+            let first = data_of(&browser.message());
+            let mut last = first["data"].as_u64().unwrap();
+            for _ in 0..3 {
+                let next = data_of(&browser.message());
+                assert_eq!(next["replayed"], Value::Null, "round {round}: {first} {next}");
+                last += 1;
+                assert_eq!(next["data"], last, "round {round}: {first}");
+            }
+        }
+    });
+}
+
+#[test]
+fn devices_get_strings_without_quotes_where_the_policy_says_so() {
+    let server = server(|config| {
+        let unquoted = |payload| MqttPolicy {
+            payload: Some(payload),
+            strings: StringPolicy::Unquoted,
+            ..MqttPolicy::default()
+        };
+        config.channels = vec![policy(
+            "plain",
+            ChannelPolicy {
+                mqtt: unquoted(MqttPayload::Text),
+                ..ChannelPolicy::default()
+            },
+        )];
+    });
+    let mut browser = server.client();
+    let mut device = Mqtt::connect(&server, "device");
+    device.subscribe("plain", 1);
+    device.subscribe("quoted", 1);
+    // A Payload Format Indicator of 1 says that the payload is text.
+    for (channel, data, expected, is_text) in [
+        ("plain", json!("on"), "on", true),
+        ("plain", json!("é\n\"x"), "é\n\"x", true),
+        ("plain", json!(12), "12", true),
+        ("plain", json!(["on"]), "[\"on\"]", true),
+        ("plain", json!({"base64": true, "data": "b24="}), "on", false),
+        ("quoted", json!("on"), "\"on\"", true),
+        (
+            "quoted",
+            json!({"base64": true, "data": "b24="}),
+            "{\"base64\":true,\"data\":\"b24=\"}",
+            true,
+        ),
+    ] {
+        let call = json!({"channel": channel, "data": data}).to_string();
+        browser.call("$retain", &call);
+        let mut late = Mqtt::connect(&server, "late");
+        late.subscribe(channel, 1);
+        let indicator: &[u8] = if is_text { &[1, 1] } else { &[] };
+        for got in [device.published(), late.published()] {
+            assert_eq!(topic_and_payload(&got), (channel, expected));
+            assert_eq!(got.properties, indicator, "{data}");
+        }
+    }
+    // And back: with `text`, a browser gets the same string.
+    browser.subscribe("plain");
+    device.publish("plain", b"on", false, &[]);
+    assert_eq!(browser.publication("plain"), "\"on\"");
+}
+
+#[test]
+fn channels_that_are_no_topics_are_counted_where_devices_would_see_them() {
+    let server = server(|config| config.cores.placement = Placement::Count(1));
+    let mut device = Mqtt::connect(&server, "device");
+    device.subscribe("#", 0);
+    let mut browser = server.client();
+    for channel in ["a+b", "a/#", "", "topic"] {
+        browser.publish(channel, "1");
+    }
+    browser.ping();
+    assert_eq!(topic_and_payload(&device.published()), ("topic", "1"));
+    assert_eq!(server.total(|core| &core.publications_invisible), 3);
+}
+
+#[test]
+fn a_will_that_is_no_json_is_refused_where_publications_must_be() {
+    let server = server(|config| {
+        config.channels = vec![policy(
+            "json/x",
+            ChannelPolicy {
+                mqtt: MqttPolicy {
+                    payload: Some(MqttPayload::Json),
+                    ..MqttPolicy::default()
+                },
+                ..ChannelPolicy::default()
+            },
+        )];
+    });
+    for (payload, code) in [(&b"on"[..], 0x99), (b"[1]", 0), (b"", 0)] {
+        let mut client = Client::connect(server.running().mqtt_address().unwrap());
+        let body = [
+            b"\x00\x04MQTT\x05\x06\x00\x00\x00",
+            &string(b"id")[..],
+            b"\x00",
+            &string(b"json/x"),
+            &string(payload),
+        ]
+        .concat();
+        client.send_bytes(&packet(0x10, &body));
+        assert_eq!(client.read_bytes(4)[3], code, "{payload:?}");
+    }
+}
+
 #[test]
 fn the_last_value_of_a_channel_is_retained() {
     let server = server(|config| {
@@ -494,8 +755,9 @@ fn the_last_value_of_a_channel_is_retained() {
 fn dashboards_find_what_they_expect_under_sys() {
     let server = server(|config| config.mqtt.sys_interval_seconds = 1);
     let mut subscriber = Mqtt::connect(&server, "dashboard");
-    subscriber.subscribe("$SYS/#", 0);
+    // The other one first: what comes before a SUBACK is forgotten here.
     subscriber.subscribe("#", 0);
+    subscriber.subscribe("$SYS/#", 0);
     let mut values = HashMap::new();
     let wanted = [
         "version",

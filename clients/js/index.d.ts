@@ -24,7 +24,7 @@ export interface Recovery {
 }
 
 export interface SubscribeOptions {
-  /** The first subscribe asks for so many of the newest publications. */
+  /** The first subscribe asks for so many of the newest publications. Of a channel without a history, each asks for the retained one. */
   last?: number;
   /** The first subscribe asks for all publications since this time, in Unix milliseconds. */
   since?: number;
@@ -92,6 +92,10 @@ export interface Memory {
     name: string,
     ask?: {last?: number; since?: number; recover?: Position | null; limit?: number},
   ): Promise<History<T>>;
+  /** Publishes, and retains: for MQTT subscribers, and for `subscribe` with `last`. */
+  retain(name: string, data: unknown): Promise<void>;
+  /** Publishes without data, and takes the retained publication away. */
+  clearRetained(name: string): Promise<void>;
   presence<I = unknown>(name: string): Presence<I>;
   setInfo(name: string, info: unknown): Promise<unknown>;
   setWill(will: Will): Promise<void>;

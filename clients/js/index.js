@@ -76,6 +76,19 @@ class Memory {
     return this.#socket.invoke('$history', {channel: name, ...ask});
   }
 
+  /**
+   * Publishes data, which is the retained publication of the channel from now on: MQTT clients that subscribe get it first, and so does
+   * `subscribe` with `last`, on a channel of which nothing else is kept. The server must speak MQTT.
+   */
+  retain(name, data) {
+    return this.#socket.invoke('$retain', {channel: name, data: data === undefined ? null : data});
+  }
+
+  /** Publishes without data, and the channel has no retained publication any more. */
+  clearRetained(name) {
+    return this.#socket.invoke('$retain', {channel: name});
+  }
+
   /** The members of a channel, kept up to date. The policy of the channel must have `presence_events`. */
   presence(name) {
     return new Presence(this.#socket, name);

@@ -16,6 +16,8 @@ pub(crate) struct CurrentCall {
     /// Where the core finds the session.
     address: usize,
     calls: CallsLeft,
+    /// Whether the application has taken the right to answer the call later.
+    is_deferred: bool,
 }
 
 /// Which calls the application may still make to the client.
@@ -35,6 +37,7 @@ impl CurrentCall {
     pub(super) fn clear(&mut self, address: usize) {
         self.token.clear();
         self.owed = None;
+        self.is_deferred = false;
         self.address = address;
         self.calls = CallsLeft::Ended;
     }
@@ -59,6 +62,11 @@ impl CurrentCall {
         self.owed = owed;
     }
 
+    /// Whether the application has taken the right to answer later since the session has begun to ask it.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.is_deferred
+    }
+
     /// The answers that the client waits for, after the application was asked.
     pub(crate) fn take_owed(&mut self) -> Option<Owed> {
         self.owed.take()
@@ -81,6 +89,7 @@ impl CurrentCall {
     pub(super) fn defer(&mut self, sender: Option<&Arc<dyn LateAnswerSender>>) -> Deferred {
         match (self.calls, sender) {
             (CallsLeft::Some { .. }, Some(sender)) => {
+                self.is_deferred = true;
                 let owed = (!self.token.is_empty()).then(|| self.owed.get_or_insert_default().clone());
                 Deferred::new(self.address, &self.token, owed, Arc::clone(sender))
             }

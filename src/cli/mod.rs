@@ -374,9 +374,10 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast api-key NAME --actions publish,history [--channels 'shop.**,news'] [--rate N] [--burst N]
                                         make a key for the HTTP API of the control plane: prints the key, which is
                                         stored nowhere, and the entry for the configuration file, which has its hash
-       ringcast publish [--text] [--idempotency-key KEY] CHANNEL DATA
+       ringcast publish [--text] [--retain] [--idempotency-key KEY] CHANNEL DATA
                                         publish to all subscribers of a channel; DATA is JSON, or with --text any text;
-                                        - reads it from standard input
+                                        - reads it from standard input; --retain makes it the channel's retained
+                                        publication (without DATA, the channel has none any more)
        ringcast history [--last N | --since UNIX_MS | --epoch EPOCH --offset N] [--limit N] CHANNEL
                                         show what the server keeps of a channel: offset, time and data of each publication
        ringcast presence [--limit N] [--after NEXT] CHANNEL

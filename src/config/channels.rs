@@ -60,6 +60,18 @@ pub struct MqttPolicy {
     pub payload: Option<MqttPayload>,
     /// Whether publications of MQTT clients are retained.
     pub retain: RetainPolicy,
+    /// What MQTT clients get for strings of SocketCluster clients.
+    pub strings: StringPolicy,
+}
+
+/// What MQTT clients get for a string, or for bytes in base64, of a SocketCluster client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StringPolicy {
+    /// The JSON text, as it stands.
+    #[default]
+    AsJson,
+    /// The characters of the string, and the bytes.
+    Unquoted,
 }
 
 /// Whether publications with RETAIN 1 are retained.
@@ -84,6 +96,28 @@ pub enum MqttPayload {
     Binary,
     /// JSON as that value; nothing else may be published.
     Json,
+}
+
+impl MqttPayload {
+    /// Its number in the layout of publications, of two bits.
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            MqttPayload::Auto => 0,
+            MqttPayload::Text => 1,
+            MqttPayload::Binary => 2,
+            MqttPayload::Json => 3,
+        }
+    }
+
+    /// The rule with the number in the two lowest bits.
+    pub(crate) const fn of_number(number: u8) -> MqttPayload {
+        match number & 0b11 {
+            1 => MqttPayload::Text,
+            2 => MqttPayload::Binary,
+            3 => MqttPayload::Json,
+            _ => MqttPayload::Auto,
+        }
+    }
 }
 
 words! {
@@ -155,7 +189,9 @@ impl ChannelPolicy {
 impl MqttPolicy {
     /// Whether the policy says something about MQTT.
     const fn says_something(&self) -> bool {
-        self.payload.is_some() || matches!(self.retain, RetainPolicy::NotKept)
+        self.payload.is_some()
+            || matches!(self.retain, RetainPolicy::NotKept)
+            || matches!(self.strings, StringPolicy::Unquoted)
     }
 }
 
@@ -167,7 +203,11 @@ impl fmt::Display for MqttPolicy {
             RetainPolicy::Kept => None,
             RetainPolicy::NotKept => Some("nothing retained".to_owned()),
         };
-        let said: Vec<String> = [payload, retain].into_iter().flatten().collect();
+        let strings = match self.strings {
+            StringPolicy::AsJson => None,
+            StringPolicy::Unquoted => Some("strings unquoted".to_owned()),
+        };
+        let said: Vec<String> = [payload, strings, retain].into_iter().flatten().collect();
         write!(formatter, "mqtt {}", said.join(", "))
     }
 }
@@ -220,7 +260,7 @@ struct PolicyKey {
     doc: &'static str,
 }
 
-const KEYS: [PolicyKey; 10] = [
+const KEYS: [PolicyKey; 11] = [
     PolicyKey {
         name: "names",
         default: "",
@@ -265,6 +305,11 @@ const KEYS: [PolicyKey; 10] = [
         name: "mqtt_payload",
         default: "the setting `mqtt_payload`",
         doc: "What SocketCluster clients get for the payload of an MQTT publication: `auto`, `text`, `binary` or `json`.",
+    },
+    PolicyKey {
+        name: "mqtt_unquote",
+        default: "false",
+        doc: "Whether MQTT clients get a string of a SocketCluster client without its quotes, and base64 as bytes.",
     },
     PolicyKey {
         name: "mqtt_retain",

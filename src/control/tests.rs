@@ -16,6 +16,7 @@ use crate::config::KeylessProbes;
 use crate::config::secret::Secret;
 use crate::cores::operators::mailbox::{CoreStatus, Mailbox, mailbox};
 use crate::handle::HandleThread;
+use crate::session::MqttUse;
 
 /// A core that only has a mailbox.
 struct FakeCore {
@@ -110,6 +111,7 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         Arc::default(),
         None,
         &config.limits,
+        MqttUse::Off,
         clock,
     )
     .unwrap();

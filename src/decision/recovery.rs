@@ -19,6 +19,8 @@ pub enum Wanted {
     Since(u64),
     /// The newest publication, for a client that has asked for nothing: its answer is that of any subscription.
     LastValue,
+    /// The retained publication, of a channel of which nothing else is kept. The answer is that of any subscription.
+    Retained,
     /// Something, but the rules do not allow the client to ask.
     Forbidden,
 }
@@ -112,6 +114,7 @@ impl Wanted {
             Wanted::Last(count) => (b'l', u64::from(count)),
             Wanted::Since(unix_ms) => (b's', unix_ms),
             Wanted::LastValue => (b'v', 0),
+            Wanted::Retained => (b'r', 0),
             Wanted::Forbidden => (b'f', 0),
         };
         out.push(kind);
@@ -140,6 +143,7 @@ impl Wanted {
             b'l' => Wanted::Last(u32::try_from(number).expect(written)),
             b's' => Wanted::Since(number),
             b'v' => Wanted::LastValue,
+            b'r' => Wanted::Retained,
             b'f' => Wanted::Forbidden,
             other => unreachable!("{other}, which `Wanted::write` has never written"),
         }
@@ -154,7 +158,7 @@ impl Wanted {
             | Wanted::Last(_)
             | Wanted::Since(_)
             | Wanted::Forbidden => true,
-            Wanted::LastValue => false,
+            Wanted::LastValue | Wanted::Retained => false,
         }
     }
 }
@@ -175,6 +179,7 @@ mod tests {
             Wanted::Last(u32::MAX),
             Wanted::Since(u64::MAX),
             Wanted::LastValue,
+            Wanted::Retained,
             Wanted::Forbidden,
         ] {
             let mut bytes = Vec::new();

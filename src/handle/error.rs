@@ -15,6 +15,16 @@ pub enum HandleError {
         /// The limit.
         bytes_max: usize,
     },
+    /// The channel belongs to the server, which alone publishes there.
+    Reserved {
+        /// Why.
+        reason: &'static str,
+    },
+    /// No publication of the channel can be retained. Nothing was published.
+    NotRetained {
+        /// Why.
+        reason: &'static str,
+    },
     /// The message is larger than `message_bytes_max`.
     TooLarge {
         /// The bytes of the message.
@@ -68,6 +78,8 @@ impl fmt::Display for HandleError {
                 formatter,
                 "the name of the channel has {bytes} bytes, and channel_name_bytes_max is {bytes_max}; use a shorter name"
             ),
+            HandleError::Reserved { reason } => write!(formatter, "{reason}; publish to another channel"),
+            HandleError::NotRetained { reason } => write!(formatter, "{reason}; nothing was published"),
             HandleError::TooLarge { bytes, bytes_max } => write!(
                 formatter,
                 "the message has {bytes} bytes, and message_bytes_max is {bytes_max}; send less at a time"

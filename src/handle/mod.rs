@@ -41,7 +41,7 @@ pub use error::HandleError;
 pub use history::{History, HistoryEntry, HistoryQuery};
 pub use pending::Pending;
 pub use presence::MemberInfo;
-use publishing::{Made, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Unmade};
+use publishing::{Keeping, Made, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Unmade};
 pub use subscriber::{Received, Subscriber};
 use waits::Waits;
 
@@ -52,6 +52,7 @@ use crate::cores::operators::mailbox::CoreHandle;
 pub use crate::cores::operators::selection::Selection;
 use crate::metrics::outside::OutsideCounts;
 use crate::policy::channels::Channels;
+use crate::session::MqttUse;
 use crate::store::{StoreHandle, StoreState};
 
 /// Acts on a running server, from any thread but those of its cores. All clones act on the same server.
@@ -106,12 +107,13 @@ impl Handle {
         channels: Arc<Channels>,
         store: Option<StoreHandle>,
         limits: &Limits,
+        mqtt: MqttUse,
         clock: Clock,
     ) -> io::Result<(Handle, HandleThread)> {
         let (waits, thread) = Waits::start(clock)?;
         let handle = Handle(Arc::new(Shared {
             cores,
-            publishing: Publishing::new(outside, channels, store, limits),
+            publishing: Publishing::new(outside, channels, store, limits, mqtt),
             waits: Arc::clone(&waits),
             clock,
             subscribers_max: limits.program_subscribers_max as usize,
@@ -134,7 +136,7 @@ impl Handle {
     /// the other, waiting for each, reach all subscribers in that order.
     ///
     /// # Errors
-    /// [`HandleError::NotJson`], [`HandleError::NameTooLong`], [`HandleError::TooLarge`], [`HandleError::RingFull`], or an
+    /// [`HandleError::NotJson`], [`HandleError::NameTooLong`], [`HandleError::Reserved`], [`HandleError::TooLarge`], [`HandleError::RingFull`], or an
     /// error of every operation: [`HandleError::Busy`], [`HandleError::Ended`], [`HandleError::OnCore`]. Nothing was
     /// published then.
     pub fn publish(&self, channel: &str, data: &(impl Serialize + ?Sized)) -> Pending<Receipt> {
@@ -149,7 +151,32 @@ impl Handle {
     /// # Errors
     /// As [`Handle::publish`].
     pub fn publish_json(&self, channel: &str, json: Option<&str>) -> Pending<Receipt> {
-        let prepared = self.0.publishing.prepare(channel, json);
+        self.publish_keeping(channel, json, Keeping::ByPolicy)
+    }
+
+    /// As [`Handle::publish`], and the publication is the retained one of the channel from now on: what MQTT clients that
+    /// subscribe get first, and SocketCluster clients that ask for it.
+    ///
+    /// # Errors
+    /// As [`Handle::publish`], and [`HandleError::NotRetained`].
+    pub fn retain(&self, channel: &str, data: &(impl Serialize + ?Sized)) -> Pending<Receipt> {
+        match serde_json::to_string(data) {
+            Ok(json) => self.retain_json(channel, Some(&json)),
+            Err(_) => Pending::new(async { Err(HandleError::NotJson) }),
+        }
+    }
+
+    /// As [`Handle::retain`], with data that is JSON text already. Without data, subscribers get a publication without data,
+    /// and the channel has no retained publication any more.
+    ///
+    /// # Errors
+    /// As [`Handle::retain`].
+    pub fn retain_json(&self, channel: &str, json: Option<&str>) -> Pending<Receipt> {
+        self.publish_keeping(channel, json, Keeping::Retained)
+    }
+
+    fn publish_keeping(&self, channel: &str, json: Option<&str>, keeping: Keeping) -> Pending<Receipt> {
+        let prepared = self.0.publishing.prepare(channel, json, keeping);
         let shared = Arc::clone(&self.0);
         Pending::new(async move { shared.publish(&prepared?).await })
     }

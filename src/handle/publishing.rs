@@ -29,7 +29,7 @@ use crate::cores::operators::mailbox::CoreHandle;
 use crate::metrics::outside::{OutsideCounts, OutsideMetrics, Refusal};
 use crate::mqtt::publication::{Head, write_head};
 use crate::policy::channels::Channels;
-use crate::session;
+use crate::session::{self, MqttUse};
 use crate::socketcluster::json::Fault;
 use crate::socketcluster::publication;
 use crate::store::{StoreHandle, StoreState};
@@ -48,6 +48,7 @@ pub(super) struct Publishing {
     slots_max: usize,
     channel_name_bytes_max: usize,
     message_bytes_max: usize,
+    mqtt: MqttUse,
     metrics: OutsideMetrics,
     /// Bytes of own publications in the ring, as of the last publication or tidying.
     ring_bytes: AtomicU64,
@@ -75,8 +76,18 @@ pub(super) struct Publication {
     marks: Marks,
     /// The protocol of the message.
     origin: Origin,
+    keeping: Keeping,
     /// The version of the policies that the marks follow from.
     version: u32,
+}
+
+/// What is kept of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// As the policy of the channel says.
+    ByPolicy,
+    /// It is the retained publication of the channel from now on, as well.
+    Retained,
 }
 
 /// A publication's place in the queue for room. A place that is dropped is given up.
@@ -114,6 +125,7 @@ impl Publishing {
         channels: Arc<Channels>,
         store: Option<StoreHandle>,
         limits: &Limits,
+        mqtt: MqttUse,
     ) -> Publishing {
         Publishing {
             ring: Mutex::new(Ring {
@@ -127,6 +139,7 @@ impl Publishing {
             slots_max: (limits.ring_slots.next_power_of_two() / 2).max(1) as usize,
             channel_name_bytes_max: limits.channel_name_bytes_max as usize,
             message_bytes_max: limits.message_bytes_max as usize,
+            mqtt,
             metrics: OutsideMetrics::default(),
             ring_bytes: AtomicU64::new(0),
         }
@@ -136,19 +149,39 @@ impl Publishing {
     ///
     /// # Errors
     /// The name or the data is not allowed.
-    pub(super) fn prepare(&self, channel: &str, json: Option<&str>) -> Result<Publication, HandleError> {
-        let publication = self.encode(channel, json);
+    pub(super) fn prepare(
+        &self,
+        channel: &str,
+        json: Option<&str>,
+        keeping: Keeping,
+    ) -> Result<Publication, HandleError> {
+        let publication = self.encode(channel, json, keeping);
         if publication.is_err() {
             self.metrics.refused(Refusal::Invalid);
         }
         publication
     }
 
-    fn encode(&self, channel: &str, json: Option<&str>) -> Result<Publication, HandleError> {
+    fn encode(
+        &self,
+        channel: &str,
+        json: Option<&str>,
+        keeping: Keeping,
+    ) -> Result<Publication, HandleError> {
         self.check_name(channel)?;
+        if self.mqtt.is_spoken() && session::is_of_the_server(channel.as_bytes()) {
+            return Err(HandleError::Reserved { reason: session::SYS });
+        }
         let data = passed_on(json)?;
         let channels = Arc::clone(&self.ring().channels);
-        let publication = self.write(channel, data.as_deref(), &channels);
+        let why_not = match keeping {
+            Keeping::ByPolicy => None,
+            Keeping::Retained => session::why_not_retained(channel.as_bytes(), &channels, self.mqtt),
+        };
+        if let Some(reason) = why_not {
+            return Err(HandleError::NotRetained { reason });
+        }
+        let publication = self.write(channel, data.as_deref(), &channels, keeping);
         let (bytes, bytes_max) = (publication.message.len(), self.message_bytes_max);
         if bytes > bytes_max {
             return Err(HandleError::TooLarge { bytes, bytes_max });
@@ -176,6 +209,7 @@ impl Publishing {
             payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
             marks: session::marks_by(channels.find(topic.as_bytes())),
             origin: Origin::Mqtt,
+            keeping: Keeping::Retained,
             version: channels.version(),
         }
     }
@@ -183,7 +217,10 @@ impl Publishing {
     /// The same publication by other policies.
     fn renewed(&self, publication: &Publication, channels: &Channels) -> Publication {
         match publication.origin {
-            Origin::SocketCluster => self.write(&publication.channel, publication.data(), channels),
+            Origin::SocketCluster => {
+                let (channel, data) = (&publication.channel, publication.data());
+                self.write(channel, data, channels, publication.keeping)
+            }
             Origin::Mqtt => Publication {
                 channel: publication.channel.clone(),
                 frame_head: Vec::new(),
@@ -196,7 +233,7 @@ impl Publishing {
     }
 
     /// Encodes a publication with the marks that follow from these policies.
-    fn write(&self, channel: &str, data: Option<&str>, channels: &Channels) -> Publication {
+    fn write(&self, channel: &str, data: Option<&str>, channels: &Channels, keeping: Keeping) -> Publication {
         let marks = session::marks_by(channels.find(channel.as_bytes()));
         let message = publication::message(channel, marks, self.numbering.epoch, data);
         let mut frame_head = Vec::new();
@@ -209,6 +246,7 @@ impl Publishing {
             message,
             marks,
             origin: Origin::SocketCluster,
+            keeping,
             version: channels.version(),
         }
     }
@@ -338,7 +376,7 @@ impl Publishing {
             origin: publication.origin,
             payload_bytes: publication.payload_bytes,
             marks: publication.marks,
-            retain: publication.origin == Origin::Mqtt,
+            retain: publication.keeping == Keeping::Retained,
         };
         // Until the publication is made, the store is not let go of.
         let store = ring.store.as_ref().filter(|_| publication.marks.remembered);

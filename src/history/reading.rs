@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::NewPublication;
 use super::chunk::Chunk;
 use super::query::Unknown;
 use crate::broker::Position;
@@ -59,6 +60,16 @@ impl Reading {
     /// No publication, since there is none that was asked for.
     pub fn empty(up_to: Position) -> Reading {
         Reading::of(Vec::new(), 0, up_to, 0)
+    }
+
+    /// One publication, which no history holds.
+    pub fn of_one(publication: &NewPublication<'_>, up_to: Position) -> Reading {
+        let piece = Piece {
+            chunk: Arc::new(Chunk::new(publication, 0)),
+            from: 0,
+            end: 1,
+        };
+        Reading::of(vec![piece], 1, up_to, 0)
     }
 
     /// No publication, since it is not known which were asked for.

@@ -98,7 +98,7 @@ impl RecoveryOutcome {
     pub const fn of(wanted: Wanted, gap: Option<Gap>) -> RecoveryOutcome {
         match gap {
             None => match wanted {
-                Wanted::LastValue => RecoveryOutcome::LastValue,
+                Wanted::LastValue | Wanted::Retained => RecoveryOutcome::LastValue,
                 Wanted::Position => RecoveryOutcome::Position,
                 Wanted::After(_)
                 | Wanted::OtherEpoch
@@ -380,7 +380,8 @@ core_metrics! {
     /// Retained publications that were sent to new subscribers.
     mqtt_retained_sent: Counter, "ringcast_mqtt_retained_sent_total";
 
-    /// Publications that were to be retained on a channel whose name is no topic: MQTT clients cannot see it.
+    /// Publications on a channel whose name is no topic, so that MQTT clients cannot see it: those that a filter of this core
+    /// matches, and those that were to be retained.
     publications_invisible: Counter, "ringcast_mqtt_publications_invisible_total";
 
     /// Groups of shared MQTT subscriptions, each on the core that owns it.

@@ -5,7 +5,7 @@
 //! drives decoding and encoding, and [`reason`] the one table of reason codes. [`encode`] writes the packets that a
 //! server sends.
 //!
-//! [`publication`] is how a client's publication lies in the ring.
+//! [`publication`] is how a client's publication lies in the ring, and [`payload`] what SocketCluster clients get of it.
 //! [`receiver`] joins the bytes of a connection to packets. [`session`] is one connected client: packets in, decisions
 //! out. [`sessions`] has the sessions of all client ids that a core owns, connected or not.
 //! [`shares`] are shared subscriptions, whose groups have members on all cores.
@@ -19,6 +19,7 @@ pub mod environment;
 pub mod fault;
 pub mod frame;
 pub mod packet;
+pub mod payload;
 pub mod properties;
 pub mod publication;
 mod reader;

@@ -5,7 +5,7 @@
 //!     flags: QoS in bits 0 and 1 | retain 2 | the payload is text 3 | expires 4 | payload rule in bits 5 and 6
 //! ```
 //! The publisher's session writes it, once. Reading cores make packets of it, which differ by the subscriber's version and
-//! options; or the SocketCluster message (`protocols/payload.rs`), by the rule for payloads. The publisher's core has found
+//! options; or the SocketCluster message ([`payload`](super::payload)), by the rule for payloads. The publisher's core has found
 //! this rule together with the policy of the channel, so that all cores make the same message of it.
 //!
 //! The properties are those that a server passes on (MQTT 5.0 sections 3.3.2.3.5 to 3.3.2.3.9: response topic, correlation
@@ -66,7 +66,7 @@ fn write_facts(head: &Head, properties_len: usize, out: &mut Vec<u8>) {
         | u8::from(head.retain) << RETAIN
         | u8::from(head.is_text) << TEXT
         | u8::from(head.expires_at_ms.is_some()) << EXPIRES
-        | rule_number(head.payload_rule) << RULE;
+        | head.payload_rule.number() << RULE;
     out.reserve(HEAD_BYTES + properties_len);
     out.push(flags);
     out.extend_from_slice(&head.publisher.to_le_bytes());
@@ -90,7 +90,7 @@ pub fn read(frame: &[u8]) -> Option<View<'_>> {
             qos: flags & QOS_MASK,
             retain: has(RETAIN),
             is_text: has(TEXT),
-            payload_rule: rule_of(flags >> RULE),
+            payload_rule: MqttPayload::of_number(flags >> RULE),
             publisher: u64::from_le_bytes(*publisher),
             expires_at_ms: has(EXPIRES).then(|| u64::from_le_bytes(*expires_at)),
         },
@@ -106,24 +106,6 @@ pub fn takes_payload(rule: MqttPayload, payload: &[u8]) -> bool {
         MqttPayload::Json => {
             payload.is_empty() || str::from_utf8(payload).is_ok_and(|text| json::check(text).is_ok())
         }
-    }
-}
-
-const fn rule_number(rule: MqttPayload) -> u8 {
-    match rule {
-        MqttPayload::Auto => 0,
-        MqttPayload::Text => 1,
-        MqttPayload::Binary => 2,
-        MqttPayload::Json => 3,
-    }
-}
-
-const fn rule_of(number: u8) -> MqttPayload {
-    match number & 0b11 {
-        1 => MqttPayload::Text,
-        2 => MqttPayload::Binary,
-        3 => MqttPayload::Json,
-        _ => MqttPayload::Auto,
     }
 }
 

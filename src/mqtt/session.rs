@@ -23,10 +23,12 @@
 //!  will.rs       the will in CONNECT             answers.rs    acknowledgements, with reasons in words
 //!  leave.rs      DISCONNECT, and the end         permissions.rs what rules allow
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
+//!  call.rs       procedures, by $rpc/NAME
 //! ```
 
 mod aliases;
 mod answers;
+mod call;
 mod connack;
 mod connect;
 mod identity;
@@ -49,7 +51,7 @@ use super::packet::{Packet, decode};
 use super::sessions::{End, SessionRef};
 use super::topic::Filter;
 use super::{ReasonCode, Version};
-use crate::app::{App, SessionId};
+use crate::app::{App, Owed, SessionId};
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decision, Decisions};
@@ -99,6 +101,8 @@ struct Open {
     expires: Uptime,
     /// The topics of the client's aliases; `None` before the first.
     aliases: Option<Box<Aliases>>,
+    /// The client's calls that the application will answer later; `None` while there has been none.
+    owed: Option<Owed>,
     /// The client's own words when it left.
     end: End,
 }

@@ -29,6 +29,8 @@ pub struct Settings {
     pub token_in: TokenIn,
     /// The bounds of a client's filters.
     pub subscription_limits: SubscriptionLimits,
+    /// Most calls of one client that the application may owe an answer.
+    pub client_calls_max: u32,
     /// Most levels of a filter.
     pub levels_max: u32,
     /// The data that SocketCluster clients get for payloads where no policy of a channel says it.
@@ -52,6 +54,7 @@ impl Default for Settings {
                 channels_max: 10_000,
                 names_bytes_max: 1024 * 1024,
             },
+            client_calls_max: 10_000,
             levels_max: 128,
             payload: MqttPayload::Auto,
         }

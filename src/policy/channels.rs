@@ -16,6 +16,7 @@ use crate::auth::rules::{Pattern, RecentNames, first_bytes};
 use crate::config::ListFault;
 pub use crate::config::channels::{
     ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPolicy, PRESENCE_PREFIX, PolicyPart, PresencePolicy,
+    StringPolicy,
 };
 
 /// The compiled policies.
@@ -28,6 +29,8 @@ pub struct Channels {
     patterns: Box<[PolicyPattern]>,
     /// Whether any policy has presence.
     has_presence: bool,
+    /// Whether any policy has strings unquoted for MQTT clients.
+    has_unquoted: bool,
     /// Whether somebody may publish by later policies. Set by the thread that brings these into force, before any publisher
     /// has them; read by the owners of channels. Relaxed: a publication by the later policies comes to its reader through
     /// the ring, whose release and acquire order this store before the reader's load.
@@ -82,6 +85,9 @@ impl Channels {
             specs: specs.to_vec(),
             patterns: patterns.into(),
             has_presence: specs.iter().any(|spec| spec.policy.presence.is_on()),
+            has_unquoted: specs
+                .iter()
+                .any(|spec| spec.policy.mqtt.strings == StringPolicy::Unquoted),
             is_superseded: AtomicBool::new(false),
         }))
     }
@@ -116,6 +122,13 @@ impl Channels {
     #[inline]
     pub fn has_presence(&self) -> bool {
         self.has_presence
+    }
+
+    /// Whether MQTT clients get the strings of a channel without their quotes.
+    #[inline]
+    pub fn unquotes(&self, name: &[u8]) -> bool {
+        let policy = self.has_unquoted.then(|| self.find(name)).flatten();
+        policy.is_some_and(|policy| policy.mqtt.strings == StringPolicy::Unquoted)
     }
 
     /// The channel whose members are published on the channel `name`, if `name` is `$presence/` and the name of a

@@ -13,7 +13,7 @@ mod wire;
 pub use crate::socketcluster::min_bin::MinBin;
 pub(crate) use batch::Joiner;
 pub use environment::{Environment, Scratch, Settings};
-pub(crate) use payload::Translator;
+pub(crate) use payload::{Translator, replayed_frame};
 pub(crate) use publication::{mqtt_will, publication};
 pub(crate) use session::receive_packet;
 pub use session::{MqttClient, Session};

@@ -359,7 +359,10 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.answer_late(late, &mut env.socketcluster(), decisions),
-            Session::Mqtt(_) => Ok(()),
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.answer_late(late, &mut env, decisions),
+                None => Err(CloseReason::NotMqtt),
+            },
         }
     }
 

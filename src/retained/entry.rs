@@ -3,6 +3,7 @@
 //! ```text
 //!   [ sequence 8 | expires at 8 | length of properties 4 | of topic 2 | flags 1 | topic … | properties … | payload … ]
 //!     flags: QoS in bits 0 and 1 | the payload is text 2 | it is JSON of a SocketCluster client 3 | expires 4
+//!            | for clients of the other protocol, in bits 6 and 7: of JSON, whether a string loses its quotes; else the rule
 //! ```
 //! The levels of the topic are separated by U+0000, which no topic contains (MQTT-4.7.3-2), instead of `/`. So topics sort
 //! level by level, and all topics below a level lie side by side.
@@ -12,6 +13,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::broker::Sequence;
+use crate::config::channels::MqttPayload;
 
 /// The facts of a retained publication besides its topic, its properties and its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,10 @@ pub struct Facts {
     pub is_text: bool,
     /// Whether the payload is JSON of a SocketCluster client.
     pub is_json: bool,
+    /// Whether MQTT clients get a string, and base64, without the JSON around it. False of other payloads than JSON.
+    pub is_unquoted: bool,
+    /// The data that SocketCluster clients get for the payload; `Json` of JSON.
+    pub payload_rule: MqttPayload,
     /// When it expires, in Unix milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
 }
@@ -46,7 +52,8 @@ impl Entry {
         let flags = facts.qos & QOS_MASK
             | u8::from(facts.is_text) << TEXT
             | u8::from(facts.is_json) << JSON
-            | u8::from(facts.expires_at_ms.is_some()) << EXPIRES;
+            | u8::from(facts.expires_at_ms.is_some()) << EXPIRES
+            | for_the_other_protocol(facts) << OTHER;
         scratch.extend_from_slice(&facts.sequence.as_u64().to_le_bytes());
         scratch.extend_from_slice(&facts.expires_at_ms.unwrap_or(0).to_le_bytes());
         scratch.extend_from_slice(&u32::try_from(properties.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -67,6 +74,11 @@ impl Entry {
             qos: flags & QOS_MASK,
             is_text: has(TEXT),
             is_json: has(JSON),
+            is_unquoted: has(JSON) && has(OTHER),
+            payload_rule: match has(JSON) {
+                true => MqttPayload::Json,
+                false => MqttPayload::of_number(flags >> OTHER),
+            },
             expires_at_ms: self.expires_at_ms(),
         }
     }
@@ -129,6 +141,14 @@ impl Entry {
     }
 }
 
+/// Two bits about what clients of the other protocol than the publisher's get.
+fn for_the_other_protocol(facts: &Facts) -> u8 {
+    match facts.is_json {
+        true => u8::from(facts.is_unquoted),
+        false => facts.payload_rule.number(),
+    }
+}
+
 /// Appends a topic as entries have it.
 pub(super) fn write_key(topic: &[u8], out: &mut Vec<u8>) {
     out.extend(topic.iter().map(|&byte| if byte == b'/' { LEVEL } else { byte }));
@@ -171,3 +191,4 @@ const QOS_MASK: u8 = 0b11;
 const TEXT: u8 = 2;
 const JSON: u8 = 3;
 const EXPIRES: u8 = 4;
+const OTHER: u8 = 6;

@@ -7,6 +7,7 @@ use proptest::{collection, option, prop_assert, prop_assert_eq, prop_oneof, samp
 
 use super::*;
 use crate::broker::Sequence;
+use crate::config::channels::MqttPayload;
 
 const UNBOUNDED: Bounds = Bounds {
     count_max: usize::MAX,
@@ -25,6 +26,8 @@ fn facts(sequence: u64, expires_at_ms: Option<u64>) -> Facts {
         qos: 1,
         is_text: false,
         is_json: false,
+        is_unquoted: false,
+        payload_rule: MqttPayload::Auto,
         expires_at_ms,
     }
 }
@@ -229,12 +232,17 @@ fn a_publication_of_64_bytes_takes_at_most_300() {
 #[test]
 fn facts_are_read_as_they_were_written() {
     let mut scratch = Vec::new();
-    for bits in 0..8_u8 {
+    for bits in 0..64_u8 {
         let facts = Facts {
             sequence: Sequence(u64::from(bits) << 40),
             qos: bits % 3,
             is_text: bits & 1 != 0,
             is_json: bits & 2 != 0,
+            is_unquoted: bits & 10 == 10,
+            payload_rule: match bits & 2 {
+                0 => MqttPayload::of_number(bits >> 4),
+                _ => MqttPayload::Json,
+            },
             expires_at_ms: (bits & 4 != 0).then_some(u64::MAX - 1),
         };
         let entry = Entry::new(&facts, b"a//b", b"pp", b"payload", &mut scratch);

@@ -53,6 +53,7 @@ pub use crate::log::FilterError;
 use crate::machine::cpus::Cpus;
 pub use crate::policy::PolicyError;
 pub use crate::session::ClientProtocol;
+use crate::session::MqttUse;
 use crate::store::RunningStore;
 pub use crate::store::{StoreError, StoreOwner};
 use crate::transport::listener::Traits;
@@ -187,6 +188,7 @@ impl Server {
             Arc::clone(&prepared.policy.channels),
             cores.store.as_ref().map(RunningStore::handle),
             &config.limits,
+            MqttUse::of(&config.mqtt),
             prepared.clock,
         )
         .map_err(StartError::System)?;

@@ -231,6 +231,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
             will_delay_max: config.limits.will_delay_max,
             has_store: config.store.data_dir.is_some(),
             presence_info_bytes_max: config.limits.presence_info_bytes_max,
+            mqtt: session::MqttUse::of(&config.mqtt),
             ..session::Settings::default()
         },
         socketcluster: protocols::SocketClusterSettings {
@@ -262,6 +263,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 channels_max: config.limits.channels_per_connection_max,
                 names_bytes_max: config.limits.channel_names_bytes_max,
             },
+            client_calls_max: config.limits.client_calls_max,
             levels_max: config.mqtt.levels_max,
             payload: config.mqtt.payload,
         },

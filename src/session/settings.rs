@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::auth::CredentialFields;
+use crate::config::Mqtt;
 use crate::decision::{Epoch, Numbering};
 
 /// What an operator can set for the sessions of every protocol.
@@ -34,6 +35,49 @@ pub struct Settings {
     pub has_store: bool,
     /// Most bytes of the info that a client gives itself as a member of a channel.
     pub presence_info_bytes_max: u32,
+    /// What the server does for MQTT clients, as far as all sessions have to know.
+    pub mqtt: MqttUse,
+}
+
+/// What the server does for MQTT clients, as far as others have to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MqttUse {
+    /// It does not speak MQTT.
+    #[default]
+    Off,
+    /// It speaks MQTT, and retains nothing.
+    Spoken,
+    /// It speaks MQTT, and retains publications.
+    Retains,
+}
+
+impl MqttUse {
+    /// Whether the server speaks MQTT.
+    #[inline]
+    pub const fn is_spoken(self) -> bool {
+        match self {
+            MqttUse::Off => false,
+            MqttUse::Spoken | MqttUse::Retains => true,
+        }
+    }
+
+    /// Whether the server retains publications.
+    #[inline]
+    pub const fn retains(self) -> bool {
+        match self {
+            MqttUse::Off | MqttUse::Spoken => false,
+            MqttUse::Retains => true,
+        }
+    }
+
+    /// By the configuration.
+    pub fn of(config: &Mqtt) -> MqttUse {
+        match (config.is_used(), config.retained_count_max) {
+            (false, _) => MqttUse::Off,
+            (true, 0) => MqttUse::Spoken,
+            (true, _) => MqttUse::Retains,
+        }
+    }
 }
 
 /// What the procedure `login` takes.
@@ -61,6 +105,7 @@ impl Default for Settings {
             epoch: Numbering::new().epoch,
             has_store: false,
             presence_info_bytes_max: 1024,
+            mqtt: MqttUse::Off,
         }
     }
 }

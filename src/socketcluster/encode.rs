@@ -57,6 +57,15 @@ pub fn publish_marked(
     out.extend_from_slice(b"}}");
 }
 
+/// As [`publish`], for a publication that was made before its receiver subscribed: with `"replayed":true` before the data.
+pub fn publish_replayed(channel: &[u8], data: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
+    write_json(channel, out);
+    out.extend_from_slice(b",\"replayed\":true");
+    member(b",\"data\":", Some(data), out);
+    out.extend_from_slice(b"}}");
+}
+
 /// `{"event":"#kickOut","data":{"channel":C}}`, with `"message":M` if there is any.
 pub fn kick_out(channel: &[u8], message: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"#kickOut\",\"data\":{\"channel\":");

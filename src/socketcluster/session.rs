@@ -21,6 +21,7 @@
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
 //!  wills.rs        last wills                recovery.rs   what was published before
 //!  presence.rs     questions about members   history.rs    $history: what was published
+//!  retain.rs       $retain: the retained publication of a channel
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -37,6 +38,7 @@ mod orders;
 mod permissions;
 mod presence;
 mod recovery;
+mod retain;
 mod timers;
 mod tokens;
 mod wills;
@@ -302,6 +304,9 @@ impl Session {
             }
             None if env.common.settings.wills && event.name.is(wills::WILL) => {
                 self.will(event, env, decisions)
+            }
+            None if env.common.settings.mqtt.retains() && event.name.is(retain::RETAIN) => {
+                self.retain(event, env, decisions)
             }
             None if !env.common.policy.channels.is_empty() && event.name.is(history::HISTORY) => {
                 self.read_history(event, env, decisions);

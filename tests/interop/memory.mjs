@@ -55,7 +55,7 @@ names = ["short.**"]
 history_entries = 2
 history_bytes = 65536
 `);
-const server = await startTarget(args.binary, {protocol: 'auto'}, 3, {RINGCAST_CONFIG: config, RINGCAST_PRESENCE_GRACE_MS: '0', RINGCAST_PRESENCE_TICK_MS: '20'});
+const server = await startTarget(args.binary, {protocol: 'auto'}, 3, {RINGCAST_CONFIG: config, RINGCAST_MQTT_LISTEN: '127.0.0.1:0', RINGCAST_PRESENCE_GRACE_MS: '0', RINGCAST_PRESENCE_TICK_MS: '20'});
 
 /** Passes bytes on; `cut()` resets all connections, and while `isDown` no new one is made. */
 const sockets = new Set();
@@ -158,6 +158,21 @@ async function tryMajor(major) {
   await publish(name('will'), 'mark');
   await eventually(() => wills.length === 2, 'the mark');
   check(named('a client that disconnects leaves none'), wills, ['gone', 'mark']);
+
+  // A retained publication comes first, and again after a reconnect.
+  await within(memory.retain(name('lamp'), {on: true}), 'retain');
+  const lamp = read(memory.subscribe(name('lamp'), {last: 1}));
+  await eventually(() => lamp.length === 1, 'the retained publication');
+  isDown = true;
+  cut();
+  await within(socket.listener('disconnect').once(), 'disconnect');
+  await within(plain.invoke('$retain', {channel: name('lamp'), data: {on: false}}), 'another client retains');
+  isDown = false;
+  await eventually(() => lamp.length === 2, 'the newer one');
+  check(named('what is retained comes with each subscribe'), lamp, [true, false].map((on) => ({data: {on}, position: null, replayed: true})));
+  await within(memory.clearRetained(name('lamp')), 'clearRetained');
+  await eventually(() => lamp.length === 3, 'a publication without data');
+  check(named('which a publication without data ends'), lamp[2], {data: undefined, position: null, replayed: false});
   presence.end();
   memory.unsubscribe(name('room'));
   socket.disconnect();

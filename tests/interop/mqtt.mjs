@@ -207,6 +207,31 @@ async function twoWorlds(label, url, port) {
   check(`${label}: a browser's client sees JSON as its value, text as a string, bytes as base64`, seen, [{temperature: 21.5}, 'plain words', {base64: true, data: '/wA='}, {from: 'browser'}]);
   check(`${label}: a device gets the bytes, and JSON of the browser's client`, device.packets.map(({payload}) => payload.toString('base64')),
     ['{"temperature":21.5}', 'plain words', Buffer.from([255, 0]), '{"from":"browser"}'].map((one) => Buffer.from(one).toString('base64')));
+
+  // What either retains, the other gets first.
+  const lamp = fresh('lamp'), first = [];
+  await device.publishAsync(lamp, 'on', {qos: 1, retain: true});
+  const lights = socket.subscribe(lamp, {data: {last: 1}});
+  (async () => { for await (const data of lights) first.push(data); })();
+  await until(() => first.length >= 1);
+  check(`${label}: a browser's client that asks gets what a device has retained`, first, ['on']);
+  await socket.invoke('$retain', {channel: lamp, data: {on: true}});
+  const late = await connect(url, {protocolVersion: 5});
+  await late.subscribeAsync(lamp, {qos: 1});
+  await until(() => late.received.length >= 1);
+  check(`${label}: a device gets what a browser's client has retained`, late.received, [[lamp, '{"on":true}', 1, true]]);
+
+  // Both call the same procedures.
+  const replies = fresh('replies');
+  await late.subscribeAsync(replies, {qos: 1});
+  late.received.length = late.packets.length = 0;
+  await late.publishAsync('$rpc/ping', '', {qos: 1, properties: {responseTopic: replies, correlationData: Buffer.from('7')}});
+  await until(() => late.received.length >= 1);
+  const [answer] = late.packets;
+  check(`${label}: a device calls a procedure`, [answer.topic, Object.keys(JSON.parse(answer.payload)), answer.properties.correlationData.toString()], [replies, ['count'], '7']);
+  const unknown = await late.publishAsync('$rpc/unknown', '', {qos: 1, properties: {responseTopic: replies}});
+  check(`${label}: a procedure that is not there is told in PUBACK`, unknown?.reasonCode, 0x10);
+  await leave(late);
   await leave(device);
   socket.disconnect();
 }

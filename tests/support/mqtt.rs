@@ -4,7 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ringcast::app::App;
 use ringcast::config::{ClientProtocols, Config};
+use ringcast::internals::app::builtin::Builtin;
+use ringcast::server::CoreId;
 
 use super::secure::{self, Authority, Files};
 use super::{BINARY, Client, Received, Server, UPGRADE, frame};
@@ -35,15 +38,24 @@ pub(crate) struct MqttServer {
 
 impl MqttServer {
     pub(crate) fn start(change: impl FnOnce(&mut Config)) -> MqttServer {
+        MqttServer::start_with(change, |_| Builtin::new())
+    }
+
+    /// Starts a server with an application of the test.
+    pub(crate) fn start_with<A: App + Send + 'static>(
+        change: impl FnOnce(&mut Config),
+        app: impl FnMut(CoreId) -> A,
+    ) -> MqttServer {
         let authority = Authority::new("authority");
         let files = Files::new();
-        let server = Server::start(|config| {
+        let configure = |config: &mut Config| {
             secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
             config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
             config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
             config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
             change(config);
-        });
+        };
+        let server = Server::start_with(configure, app);
         let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
         MqttServer {
             server,

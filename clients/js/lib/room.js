@@ -11,6 +11,8 @@ export class Room {
   #data;
   #onGap;
   #hasBegun = false;
+  /** Whether the server has answered with a position, so that the channel has a history. */
+  #hasHistory = false;
 
   constructor(name, {last, since, position, data, onGap}) {
     this.name = name;
@@ -23,13 +25,16 @@ export class Room {
 
   /** The data of the next subscribe. */
   subscribeData() {
-    return {...this.#data, ...(this.#hasBegun ? {recover: this.position} : this.#first)};
+    // Without a history there is nothing to recover; what is retained may have changed meanwhile.
+    const isFirst = !this.#hasBegun || (this.#first.last !== undefined && !this.#hasHistory);
+    return {...this.#data, ...(isFirst ? this.#first : {recover: this.position})};
   }
 
   /** The server has answered the subscribe. */
   subscribed(answer) {
     const hadBegun = this.#hasBegun;
     this.#hasBegun = true;
+    this.#hasHistory = Boolean(answer?.position);
     if (!answer?.position) return; // the channel has no history
     const {recovered = null, reason = null, publications = 0} = answer;
     // If publications follow, each tells its own position.

@@ -90,10 +90,10 @@ impl Name {
             Name::Publish => Form {
                 word: "publish",
                 words: &["CHANNEL", "DATA"],
-                words_min: 2,
+                words_min: 1,
                 flags: &["idempotency-key"],
-                switches: &["text"],
-                usage: "publish [--text] [--idempotency-key KEY] CHANNEL DATA",
+                switches: &["text", "retain"],
+                usage: "publish [--text] [--retain] [--idempotency-key KEY] CHANNEL DATA, or publish --retain CHANNEL",
             },
             Name::History => Form {
                 word: "history",
@@ -219,8 +219,21 @@ impl Arguments {
     /// Checks that no word is missing.
     pub(super) fn check(&self) -> Result<(), CliError> {
         let form = self.name.form();
+        // What is retained is taken away by a publication without data.
+        let words_min = match self.name {
+            Name::Publish if !self.flags.contains_key("retain") => form.words.len(),
+            Name::Publish
+            | Name::History
+            | Name::Presence
+            | Name::Channels
+            | Name::Connections
+            | Name::Disconnect
+            | Name::Subscribe
+            | Name::Unsubscribe
+            | Name::RemoveHistory => form.words_min,
+        };
         match form.words.get(self.words.len()) {
-            Some(missing) if self.words.len() < form.words_min => Err(CliError::Usage(format!(
+            Some(missing) if self.words.len() < words_min => Err(CliError::Usage(format!(
                 "{missing} is missing; expected {}",
                 form.usage
             ))),
@@ -232,10 +245,11 @@ impl Arguments {
     pub(super) fn request(&self, input: &mut impl Read) -> Result<Request, CliError> {
         match self.name {
             Name::Publish => {
-                let data = self.data(input)?;
+                let data = self.words.get(1).map(|_| self.data(input)).transpose()?;
                 let publication = Publication {
                     channel: self.word(0),
-                    data: &data,
+                    data: data.as_deref(),
+                    retain: self.flags.contains_key("retain"),
                 };
                 self.post("publish", &publication)
             }
@@ -337,7 +351,10 @@ impl Arguments {
 #[derive(Serialize)]
 struct Publication<'a> {
     channel: &'a str,
-    data: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    retain: bool,
 }
 
 const PATH: &str = "/api/v1/";

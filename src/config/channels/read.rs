@@ -2,7 +2,7 @@
 
 use super::{
     CHANNELS_MAX, ChannelPolicy, ChannelSpec, HistoryPolicy, KEYS, MqttPayload, MqttPolicy, PRESENCE_PREFIX,
-    PresencePolicy, RetainPolicy,
+    PresencePolicy, RetainPolicy, StringPolicy,
 };
 use crate::config::error::ListFault;
 use crate::config::form::Words;
@@ -63,6 +63,10 @@ fn mqtt(keys: &[Key<'_>]) -> Result<MqttPolicy, Fault> {
         retain: match switch("mqtt_retain")? {
             Some(true) | None => RetainPolicy::Kept,
             Some(false) => RetainPolicy::NotKept,
+        },
+        strings: match switch("mqtt_unquote")? {
+            Some(true) => StringPolicy::Unquoted,
+            Some(false) | None => StringPolicy::AsJson,
         },
     })
 }

@@ -210,9 +210,20 @@ fn what_a_policy_says_about_mqtt_is_read_and_told_in_words() {
             MqttPolicy {
                 payload: Some(MqttPayload::Auto),
                 retain: RetainPolicy::NotKept,
+                ..MqttPolicy::default()
             },
             "mqtt payload auto, nothing retained",
         ),
+        (
+            "mqtt_payload = \"text\"\nmqtt_unquote = true",
+            MqttPolicy {
+                payload: Some(MqttPayload::Text),
+                strings: StringPolicy::Unquoted,
+                ..MqttPolicy::default()
+            },
+            "mqtt payload text, strings unquoted",
+        ),
+        ("mqtt_unquote = false", MqttPolicy::default(), "nothing"),
         ("mqtt_retain = true", MqttPolicy::default(), "nothing"),
     ] {
         let policy = policy(text);

@@ -280,7 +280,9 @@ impl From<HandleError> for ApiError {
     fn from(error: HandleError) -> ApiError {
         let code = match error {
             HandleError::NotJson => ErrorCode::InvalidData,
-            HandleError::NameTooLong { .. } => ErrorCode::InvalidChannel,
+            HandleError::NameTooLong { .. }
+            | HandleError::Reserved { .. }
+            | HandleError::NotRetained { .. } => ErrorCode::InvalidChannel,
             HandleError::TooLarge { .. } => ErrorCode::MessageTooLarge,
             HandleError::RingFull => ErrorCode::RingFull,
             HandleError::NotStored | HandleError::Elsewhere | HandleError::PublishedNotStored => {

@@ -53,6 +53,7 @@ use crate::config::Limits;
 use crate::config::api_keys::ApiAction;
 use crate::metrics::api::{ApiMetrics, ApiOutcome, ApiRoute};
 use crate::policy::channels::Channels;
+use crate::session::MqttUse;
 use error::{ApiError, ErrorCode};
 use idempotency::{Begin, IdempotencyKeys, InProgress, KeptAnswer};
 use operation::Operation;
@@ -161,6 +162,7 @@ async fn answer(
     let caller = Caller {
         key,
         channels: &policy.channels,
+        mqtt: MqttUse::of(&shared.config.mqtt),
         items_max: shared.config.limits.api_items_max as usize,
     };
     let operation = Operation::read(route.label, &head.uri, &body, &caller)?;
@@ -341,6 +343,7 @@ struct Caller<'a> {
     key: &'a Arc<ApiKey>,
     /// The policies of channels.
     channels: &'a Channels,
+    mqtt: MqttUse,
     items_max: usize,
 }
 

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use axum::body::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, ErrorCode};
@@ -15,13 +15,15 @@ use super::{Caller, Position, answer_of, from_body};
 use crate::config::api_keys::ApiAction;
 use crate::handle::{Handle, HandleError};
 use crate::metrics::api::ApiRoute;
+use crate::session;
 
 /// The publications of one request.
 #[derive(Debug)]
 pub(super) struct Publications {
     /// Each channel with the index of its data.
     targets: Vec<(Box<str>, usize)>,
-    data: Vec<Box<RawValue>>,
+    /// Without data, the retained publication of the channel is taken away.
+    data: Vec<(Option<Box<RawValue>>, Keeping)>,
     route: ApiRoute,
 }
 
@@ -30,7 +32,10 @@ pub(super) struct Publications {
 #[serde(deny_unknown_fields)]
 struct PublishBody {
     channel: Box<str>,
-    data: Box<RawValue>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    #[serde(default)]
+    retain: bool,
 }
 
 /// The body of `publications`.
@@ -45,7 +50,24 @@ struct BatchBody {
 #[serde(deny_unknown_fields)]
 struct BroadcastBody {
     channels: Vec<Box<str>>,
-    data: Box<RawValue>,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    #[serde(default)]
+    retain: bool,
+}
+
+/// What is kept of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keeping {
+    /// As the policy of the channel says.
+    ByPolicy,
+    /// It is the retained publication of the channel, as well.
+    Retained,
+}
+
+/// A value that is there, `null` included.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
 #[derive(Serialize)]
@@ -78,7 +100,7 @@ impl Publications {
                 .into_iter()
                 .map(|channel| (channel, 0))
                 .collect(),
-            data: vec![broadcast.data],
+            data: vec![(broadcast.data, keeping(broadcast.retain))],
             route: ApiRoute::Broadcast,
         })
     }
@@ -91,7 +113,7 @@ impl Publications {
         };
         for (index, publish) in list.into_iter().enumerate() {
             publications.targets.push((publish.channel, index));
-            publications.data.push(publish.data);
+            publications.data.push((publish.data, keeping(publish.retain)));
         }
         publications
     }
@@ -99,16 +121,29 @@ impl Publications {
     /// Checks that the key allows all channels, and that the request is within its limits.
     pub(super) fn check(&self, caller: &Caller<'_>) -> Result<(), ApiError> {
         caller.check_items(self.targets.len())?;
-        for (channel, _) in &self.targets {
+        for (channel, data) in &self.targets {
             caller.check_channel(ApiAction::Publish, channel)?;
-            if caller.channels.announced_on(channel.as_bytes()).is_some() {
-                return Err(ApiError::new(
-                    ErrorCode::InvalidChannel,
-                    format!(
-                        "{channel}: only the server publishes who joins and leaves a channel: use another channel"
-                    ),
-                ));
+            let (name, channels) = (channel.as_bytes(), caller.channels);
+            let refusal = session::reserved(name, channels, caller.mqtt).or_else(|| {
+                let (_, keeping) = self.data.get(*data)?;
+                match keeping {
+                    Keeping::ByPolicy => None,
+                    Keeping::Retained => session::why_not_retained(name, channels, caller.mqtt),
+                }
+            });
+            if let Some(refusal) = refusal {
+                let message = format!("{channel}: {refusal}: use another channel");
+                return Err(ApiError::new(ErrorCode::InvalidChannel, message));
             }
+        }
+        let lacks_data =
+            |(data, keeping): &(Option<_>, Keeping)| data.is_none() && *keeping == Keeping::ByPolicy;
+        if self.data.iter().any(lacks_data) {
+            return Err(ApiError::new(
+                ErrorCode::InvalidBody,
+                "the body is not as expected: missing field `data`; only with `retain` may it be absent, which takes the \
+                 retained publication away",
+            ));
         }
         Ok(())
     }
@@ -127,8 +162,15 @@ impl Publications {
         let count = self.targets.len();
         let mut positions = Vec::with_capacity(count);
         for (index, (channel, data)) in self.targets.iter().enumerate() {
-            let data = self.data.get(*data).map(|data| data.get());
-            match handle.publish_json(channel, data).await {
+            let (data, keeping) = match self.data.get(*data) {
+                Some((data, keeping)) => (data.as_ref().map(|data| data.get()), *keeping),
+                None => (None, Keeping::ByPolicy),
+            };
+            let published = match keeping {
+                Keeping::ByPolicy => handle.publish_json(channel, data),
+                Keeping::Retained => handle.retain_json(channel, data),
+            };
+            match published.await {
                 Ok(receipt) => positions.push(receipt.position.map(Position::from)),
                 Err(error) if self.route == ApiRoute::Publish => return Err(error.into()),
                 Err(error) => {
@@ -156,6 +198,14 @@ impl Publications {
                 positions: positions_shown(&positions),
             }
         })
+    }
+}
+
+const fn keeping(retain: bool) -> Keeping {
+    if retain {
+        Keeping::Retained
+    } else {
+        Keeping::ByPolicy
     }
 }
 

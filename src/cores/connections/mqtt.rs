@@ -29,6 +29,7 @@ use crate::cores::outgoing::packets::{
     ALIAS_BYTES, Original, PacketForm, Packets, PublishPacket, write_release,
 };
 use crate::cores::outgoing::shared_frames::FrameSpan;
+use crate::json::{Unquoted, unquote};
 use crate::mqtt::Sessions;
 use crate::mqtt::sessions::{Client, Offer, Outbound, Packet, Sent, SessionRef, Written};
 use crate::mqtt::subscriptions::{Match, Merged, Subscriber};
@@ -46,6 +47,8 @@ pub(in crate::cores) struct MqttWalk {
     /// Groups of shared subscriptions with greater generations have begun after the walk.
     last_group: u64,
     packets: Packets,
+    /// What the payload stands for, if MQTT clients get that in its place.
+    unquoted: Option<(Unquoted, Vec<u8>)>,
     /// Where outboxes share the packets, by [`PacketForm::index`]. `None` for a form that no subscriber has had yet, or
     /// without room.
     shared: [Option<SharedPacket>; PacketForm::SHARED],
@@ -97,12 +100,19 @@ impl Connections {
         &mut self,
         hash: ChannelHash,
         publication: &Publication<'_>,
+        unquotes: impl FnOnce() -> bool,
         copies_left: &mut usize,
     ) -> (u64, bool) {
         let (Some(mut sessions), Some(mut walk)) = (self.mqtt.take(), self.mqtt_walk.take()) else {
             return (0, true);
         };
-        let taken = self.go_on(&mut sessions, &mut walk, hash, publication, copies_left);
+        let taken = self.go_on(
+            &mut sessions,
+            &mut walk,
+            (hash, publication),
+            unquotes,
+            copies_left,
+        );
         let is_over = walk.at >= walk.found.len();
         if is_over {
             self.end_mqtt_walk(&mut sessions, &mut walk);
@@ -117,8 +127,8 @@ impl Connections {
         &mut self,
         sessions: &mut Sessions,
         walk: &mut MqttWalk,
-        hash: ChannelHash,
-        publication: &Publication<'_>,
+        (hash, publication): (ChannelHash, &Publication<'_>),
+        unquotes: impl FnOnce() -> bool,
         copies_left: &mut usize,
     ) -> u64 {
         if !walk.has_begun {
@@ -129,14 +139,24 @@ impl Connections {
                 .subscriptions
                 .matches(hash, || publication.channel(), &mut walk.found);
             *copies_left = copies_left.saturating_sub(steps / STEPS_PER_COPY);
+            if !walk.found.is_empty() && unquotes() {
+                let mut payload = Vec::new();
+                let kind = unquote(publication.payload(), &mut payload);
+                walk.unquoted = kind.map(|kind| (kind, payload));
+            }
         }
         if walk.found.is_empty() {
             return 0;
         }
-        let Some(original) = Original::read(publication) else {
+        let Some(mut original) = Original::read(publication) else {
+            self.metrics.publications_invisible.add(1);
             walk.found.clear();
             return 0;
         };
+        if let Some((kind, payload)) = &walk.unquoted {
+            original.content.payload = payload;
+            original.content.is_utf8 = *kind == Unquoted::Text;
+        }
         if original.content.expires_at.is_some_and(|at| at <= self.unix_ms) {
             sessions.count_expired();
             walk.found.clear();
@@ -180,6 +200,7 @@ impl Connections {
             walk.found.clear();
             walk.found.shrink_to(MATCHES_KEPT_MAX);
         }
+        walk.unquoted = None;
         (walk.at, walk.has_begun) = (0, false);
     }
 

@@ -113,6 +113,12 @@ impl ChannelMemory {
         self.channels.find(name).is_some_and(|policy| policy.last_value)
     }
 
+    /// Whether MQTT clients get the strings of a channel without their quotes.
+    #[inline]
+    pub(in crate::cores) fn unquotes(&self, name: &[u8]) -> bool {
+        self.channels.unquotes(name)
+    }
+
     /// Appends a publication, which it [`takes`](ChannelMemory::takes), in the form of SocketCluster.
     pub(in crate::cores) fn append(&mut self, hash: ChannelHash, publication: Publication<'_>) {
         let channels = &self.channels;

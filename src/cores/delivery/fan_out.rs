@@ -284,8 +284,13 @@ impl Delivery {
         }
         let mut is_over = subscriptions.is_walk_over();
         if is_over && connections.mqtt.is_some() {
-            let (more, has_all) =
-                connections.deliver_to_mqtt(delivery.hash, &delivery.publication, &mut self.copies_left);
+            let (publication, memory) = (&delivery.publication, self.memory.as_deref());
+            let (more, has_all) = connections.deliver_to_mqtt(
+                delivery.hash,
+                publication,
+                || unquotes(memory, *publication),
+                &mut self.copies_left,
+            );
             taken += more;
             is_over = has_all;
         }
@@ -336,7 +341,11 @@ impl Delivery {
             && is_retained(publication, self.memory.as_deref())
             && retained.concerns(delivery.hash)
         {
-            retained.take_in(delivery.hash, publication);
+            retained.take_in(
+                delivery.hash,
+                publication,
+                unquotes(self.memory.as_deref(), publication),
+            );
         }
         if self.followers.is_some() {
             let publication = translation.for_socketcluster(publication, numbering);
@@ -591,6 +600,13 @@ fn is_retained(publication: Publication<'_>, memory: Option<&ChannelMemory>) -> 
     publication.is_retained()
         || (publication.is_remembered()
             && memory.is_some_and(|memory| memory.keeps_last_value(publication.channel())))
+}
+
+/// Whether MQTT clients get a string of a publication without its quotes.
+#[inline]
+fn unquotes(memory: Option<&ChannelMemory>, publication: Publication<'_>) -> bool {
+    publication.origin() == Origin::SocketCluster
+        && memory.is_some_and(|memory| memory.unquotes(publication.channel()))
 }
 
 /// Copies a publication to the subscribers of the program, and forgets those that the program has dropped.

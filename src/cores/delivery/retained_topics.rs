@@ -16,12 +16,14 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::broker::{ChannelHash, Origin, Publication, Sequence};
+use crate::config::channels::MqttPayload;
 use crate::cores::CoreId;
 use crate::cores::post::letter::{RetainedAnswer, RetainedQuestion};
 use crate::decision::Limit;
 use crate::metrics::block::CoreMetrics;
-use crate::mqtt::{publication, topic};
+use crate::mqtt::publication;
 use crate::retained::{Bounds, Facts, PageLimits, Retained, Set};
+use crate::session;
 
 /// The retained publications that one core has to do with.
 #[derive(Debug)]
@@ -70,9 +72,15 @@ impl RetainedTopics {
         self.passed.is_some() || hash.owner(self.cores) == self.core
     }
 
-    /// Takes a publication of the ring that is to be the retained one of its topic.
+    /// Takes a publication of the ring that is to be the retained one of its topic. `is_unquoted` says whether MQTT clients
+    /// get a string of it without its quotes.
     #[cold]
-    pub(in crate::cores) fn take_in(&mut self, hash: ChannelHash, publication: Publication<'_>) {
+    pub(in crate::cores) fn take_in(
+        &mut self,
+        hash: ChannelHash,
+        publication: Publication<'_>,
+        is_unquoted: bool,
+    ) {
         if let Some(passed) = &mut self.passed {
             if passed.newest.len() >= PASSED_MAX {
                 passed.newest.clear();
@@ -84,8 +92,7 @@ impl RetainedTopics {
             return;
         }
         let name = publication.channel();
-        let is_topic = !name.is_empty() && name.len() <= usize::from(u16::MAX) && topic::name(name).is_ok();
-        if !is_topic {
+        if !session::is_topic(name) {
             return self.metrics.publications_invisible.add(1);
         }
         let set = match publication.origin() {
@@ -96,6 +103,8 @@ impl RetainedTopics {
                         qos: view.head.qos,
                         is_text: view.head.is_text,
                         is_json: false,
+                        is_unquoted: false,
+                        payload_rule: view.head.payload_rule,
                         expires_at_ms: view.head.expires_at_ms,
                     };
                     self.retained.set(&facts, name, view.properties, view.payload)
@@ -108,6 +117,8 @@ impl RetainedTopics {
                     qos: 1,
                     is_text: true,
                     is_json: true,
+                    is_unquoted,
+                    payload_rule: MqttPayload::Json,
                     expires_at_ms: None,
                 };
                 self.retained.set(&facts, name, &[], publication.payload())
@@ -168,7 +179,7 @@ impl RetainedTopics {
             limits,
         );
         let answer = RetainedAnswer {
-            number: asked.number,
+            purpose: asked.purpose,
             page,
             read_at: appended,
         };

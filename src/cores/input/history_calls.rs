@@ -98,6 +98,7 @@ fn query(wanted: Wanted) -> Query {
         Wanted::Last(count) => Query::Last(count),
         Wanted::Since(unix_ms) => Query::Since(unix_ms),
         Wanted::LastValue => Query::LastValue,
-        Wanted::Position | Wanted::OtherEpoch | Wanted::Forbidden => Query::Position,
+        // A call asks for no retained publication.
+        Wanted::Retained | Wanted::Position | Wanted::OtherEpoch | Wanted::Forbidden => Query::Position,
     }
 }

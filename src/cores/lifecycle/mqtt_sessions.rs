@@ -10,6 +10,7 @@ use crate::app::App;
 use crate::decision::Limit;
 use crate::metrics::block::MqttDrop;
 use crate::mqtt::sessions::DueWill;
+use crate::session::MqttUse;
 use crate::{protocols, session};
 
 use crate::cores::core::Core;
@@ -71,10 +72,10 @@ impl<A: App> Core<A> {
     }
 
     fn publish_mqtt_will(&mut self, due: &DueWill) {
-        let channels = &self.lent.policy.channels;
         let topic = &due.will.topic;
-        if channels.announced_on(topic).is_some() {
-            // A reload has made it a channel of events since the will was set: only the server publishes there.
+        let channels = &self.lent.policy.channels;
+        if session::reserved(topic, channels, MqttUse::Spoken).is_some() {
+            // A reload has given the channel to the server since the will was set.
             return;
         }
         let payload = self.lent.settings.mqtt.payload;

@@ -248,8 +248,8 @@ impl<A: App> Core<A> {
 
     fn publish_will(&mut self, will: &Will) {
         let channels = &self.lent.policy.channels;
-        if channels.announced_on(&will.channel).is_some() {
-            // A reload has made it a channel of events since the will was set: only the server publishes there.
+        if session::reserved(&will.channel, channels, self.lent.settings.common.mqtt).is_some() {
+            // A reload, or a restart, has given the channel to the server since the will was set.
             return;
         }
         let marks = session::marks(channels, &mut self.lent.scratch.common.channels, &will.channel);

@@ -44,8 +44,8 @@ pub(crate) enum Letter {
     HistoryQuestion(Box<HistoryQuestion>),
     /// The answer to such a question.
     HistoryAnswer(Box<HistoryAnswer>),
-    /// A question about retained publications, to a core that may own some. The asker has one open for each of 32
-    /// subscriptions at most; those to a core that has stopped are never answered.
+    /// A question about retained publications, to a core that may own some. The asker has one open for each of 32 MQTT
+    /// and 64 SocketCluster subscriptions at most; those to a core that has stopped are never answered.
     RetainedQuestion(Box<RetainedQuestion>),
     /// The answer to such a question.
     RetainedAnswer(Box<RetainedAnswer>),
@@ -77,8 +77,8 @@ pub(crate) struct HistoryQuestion {
 pub(crate) struct RetainedQuestion {
     /// The core that gets the answer.
     pub(crate) asker: CoreId,
-    /// The asker's number for what the answer is for.
-    pub(crate) number: u64,
+    /// What the answer is for.
+    pub(crate) purpose: RetainedPurpose,
     pub(crate) filter: Arc<Filter>,
     /// Where the page begins; `None`: with the first topic.
     pub(crate) from: Option<Box<[u8]>>,
@@ -91,11 +91,20 @@ pub(crate) struct RetainedQuestion {
 /// A page of retained publications.
 #[derive(Debug)]
 pub(crate) struct RetainedAnswer {
-    /// The number of the question.
-    pub(crate) number: u64,
+    /// What the answer is for.
+    pub(crate) purpose: RetainedPurpose,
     pub(crate) page: Page,
     /// The owner had read everything before this place.
     pub(crate) read_at: Sequence,
+}
+
+/// What an answer about retained publications is for; its asker gets it back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum RetainedPurpose {
+    /// The subscription of an MQTT session with this number among those that are sent retained publications.
+    Filter(u64),
+    /// The question with this number of a SocketCluster subscription that is not live yet.
+    Recovery(u64),
 }
 
 /// The answer of a channel's owner.

@@ -21,8 +21,9 @@ impl<A: App> Core<A> {
             channel,
         };
         let gap = match wanted {
-            Wanted::After(_) | Wanted::Last(_) | Wanted::Since(_) | Wanted::LastValue => {
+            Wanted::After(_) | Wanted::Last(_) | Wanted::Since(_) | Wanted::LastValue | Wanted::Retained => {
                 if !self.connections.recoveries.has(place) {
+                    self.keeps_state = true;
                     self.connections.forget_conflated(id, channel);
                     self.connections.recoveries.begin(place, wanted, token);
                     return;

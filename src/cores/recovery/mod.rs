@@ -5,4 +5,5 @@
 
 mod begin;
 mod retained;
+mod retained_values;
 mod serve;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::broker::{Sent, Sequence};
 use crate::decision::Limit;
+use crate::json::{Unquoted, unquote};
 use crate::mqtt::sessions::{Content, SessionRef};
 use crate::retained::{Entry, Filter};
 
@@ -20,7 +21,7 @@ use crate::cores::connections::retained::Handed;
 use crate::cores::core::Core;
 use crate::cores::delivery::retained_topics::ANSWERS_PER_TURN_MAX;
 use crate::cores::outgoing::retained_asks::{Ask, Progress};
-use crate::cores::post::letter::{Letter, RetainedAnswer, RetainedQuestion};
+use crate::cores::post::letter::{Letter, RetainedAnswer, RetainedPurpose, RetainedQuestion};
 
 impl<A: App> Core<A> {
     /// A session has subscribed: it is to be sent the retained publications that the filter matches.
@@ -91,7 +92,13 @@ impl<A: App> Core<A> {
 
     /// Takes the answer to a question of this core.
     pub(in crate::cores) fn take_retained_answer(&mut self, answer: RetainedAnswer) {
-        let Some(ask) = self.retained_asks.get(answer.number) else {
+        let number = match answer.purpose {
+            RetainedPurpose::Filter(number) => number,
+            RetainedPurpose::Recovery(number) => {
+                return self.retained_was_read(number, answer.page.entries.first());
+            }
+        };
+        let Some(ask) = self.retained_asks.get(number) else {
             return;
         };
         let mut entries = answer.page.entries;
@@ -191,7 +198,7 @@ impl<A: App> Core<A> {
         }
         let question = RetainedQuestion {
             asker: self.id,
-            number: ask.number,
+            purpose: RetainedPurpose::Filter(ask.number),
             filter: Arc::clone(&ask.filter),
             from: from.map(Into::into),
             before: ask.before,
@@ -214,7 +221,7 @@ impl<A: App> Core<A> {
         budget: &mut Budget,
     ) -> Option<Option<Then>> {
         let unix_ms = self.time.now().unix_ms;
-        let mut topic = Vec::new();
+        let (mut topic, mut unquoted) = (Vec::new(), Vec::new());
         while let Some(entry) = entries.last() {
             if budget.is_spent() || self.connections.room(1) == 0 {
                 return Some(Some(Then::GoOn));
@@ -232,12 +239,21 @@ impl<A: App> Core<A> {
                 entries.pop();
                 continue;
             }
+            unquoted.clear();
+            let kind = match facts.is_unquoted {
+                true => unquote(entry.payload(), &mut unquoted),
+                false => None,
+            };
+            let (payload, is_utf8) = match kind {
+                Some(kind) => (&unquoted[..], kind == Unquoted::Text),
+                None => (entry.payload(), facts.is_text),
+            };
             let content = Content {
                 topic: &topic,
                 properties: entry.properties(),
-                payload: entry.payload(),
+                payload,
                 expires_at: facts.expires_at_ms,
-                is_utf8: facts.is_text,
+                is_utf8,
             };
             let qos = ask.qos.min(facts.qos);
             match self

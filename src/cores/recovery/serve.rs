@@ -17,6 +17,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::outgoing::recoveries::{AT_ONCE_MAX, Next, Place, Progress, Recovery, Ticket};
 use crate::cores::post::letter::{HistoryPurpose, HistoryQuestion, Letter};
+use crate::cores::recovery::retained_values::retained_question;
 
 impl<A: App> Core<A> {
     /// Goes on with subscriptions that are not live yet, after the delivery of a turn.
@@ -70,12 +71,13 @@ impl<A: App> Core<A> {
         };
         let query = match &recovery.progress {
             Progress::Unanswered { wanted, .. } => match *wanted {
-                Wanted::After(position) => Query::After(position),
-                Wanted::Last(count) => Query::Last(count),
-                Wanted::Since(unix_ms) => Query::Since(unix_ms),
+                Wanted::After(position) => Some(Query::After(position)),
+                Wanted::Last(count) => Some(Query::Last(count)),
+                Wanted::Since(unix_ms) => Some(Query::Since(unix_ms)),
                 Wanted::LastValue | Wanted::Position | Wanted::OtherEpoch | Wanted::Forbidden => {
-                    Query::LastValue
+                    Some(Query::LastValue)
                 }
+                Wanted::Retained => None,
             },
             Progress::Answered { up_to } => {
                 if self.connections.replay_room(place.connection) == 0 {
@@ -83,10 +85,10 @@ impl<A: App> Core<A> {
                     self.await_room(place);
                     return true;
                 }
-                Query::After(Position {
+                Some(Query::After(Position {
                     epoch: self.delivery.numbering().epoch,
                     offset: *up_to,
-                })
+                }))
             }
         };
         let Some((name, hash)) = self.delivery.subscriptions().name_of(place.channel) else {
@@ -100,20 +102,22 @@ impl<A: App> Core<A> {
         }
         let from = self.delivery.next_for(place.connection, place.channel);
         let number = self.connections.recoveries.next_number();
-        let question = Question {
-            name: name.into(),
-            hash,
-            query,
-            publications_max: self.limits.recovery_publications_max,
-            before: from,
+        let letter = match query {
+            Some(query) => Letter::HistoryQuestion(Box::new(HistoryQuestion {
+                asker: self.id,
+                purpose: HistoryPurpose::Recovery(number),
+                question: Question {
+                    name: name.into(),
+                    hash,
+                    query,
+                    publications_max: self.limits.recovery_publications_max,
+                    before: from,
+                },
+            })),
+            None => retained_question(self.id, number, name, from),
         };
-        let asked = Box::new(HistoryQuestion {
-            asker: self.id,
-            purpose: HistoryPurpose::Recovery(number),
-            question,
-        });
         let now = self.time.now().uptime;
-        let deadline = match self.post.send(owner, Letter::HistoryQuestion(asked)) {
+        let deadline = match self.post.send(owner, letter) {
             Sent::Sent | Sent::Kept => now + ANSWER_TIME_MAX,
             Sent::Dropped => {
                 self.connections.recoveries.next = Next::Now;
@@ -291,7 +295,7 @@ impl<A: App> Core<A> {
     }
 
     /// The connection of a subscription that is under way, and the place from which it is live.
-    fn live_from(&self, place: Place) -> Option<(ConnectionId, Sequence)> {
+    pub(super) fn live_from(&self, place: Place) -> Option<(ConnectionId, Sequence)> {
         let live = self.connections.recoveries.get(place)?.live()?;
         Some((self.connections.id_at(place.connection)?, live.from))
     }

@@ -588,6 +588,10 @@ fn settings(
                 will_delay_max: plan.limits.will_delay_max,
                 has_store: false,
                 presence_info_bytes_max: plan.limits.presence_info_bytes_max,
+                mqtt: match plan.mqtt {
+                    true => session::MqttUse::Retains,
+                    false => session::MqttUse::Off,
+                },
             },
             socketcluster: protocols::SocketClusterSettings {
                 protocol: plan.protocol,

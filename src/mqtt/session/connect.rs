@@ -182,6 +182,7 @@ impl Session {
             rules: env.common.policy.rules.id(),
             expires: self.expiry_of_claims(env.common.now),
             aliases: None,
+            owed: None,
             end: End::Lost,
         });
         if let Some(connection) = connected.displaced {

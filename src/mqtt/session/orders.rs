@@ -2,7 +2,7 @@
 //!
 //! | order | what happens |
 //! |---|---|
-//! | publish | the publication, with QoS 0 and the JSON as its payload |
+//! | publish | the publication, with QoS 0 and the JSON as its payload; none to a channel of the server |
 //! | disconnect | the connection ends, with code 0x98 and the text as the reason in words |
 //! | kick out | the filters with exactly this name end, or all; the client is not told |
 //! | set a token, deauthenticate | the claims hold from then on; the client is given no token |
@@ -16,10 +16,11 @@ use crate::auth::Claims;
 use crate::clock::Uptime;
 use crate::config::channels::MqttPayload;
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
+use crate::json::{Unquoted, unquote};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::publication::{self, Head};
 use crate::mqtt::subscriptions::{Subscriber, UnsubscribeOutcome};
-use crate::session;
+use crate::session::{self, MqttUse};
 
 impl Session {
     /// Prepares the buffers before the application is asked, and forgets what it asked for before. It can make no calls.
@@ -92,12 +93,25 @@ impl Session {
                 PeerOrder::Publish { channel, data } => {
                     let scratch = &mut *env.common.scratch;
                     let name = scratch.app.piece_bytes(channel);
-                    let payload = data.map_or(&[][..], |data| scratch.app.piece_bytes(data));
+                    if session::reserved(name, &env.common.policy.channels, MqttUse::Spoken).is_some() {
+                        continue;
+                    }
+                    let json = data.map_or(&[][..], |data| scratch.app.piece_bytes(data));
+                    let (mut unquoted, channels) = (Vec::new(), &env.common.policy.channels);
+                    let kind = channels
+                        .unquotes(name)
+                        .then(|| unquote(json, &mut unquoted))
+                        .flatten();
+                    let (payload, payload_rule) = match kind {
+                        None => (json, MqttPayload::Json),
+                        Some(Unquoted::Text) => (&unquoted[..], MqttPayload::Text),
+                        Some(Unquoted::Bytes) => (&unquoted[..], MqttPayload::Binary),
+                    };
                     let marks = session::marks(&env.common.policy.channels, &mut scratch.channels, name);
                     let channel = decisions.write(|out| out.extend_from_slice(name));
                     let head = Head {
-                        is_text: true,
-                        payload_rule: MqttPayload::Json,
+                        is_text: payload_rule != MqttPayload::Binary,
+                        payload_rule,
                         ..Head::default()
                     };
                     let message = decisions.write(|out| {

@@ -4,7 +4,7 @@
 //! to its session, and when the core has new rules. A filter that is no longer allowed is dropped. MQTT has no packet to
 //! tell a client of that, so the connection ends with it: the client connects again, and learns what it may from SUBACK.
 
-use super::{Refused, Session, refused};
+use super::{Refused, Session, call, refused};
 use crate::app::{AllowedPublishKind, App, Name, Peer, Piece};
 use crate::auth::Revocation;
 use crate::auth::rules::Decided;
@@ -16,6 +16,7 @@ use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::topic::Filter;
 use crate::policy::Policy;
 use crate::policy::channels::PRESENCE_PREFIX;
+use crate::session::{self, MqttUse};
 
 /// The payload that subscribers get of a publication.
 #[derive(Clone, Copy, Debug)]
@@ -167,7 +168,12 @@ impl Session {
     }
 
     #[inline]
-    fn may<A: App>(&mut self, action: Action, name: &[u8], env: &mut Environment<'_, '_, A>) -> bool {
+    pub(super) fn may<A: App>(
+        &mut self,
+        action: Action,
+        name: &[u8],
+        env: &mut Environment<'_, '_, A>,
+    ) -> bool {
         let rules = &*env.common.policy.rules;
         if rules.is_empty() {
             return true;
@@ -182,18 +188,15 @@ impl Session {
 }
 
 /// Topics that no client publishes to.
-fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {
-    if topic.starts_with(b"$SYS/") || topic == b"$SYS" {
-        return refused(ReasonCode::NotAuthorized, "only the server publishes to $SYS");
+pub(super) fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {
+    if let Some(text) = session::reserved(topic, &policy.channels, MqttUse::Spoken) {
+        return refused(ReasonCode::NotAuthorized, text);
     }
     if topic.starts_with(b"$share/") {
         return refused(ReasonCode::NotAuthorized, "$share/ belongs to filters");
     }
-    if policy.channels.announced_on(topic).is_some() {
-        return refused(
-            ReasonCode::NotAuthorized,
-            "only the server publishes who joins and leaves a channel",
-        );
+    if topic.starts_with(call::PREFIX) {
+        return refused(ReasonCode::NotAuthorized, "$rpc/ belongs to calls");
     }
     Ok(())
 }

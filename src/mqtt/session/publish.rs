@@ -9,7 +9,7 @@
 
 use super::aliases::AliasFault;
 use super::permissions::AllowedPayload;
-use super::{Refused, Session, close_saying, refused};
+use super::{Refused, Session, call, close_saying, refused};
 use crate::app::App;
 use crate::config::channels::RetainPolicy;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span, Stored};
@@ -45,6 +45,9 @@ impl Session {
         }
         self.check_receive_maximum(publish, env, decisions)?;
         self.begin(env);
+        if decisions.bytes(topic).starts_with(call::PREFIX) {
+            return self.call(publish, topic, env, decisions);
+        }
         match self.may_publish_packet(publish, decisions.bytes(topic), env) {
             Ok(payload) => {
                 self.settle(env)?;
@@ -201,7 +204,7 @@ impl Session {
     }
 
     /// The publication is dropped.
-    fn refuse_publication<A: App>(
+    pub(super) fn refuse_publication<A: App>(
         &mut self,
         publish: &Publish<'_>,
         refusal: Refused,
@@ -228,12 +231,9 @@ impl Session {
         refusal: Option<Refused>,
         decisions: &mut Decisions,
     ) {
-        let (kind, id) = match (publish.qos, publish.packet_id) {
-            (Qos::AtLeastOnce, Some(id)) => (AckKind::PubAck, id),
-            (Qos::ExactlyOnce, Some(id)) => (AckKind::PubRec, id),
-            (_, _) => return,
-        };
-        self.answer(kind, id, refusal, decisions);
+        if let Some((kind, id)) = acknowledgement(publish) {
+            self.answer(kind, id, refusal, decisions);
+        }
     }
 
     /// A [`Decision::Acknowledge`] was carried out. Returns the acknowledgement.
@@ -353,6 +353,16 @@ impl Session {
             Acknowledged::Known | Acknowledged::Unknown => Ok(()),
             Acknowledged::OutOfTurn => close_out_of_turn(decisions),
         }
+    }
+}
+
+/// The packet that acknowledges a publication; `None` for one with QoS 0.
+#[inline]
+pub(super) fn acknowledgement(publish: &Publish<'_>) -> Option<(AckKind, PacketId)> {
+    match (publish.qos, publish.packet_id) {
+        (Qos::AtLeastOnce, Some(id)) => Some((AckKind::PubAck, id)),
+        (Qos::ExactlyOnce, Some(id)) => Some((AckKind::PubRec, id)),
+        (_, _) => None,
     }
 }
 

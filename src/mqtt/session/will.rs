@@ -9,7 +9,9 @@ use crate::mqtt::ReasonCode;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::Connect;
 use crate::mqtt::properties::Property;
+use crate::mqtt::publication::takes_payload;
 use crate::mqtt::sessions::Will;
+use crate::session;
 
 impl Session {
     /// The will in CONNECT, if there is one.
@@ -39,6 +41,19 @@ impl Session {
             return refused(
                 ReasonCode::PayloadFormatInvalid,
                 "the payload of the will is not UTF-8",
+            );
+        }
+        let rule = session::mqtt_marks(
+            &env.common.policy.channels,
+            &mut env.common.scratch.channels,
+            will.topic.as_bytes(),
+            env.settings.payload,
+        )
+        .payload;
+        if !takes_payload(rule, will.payload) {
+            return refused(
+                ReasonCode::PayloadFormatInvalid,
+                "the payload of the will is not JSON, which publications to this topic must be",
             );
         }
         let payload = self.may_publish(will.topic.as_bytes(), will.payload, env)?;

@@ -131,18 +131,8 @@ impl Session {
             return Ok(());
         }
         tell_expired(expired, decisions);
-        if env
-            .common
-            .policy
-            .channels
-            .announced_on(decisions.bytes(channel))
-            .is_some()
-        {
-            invalid_action(
-                cid,
-                "Only the server publishes who joins and leaves a channel",
-                decisions,
-            );
+        if let Some(refusal) = reserved(decisions.bytes(channel), env) {
+            invalid_action(cid, refusal, decisions);
             return Ok(());
         }
         if !self.may(Action::Publish, decisions.bytes(channel), env) {
@@ -231,7 +221,7 @@ impl Session {
             refuse(cid, &Refusal::silent(), Refused::Subscribe, decisions);
             return Ok(());
         }
-        let wanted = if env.common.policy.channels.is_empty() {
+        let wanted = if env.common.policy.channels.is_empty() && !env.common.settings.mqtt.retains() {
             None
         } else {
             match self.wanted(decisions.bytes(channel), value.members.data, env) {
@@ -375,8 +365,14 @@ pub(crate) fn write_publish(
     }
 }
 
+/// Why clients do not publish to a channel that belongs to the server; `None` for other channels.
+#[inline]
+pub(super) fn reserved<A: App>(name: &[u8], env: &Environment<'_, '_, A>) -> Option<&'static str> {
+    session::reserved(name, &env.common.policy.channels, env.common.settings.mqtt)
+}
+
 /// The refusal of a channel's name, if it is longer than names may be.
-fn too_long<A: App>(
+pub(super) fn too_long<A: App>(
     action: &str,
     channel: Span,
     env: &mut Environment<'_, '_, A>,

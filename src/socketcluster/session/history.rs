@@ -65,6 +65,7 @@ impl Session {
             | Wanted::Last(_)
             | Wanted::Since(_)
             | Wanted::LastValue
+            | Wanted::Retained
             | Wanted::Forbidden => {
                 let count = fitting(sizes.iter().rev(), limit);
                 (sizes.len() - count, count)
@@ -77,6 +78,7 @@ impl Session {
             | Wanted::Last(_)
             | Wanted::Since(_)
             | Wanted::LastValue
+            | Wanted::Retained
             | Wanted::Forbidden => reading.why_unknown(),
         };
         let is_recovery = matches!(call.wanted, Wanted::After(_) | Wanted::OtherEpoch);

@@ -1,7 +1,7 @@
 //! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or
 //! together with it as one array.
 
-use super::channels::write_publish;
+use super::channels::{reserved, write_publish};
 use super::{Environment, Session};
 use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
@@ -83,6 +83,9 @@ impl Session {
             match order {
                 PeerOrder::Publish { channel, data } => {
                     let name = scratch.piece_bytes(channel);
+                    if reserved(name, env).is_some() {
+                        continue;
+                    }
                     let data = data.map(|data| scratch.piece_bytes(data));
                     let (policies, recent) = (&env.common.policy.channels, &mut env.common.scratch.channels);
                     let (marks, epoch) = (session::marks(policies, recent, name), env.common.settings.epoch);

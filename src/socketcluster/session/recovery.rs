@@ -3,13 +3,15 @@
 //! ```text
 //!   {"recover":{"epoch":"k3j9x0ab","offset":123}}   {"recover":null}   {"last":10}   {"since":1764430000000}
 //! ```
-//! One of these members at most. Only on a channel whose policy has a history do they have this meaning; on all other
-//! channels the data is the application's alone, as in the reference. The application gets the data in any case.
+//! One of these members at most. Only on a channel whose policy has a history do they have this meaning. Of a channel of
+//! which nothing is remembered, `last` asks for the retained publication, if the server retains any. In all other cases the
+//! data is the application's alone, as in the reference. The application gets the data in any case.
 
 use super::{Environment, Session};
 use crate::app::App;
 use crate::config::rules::Action;
 use crate::decision::{Epoch, Position, Recovered, Wanted};
+use crate::session;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::{Fault, Scanner};
 use crate::socketcluster::number::Number;
@@ -27,8 +29,12 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
     ) -> Result<Option<Wanted>, &'static str> {
         let policy = env.common.policy;
-        let Some(channel_policy) = policy.channels.find(channel) else {
-            return Ok(None);
+        let channel_policy = policy.channels.find(channel);
+        let Some(channel_policy) = channel_policy.filter(|policy| policy.remembers()) else {
+            let wants_retained = env.common.settings.mqtt.retains()
+                && session::is_topic(channel)
+                && data.is_some_and(|data| matches!(asked(data), Ok(Some(Wanted::Last(1..)))));
+            return Ok(wants_retained.then_some(Wanted::Retained));
         };
         let last_value = channel_policy.last_value.then_some(Wanted::LastValue);
         let asked = match (&channel_policy.history, data) {

@@ -30,6 +30,7 @@ mod handshake;
 mod history;
 mod hostile;
 mod raw_messages;
+mod retained;
 mod server_calls;
 mod timers;
 mod tokens;
@@ -201,7 +202,9 @@ impl<A: App> Client<A> {
                     )
                 }
                 Decision::Publish(publish) => {
-                    format!("publish {} {}", text(publish.channel), text(publish.message))
+                    let and_retain = if publish.retain { " and retain" } else { "" };
+                    let (channel, message) = (text(publish.channel), text(publish.message));
+                    format!("publish{and_retain} {channel} {message}")
                 }
                 Decision::CheckSubscriptions => "check subscriptions".into(),
                 Decision::KickOut { channel, message } => format!("kick {} {}", text(channel), text(message)),
@@ -250,6 +253,14 @@ impl<const COUNT: usize, T: AsRef<str>> PartialEq<[T; COUNT]> for Outcome {
             .iter()
             .map(String::as_str)
             .eq(other.iter().map(AsRef::as_ref))
+    }
+}
+
+impl std::ops::Index<usize> for Outcome {
+    type Output = str;
+
+    fn index(&self, line: usize) -> &str {
+        &self.0[line]
     }
 }
 

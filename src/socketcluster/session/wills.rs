@@ -18,7 +18,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::channels::allowed_data;
+use super::channels::{allowed_data, reserved};
 use super::{Environment, Session, refuse, send};
 use crate::app::{App, AppError, Refusal, Refused};
 use crate::config::rules::Action;
@@ -50,7 +50,9 @@ struct Given<'a> {
 }
 
 /// A value that is there, `null` included.
-fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(deserializer).map(Some)
 }
 
@@ -83,10 +85,8 @@ impl Session {
         if let Err(error) = self.check_sizes(&given, channel.len(), env) {
             return refuse_will(cid, &error, decisions);
         }
-        let announced = env.common.policy.channels.announced_on(&channel);
-        if announced.is_some() {
-            let error = invalid("Only the server publishes who joins and leaves a channel");
-            return refuse_will(cid, &error, decisions);
+        if let Some(refusal) = reserved(&channel, env) {
+            return refuse_will(cid, &invalid(refusal), decisions);
         }
         if !env.common.settings.allow_client_publish || !self.may(Action::Publish, &channel, env) {
             refuse(cid, &Refusal::silent(), Refused::Publish, decisions);

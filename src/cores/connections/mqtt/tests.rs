@@ -193,9 +193,9 @@ impl Table {
         let hash = self.hasher.hash(topic.as_bytes());
         for turn in 1.. {
             let mut copies_left = copies;
-            let (_, is_over) = self
-                .connections
-                .deliver_to_mqtt(hash, &publication, &mut copies_left);
+            let (_, is_over) =
+                self.connections
+                    .deliver_to_mqtt(hash, &publication, || false, &mut copies_left);
             if is_over {
                 return turn;
             }

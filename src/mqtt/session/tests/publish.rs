@@ -231,7 +231,7 @@ fn acknowledgements_have_no_words_if_the_client_does_not_want_any() {
     assert_eq!(sent(&did), [[0x40, 3, 0, 1, 0x87]]);
     let mut client = core.open(&connect(5, "b").bytes());
     let did = core.receive(&mut client, &publish(2, "$SYS/x", 1, Some(b""), b"x"));
-    assert!(sent(&did)[0].ends_with(&string("only the server publishes to $SYS")));
+    assert!(sent(&did)[0].ends_with(&string("Only the server publishes to $SYS")));
 }
 
 #[test]
