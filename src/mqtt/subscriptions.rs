@@ -225,6 +225,13 @@ impl Subscriptions {
         steps
     }
 
+    /// Whether [`Subscriptions::matches`] may find a subscription. If there are filters with wildcards, it always may.
+    #[inline]
+    pub fn may_match(&self, hash: ChannelHash) -> bool {
+        let same = |&number: &u32| self.filters[number as usize].hash == hash;
+        !self.trie.is_empty() || self.topics.find(hash.as_u64(), same).is_some()
+    }
+
     /// Tells the directory which topics this core has become interested in, and which not any more. To be called after
     /// sessions have subscribed and before the core may sleep.
     pub fn tell_interest(&mut self, directory: &mut broker::Subscriptions) {

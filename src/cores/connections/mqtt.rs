@@ -94,6 +94,13 @@ struct UnderWay<'a> {
 }
 
 impl Connections {
+    /// Whether MQTT sessions of this core may have subscribed to a channel with this hash.
+    #[inline]
+    pub(in crate::cores) fn may_concern_mqtt(&self, hash: ChannelHash) -> bool {
+        let sessions = self.mqtt.as_deref();
+        sessions.is_some_and(|sessions| sessions.subscriptions.may_match(hash))
+    }
+
     /// Goes on delivering a publication to MQTT subscribers, with as many copies as are left. Returns how many outboxes
     /// took it, and whether all subscribers have it.
     pub(in crate::cores) fn deliver_to_mqtt(

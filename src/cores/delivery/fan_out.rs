@@ -229,10 +229,15 @@ impl Delivery {
         if self.under_way {
             return self.go_on(connections);
         }
-        let keeps = self.memory.is_some() || self.retained.is_some() || self.followers.is_some();
-        if keeps && !self.keep_front() {
-            // Also if it has come in the meantime: it is to be kept first.
-            return false;
+        if self.memory.is_some() || self.retained.is_some() || self.followers.is_some() {
+            let Some(delivery) = self.broker.reader.front() else {
+                // Also if it has come in the meantime: it is to be kept first.
+                return false;
+            };
+            let is_kept = delivery.publication.is_retained();
+            if is_kept || self.memory.is_some() || self.followers.is_some() {
+                self.keep_front();
+            }
         }
         let Some(delivery) = self.broker.reader.front() else {
             return false;
@@ -243,7 +248,7 @@ impl Delivery {
             .begin_walk(delivery.hash, || publication.channel());
         // One of no interest here costs something, too.
         self.copies_left -= 1;
-        if self.broker.subscriptions.is_walk_over() && connections.mqtt.is_none() {
+        if self.broker.subscriptions.is_walk_over() && !connections.may_concern_mqtt(delivery.hash) {
             self.end_translation();
             return true;
         }
@@ -320,12 +325,11 @@ impl Delivery {
     }
 
     /// Has the publication at the front of the ring kept by this core, if that is to be done before its delivery begins:
-    /// remembered, retained, or copied to subscribers of the program. A core without any of them does not come here. Returns
-    /// whether there is one.
+    /// remembered, retained, or copied to subscribers of the program. A core without any of them does not come here.
     #[inline(never)]
-    fn keep_front(&mut self) -> bool {
+    fn keep_front(&mut self) {
         let Some(delivery) = self.broker.reader.front() else {
-            return false;
+            return;
         };
         let publication = delivery.publication;
         let (translation, numbering) = (&mut self.translation, self.broker.numbering);
@@ -357,7 +361,6 @@ impl Delivery {
                 &self.metrics,
             );
         }
-        true
     }
 
     /// The place up to which has still to be delivered before work is gone on with, if there is one.
