@@ -77,8 +77,12 @@ settings! {
         /// Most topic aliases of an MQTT client: the Topic Alias Maximum of CONNACK.
         topic_aliases_max: u16 = 10, "mqtt_topic_aliases_max", number!(0 to 65535);
 
+        /// Most User Properties in one packet of an MQTT client, or in its will. A client that sends more is refused or
+        /// disconnected (0x97).
+        user_properties_max: u32 = 1000, "mqtt_user_properties_max", number!(0 to 4294967295);
+
         /// Most levels of a topic filter.
-        levels_max: u32 = 128, "mqtt_levels_max", number!(1 to 65535);
+        levels_max: u32 = 256, "mqtt_levels_max", number!(1 to 65535);
 
         /// Whether the payloads of MQTT 5 that are said to be UTF-8 (Payload Format Indicator 1) are checked.
         check_payload_format: bool = true, "mqtt_check_payload_format", word();

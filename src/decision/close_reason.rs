@@ -317,6 +317,16 @@ close_reasons! {
         "more publications with QoS 1 and 2 in flight than `mqtt_receive_max`",
         "mend the client: Receive Maximum of CONNACK says how many it may send; `mqtt_receive_excess = \"count\"` lets it";
 
+    /// A packet of the client has more User Properties than it may.
+    TooManyUserProperties => Some(1008), Some(0x97), "too_many_user_properties", Limit, Some(Limit::MqttUserProperties),
+        "an MQTT client sent a packet with more than `mqtt_user_properties_max` User Properties",
+        "mend the client, or raise the limit";
+
+    /// The client asks the server to retain a publication, which it does not.
+    RetainNotSupported => Some(1002), Some(0x9a), "retain_not_supported", Peer, None,
+        "an MQTT client asked with RETAIN 1 for what `mqtt_retained_count_max = 0` forbids",
+        "mend the client: Retain Available of CONNACK says whether publications are retained";
+
     /// The client's token has expired.
     TokenExpired => Some(4037), Some(0x87), "token_expired", Peer, None,
         "the token of an MQTT client has expired",

@@ -140,6 +140,9 @@ labels! {
         /// More publications with QoS 1 and 2 of an MQTT client in flight than `mqtt_receive_max`: the connection is closed
         /// with reason code 0x93, or they are taken all the same, by `mqtt_receive_excess`.
         MqttReceiveMaximum = "mqtt_receive",
+        /// More User Properties in a packet of an MQTT client than `mqtt_user_properties_max`: the connection is closed with
+        /// reason code 0x97.
+        MqttUserProperties = "mqtt_user_properties",
         /// A topic filter with more levels than `mqtt_levels_max`: refused with reason code 0x8F.
         MqttLevels = "mqtt_levels",
         /// SUBSCRIBE packets of 4,096 clients of one core wait for the owners of shared subscriptions: the next is refused.

@@ -53,7 +53,7 @@ pub enum SessionPresent {
     Yes,
 }
 
-/// Writes CONNACK of MQTT 3.1 and 3.1.1. MQTT 3.1 has no flag for a present session; its clients ignore the byte.
+/// Writes CONNACK of MQTT 3.1 and 3.1.1. MQTT 3.1 has no flag for a present session.
 pub fn connack(out: &mut Vec<u8>, session: SessionPresent, code: ReturnCode) {
     let flags = u8::from(session == SessionPresent::Yes && code == ReturnCode::Accepted);
     out.extend_from_slice(&[kind::CONNACK << 4, 2, flags, code as u8]);

@@ -9,6 +9,8 @@ pub enum Fault {
     Malformed,
     /// The bytes can be read, but say what the protocol does not allow (section 1.2, *Protocol Error*).
     Protocol,
+    /// The CONNECT packet names another protocol than MQTT.
+    OtherProtocol,
     /// The CONNECT packet names a version that this server does not speak. All versions of the client's library know
     /// the answer of 3.1.1: return code 1.
     UnsupportedVersion,
@@ -24,7 +26,7 @@ impl Fault {
         match self {
             Fault::Malformed => ReasonCode::MalformedPacket,
             Fault::Protocol => ReasonCode::ProtocolError,
-            Fault::UnsupportedVersion => ReasonCode::UnsupportedProtocolVersion,
+            Fault::OtherProtocol | Fault::UnsupportedVersion => ReasonCode::UnsupportedProtocolVersion,
             Fault::TopicAlias => ReasonCode::TopicAliasInvalid,
             Fault::TooLarge => ReasonCode::PacketTooLarge,
         }

@@ -19,6 +19,7 @@ pub use publish::Publish;
 pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 
 use super::fault::Fault;
+use super::properties::Properties;
 use super::reader::Reader;
 use super::version::Version;
 
@@ -45,6 +46,24 @@ pub enum Packet<'a> {
     Disconnect(Disconnect<'a>),
     /// A step of enhanced authentication; MQTT 5.
     Auth(Auth<'a>),
+}
+
+impl<'a> Packet<'a> {
+    /// The properties of the packet; none before MQTT 5.
+    #[inline]
+    pub fn properties(&self) -> Properties<'a> {
+        match self {
+            Packet::Publish(publish) => publish.properties,
+            Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+                ack.properties
+            }
+            Packet::Subscribe(subscribe) => subscribe.properties,
+            Packet::Unsubscribe(unsubscribe) => unsubscribe.properties,
+            Packet::PingReq => Properties::NONE,
+            Packet::Disconnect(disconnect) => disconnect.properties,
+            Packet::Auth(auth) => auth.properties,
+        }
+    }
 }
 
 /// A packet identifier: section 2.2.1.
@@ -176,6 +195,9 @@ pub fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Fa
     }
     let reserved = match packet {
         kind::PUBREL | kind::SUBSCRIBE | kind::UNSUBSCRIBE => 0b0010,
+        kind::CONNECT | kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
+            return Err(Fault::Protocol);
+        }
         _ => 0,
     };
     if first & 0x0f != reserved && version.checks_reserved_bits() {
@@ -191,9 +213,6 @@ pub fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Fa
         kind::PINGREQ => Reader::new(body).end().map(|()| Packet::PingReq),
         kind::DISCONNECT => Disconnect::decode(version, body).map(Packet::Disconnect),
         kind::AUTH if version.has_properties() => Auth::decode(body).map(Packet::Auth),
-        kind::CONNECT | kind::CONNACK | kind::SUBACK | kind::UNSUBACK | kind::PINGRESP => {
-            Err(Fault::Protocol)
-        }
         // Type 0, and AUTH before MQTT 5: reserved.
         _ => Err(Fault::Malformed),
     }

@@ -180,7 +180,7 @@ enum Values {
     NotZero,
     /// 0 is an invalid topic alias.
     Alias,
-    /// A wildcard is a protocol error (MQTT-3.3.2-14).
+    /// A wildcard (MQTT-3.3.2-14), or no character at all (MQTT-4.7.3-1), is a protocol error.
     TopicName,
 }
 
@@ -205,7 +205,9 @@ impl Values {
                 Err(Fault::Protocol)
             }
             (Values::Alias, Value::Number(0)) => Err(Fault::TopicAlias),
-            (Values::TopicName, Value::Text(name)) if name.contains(['+', '#']) => Err(Fault::Protocol),
+            (Values::TopicName, Value::Text(name)) if name.is_empty() || name.contains(['+', '#']) => {
+                Err(Fault::Protocol)
+            }
             (Values::All | Values::ZeroOrOne | Values::NotZero | Values::Alias | Values::TopicName, _) => {
                 Ok(())
             }
@@ -219,6 +221,8 @@ pub struct Properties<'a> {
     bytes: &'a [u8],
     /// The bits of the properties that are there.
     present: u64,
+    /// How many user properties are there.
+    users: u32,
 }
 
 impl<'a> Properties<'a> {
@@ -226,6 +230,7 @@ impl<'a> Properties<'a> {
     pub const NONE: Properties<'static> = Properties {
         bytes: &[],
         present: 0,
+        users: 0,
     };
 
     /// Takes the length of the properties and the properties; nothing before MQTT 5.
@@ -252,7 +257,7 @@ impl<'a> Properties<'a> {
 
     fn check(bytes: &'a [u8], place: Place) -> Result<Properties<'a>, Fault> {
         let mut reader = Reader::new(bytes);
-        let mut present = 0;
+        let (mut present, mut users) = (0, 0);
         while !reader.is_empty() {
             let (property, value) = take_one(&mut reader)?;
             if !property.may_stand_in(place) {
@@ -269,14 +274,25 @@ impl<'a> Properties<'a> {
             }
             property.values().check(value)?;
             present |= property.bit();
+            users += u32::from(property == Property::UserProperty);
         }
-        Ok(Properties { bytes, present })
+        Ok(Properties {
+            bytes,
+            present,
+            users,
+        })
     }
 
     /// Whether a property is there.
     #[inline]
     pub const fn has(self, property: Property) -> bool {
         self.present & property.bit() != 0
+    }
+
+    /// How many user properties there are.
+    #[inline]
+    pub const fn user_count(self) -> u32 {
+        self.users
     }
 
     /// The bytes of all properties, without their length.

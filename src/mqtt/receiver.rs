@@ -203,6 +203,7 @@ pub fn close_reason(fault: Fault) -> CloseReason {
         Fault::Malformed => CloseReason::MalformedMqtt,
         Fault::TooLarge => CloseReason::MessageTooBig,
         Fault::Protocol | Fault::TopicAlias => CloseReason::MqttProtocolError,
+        Fault::OtherProtocol => CloseReason::NotMqtt,
         Fault::UnsupportedVersion => CloseReason::MqttRefused,
     }
 }

@@ -48,8 +48,8 @@ use self::connect::PendingConnect;
 use super::environment::Environment;
 use super::fault::Fault;
 use super::packet::{Packet, decode};
-use super::sessions::{End, SessionRef};
-use super::topic::Filter;
+use super::sessions::{End, SessionRef, Sessions};
+use super::topic;
 use super::{ReasonCode, Version};
 use crate::app::{App, Owed, SessionId};
 use crate::auth::Claims;
@@ -167,6 +167,13 @@ impl Session {
             State::LoggingIn(_) | State::Ended => return Err(CloseReason::MqttProtocolError),
         };
         match decode(version, first, body) {
+            Ok(packet) if packet.properties().user_count() > env.settings.user_properties_max => {
+                close_saying(
+                    decisions,
+                    CloseReason::TooManyUserProperties,
+                    "more User Properties in one packet than the server allows",
+                )
+            }
             Ok(packet) => self.receive_packet(packet, env, decisions),
             Err(fault) => close_saying(decisions, closed_by(fault), explained(fault, first)),
         }
@@ -181,13 +188,13 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match packet {
             Packet::Publish(publish) => self.publish(&publish, env, decisions),
-            Packet::PubAck(ack) => self.receive_puback(ack, env, decisions),
+            Packet::PubAck(ack) => self.end_exchange(ack, Sessions::puback, env, decisions),
             Packet::PubRec(ack) => self.receive_pubrec(ack, env, decisions),
             Packet::PubRel(ack) => {
                 self.receive_pubrel(ack, env, decisions);
                 Ok(())
             }
-            Packet::PubComp(ack) => self.receive_pubcomp(ack, env, decisions),
+            Packet::PubComp(ack) => self.end_exchange(ack, Sessions::pubcomp, env, decisions),
             Packet::Subscribe(subscribe) => {
                 self.check_filters(subscribe.filters().map(|(filter, _)| filter), decisions)?;
                 self.subscribe(subscribe, env, decisions)
@@ -212,7 +219,8 @@ impl Session {
     }
 
     /// Ends the connection of a client before MQTT 5 if a wildcard stands where none may (MQTT-4.7.1-2, MQTT-4.7.1-3 and
-    /// section 4.8 of 3.1.1). In MQTT 5 such a filter has a code of its own.
+    /// section 4.8 of 3.1.1). In MQTT 5 such a filter has a code of its own, and so has one that only begins as a shared
+    /// one: 3.1.1 knows no shared subscriptions.
     fn check_filters<'f>(
         &self,
         mut filters: impl Iterator<Item = &'f str>,
@@ -221,7 +229,7 @@ impl Session {
         let State::Open(open) = &self.state else {
             return Ok(());
         };
-        if !open.version.has_properties() && filters.any(|filter| Filter::parse(filter).is_err()) {
+        if !open.version.has_properties() && filters.any(|filter| !topic::is_filter(filter)) {
             return close_saying(decisions, CloseReason::MalformedMqtt, "a filter that is none");
         }
         Ok(())
@@ -253,7 +261,7 @@ fn close_saying(decisions: &mut Decisions, reason: CloseReason, text: &str) -> R
 fn closed_by(fault: Fault) -> CloseReason {
     match fault {
         Fault::Malformed => CloseReason::MalformedMqtt,
-        Fault::Protocol | Fault::UnsupportedVersion => CloseReason::MqttProtocolError,
+        Fault::Protocol | Fault::OtherProtocol | Fault::UnsupportedVersion => CloseReason::MqttProtocolError,
         Fault::TopicAlias => CloseReason::TopicAliasInvalid,
         Fault::TooLarge => CloseReason::MessageTooBig,
     }
@@ -271,7 +279,9 @@ fn explained(fault: Fault, first: u8) -> &'static str {
             "PUBLISH without a topic, or with a property that is not allowed or comes twice"
         }
         (Fault::Protocol, _) => "a property that is not allowed or comes twice, or no filter",
-        (Fault::UnsupportedVersion, _) => "the version of the protocol is not supported",
+        (Fault::OtherProtocol | Fault::UnsupportedVersion, _) => {
+            "the version of the protocol is not supported"
+        }
         (Fault::TopicAlias, _) => "topic alias 0",
         (Fault::TooLarge, _) => "the packet is larger than Maximum Packet Size",
     }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub subscription_limits: SubscriptionLimits,
     /// Most calls of one client that the application may owe an answer.
     pub client_calls_max: u32,
+    /// Most user properties of one packet, or of a will.
+    pub user_properties_max: u32,
     /// Most levels of a filter.
     pub levels_max: u32,
     /// The data that SocketCluster clients get for payloads where no policy of a channel says it.
@@ -55,7 +57,8 @@ impl Default for Settings {
                 names_bytes_max: 1024 * 1024,
             },
             client_calls_max: 10_000,
-            levels_max: 128,
+            user_properties_max: 1000,
+            levels_max: 256,
             payload: MqttPayload::Auto,
         }
     }

@@ -71,7 +71,7 @@ pub(super) fn shared_part(filter: &str) -> Option<&str> {
 }
 
 /// Whether the wildcards stand where they may: `#` as the last level, `+` as a whole level.
-fn is_filter(text: &str) -> bool {
+pub(super) fn is_filter(text: &str) -> bool {
     if text.is_empty() {
         return false;
     }

@@ -1,5 +1,7 @@
 //! The three versions of MQTT.
 
+use super::fault::Fault;
+
 /// The version that a CONNECT packet names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
@@ -12,13 +14,18 @@ pub enum Version {
 }
 
 impl Version {
-    /// The version of a protocol name and level (MQTT-3.1.2-1, MQTT-3.1.2-2); `None` if this server does not speak it.
-    pub(super) fn from_wire(name: &[u8], level: u8) -> Option<Version> {
+    /// The version of a protocol name and level.
+    ///
+    /// # Errors
+    /// `OtherProtocol` for a name that is not MQTT's (MQTT-3.1.2-1), `UnsupportedVersion` for a level that this server does
+    /// not speak (MQTT-3.1.2-2).
+    pub(super) fn from_wire(name: &[u8], level: u8) -> Result<Version, Fault> {
         match (name, level) {
-            (b"MQIsdp", 3) => Some(Version::V3),
-            (b"MQTT", 4) => Some(Version::V4),
-            (b"MQTT", 5) => Some(Version::V5),
-            _ => None,
+            (b"MQIsdp", 3) => Ok(Version::V3),
+            (b"MQTT", 4) => Ok(Version::V4),
+            (b"MQTT", 5) => Ok(Version::V5),
+            (b"MQIsdp" | b"MQTT", _) => Err(Fault::UnsupportedVersion),
+            (_, _) => Err(Fault::OtherProtocol),
         }
     }
 

@@ -264,6 +264,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 names_bytes_max: config.limits.channel_names_bytes_max,
             },
             client_calls_max: config.limits.client_calls_max,
+            user_properties_max: config.mqtt.user_properties_max,
             levels_max: config.mqtt.levels_max,
             payload: config.mqtt.payload,
         },

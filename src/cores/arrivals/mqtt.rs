@@ -2,7 +2,8 @@
 //!
 //! The first byte of a connection tells: a client of MQTT begins with CONNECT, whose first byte begins neither an HTTP
 //! request nor TLS. So one port can serve all of them. From then on the connection has a session, which waits for the
-//! rest of CONNECT.
+//! rest of CONNECT. On a port for MQTT alone the session sees a CONNECT with reserved flags as well: it answers clients of
+//! MQTT 5 with a code, and those of 3.1 may set the flags.
 //!
 //! Limits: `handshake_timeout` counts from the first byte of CONNECT to its last (in the session).
 
@@ -44,7 +45,7 @@ impl<A: App> Core<A> {
         if let Some(connection) = self.connections.get_mut(id) {
             connection.framing = Framing::Mqtt;
         }
-        if first == CONNECT {
+        if first >> 4 == CONNECT >> 4 && first != TLS_HANDSHAKE {
             return self.begin_mqtt(id);
         }
         self.close(id, CloseReason::NotMqtt);
@@ -116,3 +117,5 @@ impl<A: App> Core<A> {
 
 /// The first byte of CONNECT: its type, and flags that must be 0 (MQTT 5.0 section 3.1.1).
 const CONNECT: u8 = 0x10;
+/// The first byte of a client that speaks TLS where it should not.
+const TLS_HANDSHAKE: u8 = 0x16;

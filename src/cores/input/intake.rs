@@ -379,7 +379,7 @@ struct PacketBatch<'b, 'r> {
 impl Owners {
     /// The core that owns the client id of a CONNECT packet, and the version of the packet, if it is another core.
     fn other_owner(&self, first: u8, body: &[u8]) -> Option<(usize, Version)> {
-        if self.cores == 1 || first != CONNECT {
+        if self.cores == 1 || first >> 4 != CONNECT >> 4 {
             return None;
         }
         let (version, client_id) = client_of(body).filter(|(_, client_id)| !client_id.is_empty())?;

@@ -361,7 +361,9 @@ fn leave(reason: CloseReason) -> Leave {
         | CloseReason::TextFrame
         | CloseReason::MalformedMqtt
         | CloseReason::MqttProtocolError
-        | CloseReason::TopicAliasInvalid => Leave::Fin,
+        | CloseReason::TopicAliasInvalid
+        | CloseReason::RetainNotSupported
+        | CloseReason::TooManyUserProperties => Leave::Fin,
         CloseReason::HoldsMost => Leave::LastWords,
         CloseReason::HandshakeTimeout
         | CloseReason::HandshakeMissing

@@ -90,7 +90,7 @@ pub fn decode_connect(first: u8, body: &[u8]) -> Result<Connect<'_>, Refused> {
 fn take_version(reader: &mut Reader<'_>) -> Result<Version, Fault> {
     let name = reader.binary()?;
     let level = reader.u8()?;
-    Version::from_wire(name, level).ok_or(Fault::UnsupportedVersion)
+    Version::from_wire(name, level)
 }
 
 /// Decodes what follows the protocol level.

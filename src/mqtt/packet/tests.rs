@@ -111,20 +111,21 @@ mod connect {
     }
 
     #[test]
-    fn another_name_or_level_is_a_version_that_this_server_does_not_speak() {
-        for bytes in [
-            b"\0\x04MQTT\x03\x02\0\0\0\0".as_slice(),
-            b"\0\x04MQTT\x06\x02\0\0\0\0",
-            b"\0\x04MQTT\x00\x02\0\0\0\0",
-            b"\0\x04MQTT\x84\x02\0\0\0\0",
-            b"\0\x04mqtt\x04\x02\0\0\0\0",
-            b"\0\x06MQIsdp\x04\x02\0\0\0\0",
-            b"\0\0\x04",
+    fn another_level_is_a_version_that_this_server_does_not_speak_and_another_name_another_protocol() {
+        const LEVEL: Fault = Fault::UnsupportedVersion;
+        const NAME: Fault = Fault::OtherProtocol;
+        for (bytes, fault) in [
+            (b"\0\x04MQTT\x03\x02\0\0\0\0".as_slice(), LEVEL),
+            (b"\0\x04MQTT\x06\x02\0\0\0\0", LEVEL),
+            (b"\0\x04MQTT\x00\x02\0\0\0\0", LEVEL),
+            (b"\0\x04MQTT\x84\x02\0\0\0\0", LEVEL),
+            (b"\0\x06MQIsdp\x04\x02\0\0\0\0", LEVEL),
+            (b"\0\x04mqtt\x04\x02\0\0\0\0", NAME),
+            (b"\0\x03MQT\x04\x02\0\0\0\0", NAME),
+            (b"\0\x05MQTTT\x04\x02\0\0\0\0", NAME),
+            (b"\0\0\x04", NAME),
         ] {
-            let refused = Refused {
-                fault: Fault::UnsupportedVersion,
-                version: None,
-            };
+            let refused = Refused { fault, version: None };
             assert_eq!(decode_connect(0x10, bytes), Err(refused), "{bytes:x?}");
         }
     }
@@ -205,6 +206,7 @@ mod connect {
         expect_connect(&with(b"\x27\0\0\0\0", b""), PROTOCOL); // section 3.1.2.11.4
         expect_connect(&with(b"\x16\0\x01x", b""), PROTOCOL); // data without a method: section 3.1.2.11.10
         expect_connect(&with(b"\x15\0\x01m\x16\0\x01x", b""), None);
+        expect_connect(&with(b"", b"\x08\0\0"), PROTOCOL); // [MQTT-4.7.3-1]: a topic without characters
         let many = b"\x26\0\x01n\0\x01v".repeat(10_000);
         expect_connect(&with(&many, &many), None);
     }
@@ -442,7 +444,9 @@ fn packets_of_servers_are_refused() {
             (0xb0, b"\0\x01"),
             (0xd0, b""),
         ] {
-            expect(version, first, body, PROTOCOL);
+            for flags in 0..=15 {
+                expect(version, first | flags, body, PROTOCOL);
+            }
         }
         expect(version, 0x00, b"", MALFORMED);
     }

@@ -43,7 +43,8 @@ impl Session {
 
 impl Open {
     /// Lets `write` write a packet with a reason in words, or without it if the client does not want it or the packet
-    /// would be too large for it.
+    /// would be too large for it. Writes nothing if it is too large all the same, as an answer to many filters may be
+    /// (MQTT-3.1.2-24): such a packet is not sent.
     pub(super) fn write_explained(
         &self,
         text: Option<&str>,
@@ -53,9 +54,13 @@ impl Open {
         let text = text.filter(|_| self.explains && self.version == Version::V5);
         let start = out.len();
         write(text, out);
-        if text.is_some() && out.len() - start > self.packet_bytes_max as usize {
+        let is_too_large = |out: &[u8]| out.len() - start > self.packet_bytes_max as usize;
+        if text.is_some() && is_too_large(out) {
             out.truncate(start);
             write(None, out);
+        }
+        if is_too_large(out) {
+            out.truncate(start);
         }
     }
 }

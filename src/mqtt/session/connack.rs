@@ -53,7 +53,8 @@ impl ConnAck {
         settings: &Settings,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let session = if accepted.is_present {
+        // In 3.1 the byte with the flag is reserved.
+        let session = if accepted.is_present && self.version != Version::V3 {
             SessionPresent::Yes
         } else {
             SessionPresent::No

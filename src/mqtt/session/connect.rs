@@ -60,7 +60,9 @@ impl Session {
             // Whatever the outcome: there is a password in these bytes.
             env.common.scratch.note_credentials();
         }
-        let identity = check_support(&connect).and_then(|()| self.identify(&connect, env));
+        let identity = check_user_properties(&connect, env)
+            .and_then(|()| check_support(&connect))
+            .and_then(|()| self.identify(&connect, env));
         match identity {
             Ok(Identity::Known(claims)) => self.admit(&connect, Some(claims), env, decisions),
             Ok(Identity::Anonymous) => self.admit(&connect, None, env, decisions),
@@ -258,6 +260,8 @@ fn refuse_unreadable(
         // The answers of later versions will look like those of MQTT 5. The highest bit is that of bridges.
         (_, Fault::UnsupportedVersion) if matches!(level_of(body), Some(6..=0x7f)) => Version::V5,
         (_, Fault::UnsupportedVersion) => Version::V4,
+        // The server may close the connection without a word (MQTT-3.1.2-1), and the client may speak anything.
+        (_, Fault::OtherProtocol) => return Err(CloseReason::NotMqtt),
         (_, Fault::Protocol) => return Err(CloseReason::MqttProtocolError),
         (_, Fault::Malformed | Fault::TopicAlias | Fault::TooLarge) => {
             return Err(CloseReason::MalformedMqtt);
@@ -292,6 +296,22 @@ fn refuse(
     let reference = settings.server_reference.as_deref();
     answer.refuse(refusal.code, refusal.text, reference, decisions);
     Err(CloseReason::MqttRefused)
+}
+
+/// User properties are memory and time that others pay for: each subscriber is sent those of a will.
+fn check_user_properties<A: App>(
+    connect: &Connect<'_>,
+    env: &mut Environment<'_, '_, A>,
+) -> Result<(), Refused> {
+    let of_will = connect.will.map_or(0, |will| will.properties.user_count());
+    if connect.properties.user_count().max(of_will) <= env.settings.user_properties_max {
+        return Ok(());
+    }
+    env.common.scratch.hit(Limit::MqttUserProperties);
+    refused(
+        ReasonCode::QuotaExceeded,
+        "CONNECT or its will has more User Properties than the server allows",
+    )
 }
 
 /// What this server does not support, and client ids that it does not take.

@@ -9,7 +9,7 @@
 
 use super::aliases::AliasFault;
 use super::permissions::AllowedPayload;
-use super::{Refused, Session, call, close_saying, refused};
+use super::{Refused, Session, State, call, close_saying, refused};
 use crate::app::App;
 use crate::config::channels::RetainPolicy;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span, Stored};
@@ -19,7 +19,7 @@ use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Ack, PacketId, Publish, Qos};
 use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::publication::{self, Head, takes_payload};
-use crate::mqtt::sessions::Acknowledged;
+use crate::mqtt::sessions::{Acknowledged, SessionRef, Sessions};
 use crate::mqtt::settings::ReceiveExcess;
 use crate::session;
 
@@ -43,6 +43,7 @@ impl Session {
             self.acknowledge_publication(publish, None, decisions);
             return Ok(());
         }
+        self.check_retain(publish, env, decisions)?;
         self.check_receive_maximum(publish, env, decisions)?;
         self.begin(env);
         if decisions.bytes(topic).starts_with(call::PREFIX) {
@@ -87,6 +88,25 @@ impl Session {
             (Some(session), Some(id)) => env.sessions.has_received_qos2(session, id.get()),
             (_, _) => false,
         }
+    }
+
+    /// Checks that the client does not ask for what CONNACK has said is not available: RETAIN (section 3.2.2.3.5). Clients
+    /// of 3.1.1 cannot be told, and their publications are only delivered.
+    fn check_retain<A: App>(
+        &self,
+        publish: &Publish<'_>,
+        env: &Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let was_told = matches!(&self.state, State::Open(open) if open.version.has_properties());
+        if publish.retain && !env.settings.retain_available && was_told {
+            return close_saying(
+                decisions,
+                CloseReason::RetainNotSupported,
+                "RETAIN 1, but CONNACK said that nothing is retained here",
+            );
+        }
+        Ok(())
     }
 
     /// Checks that the client has not more publications in flight than CONNACK allows (MQTT-3.3.4-7). Publications with
@@ -298,17 +318,19 @@ impl Session {
         self.answer(AckKind::PubComp, ack.packet_id, refusal, decisions);
     }
 
-    /// The client has a publication with QoS 1 of the server, or refuses it.
-    pub(super) fn receive_puback<A: App>(
+    /// The last step of the client in an exchange about a publication of the server: PUBACK with QoS 1, PUBCOMP with
+    /// QoS 2. `acknowledge` is the one of [`Sessions`] for it.
+    pub(super) fn end_exchange<A: App>(
         &self,
         ack: Ack<'_>,
+        acknowledge: fn(&mut Sessions, SessionRef, u16) -> Acknowledged,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let Some(session) = self.session_ref() else {
             return Ok(());
         };
-        match env.sessions.puback(session, ack.packet_id.get()) {
+        match acknowledge(env.sessions, session, ack.packet_id.get()) {
             // An acknowledgement of nothing changes nothing.
             Acknowledged::Known | Acknowledged::Unknown => Ok(()),
             Acknowledged::OutOfTurn => close_out_of_turn(decisions),
@@ -337,22 +359,6 @@ impl Session {
             (Acknowledged::OutOfTurn, _) => return close_out_of_turn(decisions),
         }
         Ok(())
-    }
-
-    /// The client has released a publication with QoS 2 of the server.
-    pub(super) fn receive_pubcomp<A: App>(
-        &self,
-        ack: Ack<'_>,
-        env: &mut Environment<'_, '_, A>,
-        decisions: &mut Decisions,
-    ) -> Result<(), CloseReason> {
-        let Some(session) = self.session_ref() else {
-            return Ok(());
-        };
-        match env.sessions.pubcomp(session, ack.packet_id.get()) {
-            Acknowledged::Known | Acknowledged::Unknown => Ok(()),
-            Acknowledged::OutOfTurn => close_out_of_turn(decisions),
-        }
     }
 }
 

@@ -76,11 +76,12 @@ impl Session {
         {
             let mut packet = Vec::new();
             write(&mut packet);
-            let shares = &mut env.sessions.shares;
-            shares.wait(wait, open.session, client.address, owners, packet);
+            if !packet.is_empty() {
+                let shares = &mut env.sessions.shares;
+                shares.wait(wait, open.session, client.address, owners, packet);
+            }
         } else {
-            let message = decisions.write(write);
-            decisions.push(Decision::Send { message });
+            send_unless_empty(decisions, write);
         }
         for (filter, options, outcome) in granted {
             let is_wanted = match (options.retain_handling, outcome) {
@@ -211,8 +212,10 @@ impl Session {
                 unsubscribed_code(outcome)
             })
             .collect();
-        super::send(decisions, |out| {
-            encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, None);
+        send_unless_empty(decisions, |out| {
+            open.write_explained(None, out, |text, out| {
+                encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, text);
+            });
         });
     }
 }
@@ -225,6 +228,14 @@ impl Session {
         env.common
             .app
             .unsubscribed(Name::new(filter.as_bytes()), &mut client);
+    }
+}
+
+/// Decides to send what `write` writes, if that is anything: no answer is larger than the client takes.
+fn send_unless_empty(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)) {
+    let message = decisions.write(write);
+    if !decisions.bytes(message).is_empty() {
+        decisions.push(Decision::Send { message });
     }
 }
 

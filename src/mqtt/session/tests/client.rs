@@ -203,7 +203,8 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
         Decision::Send { message } => Did::Send(decisions.bytes(message).to_vec()),
         Decision::Publish(publish) => {
             let view = publication::read(decisions.bytes(publish.message)).unwrap();
-            assert_eq!(view.head.retain, publish.retain);
+            // A server that retains nothing passes the flag on all the same.
+            assert!(view.head.retain || !publish.retain);
             assert_eq!(view.payload.len(), publish.payload_bytes as usize);
             let topic = String::from_utf8(decisions.bytes(publish.channel).to_vec()).unwrap();
             Did::Publish(topic, view.head.qos, view.head.retain, view.payload.to_vec())

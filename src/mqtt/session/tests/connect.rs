@@ -47,7 +47,7 @@ fn a_second_connect_is_a_protocol_error() {
 
 #[test]
 fn a_version_that_is_not_supported_is_answered_with_return_code_1() {
-    for (name, level) in [("MQTT", 2), ("MQTT", 3), ("MQIsdp", 4), ("HTTP", 4)] {
+    for (name, level) in [("MQTT", 2), ("MQTT", 3), ("MQIsdp", 4), ("MQIsdp", 2)] {
         let mut core = core();
         let mut client = core.client();
         let body = [&string(name)[..], &[level, 2, 0, 0], &string("a")].concat();
@@ -57,6 +57,34 @@ fn a_version_that_is_not_supported_is_answered_with_return_code_1() {
             Did::Close(CloseReason::MqttRefused),
         ];
         assert_eq!(did, expected, "{name} {level}");
+    }
+}
+
+/// MQTT-3.1.2-1: a client that names another protocol may not understand an answer of this one.
+#[test]
+fn another_protocol_is_not_answered() {
+    for name in ["HTTP", "", "mqtt", "MQT", "MQTTT"] {
+        let mut core = core();
+        let mut client = core.client();
+        let body = [&string(name)[..], &[4, 2, 0, 0], &string("a")].concat();
+        let did = core.receive(&mut client, &packet(0x10, &[&body]));
+        assert_eq!(did, [Did::Close(CloseReason::NotMqtt)], "{name}");
+    }
+}
+
+/// MQTT 3.1 has no flag for a present session.
+#[test]
+fn a_client_of_3_1_is_not_told_of_its_session() {
+    for (level, flag) in [(3, 0), (4, 1)] {
+        let mut core = core();
+        for flags in [0, flag] {
+            let mut client = core.client();
+            let mut packet = connect(level, "a");
+            packet.clean = false;
+            let did = core.receive(&mut client, &packet.bytes());
+            assert_eq!(sent(&did), [[0x20, 2, flags, 0]]);
+            core.end(&mut client, CloseReason::PeerVanished);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! PUBLISH from the client: section 3.3.
 
-use super::client::{Did, connect, core, publish, sent, string};
+use super::client::{Did, connect, core, packet, properties, publish, sent, string};
 use crate::decision::{CloseReason, Limit, Stored};
 use crate::mqtt::settings::ReceiveExcess;
 use crate::policy::channels::{ChannelPolicy, ChannelSpec, Channels, HistoryPolicy};
@@ -44,6 +44,75 @@ fn a_publication_with_qos_2_is_published_once_until_it_is_released() {
         assert_eq!(sent(&core.receive(&mut client, &pubrel)), [[0x70, 2, 0, 9]]);
         assert_eq!(core.receive(&mut client, &bytes)[0], published("a", 2, b"x"));
     }
+}
+
+/// Section 3.2.2.3.5: CONNACK has said that nothing is retained. A client of 3.1.1 was not told.
+#[test]
+fn a_client_that_was_told_so_may_not_ask_for_what_is_not_retained() {
+    for (level, properties) in [(4, None), (5, Some(&b""[..]))] {
+        let mut core = core();
+        core.settings.retain_available = false;
+        let mut client = core.open(&connect(level, "a").bytes());
+        let did = core.receive(&mut client, &publish(1, "a", 0, properties, b"x"));
+        match level {
+            4 => assert_eq!(did, [Did::Publish("a".into(), 0, true, b"x".to_vec())]),
+            _ => {
+                assert_eq!(did, [Did::Close(CloseReason::RetainNotSupported)]);
+                let farewell = core.farewell(&client, CloseReason::RetainNotSupported, "");
+                assert_eq!(farewell[2], 0x9a);
+            }
+        }
+        let did = core.receive(&mut client, &publish(0, "a", 0, properties, b"x"));
+        assert_eq!(did, [published("a", 0, b"x")]);
+    }
+}
+
+/// CVE-2021-41039, and its brothers in other packets.
+#[test]
+fn user_properties_have_a_bound_in_each_packet() {
+    let user = |count: usize| properties(&[&b"\x26\0\x01n\0\x01v".repeat(count)]);
+    let packets = |count| {
+        let user = user(count);
+        let user = user.as_slice();
+        [
+            packet(0x30, &[&string("a"), user]),
+            packet(0x40, &[&[0, 1, 0], user]),
+            packet(0x50, &[&[0, 1, 0], user]),
+            packet(0x62, &[&[0, 1, 0], user]),
+            packet(0x70, &[&[0, 1, 0], user]),
+            packet(0x82, &[&[0, 1], user, &string("a"), &[0]]),
+            packet(0xa2, &[&[0, 1], user, &string("a")]),
+            packet(0xe0, &[&[0], user]),
+        ]
+    };
+    for (bytes, more) in packets(3).iter().zip(packets(4)) {
+        let mut core = core();
+        core.settings.user_properties_max = 3;
+        let mut client = core.open(&connect(5, "a").bytes());
+        let did = core.receive(&mut client, &more);
+        assert_eq!(did, [Did::Close(CloseReason::TooManyUserProperties)], "{more:x?}");
+        let farewell = core.farewell(&client, CloseReason::TooManyUserProperties, "");
+        assert_eq!(farewell[2], 0x97);
+        let did = core.receive(&mut client, bytes);
+        assert!(
+            !did.contains(&Did::Close(CloseReason::TooManyUserProperties)),
+            "{bytes:x?}"
+        );
+    }
+    let mut core = core();
+    core.settings.user_properties_max = 3;
+    for (of_connect, of_will, code) in [(3, 3, 0), (4, 0, 0x97), (0, 4, 0x97)] {
+        let mut with_will = connect(5, "a");
+        with_will.properties = user(of_connect)[1..].to_vec();
+        with_will.will = Some((0, user(of_will)[1..].to_vec(), "w", b"x"));
+        let mut client = core.client();
+        let did = core.receive(&mut client, &with_will.bytes());
+        assert!(
+            matches!(&did[0], Did::Send(connack) if connack[3] == code),
+            "{did:?}"
+        );
+    }
+    assert_eq!(core.scratch.take_hits().of(Limit::MqttUserProperties), 2);
 }
 
 #[test]

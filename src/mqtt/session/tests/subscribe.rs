@@ -35,6 +35,37 @@ fn before_mqtt_5_a_misplaced_wildcard_ends_the_connection() {
     }
 }
 
+/// 3.1.1 has no shared subscriptions, and no rule that such a filter breaks.
+#[test]
+fn before_mqtt_5_a_shared_filter_that_is_none_is_refused() {
+    for filter in ["$share/", "$share/g", "$share//a", "$share/+/a"] {
+        let mut core = core();
+        let mut client = core.open(&connect(4, "a").bytes());
+        let did = core.receive(&mut client, &subscribe(4, 1, &[], &[(filter, 1), ("a", 1)]));
+        assert_eq!(sent(&did), [[0x90, 4, 0, 1, 0x80, 1]], "{filter}");
+    }
+}
+
+/// MQTT-3.1.2-24: the answer is not sent to a client that does not take it, and the connection goes on.
+#[test]
+fn an_answer_that_is_too_large_for_the_client_is_not_sent() {
+    let mut core = core();
+    let mut packet_of = connect(5, "a");
+    packet_of.properties = vec![0x27, 0, 0, 0, 20];
+    let mut client = core.open(&packet_of.bytes());
+    for count in [15, 16] {
+        let filters: Vec<String> = (0..count).map(|number| format!("{number}")).collect();
+        let pairs: Vec<(&str, u8)> = filters.iter().map(|filter| (&**filter, 0)).collect();
+        let did = core.receive(&mut client, &subscribe(5, 1, &[], &pairs));
+        let sizes: Vec<usize> = sent(&did).iter().map(|bytes| bytes.len()).collect();
+        assert_eq!(sizes, vec![20; usize::from(count == 15)]);
+        let names: Vec<Vec<u8>> = filters.iter().map(string).collect();
+        let did = core.receive(&mut client, &packet(0xa2, &[&[0, 2, 0], &names.concat()]));
+        assert_eq!(sent(&did).len(), usize::from(count == 15));
+    }
+    assert_eq!(sent(&core.receive(&mut client, &[0xc0, 0])), [[0xd0, 0]]);
+}
+
 #[test]
 fn the_options_are_kept_and_a_second_subscribe_replaces_them() {
     let mut core = core();
