@@ -283,7 +283,7 @@ close_reasons! {
         "nothing; `probe_paths = \"off\"` answers none";
 
     /// A text frame on a WebSocket that carries MQTT.
-    TextFrame => Some(1003), Some(0x81), "text_frame", Peer, None,
+    TextFrame => Some(1003), None, "text_frame", Peer, None,
         "a text frame on a WebSocket that carries MQTT, which is binary",
         "mend the client: MQTT packets travel in binary frames";
 

@@ -1,8 +1,7 @@
 //! The packets that a server sends. Each function appends one packet to `out`, except [`PublishHead`], whose payload the
 //! caller appends.
 //!
-//! Packets of 3.1 and 3.1.1 are the same but for SUBACK, which 3.1 has no failure code for; a 0x80 is what its clients
-//! get too.
+//! Packets of 3.1 and 3.1.1 are the same. SUBACK of 3.1 has no code for a failure; its clients get 0x80, too.
 
 use super::frame::{REMAINING_LENGTH_MAX, variable_bytes};
 use super::packet::{PacketId, Place, Qos, kind};
@@ -10,7 +9,7 @@ use super::properties::{Property, Writer, put_binary, put_length_at, put_variabl
 use super::reason::{ReasonCode, ReturnCode};
 use super::version::Version;
 
-/// What the server says about itself and the connection in the CONNACK packet of MQTT 5: section 3.2.2.3. `None` leaves
+/// The facts about the server and the connection in the CONNACK packet of MQTT 5: section 3.2.2.3. `None` leaves
 /// the default of the specification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnAckProperties<'a> {
@@ -38,7 +37,7 @@ pub struct ConnAckProperties<'a> {
     pub shared_subscription_available: Option<bool>,
     /// The keep alive that the client is to use.
     pub server_keep_alive: Option<u16>,
-    /// From what the client makes its response topics.
+    /// The text from which the client makes its response topics.
     pub response_information: Option<&'a str>,
     /// Another server.
     pub server_reference: Option<&'a str>,
@@ -345,7 +344,7 @@ impl PublishProperties<'_> {
 }
 
 impl PublishHead<'_> {
-    /// The size of the whole packet, payload and fixed header included: what counts against the maximum packet size of
+    /// The size of the whole packet, payload and fixed header included, as it counts against the maximum packet size of
     /// the receiver (section 3.1.2.11.4). `None` if no packet can be as large.
     #[inline]
     pub fn packet_bytes(&self) -> Option<usize> {
@@ -385,7 +384,7 @@ impl PublishHead<'_> {
     }
 }
 
-/// Writes the first byte of a packet; returns where what follows its fixed header begins.
+/// Writes the first byte of a packet; returns where the bytes behind its fixed header begin.
 fn begin(out: &mut Vec<u8>, first: u8) -> usize {
     out.push(first);
     out.len()

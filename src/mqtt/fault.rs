@@ -7,7 +7,7 @@ use super::reason::ReasonCode;
 pub enum Fault {
     /// The bytes cannot be read as the specification says (section 1.2, *Malformed Packet*).
     Malformed,
-    /// The bytes can be read, but say what the protocol does not allow (section 1.2, *Protocol Error*).
+    /// The bytes can be read, but the protocol does not allow their content (section 1.2, *Protocol Error*).
     Protocol,
     /// The CONNECT packet names another protocol than MQTT.
     OtherProtocol,

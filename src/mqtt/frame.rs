@@ -7,7 +7,7 @@ use super::fault::Fault;
 /// The largest remaining length that four bytes can say (section 1.5.5).
 pub const REMAINING_LENGTH_MAX: usize = 268_435_455;
 
-/// The largest size of a packet: first byte, four bytes of remaining length, and what they announce.
+/// The largest size of a packet: first byte, four bytes of remaining length, and the bytes that these announce.
 pub const PACKET_BYTES_MAX: usize = 5 + REMAINING_LENGTH_MAX;
 
 /// The packet at the start of the input.

@@ -1,8 +1,8 @@
 //! The packets that a client may send, decoded in place: strings and payloads are slices of the input.
 //!
 //! [`decode_connect`] decodes the first packet of a connection, which names the version; [`decode`] all others. Neither
-//! allocates. What a packet says is complete and legal for itself; what a packet may say in the state of its
-//! connection (packet identifiers, topic aliases, quotas), the session decides.
+//! allocates. A decoded packet is complete and legal for itself; whether it is legal in the state of its connection
+//! (packet identifiers, topic aliases, quotas), the session decides.
 
 mod ack;
 mod connect;
@@ -183,7 +183,7 @@ impl Place {
     }
 }
 
-/// Decodes a packet after the CONNECT packet. `first` is its first byte, `body` what follows the fixed header.
+/// Decodes a packet after the CONNECT packet. `first` is its first byte, `body` the bytes behind the fixed header.
 ///
 /// # Errors
 /// If the packet is not legal for itself, or is one that only a server sends, or a second CONNECT (MQTT-3.1.0-2).

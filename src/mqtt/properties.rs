@@ -4,7 +4,7 @@
 //! packets in which it may stand, and the packets in which it may stand several times. Decoding, the check for
 //! duplicates, and encoding all follow the rows.
 //!
-//! Decoded properties are the bytes that arrived, checked once, with a set of what is among them. Reading one that is
+//! Decoded properties are the bytes that arrived, checked once, with the set of the properties among them. Reading one that is
 //! absent costs a test of a bit; reading another one costs a walk over those before it.
 
 use super::fault::Fault;
@@ -96,7 +96,7 @@ properties! {
     WillDelayInterval = 0x18, U32, All, [Will], [];
     /// 1: the client wants Response Information.
     RequestResponseInformation = 0x19, Byte, ZeroOrOne, [Connect], [];
-    /// From what the client makes its response topics.
+    /// The text from which the client makes its response topics.
     ResponseInformation = 0x1a, Text, All, [ConnAck], [];
     /// Another server.
     ServerReference = 0x1c, Text, All, [ConnAck, DisconnectByServer], [];
@@ -349,7 +349,7 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// What a server passes on unchanged with a message, in the order of the wire, as slices to be put together:
+    /// The properties that a server passes on unchanged with a message, in the order of the wire, as slices to be joined:
     /// content type, response topic, correlation data, user properties (MQTT-3.3.2-15 to MQTT-3.3.2-20).
     pub fn passed_on(self) -> impl Iterator<Item = &'a [u8]> {
         let properties = self.as_they_came();
@@ -358,7 +358,7 @@ impl<'a> Properties<'a> {
             .map(|(_, bytes)| bytes)
     }
 
-    /// The size of what [`Properties::passed_on`] gives.
+    /// The size of all slices of [`Properties::passed_on`] together.
     #[inline]
     pub fn passed_on_bytes(self) -> usize {
         if self.present & !PASSED_ON == 0 {
@@ -443,7 +443,7 @@ fn take_one<'a>(reader: &mut Reader<'a>) -> Result<(Property, Value<'a>), Fault>
     Ok((property, value))
 }
 
-/// Writes the properties of one packet behind what is in `out`; [`Writer::end`] writes their length in front of them.
+/// Appends the properties of one packet to `out`; [`Writer::end`] writes their length in front of them.
 #[derive(Debug)]
 pub(super) struct Writer<'o> {
     out: &'o mut Vec<u8>,

@@ -56,7 +56,7 @@ reason_codes! {
     DisconnectWithWill = 0x04, "Disconnect with Will Message", [DisconnectByClient];
     /// The message is accepted; nobody subscribes.
     NoMatchingSubscribers = 0x10, "No matching subscribers", [PubAck, PubRec];
-    /// The client unsubscribes from what it had not subscribed to.
+    /// The client unsubscribes from a filter to which it had not subscribed.
     NoSubscriptionExisted = 0x11, "No subscription existed", [UnsubAck];
     /// The next step of an authentication follows.
     ContinueAuthentication = 0x18, "Continue authentication", [AuthByClient, AuthByServer];
@@ -116,7 +116,7 @@ reason_codes! {
         [ConnAck, PubAck, PubRec, SubAck, DisconnectByClient, DisconnectByServer];
     /// An operator ended the connection.
     AdministrativeAction = 0x98, "Administrative action", [DisconnectByClient, DisconnectByServer];
-    /// The payload is not what its Payload Format Indicator says.
+    /// The payload does not agree with its Payload Format Indicator.
     PayloadFormatInvalid = 0x99, "Payload format invalid",
         [ConnAck, PubAck, PubRec, DisconnectByClient, DisconnectByServer];
     /// Messages cannot be retained here.

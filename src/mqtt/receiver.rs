@@ -218,7 +218,7 @@ impl Drop for Kept {
 
 /// The size of the packet that begins with these bytes; `None` if its fixed header is not complete.
 fn announced(begun: &[u8], packet_bytes_max: usize) -> Result<Option<usize>, Fault> {
-    // It checks what has come of the header.
+    // It checks the bytes of the header that have come.
     if let Frame::Whole { length, .. } = frame(begun, packet_bytes_max)? {
         return Ok(Some(length));
     }

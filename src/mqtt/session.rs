@@ -148,7 +148,7 @@ impl Session {
         }
     }
 
-    /// Handles a packet: its first byte, and what follows its fixed header.
+    /// Handles a packet: its first byte, and the bytes behind its fixed header.
     ///
     /// # Errors
     /// The connection is to be closed after the decisions so far were carried out.
@@ -267,7 +267,7 @@ fn closed_by(fault: Fault) -> CloseReason {
     }
 }
 
-/// What a developer is told about a packet with this fault. `first` is the first byte of the packet.
+/// The words for the developer of a client that has sent a packet with this fault. `first` is the first byte of the packet.
 fn explained(fault: Fault, first: u8) -> &'static str {
     match (fault, first >> 4) {
         (Fault::Malformed, 3) => "PUBLISH: its flags, topic, packet identifier or properties are malformed",

@@ -44,7 +44,7 @@ pub struct Will<'a> {
 }
 
 impl Will<'_> {
-    /// Whether the payload is what the Payload Format Indicator says (section 3.1.3.2.3). If not, code 0x99 is the answer.
+    /// Whether the payload agrees with the Payload Format Indicator (section 3.1.3.2.3). If not, code 0x99 is the answer.
     pub fn has_valid_payload(&self) -> bool {
         self.properties.allow_payload(self.payload)
     }
@@ -69,7 +69,7 @@ mod flag {
     pub(super) const USER_NAME: u8 = 0x80;
 }
 
-/// Decodes the first packet of a connection. `first` is its first byte, `body` what follows the fixed header.
+/// Decodes the first packet of a connection. `first` is its first byte, `body` the bytes behind the fixed header.
 ///
 /// # Errors
 /// If the packet is not a CONNECT packet (MQTT-3.1.0-1), or not legal.
@@ -93,7 +93,7 @@ fn take_version(reader: &mut Reader<'_>) -> Result<Version, Fault> {
     Version::from_wire(name, level)
 }
 
-/// Decodes what follows the protocol level.
+/// Decodes the fields behind the protocol level.
 fn decode_rest(version: Version, mut reader: Reader<'_>) -> Result<Connect<'_>, Fault> {
     let flags = reader.u8()?;
     check_flags(version, flags)?;

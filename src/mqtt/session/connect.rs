@@ -314,7 +314,7 @@ fn check_user_properties<A: App>(
     )
 }
 
-/// What this server does not support, and client ids that it does not take.
+/// Refuses features that this server does not support, and client ids that it does not take.
 fn check_support(connect: &Connect<'_>) -> Result<(), Refused> {
     if connect.properties.has(Property::AuthenticationMethod) {
         return refused(

@@ -231,7 +231,7 @@ impl Session {
     }
 }
 
-/// Decides to send what `write` writes, if that is anything: no answer is larger than the client takes.
+/// Decides to send the packet of `write`, unless it has written nothing since the packet would be too large for the client.
 fn send_unless_empty(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)) {
     let message = decisions.write(write);
     if !decisions.bytes(message).is_empty() {
@@ -256,7 +256,7 @@ enum Granted {
     },
 }
 
-/// Refuses what the limits do not allow.
+/// Refuses a subscription beyond the limits.
 fn bounded<A: App>(
     outcome: SubscribeOutcome,
     env: &mut Environment<'_, '_, A>,

@@ -1,4 +1,4 @@
-//! The next deadline of a session, and what is due then: a client that is silent for one and a half times its keep alive
+//! The deadlines of a session: a client that is silent for one and a half times its keep alive
 //! (MQTT-3.1.2-22), and a token that expires.
 
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl Session {
         }
     }
 
-    /// Does what is due.
+    /// Checks the deadlines.
     ///
     /// # Errors
     /// The connection is to be closed.
