@@ -272,6 +272,10 @@ fn any_value(property: Property) -> proptest::prelude::BoxedStrategy<Owned> {
     let min = u32::from(matches!(property.values(), Values::NotZero | Values::Alias));
     match property.kind() {
         Kind::Byte | Kind::U16 | Kind::U32 | Kind::Variable => (min..=max).prop_map(Owned::Number).boxed(),
+        // MQTT-4.7.3-1: a topic has one character at least.
+        Kind::Text if property.values() == Values::TopicName => any_text()
+            .prop_map(|text| Owned::Text(format!("t{text}")))
+            .boxed(),
         Kind::Text => any_text().prop_map(Owned::Text).boxed(),
         Kind::Binary => any::<Vec<u8>>().prop_map(Owned::Binary).boxed(),
         Kind::Pair => (any_text(), any_text())
