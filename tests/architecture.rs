@@ -90,7 +90,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "mqtt",
             &[
                 "app", "auth", "broker", "clock", "config", "decision", "json", "policy", "session", "slab",
-                "unicode", "wipe",
+                "store", "unicode", "wipe",
             ][..],
         ),
         (

@@ -234,9 +234,9 @@ settings! {
         /// no limit.
         store_bytes_max: u64 = 0, "store_bytes_max", number!(0 to 1099511627776);
 
-        /// Most bytes of changes to remembered channels that wait to be committed to `data_dir`, in equal shares for
-        /// each core. While a share is full, `store_mode` `relaxed` keeps further publications in memory only, and
-        /// `strict` lets their publishers wait.
+        /// Most bytes of changes that wait to be committed to `data_dir`, in equal shares for each core. While a share is
+        /// full, `store_mode` `relaxed` keeps further publications in memory only, and `strict` lets their publishers
+        /// wait.
         store_queue_bytes_max: u64 = 64 * 1024 * 1024, "store_queue_bytes_max", number!(65536 to 1099511627776);
 
         /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has

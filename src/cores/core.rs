@@ -147,7 +147,8 @@ impl<A: App> Core<A> {
             .register(&mut SourceFd(&inbox), HAND_OVERS, Interest::READABLE)?;
         let metrics = parts.mailbox.metrics();
         let time = TurnTime::new(settings.clock, settings.fan_out_slice);
-        let now = time.now().uptime;
+        let begin = time.now();
+        let now = begin.uptime;
         let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);
         let connections_max = connections_max(limits.connections_per_core_max, own_fd_table, cores)?;
         let (hand_over, loads) = (parts.hand_over, parts.loads);
@@ -163,6 +164,7 @@ impl<A: App> Core<A> {
         );
         let channels = &settings.policy.channels;
         let mut will_sessions = Sessions::new(limits.wills_bytes_max as usize);
+        let (mut restored_topics, mut restored_sessions) = (None, None);
         let memory = (!channels.is_empty() || parts.stored.is_some()).then(|| {
             let (core, numbering) = (parts.id.index(), parts.broker.numbering);
             let (channels, metrics) = (Arc::clone(channels), Arc::clone(&metrics));
@@ -173,7 +175,11 @@ impl<A: App> Core<A> {
                     sink,
                     histories,
                     wills,
+                    retained,
+                    mqtt,
                 }) => {
+                    restored_topics = Some(retained);
+                    restored_sessions = Some((mqtt, sink.is_strict()));
                     wills
                         .into_iter()
                         .for_each(|restored| will_sessions.restore(restored));
@@ -184,12 +190,11 @@ impl<A: App> Core<A> {
         });
         let retained = settings.ports.have_mqtt().then(|| {
             let (core, cores) = (parts.id.index(), parts.wakers.len());
-            Box::new(RetainedTopics::new(
-                core,
-                cores,
-                settings.retained,
-                Arc::clone(&metrics),
-            ))
+            let topics = RetainedTopics::new(core, cores, settings.retained, Arc::clone(&metrics));
+            Box::new(match restored_topics {
+                Some(restored) => topics.with_store(restored),
+                None => topics,
+            })
         });
         let presence = Presence::new(
             parts.wakers.len(),
@@ -224,7 +229,13 @@ impl<A: App> Core<A> {
                         cores: parts.wakers.len(),
                         hasher: parts.broker.hasher.clone(),
                     };
-                    mqtt::sessions::Sessions::new(settings.mqtt_bounds, place)
+                    let mut sessions = mqtt::sessions::Sessions::new(settings.mqtt_bounds, place);
+                    if let Some((stored, is_strict)) = restored_sessions {
+                        sessions.begin_saving(is_strict, stored.publications.last());
+                        let may_miss_some = stored.may_miss_some;
+                        sessions.restore(stored.sessions, &stored.publications, may_miss_some, begin);
+                    }
+                    sessions
                 }),
                 Arc::clone(&metrics),
             ),

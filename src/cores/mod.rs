@@ -60,6 +60,7 @@ use crate::config::limits::Limits;
 use crate::config::{AcceptExcess, SlowConsumer};
 use crate::history::Histories;
 use crate::http::site::Site;
+use crate::mqtt::sessions::{StoredPublications, StoredSession};
 use crate::policy::Policy;
 use crate::protocols::{MqttBounds, Settings};
 use crate::retained;
@@ -156,6 +157,20 @@ pub(crate) struct Stored {
     pub(crate) histories: Histories,
     /// The wills whose sessions it owns.
     pub(crate) wills: Vec<RestoredWill>,
+    /// The retained publications of the topics that it owns; none unless the server speaks MQTT.
+    pub(crate) retained: Vec<retained::Entry>,
+    /// The MQTT sessions whose client ids it owns; none unless the server speaks MQTT.
+    pub(crate) mqtt: StoredSessions,
+}
+
+/// A core's part of the MQTT sessions of a store.
+#[derive(Debug)]
+pub(crate) struct StoredSessions {
+    pub(crate) sessions: Vec<StoredSession>,
+    /// Those of all cores.
+    pub(crate) publications: Arc<StoredPublications>,
+    /// Whether the former process may have done more than the store has.
+    pub(crate) may_miss_some: bool,
 }
 
 /// The facts about a core that are known once it has started.

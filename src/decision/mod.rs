@@ -148,6 +148,8 @@ pub enum Decision {
         /// Why it ends.
         reason: CloseReason,
     },
+    /// Carry out what follows when everything about the MQTT sessions of this core is on disk that has changed by now.
+    AwaitSaved,
     /// Ask the core that owns a channel about its members, and tell the session by `Session::presence_answered`.
     AskPresence {
         /// The channel's name.
@@ -299,6 +301,7 @@ impl Decision {
             },
             Decision::EndOther { connection, reason } => Decision::EndOther { connection, reason },
             Decision::Acknowledge { token } => Decision::Acknowledge { token: span(token) },
+            Decision::AwaitSaved => Decision::AwaitSaved,
             Decision::AskPresence {
                 channel,
                 token,
@@ -492,6 +495,7 @@ impl Decisions {
             | Decision::Acknowledge { .. }
             | Decision::Close { .. }
             | Decision::EndOther { .. }
+            | Decision::AwaitSaved
             | Decision::AskPresence { .. }
             | Decision::UserChanged
             | Decision::Login

@@ -292,7 +292,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     counter(
         "ringcast_store_records_total",
-        "Changes to remembered channels that were committed to data_dir.",
+        "Changes that were committed to data_dir.",
         |server, out| out.optional(server.store.map(|store| store.records.value())),
     ),
     metric(
@@ -312,7 +312,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     gauge(
         "ringcast_store_failing",
-        "1 while the last commit to data_dir has failed: the mode relaxed keeps histories in memory only, and strict refuses publications to remembered channels; else 0.",
+        "1 while the last commit to data_dir has failed: the mode relaxed keeps changes in memory only, and strict refuses publications that it would have to keep; else 0.",
         |server, out| out.optional(server.store.map(|store| store.failing.value())),
     ),
     counter(

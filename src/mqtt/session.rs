@@ -235,6 +235,20 @@ impl Session {
         Ok(())
     }
 
+    /// Lets the answer that is decided next wait until the changes of the session are on disk, if the store is strict and
+    /// the session outlives its connection: what is acknowledged must not be lost.
+    fn await_saved<A: App>(&self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
+        if env.settings.is_durable
+            && let State::Open(open) = &self.state
+            && env
+                .sessions
+                .expiry_s(open.session)
+                .is_some_and(|seconds| seconds > 0)
+        {
+            decisions.push(Decision::AwaitSaved);
+        }
+    }
+
     fn open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.state {
             State::Open(open) => Some(open),

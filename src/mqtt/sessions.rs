@@ -19,6 +19,9 @@
 //! acknowledged and what waits (`outgoing.rs`), identifiers of QoS 2 publications that have come (`incoming.rs`), the
 //! will (`will.rs`), and when the session ends. Publications that several sessions keep are kept once (`kept.rs`).
 //!
+//! With a store (`data_dir`), sessions that outlive their connections are on disk, too: what changes is noted and saved at
+//! the end of the turn (`saving.rs`).
+//!
 //! Invariants
 //! 1. `by_client_id` has the numbers of all sessions that have not ended, each under the hash of its client id.
 //! 2. `deadlines` has one entry for each session that waits and has a deadline, and no other.
@@ -33,10 +36,14 @@ mod aliases;
 mod incoming;
 mod kept;
 mod outgoing;
+mod restore;
+mod saved;
+mod saving;
 mod sending;
 mod settings;
 mod sharing;
 mod state;
+mod stored;
 mod will;
 
 #[cfg(test)]
@@ -49,12 +56,15 @@ use hashbrown::HashTable;
 pub use self::aliases::Alias;
 pub use self::incoming::Incoming;
 pub use self::kept::{Content, Ids};
+pub(crate) use self::restore::{StoredPublications, StoredSession};
+pub(crate) use self::saving::Disk;
 pub use self::sending::{Client, Offer, Outbound, Packet, Sent, Written};
 pub use self::settings::{Bounds, Counts};
 pub use self::will::{DueWill, Will};
 
 use self::kept::KeptPublications;
 use self::outgoing::Answer;
+use self::saving::{Pending, Saving};
 use self::state::{Phase, SessionState};
 use super::Version;
 use super::shares::Shares;
@@ -86,6 +96,10 @@ pub struct Sessions {
     /// How many sessions have a connection.
     connected: usize,
     counts: Counts,
+    /// What is to be saved on disk; `None` without one.
+    saving: Option<Box<Saving>>,
+    /// Whether another process has the sessions now.
+    is_elsewhere: bool,
 }
 
 /// Which core the sessions are on.
@@ -153,6 +167,8 @@ pub enum ConnectRefused {
     SessionsFull,
     /// The wills of all sessions have `wills_bytes_max`.
     WillsFull,
+    /// Another process has the sessions now.
+    Elsewhere,
 }
 
 /// How a connection has ended.
@@ -201,6 +217,8 @@ impl Sessions {
             wills_bytes: 0,
             connected: 0,
             counts: Counts::default(),
+            saving: None,
+            is_elsewhere: false,
         }
     }
 
@@ -219,6 +237,9 @@ impl Sessions {
     /// # Errors
     /// The client gets no session, and nothing has changed.
     pub fn connect(&mut self, connect: Connect<'_>, now: Now) -> Result<Connected, ConnectRefused> {
+        if self.is_elsewhere {
+            return Err(ConnectRefused::Elsewhere);
+        }
         let mut known = self.find(connect.client_id);
         if let Some(number) = known
             && self.states[number as usize].expires_at() <= now.uptime
@@ -295,21 +316,25 @@ impl Sessions {
             End::Lost => true,
         };
         let expiry_s = state.expiry_s;
+        // The next process publishes it.
+        let is_left = self.is_elsewhere && expiry_s > 0;
         if let Some(will) = self.take_will_of(number)
             && publishes_will
         {
-            if will.will.delay_s == 0 || expiry_s == 0 {
+            if (will.will.delay_s == 0 && !is_left) || expiry_s == 0 {
                 self.due_wills.push_back(will);
             } else {
                 self.wills_bytes += will.will.bytes();
                 self.states[number as usize].set_will(will.will);
             }
         }
+        self.note(number, |pending| pending.will = true);
         if expiry_s == 0 {
             self.end(number);
         } else {
             let state = &mut self.states[number as usize];
             let deadline = state.begin_waiting(now.uptime);
+            self.note(number, |pending| pending.head = true);
             if deadline != Uptime::NEVER {
                 self.deadlines.insert((deadline, number));
             }
@@ -359,10 +384,33 @@ impl Sessions {
 
     /// A publication with QoS 2 has come from the client.
     pub fn receive_qos2(&mut self, session: SessionRef, packet_id: u16) -> Incoming {
-        match self.state_mut(session) {
-            Some(state) => state.traffic_mut().incoming.receive(packet_id),
-            None => Incoming::Duplicate,
+        let Some(state) = self.state_mut(session) else {
+            return Incoming::Duplicate;
+        };
+        let incoming = state.traffic_mut().incoming.receive(packet_id);
+        match &mut self.saving {
+            Some(saving) if saving.is_strict => saving.await_publication(session.number, packet_id),
+            Some(_) | None => self.note(session.number, |pending| pending.incoming = true),
         }
+        incoming
+    }
+
+    /// Whether a publication with QoS 2 is one that has come before and was not released. `dup` is its DUP flag: after a
+    /// crash, only a packet with DUP is surely one that came before it.
+    pub fn is_repeated(&mut self, session: SessionRef, packet_id: u16, dup: bool) -> bool {
+        if !self.has_received_qos2(session, packet_id) {
+            return false;
+        }
+        let is_doubtful = self
+            .saving
+            .as_mut()
+            .is_some_and(|saving| saving.take_doubt(session.number, packet_id));
+        if is_doubtful && !dup {
+            self.release_qos2(session, packet_id);
+            return false;
+        }
+        self.confirm_qos2(session);
+        true
     }
 
     /// Whether a publication with QoS 2 and this identifier has come and was not released.
@@ -374,9 +422,14 @@ impl Sessions {
 
     /// PUBREL from the client, or the end of an exchange that was refused. `false` if the identifier is not known.
     pub fn release_qos2(&mut self, session: SessionRef, packet_id: u16) -> bool {
-        self.state_mut(session)
+        let is_known = self
+            .state_mut(session)
             .and_then(|state| state.traffic.as_deref_mut())
-            .is_some_and(|traffic| traffic.incoming.release(packet_id))
+            .is_some_and(|traffic| traffic.incoming.release(packet_id));
+        if is_known {
+            self.note(session.number, |pending| pending.incoming = true);
+        }
+        is_known
     }
 
     /// How many publications with QoS 2 have come from the client that it has not released.
@@ -391,6 +444,9 @@ impl Sessions {
         if !self.ending.is_empty() {
             return Uptime::default();
         }
+        if self.is_elsewhere {
+            return Uptime::NEVER;
+        }
         self.deadlines
             .first()
             .map_or(Uptime::NEVER, |&(deadline, _)| deadline)
@@ -401,7 +457,7 @@ impl Sessions {
         if let Some(number) = self.ending.pop() {
             self.end_subscriptions(number);
         }
-        for _ in 0..ENDS_PER_TURN_MAX {
+        for _ in 0..if self.is_elsewhere { 0 } else { ENDS_PER_TURN_MAX } {
             let Some(&(deadline, number)) = self.deadlines.first() else {
                 return;
             };
@@ -415,6 +471,7 @@ impl Sessions {
             }
             if let Some(will) = self.take_will_of(number) {
                 self.due_wills.push_back(will);
+                self.note(number, |pending| pending.will = true);
             }
             let deadline = self.states[number as usize].expires_at();
             if deadline != Uptime::NEVER {
@@ -431,6 +488,19 @@ impl Sessions {
     /// Whether a will is to be published.
     pub fn has_due_wills(&self) -> bool {
         !self.due_wills.is_empty()
+    }
+
+    /// Leaves the sessions that are saved to the next process: from now on no client gets a session, no session ends with
+    /// its time, and no will of one is published. Does nothing without a disk.
+    pub(crate) fn let_go(&mut self) {
+        self.is_elsewhere = self.saving.is_some();
+    }
+
+    /// The addresses of some connections that have sessions.
+    pub(crate) fn some_connected(&self, max: usize) -> Vec<usize> {
+        let states = (0..self.states.places()).filter_map(|index| self.states.get(index));
+        let connected = states.filter_map(SessionState::client);
+        connected.map(|client| client.address).take(max).collect()
     }
 
     /// How many sessions there are.
@@ -481,6 +551,7 @@ impl Sessions {
         if traffic.outgoing.has_more() {
             self.list(session.number);
         }
+        self.note(session.number, |pending| pending.outgoing = true);
         Acknowledged::Known
     }
 
@@ -517,14 +588,17 @@ impl Sessions {
 
     fn create(&mut self, connect: &Connect<'_>) -> u32 {
         self.last_serial += 1;
-        let state = SessionState::new(self.last_serial, connect);
+        self.insert(SessionState::new(self.last_serial, connect))
+    }
+
+    fn insert(&mut self, state: SessionState) -> u32 {
+        let hash = self.place.hash(&state.client_id);
         let number =
             u32::try_from(self.states.insert(state)).expect("4 billion sessions do not fit into memory");
         let (states, place) = (&self.states, &self.place);
-        self.by_client_id
-            .insert_unique(place.hash(connect.client_id), number, |&other| {
-                place.hash(&states[other as usize].client_id)
-            });
+        self.by_client_id.insert_unique(hash, number, |&other| {
+            place.hash(&states[other as usize].client_id)
+        });
         number
     }
 
@@ -534,6 +608,14 @@ impl Sessions {
         let state = &mut self.states[number as usize];
         let has_more = state.connect(connect, self.bounds.in_flight_max);
         self.connected += 1;
+        if let Some(saving) = &mut self.saving {
+            if state.is_lasting() {
+                let Pending { head, will, .. } = saving.pending(number);
+                (*head, *will) = (true, true);
+            } else {
+                saving.end(number, state);
+            }
+        }
         if has_more {
             self.list(number);
         }
@@ -582,6 +664,9 @@ impl Sessions {
         // First, so that nothing that it gives back to a group comes to it again.
         self.shares.end(self.name(number));
         let state = &mut self.states[number as usize];
+        if let Some(saving) = &mut self.saving {
+            saving.end(number, state);
+        }
         if let Some(traffic) = &mut state.traffic {
             traffic.outgoing.clear(&mut self.kept);
         }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub retain_available: bool,
     /// Whether payloads that are said to be UTF-8 are checked.
     pub checks_payload_format: bool,
+    /// Whether an acknowledgement waits until what it acknowledges is on disk.
+    pub is_durable: bool,
     /// Where in CONNECT a token may be.
     pub token_in: TokenIn,
     /// The bounds of a client's filters.
@@ -51,6 +53,7 @@ impl Default for Settings {
             topic_aliases_max: 10,
             retain_available: true,
             checks_payload_format: true,
+            is_durable: false,
             token_in: TokenIn::Auto,
             subscription_limits: SubscriptionLimits {
                 channels_max: 10_000,

@@ -342,6 +342,11 @@ impl Shares {
         })
     }
 
+    /// The options with which a session has subscribed to `text`.
+    pub fn options_of(&self, number: u32, text: &str) -> Option<Options> {
+        self.memberships.get(&number)?.filters.get(text).copied()
+    }
+
     /// The generation of the newest group of this core.
     pub fn last_generation(&self) -> u64 {
         self.groups.last_generation()

@@ -258,6 +258,14 @@ impl Subscriptions {
         self.held(subscriber).map_or(0, Held::len)
     }
 
+    /// The options of a session's subscription to a filter, if it has one.
+    pub fn options_of(&self, subscriber: Subscriber, filter: &str) -> Option<Options> {
+        let number = self.find(filter.as_bytes())?;
+        let entry = self.held(subscriber)?.get(number)?;
+        let subscribers = self.filters[number as usize].subscribers.as_slice();
+        Some(subscribers[entry.position as usize].options())
+    }
+
     /// Copies of at most `max` of a session's filters with their options, and where to go on, if there are more. A
     /// caller begins with 0. Subscriptions that end between two calls do not change which others are returned.
     pub fn some_filters_of(

@@ -20,6 +20,7 @@ pub use session::{MqttClient, Session};
 pub(crate) use wire::{Content, Farewell, Framing, Wire};
 
 pub use crate::mqtt::sessions::Bounds as MqttBounds;
+pub(crate) use crate::mqtt::sessions::{StoredPublications, StoredSession};
 pub use crate::mqtt::settings::Settings as MqttSettings;
 pub use crate::socketcluster::settings::Settings as SocketClusterSettings;
 

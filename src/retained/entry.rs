@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   [ sequence 8 | expires at 8 | length of properties 4 | of topic 2 | flags 1 | topic … | properties … | payload … ]
-//!     flags: QoS in bits 0 and 1 | the payload is text 2 | it is JSON of a SocketCluster client 3 | expires 4
+//!     flags: QoS in bits 0 and 1 | the payload is text 2 | it is JSON of a SocketCluster client 3 | expires 4 | restored 5
 //!            | for clients of the other protocol, in bits 6 and 7: of JSON, whether a string loses its quotes; else the rule
 //! ```
 //! The levels of the topic are separated by U+0000, which no topic contains (MQTT-4.7.3-2), instead of `/`. So topics sort
@@ -18,8 +18,10 @@ use crate::config::channels::MqttPayload;
 /// The facts of a retained publication besides its topic, its properties and its payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// Its place in the order of all publications; 0 if a former process had it.
+    /// Its place in the order of all publications; 0 if it is restored.
     pub sequence: Sequence,
+    /// Whether a former process has published it, so that it is older than all publications of this one.
+    pub is_restored: bool,
     /// The QoS with which it was published.
     pub qos: u8,
     /// Whether its publisher says that the payload is UTF-8.
@@ -49,11 +51,7 @@ impl Entry {
     ) -> Entry {
         scratch.clear();
         scratch.reserve(HEAD_BYTES + topic.len() + properties.len() + payload.len());
-        let flags = facts.qos & QOS_MASK
-            | u8::from(facts.is_text) << TEXT
-            | u8::from(facts.is_json) << JSON
-            | u8::from(facts.expires_at_ms.is_some()) << EXPIRES
-            | for_the_other_protocol(facts) << OTHER;
+        let flags = flags_of(facts);
         scratch.extend_from_slice(&facts.sequence.as_u64().to_le_bytes());
         scratch.extend_from_slice(&facts.expires_at_ms.unwrap_or(0).to_le_bytes());
         scratch.extend_from_slice(&u32::try_from(properties.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -67,25 +65,17 @@ impl Entry {
 
     /// Its facts.
     pub fn facts(&self) -> Facts {
-        let flags = self.0[22];
-        let has = |bit: u8| flags >> bit & 1 != 0;
-        Facts {
-            sequence: self.sequence(),
-            qos: flags & QOS_MASK,
-            is_text: has(TEXT),
-            is_json: has(JSON),
-            is_unquoted: has(JSON) && has(OTHER),
-            payload_rule: match has(JSON) {
-                true => MqttPayload::Json,
-                false => MqttPayload::of_number(flags >> OTHER),
-            },
-            expires_at_ms: self.expires_at_ms(),
-        }
+        facts_of(self.0[22], self.sequence(), self.number(1))
     }
 
     /// Its place in the order.
     pub fn sequence(&self) -> Sequence {
         Sequence(self.number(0))
+    }
+
+    /// Whether it was published before a place in the order.
+    pub fn is_before(&self, place: Sequence) -> bool {
+        self.0[22] >> RESTORED & 1 != 0 || self.sequence() < place
     }
 
     /// When it expires.
@@ -95,8 +85,7 @@ impl Entry {
 
     /// Appends the topic.
     pub fn write_topic(&self, out: &mut Vec<u8>) {
-        let levels = self.key().iter();
-        out.extend(levels.map(|&byte| if byte == LEVEL { b'/' } else { byte }));
+        write_topic(self.key(), out);
     }
 
     /// The properties that are passed on, as they came.
@@ -141,6 +130,34 @@ impl Entry {
     }
 }
 
+/// The flags of a publication.
+pub(super) fn flags_of(facts: &Facts) -> u8 {
+    facts.qos & QOS_MASK
+        | u8::from(facts.is_text) << TEXT
+        | u8::from(facts.is_json) << JSON
+        | u8::from(facts.expires_at_ms.is_some()) << EXPIRES
+        | u8::from(facts.is_restored) << RESTORED
+        | for_the_other_protocol(facts) << OTHER
+}
+
+/// The facts of a publication with these flags; `expires_at_ms` is without meaning if it does not expire.
+pub(super) fn facts_of(flags: u8, sequence: Sequence, expires_at_ms: u64) -> Facts {
+    let has = |bit: u8| flags >> bit & 1 != 0;
+    Facts {
+        sequence,
+        is_restored: has(RESTORED),
+        qos: flags & QOS_MASK,
+        is_text: has(TEXT),
+        is_json: has(JSON),
+        is_unquoted: has(JSON) && has(OTHER),
+        payload_rule: match has(JSON) {
+            true => MqttPayload::Json,
+            false => MqttPayload::of_number(flags >> OTHER),
+        },
+        expires_at_ms: has(EXPIRES).then_some(expires_at_ms),
+    }
+}
+
 /// Two bits about what clients of the other protocol than the publisher's get.
 fn for_the_other_protocol(facts: &Facts) -> u8 {
     match facts.is_json {
@@ -152,6 +169,11 @@ fn for_the_other_protocol(facts: &Facts) -> u8 {
 /// Appends a topic as entries have it.
 pub(super) fn write_key(topic: &[u8], out: &mut Vec<u8>) {
     out.extend(topic.iter().map(|&byte| if byte == b'/' { LEVEL } else { byte }));
+}
+
+/// Appends the topic of which this is the key.
+pub(super) fn write_topic(key: &[u8], out: &mut Vec<u8>) {
+    out.extend(key.iter().map(|&byte| if byte == LEVEL { b'/' } else { byte }));
 }
 
 impl Borrow<[u8]> for Entry {
@@ -191,4 +213,5 @@ const QOS_MASK: u8 = 0b11;
 const TEXT: u8 = 2;
 const JSON: u8 = 3;
 const EXPIRES: u8 = 4;
+const RESTORED: u8 = 5;
 const OTHER: u8 = 6;

@@ -7,11 +7,12 @@
 //!
 //! ```text
 //!   topics.rs  the topics of a core in order, and their bounds     entry.rs   one retained publication
-//!   filter.rs  which topics a filter matches, and which to skip
+//!   filter.rs  which topics a filter matches, and which to skip    stored.rs  the same as it lies on disk
 //! ```
 
 mod entry;
 mod filter;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod topics;

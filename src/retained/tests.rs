@@ -23,6 +23,7 @@ const END: Sequence = Sequence(u64::MAX);
 fn facts(sequence: u64, expires_at_ms: Option<u64>) -> Facts {
     Facts {
         sequence: Sequence(sequence),
+        is_restored: false,
         qos: 1,
         is_text: false,
         is_json: false,
@@ -93,7 +94,81 @@ fn any_filter() -> impl Strategy<Value = String> {
         .prop_filter("a filter is not empty", |filter| !filter.is_empty())
 }
 
+/// Saves as much as the disk takes now.
+fn save(retained: &mut Retained, disk: &mut BTreeMap<String, Vec<u8>>, room: usize) {
+    let mut left = room;
+    retained.save(|topic, entry| {
+        if left == 0 {
+            return false;
+        }
+        left -= 1;
+        let topic = String::from_utf8(topic.to_vec()).unwrap();
+        match entry {
+            Some(entry) => {
+                let mut value = Vec::new();
+                entry.write_stored(&mut value);
+                disk.insert(topic, value);
+            }
+            None => {
+                disk.remove(&topic);
+            }
+        }
+        true
+    });
+}
+
 proptest! {
+    #[test]
+    fn a_later_process_has_what_was_retained_apart_from_the_topics_of_the_server(
+        steps in collection::vec((any_topic(), 0..3_usize, option::of(1..90_u64), 0..4_usize), 0..80),
+        count_max in 1..20_usize,
+    ) {
+        let bounds = Bounds { count_max, bytes_max: usize::MAX };
+        let mut retained = Retained::new(bounds);
+        retained.begin_saving();
+        let mut disk = BTreeMap::new();
+        let end_ms = steps.len() as u64;
+        for (now_ms, (topic, length, expires_at_ms, room)) in steps.into_iter().enumerate() {
+            let payload = vec![b'p'; length];
+            retained.set(&facts(now_ms as u64, expires_at_ms), topic.as_bytes(), b"props", &payload);
+            while retained.sweep(now_ms as u64, 3) {}
+            save(&mut retained, &mut disk, room);
+        }
+        save(&mut retained, &mut disk, usize::MAX);
+        prop_assert!(!retained.has_unsaved());
+        let mut next = Retained::new(bounds);
+        let mut scratch = Vec::new();
+        for (topic, value) in &disk {
+            prop_assert!(!topic.starts_with("$SYS/"));
+            for cut in 0..14 {
+                prop_assert!(Entry::restored(topic.as_bytes(), &value[..cut], &mut scratch).is_none());
+            }
+            let entry = Entry::restored(topic.as_bytes(), value, &mut scratch).unwrap();
+            prop_assert_eq!(next.restore(entry), Set::Retained);
+        }
+        let all = |retained: &Retained, filter| {
+            let page = retained.page(&Filter::new(filter), None, END, end_ms, WHOLE);
+            page.entries.iter().map(|entry| (
+                topic_of(entry),
+                Facts { sequence: Sequence(0), is_restored: true, ..entry.facts() },
+                entry.properties().to_vec(),
+                entry.payload().to_vec(),
+            )).collect::<Vec<_>>()
+        };
+        prop_assert_eq!(all(&next, "#"), all(&retained, "#"));
+        // The first publication of the process has the place 0, and these are older.
+        prop_assert_eq!(next.page(&Filter::new("#"), None, Sequence(0), end_ms, WHOLE).entries.len(), all(&next, "#").len());
+        let smaller = Bounds { count_max: next.len() / 2, bytes_max: usize::MAX };
+        let (mut smaller, mut left_out) = (Retained::new(smaller), 0);
+        smaller.begin_saving();
+        for (topic, value) in &disk.clone() {
+            let entry = Entry::restored(topic.as_bytes(), value, &mut scratch).unwrap();
+            left_out += usize::from(smaller.restore(entry) == Set::TooMany);
+        }
+        save(&mut smaller, &mut disk, usize::MAX);
+        prop_assert_eq!((smaller.len() + left_out, disk.len()), (next.len(), smaller.len()));
+    }
+
     #[test]
     fn a_walk_in_pages_of_any_size_finds_what_the_filter_matches(
         topics in collection::vec(any_topic(), 0..60),
@@ -235,6 +310,7 @@ fn facts_are_read_as_they_were_written() {
     for bits in 0..64_u8 {
         let facts = Facts {
             sequence: Sequence(u64::from(bits) << 40),
+            is_restored: bits & 3 == 3,
             qos: bits % 3,
             is_text: bits & 1 != 0,
             is_json: bits & 2 != 0,

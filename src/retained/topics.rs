@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::entry::{Entry, Facts, LEVEL, write_key};
+use super::entry::{Entry, Facts, LEVEL, write_key, write_topic};
 use super::filter::{Filter, Step};
 use crate::broker::Sequence;
 
@@ -27,6 +27,8 @@ pub struct Retained {
     /// While expired entries are looked for: the next topic to look at, and the earliest expiry of those that were.
     sweep: Option<(Vec<u8>, u64)>,
     expired: u64,
+    /// The keys of the topics whose publications on disk are not these any more; `None` without a disk.
+    unsaved: Option<BTreeSet<Box<[u8]>>>,
     scratch: Vec<u8>,
 }
 
@@ -71,7 +73,59 @@ impl Retained {
             next_expiry_ms: u64::MAX,
             sweep: None,
             expired: 0,
+            unsaved: None,
             scratch: Vec::new(),
+        }
+    }
+
+    /// Notes from now on which topics have changed, for [`Retained::save`].
+    pub fn begin_saving(&mut self) {
+        self.unsaved = Some(BTreeSet::new());
+    }
+
+    /// Takes what a former process has retained. What there is no room for is not retained.
+    pub fn restore(&mut self, entry: Entry) -> Set {
+        let (key, bytes) = (Box::from(entry.key()), entry.memory_bytes());
+        let set = if self.entries.len() >= self.bounds.count_max {
+            Set::TooMany
+        } else if self.bytes + bytes > self.bounds.bytes_max {
+            Set::TooLarge
+        } else {
+            self.bytes += bytes;
+            self.next_expiry_ms = self.next_expiry_ms.min(entry.expires_at_ms().unwrap_or(u64::MAX));
+            self.entries.insert(entry);
+            return Set::Retained;
+        };
+        self.note_unsaved(key);
+        set
+    }
+
+    /// Calls `save` for topics that have changed, with the publication that each has now, as long as it returns true.
+    /// Topics of the server itself (`$SYS`) are for one process.
+    pub fn save(&mut self, mut save: impl FnMut(&[u8], Option<&Entry>) -> bool) {
+        let Some(unsaved) = &mut self.unsaved else { return };
+        let mut topic = std::mem::take(&mut self.scratch);
+        while let Some(key) = unsaved.pop_first() {
+            topic.clear();
+            write_topic(&key, &mut topic);
+            if !save(&topic, self.entries.get(&*key)) {
+                unsaved.insert(key);
+                break;
+            }
+        }
+        self.scratch = topic;
+    }
+
+    /// Whether [`Retained::save`] has something to do.
+    pub fn has_unsaved(&self) -> bool {
+        self.unsaved.as_ref().is_some_and(|unsaved| !unsaved.is_empty())
+    }
+
+    fn note_unsaved(&mut self, key: Box<[u8]>) {
+        if let Some(unsaved) = &mut self.unsaved
+            && !key.starts_with(OF_THE_SERVER)
+        {
+            unsaved.insert(key);
         }
     }
 
@@ -83,6 +137,9 @@ impl Retained {
             return Set::Cleared;
         }
         let entry = Entry::new(facts, topic, properties, payload, &mut self.scratch);
+        if self.unsaved.is_some() {
+            self.note_unsaved(entry.key().into());
+        }
         let bytes = entry.memory_bytes();
         let older = self.entries.get(entry.key()).map(Entry::memory_bytes);
         let (count, others) = (
@@ -117,6 +174,7 @@ impl Retained {
         write_key(topic, &mut key);
         if let Some(gone) = self.entries.take(&key[..]) {
             self.bytes -= gone.memory_bytes();
+            self.note_unsaved(key[..].into());
         }
         self.scratch = key;
     }
@@ -143,7 +201,7 @@ impl Retained {
             next: None,
         };
         let is_wanted = |entry: &Entry| {
-            entry.sequence() < before && entry.expires_at_ms().is_none_or(|expires| now_ms < expires)
+            entry.is_before(before) && entry.expires_at_ms().is_none_or(|expires| now_ms < expires)
         };
         if let Some(topic) = filter.exact() {
             let found = self.entries.get(topic).filter(|entry| is_wanted(entry));
@@ -218,6 +276,9 @@ impl Retained {
         self.expired += gone.len() as u64;
         for entry in gone {
             self.remove(&entry);
+            if self.unsaved.is_some() {
+                self.note_unsaved(entry.key().into());
+            }
         }
         match next {
             Some(next) => self.sweep = Some((next, earliest)),
@@ -257,5 +318,8 @@ pub struct PageLimits {
     /// About most bytes.
     pub bytes_max: usize,
 }
+
+/// How the keys of topics begin that the server publishes itself.
+const OF_THE_SERVER: &[u8] = b"$SYS\0";
 
 const _: () = assert!(LEVEL == 0, "nothing in a topic sorts before the end of a level");

@@ -18,9 +18,9 @@ use crate::audit::Audit;
 use crate::auth::CredentialFields;
 use crate::broker::{Numbering, SubscriptionLimits};
 use crate::clock::Clock;
-use crate::config::Config;
 use crate::config::channels::ChannelSpec;
 use crate::config::limits::MemoryMax;
+use crate::config::{Config, StoreMode};
 use crate::control::jwks::KeyFetcher;
 use crate::control::memory::MemoryWatch;
 use crate::cores::arrivals::admission::Admission;
@@ -258,6 +258,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
             topic_aliases_max: config.mqtt.topic_aliases_max,
             retain_available: config.mqtt.retained_count_max > 0,
             checks_payload_format: config.mqtt.check_payload_format,
+            is_durable: config.store.data_dir.is_some() && config.store.mode == StoreMode::Strict,
             token_in: config.mqtt.token_in,
             subscription_limits: SubscriptionLimits {
                 channels_max: config.limits.channels_per_connection_max,

@@ -3,18 +3,23 @@
 //! A connection of the last process has ended with it: its will waits for its delay, from the end that the store knows of
 //! or else from now on.
 //!
+//! A server without MQTT leaves retained publications and MQTT sessions on disk as they are.
+//!
 //! The hash of channels is another one in each process, and the policies may be others: so owners are found anew, and
 //! channels without a policy are removed from the store.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::SessionId;
 use crate::broker::{ChannelHasher, Epoch, Numbering, Origin};
 use crate::clock::Now;
-use crate::cores::Stored;
+use crate::cores::{Stored, StoredSessions};
 use crate::history::{Histories, Keep, NewPublication};
 use crate::policy::channels::Channels;
+use crate::protocols::{StoredPublications, StoredSession};
+use crate::retained;
 use crate::store::records::Batch;
 use crate::store::{Beginning, Generation, Record, RunningStore, Store, StoreError, StoredWill};
 use crate::wills::{HeldWill, RestoredWill, SessionKey};
@@ -40,11 +45,12 @@ pub(super) fn numbering(beginning: &Beginning) -> Numbering {
 /// # Errors
 /// The disk is broken, or a publication is of another version.
 pub(super) fn restore(
-    store: Store,
+    mut store: Store,
     mut histories: Vec<Histories>,
     hasher: &ChannelHasher,
     channels: &Channels,
     now: Now,
+    speaks_mqtt: bool,
 ) -> Result<Restored, StoreError> {
     let cores = histories.len();
     let beginning = store.beginning();
@@ -105,18 +111,114 @@ pub(super) fn restore(
         core.take_changes(now, |change| changes.push(&Record::from(change)));
     }
     let wills = restore_wills(&store, hasher, cores, now, &mut changes)?;
+    let retained = if speaks_mqtt {
+        restore_retained(&store, hasher, cores, now, &mut changes)?
+    } else {
+        (0..cores).map(|_| Vec::new()).collect()
+    };
+    let sessions = if speaks_mqtt {
+        restore_sessions(&mut store, hasher, cores, &mut changes)?
+    } else {
+        none_of(cores)
+    };
     let (running, sinks) = store.start(cores, &changes)?;
     let parts = sinks.into_iter().zip(histories).zip(wills);
+    let parts = parts.zip(retained.into_iter().zip(sessions));
     Ok(Restored {
         running,
         parts: parts
-            .map(|((sink, histories), wills)| Stored {
+            .map(|(((sink, histories), wills), (retained, mqtt))| Stored {
                 sink,
                 histories,
                 wills,
+                retained,
+                mqtt,
             })
             .collect(),
     })
+}
+
+fn none_of(cores: usize) -> Vec<StoredSessions> {
+    let none = || StoredSessions {
+        sessions: Vec::new(),
+        publications: Arc::default(),
+        may_miss_some: false,
+    };
+    (0..cores).map(|_| none()).collect()
+}
+
+/// Reads the MQTT sessions for each core, and removes publications from the store that no session needs.
+fn restore_sessions(
+    store: &mut Store,
+    hasher: &ChannelHasher,
+    cores: usize,
+    changes: &mut Batch,
+) -> Result<Vec<StoredSessions>, StoreError> {
+    let mut restored = none_of(cores);
+    let (mut publications, mut is_unknown) = (StoredPublications::default(), false);
+    store.read_publications(|number, value| is_unknown |= publications.add(number, value).is_err())?;
+    let mut sessions: Vec<StoredSession> = Vec::new();
+    store.read_sessions(|client_id, name, value| {
+        let Ok(client_id) = str::from_utf8(client_id) else {
+            is_unknown = true;
+            return;
+        };
+        if sessions.last().is_none_or(|last| last.client_id() != client_id) {
+            sessions.push(StoredSession::new(client_id));
+        }
+        is_unknown |= sessions
+            .last_mut()
+            .is_some_and(|last| last.add(name, value).is_err());
+    })?;
+    if is_unknown {
+        let what = "it holds MQTT sessions in a form that is not known";
+        return Err(store.of_other_version(what.to_owned()));
+    }
+    let mut needed = HashSet::new();
+    for session in sessions {
+        for number in session.publications() {
+            store.count_holder(number);
+            needed.insert(number);
+        }
+        let owner = hasher.hash(session.client_id().as_bytes()).owner(cores);
+        restored[owner].sessions.push(session);
+    }
+    for number in publications.numbers().filter(|number| !needed.contains(number)) {
+        store.count_holder(number);
+        changes.push(&Record::Released { number });
+    }
+    let publications = Arc::new(publications);
+    for core in &mut restored {
+        core.publications = Arc::clone(&publications);
+        core.may_miss_some = store.may_miss_some();
+    }
+    Ok(restored)
+}
+
+/// Reads the retained publications for each core, and removes those from the store that have expired meanwhile.
+fn restore_retained(
+    store: &Store,
+    hasher: &ChannelHasher,
+    cores: usize,
+    now: Now,
+    changes: &mut Batch,
+) -> Result<Vec<Vec<retained::Entry>>, StoreError> {
+    let mut restored: Vec<Vec<_>> = (0..cores).map(|_| Vec::new()).collect();
+    let (mut scratch, mut is_unknown) = (Vec::new(), false);
+    store.read_retained(
+        |topic, value| match retained::Entry::restored(topic, value, &mut scratch) {
+            Some(entry) if entry.expires_at_ms().is_some_and(|at| at <= now.unix_ms) => {
+                changes.push(&Record::Retained { topic, value: None });
+            }
+            Some(entry) => restored[hasher.hash(topic).owner(cores)].push(entry),
+            None => is_unknown = true,
+        },
+    )?;
+    if is_unknown {
+        let what = "it holds retained publications in a form that is not known";
+        return Err(store.of_other_version(what.to_owned()));
+    }
+    Ok(restored)
 }
 
 /// Reads the wills for each core. Of several connections of a session, the will of the one that has set it last counts.

@@ -111,6 +111,7 @@ fn restore_into<A>(
         &hasher,
         &prepared.policy.channels,
         prepared.clock.now(),
+        prepared.ports.have_mqtt(),
     )
     .map_err(StartError::Store)?;
     for (part, stored) in parts.iter_mut().zip(restored.parts) {

@@ -3,7 +3,9 @@
 //! A publication that is forgotten before the commit is never written. Records of one channel come from its owner
 //! alone, in order; those of different channels need no order. The records of one will come in order, too, though from
 //! two cores: the owner of a session's key is told of an end when what the core of the connection has recorded is on its
-//! way (`cores/lifecycle/wills.rs`).
+//! way (`cores/lifecycle/wills.rs`). Records about an MQTT session come from the core that owns its client id, and those
+//! about a retained publication from the core that owns its topic. Several cores may hold one publication: their records
+//! are counted together.
 //!
 //! Pure.
 
@@ -18,6 +20,12 @@ pub(super) struct Changes {
     channels: BTreeMap<Box<[u8]>, ChannelChanges>,
     /// The wills of connections, as values of the database; `None` for one that is gone.
     wills: BTreeMap<Generation, Option<Box<[u8]>>>,
+    /// The retained publications of topics; `None` for one that is gone.
+    retained: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
+    /// The MQTT sessions with changes, by client id.
+    sessions: BTreeMap<Box<[u8]>, SessionChanges>,
+    /// The publications that items of sessions name, by their numbers.
+    publications: BTreeMap<u64, PublicationChanges>,
     /// What was published up to this offset may be missing from any channel.
     pub(super) unknown_through: u64,
     /// The same for channels that are not known otherwise.
@@ -39,6 +47,32 @@ pub(super) struct ChannelChanges {
     pub(super) kept: Kept,
     /// Publications to add, as values of the database, by their offsets.
     pub(super) publications: BTreeMap<u64, Box<[u8]>>,
+}
+
+/// The changes of one MQTT session.
+#[derive(Debug, Default)]
+pub(super) struct SessionChanges {
+    /// Whether all items that the store has of the session are removed, before those here are written.
+    pub(super) is_removed: bool,
+    items: BTreeMap<Box<[u8]>, ItemChange>,
+}
+
+/// The change of one item of a session.
+#[derive(Debug)]
+struct ItemChange {
+    /// `None` if the item is gone.
+    value: Option<Box<[u8]>>,
+    /// Whether the store has never had it.
+    is_new: bool,
+}
+
+/// The changes of one publication that items of sessions name.
+#[derive(Debug, Default)]
+pub(super) struct PublicationChanges {
+    /// The publication, if one of the records had it.
+    pub(super) content: Option<Box<[u8]>>,
+    /// How many items more name it; negative: fewer.
+    pub(super) holders: i64,
 }
 
 impl Changes {
@@ -79,6 +113,30 @@ impl Changes {
                 Record::WillGone { generation } => {
                     self.wills.insert(*generation, None);
                 }
+                Record::Retained { topic, value } => {
+                    self.retained.insert(topic.into(), value.map(Box::from));
+                }
+                Record::SessionItem {
+                    client_id,
+                    item,
+                    value,
+                    is_new,
+                } => self.session(client_id).put(item, value, is_new),
+                Record::SessionItemGone { client_id, item } => self.session(client_id).remove(item),
+                Record::SessionGone { client_id } => {
+                    *self.session(client_id) = SessionChanges {
+                        is_removed: true,
+                        items: BTreeMap::new(),
+                    };
+                }
+                Record::Held { number, content } => {
+                    let changes = self.publications.entry(number).or_default();
+                    changes.holders += 1;
+                    if !content.is_empty() {
+                        changes.content = Some(content.into());
+                    }
+                }
+                Record::Released { number } => self.publications.entry(number).or_default().holders -= 1,
                 Record::UnknownChannels { through } => {
                     self.removed_through = self.removed_through.max(through);
                 }
@@ -92,6 +150,34 @@ impl Changes {
             self.channels.insert(name.into(), ChannelChanges::default());
         }
         self.channels.get_mut(name).expect("it is there now")
+    }
+
+    fn session(&mut self, client_id: &[u8]) -> &mut SessionChanges {
+        if !self.sessions.contains_key(client_id) {
+            self.sessions.insert(client_id.into(), SessionChanges::default());
+        }
+        self.sessions.get_mut(client_id).expect("it is there now")
+    }
+
+    /// The topics whose retained publications have changed, and these.
+    pub(super) fn retained(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.retained
+            .iter()
+            .map(|(topic, value)| (&**topic, value.as_deref()))
+    }
+
+    /// The MQTT sessions with changes, by client id.
+    pub(super) fn sessions(&self) -> impl Iterator<Item = (&[u8], &SessionChanges)> {
+        self.sessions
+            .iter()
+            .map(|(client_id, changes)| (&**client_id, changes))
+    }
+
+    /// The publications that items of sessions name, with changes, by their numbers.
+    pub(super) fn publications(&self) -> impl Iterator<Item = (u64, &PublicationChanges)> {
+        self.publications
+            .iter()
+            .map(|(number, changes)| (*number, changes))
     }
 
     /// The channels with changes.
@@ -109,6 +195,41 @@ impl Changes {
     /// Whether no record has come.
     pub(super) fn is_empty(&self) -> bool {
         self.records == 0
+    }
+}
+
+impl SessionChanges {
+    fn put(&mut self, item: &[u8], value: &[u8], is_new: bool) {
+        let value = Some(value.into());
+        match self.items.get_mut(item) {
+            Some(change) => change.value = value,
+            None => {
+                self.items.insert(item.into(), ItemChange { value, is_new });
+            }
+        }
+    }
+
+    fn remove(&mut self, item: &[u8]) {
+        match self.items.get_mut(item) {
+            Some(change) if change.is_new => {
+                self.items.remove(item);
+            }
+            Some(change) => change.value = None,
+            None => {
+                let gone = ItemChange {
+                    value: None,
+                    is_new: false,
+                };
+                self.items.insert(item.into(), gone);
+            }
+        }
+    }
+
+    /// The items that have changed; `None` for one that is gone.
+    pub(super) fn items(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.items
+            .iter()
+            .map(|(item, change)| (&**item, change.value.as_deref()))
     }
 }
 

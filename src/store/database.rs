@@ -6,6 +6,9 @@
 //! | `channels` | name | the channel's number, and the offset from which on its history is complete |
 //! | `publications` | number of the channel, offset | the publication |
 //! | `wills` | number of a connection | its will |
+//! | `retained` | topic | its retained publication |
+//! | `mqtt_sessions` | length of the client id 2 (big-endian), client id, name of an item | the item |
+//! | `mqtt_publications` | number | a publication that items of sessions name |
 //!
 //! A commit is made in two phases: the second sync makes it valid, and a file whose last commit does not verify is
 //! damaged rather than older. (With one phase redb would go back to the commit before, which in strict mode would lose
@@ -14,6 +17,7 @@
 //! After an error of the disk redb refuses everything until the file is opened again: so does [`Database::apply`], which
 //! consumes the database then.
 
+use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
@@ -27,7 +31,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
-use super::changes::{Changes, ChannelChanges};
+use super::changes::{Changes, ChannelChanges, PublicationChanges, SessionChanges};
 use super::format::{Generation, StoredChannel, StoredHead, StoredPublication, StoredWill};
 
 /// The name of the file in the directory.
@@ -37,6 +41,9 @@ const HEAD: TableDefinition<'_, (), &[u8]> = TableDefinition::new("head");
 const CHANNELS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("channels");
 const PUBLICATIONS: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("publications");
 const WILLS: TableDefinition<'_, &Generation, &[u8]> = TableDefinition::new("wills");
+const RETAINED: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("retained");
+const MQTT_SESSIONS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("mqtt_sessions");
+const MQTT_PUBLICATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("mqtt_publications");
 
 /// An open database.
 #[derive(Debug)]
@@ -187,18 +194,78 @@ impl Database {
         Ok(())
     }
 
-    /// Commits changes and the head, all or nothing: `head.next_number` goes on in it.
+    /// Calls `each` for the retained publication of every topic.
+    ///
+    /// # Errors
+    /// See [`Fault`]. Then not all of them were given.
+    pub(super) fn read_retained(&self, mut each: impl FnMut(&[u8], &[u8])) -> Result<(), Fault> {
+        self.read_table(RETAINED, |topic, value| {
+            each(topic, value);
+            Ok(())
+        })
+    }
+
+    /// Calls `each` for every item of every MQTT session, session by session, with the client id, the name and the value.
+    ///
+    /// # Errors
+    /// See [`Fault`]. Then not all of them were given.
+    pub(super) fn read_sessions(&self, mut each: impl FnMut(&[u8], &[u8], &[u8])) -> Result<(), Fault> {
+        self.read_table(MQTT_SESSIONS, |key, value| {
+            let (client_id, item) = read_session_key(key).ok_or_else(|| unknown_value("an MQTT session"))?;
+            each(client_id, item, value);
+            Ok(())
+        })
+    }
+
+    /// Calls `each` for every publication that items of sessions name.
+    ///
+    /// # Errors
+    /// See [`Fault`]. Then not all of them were given.
+    pub(super) fn read_publications(&self, mut each: impl FnMut(u64, &[u8])) -> Result<(), Fault> {
+        self.read_table(MQTT_PUBLICATIONS, |number, value| {
+            each(number, value);
+            Ok(())
+        })
+    }
+
+    fn read_table<K: redb::Key + 'static>(
+        &self,
+        definition: TableDefinition<'_, K, &[u8]>,
+        mut each: impl FnMut(K::SelfType<'_>, &[u8]) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
+        let read = AssertUnwindSafe(|| {
+            let transaction = self.redb.begin_read().map_err(redb::Error::from)?;
+            let table = match transaction.open_table(definition) {
+                Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+                other => other.map_err(redb::Error::from)?,
+            };
+            for entry in table.iter().map_err(redb::Error::from)? {
+                let (key, value) = entry.map_err(redb::Error::from)?;
+                each(key.value(), value.value())?;
+            }
+            Ok(())
+        });
+        catch_unwind(read).unwrap_or_else(|_| Err(Fault::Damaged("it cannot be read".to_owned())))
+    }
+
+    /// Commits changes and the head, all or nothing: `head.next_number` and `holders` go on in it.
     ///
     /// # Errors
     /// See [`Fault`]. Nothing was changed; the database must be opened again.
-    pub(super) fn apply(self, changes: &Changes, head: &mut StoredHead) -> Result<Database, Fault> {
+    pub(super) fn apply(
+        self,
+        changes: &Changes,
+        head: &mut StoredHead,
+        holders: &mut Holders,
+    ) -> Result<Database, Fault> {
         let mut new_head = *head;
-        self.commit(changes, &mut new_head)?;
+        self.commit(changes, &mut new_head, holders)?;
         *head = new_head;
+        holders.add(changes);
         Ok(self)
     }
 
-    fn commit(&self, changes: &Changes, head: &mut StoredHead) -> Result<(), redb::Error> {
+    fn commit(&self, changes: &Changes, head: &mut StoredHead, holders: &Holders) -> Result<(), redb::Error> {
         let mut transaction = self.redb.begin_write()?;
         transaction.set_two_phase_commit(true);
         {
@@ -213,6 +280,29 @@ impl Database {
                     Some(will) => wills.insert(generation, will)?,
                     None => wills.remove(generation)?,
                 };
+            }
+            let mut retained = transaction.open_table(RETAINED)?;
+            for (topic, value) in changes.retained() {
+                match value {
+                    Some(value) => retained.insert(topic, value)?,
+                    None => retained.remove(topic)?,
+                };
+            }
+            let mut sessions = transaction.open_table(MQTT_SESSIONS)?;
+            for (client_id, changes) in changes.sessions() {
+                change_session(client_id, changes, &mut sessions)?;
+            }
+            let mut publications = transaction.open_table(MQTT_PUBLICATIONS)?;
+            for (number, changes) in changes.publications() {
+                match (holders.after(number, changes), &changes.content) {
+                    (0, _) if holders.has(number) => {
+                        publications.remove(number)?;
+                    }
+                    (0, _) | (_, None) => {}
+                    (_, Some(content)) => {
+                        publications.insert(number, &**content)?;
+                    }
+                }
             }
             transaction.open_table(HEAD)?.insert((), &head.to_bytes()[..])?;
         }
@@ -232,6 +322,81 @@ impl Database {
     pub(super) fn close(self) -> Result<(), Fault> {
         self.redb.close().map_err(Fault::from)
     }
+}
+
+/// How many items of MQTT sessions name each publication of the database.
+///
+/// Invariant: it has the publications of the table, each with the number of its items, which is not 0.
+#[derive(Debug, Default)]
+pub(super) struct Holders(HashMap<u64, u32>);
+
+impl Holders {
+    /// Counts one item more, of those that the database has at the start.
+    pub(super) fn count(&mut self, number: u64) {
+        *self.0.entry(number).or_default() += 1;
+    }
+
+    fn has(&self, number: u64) -> bool {
+        self.0.contains_key(&number)
+    }
+
+    /// How many items name a publication with the changes.
+    fn after(&self, number: u64, changes: &PublicationChanges) -> u32 {
+        let before = self.0.get(&number).copied().map_or(0, i64::from);
+        u32::try_from(before + changes.holders).unwrap_or(0)
+    }
+
+    fn add(&mut self, changes: &Changes) {
+        for (number, changes) in changes.publications() {
+            match self.after(number, changes) {
+                0 => self.0.remove(&number),
+                after => self.0.insert(number, after),
+            };
+        }
+    }
+}
+
+fn change_session(
+    client_id: &[u8],
+    changes: &SessionChanges,
+    sessions: &mut Table<'_, &[u8], &[u8]>,
+) -> Result<(), redb::Error> {
+    let Ok(length) = u16::try_from(client_id.len()) else {
+        return Ok(()); // No client id is longer (MQTT section 1.5.4).
+    };
+    let mut key = [&length.to_be_bytes()[..], client_id].concat();
+    let id_end = key.len();
+    if changes.is_removed {
+        let end = end_of_prefix(&key);
+        let items = (
+            Bound::Included(&key[..]),
+            end.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
+        );
+        sessions.retain_in::<&[u8], _>(items, |_, _| false)?;
+    }
+    for (item, value) in changes.items() {
+        key.truncate(id_end);
+        key.extend_from_slice(item);
+        match value {
+            Some(value) => sessions.insert(&key[..], value)?,
+            None => sessions.remove(&key[..])?,
+        };
+    }
+    Ok(())
+}
+
+/// The client id and the name of the item in a key of the table of sessions.
+fn read_session_key(key: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = key.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+}
+
+/// The first key behind all that begin with a prefix; `None` if there is none.
+fn end_of_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|&byte| byte < u8::MAX)?;
+    let mut end = prefix[..=last].to_vec();
+    end[last] += 1;
+    Some(end)
 }
 
 fn change_channel(

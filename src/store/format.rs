@@ -4,9 +4,10 @@
 //!   publication   1 | origin and kind 1 | payload length 4 | Unix ms 8 | frame …
 //!   channel       1 | number 8 | kept after 8 | complete after 8
 //!   will          1 | due, as Unix ms 8 | set, as Unix ms 8 | will …
-//!   head          2 | state 1 | epoch 8 | ceiling 8 | unknown through 8 | removed through 8 | next number 8 | policies 8
+//!   head          3 | state 1 | epoch 8 | ceiling 8 | unknown through 8 | removed through 8 | next number 8 | policies 8
 //! ```
-//! Numbers are little-endian. A value in a form that this version does not know is never guessed at: the reader gets
+//! Retained publications and what belongs to MQTT sessions have forms of their own (`retained/stored.rs`,
+//! `mqtt/sessions/stored.rs`), which begin with a version, too. Numbers are little-endian. A value in a form that this version does not know is never guessed at: the reader gets
 //! `None`, and the store counts as damaged.
 //!
 //! Pure.
@@ -72,9 +73,10 @@ impl<'a> StoredWill<'a> {
 const NOT_DUE: u64 = u64::MAX;
 /// The first form of a value.
 const VERSION: u8 = 1;
-/// The form of the head. From the second on there is the table of wills, which a version that knows only the first would
-/// leave as it is, so that a later one would publish old wills.
-const HEAD_VERSION: u8 = 2;
+/// The form of the head. From the second on there is the table of wills, and from the third those of retained
+/// publications and MQTT sessions. A version of Ringcast that does not know a table would leave it as it is, so that a
+/// later one would publish old wills or deliver old publications.
+const HEAD_VERSION: u8 = 3;
 /// Bytes of a publication before its frame.
 const HEAD_BYTES: usize = 14;
 
@@ -310,6 +312,26 @@ pub(super) mod tests {
             bytes[0] += 1;
             prop_assert_eq!(StoredChannel::read(&bytes), None);
         }
+    }
+
+    #[test]
+    fn heads_of_earlier_versions_are_read_and_those_of_later_ones_are_not() {
+        let head = StoredHead {
+            state: State::Clean,
+            epoch: *b"k3j9x0ab",
+            ceiling: 7,
+            unknown_through: 1,
+            removed_through: 2,
+            next_number: 3,
+            policies: 4,
+        };
+        let mut bytes = head.to_bytes();
+        for version in VERSION..=HEAD_VERSION {
+            bytes[0] = version;
+            assert_eq!(StoredHead::read(&bytes), Some(head), "{version}");
+        }
+        bytes[0] = HEAD_VERSION + 1;
+        assert_eq!(StoredHead::read(&bytes), None);
     }
 
     #[test]

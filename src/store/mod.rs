@@ -1,4 +1,4 @@
-//! Remembered channels and wills on disk (`data_dir`).
+//! Remembered channels, wills, retained publications and MQTT sessions on disk (`data_dir`).
 //!
 //! ```text
 //!   cores ── records, batch by batch ──► thread of the store ── commits ──► store.redb
@@ -41,7 +41,7 @@ use crossbeam_channel::{Sender, bounded};
 use tracing::{error, info, warn};
 
 use self::changes::Changes;
-use self::database::{Check, Database, FILE_NAME, Fault};
+use self::database::{Check, Database, FILE_NAME, Fault, Holders};
 use self::directory::{Lock, NoLock};
 pub(crate) use self::format::{Generation, StoredWill};
 use self::format::{State, StoredChannel, StoredHead, StoredPublication};
@@ -101,6 +101,9 @@ pub(crate) struct Store {
     lock: Lock,
     database: Database,
     head: StoredHead,
+    holders: Holders,
+    /// Whether the last process has not ended in order, and may have acknowledged what is not here.
+    may_miss_some: bool,
     clock: Clock,
 }
 
@@ -153,6 +156,9 @@ impl Store {
             }
             database.read(|_, _, _| {})?;
             database.read_wills(|_, _| {})?;
+            database.read_retained(|_, _| {})?;
+            database.read_sessions(|_, _, _| {})?;
+            database.read_publications(|_, _| {})?;
             Ok((database, head))
         };
         let (database, head) = match open() {
@@ -169,6 +175,7 @@ impl Store {
             }
             other => other.map_err(|fault| StoreError::fault(&path, fault))?,
         };
+        let may_miss_some = head.is_some_and(|head| head.state == State::Relaxed);
         let head = begin(head, epoch, policies, settings.mode, &path);
         Ok(Store {
             settings,
@@ -176,8 +183,15 @@ impl Store {
             lock,
             database,
             head,
+            holders: Holders::default(),
+            may_miss_some,
             clock,
         })
+    }
+
+    /// Whether the last process has not ended in order, and may have acknowledged what is not here.
+    pub(crate) fn may_miss_some(&self) -> bool {
+        self.may_miss_some
     }
 
     /// What is known of all channels together.
@@ -213,6 +227,41 @@ impl Store {
             .map_err(|fault| StoreError::fault(&self.path, fault))
     }
 
+    /// Calls `each` with the topic and the value of every retained publication.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(crate) fn read_retained(&self, each: impl FnMut(&[u8], &[u8])) -> Result<(), StoreError> {
+        self.database
+            .read_retained(each)
+            .map_err(|fault| StoreError::fault(&self.path, fault))
+    }
+
+    /// Calls `each` with the client id, the name and the value of every item of the MQTT sessions, session by session.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(crate) fn read_sessions(&self, each: impl FnMut(&[u8], &[u8], &[u8])) -> Result<(), StoreError> {
+        self.database
+            .read_sessions(each)
+            .map_err(|fault| StoreError::fault(&self.path, fault))
+    }
+
+    /// Calls `each` with the number and the value of every publication that items of sessions name.
+    ///
+    /// # Errors
+    /// The disk is broken.
+    pub(crate) fn read_publications(&self, each: impl FnMut(u64, &[u8])) -> Result<(), StoreError> {
+        self.database
+            .read_publications(each)
+            .map_err(|fault| StoreError::fault(&self.path, fault))
+    }
+
+    /// Notes that an item names a publication.
+    pub(crate) fn count_holder(&mut self, number: u64) {
+        self.holders.count(number);
+    }
+
     /// The error for a value of another version.
     pub(crate) fn of_other_version(&self, what: String) -> StoreError {
         StoreError::fault(&self.path, Fault::OtherVersion(what))
@@ -234,13 +283,15 @@ impl Store {
             lock,
             database,
             mut head,
+            mut holders,
+            may_miss_some: _,
             clock,
         } = self;
         let mut first = Changes::default();
         first.add(changes);
         head.removed_through = head.removed_through.max(first.removed_through);
         let database = database
-            .apply(&first, &mut head)
+            .apply(&first, &mut head, &mut holders)
             .map_err(|fault| StoreError::fault(&path, fault))?;
         let shared = Arc::new(Shared::new(cores));
         shared.metrics.set_bytes(database.bytes());
@@ -264,6 +315,7 @@ impl Store {
             path: path.clone(),
             database: Some(database),
             head,
+            holders,
             lock,
             inbox,
             orders: order_inbox,

@@ -3,6 +3,9 @@
 //! ```text
 //!   kind 1 | channel length 4 | channel … | offset 8 | kept after 8 | complete after 8 | publication length 4 | publication …
 //!   kind 1 | 15 4 | generation … | 0 8 | will length 4 | will …
+//!   kind 1 | topic length 4 | topic … | 0 8 | value length 4 | value …
+//!   kind 1 | client id length 4 | client id … | 0 8 | item length 4 | item … | value length 4 | value …
+//!   kind 1 | 0 4 | number of a publication 8 | content length 4 | content …
 //! ```
 //! A core appends to a [`Batch`] without an allocation for each record, and sends the whole batch. The buffer never
 //! leaves the process; [`format`](super::format) describes what lies on disk.
@@ -57,6 +60,48 @@ pub(crate) enum Record<'a> {
         /// The connection.
         generation: &'a Generation,
     },
+    /// The retained publication of a topic.
+    Retained {
+        /// The topic.
+        topic: &'a [u8],
+        /// The publication, in a form of the caller; `None` if the topic has none any more.
+        value: Option<&'a [u8]>,
+    },
+    /// An item of an MQTT session.
+    SessionItem {
+        /// The client id of the session.
+        client_id: &'a [u8],
+        /// The name of the item, in a form of the caller.
+        item: &'a [u8],
+        /// The item, in a form of the caller.
+        value: &'a [u8],
+        /// Whether the store has never had the item, so that nothing is written if it goes before the commit.
+        is_new: bool,
+    },
+    /// An MQTT session has an item no more.
+    SessionItemGone {
+        /// The client id of the session.
+        client_id: &'a [u8],
+        /// The name of the item.
+        item: &'a [u8],
+    },
+    /// An MQTT session has ended: all its items are gone.
+    SessionGone {
+        /// The client id of the session.
+        client_id: &'a [u8],
+    },
+    /// One item more names a publication.
+    Held {
+        /// The number of the publication.
+        number: u64,
+        /// The publication, in a form of the caller; empty if an earlier record of this core had it.
+        content: &'a [u8],
+    },
+    /// One item less names a publication: with the last one it goes.
+    Released {
+        /// The number of the publication.
+        number: u64,
+    },
     /// What was published up to an offset may be missing from the history of any channel.
     Unknown {
         /// The highest offset that may be missing.
@@ -81,6 +126,14 @@ const UNKNOWN: u8 = 4;
 const UNKNOWN_CHANNELS: u8 = 5;
 const WILL: u8 = 6;
 const WILL_GONE: u8 = 7;
+const RETAINED: u8 = 8;
+const RETAINED_GONE: u8 = 9;
+const SESSION_ITEM: u8 = 10;
+const NEW_SESSION_ITEM: u8 = 11;
+const SESSION_ITEM_GONE: u8 = 12;
+const SESSION_GONE: u8 = 13;
+const HELD: u8 = 14;
+const RELEASED: u8 = 15;
 
 /// Records in one buffer, in order.
 #[derive(Debug, Default)]
@@ -120,9 +173,43 @@ impl Batch {
                 will.write(&mut self.bytes);
             }
             Record::WillGone { generation } => self.head(WILL_GONE, generation, 0),
+            Record::Retained {
+                topic,
+                value: Some(value),
+            } => {
+                self.head(RETAINED, topic, 0);
+                self.sized(value);
+            }
+            Record::Retained { topic, value: None } => self.head(RETAINED_GONE, topic, 0),
+            Record::SessionItem {
+                client_id,
+                item,
+                value,
+                is_new,
+            } => {
+                let kind = if is_new { NEW_SESSION_ITEM } else { SESSION_ITEM };
+                self.head(kind, client_id, 0);
+                self.sized(item);
+                self.sized(value);
+            }
+            Record::SessionItemGone { client_id, item } => {
+                self.head(SESSION_ITEM_GONE, client_id, 0);
+                self.sized(item);
+            }
+            Record::SessionGone { client_id } => self.head(SESSION_GONE, client_id, 0),
+            Record::Held { number, content } => {
+                self.head(HELD, b"", number);
+                self.sized(content);
+            }
+            Record::Released { number } => self.head(RELEASED, b"", number),
             Record::Unknown { through } => self.head(UNKNOWN, b"", through),
             Record::UnknownChannels { through } => self.head(UNKNOWN_CHANNELS, b"", through),
         }
+    }
+
+    fn sized(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(&length(bytes.len()));
+        self.bytes.extend_from_slice(bytes);
     }
 
     fn head(&mut self, kind: u8, channel: &[u8], offset: u64) {
@@ -163,7 +250,14 @@ impl Record<'_> {
         match *self {
             Record::Publication { offset, .. } => offset,
             Record::Forgotten { kept, .. } => kept.complete_after,
-            Record::Will { .. } | Record::WillGone { .. } => 0,
+            Record::Will { .. }
+            | Record::WillGone { .. }
+            | Record::Retained { .. }
+            | Record::SessionItem { .. }
+            | Record::SessionItemGone { .. }
+            | Record::SessionGone { .. }
+            | Record::Held { .. }
+            | Record::Released { .. } => 0,
             Record::Removed { through, .. }
             | Record::Unknown { through }
             | Record::UnknownChannels { through } => through,
@@ -248,6 +342,30 @@ impl<'a> Iterator for Records<'a> {
             WILL_GONE => Record::WillGone {
                 generation: generation(channel),
             },
+            RETAINED => Record::Retained {
+                topic: channel,
+                value: Some(self.sized()),
+            },
+            RETAINED_GONE => Record::Retained {
+                topic: channel,
+                value: None,
+            },
+            SESSION_ITEM | NEW_SESSION_ITEM => Record::SessionItem {
+                client_id: channel,
+                item: self.sized(),
+                value: self.sized(),
+                is_new: kind == NEW_SESSION_ITEM,
+            },
+            SESSION_ITEM_GONE => Record::SessionItemGone {
+                client_id: channel,
+                item: self.sized(),
+            },
+            SESSION_GONE => Record::SessionGone { client_id: channel },
+            HELD => Record::Held {
+                number: through,
+                content: self.sized(),
+            },
+            RELEASED => Record::Released { number: through },
             UNKNOWN => Record::Unknown { through },
             UNKNOWN_CHANNELS => Record::UnknownChannels { through },
             other => unreachable!("kind {other}, which `push` has never written"),
@@ -294,7 +412,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_batch_gives_back_the_records_that_were_pushed_in_their_order(
-            records in vec((0..7_u8, vec(any::<u8>(), 15..40), any::<u64>(), any::<u64>(), any_publication()), 0..20)
+            records in vec((0..15_u8, vec(any::<u8>(), 15..40), any::<u64>(), any::<u64>(), any_publication()), 0..20)
         ) {
             let records: Vec<Record<'_>> = records
                 .iter()
@@ -313,6 +431,17 @@ mod tests {
                         will: StoredWill { due_unix_ms: (*after % 2 == 0).then_some(*after), set_unix_ms: *offset, will: channel },
                     },
                     5 => Record::WillGone { generation: channel.first_chunk().unwrap() },
+                    6 | 7 => Record::Retained { topic: channel, value: (*kind == 6).then_some(&channel[3..]) },
+                    8 | 9 => Record::SessionItem {
+                        client_id: channel,
+                        item: &channel[..3],
+                        value: &channel[5..],
+                        is_new: *kind == 9,
+                    },
+                    10 => Record::SessionItemGone { client_id: channel, item: &channel[7..] },
+                    11 => Record::SessionGone { client_id: channel },
+                    12 => Record::Held { number: *after, content: channel },
+                    13 => Record::Released { number: *after },
                     _ => Record::Unknown { through: *offset },
                 })
                 .collect();

@@ -46,6 +46,9 @@ pub(crate) type Wake = Box<dyn Fn(usize) + Send + Sync>;
 pub(super) struct PerCore {
     /// All records of this core up to this offset are committed. Release by the thread, acquire by cores.
     committed: AtomicU64,
+    /// This core has read the ring up to this offset, and all that it has recorded of it is committed. Release by the
+    /// thread, acquire by cores.
+    read: AtomicU64,
     /// Bytes of its records that are committed, or that the thread has dropped. Written by the thread, relaxed.
     pub(super) done_bytes: AtomicU64,
     /// Whether some connection of this core waits for a commit. Set by the core, taken by the thread.
@@ -102,6 +105,16 @@ impl Shared {
     /// Notes that the records of a core are committed up to an offset.
     pub(super) fn note_committed(&self, core: usize, through: u64) {
         self.cores[core].committed.fetch_max(through, Ordering::SeqCst);
+    }
+
+    /// Notes that a core has read the ring up to an offset, and that its records are committed.
+    pub(super) fn note_read(&self, core: usize, through: u64) {
+        self.cores[core].read.fetch_max(through, Ordering::SeqCst);
+    }
+
+    /// Whether a core has read the ring up to an offset, and its records are committed.
+    pub(super) fn has_read(&self, core: usize, offset: u64) -> bool {
+        self.cores[core].read.load(Ordering::SeqCst) >= offset
     }
 
     /// How many commits there have been, with those that failed.

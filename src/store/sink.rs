@@ -32,6 +32,10 @@ pub(crate) struct Sink {
     bytes_max: u64,
     /// The highest offset of a publication that was not stored, until the store is told.
     lost_through: u64,
+    /// How far this core has read the ring and recorded all of it, as far as other cores are to know.
+    read: u64,
+    /// How much of that the thread has been told.
+    told_read: u64,
     /// Whether this core publishes nothing more to remembered channels.
     is_ending: bool,
     /// Whether it has sent its last record.
@@ -65,6 +69,8 @@ impl Sink {
             sent_bytes: 0,
             bytes_max,
             lost_through: 0,
+            read: 0,
+            told_read: 0,
             is_ending: false,
             has_finished: false,
         }
@@ -83,6 +89,12 @@ impl Sink {
             | Record::Removed { .. }
             | Record::Will { .. }
             | Record::WillGone { .. }
+            | Record::Retained { .. }
+            | Record::SessionItem { .. }
+            | Record::SessionItemGone { .. }
+            | Record::SessionGone { .. }
+            | Record::Held { .. }
+            | Record::Released { .. }
             | Record::Unknown { .. }
             | Record::UnknownChannels { .. } => {
                 self.batch.push(record);
@@ -105,6 +117,17 @@ impl Sink {
             StoreMode::Relaxed => !self.is_full(),
             StoreMode::Strict => self.has_room() && self.state() == StoreState::Open,
         }
+    }
+
+    /// Whether a change of what the core has in memory as well may be recorded: not while a whole share is under way. Then
+    /// this core is woken at the next commit. The last records are taken in any case.
+    pub(crate) fn takes_state(&self) -> bool {
+        let has_room = || self.is_ending || self.under_way() <= self.bytes_max;
+        if has_room() {
+            return true;
+        }
+        self.shared.wait_for_commit(self.core);
+        has_room()
     }
 
     /// The end of the records so far: [`Sink::is_done`] says when they are committed.
@@ -143,17 +166,19 @@ impl Sink {
             let through = std::mem::take(&mut self.lost_through);
             self.batch.push(&Record::Unknown { through });
         }
-        if self.batch.is_empty() {
+        if self.batch.is_empty() && self.read == self.told_read {
             return false;
         }
         let bytes = self.batch.len() as u64;
         let sent = Sent {
             core: self.core,
             batch: std::mem::take(&mut self.batch),
+            read: self.read,
         };
         match self.outbox.try_send(sent) {
             Ok(()) => {
                 self.sent_bytes += bytes;
+                self.told_read = self.read;
                 false
             }
             Err(TrySendError::Full(sent)) => {
@@ -182,6 +207,22 @@ impl Sink {
         }
         self.shared.wait_for_commit(self.core);
         self.shared.is_committed(owner, offset)
+    }
+
+    /// Notes that this core has read the ring up to an offset, and has recorded all that is to be kept of it: the next
+    /// [`Sink::flush`] sends it.
+    pub(crate) fn note_read(&mut self, through: u64) {
+        self.read = through;
+    }
+
+    /// Whether a core has read the ring up to an offset, and its records are committed. If not, this core is woken when it
+    /// may have.
+    pub(crate) fn has_read(&self, core: usize, offset: u64) -> bool {
+        if self.shared.has_read(core, offset) {
+            return true;
+        }
+        self.shared.wait_for_commit(self.core);
+        self.shared.has_read(core, offset)
     }
 
     /// How many commits there have been, with those that failed.
@@ -215,6 +256,7 @@ impl Sink {
             let sent = Sent {
                 core: self.core,
                 batch: std::mem::take(&mut self.batch),
+                read: self.read,
             };
             if self.outbox.send_timeout(sent, FINISH_TIME_MAX).is_err() {
                 return;

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, info};
 
 use super::changes::Changes;
-use super::database::{Check, Database, Fault};
+use super::database::{Check, Database, Fault, Holders};
 use super::directory::Lock;
 use super::format::{State, StoredHead};
 use super::records::Batch;
@@ -29,6 +29,8 @@ use crate::config::StoreMode;
 pub(super) struct Sent {
     pub(super) core: usize,
     pub(super) batch: Batch,
+    /// How far the core has read the ring: what it records of it is in this batch and those before.
+    pub(super) read: u64,
 }
 
 /// An order to the thread.
@@ -48,6 +50,7 @@ pub(super) struct Writer {
     /// `None` after a fault, until it is opened again.
     pub(super) database: Option<Database>,
     pub(super) head: StoredHead,
+    pub(super) holders: Holders,
     pub(super) lock: Lock,
     pub(super) inbox: Receiver<Sent>,
     pub(super) orders: Receiver<Order>,
@@ -65,6 +68,7 @@ pub(super) struct Writer {
 pub(super) struct Taken {
     bytes: u64,
     through: u64,
+    read: u64,
 }
 
 impl Writer {
@@ -109,6 +113,11 @@ impl Writer {
         let taken = &mut self.taken[sent.core];
         taken.bytes += sent.batch.len() as u64;
         taken.through = taken.through.max(sent.batch.through());
+        taken.read = sent.read;
+        if self.changes.is_empty() {
+            self.shared.note_read(sent.core, sent.read);
+            return self.shared.wake_waiting();
+        }
         if self.commit_at_ns.is_none() {
             let wait = match self.settings.mode {
                 StoreMode::Relaxed => self.settings.flush,
@@ -139,6 +148,7 @@ impl Writer {
                 for (index, taken) in self.taken.iter_mut().enumerate() {
                     let taken = std::mem::take(taken);
                     self.shared.note_committed(index, taken.through);
+                    self.shared.note_read(index, taken.read);
                     self.shared.cores[index]
                         .done_bytes
                         .fetch_add(taken.bytes, Ordering::Relaxed);
@@ -196,7 +206,7 @@ impl Writer {
         if changes.through + OFFSETS_RESERVED / 2 > head.ceiling {
             head.ceiling = changes.through + OFFSETS_RESERVED;
         }
-        self.database = Some(database.apply(changes, head)?);
+        self.database = Some(database.apply(changes, head, &mut self.holders)?);
         Ok(())
     }
 

@@ -112,6 +112,16 @@ impl MqttServer {
 }
 
 impl Mqtt {
+    /// A client on a TCP connection on which nothing has been sent.
+    pub(crate) fn over_tcp(client: Client, version: u8) -> Mqtt {
+        Mqtt {
+            client,
+            over: Over::Tcp,
+            version,
+            unread: Vec::new(),
+        }
+    }
+
     /// Sends bytes; over a WebSocket as one binary frame.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.client.send_bytes(&self.framed(bytes));
@@ -226,7 +236,7 @@ pub(crate) struct Message {
 
 impl Message {
     #[track_caller]
-    fn read(version: u8, packet: &[u8]) -> Message {
+    pub(crate) fn read(version: u8, packet: &[u8]) -> Message {
         assert_eq!(packet[0] >> 4, 3, "no message: {packet:x?}");
         let qos = packet[0] >> 1 & 3;
         let rest = body(packet);

@@ -120,10 +120,7 @@ impl Publisher {
         }
         // Pairs with the fence of `Reader::prepare_sleep`: see "Sleeping".
         fence(Ordering::SeqCst);
-        let mut concerned = self.memory.interested(hash);
-        if facts.marks.remembered || facts.retain {
-            concerned.insert(self.memory.owner(hash));
-        }
+        let concerned = self.concerned(hash, facts.marks.remembered || facts.retain);
         let mut wake = self.memory.rouse(concerned.without(self.home));
         if self.is_pressed() && self.outstanding.len().is_multiple_of(PRESSURE_CHECK_EVERY) {
             self.reclaim();
@@ -175,6 +172,21 @@ impl Publisher {
     /// Whether any core has subscribers of a channel, or maybe has.
     pub(crate) fn is_awaited(&self, hash: ChannelHash) -> bool {
         !self.memory.interested(hash).is_empty()
+    }
+
+    /// The cores that have something to do with a publication: those with subscribers, or maybe with some, and the
+    /// channel's owner if it keeps the publication.
+    pub(crate) fn concerned(&self, hash: ChannelHash, is_kept: bool) -> CoreSet {
+        let mut concerned = self.memory.interested(hash);
+        if is_kept {
+            concerned.insert(self.memory.owner(hash));
+        }
+        concerned
+    }
+
+    /// The core that publishes, as a set; none if it is no core.
+    pub(crate) fn home(&self) -> CoreSet {
+        self.home
     }
 
     /// Own publications that have not been taken back.

@@ -184,9 +184,38 @@ impl Delivery {
 
     /// The commit that the acknowledgement of a publication waits for, if it waits for one. `place` is the place behind
     /// the publication.
-    pub(in crate::cores) fn commit_of(&mut self, channel: &[u8], place: Sequence) -> Option<Commit> {
-        let hash = self.broker.hasher.hash(channel);
-        self.on_disk()?.commit_of(hash, place)
+    pub(in crate::cores) fn commit_of(
+        &mut self,
+        publish: Publish,
+        channel: &[u8],
+        place: Sequence,
+    ) -> Option<Commit> {
+        let (hash, marks) = (self.broker.hasher.hash(channel), publish.marks);
+        match publish.origin {
+            Origin::SocketCluster => self.on_disk()?.commit_of(hash, place),
+            Origin::Mqtt => {
+                let is_kept = publish.retain || marks.remembered;
+                let publisher = &self.broker.publisher;
+                // The publisher's session is on this core, and has the packet identifier.
+                let cores = publisher.concerned(hash, is_kept).union(publisher.home());
+                self.on_disk()?.commit_of_all(cores, place)
+            }
+        }
+    }
+
+    /// Tells the store how far this core has read the ring, and recorded what is kept of it. Other cores' clients wait for
+    /// that in strict mode, if the server speaks MQTT. `has_saved_all`: nothing is left to record of sessions.
+    pub(in crate::cores) fn note_read(&mut self, has_saved_all: bool) {
+        let place = self.broker.reader.place();
+        if has_saved_all
+            && self
+                .retained
+                .as_ref()
+                .is_some_and(|retained| !retained.has_unsaved())
+            && let Some(on_disk) = self.on_disk()
+        {
+            on_disk.note_read(place);
+        }
     }
 
     /// What became of a publication; `None` while it is not known.
@@ -445,6 +474,17 @@ impl Delivery {
     #[inline]
     pub(in crate::cores) fn retained(&mut self) -> Option<&mut RetainedTopics> {
         self.retained.as_deref_mut()
+    }
+
+    /// Records what has changed of retained publications, if there is a store.
+    pub(in crate::cores) fn record_retained(&mut self) {
+        if let (Some(memory), Some(retained)) = (&mut self.memory, &mut self.retained)
+            && retained.has_unsaved()
+            && let Some(on_disk) = memory.on_disk()
+            && !on_disk.has_finished()
+        {
+            retained.record(on_disk);
+        }
     }
 
     /// Whether the next turn has something to do about retained publications.

@@ -1,10 +1,13 @@
 //! The part of a core that knows the store (`data_dir`), if there is one: what is recorded, and what is committed.
 
+use std::collections::VecDeque;
+
 use crate::app::SessionId;
-use crate::broker::{ChannelHash, Numbering, Sequence};
+use crate::broker::{ChannelHash, CoreSet, Numbering, Sequence};
 use crate::clock::Now;
 use crate::decision::Stored;
 use crate::history::Histories;
+use crate::mqtt::sessions::Disk;
 use crate::store::{Pushed, Record, Sink, StoreState, StoredWill};
 use crate::wills::HeldWill;
 
@@ -22,6 +25,21 @@ pub(in crate::cores) struct OnDisk {
     has_left: bool,
     /// When the last turn ended, for the times of publications.
     now: Now,
+    /// Saves of MQTT sessions that are not committed, each with the end of its records.
+    saves: VecDeque<(u64, u64)>,
+    /// The last save that is committed.
+    committed_save: u64,
+}
+
+impl Disk for OnDisk {
+    fn has_room(&mut self) -> bool {
+        self.sink.takes_state()
+    }
+
+    fn record(&mut self, record: &Record<'_>) {
+        // Such a record is always kept.
+        let (Pushed::Kept | Pushed::Dropped) = self.sink.push(record);
+    }
 }
 
 /// Whether a publication to a remembered channel may be published.
@@ -43,6 +61,8 @@ impl OnDisk {
             commits_seen: 0,
             has_left: false,
             now,
+            saves: VecDeque::new(),
+            committed_save: 0,
         }
     }
 
@@ -101,6 +121,42 @@ impl OnDisk {
             .then(|| Commit::Before(self.sink.end_of_records()))
     }
 
+    /// Records a change of what the core keeps in another form as well, so that it can be recorded later. False if it is
+    /// to be recorded later: then this core is woken at the next commit.
+    pub(in crate::cores) fn record_state(&mut self, record: &Record<'_>) -> bool {
+        if !self.sink.takes_state() {
+            return false;
+        }
+        // Such a record is always kept.
+        let (Pushed::Kept | Pushed::Dropped) = self.sink.push(record);
+        true
+    }
+
+    /// The records so far have everything of the MQTT sessions up to this save.
+    pub(in crate::cores) fn note_save(&mut self, save: u64) {
+        let end = self.sink.end_of_records();
+        match self.saves.back_mut() {
+            Some((last, last_end)) if *last_end == end => *last = save,
+            Some(_) | None => self.saves.push_back((save, end)),
+        }
+    }
+
+    /// The last save of MQTT sessions that is committed. If there is another one, this core is woken at the next commit.
+    pub(in crate::cores) fn committed_save(&mut self) -> u64 {
+        while let Some(&(save, end)) = self.saves.front()
+            && self.sink.is_done(end)
+        {
+            self.committed_save = save;
+            self.saves.pop_front();
+        }
+        self.committed_save
+    }
+
+    /// Whether acknowledgements wait for commits.
+    pub(in crate::cores) fn is_strict(&self) -> bool {
+        self.sink.is_strict()
+    }
+
     /// Whether all records are on their way to the thread of the store.
     pub(in crate::cores) fn has_sent_all(&self) -> bool {
         !self.has_left
@@ -131,16 +187,39 @@ impl OnDisk {
         })
     }
 
+    /// The same for a publication that MQTT sessions of these cores may keep, or that one of them retains or remembers.
+    pub(in crate::cores) fn commit_of_all(&self, cores: CoreSet, place: Sequence) -> Option<Commit> {
+        self.sink.is_strict().then(|| Commit::Read {
+            cores,
+            offset: self.numbering.offset(place) - 1,
+        })
+    }
+
+    /// Notes that this core has delivered everything before a place, and has recorded what is kept of it.
+    pub(in crate::cores) fn note_read(&mut self, place: Sequence) {
+        if self.sink.is_strict() {
+            self.sink.note_read(self.numbering.position_before(place).offset);
+        }
+    }
+
     /// What became of a publication; `None` while it is not known. Then this core is woken at the next commit.
-    pub(in crate::cores) fn outcome(&self, commit: Commit) -> Option<Stored> {
+    pub(in crate::cores) fn outcome(&mut self, commit: Commit) -> Option<Stored> {
         match commit {
+            Commit::Saved(save) if self.committed_save() >= save => Some(Stored::Yes),
             Commit::Refused(why) => Some(why),
             Commit::Of { owner, offset } if self.sink.is_committed(owner, offset) => Some(Stored::Yes),
             Commit::Before(end) if self.sink.is_done(end) => Some(Stored::Yes),
-            Commit::Of { .. } | Commit::Before(_) => match self.sink.state() {
-                StoreState::Open | StoreState::Closing => None,
-                StoreState::Failing | StoreState::Closed => Some(Stored::Unknown),
-            },
+            Commit::Read { cores, offset }
+                if cores.into_iter().all(|core| self.sink.has_read(core, offset)) =>
+            {
+                Some(Stored::Yes)
+            }
+            Commit::Of { .. } | Commit::Read { .. } | Commit::Before(_) | Commit::Saved(_) => {
+                match self.sink.state() {
+                    StoreState::Open | StoreState::Closing => None,
+                    StoreState::Failing | StoreState::Closed => Some(Stored::Unknown),
+                }
+            }
         }
     }
 

@@ -9,6 +9,8 @@
 //! subscriber has had that one live: the older one must not follow. So while pages are on their way, the core notes which
 //! topics the retained publications have that it delivers.
 //!
+//! With a store (`data_dir`) they are on disk, too: what a turn has changed is recorded at its end, each topic once.
+//!
 //! Limits: `mqtt_retained_bytes_max`, `mqtt_retained_count_max`; per turn [`ANSWERS_PER_TURN_MAX`] pages of [`PAGE`], and
 //! [`EXPIRED_PER_TURN_MAX`] topics that are looked at for expired ones; [`PASSED_MAX`] topics that are noted.
 
@@ -22,8 +24,11 @@ use crate::cores::post::letter::{RetainedAnswer, RetainedQuestion};
 use crate::decision::Limit;
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::publication;
-use crate::retained::{Bounds, Facts, PageLimits, Retained, Set};
+use crate::retained::{Bounds, Entry, Facts, PageLimits, Retained, Set};
 use crate::session;
+use crate::store::Record;
+
+use super::remembered_on_disk::OnDisk;
 
 /// The retained publications that one core has to do with.
 #[derive(Debug)]
@@ -36,6 +41,8 @@ pub(in crate::cores) struct RetainedTopics {
     /// Publications that have passed while pages are on their way; `None` while there are none.
     passed: Option<Passed>,
     is_sweeping: bool,
+    /// A buffer for one value of the store.
+    stored: Vec<u8>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -62,8 +69,41 @@ impl RetainedTopics {
             questions: VecDeque::new(),
             passed: None,
             is_sweeping: false,
+            stored: Vec::new(),
             metrics,
         }
+    }
+
+    /// Goes on with what a store has, and keeps the store up to date from now on.
+    pub(in crate::cores) fn with_store(mut self, restored: Vec<Entry>) -> RetainedTopics {
+        self.retained.begin_saving();
+        for entry in restored {
+            let set = self.retained.restore(entry);
+            self.count(set);
+        }
+        self
+    }
+
+    /// Records what has changed since the last call, as long as the store takes it.
+    pub(in crate::cores) fn record(&mut self, on_disk: &mut OnDisk) {
+        let mut value = std::mem::take(&mut self.stored);
+        self.retained.save(|topic, entry| {
+            value.clear();
+            if let Some(entry) = entry {
+                entry.write_stored(&mut value);
+            }
+            on_disk.record_state(&Record::Retained {
+                topic,
+                value: entry.map(|_| &value[..]),
+            })
+        });
+        value.shrink_to(STORED_KEPT_BYTES_MAX);
+        self.stored = value;
+    }
+
+    /// Whether something has changed that the store has not taken.
+    pub(in crate::cores) fn has_unsaved(&self) -> bool {
+        self.retained.has_unsaved()
     }
 
     /// Whether this core has something to do with a publication that is retained.
@@ -100,6 +140,7 @@ impl RetainedTopics {
                 Some(view) => {
                     let facts = Facts {
                         sequence: publication.sequence(),
+                        is_restored: false,
                         qos: view.head.qos,
                         is_text: view.head.is_text,
                         is_json: false,
@@ -114,6 +155,7 @@ impl RetainedTopics {
             Origin::SocketCluster => {
                 let facts = Facts {
                     sequence: publication.sequence(),
+                    is_restored: false,
                     qos: 1,
                     is_text: true,
                     is_json: true,
@@ -124,6 +166,10 @@ impl RetainedTopics {
                 self.retained.set(&facts, name, &[], publication.payload())
             }
         };
+        self.count(set);
+    }
+
+    fn count(&self, set: Set) {
         match set {
             Set::Retained | Set::Cleared => {}
             Set::TooMany => self.metrics.limit_hit(Limit::MqttRetainedCount),
@@ -149,9 +195,9 @@ impl RetainedTopics {
 
     /// Whether a topic has had a newer retained publication than this one, as far as is known.
     #[inline]
-    pub(in crate::cores) fn is_superseded(&self, hash: ChannelHash, sequence: Sequence) -> bool {
+    pub(in crate::cores) fn is_superseded(&self, hash: ChannelHash, facts: &Facts) -> bool {
         let newest = self.passed.as_ref().and_then(|passed| passed.newest.get(&hash));
-        newest.is_some_and(|&newest| newest > sequence)
+        newest.is_some_and(|&newest| facts.is_restored || newest > facts.sequence)
     }
 
     /// Keeps a question until it can be answered.
@@ -222,3 +268,5 @@ const PAGE: PageLimits = PageLimits {
 const EXPIRED_PER_TURN_MAX: usize = 512;
 /// Most topics that are noted: 2 MiB.
 const PASSED_MAX: usize = 65_536;
+/// A buffer for one value that grew past this gives memory back.
+const STORED_KEPT_BYTES_MAX: usize = 64 * 1024;

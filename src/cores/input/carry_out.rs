@@ -11,7 +11,7 @@ use mio::Token;
 
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
-use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish, Span};
+use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish, Span, Stored};
 use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
@@ -235,6 +235,7 @@ impl<A: App> Core<A> {
                 }
                 work.commit = commit;
             }
+            Decision::AwaitSaved => return Ok(self.await_saved(id, &mut work.commit)),
             Decision::AskPresence {
                 channel,
                 token,
@@ -283,8 +284,9 @@ impl<A: App> Core<A> {
         let place = self
             .delivery
             .publish(&mut self.connections, self.time.clock(), decisions, publish)?;
-        if publish.marks.remembered {
-            work.commit = self.delivery.commit_of(decisions.bytes(publish.channel), place);
+        if publish.marks.remembered || self.awaits_commit_of(publish) {
+            let channel = decisions.bytes(publish.channel);
+            work.commit = self.delivery.commit_of(publish, channel, place);
         }
         Ok(Outcome::Published(place))
     }
@@ -295,6 +297,33 @@ impl<A: App> Core<A> {
         let session = self.session(id).and_then(|session| session.mqtt_session());
         if let (Some(session), Ok(filter)) = (session, std::str::from_utf8(filter)) {
             self.ask_for_retained(session, filter, qos, subscription_id);
+        }
+    }
+
+    /// Goes on when everything about MQTT sessions is on disk that has changed before.
+    #[inline(never)]
+    fn await_saved(&mut self, id: ConnectionId, commit: &mut Option<Commit>) -> Outcome {
+        let next_save = || {
+            self.connections
+                .mqtt
+                .as_ref()
+                .map_or(0, |sessions| sessions.next_save())
+        };
+        let awaited = match *commit {
+            Some(awaited @ Commit::Saved(_)) => awaited,
+            Some(_) | None => Commit::Saved(next_save()),
+        };
+        *commit = Some(awaited);
+        match self.delivery.outcome(awaited) {
+            None => Outcome::NotBeforeCommit,
+            Some(Stored::Yes) => {
+                *commit = None;
+                Outcome::Next { done: 1 }
+            }
+            Some(Stored::NotNow | Stored::Elsewhere | Stored::Unknown) => {
+                self.close(id, CloseReason::NotStored);
+                Outcome::Closed
+            }
         }
     }
 
@@ -401,6 +430,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::Acknowledge { .. }
         | Decision::Close { .. }
         | Decision::EndOther { .. }
+        | Decision::AwaitSaved
         | Decision::AskPresence { .. }
         | Decision::UserChanged
         | Decision::Login

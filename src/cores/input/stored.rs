@@ -1,10 +1,13 @@
-//! Publications to remembered channels where a store keeps them (`data_dir`): they may have to wait for room at the
-//! store, and their acknowledgement for a commit. Only the connection itself waits.
+//! Publications that a store keeps (`data_dir`): those to remembered channels, and those of MQTT clients that are retained
+//! or that sessions keep. They may have to wait for room at the store, and their acknowledgement for a commit. Only the
+//! connection itself waits.
 //!
 //! Waits: for the thread of the store, which waits for the disk and for no core.
 
 use crate::app::App;
+use crate::broker::Origin;
 use crate::decision::{Decisions, Limit, Publish, Span, Stored};
+use crate::mqtt::publication;
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
@@ -15,7 +18,7 @@ impl<A: App> Core<A> {
     /// Whether a publication may be published now, as far as the store is concerned. If the store refuses it, the work
     /// remembers that for the acknowledgement.
     pub(in crate::cores) fn admit(&mut self, publish: Publish, work: &mut Work) -> Admission {
-        if !publish.marks.remembered {
+        if !publish.marks.remembered && !self.needs_store(publish, &work.decisions) {
             return Admission::Open;
         }
         let admission = self.delivery.admission();
@@ -31,6 +34,20 @@ impl<A: App> Core<A> {
         admission
     }
 
+    /// Whether the acknowledgement of a publication waits for the sessions and the retained publications that it
+    /// concerns: it is an MQTT client's, and the store is strict.
+    #[inline]
+    pub(in crate::cores) fn awaits_commit_of(&self, publish: Publish) -> bool {
+        publish.origin == Origin::Mqtt && self.lent.settings.mqtt.is_durable
+    }
+
+    /// Whether a publication would have to be stored before it is acknowledged, though its channel is not remembered.
+    fn needs_store(&self, publish: Publish, decisions: &Decisions) -> bool {
+        self.awaits_commit_of(publish)
+            && publication::read(decisions.bytes(publish.message)).is_some_and(|view| view.head.qos > 0)
+            && (publish.retain || self.delivery.has_subscribers(decisions.bytes(publish.channel)))
+    }
+
     /// Answers a publication that is acknowledged when it is stored. False if it has to wait for that.
     pub(in crate::cores) fn acknowledge(
         &mut self,
@@ -39,6 +56,12 @@ impl<A: App> Core<A> {
         commit: &mut Option<Commit>,
         decisions: &mut Decisions,
     ) -> bool {
+        if let Some(Commit::Read { cores, .. }) = *commit
+            && cores.len() <= 1
+        {
+            // It is recorded on this core alone, in this turn: the packet identifier is committed with it.
+            self.confirm_qos2(id);
+        }
         let outcome = match commit {
             None => Stored::Yes,
             Some(awaited) => match self.delivery.outcome(*awaited) {
@@ -46,6 +69,9 @@ impl<A: App> Core<A> {
                 None => return false,
             },
         };
+        if matches!(commit, Some(Commit::Read { .. })) && outcome == Stored::Yes {
+            self.confirm_qos2(id);
+        }
         *commit = None;
         let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
             return true;
@@ -58,6 +84,14 @@ impl<A: App> Core<A> {
             }
         }
         true
+    }
+
+    /// The QoS 2 publication of a connection is recorded, so that its packet identifier may be.
+    fn confirm_qos2(&mut self, id: ConnectionId) {
+        let session = self.session(id).and_then(|session| session.mqtt_session());
+        if let (Some(session), Some(sessions)) = (session, &mut self.connections.mqtt) {
+            sessions.confirm_qos2(session);
+        }
     }
 
     /// Goes on with connections that have waited for a commit, if there was one.

@@ -18,7 +18,7 @@
 
 use mio::Token;
 
-use crate::broker::Sequence;
+use crate::broker::{CoreSet, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
@@ -174,13 +174,17 @@ pub(in crate::cores) enum Awaited {
     Asked(Sequence),
 }
 
-/// What the acknowledgement of a publication to a remembered channel waits for.
+/// What the acknowledgement of a publication waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Commit {
     /// The commit of the records of the channel's owner up to the publication.
     Of { owner: usize, offset: u64 },
+    /// The commits of all that these cores record of publications up to this offset.
+    Read { cores: CoreSet, offset: u64 },
     /// The commit of this core's records before this end.
     Before(u64),
+    /// The commit of everything about this core's MQTT sessions that is in this save.
+    Saved(u64),
     /// Nothing: it was not published.
     Refused(Stored),
 }

@@ -36,6 +36,11 @@ impl<A: App> Core<A> {
     /// Sends what waits for clients, and tells the metrics and other cores what has changed: before this turn's answers
     /// leave, so that whoever has got SUBACK gets what is published from then on.
     pub(in crate::cores) fn serve_mqtt_sessions(&mut self) {
+        if let Some(sessions) = &mut self.connections.mqtt
+            && let Some(on_disk) = self.delivery.on_disk()
+        {
+            sessions.note_committed(on_disk.committed_save());
+        }
         self.connections.send_waiting_mqtt();
         let Some(sessions) = &mut self.connections.mqtt else {
             return;

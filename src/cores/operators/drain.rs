@@ -18,6 +18,9 @@ impl<A: App> Core<A> {
             self.acceptor.accept_backlog();
             self.draining = Some(Draining::new(self.time.now().uptime, within));
             self.metrics.drain_left.set(self.counts.alive());
+            if let Some(sessions) = &mut self.connections.mqtt {
+                sessions.let_go();
+            }
         }
     }
 

@@ -7,14 +7,25 @@
 use std::thread;
 use std::time::Duration;
 
+use mio::Token;
+
 use crate::app::App;
+use crate::decision::CloseReason;
 
 use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
 
 impl<A: App> Core<A> {
     /// Sends the records of this turn to the store, or the last ones if it is to be let go of.
     pub(in crate::cores) fn tell_store(&mut self) {
         let now = self.time.now();
+        self.record_mqtt();
+        let has_saved_all = self
+            .connections
+            .mqtt
+            .as_ref()
+            .is_none_or(|sessions| !sessions.has_unsaved());
+        self.delivery.note_read(has_saved_all);
         let Some(memory) = self.delivery.memory() else {
             return;
         };
@@ -24,6 +35,35 @@ impl<A: App> Core<A> {
         if is_closing {
             self.end_remembering();
         }
+    }
+
+    /// Records what has changed of MQTT sessions and of retained publications.
+    fn record_mqtt(&mut self) {
+        self.delivery.record_retained();
+        let now = self.time.now();
+        if let Some(sessions) = &mut self.connections.mqtt
+            && let Some(on_disk) = self.delivery.on_disk()
+            && !on_disk.has_finished()
+            && let Some(save) = sessions.save(now, on_disk)
+            && on_disk.is_strict()
+        {
+            on_disk.note_save(save);
+            // If it is not committed, this core is woken when it may be.
+            let _ = on_disk.committed_save();
+        }
+    }
+
+    /// Leaves MQTT sessions to the next process: disconnects all MQTT clients, some in each turn. True when none is left.
+    fn let_go_of_mqtt(&mut self) -> bool {
+        let Some(sessions) = &mut self.connections.mqtt else {
+            return true;
+        };
+        sessions.let_go();
+        let connected = sessions.some_connected(DISCONNECTS_PER_TURN_MAX);
+        for &address in &connected {
+            self.close(ConnectionId::from_token(Token(address)), CloseReason::Draining);
+        }
+        connected.is_empty()
     }
 
     /// Ends remembering in a core that was told to stop at once, as the others were: each is given a moment for it. The
@@ -47,7 +87,10 @@ impl<A: App> Core<A> {
         if on_disk.has_finished() {
             return true;
         }
-        if !on_disk.end() {
+        if !self.let_go_of_mqtt() {
+            return false;
+        }
+        if self.delivery.on_disk().is_some_and(|on_disk| !on_disk.end()) {
             return false;
         }
         // Later publications are not remembered: no core makes any.
@@ -58,6 +101,7 @@ impl<A: App> Core<A> {
         }
         self.settle_wills_on_disk();
         let now = self.time.now();
+        self.record_mqtt();
         if let Some(memory) = self.delivery.memory() {
             memory.tell_store(now);
             if let Some(on_disk) = memory.on_disk() {
@@ -69,5 +113,7 @@ impl<A: App> Core<A> {
 }
 
 /// How long a core that was told to stop at once waits for the others, in all half a second.
+/// MQTT clients that one turn disconnects.
+const DISCONNECTS_PER_TURN_MAX: usize = 1000;
 const TRIES_MAX: u32 = 250;
 const TRY_EVERY: Duration = Duration::from_millis(2);

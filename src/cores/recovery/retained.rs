@@ -232,7 +232,7 @@ impl<A: App> Core<A> {
             let is_over = self
                 .delivery
                 .retained()
-                .is_none_or(|topics| topics.is_superseded(hash, facts.sequence))
+                .is_none_or(|topics| topics.is_superseded(hash, &facts))
                 || facts.expires_at_ms.is_some_and(|expires| expires <= unix_ms);
             if is_over {
                 budget.publications -= 1;

@@ -167,7 +167,7 @@ impl Session {
                 match why {
                     ConnectRefused::WillsFull => env.common.scratch.hit(Limit::WillsBytes),
                     ConnectRefused::SessionsFull => env.common.scratch.hit(Limit::MqttSessions),
-                    ConnectRefused::OtherUser => {}
+                    ConnectRefused::OtherUser | ConnectRefused::Elsewhere => {}
                 }
                 return refuse(connect, no_session(why), env.settings, decisions);
             }
@@ -350,6 +350,10 @@ fn no_session(why: ConnectRefused) -> Refused {
         ConnectRefused::WillsFull => (
             ReasonCode::QuotaExceeded,
             "the server has no room for another will",
+        ),
+        ConnectRefused::Elsewhere => (
+            ReasonCode::ServerUnavailable,
+            "another process has the sessions now; connect again",
         ),
     };
     Refused { code, text }

@@ -19,7 +19,7 @@ use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::json::{Unquoted, unquote};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::publication::{self, Head};
-use crate::mqtt::subscriptions::{Subscriber, UnsubscribeOutcome};
+use crate::mqtt::subscriptions::UnsubscribeOutcome;
 use crate::session::{self, MqttUse};
 
 impl Session {
@@ -153,19 +153,14 @@ impl Session {
 
     fn kick_out<A: App>(&self, channel: Option<&str>, env: &mut Environment<'_, '_, A>) {
         let Some(session) = self.session_ref() else { return };
-        let subscriber = Subscriber::Session(session.number);
         match channel {
             Some(channel) => {
-                let outcome = env.sessions.subscriptions.unsubscribe(subscriber, channel);
-                if outcome == UnsubscribeOutcome::Unsubscribed {
+                if env.sessions.unsubscribe(session, channel) == UnsubscribeOutcome::Unsubscribed {
                     self.tell_unsubscribed(channel, env);
                 }
             }
             None => {
-                let subscriptions = &mut env.sessions.subscriptions;
-                let (filters, _) = subscriptions.some_filters_of(subscriber, 0, usize::MAX);
-                subscriptions.end(subscriber, usize::MAX);
-                for (filter, _) in filters {
+                for (filter, _) in env.sessions.unsubscribe_all(session) {
                     self.tell_unsubscribed(&String::from_utf8_lossy(&filter), env);
                 }
             }

@@ -126,7 +126,7 @@ impl Session {
             let text = String::from_utf8_lossy(&filter);
             if !self.judge(&text, policy).1.verdict.allowed {
                 env.common.scratch.count_filter_dropped();
-                env.sessions.subscriptions.unsubscribe(subscriber, &text);
+                env.sessions.unsubscribe(session, &text);
                 self.tell_unsubscribed(&text, env);
                 has_dropped = true;
             }

@@ -40,6 +40,7 @@ impl Session {
             decisions.write(|out| out.extend_from_slice(publish.topic.as_bytes()))
         };
         if publish.qos == Qos::ExactlyOnce && self.is_duplicate(publish, env) {
+            self.await_saved(env, decisions);
             self.acknowledge_publication(publish, None, decisions);
             return Ok(());
         }
@@ -83,9 +84,9 @@ impl Session {
     }
 
     /// Whether a publication with QoS 2 has come before and was not released.
-    fn is_duplicate<A: App>(&self, publish: &Publish<'_>, env: &Environment<'_, '_, A>) -> bool {
+    fn is_duplicate<A: App>(&self, publish: &Publish<'_>, env: &mut Environment<'_, '_, A>) -> bool {
         match (self.session_ref(), publish.packet_id) {
-            (Some(session), Some(id)) => env.sessions.has_received_qos2(session, id.get()),
+            (Some(session), Some(id)) => env.sessions.is_repeated(session, id.get(), publish.dup),
             (_, _) => false,
         }
     }
@@ -212,8 +213,7 @@ impl Session {
             open.in_flight = open.in_flight.saturating_add(1);
         }
         if let Some(id) = publish.packet_id
-            && marks.remembered
-            && env.common.settings.has_store
+            && ((marks.remembered && env.common.settings.has_store) || env.settings.is_durable)
         {
             // A store may make the acknowledgement wait, or refuse the publication.
             let token = decisions.write(|out| write_token(publish.qos, id, out));
@@ -315,6 +315,7 @@ impl Session {
             open.in_flight = open.in_flight.saturating_sub(1);
         }
         let refusal = (!is_known).then_some(UNKNOWN_ID);
+        self.await_saved(env, decisions);
         self.answer(AckKind::PubComp, ack.packet_id, refusal, decisions);
     }
 
@@ -352,7 +353,10 @@ impl Session {
         match (outcome, is_error) {
             // The exchange has ended, or there was none.
             (Acknowledged::Known | Acknowledged::Unknown, true) => {}
-            (Acknowledged::Known, false) => self.answer(AckKind::PubRel, ack.packet_id, None, decisions),
+            (Acknowledged::Known, false) => {
+                self.await_saved(env, decisions);
+                self.answer(AckKind::PubRel, ack.packet_id, None, decisions);
+            }
             (Acknowledged::Unknown, false) => {
                 self.answer(AckKind::PubRel, ack.packet_id, Some(UNKNOWN_ID), decisions);
             }

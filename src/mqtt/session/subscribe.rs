@@ -14,7 +14,7 @@ use crate::decision::{CloseReason, Decision, Decisions, Limit};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::mqtt::shares::JoinOutcome;
-use crate::mqtt::subscriptions::{Options, SubscribeOutcome, Subscriber, UnsubscribeOutcome};
+use crate::mqtt::subscriptions::{Options, SubscribeOutcome, UnsubscribeOutcome};
 use crate::mqtt::topic::Filter;
 use crate::mqtt::{ReasonCode, encode};
 
@@ -70,6 +70,7 @@ impl Session {
                 encode::suback(out, open.version, subscribe.packet_id, &codes, text);
             });
         };
+        self.await_saved(env, decisions);
         let client = env.sessions.client(open.session.number, open.session.serial);
         if owners > 0
             && let Some(client) = client
@@ -158,9 +159,7 @@ impl Session {
                 }
             };
         }
-        let subscriber = Subscriber::Session(session.number);
-        let subscriptions = &mut env.sessions.subscriptions;
-        let outcome = subscriptions.subscribe(subscriber, filter, options, limits);
+        let outcome = env.sessions.subscribe(session, filter, options, limits);
         bounded(outcome, env).map(Granted::Plain)
     }
 
@@ -199,10 +198,7 @@ impl Session {
             .filters()
             .map(|text| {
                 let outcome = match Filter::parse(text) {
-                    Ok(Filter::Plain(filter)) => {
-                        let subscriber = Subscriber::Session(open.session.number);
-                        env.sessions.subscriptions.unsubscribe(subscriber, filter)
-                    }
+                    Ok(Filter::Plain(filter)) => env.sessions.unsubscribe(open.session, filter),
                     Ok(Filter::Shared { .. }) => env.sessions.leave_group(open.session, text),
                     Err(_) => return ReasonCode::TopicFilterInvalid,
                 };
@@ -212,6 +208,7 @@ impl Session {
                 unsubscribed_code(outcome)
             })
             .collect();
+        self.await_saved(env, decisions);
         send_unless_empty(decisions, |out| {
             open.write_explained(None, out, |text, out| {
                 encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, text);

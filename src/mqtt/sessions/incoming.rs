@@ -45,6 +45,17 @@ impl IncomingIds {
         found.is_ok()
     }
 
+    /// Those that a session has had before.
+    pub(super) fn restored(mut ids: Vec<u16>) -> IncomingIds {
+        ids.sort_unstable();
+        IncomingIds(ids)
+    }
+
+    /// The identifiers, ascending.
+    pub(super) fn all(&self) -> &[u16] {
+        &self.0
+    }
+
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -3,7 +3,7 @@
 //! ```text
 //!   copy   [ facts 1 | expires at 8, if it does | lengths: ids 2, topic 2, properties 4 | ids … | topic … | properties … | payload … ]
 //! ```
-//! A copy lasts as long as a session holds it. While a publication is delivered ([`KeptPublications::begin`] to
+//! Numbers are little-endian, since the disk gets the same bytes (`stored.rs`). A copy lasts as long as a session holds it. While a publication is delivered ([`KeptPublications::begin`] to
 //! [`KeptPublications::end`]), its copy is found again for each further session. Subscription identifiers belong to a
 //! subscriber, so sessions whose identifiers differ do not share.
 //!
@@ -38,7 +38,7 @@ impl Ids<'_> {
     /// The identifiers.
     pub fn iter(self) -> impl Iterator<Item = u32> {
         let (ids, _) = self.0.as_chunks();
-        ids.iter().map(|&id| u32::from_ne_bytes(id))
+        ids.iter().map(|&id| u32::from_le_bytes(id))
     }
 }
 
@@ -54,6 +54,8 @@ pub(super) struct KeptPublications {
     under_way: Option<KeptRef>,
     /// The copies of publications that a group has given to a session of this core, by their numbers.
     tags: HashMap<u32, Tag>,
+    /// The numbers of publications that the disk has, by those of their copies.
+    saved: HashMap<u32, u64>,
     /// The groups' publications that sessions have no more to do with.
     settled: Vec<Tag>,
     given_back: Vec<(Tag, SharedPublication)>,
@@ -72,6 +74,7 @@ impl KeptPublications {
             bytes: 0,
             under_way: None,
             tags: HashMap::new(),
+            saved: HashMap::new(),
             settled: Vec::new(),
             given_back: Vec::new(),
         }
@@ -112,6 +115,10 @@ impl KeptPublications {
             bytes: write(content, ids),
             holders,
         };
+        self.add(copy)
+    }
+
+    fn add(&mut self, copy: Kept) -> KeptRef {
         self.bytes += copy.memory_bytes();
         let index = self.copies.insert(copy);
         KeptRef(u32::try_from(index).expect("4 billion publications do not fit into memory"))
@@ -159,12 +166,47 @@ impl KeptPublications {
         if copy.holders == 0 {
             self.bytes -= copy.memory_bytes();
             self.copies.remove(kept.0 as usize);
+            if !self.saved.is_empty() {
+                self.saved.remove(&kept.0);
+            }
             if !self.tags.is_empty()
                 && let Some(tag) = self.tags.remove(&kept.0)
             {
                 self.settled.push(tag);
             }
         }
+    }
+
+    /// The number of a publication on disk, and its bytes if the disk does not have it: then it has got the number `next`.
+    pub(super) fn saved_number(
+        &mut self,
+        kept: KeptRef,
+        next: u64,
+        is_on_disk: impl FnOnce(u64) -> bool,
+    ) -> (u64, Option<&[u8]>) {
+        if let Some(&number) = self.saved.get(&kept.0)
+            && is_on_disk(number)
+        {
+            return (number, None);
+        }
+        self.saved.insert(kept.0, next);
+        (next, Some(&self.copies[kept.0 as usize].bytes))
+    }
+
+    /// Keeps a publication that the disk has, for one holder.
+    pub(super) fn restore(&mut self, bytes: &[u8], number: u64) -> KeptRef {
+        let copy = Kept {
+            bytes: bytes.into(),
+            holders: 1,
+        };
+        let kept = self.add(copy);
+        self.saved.insert(kept.0, number);
+        kept
+    }
+
+    /// One session more holds it.
+    pub(super) fn hold(&mut self, kept: KeptRef) {
+        self.copies[kept.0 as usize].holders += 1;
     }
 
     /// Bytes of memory of all copies.
@@ -208,18 +250,18 @@ fn write(content: &Content<'_>, ids: &[u32]) -> Box<[u8]> {
     let mut bytes = Vec::with_capacity(size);
     bytes.push((u8::from(is_utf8) * IS_UTF8) | (u8::from(expires_at.is_some()) * EXPIRES));
     if let Some(expires_at) = expires_at {
-        bytes.extend_from_slice(&expires_at.to_ne_bytes());
+        bytes.extend_from_slice(&expires_at.to_le_bytes());
     }
     // More identifiers than that do not fit: some are left out rather than the publication.
     let ids = &ids[..ids.len().min(usize::from(u16::MAX))];
     for length in [ids.len(), topic.len()] {
         let length = u16::try_from(length).expect("MQTT bounds the length of topics");
-        bytes.extend_from_slice(&length.to_ne_bytes());
+        bytes.extend_from_slice(&length.to_le_bytes());
     }
     let properties_bytes = u32::try_from(properties.len()).expect("a packet has less than 256 MiB");
-    bytes.extend_from_slice(&properties_bytes.to_ne_bytes());
+    bytes.extend_from_slice(&properties_bytes.to_le_bytes());
     ids.iter()
-        .for_each(|id| bytes.extend_from_slice(&id.to_ne_bytes()));
+        .for_each(|id| bytes.extend_from_slice(&id.to_le_bytes()));
     for part in [topic, properties, payload] {
         bytes.extend_from_slice(part);
     }
@@ -232,12 +274,12 @@ fn read(bytes: &[u8]) -> (Content<'_>, Ids<'_>) {
         (None, &bytes[1..])
     } else {
         let (at, rest) = bytes[1..].split_at(8);
-        (Some(u64::from_ne_bytes(number(at))), rest)
+        (Some(u64::from_le_bytes(number(at))), rest)
     };
     let (lengths, rest) = rest.split_at(LENGTHS_BYTES);
-    let ids = u16::from_ne_bytes(number(&lengths[..2])) as usize;
-    let topic = u16::from_ne_bytes(number(&lengths[2..4])) as usize;
-    let properties = u32::from_ne_bytes(number(&lengths[4..])) as usize;
+    let ids = u16::from_le_bytes(number(&lengths[..2])) as usize;
+    let topic = u16::from_le_bytes(number(&lengths[2..4])) as usize;
+    let properties = u32::from_le_bytes(number(&lengths[4..])) as usize;
     let (ids, rest) = rest.split_at(ids * size_of::<u32>());
     let (topic, rest) = rest.split_at(topic);
     let (properties, payload) = rest.split_at(properties);
@@ -249,6 +291,21 @@ fn read(bytes: &[u8]) -> (Content<'_>, Ids<'_>) {
         is_utf8: facts & IS_UTF8 != 0,
     };
     (content, Ids(ids))
+}
+
+/// Whether these are the bytes of a copy.
+pub(super) fn is_whole(bytes: &[u8]) -> bool {
+    let is_whole = || {
+        let (&facts, rest) = bytes.split_first()?;
+        let expiry = if facts & EXPIRES == 0 { 0 } else { 8 };
+        let (_, rest) = rest.split_at_checked(expiry)?;
+        let (lengths, rest) = rest.split_at_checked(LENGTHS_BYTES)?;
+        let ids = u16::from_le_bytes(number(&lengths[..2])) as usize;
+        let topic = u16::from_le_bytes(number(&lengths[2..4])) as usize;
+        let properties = u32::from_le_bytes(number(&lengths[4..])) as usize;
+        (rest.len() >= ids * size_of::<u32>() + topic + properties).then_some(())
+    };
+    is_whole().is_some()
 }
 
 fn number<const N: usize>(bytes: &[u8]) -> [u8; N] {

@@ -23,7 +23,9 @@ use std::collections::VecDeque;
 
 use super::Acknowledged;
 use super::kept::{KeptPublications, KeptRef};
+use super::saved::{SavedEntries, SavedEntry};
 use super::sending::Outbound;
+use super::stored::StoredEntry;
 
 /// The packets that are to be sent to one client.
 #[derive(Debug, Default)]
@@ -36,6 +38,8 @@ pub(super) struct Outgoing {
     /// Whether identifiers have begun again while an old one was in use: then invariant 3 does not hold, and each is
     /// looked for.
     has_lapped: bool,
+    /// What the disk has of the entries; `None` if it is to have none.
+    saved: Option<Box<SavedEntries>>,
 }
 
 /// One publication on its way to one client.
@@ -126,6 +130,7 @@ impl Outgoing {
             packet_id,
             ..Entry::new(outbound, kept)
         });
+        self.note_pushed();
         self.sent += 1;
         self.in_flight += 1;
         packet_id
@@ -135,6 +140,7 @@ impl Outgoing {
     pub(super) fn wait(&mut self, outbound: Outbound, kept: KeptRef, kept_all: &KeptPublications) {
         self.bytes += kept_all.size(kept);
         self.entries.push_back(Entry::new(outbound, Some(kept)));
+        self.note_pushed();
     }
 
     /// Drops the publication that has waited longest. `false` if none waits.
@@ -143,6 +149,7 @@ impl Outgoing {
         let Some(entry) = self.entries.remove(at) else {
             return false;
         };
+        self.note_removed(at);
         self.let_go(entry, kept_all);
         true
     }
@@ -164,8 +171,9 @@ impl Outgoing {
                 packet_id: entry.packet_id,
             });
         }
-        let dup = entry.packet_id != 0;
-        let packet_id = match (entry.qos, dup) {
+        let has_id = entry.packet_id != 0;
+        let dup = has_id && entry.facts & UNSENT == 0;
+        let packet_id = match (entry.qos, has_id) {
             (0, _) => None,
             (_, true) => Some(entry.packet_id),
             (_, false) => Some(self.free_id()),
@@ -192,12 +200,14 @@ impl Outgoing {
                 dup,
                 ..
             } => {
-                if !dup {
+                if !dup && self.entries[at].packet_id == 0 {
                     self.give(packet_id);
                     self.in_flight += 1;
+                    self.entries[at].packet_id = packet_id;
+                    self.note_changed(at);
                 }
                 self.sent += 1;
-                self.entries[at].packet_id = packet_id;
+                self.entries[at].facts &= !UNSENT;
                 if !keeps && !kept_all.is_tagged(kept) {
                     let entry = self.entries[at];
                     self.let_go(entry, kept_all);
@@ -234,6 +244,7 @@ impl Outgoing {
                 self.let_go(entry, kept_all);
                 self.entries[at].kept = NOT_KEPT;
                 self.entries[at].facts |= RELEASED;
+                self.note_changed(at);
             }
             (Answer::Refused, 2) | (Answer::Complete, 2) if released || answer == Answer::Refused => {
                 self.remove(at, kept_all);
@@ -266,6 +277,120 @@ impl Outgoing {
             }
         }
         (self.sent, self.in_flight, self.bytes) = (0, 0, 0);
+        self.saved = None;
+    }
+
+    /// Has the disk told of the entries from now on.
+    #[inline]
+    pub(super) fn begin_saving(&mut self) {
+        if self.saved.is_none() {
+            self.saved = Some(Box::new(SavedEntries::new(self.entries.len())));
+        }
+    }
+
+    /// What the disk has of the entries, if it is to have them.
+    pub(super) fn saved(&self) -> Option<&SavedEntries> {
+        self.saved.as_deref()
+    }
+
+    /// What the disk has of the entries, if it is to have them.
+    pub(super) fn saved_mut(&mut self) -> Option<&mut SavedEntries> {
+        self.saved.as_deref_mut()
+    }
+
+    /// The disk is to have nothing of the entries any more.
+    pub(super) fn end_saving(&mut self) -> Option<Box<SavedEntries>> {
+        self.saved.take()
+    }
+
+    /// An entry as the disk is to have it, and the publication that it needs.
+    pub(super) fn stored(&self, at: usize) -> (StoredEntry, Option<KeptRef>) {
+        let entry = self.entries[at];
+        let stored = StoredEntry {
+            packet_id: entry.packet_id,
+            qos: entry.qos,
+            facts: entry.facts & !UNSENT,
+            publication: 0,
+        };
+        (stored, entry.kept())
+    }
+
+    /// Gives packet identifiers to publications with QoS 2 that could be sent next, so that the disk has them before they
+    /// are sent. Returns whether it has given any.
+    pub(super) fn reserve_ids(&mut self, in_flight_max: u16) -> bool {
+        let begin = self.in_flight;
+        while self.sent == begin && self.in_flight < u32::from(in_flight_max) {
+            let at = self.in_flight as usize;
+            match self.entries.get(at) {
+                Some(entry) if entry.qos == 2 => {}
+                Some(_) | None => break,
+            }
+            let packet_id = self.next_id();
+            let entry = &mut self.entries[at];
+            (entry.packet_id, entry.facts) = (packet_id, entry.facts | UNSENT);
+            self.in_flight += 1;
+            self.note_changed(at);
+        }
+        self.in_flight > begin
+    }
+
+    /// Whether the next publication has never been sent, and its packet identifier was given beforehand.
+    pub(super) fn is_next_reserved(&self) -> bool {
+        let next = self.entries.get(self.sent as usize);
+        next.is_some_and(|entry| entry.facts & UNSENT != 0)
+    }
+
+    /// The queue of a session that the disk has: its entries in order, each with its publication, and such that are on disk
+    /// for nothing. Entries with packet
+    /// identifiers come first. The next identifier follows `last_id`, or that of the last entry which has one.
+    pub(super) fn restore(
+        entries: Vec<(StoredEntry, Option<KeptRef>, SavedEntry)>,
+        gone: Vec<SavedEntry>,
+        last_id: Option<u16>,
+        kept_all: &KeptPublications,
+    ) -> Outgoing {
+        let mut outgoing = Outgoing::default();
+        let mut saved = VecDeque::with_capacity(entries.len());
+        for (stored, kept, saved_entry) in entries {
+            outgoing.bytes += kept.map_or(0, |kept| kept_all.size(kept));
+            outgoing.entries.push_back(Entry {
+                kept: kept.map_or(NOT_KEPT, KeptRef::number),
+                packet_id: stored.packet_id,
+                qos: stored.qos,
+                facts: stored.facts,
+            });
+            if stored.packet_id != 0 {
+                outgoing.in_flight += 1;
+                outgoing.last_id = stored.packet_id;
+            }
+            saved.push_back(saved_entry);
+        }
+        outgoing.last_id = last_id.unwrap_or(outgoing.last_id);
+        // Each identifier that is given is looked for.
+        outgoing.has_lapped = outgoing.in_flight > 0;
+        outgoing.saved = Some(Box::new(SavedEntries::restored(saved, gone)));
+        outgoing
+    }
+
+    #[inline]
+    fn note_pushed(&mut self) {
+        if let Some(saved) = &mut self.saved {
+            saved.push();
+        }
+    }
+
+    #[inline]
+    fn note_changed(&mut self, at: usize) {
+        if let Some(saved) = &mut self.saved {
+            saved.change(at);
+        }
+    }
+
+    #[inline]
+    fn note_removed(&mut self, at: usize) {
+        if let Some(saved) = &mut self.saved {
+            saved.remove(at);
+        }
     }
 
     fn remove(&mut self, at: usize, kept_all: &mut KeptPublications) {
@@ -277,6 +402,7 @@ impl Outgoing {
         let Some(entry) = entry else { return };
         self.sent -= u32::from(at < self.sent as usize);
         self.in_flight -= u32::from(at < self.in_flight as usize);
+        self.note_removed(at);
         self.let_go(entry, kept_all);
     }
 
@@ -353,4 +479,6 @@ const NOT_KEPT: u32 = u32::MAX;
 const RETAIN: u8 = 1;
 /// The client has the publication, and PUBREL was sent.
 const RELEASED: u8 = 2;
+/// It has a packet identifier, and was not sent.
+const UNSENT: u8 = 4;
 const ENTRIES_KEPT_MAX: usize = 64;

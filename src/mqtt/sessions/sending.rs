@@ -5,6 +5,7 @@
 //! one packet after the other, while the outbox has room. Publications with QoS 0 for connected clients never come here.
 
 use super::outgoing::{Next, Outgoing};
+use super::saving::Saving;
 use super::{Alias, Content, Ids, Phase, SessionRef, Sessions};
 use crate::config::QueueFull;
 use crate::mqtt::Version;
@@ -160,7 +161,13 @@ impl Sessions {
         let is_lasting = state.is_lasting();
         let in_flight_max = state.in_flight_max;
         let outgoing = &mut state.traffic_mut().outgoing;
-        if is_connected && has_room && outgoing.is_open(in_flight_max) {
+        let mut is_gated = false;
+        if is_lasting && let Some(saving) = &mut self.saving {
+            outgoing.begin_saving();
+            saving.pending(session.number).outgoing = true;
+            is_gated = saving.is_strict && outbound.qos == 2;
+        }
+        if is_connected && has_room && !is_gated && outgoing.is_open(in_flight_max) {
             let kept = match tag {
                 Some(tag) => Some(self.kept.keep_tagged(content, ids, tag)),
                 None => is_lasting.then(|| self.kept.keep(content, ids)),
@@ -237,6 +244,13 @@ impl Sessions {
             return Sent::Nothing;
         };
         let outgoing = &mut traffic.outgoing;
+        if is_lasting && let Some(saving) = &mut self.saving {
+            saving.pending(session.number).outgoing = true;
+            if saving.is_strict && !may_send(outgoing, in_flight_max, saving) {
+                saving.gated.push(session);
+                return Sent::Nothing;
+            }
+        }
         let Some(next) = outgoing.next(in_flight_max) else {
             return Sent::Nothing;
         };
@@ -292,6 +306,18 @@ impl Sessions {
     pub fn count_expired(&mut self) {
         self.counts.dropped_expired += 1;
     }
+}
+
+/// Whether the next publication of a session may be sent, in strict mode: one with QoS 2 gets its packet identifier first,
+/// and is sent when the disk has that.
+fn may_send(outgoing: &mut Outgoing, in_flight_max: u16, saving: &Saving) -> bool {
+    if outgoing.reserve_ids(in_flight_max)
+        && let Some(saved) = outgoing.saved_mut()
+    {
+        saved.gate = saving.save;
+    }
+    let gate = outgoing.saved().map_or(0, |saved| saved.gate);
+    !outgoing.is_next_reserved() || gate <= saving.committed
 }
 
 /// Whether a publication of so many bytes fits into the queue of a session.

@@ -19,6 +19,7 @@ impl Sessions {
         wait: u64,
     ) -> JoinOutcome {
         let outcome = self.shares.join(session, text, options, limits, wait);
+        self.note_filter(session, text);
         self.follow_groups();
         outcome
     }
@@ -26,6 +27,7 @@ impl Sessions {
     /// A session unsubscribes from `text`.
     pub fn leave_group(&mut self, session: SessionRef, text: &str) -> UnsubscribeOutcome {
         let outcome = self.shares.leave(session, text);
+        self.note_filter(session, text);
         self.follow_groups();
         outcome
     }
@@ -99,7 +101,7 @@ const OPTIONS_OF_GROUPS: Options = Options {
     id: 0,
 };
 /// A group has one filter, and its members count it.
-const NO_LIMITS: SubscriptionLimits = SubscriptionLimits {
+pub(super) const NO_LIMITS: SubscriptionLimits = SubscriptionLimits {
     channels_max: u32::MAX,
     names_bytes_max: u32::MAX,
 };

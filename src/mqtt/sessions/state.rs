@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::aliases::Aliases;
 use super::incoming::IncomingIds;
 use super::outgoing::Outgoing;
+use super::saved::SavedEntries;
 use super::{Client, Connect, Will};
 use crate::clock::Uptime;
 use crate::mqtt::Version;
@@ -29,6 +30,8 @@ pub(super) struct SessionState {
     pub(super) version: Version,
     /// Whether it is in the list of sessions that may have something to send.
     pub(super) is_listed: bool,
+    /// Whether the disk has the session.
+    pub(super) is_saved: bool,
 }
 
 /// The state that many sessions do not have: one word for all of it.
@@ -83,7 +86,40 @@ impl SessionState {
             in_flight_max: 0,
             version: connect.version,
             is_listed: false,
+            is_saved: false,
         }
+    }
+
+    /// A session that a former process has left on disk, and that waits since `now`.
+    pub(super) fn restored(
+        serial: u64,
+        client_id: Box<str>,
+        user: Option<Box<str>>,
+        will: Option<Box<Will>>,
+        expiry_s: u32,
+        version: Version,
+        now: Uptime,
+    ) -> SessionState {
+        let extras = Extras {
+            will,
+            aliases: None,
+            user,
+        };
+        let mut state = SessionState {
+            serial,
+            phase: Phase::Waiting { since: now },
+            traffic: None,
+            extras: Some(Box::new(extras)),
+            client_id,
+            expiry_s,
+            packet_bytes_max: 0,
+            in_flight_max: 0,
+            version,
+            is_listed: false,
+            is_saved: true,
+        };
+        state.give_back_extras();
+        state
     }
 
     /// The session has a new connection. True if something is to be sent: what is in flight, again, and what waits.
@@ -117,10 +153,18 @@ impl SessionState {
             extras.aliases = None;
             self.give_back_extras();
         }
-        let has_traffic =
-            |traffic: &mut Box<Traffic>| !traffic.outgoing.is_empty() || traffic.incoming.len() > 0;
-        self.traffic = self.traffic.take_if(has_traffic);
+        self.drop_empty_traffic();
         self.deadline()
+    }
+
+    /// Frees the memory of a session that waits without a packet, unless the disk is to be told of its last one.
+    pub(super) fn drop_empty_traffic(&mut self) {
+        self.traffic = self.traffic.take_if(|traffic| {
+            let saved = traffic.outgoing.saved();
+            !traffic.outgoing.is_empty()
+                || traffic.incoming.len() > 0
+                || saved.is_some_and(SavedEntries::has_changed)
+        });
     }
 
     /// Its connection, if it has one.

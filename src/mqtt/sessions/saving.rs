@@ -1,0 +1,502 @@
+//! Sessions on disk (`data_dir`): those that outlive their connections are saved, whole at first and then what changes.
+//!
+//! ```text
+//!   a change ──► noted: which part of which session ──── end of the turn: save ───► records of what the parts are now
+//! ```
+//! What comes and goes within a turn is never recorded. If the disk takes no more ([`Disk::has_room`]), the rest stays noted,
+//! which takes little memory: sessions, and numbers of publications that they have. So a full disk loses nothing that is
+//! still there when the disk takes it.
+//!
+//! Saves are numbered. In strict mode an acknowledgement waits until the save behind the change is committed, and so does a
+//! publication with QoS 2 before it is sent for the first time: if the server forgot its packet identifier, the client
+//! would take the next publication with it for the same one.
+//!
+//! Invariant: a session that lasts is on disk, or noted as a whole; one that does not last is not on disk, or in `ended`.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::saved::{SavedEntry, UNSAVED};
+use super::state::{Phase, SessionState, Traffic};
+use super::stored::{self, Head, Item};
+use super::{SessionRef, Sessions};
+use crate::broker::SubscriptionLimits;
+use crate::clock::Now;
+use crate::mqtt::shares::Shares;
+use crate::mqtt::subscriptions::{
+    Options, OwnFilter, SubscribeOutcome, Subscriber, Subscriptions, UnsubscribeOutcome,
+};
+use crate::store::Record;
+
+/// Where sessions are saved.
+pub(crate) trait Disk {
+    /// Whether a change may be recorded now.
+    fn has_room(&mut self) -> bool;
+    /// Records a change.
+    fn record(&mut self, record: &Record<'_>);
+}
+
+/// What is to be saved of the sessions of one core.
+#[derive(Debug)]
+pub(super) struct Saving {
+    /// Whether acknowledgements wait for commits.
+    pub(super) is_strict: bool,
+    pending: BTreeMap<u32, Pending>,
+    /// The client ids of sessions that are on disk and have ended.
+    ended: BTreeSet<Box<str>>,
+    /// The publications that entries of such sessions name, once for each entry.
+    released: Vec<u64>,
+    /// How many entries on disk name each publication, of those of this core. With the last one, the disk drops it.
+    holders: HashMap<u64, u32>,
+    /// The number that the next publication gets, and the distance to the one after it.
+    next_publication: u64,
+    step: u64,
+    /// The number of the next save.
+    pub(super) save: u64,
+    /// Saves up to this one are committed.
+    pub(super) committed: u64,
+    /// Sessions that wait for a commit before they send the next publication.
+    pub(super) gated: Vec<SessionRef>,
+    /// The identifiers of QoS 2 publications that clients may have released, as far as the server still knows: after a
+    /// crash of a relaxed server.
+    doubtful: BTreeSet<(u32, u16)>,
+    /// The identifiers of QoS 2 publications that other cores have perhaps not recorded, in strict mode: the disk gets them
+    /// later, so that a crash never leaves the identifier without the publication, which the client would then lose.
+    unconfirmed: BTreeSet<(u32, u16)>,
+}
+
+/// The parts of one session that are to be saved.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) head: bool,
+    pub(super) will: bool,
+    pub(super) incoming: bool,
+    pub(super) outgoing: bool,
+    filters: BTreeSet<Box<str>>,
+    /// Whether all of it is to be written anew.
+    anew: bool,
+}
+
+impl Saving {
+    /// For one of so many cores. Numbers of publications up to `last_publication` are used.
+    pub(super) fn new(is_strict: bool, core: usize, cores: usize, last_publication: u64) -> Saving {
+        Saving {
+            is_strict,
+            pending: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            released: Vec::new(),
+            holders: HashMap::new(),
+            next_publication: last_publication + 1 + core as u64,
+            step: cores as u64,
+            save: 1,
+            committed: 0,
+            gated: Vec::new(),
+            doubtful: BTreeSet::new(),
+            unconfirmed: BTreeSet::new(),
+        }
+    }
+
+    /// Notes a part of a session.
+    pub(super) fn pending(&mut self, number: u32) -> &mut Pending {
+        self.pending.entry(number).or_default()
+    }
+
+    /// The disk is to have a session no more.
+    pub(super) fn end(&mut self, number: u32, state: &mut SessionState) {
+        self.pending.remove(&number);
+        remove_all_of(number, &mut self.doubtful);
+        remove_all_of(number, &mut self.unconfirmed);
+        let saved = state
+            .traffic
+            .as_deref_mut()
+            .and_then(|traffic| traffic.outgoing.end_saving());
+        if std::mem::take(&mut state.is_saved) {
+            self.ended.insert(state.client_id.clone());
+            self.released
+                .extend(saved.into_iter().flat_map(|mut saved| saved.begin_again()));
+        }
+    }
+
+    /// A session that was restored and ended at once.
+    pub(super) fn end_restored(&mut self, client_id: Box<str>, publications: impl Iterator<Item = u64>) {
+        self.ended.insert(client_id);
+        self.released.extend(publications);
+    }
+
+    /// An entry on disk names a publication.
+    pub(super) fn hold(&mut self, publication: u64) {
+        *self.holders.entry(publication).or_default() += 1;
+    }
+
+    /// An entry on disk names a publication no more.
+    fn release(&mut self, number: u64, disk: &mut impl Disk) {
+        if let Entry::Occupied(mut holders) = self.holders.entry(number) {
+            *holders.get_mut() -= 1;
+            if *holders.get() == 0 {
+                holders.remove();
+            }
+        }
+        disk.record(&Record::Released { number });
+    }
+
+    /// A QoS 2 publication has come with this identifier, and is about to be published.
+    pub(super) fn await_publication(&mut self, number: u32, packet_id: u16) {
+        self.unconfirmed.insert((number, packet_id));
+    }
+
+    /// The client may have released a QoS 2 publication with this identifier.
+    pub(super) fn doubt(&mut self, number: u32, packet_id: u16) {
+        self.doubtful.insert((number, packet_id));
+    }
+
+    /// Whether it is not known if the client has released the identifier. From now on it is.
+    pub(super) fn take_doubt(&mut self, number: u32, packet_id: u16) -> bool {
+        !self.doubtful.is_empty() && self.doubtful.remove(&(number, packet_id))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.ended.is_empty() && self.released.is_empty()
+    }
+}
+
+impl Sessions {
+    /// Saves sessions from now on. Numbers of publications up to `last_publication` are used on disk.
+    pub(crate) fn begin_saving(&mut self, is_strict: bool, last_publication: u64) {
+        let (core, cores) = (self.place.core, self.place.cores);
+        self.saving = Some(Box::new(Saving::new(is_strict, core, cores, last_publication)));
+    }
+
+    /// Subscribes a session to a filter.
+    pub fn subscribe(
+        &mut self,
+        session: SessionRef,
+        filter: &str,
+        options: Options,
+        limits: SubscriptionLimits,
+    ) -> SubscribeOutcome {
+        let subscriber = Subscriber::Session(session.number);
+        let outcome = self.subscriptions.subscribe(subscriber, filter, options, limits);
+        self.note_filter(session, filter);
+        outcome
+    }
+
+    /// Unsubscribes a session from a filter.
+    pub fn unsubscribe(&mut self, session: SessionRef, filter: &str) -> UnsubscribeOutcome {
+        let outcome = self
+            .subscriptions
+            .unsubscribe(Subscriber::Session(session.number), filter);
+        self.note_filter(session, filter);
+        outcome
+    }
+
+    /// Unsubscribes a session from all filters, except for those with groups; returns them.
+    pub fn unsubscribe_all(&mut self, session: SessionRef) -> Vec<OwnFilter> {
+        let subscriber = Subscriber::Session(session.number);
+        let (filters, _) = self.subscriptions.some_filters_of(subscriber, 0, usize::MAX);
+        self.subscriptions.end(subscriber, usize::MAX);
+        for (filter, _) in &filters {
+            self.note_filter(session, &String::from_utf8_lossy(filter));
+        }
+        filters
+    }
+
+    /// What has come from the session's client with QoS 2 is recorded wherever it is to be: so may be its identifiers.
+    pub(crate) fn confirm_qos2(&mut self, session: SessionRef) {
+        if let Some(saving) = &mut self.saving
+            && remove_all_of(session.number, &mut saving.unconfirmed)
+        {
+            self.note(session.number, |pending| pending.incoming = true);
+        }
+    }
+
+    /// The subscription of a session to a filter, which may be `$share/GROUP/FILTER`, has changed.
+    pub(super) fn note_filter(&mut self, session: SessionRef, filter: &str) {
+        self.note(session.number, |pending| {
+            pending.filters.insert(filter.into());
+            if pending.filters.len() > FILTERS_NOTED_MAX {
+                pending.anew = true;
+                pending.filters.clear();
+            }
+        });
+    }
+
+    /// Notes that a part of a session has changed, if sessions are saved and this one lasts.
+    #[inline]
+    pub(super) fn note(&mut self, number: u32, part: impl FnOnce(&mut Pending)) {
+        if let Some(saving) = &mut self.saving
+            && self.states[number as usize].is_lasting()
+        {
+            part(saving.pending(number));
+        }
+    }
+
+    /// Whether something is to be saved.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        self.saving.as_ref().is_some_and(|saving| !saving.is_empty())
+    }
+
+    /// The number of the next save: what has changed by now is in it.
+    pub(crate) fn next_save(&self) -> u64 {
+        self.saving.as_ref().map_or(0, |saving| saving.save)
+    }
+
+    /// Saves what has changed. Returns the number of the save if everything is in it.
+    pub(crate) fn save(&mut self, now: Now, disk: &mut impl Disk) -> Option<u64> {
+        let mut saving = self.saving.take()?;
+        while disk.has_room()
+            && let Some(client_id) = saving.ended.pop_first()
+        {
+            disk.record(&Record::SessionGone {
+                client_id: client_id.as_bytes(),
+            });
+        }
+        if saving.ended.is_empty() {
+            for number in std::mem::take(&mut saving.released) {
+                saving.release(number, disk);
+            }
+            while disk.has_room()
+                && let Some((number, pending)) = saving.pending.pop_first()
+            {
+                self.save_session(number, pending, &mut saving, now, disk);
+            }
+        }
+        let number = saving.is_empty().then_some(saving.save);
+        saving.save += u64::from(number.is_some());
+        self.saving = Some(saving);
+        number
+    }
+
+    /// Everything up to this save is committed: sessions that have waited for that may send.
+    pub(crate) fn note_committed(&mut self, save: u64) {
+        let Some(saving) = &mut self.saving else { return };
+        if save > saving.committed {
+            saving.committed = save;
+            for session in std::mem::take(&mut saving.gated) {
+                self.put_back(session);
+            }
+        }
+    }
+
+    fn save_session(
+        &mut self,
+        number: u32,
+        mut pending: Pending,
+        saving: &mut Saving,
+        now: Now,
+        disk: &mut impl Disk,
+    ) {
+        let Some(state) = self.states.get_mut(number as usize) else {
+            return;
+        };
+        let subscriber = Subscriber::Session(number);
+        let mut record = Recorder {
+            client_id: state.client_id.as_bytes(),
+            name: Vec::new(),
+            value: Vec::new(),
+            disk,
+        };
+        if pending.anew {
+            record.disk.record(&Record::SessionGone {
+                client_id: record.client_id,
+            });
+            let saved = state
+                .traffic
+                .as_deref_mut()
+                .and_then(|traffic| traffic.outgoing.saved_mut());
+            for number in saved.into_iter().flat_map(|saved| saved.begin_again()) {
+                saving.release(number, record.disk);
+            }
+            pending = Pending {
+                filters: all_filters(number, state.serial, &self.subscriptions, &self.shares),
+                ..Pending::whole()
+            };
+        }
+        if pending.head {
+            let head = head(state, now);
+            record.put(Item::Head, false, |out| head.write(out));
+        }
+        if pending.will {
+            match state.will() {
+                Some(will) => record.put(Item::Will, false, |out| stored::write_will(will, out)),
+                None => record.remove(Item::Will),
+            }
+        }
+        for filter in &pending.filters {
+            let options = match filter.starts_with(SHARE) {
+                true => self.shares.options_of(number, filter),
+                false => self.subscriptions.options_of(subscriber, filter),
+            };
+            match options {
+                Some(options) => record.put(Item::Subscription(filter), false, |out| {
+                    stored::write_options(options, out);
+                }),
+                None => record.remove(Item::Subscription(filter)),
+            }
+        }
+        let Some(traffic) = state.traffic.as_deref_mut() else {
+            state.is_saved = true;
+            return;
+        };
+        if pending.incoming {
+            let is_confirmed = |id: &u16| !saving.unconfirmed.contains(&(number, *id));
+            let ids = traffic.incoming.all().iter().copied();
+            let ids: Vec<u16> = ids.filter(is_confirmed).collect();
+            match &ids[..] {
+                [] => record.remove(Item::Incoming),
+                ids => record.put(Item::Incoming, false, |out| stored::write_ids(ids, out)),
+            }
+        }
+        if pending.outgoing {
+            save_outgoing(traffic, &mut self.kept, saving, &mut record);
+        }
+        state.is_saved = true;
+        if matches!(state.phase, Phase::Waiting { .. }) {
+            state.drop_empty_traffic();
+        }
+    }
+}
+
+fn save_outgoing(
+    traffic: &mut Traffic,
+    kept_all: &mut super::kept::KeptPublications,
+    saving: &mut Saving,
+    record: &mut Recorder<'_, impl Disk>,
+) {
+    let Some(saved) = traffic.outgoing.saved_mut() else {
+        return;
+    };
+    let (gone, changed) = (saved.take_gone(), saved.take_changed());
+    for SavedEntry { number, publication } in gone {
+        record.remove(Item::Outgoing(number));
+        if publication > 0 {
+            saving.release(publication, record.disk);
+        }
+    }
+    for at in changed {
+        let (mut stored, kept) = traffic.outgoing.stored(at);
+        let mut content = None;
+        if let Some(kept) = kept {
+            let holders = &saving.holders;
+            let next = saving.next_publication;
+            let (number, bytes) = kept_all.saved_number(kept, next, |number| holders.contains_key(&number));
+            saving.next_publication += if number == next { saving.step } else { 0 };
+            stored.publication = number;
+            content = bytes;
+        }
+        let Some(saved) = traffic.outgoing.saved_mut() else {
+            return;
+        };
+        let entry = saved.entry_mut(at);
+        let before = std::mem::replace(&mut entry.publication, stored.publication);
+        let (number, is_new) = (entry.number, before == UNSAVED);
+        if stored.publication > 0 && before != stored.publication {
+            record.value.clear();
+            if let Some(content) = content {
+                stored::write_publication(content, &mut record.value);
+            }
+            record.disk.record(&Record::Held {
+                number: stored.publication,
+                content: &record.value,
+            });
+            saving.hold(stored.publication);
+        }
+        record.put(Item::Outgoing(number), is_new, |out| stored.write(out));
+        if !is_new && before > 0 && before != stored.publication {
+            saving.release(before, record.disk);
+        }
+    }
+}
+
+/// Removes the identifiers of one session; returns whether there were any.
+fn remove_all_of(number: u32, ids: &mut BTreeSet<(u32, u16)>) -> bool {
+    let mut has_removed = false;
+    while let Some(&id) = ids.range((number, 0)..=(number, u16::MAX)).next() {
+        ids.remove(&id);
+        has_removed = true;
+    }
+    has_removed
+}
+
+impl Pending {
+    /// Everything but the filters.
+    pub(super) fn whole() -> Pending {
+        Pending {
+            head: true,
+            will: true,
+            incoming: true,
+            outgoing: true,
+            filters: BTreeSet::new(),
+            anew: false,
+        }
+    }
+}
+
+/// Records items of one session.
+struct Recorder<'a, D> {
+    client_id: &'a [u8],
+    name: Vec<u8>,
+    value: Vec<u8>,
+    disk: &'a mut D,
+}
+
+impl<D: Disk> Recorder<'_, D> {
+    fn put(&mut self, item: Item<'_>, is_new: bool, write: impl FnOnce(&mut Vec<u8>)) {
+        self.name.clear();
+        item.write(&mut self.name);
+        self.value.clear();
+        write(&mut self.value);
+        self.disk.record(&Record::SessionItem {
+            client_id: self.client_id,
+            item: &self.name,
+            value: &self.value,
+            is_new,
+        });
+    }
+
+    fn remove(&mut self, item: Item<'_>) {
+        self.name.clear();
+        item.write(&mut self.name);
+        self.disk.record(&Record::SessionItemGone {
+            client_id: self.client_id,
+            item: &self.name,
+        });
+    }
+}
+
+fn head(state: &SessionState, now: Now) -> Head<'_> {
+    Head {
+        version: state.version,
+        expiry_s: state.expiry_s,
+        since_unix_ms: match state.phase {
+            Phase::Waiting { since } => {
+                let ago = u64::try_from(now.uptime.since(since).as_millis()).unwrap_or(u64::MAX);
+                Some(now.unix_ms.saturating_sub(ago).max(1))
+            }
+            Phase::Connected { .. } | Phase::Ended => None,
+        },
+        user: state.user(),
+    }
+}
+
+fn all_filters(
+    number: u32,
+    serial: u64,
+    subscriptions: &Subscriptions,
+    shares: &Shares,
+) -> BTreeSet<Box<str>> {
+    let (plain, _) = subscriptions.some_filters_of(Subscriber::Session(number), 0, usize::MAX);
+    let plain = plain
+        .into_iter()
+        .map(|(filter, _)| String::from_utf8_lossy(&filter).into());
+    plain
+        .chain(shares.texts_of(SessionRef { number, serial }))
+        .collect()
+}
+
+/// How the filters of shared subscriptions begin.
+pub(super) const SHARE: &str = "$share/";
+/// If more filters of a session have changed, the session is written anew.
+const FILTERS_NOTED_MAX: usize = 20_000;
+
+#[cfg(test)]
+mod tests;
