@@ -85,20 +85,25 @@ impl std::fmt::Debug for Match {
 #[derive(Clone, Copy, Debug)]
 pub struct Merged<'m> {
     matches: &'m [Match],
+    /// The bits of the options of all of them.
+    options: u32,
 }
 
 impl<'m> Merged<'m> {
     /// The matches of the session at the beginning of `found`, which [`Subscriptions::matches`](super::Subscriptions::matches)
     /// has filled.
     pub fn first(found: &'m [Match]) -> Option<Merged<'m>> {
-        let first = found.first()?;
-        let others = found[1..].iter();
-        let count = 1 + others
-            .take_while(|other| other.subscriber == first.subscriber)
-            .count();
-        Some(Merged {
-            matches: &found[..count],
-        })
+        let (first, others) = found.split_first()?;
+        let (mut count, mut options) = (1, first.options);
+        for other in others {
+            if other.subscriber != first.subscriber {
+                break;
+            }
+            count += 1;
+            options |= other.options;
+        }
+        let matches = &found[..count];
+        Some(Merged { matches, options })
     }
 
     /// All of them.
@@ -129,14 +134,12 @@ impl<'m> Merged<'m> {
 
     /// Whether one of them wants the retain flag as the publisher set it.
     pub fn retain_as_published(self) -> bool {
-        let mut matches = self.matches.iter();
-        matches.any(|one| one.options & RETAIN_AS_PUBLISHED != 0)
+        self.options & RETAIN_AS_PUBLISHED != 0
     }
 
     /// Whether one of them has a subscription identifier.
-    #[inline]
     pub fn has_ids(self) -> bool {
-        self.matches.iter().any(|one| one.id() != 0)
+        self.options >> ID_SHIFT != 0
     }
 
     /// The subscription identifiers. Two subscriptions may have the same one, which then comes twice (section 3.3.4).
