@@ -7,8 +7,9 @@
 //! second line of each is for recoveries of nothing (`{"recover":null}`), to compare.
 //!
 //! What does a storm cost the others? 10,000 clients ask at once for the 20 publications that they have missed, as after
-//! the restart of a proxy. The bench counts what they get, says at which rate they are served, and how long calls of
-//! other clients take meanwhile, beside the same calls before the storm. A call counts from the time at which it is due.
+//! the restart of a proxy. The bench counts what they get, and says how long calls of other clients take meanwhile, beside
+//! the same calls while nothing happens, and while the 10,000 clients make one call each. A call counts from the time at
+//! which it is due.
 //!
 //! `cargo bench --bench recovery` takes half a minute; `cargo bench --bench recovery -- --once` only checks that it works.
 #![allow(clippy::print_stdout)] // a bench prints
@@ -34,7 +35,10 @@ use frame::frame;
 const PUBLICATIONS: usize = 1000;
 /// Publications that each client of a storm has missed.
 const MISSED: usize = 20;
-const CALL_EVERY: Duration = Duration::from_millis(2);
+/// Clients that call while a storm is served.
+const CALLERS: usize = 8;
+const CALL_EVERY: Duration = Duration::from_millis(20);
+const PING: &str = r#"{"event":"ping","data":null,"cid":7}"#;
 
 fn main() {
     let once = std::env::args().any(|word| word == "--once");
@@ -85,65 +89,69 @@ fn clients_max() -> usize {
     usize::try_from(soft.saturating_sub(200) / 2).unwrap_or(usize::MAX)
 }
 
-/// So many clients ask at once for what they have missed.
+/// So many clients ask at once for what they have missed; and the same clients make one call at once, to compare.
 fn storm(address: SocketAddr, count: usize) {
     let mut all: Vec<Client> = (0..count).map(|_| Client::connect(address)).collect();
     let subscribe = format!(
         r##"{{"event":"#subscribe","data":{{"channel":"room","data":{{"last":{MISSED}}}}},"cid":2}}"##
     );
+    println!(
+        "{count} clients at once, and the calls of {CALLERS} others meanwhile, each every {CALL_EVERY:?}"
+    );
+    beside("nothing", address, || thread::sleep(Duration::from_secs(2)));
+    beside("one call each", address, || at_once(&mut all, PING, 1));
+    // The answer, and the publications.
+    let what = format!("recoveries of {MISSED} publications each");
+    beside(&what, address, || at_once(&mut all, &subscribe, 1 + MISSED));
+}
+
+/// All clients send this, and read so many messages.
+fn at_once(all: &mut [Client], message: &str, answers: usize) {
+    all.iter_mut().for_each(|client| client.send(message));
+    all.iter_mut().for_each(|client| client.skip(answers));
+}
+
+/// How long calls of other clients take while `act` runs.
+fn beside(what: &str, address: SocketAddr, act: impl FnOnce()) {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let others = || {
-            is_over.store(false, Ordering::Relaxed);
-            scope.spawn(|| call_until(address, &is_over))
-        };
-        let alone = others();
-        thread::sleep(Duration::from_secs(2));
-        is_over.store(true, Ordering::Relaxed);
-        let alone = alone.join().expect("the calls are answered");
-
-        let beside = others();
+        let clients: Vec<Client> = (0..CALLERS).map(|_| Client::connect(address)).collect();
+        let is_over = &is_over;
+        let callers: Vec<_> = clients
+            .into_iter()
+            .map(|client| scope.spawn(|| call_until(client, is_over)))
+            .collect();
         let began = Instant::now();
-        all.iter_mut().for_each(|client| client.send(&subscribe));
-        let asked = began.elapsed();
-        // The answer, and the publications.
-        all.iter_mut().for_each(|client| client.skip(1 + MISSED));
+        act();
         let took = began.elapsed();
         is_over.store(true, Ordering::Relaxed);
-        let beside = beside.join().expect("the calls are answered");
+        let times = callers
+            .into_iter()
+            .map(|caller| caller.join().expect("the calls are answered"));
+        let mut times: Vec<Duration> = times.flatten().collect();
+        times.sort_unstable();
+        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
         println!(
-            "{count} at once ask for {MISSED} publications each, within {:.2} s: all have all {} after {:.2} s, {:.0} \
-             recoveries a second",
-            asked.as_secs_f64(),
-            count * MISSED,
+            "{what:>38}: {:>5.2} s; {:>4} calls of others, p50 {:>7.2} ms, p99 {:>7.2} ms, longest {:>7.2} ms",
             took.as_secs_f64(),
-            count as f64 / took.as_secs_f64(),
+            times.len(),
+            at(0.5),
+            at(0.99),
+            at(1.0),
         );
-        for (when, times) in [("before", alone), ("meanwhile", beside)] {
-            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-            println!(
-                "calls of others {when}: {} of them, p50 {:.2} ms, p99 {:.2} ms, longest {:.2} ms",
-                times.len(),
-                at(0.5),
-                at(0.99),
-                at(1.0),
-            );
-        }
     });
 }
 
-/// Calls every 2 ms until it is over. Returns how long each call took since it was due, the shortest first.
-fn call_until(address: SocketAddr, is_over: &AtomicBool) -> Vec<Duration> {
-    let mut client = Client::connect(address);
+/// Calls again and again until it is over. Returns how long each call took since it was due.
+fn call_until(mut client: Client, is_over: &AtomicBool) -> Vec<Duration> {
     let (began, mut times) = (Instant::now(), Vec::new());
     while !is_over.load(Ordering::Relaxed) {
         let due = began + CALL_EVERY * u32::try_from(times.len()).expect("a short while");
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        client.send(r#"{"event":"ping","data":null,"cid":7}"#);
+        client.send(PING);
         client.skip(1);
         times.push(due.elapsed());
     }
-    times.sort_unstable();
     times
 }
 

@@ -784,6 +784,61 @@ fn a_call_whose_owner_stands_still_is_answered_with_an_error() {
     );
 }
 
+/// A core that stands still is told no more than there is room for, about 16,000 joins. Clients that subscribe to its
+/// channels wait then, and are served when it goes on; other clients are served all the time.
+#[test]
+fn clients_that_subscribe_wait_while_an_owner_has_too_much_to_be_told() {
+    const EACH: usize = 9000;
+    let scene = Scene::new(POLICIES, &[("RINGCAST_CORES", "2")]);
+    let mut admin = scene.process.admin();
+    // Clients on core 0, by the gauge of its connections.
+    let (mut clients, mut others, mut count) = (Vec::new(), Vec::new(), 0);
+    while clients.len() < 6 {
+        let client = scene.client();
+        let now = admin.metric(r#"ringcast_connections{core="0"}"#);
+        if now > count { &mut clients } else { &mut others }.push(client);
+        count = now;
+    }
+    let mut control = clients.pop().unwrap();
+    let held = Held::thread(scene.process.pid(), "core 1");
+    for (index, member) in clients.iter_mut().enumerate() {
+        let packets: Vec<Value> = (0..EACH)
+            .map(|number| {
+                let data = json!({"channel": format!("quiet.{index}-{number}")});
+                json!({"event": "#subscribe", "data": data, "cid": number})
+            })
+            .collect();
+        member.client.send_text(&Value::from(packets).to_string());
+    }
+    let mut subscriptions = || admin.metric(r#"ringcast_subscriptions{core="0"}"#);
+    // They wait if nothing changes although the core takes turn after turn.
+    let mut before = 0;
+    loop {
+        for _ in 0..200 {
+            control.client.ping();
+        }
+        let now = subscriptions();
+        if now > 0 && now == before {
+            break;
+        }
+        before = now;
+    }
+    let all = (clients.len() * EACH) as u64;
+    assert!((16_000..all).contains(&before), "{before} of {all}");
+    control.client.ping();
+    drop(held);
+    eventually("all are subscribed", || subscriptions() == all);
+    for (index, member) in clients.iter_mut().enumerate() {
+        let mut answered = 0;
+        while answered < EACH {
+            assert!(member.client.message().starts_with(r#"{"rid":"#));
+            answered += 1;
+        }
+        let id = member.id().to_owned();
+        member.sees(&format!("quiet.{index}-{}", EACH - 1), &[&id]);
+    }
+}
+
 #[test]
 fn at_the_limit_clients_are_served_and_are_no_members() {
     let scene = Scene::new(

@@ -4,7 +4,7 @@
 //! not read until the ring has room. The same holds while a delivery must be completed before the next decision
 //! (`fan_out.rs`), and while a decision about all channels of a connection is carried out, some channels in each turn.
 //!
-//! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`subscriptions.rs`), for `WALKS_PER_TURN_MAX`
+//! Limits: `CHANNELS_PER_TURN_MAX` channels of one connection (`lifecycle/unsubscribing.rs`), for `WALKS_PER_TURN_MAX`
 //! connections (`resume.rs`).
 
 use mio::Token;

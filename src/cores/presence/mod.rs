@@ -3,8 +3,8 @@
 //! ```text
 //!   core of a subscriber                          owner of the channel
 //!   subscribe, end, user changed ─► Memberships ──post──► Rooms ─► events into the ring, at ticks
-//!   $presence, $presence_info ────► Calls ────────post──► Rooms
-//!        answer to the client ◄──── Calls ◄───────post────┘
+//!   $presence, $presence_info ────► OwnerCalls ───post──► Rooms
+//!        answer to the client ◄──── OwnerCalls ◄──post────┘
 //! ```
 //! The core of a subscriber decides whether a channel has presence, by its policy, and marks the channel in
 //! [`memberships`]. The owner keeps what it is told, whatever its own policy: so during a reload, while some cores have
