@@ -8,9 +8,11 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use ringcast::config::channels::{
-    ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPayload, MqttPolicy, RetainPolicy, StringPolicy,
+    ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPayload, MqttPolicy, PresencePolicy, RetainPolicy,
+    StringPolicy,
 };
 use ringcast::config::{Config, Placement};
 use ringcast::internals::decision::Limit;
@@ -73,8 +75,19 @@ fn packet(first: u8, body: &[u8]) -> Vec<u8> {
 
 impl Mqtt {
     fn connect(server: &Server, id: &str) -> Mqtt {
+        Mqtt::connect_with(server, id, 2, &[])
+    }
+
+    /// Connects with these flags and properties.
+    fn connect_with(server: &Server, id: &str, flags: u8, properties: &[u8]) -> Mqtt {
         let mut client = Client::connect(server.running().mqtt_address().unwrap());
-        let body = [b"\x00\x04MQTT\x05\x02\x00\x00\x00", &string(id.as_bytes())[..]].concat();
+        let length = u8::try_from(properties.len()).unwrap();
+        let body = [
+            &[0, 4, b'M', b'Q', b'T', b'T', 5, flags, 0, 0, length][..],
+            properties,
+            &string(id.as_bytes()),
+        ]
+        .concat();
         client.send_bytes(&packet(0x10, &body));
         let mut mqtt = Mqtt { client, last_id: 0 };
         let (first, body) = mqtt.next();
@@ -123,6 +136,14 @@ impl Mqtt {
 
     fn subscribe(&mut self, filter: &str, qos: u8) {
         self.subscribe_with(filter, qos, &[]);
+    }
+
+    fn unsubscribe(&mut self, filter: &str) {
+        let id = self.next_id();
+        let body = [&id[..], &[0], &string(filter.as_bytes())].concat();
+        self.client.send_bytes(&packet(0xa2, &body));
+        let (first, body) = self.next();
+        assert_eq!((first, &body[..2]), (0xb0, &id[..]));
     }
 
     /// Publishes with QoS 1, and returns the reason code of PUBACK. Publications that come before it are forgotten.
@@ -721,6 +742,165 @@ fn a_will_that_is_no_json_is_refused_where_publications_must_be() {
         client.send_bytes(&packet(0x10, &body));
         assert_eq!(client.read_bytes(4)[3], code, "{payload:?}");
     }
+}
+
+/// The members of a channel, as `$presence` gives them: user, client id, number of connections.
+fn members(browser: &mut Client, channel: &str) -> Vec<(Value, Value, usize)> {
+    let answer: Value =
+        serde_json::from_str(&browser.call("$presence", &json!({ "channel": channel }).to_string())).unwrap();
+    let members = answer["data"]["members"].as_array().unwrap().iter();
+    let mut members: Vec<_> = members
+        .map(|member| {
+            let connections = member["connections"].as_array().unwrap().len();
+            (
+                member["user"].clone(),
+                member["info"]["client_id"].clone(),
+                connections,
+            )
+        })
+        .collect();
+    members.sort_by_key(|(_, client_id, _)| client_id.to_string());
+    members
+}
+
+#[test]
+fn devices_are_members_of_the_channels_that_their_filters_name() {
+    let server = server(|config| {
+        config.limits.presence_grace = Duration::ZERO;
+        config.limits.presence_tick = Duration::from_millis(10);
+        config.permissions.rules_separator = '/';
+        config.channels = vec![policy(
+            "room/*",
+            ChannelPolicy {
+                presence: PresencePolicy::MembersAndEvents,
+                ..ChannelPolicy::default()
+            },
+        )];
+    });
+    let mut browser = server.client();
+    let mut watcher = Mqtt::connect(&server, "watcher");
+    watcher.subscribe("$presence/room/1", 1);
+    let mut event = |what: &str| {
+        let got = watcher.published();
+        assert_eq!(got.topic, "$presence/room/1");
+        let event: Value = serde_json::from_str(&got.payload).unwrap();
+        let members = event[what].as_array().unwrap_or_else(|| panic!("{event}"));
+        (
+            members.len(),
+            members[0]["info"]["client_id"].clone(),
+            event["count"].clone(),
+        )
+    };
+    let mut lamp = Mqtt::connect(&server, "lamp");
+    let mut door = Mqtt::connect(&server, "door");
+    for filter in ["room/1", "room/1", "other/1", "room/2"] {
+        lamp.subscribe(filter, 0);
+    }
+    assert_eq!(event("joined"), (1, json!("lamp"), json!(1)));
+    // Filters with wildcards and shared subscriptions make no members.
+    for filter in ["room/+", "room/#", "#", "$share/group/room/1"] {
+        door.subscribe(filter, 0);
+    }
+    browser.subscribe("room/2");
+    let lamp_alone = [(Value::Null, json!("lamp"), 1)];
+    eventually("the lamp is there", || {
+        members(&mut browser, "room/1") == lamp_alone
+    });
+    eventually("both protocols", || members(&mut browser, "room/2").len() == 2);
+    door.subscribe("room/1", 0);
+    assert_eq!(event("joined"), (1, json!("door"), json!(2)));
+    door.unsubscribe("room/1");
+    assert_eq!(event("left").2, json!(1));
+    // A client that ends, by whatever cause, leaves; and one that comes back to its session joins again.
+    drop(lamp);
+    assert_eq!(event("left").2, json!(0));
+    eventually("nobody is left", || members(&mut browser, "room/1").is_empty());
+    assert_eq!(members(&mut browser, "room/2").len(), 1);
+    let mut keeper = Mqtt::connect_with(&server, "keeper", 0, &[0x11, 0, 0, 0, 60]);
+    keeper.subscribe("room/1", 1);
+    assert_eq!(event("joined").1, json!("keeper"));
+    drop(keeper);
+    assert_eq!(event("left").2, json!(0));
+    let _keeper = Mqtt::connect_with(&server, "keeper", 0, &[0x11, 0, 0, 0, 60]);
+    assert_eq!(event("joined").1, json!("keeper"));
+    // Only the server tells who is there.
+    assert_eq!(door.publish("$presence/room/1", b"{}", false, &[]), 0x87);
+}
+
+#[test]
+fn wills_cross_between_protocols_and_may_be_retained() {
+    let server = server(|_| {});
+    let mut browser = server.client();
+    browser.subscribe("status/lamp");
+    let mut device = Mqtt::connect(&server, "device");
+    device.subscribe("status/#", 1);
+    // A device is cut off: its will has RETAIN 1.
+    let mut lamp = Client::connect(server.running().mqtt_address().unwrap());
+    let body = [
+        b"\x00\x04MQTT\x05\x26\x00\x00\x00",
+        &string(b"lamp")[..],
+        b"\x00",
+        &string(b"status/lamp"),
+        &string(b"off"),
+    ]
+    .concat();
+    lamp.send_bytes(&packet(0x10, &body));
+    assert_eq!(lamp.read_bytes(4)[3], 0);
+    lamp.reset();
+    assert_eq!(browser.publication("status/lamp"), "\"off\"");
+    assert_eq!(topic_and_payload(&device.published()), ("status/lamp", "off"));
+    let mut late = server.client();
+    subscribe_for_last(&mut late, "status/lamp");
+    assert_eq!(data_of(&late.message())["data"], "off");
+    // A browser is cut off.
+    let will = json!({"channel": "status/tab", "data": {"on": false}, "retain": true});
+    let mut tab = server.client();
+    let answer = tab.call("$will", &will.to_string());
+    assert!(!answer.contains("error"), "{answer}");
+    tab.reset();
+    let expected = ("status/tab", "{\"on\":false}");
+    assert_eq!(topic_and_payload(&device.published()), expected);
+    let mut late = Mqtt::connect(&server, "late");
+    late.subscribe("status/tab", 1);
+    let got = late.published();
+    assert_eq!((topic_and_payload(&got), got.retain), (expected, true));
+    let refused = json!({"channel": "status/#", "data": 1, "retain": true});
+    let answer = browser.call("$will", &refused.to_string());
+    assert!(answer.contains("not that of an MQTT topic"), "{answer}");
+}
+
+#[test]
+fn what_has_expired_reaches_neither_protocol_later() {
+    let server = server(|_| {});
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    // A session that is away keeps both publications; one expires in a second.
+    let mut away = Mqtt::connect_with(&server, "away", 0, &[0x11, 0, 0, 0, 60]);
+    away.subscribe("x/#", 1);
+    drop(away);
+    eventually("it is away", || {
+        server.total(|core| &core.mqtt_sessions_connected) == 1
+    });
+    let mut live = server.client();
+    for (channel, expiry) in [("x/short", 1), ("x/long", 100)] {
+        live.subscribe(channel);
+        assert_eq!(publisher.publish(channel, b"1", true, &[2, 0, 0, 0, expiry]), 0);
+        assert_eq!(live.publication(channel), "1", "what is live comes at once");
+    }
+    let gone = || server.total(|core| &core.mqtt_retained_expired);
+    eventually("one has expired", || gone() == 1);
+    for (channel, comes) in [("x/short", false), ("x/long", true)] {
+        let mut browser = server.client();
+        subscribe_for_last(&mut browser, channel);
+        if comes {
+            assert_eq!(data_of(&browser.message())["data"], 1);
+        }
+        browser.ping();
+    }
+    let mut away = Mqtt::connect_with(&server, "away", 0, &[0x11, 0, 0, 0, 60]);
+    let got = away.published();
+    assert_eq!((&got.topic[..], got.properties[0]), ("x/long", 2));
+    assert!(got.properties[4] < 100, "what is left of its time: {got:?}");
+    away.has_nothing();
 }
 
 #[test]

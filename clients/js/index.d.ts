@@ -73,6 +73,8 @@ export interface Will {
   delayMs?: number;
   /** A name by which a later connection of this client is known: a random text that the client keeps. */
   session?: string;
+  /** Whether it is to be the retained publication of the channel. */
+  retain?: boolean;
 }
 
 export interface History<T = unknown> {

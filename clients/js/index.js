@@ -100,12 +100,13 @@ class Memory {
   }
 
   /** Leaves a will, and leaves it again after each reconnect. Resolves when the server has it. */
-  async setWill({channel, data, delayMs, session}) {
+  async setWill({channel, data, delayMs, session, retain}) {
     this.#will = {
       channel,
       ...(data === undefined ? {} : {data}),
       ...(delayMs === undefined ? {} : {delay_ms: delayMs}),
       ...(session === undefined ? {} : {session}),
+      ...(retain === undefined ? {} : {retain}),
     };
     await this.#socket.invoke('$will', this.#will);
   }

@@ -541,7 +541,7 @@ impl Run {
                 }
             }
             // No channel has presence, so nothing depends on the user.
-            Decision::UserChanged => {}
+            Decision::UserChanged | Decision::EnterRoom { .. } | Decision::LeaveRoom { .. } => {}
             Decision::SubscribeFrom { .. }
             | Decision::ReadHistory { .. }
             | Decision::SendRetained { .. }

@@ -28,9 +28,13 @@ impl<A: App> Core<A> {
             if let PeerOrder::Publish { channel, data } = *order {
                 let channel = scratch.app.piece_bytes(channel);
                 let data = data.map(|data| scratch.app.piece_bytes(data));
-                let marks = session::marks(&self.lent.policy.channels, &mut scratch.channels, channel);
+                let channels = &self.lent.policy.channels;
+                if session::reserved(channel, channels, self.lent.settings.common.mqtt).is_some() {
+                    continue;
+                }
+                let marks = session::marks(channels, &mut scratch.channels, channel);
                 self.abandoned
-                    .add(protocols::publication(channel, data, marks, epoch));
+                    .add(protocols::publication(channel, data, marks, epoch, false));
             }
         }
     }

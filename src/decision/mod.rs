@@ -159,6 +159,18 @@ pub enum Decision {
         /// A [`PresenceRequest`], as [`PresenceRequest::write`] has written it.
         request: Span,
     },
+    /// Make this connection of MQTT a member of a channel with presence.
+    EnterRoom {
+        /// The channel's name.
+        channel: Span,
+        /// JSON by which other clients know the client; none if it is empty.
+        info: Span,
+    },
+    /// This connection of MQTT is a member of a channel no more, or of all channels.
+    LeaveRoom {
+        /// The channel's name; `None`: all.
+        channel: Option<Span>,
+    },
     /// The client's claims have changed: it may be another user now than before, and another member of its channels with
     /// presence. The application is told.
     UserChanged,
@@ -310,6 +322,13 @@ impl Decision {
                 channel: span(channel),
                 token: span(token),
                 request: span(request),
+            },
+            Decision::EnterRoom { channel, info } => Decision::EnterRoom {
+                channel: span(channel),
+                info: span(info),
+            },
+            Decision::LeaveRoom { channel } => Decision::LeaveRoom {
+                channel: channel.map(span),
             },
             Decision::UserChanged => Decision::UserChanged,
             Decision::Login => Decision::Login,
@@ -497,6 +516,8 @@ impl Decisions {
             | Decision::EndOther { .. }
             | Decision::AwaitSaved
             | Decision::AskPresence { .. }
+            | Decision::EnterRoom { .. }
+            | Decision::LeaveRoom { .. }
             | Decision::UserChanged
             | Decision::Login
             | Decision::SetWill { .. }

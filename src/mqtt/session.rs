@@ -23,7 +23,7 @@
 //!  will.rs       the will in CONNECT             answers.rs    acknowledgements, with reasons in words
 //!  leave.rs      DISCONNECT, and the end         permissions.rs what rules allow
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
-//!  call.rs       procedures, by $rpc/NAME
+//!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
 //! ```
 
 mod aliases;
@@ -35,6 +35,7 @@ mod identity;
 mod leave;
 mod orders;
 mod permissions;
+mod presence;
 mod publish;
 mod subscribe;
 mod timers;

@@ -27,6 +27,8 @@ pub enum What {
     Joins(Option<Box<str>>),
     /// The connection leaves, as the member that it joined as.
     Leaves(Identity, Departure),
+    /// The connection, which is in the room as this member, gives itself an info: JSON.
+    Says(Identity, Box<[u8]>),
     /// A client asks something.
     Asks(Ask),
 }
@@ -103,6 +105,11 @@ impl Rooms {
             }
             What::Leaves(identity, departure) => {
                 self.leave((&channel, hash), session, identity, departure, now.uptime);
+                return (None, 1);
+            }
+            What::Says(identity, info) => {
+                // A member of which the room has no room for the info is there all the same.
+                let _ = self.set_info((&channel, hash), session, identity, Some(&info), now.uptime);
                 return (None, 1);
             }
             What::Asks(ask) => ask,

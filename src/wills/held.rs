@@ -40,7 +40,8 @@ impl HeldWill {
 
 impl HeldWill {
     /// Appends the will in the form that [`HeldWill::read`] reads: the delay in milliseconds and three fields (channel,
-    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing. Numbers are big-endian.
+    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing; then [`RETAIN`] if it is
+    /// to be retained. Numbers are big-endian.
     pub fn write(&self, out: &mut Vec<u8>) {
         let delay_ms = u32::try_from(self.will.delay.as_millis()).unwrap_or(u32::MAX);
         out.extend_from_slice(&delay_ms.to_be_bytes());
@@ -50,6 +51,9 @@ impl HeldWill {
             let length = field.map_or(ABSENT, |field| u32::try_from(field.len()).unwrap_or(ABSENT));
             out.extend_from_slice(&length.to_be_bytes());
             out.extend_from_slice(field.unwrap_or_default());
+        }
+        if self.will.retain {
+            out.push(RETAIN);
         }
     }
 
@@ -63,9 +67,10 @@ impl HeldWill {
             channel: channel?.into(),
             data: data.map(Box::from),
             delay: Duration::from_millis(delay_ms.into()),
+            retain: rest == [RETAIN],
         };
         let session = session.map(|bytes| SessionKey(bytes.into()));
-        rest.is_empty().then_some(HeldWill { will, session })
+        (rest.is_empty() || will.retain).then_some(HeldWill { will, session })
     }
 }
 
@@ -85,6 +90,8 @@ fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
 
 /// The length of a field that is missing.
 const ABSENT: u32 = u32::MAX;
+/// The last byte of a will that is to be retained.
+const RETAIN: u8 = 1;
 
 impl HeldWills {
     /// No wills yet, and room for so many bytes of them.
@@ -159,6 +166,7 @@ mod tests {
                 channel: b"c".as_slice().into(),
                 data: Some(data.as_bytes().into()),
                 delay: Duration::ZERO,
+                retain: false,
             },
             session: None,
         }
@@ -176,6 +184,7 @@ mod tests {
                     channel: channel.as_bytes().into(),
                     data: data.map(|data| data.as_bytes().into()),
                     delay: Duration::from_millis(delay_ms.into()),
+                    retain: false,
                 },
                 session: session.map(|(user, key)| SessionKey::new(Some(user.as_bytes()), key.as_bytes())),
             };
@@ -185,6 +194,11 @@ mod tests {
             for length in 0..bytes.len() {
                 assert_eq!(HeldWill::read(&bytes[..length]), None);
             }
+            bytes.push(RETAIN);
+            let mut retained = HeldWill::read(&bytes).unwrap();
+            assert!(std::mem::take(&mut retained.will.retain));
+            bytes.pop();
+            assert_eq!(HeldWill::read(&bytes), Some(retained));
             bytes.push(0);
             assert_eq!(HeldWill::read(&bytes), None);
         }

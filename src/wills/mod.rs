@@ -37,6 +37,8 @@ pub struct Will {
     pub data: Option<Box<[u8]>>,
     /// The time between the end of the connection and the publication.
     pub delay: Duration,
+    /// Whether it is to be the retained publication of the channel.
+    pub retain: bool,
 }
 
 /// Why a client's will was not set as it is to be.

@@ -263,6 +263,7 @@ mod tests {
             channel: b"c".as_slice().into(),
             data: Some([data].into()),
             delay: Duration::from_millis(delay_ms),
+            retain: false,
         }
     }
 

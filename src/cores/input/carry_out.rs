@@ -12,6 +12,7 @@ use mio::Token;
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish, Span, Stored};
+use crate::presence::Departure;
 use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
@@ -193,7 +194,7 @@ impl<A: App> Core<A> {
         match decision {
             Decision::Send { .. } => return Ok(self.send_some(id, work)),
             Decision::SendBinary { message } => self.send(id, Content::Binary, decisions.bytes(message)),
-            Decision::Subscribe { .. } | Decision::SubscribeFrom { .. }
+            Decision::Subscribe { .. } | Decision::SubscribeFrom { .. } | Decision::EnterRoom { .. }
                 if self.presence.memberships.is_congested() =>
             {
                 return Ok(Outcome::NotBeforePost);
@@ -241,6 +242,14 @@ impl<A: App> Core<A> {
                 token,
                 request,
             } => self.ask_presence(id, channel, token, request, decisions),
+            Decision::EnterRoom { channel, info } => {
+                self.enter_mqtt_room(id, decisions.bytes(channel), decisions.bytes(info));
+            }
+            Decision::LeaveRoom { channel } => {
+                let name = channel.map(|channel| decisions.bytes(channel));
+                self.presence
+                    .leave_mqtt(id.index(), name, Departure::Unsubscribed);
+            }
             Decision::UserChanged => {
                 self.user_changed(id);
                 self.tell_app(id, |app, client| app.user_changed(client));
@@ -432,6 +441,8 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::EndOther { .. }
         | Decision::AwaitSaved
         | Decision::AskPresence { .. }
+        | Decision::EnterRoom { .. }
+        | Decision::LeaveRoom { .. }
         | Decision::UserChanged
         | Decision::Login
         | Decision::SetWill { .. }

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::clock::Uptime;
+use crate::presence::Departure;
 use crate::session::SessionId;
 
 use crate::cores::core::Core;
@@ -37,6 +38,9 @@ impl<A: App> Core<A> {
 
     /// Ends the subscriptions of a connection that ends now, or as many as this turn may still end.
     pub(super) fn begin_to_unsubscribe(&mut self, id: ConnectionId, session: Option<SessionId>) {
+        if self.connections.mqtt.is_some() {
+            self.presence.leave_mqtt(id.index(), None, Departure::Ended);
+        }
         if self.unsubscribe_some(id, session) > 0 {
             self.connections.seal(id);
             self.unsubscribing.keep(id, session);

@@ -254,7 +254,11 @@ impl<A: App> Core<A> {
         }
         let marks = session::marks(channels, &mut self.lent.scratch.common.channels, &will.channel);
         let epoch = self.lent.settings.common.epoch;
-        let publication = protocols::publication(&will.channel, will.data.as_deref(), marks, epoch);
+        // A reload may have forbidden it since the will was set: then the will is published all the same.
+        let is_retained = will.retain
+            && session::why_not_retained(&will.channel, channels, self.lent.settings.common.mqtt).is_none();
+        let data = will.data.as_deref();
+        let publication = protocols::publication(&will.channel, data, marks, epoch, is_retained);
         self.abandoned.add(publication);
         self.metrics.wills_published.add(1);
     }

@@ -7,6 +7,7 @@ use crate::presence::Departure;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::presence::memberships::MemberOf;
+use crate::cores::presence::state::Presence;
 
 impl<A: App> Core<A> {
     /// A connection has subscribed to a channel: it joins the room of the channel, if there is one.
@@ -54,9 +55,36 @@ impl<A: App> Core<A> {
         self.presence.due = self.time.now().uptime;
     }
 
+    /// An MQTT client has a filter that names a channel with presence: it joins the room. `info` is JSON about it.
+    pub(in crate::cores) fn enter_mqtt_room(&mut self, id: ConnectionId, name: &[u8], info: &[u8]) {
+        let Some(member) = self.member_of(id) else { return };
+        self.keeps_state = true;
+        let Presence {
+            mqtt, memberships, ..
+        } = &mut self.presence;
+        mqtt.join(
+            id.index(),
+            name,
+            info,
+            member,
+            self.delivery.hasher(),
+            memberships,
+        );
+        self.presence.due = self.time.now().uptime;
+    }
+
     /// A connection may have another user now: then it is another member of its rooms.
     #[cold]
     pub(in crate::cores) fn user_changed(&mut self, id: ConnectionId) {
+        if self.connections.speaks_mqtt(id)
+            && let Some(member) = self.member_of(id)
+        {
+            let Presence {
+                mqtt, memberships, ..
+            } = &mut self.presence;
+            mqtt.rename(id.index(), &member, self.delivery.hasher(), memberships);
+            self.presence.due = self.time.now().uptime;
+        }
         if self.presence.memberships.identity(id.index()).is_none() {
             return;
         }

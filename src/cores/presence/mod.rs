@@ -3,6 +3,7 @@
 //! ```text
 //!   core of a subscriber                          owner of the channel
 //!   subscribe, end, user changed ─► Memberships ──post──► Rooms ─► events into the ring, at ticks
+//!   MQTT filters, end ────────────► MqttRooms ────post──► Rooms
 //!   $presence, $presence_info ────► OwnerCalls ───post──► Rooms
 //!        answer to the client ◄──── OwnerCalls ◄──post────┘
 //! ```
@@ -16,6 +17,7 @@
 //! A server without presence looks at one number in each turn: [`state::Presence::due`].
 
 pub(in crate::cores) mod memberships;
+pub(in crate::cores) mod mqtt_rooms;
 pub(in crate::cores) mod state;
 
 mod ask;

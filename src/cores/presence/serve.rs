@@ -161,7 +161,7 @@ impl<A: App> Core<A> {
             };
             if let Some(data) = event.data {
                 let epoch = self.lent.settings.common.epoch;
-                let decisions = protocols::publication(&name, Some(data), marks, epoch);
+                let decisions = protocols::publication(&name, Some(data), marks, epoch, false);
                 let Some(Decision::Publish(publish)) = decisions.decision(0) else {
                     continue;
                 };

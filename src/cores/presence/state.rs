@@ -6,10 +6,11 @@ use crate::broker::ChannelHasher;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::policy::channels::Channels;
-use crate::presence::{Rooms, Settings, Told};
+use crate::presence::{Departure, Rooms, Settings, Told};
 
 use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::presence::memberships::Memberships;
+use crate::cores::presence::mqtt_rooms::MqttRooms;
 
 /// Presence on one core.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(in crate::cores) struct Presence {
     /// When the core has to look here next (`Core::serve_presence`).
     pub(in crate::cores) due: Uptime,
     pub(in crate::cores) memberships: Memberships,
+    /// The same for MQTT clients.
+    pub(in crate::cores) mqtt: MqttRooms,
     /// The channels that this core owns.
     pub(in crate::cores) rooms: Rooms,
     /// What other cores have told about these channels, in order, and this core has not done yet.
@@ -49,12 +52,27 @@ impl Presence {
         Presence {
             due: Uptime::NEVER,
             memberships: Memberships::new(cores, channels.has_presence()),
+            mqtt: MqttRooms::default(),
             rooms: Rooms::new(settings, hasher),
             told: VecDeque::new(),
             calls: OwnerCalls::new(OwnerCallsMax {
                 of_core: limits.presence_calls_per_core_max,
                 of_connection: limits.presence_calls_per_connection_max,
             }),
+        }
+    }
+
+    /// An MQTT connection leaves a room, or all of them.
+    pub(in crate::cores) fn leave_mqtt(
+        &mut self,
+        connection: u32,
+        name: Option<&[u8]>,
+        departure: Departure,
+    ) {
+        if !self.mqtt.is_empty() {
+            self.mqtt
+                .leave(connection, name, departure, &mut self.memberships);
+            self.due = Uptime::default();
         }
     }
 

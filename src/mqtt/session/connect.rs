@@ -206,6 +206,7 @@ impl Session {
         if connected.is_present {
             self.drop_forbidden_filters(env);
         }
+        self.enter_rooms(env, decisions);
         self.carry_out_orders(env, decisions)?;
         self.begin(env);
         env.common.app.connected(&mut Peer::new(

@@ -9,6 +9,7 @@
 //! | transmit, batch | nothing: MQTT has no events |
 //! | invoke | refused at once: MQTT has no calls |
 
+use super::presence::leave_room;
 use super::timers::uptime_of;
 use super::{Session, close_saying};
 use crate::app::{App, PeerOrder};
@@ -124,6 +125,7 @@ impl Session {
                 PeerOrder::KickOut { channel, .. } => {
                     let channel = channel.map(|channel| env.common.scratch.app.piece(channel).to_owned());
                     self.kick_out(channel.as_deref(), env);
+                    leave_room(channel.as_deref(), env, decisions);
                 }
                 PeerOrder::Disconnect { code, reason } => {
                     let text = env.common.scratch.app.piece(reason).to_owned();

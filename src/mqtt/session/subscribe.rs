@@ -8,6 +8,7 @@
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
+use super::presence::leave_room;
 use super::{Refused, Session, State, close_saying, refused};
 use crate::app::{App, Name, Peer};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
@@ -83,6 +84,9 @@ impl Session {
             }
         } else {
             send_unless_empty(decisions, write);
+        }
+        for &(filter, _, _) in &granted {
+            self.enter_room(filter, env, decisions);
         }
         for (filter, options, outcome) in granted {
             let is_wanted = match (options.retain_handling, outcome) {
@@ -204,6 +208,7 @@ impl Session {
                 };
                 if outcome == UnsubscribeOutcome::Unsubscribed {
                     self.tell_unsubscribed(text, env);
+                    leave_room(Some(text), env, decisions);
                 }
                 unsubscribed_code(outcome)
             })

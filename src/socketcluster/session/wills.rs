@@ -2,7 +2,7 @@
 //! takes it back.
 //!
 //! ```text
-//!  {"event":"$will","data":{"channel":C,"data":D,"delay_ms":MS,"session":KEY},"cid":N} ──► Decision::SetWill
+//!  {"event":"$will","data":{"channel":C,"data":D,"delay_ms":MS,"session":KEY,"retain":true},"cid":N} ──► Decision::SetWill
 //!  {"event":"$will","data":null,"cid":N}                                               ──► Decision::DropWill
 //!  {"rid":N}   or   {"rid":N,"error":E}                                                ◄── Session::will_set
 //! ```
@@ -23,6 +23,7 @@ use super::{Environment, Session, refuse, send};
 use crate::app::{App, AppError, Refusal, Refused};
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
+use crate::session;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
@@ -47,6 +48,8 @@ struct Given<'a> {
     delay_ms: u32,
     #[serde(borrow, default)]
     session: Option<Cow<'a, str>>,
+    #[serde(default)]
+    retain: bool,
 }
 
 /// A value that is there, `null` included.
@@ -88,6 +91,12 @@ impl Session {
         if let Some(refusal) = reserved(&channel, env) {
             return refuse_will(cid, &invalid(refusal), decisions);
         }
+        let (channels, mqtt) = (&env.common.policy.channels, env.common.settings.mqtt);
+        if given.retain
+            && let Some(refusal) = session::why_not_retained(&channel, channels, mqtt)
+        {
+            return refuse_will(cid, &invalid(refusal), decisions);
+        }
         if !env.common.settings.allow_client_publish || !self.may(Action::Publish, &channel, env) {
             refuse(cid, &Refusal::silent(), Refused::Publish, decisions);
             return Ok(());
@@ -105,6 +114,7 @@ impl Session {
                         channel: channel.into(),
                         data: data.map(Box::from),
                         delay: Duration::from_millis(given.delay_ms.into()),
+                        retain: given.retain,
                     },
                     session: given
                         .session
@@ -182,7 +192,7 @@ fn refuse_will(
 fn malformed() -> AppError {
     invalid(
         "A will is null, or an object with a channel and, as you need them, data, delay_ms (a whole number of \
-         milliseconds) and session (a text)",
+         milliseconds), session (a text) and retain (true or false)",
     )
 }
 
