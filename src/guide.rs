@@ -11,6 +11,7 @@ pub mod calls {}
 #[doc = include_str!("../docs/embedding/permissions.md")]
 ///
 /// Types: [`App`](crate::app::App), [`AllowedPublish`](crate::app::AllowedPublish), [`Refusal`](crate::app::Refusal),
+/// [`Peer::defer_decision`](crate::app::Peer::defer_decision), [`DeferredDecision`](crate::app::DeferredDecision),
 /// [`RuleSpec`](crate::config::rules::RuleSpec).
 pub mod permissions {}
 

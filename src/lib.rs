@@ -35,7 +35,7 @@
 //! | to | read |
 //! |---|---|
 //! | answer calls, at once or later | [`guide::calls`] |
-//! | decide subscribe and publish | [`guide::permissions`] |
+//! | decide subscribe and publish, at once or later | [`guide::permissions`] |
 //! | log clients in, read their tokens | [`guide::logins`] |
 //! | know a connection, be told of its client, work at times of one's own | [`guide::connections`] |
 //! | choose settings: file, environment, code | [`guide::configuration`] |

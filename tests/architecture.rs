@@ -403,6 +403,7 @@ const API: &[(&str, &[&str])] = &[
             "CloseReason",
             "Context",
             "Deferred",
+            "DeferredDecision",
             "Inbound",
             "Message",
             "Name",

@@ -1,13 +1,17 @@
 //! The hooks of an application, over real connections of both protocols: what it keeps about a connection, what it is
-//! told, and the work that it does at times of its own. Tests the example `examples/tenants`.
+//! told, what it decides later, and the work that it does at times of its own. Tests the example `examples/tenants`.
 
 #![allow(clippy::unwrap_used)] // a test
 
 mod support;
 
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
+use app::{About, Question};
+use ringcast::app::{AppError, DeferredDecision};
+use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
 use support::{Client, PATIENCE, Server, UPGRADE, mqtt};
 
@@ -16,10 +20,18 @@ mod app;
 
 /// The example, and its audit trail.
 fn tenants() -> (Server, Receiver<String>) {
+    tenants_with(&app::directory(), Duration::from_secs(60))
+}
+
+/// The example with a directory of the test.
+fn tenants_with(directory: &SyncSender<Question>, timeout: Duration) -> (Server, Receiver<String>) {
     let (audit, lines) = sync_channel(1024);
     let server = Server::start_with(
-        |config| config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0))),
-        |_| app::Tenants::new(audit.clone()),
+        |config| {
+            config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+            config.limits.decision_timeout = timeout;
+        },
+        |_| app::Tenants::new(audit.clone(), directory.clone()),
     );
     (server, lines)
 }
@@ -38,12 +50,20 @@ fn request(query: &str) -> String {
 
 /// A client of a tenant.
 fn client_of(server: &Server, tenant: &str) -> Client {
-    let mut client = server.connect();
-    client.send_bytes(request(&format!("?a=b&tenant={tenant}")).as_bytes());
-    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    let mut client = upgraded(server, tenant);
     client.handshake();
     client
 }
+
+/// A client of a tenant before its handshake.
+fn upgraded(server: &Server, tenant: &str) -> Client {
+    let mut client = server.connect();
+    client.send_bytes(request(&format!("?a=b&tenant={tenant}")).as_bytes());
+    assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+    client
+}
+
+const HANDSHAKE: &str = r##"{"event":"#handshake","data":{},"cid":1}"##;
 
 #[test]
 fn what_the_application_keeps_about_a_connection_is_there_until_its_end() {
@@ -139,4 +159,113 @@ fn each_core_ticks_again_and_again_although_no_client_does_anything() {
         let (_core, online): (usize, u32) = serde_json::from_str(&client.publication("blue/online")).unwrap();
         assert_eq!(online, 1);
     }
+}
+
+#[test]
+fn the_directory_decides_who_comes_in_who_subscribes_and_what_is_published() {
+    let (server, _lines) = tenants();
+    let mut suspended = upgraded(&server, "suspended");
+    suspended.send_text(HANDSHAKE);
+    assert!(suspended.message().contains("SuspendedError"));
+    assert_eq!(suspended.close_frame().0, Some(4008));
+
+    let mut client = client_of(&server, "blue");
+    let refused = client.call("#subscribe", r#"{"channel":"blue/private/secret"}"#);
+    assert!(refused.contains("SilentMiddlewareBlockedError"), "{refused}");
+    client.subscribe("blue/private/1");
+    let mut device = Client::connect(server.running().mqtt_address().unwrap());
+    device.send_bytes(&mqtt::connect(4, "device"));
+    assert_eq!(device.read_bytes(4), [0x20, 2, 0, 0]);
+    device.send_bytes(&mqtt::subscribe(
+        4,
+        1,
+        &[],
+        &[("devices/private/secret", 1), ("devices/private/a", 1)],
+    ));
+    assert_eq!(device.read_bytes(6), [0x90, 4, 0, 1, 0x80, 1]);
+    device.send_bytes(&mqtt::publish(4, 2, "devices/private/a", 5, &[], b"\"darn it\""));
+    let got = device.read_bytes(2 + 2 + "devices/private/a".len() + 2 + "\"**** it\"".len());
+    assert!(got.ends_with(b"\"**** it\""), "{got:?}");
+    assert_eq!(device.read_bytes(4), [0x40, 2, 0, 5]);
+    client.publish("blue/private/1", "\"darn\"");
+    assert_eq!(client.publication("blue/private/1"), "\"****\"");
+}
+
+/// The next question, which must be about this.
+#[track_caller]
+fn next(questions: &Receiver<Question>, about: &str) -> DeferredDecision {
+    let question = questions.recv_timeout(PATIENCE).unwrap();
+    let (About::Tenant(text) | About::Private(text) | About::Text(text)) = question.about;
+    assert_eq!(text, about);
+    question.decision
+}
+
+#[test]
+fn a_client_waits_for_a_decision_with_all_that_it_sends_and_no_other_client_waits() {
+    let (directory, questions) = sync_channel(1024);
+    let (server, _lines) = tenants_with(&directory, Duration::from_secs(3600));
+    // The handshake and all behind it lie in the server's buffers.
+    let mut waiting = upgraded(&server, "slow");
+    waiting.send_text(HANDSHAKE);
+    waiting.send_text(r##"{"event":"#subscribe","data":{"channel":"slow/private/1"},"cid":2}"##);
+    waiting.send_text(r##"[{"event":"me","cid":3},{"event":"#publish","data":{"channel":"slow/private/1","data":"one"},"cid":4},{"event":"me","cid":5}]"##);
+    waiting.send_text(r#"{"event":"me","cid":6}"#);
+    let handshake = next(&questions, "slow");
+    // Meanwhile a hundred others come and go, on the same cores.
+    for number in 0..100 {
+        let mut other = upgraded(&server, "quick");
+        other.send_text(HANDSHAKE);
+        next(&questions, "quick").allow().unwrap();
+        assert!(other.message().contains("isAuthenticated"));
+        other.subscribe(&format!("quick/{number}"));
+    }
+    handshake.allow().unwrap();
+    assert!(waiting.message().starts_with(r#"{"rid":1,"#));
+    let subscribe = next(&questions, "slow/private/1");
+    subscribe.allow().unwrap();
+    assert_eq!(waiting.message(), r#"{"rid":2}"#);
+    assert!(waiting.message().starts_with(r#"{"rid":3,"#));
+    let publish = next(&questions, "one");
+    publish.decide(|peer| Ok(peer.rewrite("two"))).unwrap();
+    assert_eq!(waiting.publication("slow/private/1"), "\"two\"");
+    for rid in 4..=6 {
+        assert!(waiting.message().starts_with(&format!(r#"{{"rid":{rid}"#)));
+    }
+}
+
+#[test]
+fn a_client_whose_decision_never_comes_is_refused_and_goes_on() {
+    let (directory, questions) = sync_channel(1024);
+    let (server, lines) = tenants_with(&directory, Duration::from_millis(50));
+    let mut late = upgraded(&server, "slow");
+    late.send_text(HANDSHAKE);
+    let kept = next(&questions, "slow");
+    assert!(late.message().contains("TimeoutError"));
+    assert_eq!(late.close_frame().0, Some(4008));
+    // It decides about a client that has gone.
+    let _ = kept.allow();
+
+    let mut device = Client::connect(server.running().mqtt_address().unwrap());
+    device.send_bytes(&mqtt::connect(5, "device"));
+    let kept = next(&questions, "devices");
+    let connack = device.read_bytes(4);
+    assert_eq!((connack[0], connack[3]), (0x20, 0x88));
+    drop(kept);
+
+    let mut client = upgraded(&server, "blue");
+    client.send_text(HANDSHAKE);
+    next(&questions, "blue").allow().unwrap();
+    assert!(client.message().contains("isAuthenticated"));
+    let refused = client.call("#subscribe", r#"{"channel":"blue/private/1"}"#);
+    assert!(refused.contains("TimeoutError"), "{refused}");
+    client.subscribe("blue/1");
+    client.send_text(r##"{"event":"#publish","data":{"channel":"blue/1","data":"one"},"cid":9}"##);
+    next(&questions, "blue/private/1").allow().unwrap();
+    next(&questions, "one").refuse(AppError::new("no")).unwrap();
+    assert!(client.message().contains(r#""message":"no""#));
+    assert_eq!(server.limit_hits(Limit::DecisionTime), 3);
+    // A client that goes while it waits is gone when its deadline has passed, at the latest.
+    client.begin_call("#subscribe", r#"{"channel":"blue/private/2"}"#);
+    drop(client);
+    expect(&lines, "blue: gone, peer_vanished");
 }

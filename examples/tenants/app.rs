@@ -2,23 +2,27 @@
 //!
 //! | the client | the server |
 //! |---|---|
-//! | connects with `?tenant=NAME` | keeps the tenant as the value of the connection; without one, answers 401 |
-//! | subscribes to `NAME/...` | allows it for its own tenant |
+//! | connects with `?tenant=NAME` | keeps the tenant as the value of the connection; without one, answers 401; asks the directory whether the tenant has been suspended |
+//! | subscribes to `NAME/...` | allows it for its own tenant; asks the directory about `NAME/private/...` |
+//! | publishes to `NAME/...` | asks the directory, which replaces bad words |
 //! | calls `me` | answers with what it knows of the connection: tenant, number of calls, address, user agent |
 //! | calls `log in`, `log out` | gives it a token, takes the token away |
 //! | calls `leave` with a channel | ends the subscription |
 //!
 //! Every second, each core publishes to `NAME/online` how many clients of the tenant it has. An audit trail gets a line
-//! for each client that comes, goes, becomes another user, or ceases to be subscribed to a channel.
+//! for each client that goes, becomes another user, or ceases to be subscribed to a channel.
+//!
+//! The directory is a thread that may wait for a database. Until it has decided, the client waits, and no other one does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 use std::time::Duration;
 
 use ringcast::app::{
-    App, AppError, Call, CallAnswer, Client, CloseReason, Context, Name, Peer, RawJson, Refusal, Tick,
-    Upgrade, UpgradeRefused,
+    AllowedPublish, App, AppError, Call, CallAnswer, Client, CloseReason, Context, DeferredDecision, Name,
+    Peer, RawJson, Refusal, Tick, Upgrade, UpgradeRefused,
 };
 use serde::Serialize;
 
@@ -26,8 +30,27 @@ use serde::Serialize;
 #[derive(Debug)]
 pub(crate) struct Tenants {
     audit: SyncSender<String>,
+    directory: SyncSender<Question>,
     /// How many clients of each tenant are connected to this core.
     online: BTreeMap<String, u32>,
+}
+
+/// A question to the directory.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) about: About,
+    pub(crate) decision: DeferredDecision,
+}
+
+/// What the directory is asked about.
+#[derive(Debug)]
+pub(crate) enum About {
+    /// May clients of this tenant come in?
+    Tenant(String),
+    /// May a client of the tenant subscribe to this private channel?
+    Private(String),
+    /// May this be published?
+    Text(String),
 }
 
 /// The value of a connection.
@@ -52,11 +75,22 @@ struct Identity {
 }
 
 impl Tenants {
-    /// The application on one more core. The lines of the audit trail go to `audit`.
-    pub(crate) fn new(audit: SyncSender<String>) -> Tenants {
+    /// The application on one more core. The lines of the audit trail go to `audit`, questions to `directory`.
+    pub(crate) fn new(audit: SyncSender<String>, directory: SyncSender<Question>) -> Tenants {
         Tenants {
             audit,
+            directory,
             online: BTreeMap::new(),
+        }
+    }
+
+    /// Leaves a decision to the directory.
+    fn ask(&self, about: About, peer: &mut Peer<'_>) -> Refusal {
+        let (undecided, decision) = peer.defer_decision();
+        match self.directory.try_send(Question { about, decision }) {
+            Ok(()) => undecided,
+            // To wait for room in its queue would stop all clients of this core.
+            Err(_) => AppError::new("busy, try again").named("BusyError").into(),
         }
     }
 
@@ -104,6 +138,11 @@ impl App for Tenants {
         Context::of_request(request).with(Tenant { name, calls: 0 })
     }
 
+    fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        let tenant = peer.value::<Tenant>().map(|tenant| tenant.name.clone());
+        Err(self.ask(About::Tenant(tenant.unwrap_or_default()), peer))
+    }
+
     fn subscribe(
         &mut self,
         channel: Name<'_>,
@@ -113,9 +152,31 @@ impl App for Tenants {
         let tenant = peer.value::<Tenant>().map_or("", |tenant| &tenant.name);
         let channel = channel.as_str().and_then(|channel| channel.split_once('/'));
         match channel {
-            Some((owner, _)) if owner == tenant => Ok(()),
+            Some((owner, name)) if owner == tenant => {
+                if !name.starts_with("private/") {
+                    return Ok(());
+                }
+                Err(self.ask(About::Private(format!("{owner}/{name}")), peer))
+            }
             Some(_) | None => Err(AppError::new("the channel of another tenant").into()),
         }
+    }
+
+    fn publish(
+        &mut self,
+        channel: Name<'_>,
+        data: Option<RawJson<'_>>,
+        peer: &mut Peer<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        let tenant = peer.value::<Tenant>().map_or("", |tenant| &tenant.name);
+        let owner = channel.as_str().and_then(|channel| channel.split_once('/'));
+        if owner.is_none_or(|(owner, _)| owner != tenant) {
+            return Err(AppError::new("the channel of another tenant").into());
+        }
+        let Some(Ok(text)) = data.map(|data| data.parse::<String>(peer)) else {
+            return Err(AppError::new("text is wanted").into());
+        };
+        Err(self.ask(About::Text(text), peer))
     }
 
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
@@ -178,6 +239,28 @@ impl App for Tenants {
             tick.publish(&format!("{tenant}/online"), &(tick.core(), online));
         }
     }
+}
+
+/// Starts the directory: a thread that decides. It may wait as long as it likes, within `decision_timeout_ms`.
+pub(crate) fn directory() -> SyncSender<Question> {
+    let (sender, questions) = mpsc::sync_channel::<Question>(1024);
+    thread::spawn(move || {
+        for Question { about, decision } in questions {
+            // An error says that the client has gone, or that its core has too much to take: then it is refused.
+            let _ = match about {
+                About::Tenant(name) if name == "suspended" => {
+                    decision.refuse(AppError::new("the tenant has been suspended").named("SuspendedError"))
+                }
+                About::Private(channel) if channel.ends_with("/secret") => decision.refuse(Refusal::silent()),
+                About::Tenant(_) | About::Private(_) => decision.allow(),
+                About::Text(text) if text.contains("darn") => {
+                    decision.decide(move |peer| Ok(peer.rewrite(&text.replace("darn", "****"))))
+                }
+                About::Text(_) => decision.allow(),
+            };
+        }
+    });
+    sender
 }
 
 /// The tenant that the query names.

@@ -16,8 +16,9 @@ use ringcast::prelude::*;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (audit, lines) = mpsc::sync_channel::<String>(1024);
     thread::spawn(move || lines.iter().for_each(|line| write(&line)));
+    let directory = app::directory();
     let server = Server::from_environment(Embedding::whole_process(), |_core| {
-        app::Tenants::new(audit.clone())
+        app::Tenants::new(audit.clone(), directory.clone())
     })?;
     write(&format!(
         "serving ws://{}/socketcluster/?tenant=NAME",

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::calls::{CallId, CallRefused};
 use super::deferred::{Deferred, LateAnswerSender, Owed};
+use super::deferred_decision::{DecisionNumber, DeferredDecision};
+use super::error::Refusal;
 
 /// What the application is being asked about, and which calls it may make meanwhile.
 #[derive(Default)]
@@ -18,6 +20,8 @@ pub(crate) struct CurrentCall {
     calls: CallsLeft,
     /// Whether the application has taken the right to answer the call later.
     is_deferred: bool,
+    /// The number of the last decision that was deferred on this core.
+    last_decision: DecisionNumber,
 }
 
 /// Which calls the application may still make to the client.
@@ -81,6 +85,24 @@ impl CurrentCall {
                 *last += 1;
                 *count -= 1;
                 Ok(CallId::new(*last))
+            }
+        }
+    }
+
+    /// The right to decide later, by `sender`, and the refusal that says so until then.
+    pub(super) fn defer_decision(
+        &mut self,
+        sender: Option<&Arc<dyn LateAnswerSender>>,
+    ) -> (Refusal, DeferredDecision) {
+        match (self.calls, sender) {
+            (CallsLeft::Some { .. }, Some(sender)) => {
+                self.last_decision += 1;
+                let number = self.last_decision;
+                let deferred = DeferredDecision::new(self.address, number, Arc::clone(sender));
+                (Refusal::deferred(number), deferred)
+            }
+            (CallsLeft::Some { .. } | CallsLeft::Ended, Some(_) | None) => {
+                (Refusal::silent(), DeferredDecision::about_nothing())
             }
         }
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::deferred_decision::{Decide, DecisionNumber};
 use super::error::AppError;
 use super::peer::{CallAnswer, Peer};
 
@@ -21,7 +22,7 @@ pub struct Deferred(Option<Return>);
 /// The way back to a session.
 struct Return {
     address: usize,
-    /// As in [`LateAnswer`].
+    /// As in [`Late::Call`].
     token: Box<[u8]>,
     owed: Option<Owed>,
     sender: Arc<dyn LateAnswerSender>,
@@ -31,11 +32,21 @@ struct Return {
 pub(crate) struct LateAnswer {
     /// Where the core finds the session.
     pub(crate) address: usize,
-    /// What the session needs to answer the call; empty if what was deferred is no call.
-    pub(crate) token: Box<[u8]>,
-    /// Counts while the answer is on its way; `None` if what was deferred is no call.
-    pub(crate) owed: Option<Owed>,
-    pub(crate) answer: Box<dyn FnOnce(&mut Peer<'_>) -> CallAnswer + Send>,
+    pub(crate) answer: Late,
+}
+
+/// What was deferred, and comes now.
+pub(crate) enum Late {
+    /// The answer to a call.
+    Call {
+        /// What the session needs to answer the call; empty if what was deferred is no call.
+        token: Box<[u8]>,
+        /// Counts while the answer is on its way; `None` if what was deferred is no call.
+        owed: Option<Owed>,
+        answer: Box<dyn FnOnce(&mut Peer<'_>) -> CallAnswer + Send>,
+    },
+    /// A decision about what the session keeps until then.
+    Decision { number: DecisionNumber, decide: Decide },
 }
 
 /// The calls of one client that wait for a late answer: its shares are counted, but for the session's own.
@@ -112,9 +123,11 @@ impl Deferred {
         } = self.0.ok_or(Undelivered::Gone)?;
         let late = LateAnswer {
             address,
-            token,
-            owed,
-            answer: Box::new(answer),
+            answer: Late::Call {
+                token,
+                owed,
+                answer: Box::new(answer),
+            },
         };
         send(late, sender)
     }
@@ -163,6 +176,12 @@ impl fmt::Debug for Deferred {
     }
 }
 
+impl fmt::Debug for Unsent {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Unsent").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for Undelivered {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
@@ -183,7 +202,8 @@ impl fmt::Debug for Undelivered {
     }
 }
 
-fn send(answer: LateAnswer, sender: Arc<dyn LateAnswerSender>) -> Result<(), Undelivered> {
+/// Sends an answer by the way to its core.
+pub(super) fn send(answer: LateAnswer, sender: Arc<dyn LateAnswerSender>) -> Result<(), Undelivered> {
     sender.send(answer).map_err(|returned| match returned {
         Returned::Full(answer) => Undelivered::Full(Unsent { answer, sender }),
         Returned::Gone => Undelivered::Gone,

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
+use super::deferred_decision::DecisionNumber;
 use crate::decision::CloseCode;
 
 /// An error for a client: an object with a message, or a bare string.
@@ -154,9 +155,21 @@ impl Refused {
 /// A refusal: made from an [`AppError`], or [silent](Refusal::silent).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
-    /// `None` for a refusal without an error.
-    error: Option<AppError>,
+    reason: Reason,
     code: Option<CloseCode>,
+}
+
+/// Why something does not happen, or not now.
+#[derive(Clone, Debug, PartialEq)]
+enum Reason {
+    /// The application says no more.
+    Silent,
+    /// The error that the client gets.
+    Error(AppError),
+    /// Nothing has been decided: the decision with this number will come.
+    Deferred(DecisionNumber),
+    /// The decision has not come in time.
+    TooLate,
 }
 
 impl Refusal {
@@ -165,9 +178,40 @@ impl Refusal {
 
     /// A refusal without an error of the application: the client gets the error of a middleware that blocks.
     pub fn silent() -> Refusal {
-        Refusal {
-            error: None,
-            code: None,
+        Refusal::because(Reason::Silent)
+    }
+
+    /// Nothing has been decided yet.
+    pub(super) fn deferred(number: DecisionNumber) -> Refusal {
+        Refusal::because(Reason::Deferred(number))
+    }
+
+    /// The application has not decided in time.
+    pub(crate) fn too_late() -> Refusal {
+        Refusal::because(Reason::TooLate)
+    }
+
+    const fn because(reason: Reason) -> Refusal {
+        Refusal { reason, code: None }
+    }
+
+    /// The number of the decision that will come, if nothing has been decided yet.
+    pub(crate) fn decision_number(&self) -> Option<DecisionNumber> {
+        match self.reason {
+            Reason::Deferred(number) => Some(number),
+            Reason::Silent | Reason::Error(_) | Reason::TooLate => None,
+        }
+    }
+
+    /// Whether the application has not decided in time.
+    pub(crate) fn is_too_late(&self) -> bool {
+        matches!(self.reason, Reason::TooLate)
+    }
+
+    fn error(&self) -> Option<&AppError> {
+        match &self.reason {
+            Reason::Error(error) => Some(error),
+            Reason::Silent | Reason::Deferred(_) | Reason::TooLate => None,
         }
     }
 
@@ -185,17 +229,19 @@ impl Refusal {
 
     /// Whether the client is to drop the token that this is about.
     pub(crate) fn is_bad_token(&self) -> bool {
-        self.error
-            .as_ref()
+        self.error()
             .and_then(|error| error.field("isBadToken"))
             .is_some_and(|value| *value == Value::Bool(true))
     }
 
     /// Appends the error that the client gets.
     pub(crate) fn write_json(&self, refused: Refused, out: &mut Vec<u8>) {
-        match &self.error {
-            Some(error) => error.write_json(out),
-            None => write_silent(refused, out),
+        match &self.reason {
+            Reason::Error(error) => error.write_json(out),
+            Reason::Silent | Reason::Deferred(_) => write_silent(refused, out),
+            Reason::TooLate => AppError::new("The application did not decide in time")
+                .named("TimeoutError")
+                .write_json(out),
         }
     }
 
@@ -203,8 +249,7 @@ impl Refusal {
     pub(crate) fn write_handshake_json(&self, out: &mut Vec<u8>) {
         self.write_json(Refused::Handshake, out);
         let has_code = self
-            .error
-            .as_ref()
+            .error()
             .is_some_and(|error| error.field("statusCode").is_some());
         // A bare string can carry nothing.
         if !has_code && out.last() == Some(&b'}') {
@@ -218,10 +263,7 @@ impl Refusal {
 
 impl From<AppError> for Refusal {
     fn from(error: AppError) -> Refusal {
-        Refusal {
-            error: Some(error),
-            code: None,
-        }
+        Refusal::because(Reason::Error(error))
     }
 }
 

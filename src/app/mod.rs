@@ -6,7 +6,8 @@
 //!
 //! The server does what a method asks of its [`Peer`] after the packet's own answer, in the order in which it was
 //! asked, as in the reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps
-//! them together instead. A call whose answer takes time is answered later: [`Peer::defer`].
+//! them together instead. A call whose answer takes time is answered later: [`Peer::defer`]. Where a method returns a
+//! [`Refusal`], a decision that takes time is deferred: [`Peer::defer_decision`].
 //!
 //! **Descriptors.** [`Embedding::descriptors`](crate::server::Embedding::descriptors) says which files, sockets and
 //! pipes of the program an application may use. By default they are the same on a core as on any other thread. Where
@@ -20,6 +21,7 @@ mod context;
 mod current_call;
 mod data;
 mod deferred;
+mod deferred_decision;
 mod error;
 mod inbound;
 mod outside_call;
@@ -36,14 +38,16 @@ pub(crate) use self::calls::{REMOVE_AUTH_TOKEN, SET_AUTH_TOKEN};
 pub use self::context::{Client, Context, UpgradeRequest};
 pub use self::data::{Name, RawJson};
 pub use self::deferred::{Deferred, Undelivered, Unsent};
-pub(crate) use self::deferred::{LateAnswer, LateAnswerSender, Owed, Returned};
+pub(crate) use self::deferred::{Late, LateAnswer, LateAnswerSender, Owed, Returned};
+pub use self::deferred_decision::DeferredDecision;
+pub(crate) use self::deferred_decision::{Again, Decide, DecisionNumber};
 pub(crate) use self::error::Refused;
 pub use self::error::{AppError, Refusal};
 pub use self::inbound::{Inbound, RawPeer};
 pub(crate) use self::outside_call::{CallOutcome, OutsideCall};
 pub use self::peer::{AllowedPublish, CallAnswer, Peer};
 pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
-pub(crate) use self::scratch::{PeerOrder, Piece, Scratch};
+pub(crate) use self::scratch::{Kept, PeerOrder, Piece, Scratch};
 pub use self::session_id::{NotSessionId, SessionId};
 pub use self::tick::Tick;
 pub use crate::auth::Claims;

@@ -9,7 +9,8 @@ use super::calls::{CallId, CallRefused};
 use super::context::{Context, UpgradeRequest};
 use super::data::RawJson;
 use super::deferred::Deferred;
-use super::error::{AppError, Refused, write_silent};
+use super::deferred_decision::DeferredDecision;
+use super::error::{AppError, Refusal, Refused, write_silent};
 use super::scratch::{PeerOrder, Piece, Scratch};
 use super::session_id::SessionId;
 use crate::auth::Claims;
@@ -94,6 +95,13 @@ impl<'a> Peer<'a> {
     /// answer asks of its peer is done all the same.
     pub fn defer(&mut self) -> (CallAnswer, Deferred) {
         (CallAnswer::silent(), self.scratch.defer())
+    }
+
+    /// Decides later, in the methods that return a [`Refusal`]: they return the one that this gives them. The packet
+    /// waits, and with it all that the client sends after it; other clients do not. After `decision_timeout_ms` the
+    /// client is refused.
+    pub fn defer_decision(&mut self) -> (Refusal, DeferredDecision) {
+        self.scratch.defer_decision()
     }
 
     fn answer(&self, kind: AnswerKind) -> CallAnswer {

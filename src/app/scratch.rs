@@ -9,6 +9,9 @@ use super::calls::{CallId, CallRefused};
 use super::context::{Client, Contexts};
 use super::current_call::CurrentCall;
 use super::deferred::{Deferred, LateAnswerSender};
+use super::deferred_decision::{Again, DeferredDecision};
+use super::error::Refusal;
+use super::peer::{AllowedPublish, Peer};
 use super::session_id::SessionId;
 use crate::auth::Claims;
 use crate::decision::CloseCode;
@@ -24,8 +27,12 @@ pub(crate) struct Scratch {
     /// A copy of data for simd-json, which destroys what it reads.
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
+    /// How many of the orders have been noted where they need it ([`Scratch::orders_to_note`]).
+    orders_noted: usize,
     /// What the application is being asked about.
     pub(crate) call: CurrentCall,
+    /// What the application has decided about a packet that is handled again; `None` for any other packet.
+    pub(crate) again: Option<Box<Again>>,
     /// Calls that the application was refused since the last [`Scratch::take_calls_refused`].
     calls_refused: u32,
     /// The facts that the application keeps about connections.
@@ -52,6 +59,7 @@ impl Scratch {
             self.give_back();
         }
         self.orders.clear();
+        self.orders_noted = 0;
         self.call.clear(address);
     }
 
@@ -104,6 +112,51 @@ impl Scratch {
         self.call.defer(self.late_answers.as_ref())
     }
 
+    /// The right to decide later about what the application is being asked.
+    pub(super) fn defer_decision(&mut self) -> (Refusal, DeferredDecision) {
+        self.call.defer_decision(self.late_answers.as_ref())
+    }
+
+    /// What the application has decided, if the packet is handled again: the answer to the question with this number
+    /// about the packet, from 0. `None` if it has not been asked yet.
+    #[cold]
+    pub(crate) fn decided_before(
+        &mut self,
+        question: usize,
+        id: SessionId,
+        claims: Option<&Claims>,
+        token_expired: Option<f64>,
+    ) -> Option<Result<AllowedPublish, Refusal>> {
+        let again = self.again.as_mut()?;
+        if let Some(decided) = again.decided.get(question) {
+            return Some(decided.clone().map(|()| AllowedPublish::as_sent()));
+        }
+        if question > again.decided.len() {
+            return None;
+        }
+        let decide = again.decide.take()?;
+        let kept = std::mem::take(&mut again.kept);
+        // Pieces lie where they lay when the orders were made.
+        debug_assert!(self.pieces.is_empty() && self.orders.is_empty(), "asked first");
+        (self.pieces, self.orders, self.orders_noted) = (kept.pieces, kept.orders, kept.noted);
+        Some(decide(&mut Peer::new(id, claims, token_expired, self)))
+    }
+
+    /// Takes what the application has asked of its peer, to be kept until it has decided. All of it has been noted.
+    pub(crate) fn keep_orders(&mut self) -> Kept {
+        let orders = std::mem::take(&mut self.orders);
+        Kept {
+            pieces: std::mem::take(&mut self.pieces),
+            noted: orders.len(),
+            orders,
+        }
+    }
+
+    /// The orders that no [`Kept`] has held: the calls among them are still to be noted.
+    pub(crate) fn orders_to_note(&self) -> &[PeerOrder] {
+        self.orders.get(self.orders_noted..).unwrap_or(&[])
+    }
+
     /// The number of the packet that is being handled. Pieces of another packet are gone.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
@@ -152,6 +205,28 @@ impl std::fmt::Debug for Scratch {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Its contents are clients' data.
         formatter.debug_struct("Scratch").finish_non_exhaustive()
+    }
+}
+
+/// What an application has asked of its peer, while a decision is deferred.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pieces: Vec<u8>,
+    orders: Vec<PeerOrder>,
+    noted: usize,
+}
+
+impl Kept {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.pieces.len() + size_of_val(&*self.orders)
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Its contents are the application's.
+        formatter.debug_struct("Kept").finish_non_exhaustive()
     }
 }
 

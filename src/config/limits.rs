@@ -35,6 +35,10 @@ settings! {
         /// Milliseconds from the upgrade to the SocketCluster handshake; then the connection is closed with 4005.
         handshake_timeout: Duration = Duration::from_secs(10), "handshake_timeout_ms", milliseconds!(1 to 2147483647);
 
+        /// Milliseconds for the application to decide about a packet whose decision it has deferred; then the client is
+        /// refused with a `TimeoutError`, or with the reason code 0x88 (in CONNACK) or 0x80 if it speaks MQTT.
+        decision_timeout: Duration = Duration::from_secs(10), "decision_timeout_ms", milliseconds!(1 to 2147483647);
+
         /// Milliseconds for a client to authenticate where unauthenticated clients are not served (`allow_anonymous`),
         /// from the handshake or from the end of its last token; then the connection is closed with 4031. 0 sets no
         /// time.

@@ -184,6 +184,7 @@ impl<A: App> Core<A> {
     #[inline]
     fn read_left_over_connections(&mut self) {
         self.shares.token_checks = 0;
+        self.shares.decided_checks = 0;
         self.shares.transition_ns = 0;
         if self.waiting.has_unread() {
             self.read_some_left_over();

@@ -74,6 +74,8 @@ impl TurnTime {
 pub(super) struct TurnShares {
     /// Tokens checked in this turn, except those of connections that are being opened or closed.
     pub(super) token_checks: u32,
+    /// Tokens checked in this turn, in packets that were handled again since the application has decided about them.
+    pub(super) decided_checks: u32,
     /// How long this turn has read connections that are being opened or closed.
     pub(super) transition_ns: u64,
 }

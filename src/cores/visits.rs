@@ -1,11 +1,12 @@
 //! Visits: connections whose deadline may have come.
 //!
-//! Limits: `VISITS_PER_TURN_MAX`.
+//! Limits: `VISITS_PER_TURN_MAX`; `DECIDED_CHECKS_MAX` (`input/late_answers.rs`).
 
 use crate::app::App;
 use crate::decision::{CloseReason, Limit};
 
 use crate::cores::core::Core;
+use crate::cores::input::late_answers::DECIDED_CHECKS_MAX;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 use crate::cores::lifecycle::meter::Due;
 use crate::cores::lifecycle::reading::Why;
@@ -24,6 +25,9 @@ impl<A: App> Core<A> {
     fn visit_some_due(&mut self) {
         let room = self.connections.room(1).max(VISITS_PER_TURN_MIN);
         for _ in 0..VISITS_PER_TURN_MAX.min(room) {
+            if self.shares.decided_checks >= DECIDED_CHECKS_MAX {
+                return;
+            }
             let Some(index) = self.wheel.take_due() else {
                 return;
             };
@@ -80,11 +84,12 @@ impl<A: App> Core<A> {
         let Phase::Open(open) = &mut connection.phase else {
             return;
         };
-        // If the server has not read the connection (because of the ring, its rate, or connections that were read
-        // before it), silence is not the client's fault. The same holds if this core stalled and sent no pings.
+        // If the server has not read the connection (because of the ring, its rate, a decision that is awaited, or
+        // connections that were read before it), silence is not the client's fault. The same holds if this core stalled and sent no pings.
         let reading = connection.reading;
         if reading.is_paused_by(Why::Work)
             || reading.is_paused_by(Why::Rate)
+            || reading.is_paused_by(Why::Decision)
             || reading.is_queued()
             || open.session.last_heard_before(self.time.responsive_since())
         {
@@ -106,9 +111,14 @@ impl<A: App> Core<A> {
         if due == Due::Resume {
             connection.reading.resume(Why::Rate);
         }
+        self.lent.scratch.common.begin_verifications();
         self.decide(id, |session, environment, decisions| {
             session.timed_out(environment, decisions)
         });
+        if reading.is_paused_by(Why::Decision) {
+            self.shares.decided_checks += self.lent.scratch.common.verifications();
+            self.follow_decision(id);
+        }
         if due == Due::Resume {
             self.take_in_again(id);
         }

@@ -54,6 +54,8 @@ labels! {
         CallsPerConnection = "calls_per_connection",
         /// No answer to a call from the server within `ack_timeout_ms`: the application is told.
         AckTime = "ack_time",
+        /// No decision of the application within `decision_timeout_ms`: the client is refused.
+        DecisionTime = "decision_time",
         /// More answers for a core than it has taken yet: the thread that sent the answer gets it back.
         LateAnswers = "late_answers",
         /// More letters of other cores for a core than it has taken yet: the sending core keeps further ones, and tries

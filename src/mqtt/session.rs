@@ -1,9 +1,9 @@
 //! One MQTT client's session as long as its connection: packets in, decisions out.
 //!
 //! ```text
-//!  new ──► AwaitingConnect ──CONNECT──► LoggingIn ──answer──► Open ──ended──► Ended
-//!                 │                 └───── no password ──────► │
-//!                 └── refused: CONNACK with a code, end        └── DISCONNECT, fault, timer: end
+//!  new ──► AwaitingConnect ──CONNECT──► LoggingIn ──answer──► Deciding ──decision──► Open ──ended──► Ended
+//!                 │           no password └───────────►│ prompt └────────────────────►│
+//!                 └── refused: CONNACK with a code, end                               └── DISCONNECT, fault, timer: end
 //! ```
 //! What outlives the connection (subscriptions, packets in flight, queue, will, expiry) is in
 //! [`Sessions`](super::sessions::Sessions), which the core lends. A connection reaches the core that owns its client id
@@ -12,7 +12,7 @@
 //! Invariants
 //! 1. CONNACK is the first packet to the client (MQTT-3.2.0-1), and comes after the older connection of the same client
 //!    id was told to end (MQTT-3.1.4-3).
-//! 2. While a login is under way, no packet is handled: [`Session::is_waiting`].
+//! 2. While a login is under way, or the application decides later, no packet is handled: [`Session::is_waiting`].
 //! 3. A publication is decided before its acknowledgement, so an acknowledged publication has a place in the order.
 //! 4. The application is told of the end of a session once, and only if CONNACK has accepted it.
 //!
@@ -24,6 +24,7 @@
 //!  leave.rs      DISCONNECT, and the end         permissions.rs what rules allow
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
 //!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
+//!  undecided.rs  packets whose decision is deferred
 //! ```
 
 mod aliases;
@@ -39,6 +40,7 @@ mod presence;
 mod publish;
 mod subscribe;
 mod timers;
+mod undecided;
 mod will;
 
 #[cfg(test)]
@@ -46,13 +48,14 @@ mod tests;
 
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
+use self::undecided::{KeptPacket, Undecided};
 use super::environment::Environment;
 use super::fault::Fault;
 use super::packet::{Packet, decode};
 use super::sessions::{End, SessionRef, Sessions};
 use super::topic;
 use super::{ReasonCode, Version};
-use crate::app::{App, Owed, SessionId};
+use crate::app::{App, DecisionNumber, Owed, Refusal, SessionId};
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decision, Decisions};
@@ -74,6 +77,8 @@ enum State {
     AwaitingConnect { since: Uptime },
     /// A password is being checked. The core reads no further packet.
     LoggingIn(PendingConnect),
+    /// The application decides later about CONNECT. The core reads no further packet.
+    Deciding(PendingConnect, Box<Undecided>),
     /// CONNACK has accepted the client.
     Open(Open),
     /// The connection has ended.
@@ -104,6 +109,8 @@ struct Open {
     aliases: Option<Box<Aliases>>,
     /// The client's calls that the application will answer later; `None` while there has been none.
     owed: Option<Owed>,
+    /// The packet about which the application decides later.
+    undecided: Option<Box<KeptPacket>>,
     /// The client's own words when it left.
     end: End,
 }
@@ -130,10 +137,14 @@ impl Session {
         matches!(self.state, State::Open(_))
     }
 
-    /// Whether further packets have to wait for the answer to a login.
+    /// Whether further packets have to wait for the answer to a login, or for a decision of the application.
     #[inline]
     pub fn is_waiting(&self) -> bool {
-        matches!(self.state, State::LoggingIn(_))
+        match &self.state {
+            State::Open(open) => open.undecided.is_some(),
+            State::LoggingIn(_) | State::Deciding(..) => true,
+            State::AwaitingConnect { .. } | State::Ended => false,
+        }
     }
 
     /// The claims of the client, if it is authenticated.
@@ -145,7 +156,7 @@ impl Session {
     pub fn session_ref(&self) -> Option<SessionRef> {
         match &self.state {
             State::Open(open) => Some(open.session),
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => None,
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Deciding(..) | State::Ended => None,
         }
     }
 
@@ -165,19 +176,11 @@ impl Session {
             State::Open(open) if open.expires > self.heard => open.version,
             State::Open(_) => return Err(CloseReason::TokenExpired),
             State::AwaitingConnect { .. } => return self.connect(first, body, env, decisions),
-            State::LoggingIn(_) | State::Ended => return Err(CloseReason::MqttProtocolError),
-        };
-        match decode(version, first, body) {
-            Ok(packet) if packet.properties().user_count() > env.settings.user_properties_max => {
-                close_saying(
-                    decisions,
-                    CloseReason::TooManyUserProperties,
-                    "more User Properties in one packet than the server allows",
-                )
+            State::LoggingIn(_) | State::Deciding(..) | State::Ended => {
+                return Err(CloseReason::MqttProtocolError);
             }
-            Ok(packet) => self.receive_packet(packet, env, decisions),
-            Err(fault) => close_saying(decisions, closed_by(fault), explained(fault, first)),
-        }
+        };
+        self.handle(version, first, body, env, decisions)
     }
 
     #[inline]
@@ -253,7 +256,7 @@ impl Session {
     fn open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.state {
             State::Open(open) => Some(open),
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => None,
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Deciding(..) | State::Ended => None,
         }
     }
 }
@@ -270,6 +273,22 @@ fn close_saying(decisions: &mut Decisions, reason: CloseReason, text: &str) -> R
     let text = decisions.write(|out| out.extend_from_slice(text.as_bytes()));
     decisions.push(Decision::Close { reason, text });
     Err(reason)
+}
+
+/// Decodes a packet of a connected client, or decides to close the connection.
+#[inline]
+fn decode_and_close<'p>(
+    version: Version,
+    first: u8,
+    body: &'p [u8],
+    decisions: &mut Decisions,
+) -> Result<Packet<'p>, CloseReason> {
+    decode(version, first, body).map_err(|fault| {
+        let reason = closed_by(fault);
+        // That is the reason which it returns.
+        let _ = close_saying(decisions, reason, explained(fault, first));
+        reason
+    })
 }
 
 /// Why a connection ends whose client has sent a packet with this fault.
@@ -309,7 +328,38 @@ struct Refused {
     text: &'static str,
 }
 
+/// Why a request is not carried out now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Denied {
+    Refused(Refused),
+    /// The application decides later. The question is the one with this number about the packet.
+    Deferred {
+        number: DecisionNumber,
+        question: usize,
+    },
+}
+
+impl From<Refused> for Denied {
+    fn from(refused: Refused) -> Denied {
+        Denied::Refused(refused)
+    }
+}
+
+impl Denied {
+    /// The application refuses the request with `code` and `text`, or decides later, or has not decided in time.
+    fn by_application(refusal: &Refusal, question: usize, code: ReasonCode, text: &'static str) -> Denied {
+        match refusal.decision_number() {
+            Some(number) => Denied::Deferred { number, question },
+            None if refusal.is_too_late() => Denied::Refused(Refused {
+                code: ReasonCode::Unspecified,
+                text: "the application did not decide in time",
+            }),
+            None => Denied::Refused(Refused { code, text }),
+        }
+    }
+}
+
 /// Refuses a request.
-const fn refused<T>(code: ReasonCode, text: &'static str) -> Result<T, Refused> {
-    Err(Refused { code, text })
+fn refused<T, E: From<Refused>>(code: ReasonCode, text: &'static str) -> Result<T, E> {
+    Err(Refused { code, text }.into())
 }

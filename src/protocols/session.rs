@@ -129,20 +129,21 @@ impl Session {
         }
     }
 
-    /// Whether the session waits for the answer to a login, and takes no message before it.
+    /// Whether the session waits for the answer to a login or for a decision of the application, and takes no message
+    /// before it.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match self {
-            Session::SocketCluster(_) => false,
+            Session::SocketCluster(session) => session.is_waiting(),
             Session::Mqtt(client) => client.session.is_waiting(),
         }
     }
 
-    /// How many bytes the session keeps for the part that is left of a message.
+    /// How many bytes the session keeps for the part that is left of a message, and for packets that wait for a decision.
     pub fn kept_bytes(&self) -> usize {
         match self {
             Session::SocketCluster(session) => session.kept_bytes(),
-            Session::Mqtt(_) => 0,
+            Session::Mqtt(client) => client.session.kept_bytes(),
         }
     }
 
@@ -201,7 +202,7 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.timed_out(&mut env.socketcluster(), decisions),
             Session::Mqtt(client) => match env.mqtt() {
-                Some(env) => client.session.timed_out(&env),
+                Some(mut env) => client.session.timed_out(&mut env, decisions),
                 None => Err(CloseReason::NotMqtt),
             },
         }
@@ -347,7 +348,7 @@ impl Session {
         }
     }
 
-    /// Gives an answer that was deferred.
+    /// Gives an answer or a decision that was deferred.
     ///
     /// # Errors
     /// The connection is to be closed.

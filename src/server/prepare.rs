@@ -214,6 +214,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
     protocols::Settings {
         common: session::Settings {
             handshake_timeout: config.limits.handshake_timeout,
+            decision_timeout: config.limits.decision_timeout,
             channel_name_bytes_max: config.limits.channel_name_bytes_max,
             allow_client_publish: config.permissions.allow_client_publish,
             auth_default_expiry: config.auth.default_expiry,

@@ -1,8 +1,8 @@
 //! The values that a core lends a session for one call.
 
 use super::{Scratch, Settings};
-use crate::app::{App, Piece};
-use crate::auth::Issued;
+use crate::app::{AllowedPublish, App, Peer, Piece, Refusal, SessionId};
+use crate::auth::{Claims, Issued};
 use crate::clock::Now;
 use crate::decision::CloseReason;
 use crate::policy::Policy;
@@ -26,6 +26,17 @@ pub struct Environment<'a, A: App> {
     pub packets_max: u64,
 }
 
+/// The client of which an application is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The id of its session.
+    pub id: SessionId,
+    /// The claims of its token.
+    pub claims: Option<&'a Claims>,
+    /// When its token expired, if that was found with this packet.
+    pub token_expired: Option<f64>,
+}
+
 impl<A: App> Environment<'_, A> {
     /// Signs a token for the client of this session, as the application has ordered.
     ///
@@ -39,5 +50,29 @@ impl<A: App> Environment<'_, A> {
             .tokens
             .issue(claims, Some(expires_in), self.now.unix_ms);
         issued.map_err(|_| CloseReason::SigningFailed)
+    }
+
+    /// Asks the application for a decision; if the packet is handled again, takes the decision that has come. `question`
+    /// counts the questions about one packet from 0. `allowed` makes the answer of a decision that has come.
+    #[inline]
+    pub fn ask<T>(
+        &mut self,
+        question: usize,
+        client: Asked<'_>,
+        ask: impl FnOnce(&mut A, &mut Peer<'_>) -> Result<T, Refusal>,
+        allowed: impl FnOnce(AllowedPublish) -> T,
+    ) -> Result<T, Refusal> {
+        let Asked {
+            id,
+            claims,
+            token_expired,
+        } = client;
+        let scratch = &mut self.scratch.app;
+        if scratch.again.is_some()
+            && let Some(decided) = scratch.decided_before(question, id, claims, token_expired)
+        {
+            return decided.map(allowed);
+        }
+        ask(self.app, &mut Peer::new(id, claims, token_expired, scratch))
     }
 }

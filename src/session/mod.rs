@@ -17,7 +17,7 @@ mod scratch;
 mod settings;
 
 pub use crate::app::SessionId;
-pub use environment::Environment;
+pub use environment::{Asked, Environment};
 pub use ids::SessionIds;
 pub use login::LoginAnswer;
 pub use marks::{MqttMarks, mqtt_marks};

@@ -25,6 +25,8 @@ pub struct Settings {
     pub authentication_timeout: Option<Duration>,
     /// What the procedure `login` takes.
     pub logins: Logins,
+    /// How long the application may take for a decision that it has deferred.
+    pub decision_timeout: Duration,
     /// Whether clients may leave wills.
     pub wills: bool,
     /// The longest time that a will may wait.
@@ -100,6 +102,7 @@ impl Default for Settings {
             allow_anonymous: true,
             authentication_timeout: None,
             logins: Logins::default(),
+            decision_timeout: Duration::from_secs(10),
             wills: true,
             will_delay_max: Duration::from_secs(86_400),
             epoch: Numbering::new().epoch,

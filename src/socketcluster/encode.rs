@@ -14,6 +14,15 @@ pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// `{"event":E,"data":D,"cid":N}`, as clients send it: the data and the number as they came.
+pub(super) fn received(name: &[u8], data: Option<&[u8]>, cid: Option<&str>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":");
+    write_json(name, out);
+    member(b",\"data\":", data, out);
+    member(b",\"cid\":", cid.map(str::as_bytes), out);
+    out.push(b'}');
+}
+
 /// `{"event":E,"cid":N}` or `{"event":E,"cid":N,"data":D}`: a call by the server.
 pub fn call(name: &[u8], cid: u64, data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":");

@@ -12,6 +12,11 @@ impl<'a> Number<'a> {
             .then_some(Number(value))
     }
 
+    /// The number as it stands there.
+    pub(super) fn as_str(self) -> &'a str {
+        self.0
+    }
+
     /// The value; infinite if it is too large for a double.
     pub fn as_f64(self) -> f64 {
         // Rust's grammar of numbers includes JSON's.

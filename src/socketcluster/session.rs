@@ -22,6 +22,7 @@
 //!  wills.rs        last wills                recovery.rs   what was published before
 //!  presence.rs     questions about members   history.rs    $history: what was published
 //!  retain.rs       $retain: the retained publication of a channel
+//!  undecided.rs    packets whose decision is deferred
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -41,6 +42,7 @@ mod recovery;
 mod retain;
 mod timers;
 mod tokens;
+mod undecided;
 mod wills;
 
 #[cfg(test)]
@@ -55,13 +57,16 @@ use super::packet::{Event, Packet, Reserved};
 use super::rewrite;
 use super::settings::Settings;
 use super::version::Version;
-use crate::app::{App, Call, Inbound, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused, SessionId};
+use crate::app::{
+    App, Call, Inbound, Late, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused, SessionId,
+};
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Message};
 use presence::PresenceCall;
 use timers::Moment;
+use undecided::About;
 
 /// The session of one SocketCluster client.
 #[derive(Debug)]
@@ -171,13 +176,20 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        let was_authenticated = self.claims.is_some();
+        let (token, owed, answer) = match late.answer {
+            Late::Call { token, owed, answer } => (token, owed, answer),
+            Late::Decision { number, decide } => {
+                let result = self.decided(number, decide, env, decisions);
+                return self.end_message(was_authenticated, result, env, decisions);
+            }
+        };
         if !self.is_open() {
             return Ok(());
         }
-        let was_authenticated = self.claims.is_some();
         self.begin(env);
-        env.common.scratch.app.call.answering(&late.token, late.owed);
-        let answer = (late.answer)(&mut Peer::new(
+        env.common.scratch.app.call.answering(&token, owed);
+        let answer = answer(&mut Peer::new(
             self.id,
             self.claims.as_deref(),
             None,
@@ -186,7 +198,7 @@ impl Session {
         let owed = env.common.scratch.app.call.take_owed();
         self.keep_owed(owed);
         self.settle(env)?;
-        let cid = (!late.token.is_empty()).then(|| NumberText::copied(&late.token));
+        let cid = (!token.is_empty()).then(|| NumberText::copied(&token));
         let result = self.carry_out_orders(
             cid.as_ref()
                 .map(|cid| (cid, answer.kind(&env.common.scratch.app))),
@@ -272,11 +284,11 @@ impl Session {
         match reserved {
             Some(Reserved::Handshake) => {
                 let cid = event.cid.ok_or(CloseReason::MalformedPacket)?.text();
-                self.handshake(&cid, event.data.as_ref(), env, decisions)
+                self.handshake(&cid, event, env, decisions)
             }
             Some(Reserved::Authenticate) => {
                 let cid = event.cid.ok_or(CloseReason::MalformedPacket)?.text();
-                self.authenticate(&cid, event.data.as_ref(), env, decisions)
+                self.authenticate(&cid, event, env, decisions)
             }
             // Never answered, even with a call id.
             Some(Reserved::RemoveAuthToken) => {

@@ -22,14 +22,15 @@ impl Connections {
                 return Some(format!("connection {index} holds {held:?}, counted {known:?}"));
             }
             let is_emptying = matches!(connection.phase, Phase::Emptying { .. });
-            let waits_for_login = matches!(&connection.phase, Phase::Open(open) if open.session.is_waiting());
+            let waits_for_decision =
+                matches!(&connection.phase, Phase::Open(open) if open.session.is_waiting());
             let is_over_rate = connection.meter.as_ref().is_some_and(|meter| meter.is_paused());
             for (why, is_one) in [
                 (Why::Emptying, is_emptying),
                 (Why::Rate, is_over_rate),
                 (Why::Work, connection.suspended.is_some()),
                 (Why::Ending, false),
-                (Why::Login, waits_for_login),
+                (Why::Decision, waits_for_decision),
             ] {
                 if connection.reading.is_paused_by(why) != is_one {
                     return Some(format!("connection {index}, {why:?}: {:?}", connection.reading));

@@ -80,8 +80,8 @@ pub(in crate::cores) enum Next<'a> {
     Pong(&'a [u8]),
     /// With this answer to the peer's farewell.
     Farewell(Farewell<'a>),
-    /// With the rest of the input, when a login is answered that the session may wait for.
-    Login,
+    /// With the rest of the input, when a login is answered or a decision has come that the session may wait for.
+    Decision,
     /// On another core: it owns the client id, and the rest of the input begins with CONNECT, unless the session keeps
     /// that.
     Move(usize, Version),
@@ -444,7 +444,7 @@ impl<'r> PacketBatch<'_, 'r> {
                 return (at, Next::Consumed);
             }
             if session.is_waiting() {
-                return (at, Next::Login);
+                return (at, Next::Decision);
             }
         }
     }

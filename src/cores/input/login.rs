@@ -14,7 +14,6 @@ use crate::cores::arrivals::login::{BY_CALL, BY_PAGE};
 use crate::cores::arrivals::login_answers::Answered;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
-use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
     /// Takes the answers to logins from the mailbox.
@@ -79,24 +78,13 @@ impl<A: App> Core<A> {
                 self.decide(id, |session, environment, decisions| {
                     session.login_answered(answered.answer, environment, decisions)
                 });
-                self.read_after_login(id);
+                self.follow_decision(id);
             }
             Phase::ProxyHeader { .. }
             | Phase::Request { .. }
             | Phase::Closing { .. }
             | Phase::Finishing { .. }
             | Phase::Emptying { .. } => {}
-        }
-    }
-
-    /// Goes on with the input of a connection whose session has waited for the answer to a login.
-    fn read_after_login(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get_mut(id)
-            && connection.reading.is_paused_by(Why::Login)
-            && !matches!(&connection.phase, Phase::Open(open) if open.session.is_waiting())
-        {
-            connection.reading.resume(Why::Login);
-            self.read_again(id);
         }
     }
 

@@ -89,12 +89,11 @@ impl<A: App> Core<A> {
                     }
                 }
             }
-            Next::Login => {
+            Next::Decision => {
                 if let Some(connection) = self.connections.get_mut(id)
-                    && let Phase::Open(open) = &connection.phase
-                    && open.session.is_waiting()
+                    && connection.awaits_decision()
                 {
-                    connection.reading.pause(Why::Login);
+                    connection.reading.pause(Why::Decision);
                 }
                 Input::Consumed(batch.consumed)
             }
@@ -113,11 +112,16 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The connection has used up its share of this turn: the next turn goes on with its input.
+    /// The connection has used up its share of this turn: the next turn goes on with its input. If its session waits for a
+    /// decision, the turn after that does.
     fn read_rest_next_turn(&mut self, id: ConnectionId) {
         self.intake.end_share();
         if let Some(connection) = self.connections.get_mut(id) {
-            self.waiting.read_next_turn(connection);
+            if connection.awaits_decision() {
+                connection.reading.pause(Why::Decision);
+            } else {
+                self.waiting.read_next_turn(connection);
+            }
         }
     }
 

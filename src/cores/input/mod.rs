@@ -14,7 +14,7 @@ pub(super) mod carry_out;
 pub(super) mod history_calls;
 pub(super) mod hits;
 pub(super) mod intake;
-pub(super) mod late_answers;
+pub(in crate::cores) mod late_answers;
 pub(super) mod login;
 pub(super) mod messages;
 pub(super) mod receive;

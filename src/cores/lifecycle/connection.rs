@@ -292,6 +292,19 @@ impl Connection {
         self.suspended.take()
     }
 
+    /// Whether its session waits for the answer to a login, or for a decision of the application.
+    pub(in crate::cores) fn awaits_decision(&self) -> bool {
+        match &self.phase {
+            Phase::Open(open) => open.session.is_waiting(),
+            Phase::ProxyHeader { .. }
+            | Phase::Request { .. }
+            | Phase::LoggingIn { .. }
+            | Phase::Closing { .. }
+            | Phase::Finishing { .. }
+            | Phase::Emptying { .. } => false,
+        }
+    }
+
     /// Whether it is about to end: a decision closes it, or it is in the list of connections to close.
     pub(in crate::cores) fn is_ending(&self) -> bool {
         self.reading.is_paused_by(Why::Ending) || self.suspended.as_deref().is_some_and(Work::is_ending)

@@ -54,7 +54,7 @@ impl<A: App> Core<A> {
         };
         let session = connection.phase.session_id();
         let reading = connection.reading;
-        let was_paused = [Why::Replies, Why::Rate, Why::Login]
+        let was_paused = [Why::Replies, Why::Rate, Why::Decision]
             .iter()
             .any(|why| reading.is_paused_by(*why));
         let mut last_packet = Vec::new();
@@ -66,7 +66,7 @@ impl<A: App> Core<A> {
                 connection.meter = None;
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
-                connection.reading.resume(Why::Login);
+                connection.reading.resume(Why::Decision);
                 if let Some(work) = connection.take_suspended() {
                     self.abandon(&work);
                 }

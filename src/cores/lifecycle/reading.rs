@@ -6,7 +6,7 @@
 //!                                                    │   ▲
 //!                          Waiting::read_next_turn   ▼   │  its turn has come
 //!                                                   Queued
-//!   Why      Replies │ Rate │ Work │ Ending │ Emptying │ Login      any of them at the same time: a set
+//!   Why      Replies │ Rate │ Work │ Ending │ Emptying │ Decision   any of them at the same time: a set
 //! ```
 //! The states of the socket exclude each other. The reasons do not: a connection over its rate may have an outbox full
 //! of replies as well, and its last message may wait for the ring. It is read again when the last reason is gone.
@@ -16,7 +16,8 @@
 //! 2. Each reason is set exactly while the part that will clear it knows the connection: `Work` while the connection
 //!    has suspended work, which a queue of `Waiting` holds; `Rate` while its meter is paused; `Replies` while its
 //!    outbox holds more than half of `outbox_bytes_max`; `Ending` while it is in the list of connections to be closed;
-//!    `Emptying` in that phase; `Login` while its session waits for the answer to a login.
+//!    `Emptying` in that phase; `Decision` while its session waits for the answer to a login, or for a decision of the
+//!    application.
 //! 3. While there is a reason, a report of input by the poll is remembered as `MayHoldMore`: no event will report it
 //!    again.
 
@@ -63,8 +64,9 @@ pub(in crate::cores) enum Why {
     Ending = 1 << 3,
     /// The peer has closed its direction: only the bytes in the outbox are still to be sent.
     Emptying = 1 << 4,
-    /// Its session waits for the answer to a login, before which no further message means anything.
-    Login = 1 << 5,
+    /// Its session waits for the answer to a login, or for a decision of the application: messages that come later are
+    /// handled later.
+    Decision = 1 << 5,
 }
 
 impl Reading {

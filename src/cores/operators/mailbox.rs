@@ -400,16 +400,18 @@ mod tests {
     use mio::Poll;
 
     use super::*;
-    use crate::app::CallAnswer;
+    use crate::app::{CallAnswer, Late};
     use crate::client::ClientAddress;
     use crate::session::LoginAnswer;
 
     fn late(address: usize) -> LateAnswer {
         LateAnswer {
             address,
-            token: Box::default(),
-            owed: None,
-            answer: Box::new(|_| CallAnswer::silent()),
+            answer: Late::Call {
+                token: Box::default(),
+                owed: None,
+                answer: Box::new(|_| CallAnswer::silent()),
+            },
         }
     }
 

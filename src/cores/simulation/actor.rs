@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::app::{
-    AllowedPublish, AnswerError, App, Call, CallAnswer, CallId, Client, Context, Deferred, Name, Peer,
-    RawJson, Refusal, Upgrade,
+    AllowedPublish, AnswerError, App, Call, CallAnswer, CallId, Client, Context, Deferred, DeferredDecision,
+    Name, Peer, RawJson, Refusal, Undelivered, Unsent, Upgrade,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseCode, CloseReason};
@@ -20,6 +20,14 @@ pub(super) struct Told {
     /// Sessions, by their ids.
     pub(super) sessions: BTreeMap<String, Session>,
     pub(super) owed: Vec<Deferred>,
+    /// Whether some decisions are deferred.
+    pub(super) defers: bool,
+    /// How often the application was asked for a decision.
+    pub(super) asked: u32,
+    /// Decisions that clients wait for.
+    pub(super) undecided: Vec<DeferredDecision>,
+    /// Decisions for which a core had no room.
+    pub(super) unsent: Vec<Unsent>,
     /// Calls of the server's that wait for their answers.
     pub(super) calls_open: usize,
     /// Calls of clients.
@@ -58,7 +66,39 @@ pub(super) struct Actor(pub(super) Rc<RefCell<Told>>);
 /// The code of those whom the application sends away.
 pub(super) const SENT_AWAY: u16 = 4500;
 
+impl Told {
+    /// Defers every third decision.
+    fn decide(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        self.asked += 1;
+        if !self.defers || !self.asked.is_multiple_of(3) {
+            return Ok(());
+        }
+        let (refusal, decision) = peer.defer_decision();
+        self.undecided.push(decision);
+        Err(refusal)
+    }
+
+    /// Decides everything that was deferred. Returns whether there was anything.
+    pub(super) fn decide_all(&mut self) -> bool {
+        let is_any = !self.undecided.is_empty() || !self.unsent.is_empty();
+        let unsent = std::mem::take(&mut self.unsent).into_iter().map(Unsent::retry);
+        let decided = std::mem::take(&mut self.undecided).into_iter();
+        let sent: Vec<_> = unsent.chain(decided.map(DeferredDecision::allow)).collect();
+        for result in sent {
+            // A client that has gone needs no decision.
+            if let Err(Undelivered::Full(unsent)) = result {
+                self.unsent.push(unsent);
+            }
+        }
+        is_any
+    }
+}
+
 impl App for Actor {
+    fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        self.0.borrow_mut().decide(peer)
+    }
+
     fn context(&mut self, _request: &Upgrade<'_>) -> Context {
         let told = &mut *self.0.borrow_mut();
         told.upgraded += 1;
@@ -69,24 +109,25 @@ impl App for Actor {
         &mut self,
         channel: Name<'_>,
         _data: Option<RawJson<'_>>,
-        _peer: &mut Peer<'_>,
+        peer: &mut Peer<'_>,
     ) -> Result<(), Refusal> {
         if channel == *"forbidden" {
             return Err(Refusal::silent());
         }
-        Ok(())
+        self.0.borrow_mut().decide(peer)
     }
 
     fn publish(
         &mut self,
         channel: Name<'_>,
         _data: Option<RawJson<'_>>,
-        _peer: &mut Peer<'_>,
+        peer: &mut Peer<'_>,
     ) -> Result<AllowedPublish, Refusal> {
         if channel == *"forbidden" {
             return Err(Refusal::silent());
         }
-        Ok(AllowedPublish::as_sent())
+        let decided = self.0.borrow_mut().decide(peer);
+        decided.map(|()| AllowedPublish::as_sent())
     }
 
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {

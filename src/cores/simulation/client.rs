@@ -176,8 +176,8 @@ impl Client {
             array += &self.packet(ground, asked);
             array.push(',');
             part_count += 1;
-            if asked == Asked::SendMeAway {
-                // What follows is not handled.
+            if ground.plan.defers || asked == Asked::SendMeAway {
+                // What follows is not handled, or later: a part ends where a decision is deferred.
                 ground.log.end_message();
             }
             if part_count == ground.plan.scale.frames_per_turn_max

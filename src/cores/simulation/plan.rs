@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) presence: bool,
     /// Whether clients may speak MQTT.
     pub(super) mqtt: bool,
+    /// Whether the application defers some decisions.
+    pub(super) defers: bool,
 }
 
 /// So many clients that not all of them are served in one turn.
@@ -69,6 +71,7 @@ impl Default for Plan {
             padding_max: 100,
             presence: false,
             mqtt: false,
+            defers: false,
         }
     }
 }
@@ -165,6 +168,7 @@ impl Plan {
             padding_max: random.of(&[10, 100, 1000, 6000]),
             presence: random.chance(1, 2),
             mqtt: false,
+            defers: random.chance(1, 3),
         }
     }
 }

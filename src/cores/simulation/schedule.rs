@@ -203,6 +203,7 @@ impl World {
     }
 
     fn answer_late(&mut self) {
+        self.ground.told.borrow_mut().decide_all();
         let owed = std::mem::take(&mut self.ground.told.borrow_mut().owed);
         self.ground
             .note(format!("{} calls are answered late", owed.len()));

@@ -111,7 +111,10 @@ impl World {
         let key = seed.unwrap_or(0);
         let time = Time::begin(key, plan.creep_ns_max);
         let clock = time.clock();
-        let told = Rc::new(RefCell::new(Told::default()));
+        let told = Rc::new(RefCell::new(Told {
+            defers: plan.defers,
+            ..Told::default()
+        }));
         let mut config = Config::default();
         config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
         config.channels = plan.policies(&mut random);
@@ -235,7 +238,7 @@ impl World {
         let stands_still = self.seats.iter().any(|seat| seat.stands_still);
         let mut was_busy = true;
         for _ in 0..ROUNDS_MAX {
-            let mut is_busy = false;
+            let mut is_busy = self.ground.told.borrow_mut().decide_all();
             for index in 0..self.seats.len() {
                 is_busy |= !self.seats[index].stands_still && self.turn(index);
             }
@@ -575,6 +578,8 @@ fn settings(
             common: session::Settings {
                 epoch,
                 handshake_timeout: plan.limits.handshake_timeout,
+                // Longer than a run: clients of a simulation know of no refusal.
+                decision_timeout: Duration::from_secs(86_400),
                 channel_name_bytes_max: plan.limits.channel_name_bytes_max,
                 allow_client_publish: true,
                 auth_default_expiry: Duration::from_secs(86_400),

@@ -16,13 +16,14 @@
 //! The acknowledgement of the request says whether the call was taken: 0x87 if the rules forbid it, 0x97 if too many are
 //! open, 0x10 if no procedure answers. It comes before the response.
 //!
-//! An answer may come later (`Peer::defer`). If the connection has ended by then, there is no response.
+//! An answer may come later (`Peer::defer`). If the connection has ended by then, there is no response. Whether the response
+//! may be published is decided at once: an application that defers that decision (`Peer::defer_decision`) refuses it.
 //!
 //! Limits: `channel_name_bytes_max` for both topics; `client_calls_max` for calls that wait for an answer.
 
 use super::publish::acknowledgement;
 use super::{Refused, Session, refused};
-use crate::app::{AllowedPublishKind, AnswerKind, App, Call, LateAnswer, Name, Peer, RawJson};
+use crate::app::{AllowedPublishKind, AnswerKind, App, Call, Late, LateAnswer, Name, Peer, RawJson};
 use crate::config::channels::MqttPayload;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span};
@@ -203,7 +204,7 @@ impl Session {
         }
     }
 
-    /// An answer that was deferred has come.
+    /// An answer or a decision that was deferred has come.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -213,18 +214,22 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        let (token, owed, answer) = match late.answer {
+            Late::Call { token, owed, answer } => (token, owed, answer),
+            Late::Decision { number, decide } => return self.decided(number, decide, env, decisions),
+        };
         if !self.is_open() {
             return Ok(());
         }
         self.begin(env);
-        env.common.scratch.app.call.answering(&late.token, late.owed);
+        env.common.scratch.app.call.answering(&token, owed);
         let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
-        let answer = (late.answer)(&mut peer);
+        let answer = answer(&mut peer);
         let kind = answer.kind(&env.common.scratch.app);
         self.keep_owed(env);
         self.settle(env)?;
         // The client may be another user by now, or the rules others.
-        if let Some(reply_to) = ReplyTo::read(&late.token)
+        if let Some(reply_to) = ReplyTo::read(&token)
             && self.may(Action::Publish, reply_to.topic, env)
         {
             self.respond(reply_to, kind, env, decisions);

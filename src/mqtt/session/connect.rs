@@ -5,7 +5,7 @@
 
 use super::connack::{Accepted, ConnAck};
 use super::identity::Identity;
-use super::{End, Open, Refused, Session, State, refused};
+use super::{Denied, End, Open, Refused, Session, State, refused};
 use crate::app::{App, Peer};
 use crate::auth::Claims;
 use crate::clock::Uptime;
@@ -19,10 +19,17 @@ use crate::mqtt::settings::Settings;
 use crate::mqtt::{ReasonCode, Version};
 use crate::session::LoginAnswer;
 
-/// A CONNECT whose password is being checked.
+/// A CONNECT whose password is being checked, or about which the application decides later.
 pub(super) struct PendingConnect {
     /// The bytes behind the fixed header, with zeros in the place of the password.
     body: Box<[u8]>,
+}
+
+impl PendingConnect {
+    /// How many bytes it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
+    }
 }
 
 impl std::fmt::Debug for PendingConnect {
@@ -64,8 +71,8 @@ impl Session {
             .and_then(|()| check_support(&connect))
             .and_then(|()| self.identify(&connect, env));
         match identity {
-            Ok(Identity::Known(claims)) => self.admit(&connect, Some(claims), env, decisions),
-            Ok(Identity::Anonymous) => self.admit(&connect, None, env, decisions),
+            Ok(Identity::Known(claims)) => self.admit(&connect, body, Some(claims), env, decisions),
+            Ok(Identity::Anonymous) => self.admit(&connect, body, None, env, decisions),
             Ok(Identity::ToBeChecked(credentials)) => {
                 self.state = State::LoggingIn(PendingConnect {
                     body: without_password(body, connect.password),
@@ -111,7 +118,7 @@ impl Session {
             LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
         };
         match claims {
-            Ok(claims) => self.admit(&connect, Some(Box::new(claims)), env, decisions),
+            Ok(claims) => self.admit(&connect, &pending.body, Some(Box::new(claims)), env, decisions),
             Err(refusal) => refuse(&connect, refusal, env.settings, decisions),
         }
     }
@@ -127,10 +134,11 @@ impl Session {
         Some(answer.write_refusal(BUSY.code, BUSY.text, reference, decisions))
     }
 
-    /// The client is known: asks the application, and gives the client its session.
+    /// The client is known: asks the application, and gives the client its session. `body` is that of its CONNECT.
     fn admit<A: App>(
         &mut self,
         connect: &Connect<'_>,
+        body: &[u8],
         claims: Option<Box<Claims>>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
@@ -138,7 +146,20 @@ impl Session {
         self.claims = claims;
         let asked = self
             .ask_application(env)
-            .and_then(|()| self.will_of(connect, env));
+            .and_then(|questions| self.will_of(connect, questions, env));
+        let asked = match asked {
+            Ok(will) => Ok(will),
+            Err(Denied::Refused(refusal)) => Err(for_connack(refusal)),
+            Err(Denied::Deferred { number, question }) => {
+                let pending = PendingConnect {
+                    body: without_password(body, connect.password),
+                };
+                let decided = (0..question).map(|_| Ok(())).collect();
+                let undecided = Session::undecided(number, decided, env);
+                self.state = State::Deciding(pending, Box::new(undecided));
+                return Ok(());
+            }
+        };
         self.settle(env)?;
         let will = match asked {
             Ok(will) => will,
@@ -185,6 +206,7 @@ impl Session {
             expires: self.expiry_of_claims(env.common.now),
             aliases: None,
             owed: None,
+            undecided: None,
             end: End::Lost,
         });
         if let Some(connection) = connected.displaced {
@@ -219,33 +241,47 @@ impl Session {
         self.carry_out_orders(env, decisions)
     }
 
-    /// Asks the application whether the client may connect.
-    fn ask_application<A: App>(&self, env: &mut Environment<'_, '_, A>) -> Result<(), Refused> {
+    /// The application has decided about a CONNECT that waited for it.
+    pub(super) fn admit_again<A: App>(
+        &mut self,
+        pending: &PendingConnect,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let connect = decode_connect(CONNECT, &pending.body).map_err(|_| CloseReason::MalformedMqtt)?;
+        let claims = self.claims.take();
+        self.admit(&connect, &pending.body, claims, env, decisions)
+    }
+
+    /// Asks the application whether the client may connect. Returns how many questions that were.
+    fn ask_application<A: App>(&self, env: &mut Environment<'_, '_, A>) -> Result<usize, Denied> {
         self.begin(env);
-        let claims = self.claims.as_deref();
-        let app = &mut env.common.scratch.app;
-        if env
-            .common
-            .app
-            .handshake(&mut Peer::new(self.id, claims, None, app))
-            .is_err()
-        {
-            return refused(
+        let client = self.asked();
+        let asked = env.common.ask(0, client, |app, peer| app.handshake(peer), |_| ());
+        if let Err(refusal) = asked {
+            let text = "the application refuses the connection";
+            return Err(Denied::by_application(
+                &refusal,
+                0,
                 ReasonCode::NotAuthorized,
-                "the application refuses the connection",
-            );
+                text,
+            ));
         }
-        if let Some(claims) = claims
-            && env
-                .common
-                .app
-                .authenticate(claims, &mut Peer::new(self.id, Some(claims), None, app))
-                .is_err()
-        {
+        let Some(claims) = client.claims else {
+            return Ok(1);
+        };
+        let asked = env
+            .common
+            .ask(1, client, |app, peer| app.authenticate(claims, peer), |_| ());
+        let Err(refusal) = asked else {
+            return Ok(2);
+        };
+        let text = "the application refuses the user";
+        let denied = Denied::by_application(&refusal, 1, ReasonCode::NotAuthorized, text);
+        if let Denied::Refused(_) = denied {
             env.common.scratch.count_token_refused("application", "connect");
-            return refused(ReasonCode::NotAuthorized, "the application refuses the user");
         }
-        Ok(())
+        Err(denied)
     }
 }
 
@@ -285,6 +321,17 @@ fn refuse_unreadable(
 fn level_of(body: &[u8]) -> Option<u8> {
     let (length, rest) = body.split_first_chunk()?;
     rest.get(usize::from(u16::from_be_bytes(*length))).copied()
+}
+
+/// The refusal as CONNACK says it: another attempt may find the application in time.
+fn for_connack(refusal: Refused) -> Refused {
+    match refusal.code {
+        ReasonCode::Unspecified => Refused {
+            code: ReasonCode::ServerUnavailable,
+            ..refusal
+        },
+        _ => refusal,
+    }
 }
 
 fn refuse(

@@ -4,8 +4,8 @@
 //! to its session, and when the core has new rules. A filter that is no longer allowed is dropped. MQTT has no packet to
 //! tell a client of that, so the connection ends with it: the client connects again, and learns what it may from SUBACK.
 
-use super::{Refused, Session, call, refused};
-use crate::app::{AllowedPublishKind, App, Name, Peer, Piece};
+use super::{Denied, Refused, Session, call, refused};
+use crate::app::{AllowedPublishKind, App, Name, Piece};
 use crate::auth::Revocation;
 use crate::auth::rules::Decided;
 use crate::config::rules::Action;
@@ -16,7 +16,7 @@ use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::topic::Filter;
 use crate::policy::Policy;
 use crate::policy::channels::PRESENCE_PREFIX;
-use crate::session::{self, MqttUse};
+use crate::session::{self, Asked, MqttUse};
 
 /// The payload that subscribers get of a publication.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +41,15 @@ impl AllowedPayload {
 
 impl Session {
     /// Whether the client may publish to a topic, and the payload that subscribers get. The caller has called
-    /// [`Session::begin`].
+    /// [`Session::begin`]. `question` is the number of the question to the application about the packet.
     #[inline]
     pub(super) fn may_publish<A: App>(
         &mut self,
+        question: usize,
         topic: &[u8],
         payload: &[u8],
         env: &mut Environment<'_, '_, A>,
-    ) -> Result<AllowedPayload, Refused> {
+    ) -> Result<AllowedPayload, Denied> {
         if topic.len() > env.common.settings.channel_name_bytes_max as usize {
             env.common.scratch.hit(Limit::ChannelNameBytes);
             return refused(
@@ -68,16 +69,33 @@ impl Session {
                 "the rules do not allow the publication",
             );
         }
-        let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
-        match env.common.app.publish_bytes(Name::new(topic), payload, &mut peer) {
+        let asked = env.common.ask(
+            question,
+            self.asked(),
+            |app, peer| app.publish_bytes(Name::new(topic), payload, peer),
+            |publication| publication,
+        );
+        match asked {
             Ok(allowed) => Ok(match allowed.kind(&env.common.scratch.app) {
                 AllowedPublishKind::AsSent => AllowedPayload::AsSent,
                 AllowedPublishKind::Rewritten(piece) => AllowedPayload::Rewritten(piece),
             }),
-            Err(_) => refused(
+            Err(refusal) => Err(Denied::by_application(
+                &refusal,
+                question,
                 ReasonCode::NotAuthorized,
                 "the application refuses the publication",
-            ),
+            )),
+        }
+    }
+
+    /// The client, for a question to the application.
+    #[inline]
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked {
+            id: self.id,
+            claims: self.claims.as_deref(),
+            token_expired: None,
         }
     }
 

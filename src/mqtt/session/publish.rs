@@ -9,7 +9,7 @@
 
 use super::aliases::AliasFault;
 use super::permissions::AllowedPayload;
-use super::{Refused, Session, State, call, close_saying, refused};
+use super::{Denied, Refused, Session, State, call, close_saying, refused};
 use crate::app::App;
 use crate::config::channels::RetainPolicy;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span, Stored};
@@ -55,9 +55,13 @@ impl Session {
                 self.settle(env)?;
                 self.decide_publication(publish, topic, payload, env, decisions);
             }
-            Err(refusal) => {
+            Err(Denied::Refused(refusal)) => {
                 self.settle(env)?;
                 self.refuse_publication(publish, refusal, env, decisions);
+            }
+            Err(Denied::Deferred { number, .. }) => {
+                self.await_decision(number, Vec::new(), env);
+                return Ok(());
             }
         }
         self.carry_out_orders(env, decisions)
@@ -144,7 +148,7 @@ impl Session {
         publish: &Publish<'_>,
         topic: &[u8],
         env: &mut Environment<'_, '_, A>,
-    ) -> Result<AllowedPayload, Refused> {
+    ) -> Result<AllowedPayload, Denied> {
         if env.settings.checks_payload_format && !publish.has_valid_payload() {
             return refused(ReasonCode::PayloadFormatInvalid, "the payload is not UTF-8");
         }
@@ -161,7 +165,7 @@ impl Session {
                 "the payload is not JSON, which publications to this topic must be",
             );
         }
-        self.may_publish(topic, publish.payload, env)
+        self.may_publish(0, topic, publish.payload, env)
     }
 
     fn decide_publication<A: App>(

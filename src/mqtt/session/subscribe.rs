@@ -9,8 +9,8 @@
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
 use super::presence::leave_room;
-use super::{Refused, Session, State, close_saying, refused};
-use crate::app::{App, Name, Peer};
+use super::{Denied, Refused, Session, State, close_saying, refused};
+use crate::app::{App, DecisionNumber, Name, Refusal};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
@@ -39,15 +39,21 @@ impl Session {
             );
         }
         let id = subscribe.subscription_id.unwrap_or(0);
+        let allowed = match self.ask_about(subscribe, env) {
+            Ok(allowed) => allowed,
+            Err((number, decided)) => {
+                self.await_decision(number, decided, env);
+                return Ok(());
+            }
+        };
+        self.settle(env)?;
         let wait = env.sessions.shares.next_wait();
         let mut owners = 0;
         let mut codes = Vec::with_capacity(subscribe.count);
         let mut granted = Vec::new();
         let mut text = None;
-        for (filter, options) in subscribe.filters() {
-            let outcome = self.subscribe_to(filter, options, id, wait, env);
-            self.settle(env)?;
-            self.carry_out_orders(env, decisions)?;
+        for ((filter, options), allowed) in subscribe.filters().zip(allowed) {
+            let outcome = allowed.and_then(|()| self.subscribe_to(filter, options, id, wait, env));
             codes.push(match outcome {
                 Ok(Granted::Plain(outcome)) => {
                     granted.push((filter, options, outcome));
@@ -102,18 +108,75 @@ impl Session {
                 });
             }
         }
-        Ok(())
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// Asks the rules and the application about all filters, before any of them is granted.
+    ///
+    /// # Errors
+    /// The application decides later about one of them.
+    fn ask_about<A: App>(
+        &mut self,
+        subscribe: Subscribe<'_>,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<Vec<Result<(), Refused>>, Later> {
+        self.begin(env);
+        let mut allowed = Vec::with_capacity(subscribe.count);
+        for (question, (text, _)) in subscribe.filters().enumerate() {
+            match self.ask_about_one(question, text, env) {
+                Ok(()) => allowed.push(Ok(())),
+                Err(Denied::Refused(refusal)) => allowed.push(Err(refusal)),
+                Err(Denied::Deferred { number, .. }) => {
+                    let decided = allowed.iter().map(|allowed| match allowed {
+                        Ok(()) => Ok(()),
+                        Err(_) => Err(Refusal::silent()),
+                    });
+                    return Err((number, decided.collect()));
+                }
+            }
+        }
+        Ok(allowed)
+    }
+
+    fn ask_about_one<A: App>(
+        &mut self,
+        question: usize,
+        text: &str,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<(), Denied> {
+        let Ok(Filter::Plain(filter) | Filter::Shared { filter, .. }) = Filter::parse(text) else {
+            return refused(
+                ReasonCode::TopicFilterInvalid,
+                "+ and # stand for whole levels, and # comes last",
+            );
+        };
+        self.check_size(text, filter, env)?;
+        if !self.may_subscribe(filter, env) {
+            return refused(
+                ReasonCode::NotAuthorized,
+                "the rules do not allow all that the filter could match",
+            );
+        }
+        let asked = env.common.ask(
+            question,
+            self.asked(),
+            |app, peer| app.subscribe(Name::new(filter.as_bytes()), None, peer),
+            |_| (),
+        );
+        asked.map_err(|refusal| {
+            let text = "the application refuses the subscription";
+            Denied::by_application(&refusal, question, ReasonCode::NotAuthorized, text)
+        })
     }
 
     fn subscribe_to<A: App>(
-        &mut self,
+        &self,
         text: &str,
         options: SubscribeOptions,
         id: u32,
         wait: u64,
         env: &mut Environment<'_, '_, A>,
     ) -> Result<Granted, Refused> {
-        self.begin(env);
         let (filter, is_shared) = match Filter::parse(text) {
             Ok(Filter::Plain(filter)) => (filter, false),
             Ok(Filter::Shared { filter, .. }) => (filter, true),
@@ -124,25 +187,6 @@ impl Session {
                 );
             }
         };
-        self.check_size(text, filter, env)?;
-        if !self.may_subscribe(filter, env) {
-            return refused(
-                ReasonCode::NotAuthorized,
-                "the rules do not allow all that the filter could match",
-            );
-        }
-        let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
-        if env
-            .common
-            .app
-            .subscribe(Name::new(filter.as_bytes()), None, &mut peer)
-            .is_err()
-        {
-            return refused(
-                ReasonCode::NotAuthorized,
-                "the application refuses the subscription",
-            );
-        }
         let Some(session) = self.session_ref() else {
             return refused(ReasonCode::Unspecified, "the connection has ended");
         };
@@ -240,6 +284,9 @@ fn send_unless_empty(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)
         decisions.push(Decision::Send { message });
     }
 }
+
+/// The number of the decision about a filter, and what has been decided about the filters before it.
+type Later = (DecisionNumber, Vec<Result<(), Refusal>>);
 
 const fn unsubscribed_code(outcome: UnsubscribeOutcome) -> ReasonCode {
     match outcome {

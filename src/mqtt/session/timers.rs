@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Session, State};
 use crate::app::App;
 use crate::clock::{Now, Uptime};
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Decisions};
 use crate::mqtt::environment::Environment;
 use crate::session;
 
@@ -15,7 +15,11 @@ impl Session {
     pub fn next_deadline(&self, common: &session::Settings) -> Uptime {
         match &self.state {
             State::AwaitingConnect { since } => *since + common.handshake_timeout,
-            State::Open(open) => self.silent_from(open.silence_ms_max).min(open.expires),
+            State::Open(open) => {
+                let deadline = self.silent_from(open.silence_ms_max).min(open.expires);
+                deadline.min(self.decision_deadline())
+            }
+            State::Deciding(..) => self.decision_deadline(),
             // The password checks answer each login.
             State::LoggingIn(_) | State::Ended => Uptime::NEVER,
         }
@@ -25,8 +29,15 @@ impl Session {
     ///
     /// # Errors
     /// The connection is to be closed.
-    pub fn timed_out<A: App>(&mut self, env: &Environment<'_, '_, A>) -> Result<(), CloseReason> {
+    pub fn timed_out<A: App>(
+        &mut self,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
         let now = env.common.now.uptime;
+        if self.decision_deadline() <= now {
+            self.expire_decision(env, decisions)?;
+        }
         match &self.state {
             State::AwaitingConnect { since } if *since + env.common.settings.handshake_timeout <= now => {
                 Err(CloseReason::HandshakeTimeout)
@@ -35,7 +46,11 @@ impl Session {
                 Err(CloseReason::KeepAliveTimeout)
             }
             State::Open(open) if open.expires <= now => Err(CloseReason::TokenExpired),
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Open(_) | State::Ended => Ok(()),
+            State::AwaitingConnect { .. }
+            | State::LoggingIn(_)
+            | State::Deciding(..)
+            | State::Open(_)
+            | State::Ended => Ok(()),
         }
     }
 

@@ -2,7 +2,7 @@
 //! when it is published. From then on it is kept with the session (`mqtt/sessions/will.rs`).
 
 use super::publish::passed_on;
-use super::{Refused, Session, refused};
+use super::{Denied, Session, refused};
 use crate::app::App;
 use crate::decision::Limit;
 use crate::mqtt::ReasonCode;
@@ -14,12 +14,13 @@ use crate::mqtt::sessions::Will;
 use crate::session;
 
 impl Session {
-    /// The will in CONNECT, if there is one.
+    /// The will in CONNECT, if there is one. `question` is the number of the question to the application about it.
     pub(super) fn will_of<A: App>(
         &mut self,
         connect: &Connect<'_>,
+        question: usize,
         env: &mut Environment<'_, '_, A>,
-    ) -> Result<Option<Box<Will>>, Refused> {
+    ) -> Result<Option<Box<Will>>, Denied> {
         let Some(will) = &connect.will else {
             return Ok(None);
         };
@@ -56,7 +57,7 @@ impl Session {
                 "the payload of the will is not JSON, which publications to this topic must be",
             );
         }
-        let payload = self.may_publish(will.topic.as_bytes(), will.payload, env)?;
+        let payload = self.may_publish(question, will.topic.as_bytes(), will.payload, env)?;
         let delay_s = properties.number(Property::WillDelayInterval).unwrap_or(0);
         let delay_s_max = env.common.settings.will_delay_max.as_secs();
         let delay_s_max = u32::try_from(delay_s_max).unwrap_or(u32::MAX);

@@ -30,16 +30,17 @@ pub(super) struct Array {
 }
 
 impl Session {
-    /// Whether the rest of an array waits for [`Session::receive_more`].
+    /// Whether the rest of an array waits for [`Session::receive_more`], or a packet for a decision.
     #[inline]
     pub fn has_more(&self) -> bool {
-        self.calls.as_ref().is_some_and(|calls| calls.array.is_some())
+        let calls = self.calls.as_ref();
+        calls.is_some_and(|calls| calls.array.is_some() || !calls.undecided.is_empty())
     }
 
-    /// How many bytes the session keeps for the rest of an array.
+    /// How many bytes the session keeps for the rest of an array, and for packets that wait for a decision.
     pub fn kept_bytes(&self) -> usize {
         let array = self.calls.as_ref().and_then(|calls| calls.array.as_ref());
-        array.map_or(0, |array| array.text.len())
+        array.map_or(0, |array| array.text.len()) + self.undecided_bytes()
     }
 
     /// Handles another part of an array.
@@ -132,6 +133,7 @@ impl Session {
             *was_authenticated |= self.claims.is_some();
             left = left.saturating_sub(1);
             if left == 0
+                || self.is_waiting()
                 || packets.position() >= end
                 || decisions.bytes_len() >= PART_DECIDED_BYTES_MAX
                 || env.common.scratch.verifications() >= VERIFICATIONS_PER_PART

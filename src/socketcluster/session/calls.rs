@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use super::arrays::Array;
 use super::login::Login;
+use super::undecided::Undecided;
 use super::{Environment, Session, passed_on, send};
 use crate::app::{
     AnswerError, AnswerFailure, App, CallId, CallOutcome, OutsideCall, Owed, Peer, PeerOrder,
@@ -35,6 +36,8 @@ pub(super) struct Calls {
     pub(super) login: Login,
     /// The rest of an array of packets, which need not hold calls. Boxed, since few sessions have one at any time.
     pub(super) array: Option<Box<Array>>,
+    /// What the application decides later: a packet, or a login, or both.
+    pub(super) undecided: Vec<Undecided>,
 }
 
 /// A call without its answer.
@@ -92,15 +95,18 @@ impl Session {
 
     /// When the oldest call to the client times out.
     pub(super) fn ack_deadline(&self) -> Uptime {
-        self.calls
-            .as_ref()
-            .and_then(|calls| calls.waiting.front())
+        let Some(calls) = &self.calls else {
+            return Uptime::NEVER;
+        };
+        calls
+            .waiting
+            .front()
             .map_or(Uptime::NEVER, |waiting| waiting.deadline)
     }
 
     /// Notes the calls that the application has ordered, whether they will be sent or not.
     pub(super) fn await_answers<A: App>(&mut self, env: &Environment<'_, '_, A>) {
-        for order in &env.common.scratch.app.orders {
+        for order in env.common.scratch.app.orders_to_note() {
             let (call, event) = match *order {
                 PeerOrder::Invoke { call, event, .. } => (call, env.common.scratch.app.piece(event)),
                 PeerOrder::SetAuthToken { call: Some(call), .. } => (call, SET_AUTH_TOKEN),

@@ -4,8 +4,8 @@
 //! the answer. Wire reference, sections 7 and 10.
 
 use super::tokens::tell_expired;
-use super::{Environment, Session, State, invalid_action, passed_on, refuse, send};
-use crate::app::{self, AllowedPublish, AllowedPublishKind, App, Name, Peer, RawJson, Refusal, Refused};
+use super::{About, Environment, Session, State, invalid_action, passed_on, refuse, send};
+use crate::app::{self, AllowedPublish, AllowedPublishKind, App, Name, RawJson, Refusal, Refused};
 use crate::clock::Now;
 use crate::config::rules::Action;
 use crate::decision::{
@@ -144,7 +144,12 @@ impl Session {
             .members
             .data
             .map(|json| passed_on(json, value.rare, &mut rewritten));
-        match self.ask_to_publish(decisions.bytes(channel), data, expired, env)? {
+        let asked = self.ask_to_publish(event, decisions.bytes(channel), data, expired, env)?;
+        let Some(allowed) = asked else {
+            env.scratch.rewritten = rewritten;
+            return Ok(());
+        };
+        match allowed {
             Ok(allowed) => {
                 let data = allowed_data(allowed, data, &env.common.scratch.app);
                 let marks = session::marks(
@@ -172,27 +177,30 @@ impl Session {
     }
 
     /// Asks the application whether the client may publish this, and in which form. `expired` is when its token has
-    /// expired.
+    /// expired. `None` if the application decides later: then `event` is kept.
     #[inline]
     pub(super) fn ask_to_publish<A: App>(
         &mut self,
+        event: &Event<'_>,
         channel: &[u8],
         data: Option<&str>,
         expired: Option<f64>,
         env: &mut Environment<'_, '_, A>,
-    ) -> Result<Result<AllowedPublish, Refusal>, CloseReason> {
-        let result = env.common.app.publish(
-            Name::new(channel),
-            data.map(RawJson::new),
-            &mut Peer::new(
-                self.id,
-                self.claims.as_deref(),
-                expired,
-                &mut env.common.scratch.app,
-            ),
+    ) -> Result<Option<Result<AllowedPublish, Refusal>>, CloseReason> {
+        let result = env.common.ask(
+            0,
+            self.asked(expired),
+            |app, peer| app.publish(Name::new(channel), data.map(RawJson::new), peer),
+            |publication| publication,
         );
+        if let Err(refusal) = &result
+            && let Some(number) = refusal.decision_number()
+        {
+            self.await_decision(number, About::event(event), Vec::new(), env);
+            return Ok(None);
+        }
         self.settle(env)?;
-        Ok(result)
+        Ok(Some(result))
     }
 
     pub(super) fn subscribe<A: App>(
@@ -232,16 +240,19 @@ impl Session {
                 }
             }
         };
-        let result = env.common.app.subscribe(
-            Name::new(decisions.bytes(channel)),
-            value.members.data.map(RawJson::new),
-            &mut Peer::new(
-                self.id,
-                self.claims.as_deref(),
-                expired,
-                &mut env.common.scratch.app,
-            ),
+        let name = Name::new(decisions.bytes(channel));
+        let result = env.common.ask(
+            0,
+            self.asked(expired),
+            |app, peer| app.subscribe(name, value.members.data.map(RawJson::new), peer),
+            |_| (),
         );
+        if let Err(refusal) = &result
+            && let Some(number) = refusal.decision_number()
+        {
+            self.await_decision(number, About::event(event), Vec::new(), env);
+            return Ok(());
+        }
         self.settle(env)?;
         match (result, cid) {
             (Ok(()), Some(cid)) => {

@@ -1,20 +1,21 @@
 //! The handshake: whether a client may come in, and what it is told (wire reference, section 5).
 
 use super::timers::next_tick;
-use super::tokens::{TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
-use super::{Environment, Session, State, invalid_action, send};
+use super::tokens::{AuthFailure, TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
+use super::{About, Environment, Session, State, invalid_action, send};
 use crate::app::{App, Peer, SessionId};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decision, Decisions};
+use crate::session::Asked;
 use crate::socketcluster::encode;
 use crate::socketcluster::number::NumberText;
-use crate::socketcluster::packet::Value;
+use crate::socketcluster::packet::Event;
 
 impl Session {
     pub(super) fn handshake<A: App>(
         &mut self,
         cid: &NumberText,
-        data: Option<&Value<'_>>,
+        event: &Event<'_>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
@@ -27,13 +28,23 @@ impl Session {
             return Ok(());
         }
         // A handshake without a token is no error. The claims of the request hold if the handshake offers no token.
-        let offered = handshake_token(data).map(|token| token.verify(env));
-        let brought = first.and_then(|_| self.claims.take()).map(|claims| Ok(*claims));
-        let verified = offered.or(brought);
+        let offered = handshake_token(event.data.as_ref()).map(|token| token.verify(env));
+        let brought = first.and_then(|_| self.claims.take());
+        let keeps_brought = offered.is_none();
+        let verified = offered.or_else(|| brought.as_deref().cloned().map(Ok));
         if first.is_some() {
-            let claims = verified.as_ref().and_then(|result| result.as_ref().ok());
-            let mut peer = Peer::new(self.id, claims, None, &mut env.common.scratch.app);
-            if let Err(refusal) = env.common.app.handshake(&mut peer) {
+            let client = Asked {
+                id: self.id,
+                claims: verified.as_ref().and_then(|result| result.as_ref().ok()),
+                token_expired: None,
+            };
+            let asked = env.common.ask(0, client, |app, peer| app.handshake(peer), |_| ());
+            if let Err(refusal) = asked {
+                if let Some(number) = refusal.decision_number() {
+                    self.claims = brought;
+                    self.await_decision(number, About::event(event), Vec::new(), env);
+                    return Ok(());
+                }
                 self.await_answers(env);
                 let code = refusal.handshake_code();
                 send(decisions, |out| {
@@ -44,7 +55,17 @@ impl Session {
             }
         }
         let failure = match verified {
-            Some(result) => self.accept(result, env).err(),
+            Some(result) => match self.accept(usize::from(first.is_some()), result, env) {
+                Err(AuthFailure::Deferred(number)) => {
+                    if keeps_brought && first.is_some() {
+                        self.claims = brought;
+                    }
+                    let decided = first.map(|_| Ok(())).into_iter().collect();
+                    self.await_decision(number, About::event(event), decided, env);
+                    return Ok(());
+                }
+                accepted => accepted.err(),
+            },
             None => {
                 self.claims = None;
                 None

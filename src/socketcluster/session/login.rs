@@ -10,10 +10,11 @@
 //!
 //! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
 
-use super::{Environment, Session, send};
-use crate::app::{App, AppError, Peer, Refused};
+use super::{About, Environment, Session, send};
+use crate::app::{App, AppError, Refusal, Refused};
+use crate::auth::Issued;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
-use crate::session::LoginAnswer;
+use crate::session::{Asked, LoginAnswer};
 use crate::socketcluster::encode;
 use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::Event;
@@ -108,10 +109,35 @@ impl Session {
             }
             LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
         };
+        self.admit_user(issued, cid, env, decisions)
+    }
+
+    /// The user is known, as with a token that the client brings. Asks the application whether the user may come in.
+    pub(super) fn admit_user<A: App>(
+        &mut self,
+        issued: Issued,
+        cid: Option<&NumberText>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
         self.begin(env);
-        // As with a token that the client brings: the user is known, and the application says whether it may come in.
-        let mut peer = Peer::new(self.id, Some(&issued.claims), None, &mut env.common.scratch.app);
-        let refusal = env.common.app.authenticate(&issued.claims, &mut peer).err();
+        let client = Asked {
+            id: self.id,
+            claims: Some(&issued.claims),
+            token_expired: None,
+        };
+        let asked = env.common.ask(
+            0,
+            client,
+            |app, peer| app.authenticate(&issued.claims, peer),
+            |_| (),
+        );
+        let refusal = asked.err();
+        if let Some(number) = refusal.as_ref().and_then(Refusal::decision_number) {
+            let about = About::Login(Box::new(issued), cid.copied());
+            self.await_decision(number, about, Vec::new(), env);
+            return Ok(());
+        }
         self.settle(env)?;
         if refusal.is_some() {
             env.common.scratch.count_token_refused("application", "login");

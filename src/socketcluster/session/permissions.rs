@@ -14,8 +14,19 @@ use crate::auth::rules::Rules;
 use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions};
 use crate::policy::Policy;
+use crate::session::Asked;
 
 impl Session {
+    /// The client, for a question to the application.
+    #[inline]
+    pub(super) fn asked(&self, token_expired: Option<f64>) -> Asked<'_> {
+        Asked {
+            id: self.id,
+            claims: self.claims.as_deref(),
+            token_expired,
+        }
+    }
+
     /// Whether the client may do this. Counts refusals, and decisions that shadow rules would make otherwise. Allocates
     /// for the first question about new claims.
     #[inline]

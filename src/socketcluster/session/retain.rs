@@ -70,7 +70,11 @@ impl Session {
         }
         let mut rewritten = Vec::new();
         let data = data.map(|data| passed_on(data.get(), true, &mut rewritten));
-        match self.ask_to_publish(decisions.bytes(channel), data, expired, env)? {
+        let asked = self.ask_to_publish(event, decisions.bytes(channel), data, expired, env)?;
+        let Some(allowed) = asked else {
+            return Ok(());
+        };
+        match allowed {
             Ok(allowed) => decide_retained(cid.as_ref(), channel, data, allowed, env, decisions),
             Err(refusal) => refuse(cid, &refusal, Refused::Publish, decisions),
         }

@@ -34,6 +34,7 @@ mod retained;
 mod server_calls;
 mod timers;
 mod tokens;
+mod undecided;
 
 /// A session with everything that a core lends it, and a clock that the test moves.
 struct Client<A: App> {

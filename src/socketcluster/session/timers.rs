@@ -27,13 +27,18 @@ impl Session {
     /// When [`Session::timed_out`] is to be called.
     pub fn next_deadline(&self, common: &session::Settings, settings: &Settings) -> Uptime {
         match self.state {
+            // The client has done its part.
+            State::AwaitingHandshake { .. } if self.is_waiting() => {
+                self.decision_deadline().unwrap_or(Uptime::NEVER)
+            }
             State::AwaitingHandshake { created } => {
                 (created + common.handshake_timeout).min(self.pong_deadline(settings))
             }
             State::Open { next_ping, watch, .. } => {
                 let deadline = next_ping
                     .min(self.pong_deadline(settings))
-                    .min(self.ack_deadline());
+                    .min(self.ack_deadline())
+                    .min(self.decision_deadline().unwrap_or(Uptime::NEVER));
                 if common.allow_anonymous {
                     deadline
                 } else {
@@ -55,7 +60,9 @@ impl Session {
     ) -> Result<(), CloseReason> {
         let now = env.common.now.uptime;
         let pong_deadline = self.pong_deadline(env.settings);
+        let is_waiting = self.is_waiting();
         match &mut self.state {
+            State::AwaitingHandshake { .. } if is_waiting => {}
             State::AwaitingHandshake { created } => {
                 let deadline = *created + env.common.settings.handshake_timeout;
                 if deadline <= now && deadline <= pong_deadline {
@@ -77,6 +84,9 @@ impl Session {
         } else {
             let was_authenticated = self.claims.is_some();
             let mut result = self.expire_calls(env, decisions);
+            if result.is_ok() && is_waiting {
+                result = self.expire_decisions(env, decisions);
+            }
             if !env.common.settings.allow_anonymous {
                 result = result.and_then(|()| self.watched_for(env.common.now, decisions));
             }

@@ -5,15 +5,16 @@
 
 use std::borrow::Cow;
 
-use super::{Environment, Session, State, invalid_action, send};
-use crate::app::{App, Peer, Piece, Refusal, Refused};
+use super::{About, Environment, Session, State, invalid_action, send};
+use crate::app::{App, DecisionNumber, Piece, Refusal, Refused};
 use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
 use crate::decision::{CloseReason, Decision, Decisions};
+use crate::session::Asked;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::NumberText;
-use crate::socketcluster::packet::{Value, is_falsy};
+use crate::socketcluster::packet::{Event, Value, is_falsy};
 
 /// A part of an array ends when so many tokens were checked in this turn.
 pub(super) const VERIFICATIONS_PER_PART: u32 = 4;
@@ -28,7 +29,7 @@ impl Session {
     pub(super) fn authenticate<A: App>(
         &mut self,
         cid: &NumberText,
-        data: Option<&Value<'_>>,
+        event: &Event<'_>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
@@ -36,8 +37,12 @@ impl Session {
             invalid_action(Some(*cid), TOO_MANY_TOKENS, decisions);
             return Ok(());
         }
-        let verified = authenticate_token(data).verify(env);
-        let failure = self.accept(verified, env).err();
+        let verified = authenticate_token(event.data.as_ref()).verify(env);
+        let failure = self.accept(0, verified, env).err();
+        if let Some(AuthFailure::Deferred(number)) = failure {
+            self.await_decision(number, About::event(event), Vec::new(), env);
+            return Ok(());
+        }
         decisions.push(Decision::UserChanged);
         self.settle(env)?;
         match failure {
@@ -57,27 +62,45 @@ impl Session {
         self.carry_out_orders(None, env, decisions)
     }
 
-    /// Authenticates the client by a checked token, or takes its former authentication away.
+    /// Authenticates the client by a checked token, or takes its former authentication away. `question` is the number of
+    /// the question to the application about this packet. If the application decides later, nothing changes.
     pub(super) fn accept<A: App>(
         &mut self,
+        question: usize,
         verified: Result<Claims, TokenError>,
         env: &mut Environment<'_, '_, A>,
     ) -> Result<(), AuthFailure> {
-        self.claims = None;
         let by = match self.state {
             State::AwaitingHandshake { .. } => "handshake",
             State::Open { .. } | State::Ended => "authenticate",
         };
-        let claims = verified.map_err(|error| {
-            env.common.scratch.count_token_refused(error.label(), by);
-            AuthFailure::Token(error)
-        })?;
-        let mut peer = Peer::new(self.id, Some(&claims), None, &mut env.common.scratch.app);
-        let asked = env.common.app.authenticate(&claims, &mut peer);
-        asked.map_err(|refusal| {
+        let claims = match verified {
+            Ok(claims) => claims,
+            Err(error) => {
+                self.claims = None;
+                env.common.scratch.count_token_refused(error.label(), by);
+                return Err(AuthFailure::Token(error));
+            }
+        };
+        let client = Asked {
+            id: self.id,
+            claims: Some(&claims),
+            token_expired: None,
+        };
+        let asked = env.common.ask(
+            question,
+            client,
+            |app, peer| app.authenticate(&claims, peer),
+            |_| (),
+        );
+        if let Err(refusal) = asked {
+            if let Some(number) = refusal.decision_number() {
+                return Err(AuthFailure::Deferred(number));
+            }
+            self.claims = None;
             env.common.scratch.count_token_refused("application", by);
-            AuthFailure::Refused(refusal)
-        })?;
+            return Err(AuthFailure::Refused(refusal));
+        }
         // A payload such as `0` makes a good token that authenticates no user.
         self.claims = claims.is_truthy().then(|| Box::new(claims));
         Ok(())
@@ -137,6 +160,8 @@ pub(super) fn tell_expired(expired: Option<f64>, decisions: &mut Decisions) {
 pub(super) enum AuthFailure {
     Token(TokenError),
     Refused(Refusal),
+    /// The application decides later.
+    Deferred(DecisionNumber),
 }
 
 impl AuthFailure {
@@ -144,6 +169,7 @@ impl AuthFailure {
         match self {
             AuthFailure::Token(error) => error.is_bad_token(),
             AuthFailure::Refused(refusal) => refusal.is_bad_token(),
+            AuthFailure::Deferred(_) => false,
         }
     }
 
@@ -151,6 +177,7 @@ impl AuthFailure {
         match self {
             AuthFailure::Token(error) => error.write_json(out),
             AuthFailure::Refused(refusal) => refusal.write_json(Refused::Authenticate, out),
+            AuthFailure::Deferred(_) => Refusal::silent().write_json(Refused::Authenticate, out),
         }
     }
 }

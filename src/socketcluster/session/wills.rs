@@ -105,7 +105,10 @@ impl Session {
         let data = given
             .data
             .map(|data| super::passed_on(data.get(), true, &mut rewritten));
-        match self.ask_to_publish(&channel, data, expired, env)? {
+        let Some(allowed) = self.ask_to_publish(event, &channel, data, expired, env)? else {
+            return Ok(());
+        };
+        match allowed {
             Ok(allowed) => {
                 let data = allowed_data(allowed, data, &env.common.scratch.app);
                 let user = self.claims.as_deref().and_then(|claims| claims.user());

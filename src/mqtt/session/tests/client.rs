@@ -129,7 +129,9 @@ impl<A: App> Core<A> {
     }
 
     pub(super) fn tick(&mut self, client: &mut Client) -> Vec<Did> {
-        self.run(client, |session, env, _| session.timed_out(env))
+        self.run(client, |session, env, decisions| {
+            session.timed_out(env, decisions)
+        })
     }
 
     pub(super) fn wait_s(&mut self, seconds: u64) {

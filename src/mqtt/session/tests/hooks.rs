@@ -1,9 +1,17 @@
 //! The questions to an application about MQTT clients, and the orders that it may give.
 
-use super::client::{Did, connect, core_with, publish, sent, subscribe};
-use crate::app::{AllowedPublish, App, AppError, Claims, Client, CloseCode, Name, Peer, RawJson, Refusal};
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+
+use super::client::{self, Connect, Core, Did, connect, core_with, publish, sent, subscribe};
+use crate::app::{
+    AllowedPublish, App, AppError, Claims, Client, CloseCode, DeferredDecision, Late, LateAnswer,
+    LateAnswerSender, Name, Peer, RawJson, Refusal, Returned, Undelivered,
+};
 use crate::decision::CloseReason;
 use crate::mqtt::subscriptions::Subscriber;
+use crate::session;
 
 #[derive(Default)]
 struct Probe {
@@ -147,6 +155,204 @@ fn the_application_decides_about_filters_and_may_end_subscriptions_and_connectio
     assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
     let did = core.receive(&mut client, &subscribe(5, 2, &[], &[("leave", 0)]));
     let reason = CloseReason::Application(CloseCode::new(4321).unwrap());
-    assert_eq!(did, [Did::Close(reason)]);
+    let suback = Did::Send(vec![0x90, 4, 0, 2, 0, 0]);
+    assert_eq!((&did[0], did.last()), (&suback, Some(&Did::Close(reason))));
     assert_eq!(core.farewell(&client, reason, "x")[2], 0x98);
+}
+
+/// Decides everything later.
+#[derive(Default)]
+struct Judge {
+    asked: Vec<(String, DeferredDecision)>,
+}
+
+impl Judge {
+    fn later<T>(&mut self, what: String, peer: &mut Peer<'_>) -> Result<T, Refusal> {
+        let (refusal, decision) = peer.defer_decision();
+        self.asked.push((what, decision));
+        Err(refusal)
+    }
+}
+
+impl App for Judge {
+    fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        self.later("handshake".to_owned(), peer)
+    }
+
+    fn authenticate(&mut self, _claims: &Claims, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        self.later("authenticate".to_owned(), peer)
+    }
+
+    fn subscribe(
+        &mut self,
+        channel: Name<'_>,
+        _data: Option<RawJson<'_>>,
+        peer: &mut Peer<'_>,
+    ) -> Result<(), Refusal> {
+        self.later(format!("subscribe {}", channel.as_str().unwrap()), peer)
+    }
+
+    fn publish(
+        &mut self,
+        channel: Name<'_>,
+        _data: Option<RawJson<'_>>,
+        peer: &mut Peer<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        peer.publish("asked", channel.as_str().unwrap());
+        self.later(format!("publish {}", channel.as_str().unwrap()), peer)
+    }
+}
+
+/// Keeps decisions for the test, which stands for the core.
+struct Way(Sender<LateAnswer>);
+
+impl LateAnswerSender for Way {
+    fn send(&self, answer: LateAnswer) -> Result<(), Returned> {
+        self.0.send(answer).map_err(|_| Returned::Gone)
+    }
+}
+
+/// A core whose application decides everything later.
+struct Court {
+    core: Core<Judge>,
+    late: Receiver<LateAnswer>,
+}
+
+impl Court {
+    fn new() -> Court {
+        let (sender, late) = unbounded();
+        let mut core = core_with(Judge::default());
+        core.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
+        Court { core, late }
+    }
+
+    /// The application decides what it was asked first, and the decision reaches the session.
+    fn decide(
+        &mut self,
+        client: &mut client::Client,
+        what: &str,
+        decide: impl FnOnce(DeferredDecision) -> Result<(), Undelivered>,
+    ) -> Vec<Did> {
+        assert!(client.session.is_waiting() && client.session.kept_bytes() > 0);
+        let (asked, decision) = self.core.app.asked.remove(0);
+        assert_eq!(asked, what);
+        decide(decision).unwrap();
+        let Late::Decision { number, decide } = self.late.try_recv().unwrap().answer else {
+            panic!("no decision");
+        };
+        self.core.run(client, |session, env, decisions| {
+            session.decided(number, decide, env, decisions)
+        })
+    }
+}
+
+#[test]
+fn connack_waits_until_the_application_has_decided_about_the_client_its_user_and_its_will() {
+    let mut court = Court::new();
+    let mut client = court.core.client_with(Some(r#"{"sub":"ann"}"#));
+    let connect = Connect {
+        will: Some((0, Vec::new(), "gone", b"1")),
+        ..connect(5, "a")
+    }
+    .bytes();
+    assert_eq!(court.core.receive(&mut client, &connect), []);
+    let allow = DeferredDecision::allow;
+    assert_eq!(court.decide(&mut client, "handshake", allow), []);
+    assert_eq!(court.decide(&mut client, "authenticate", allow), []);
+    assert!(client.session.claims().is_some() && !client.session.is_open());
+    let did = court.decide(&mut client, "publish gone", allow);
+    assert_eq!(first(&did)[..4], [0x20, first(&did)[1], 0, 0]);
+    assert_eq!(
+        did[1],
+        Did::Publish("asked".to_owned(), 0, false, b"\"gone\"".to_vec())
+    );
+    assert!(client.session.is_open() && !client.session.is_waiting());
+    assert_eq!(client.session.kept_bytes(), 0);
+
+    let mut client = court.core.client();
+    court.core.receive(&mut client, &connect);
+    let did = court.decide(&mut client, "handshake", |decision| decision.refuse(refusal()));
+    assert_eq!(
+        (first(&did)[3], &did[1]),
+        (0x87, &Did::Close(CloseReason::MqttRefused))
+    );
+}
+
+/// The packet that is sent first.
+fn first(did: &[Did]) -> &[u8] {
+    let mut packets = did.iter().filter_map(|did| match did {
+        Did::Send(packet) => Some(packet),
+        Did::Publish(..)
+        | Did::SendRetained(..)
+        | Did::EndOther(..)
+        | Did::Login(..)
+        | Did::Acknowledge(_)
+        | Did::Close(_) => None,
+    });
+    packets.next().unwrap()
+}
+
+/// A client that the application has let in.
+fn let_in(court: &mut Court, version: u8) -> client::Client {
+    let mut client = court.core.client();
+    court.core.receive(&mut client, &connect(version, "a").bytes());
+    court.decide(&mut client, "handshake", DeferredDecision::allow);
+    assert!(client.session.is_open());
+    client
+}
+
+#[test]
+fn no_filter_is_granted_before_the_application_has_decided_about_all() {
+    let mut court = Court::new();
+    let mut client = let_in(&mut court, 5);
+    let filters = [("a/#", 1), ("bad/+/#/x", 0), ("b", 0), ("$share/g/c", 0)];
+    let packet = subscribe(5, 7, &[], &filters);
+    assert_eq!(court.core.receive(&mut client, &packet), []);
+    let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+    let allow = DeferredDecision::allow;
+    assert_eq!(court.decide(&mut client, "subscribe a/#", allow), []);
+    let did = court.decide(&mut client, "subscribe b", |decision| decision.refuse(refusal()));
+    assert_eq!(did, []);
+    assert_eq!(court.core.sessions.subscriptions.count_of(subscriber), 0);
+    let did = court.decide(&mut client, "subscribe c", allow);
+    let suback = first(&did);
+    assert_eq!(suback[suback.len() - 4..], [1, 0x8f, 0x87, 0]);
+    assert_eq!(did[1], Did::SendRetained("a/#".to_owned(), 1, 0));
+    assert!(court.core.app.asked.is_empty());
+}
+
+#[test]
+fn a_publication_is_published_and_acknowledged_when_it_is_decided_or_refused_in_time() {
+    let mut court = Court::new();
+    let mut client = let_in(&mut court, 5);
+    let packet = publish(1 << 1, "a", 9, Some(b""), b"1");
+    assert_eq!(court.core.receive(&mut client, &packet), []);
+    let did = court.decide(&mut client, "publish a", |decision| {
+        decision.decide(|peer| Ok(peer.rewrite(&2)))
+    });
+    assert_eq!(did[0], Did::Publish("a".to_owned(), 1, false, b"2".to_vec()));
+    assert_eq!(first(&did)[..4], [0x40, 2, 0, 9]);
+    // What it has asked of the client before is done after the acknowledgement.
+    assert_eq!(
+        did[2],
+        Did::Publish("asked".to_owned(), 0, false, b"\"a\"".to_vec())
+    );
+
+    assert_eq!(court.core.receive(&mut client, &packet), []);
+    court.core.wait_s(9);
+    assert_eq!(court.core.tick(&mut client), []);
+    court.core.wait_s(1);
+    let did = court.core.tick(&mut client);
+    assert_eq!(first(&did)[..5], [0x40, first(&did)[1], 0, 9, 0x80]);
+    assert!(!client.session.is_waiting());
+    // It comes too late.
+    let (_, decision) = court.core.app.asked.pop().unwrap();
+    decision.allow().unwrap();
+    let Late::Decision { number, decide } = court.late.try_recv().unwrap().answer else {
+        panic!("no decision");
+    };
+    let did = court.core.run(&mut client, |session, env, decisions| {
+        session.decided(number, decide, env, decisions)
+    });
+    assert_eq!(did, []);
 }

@@ -191,12 +191,14 @@ fn the_close_frame_may_say_why() {
 fn a_late_answer_does_all_that_a_prompt_one_can_and_nothing_after_the_end() {
     let late = |cid: &[u8]| LateAnswer {
         address: 0,
-        token: cid.into(),
-        owed: None,
-        answer: Box::new(|peer| {
-            peer.transmit("t", &1);
-            peer.reply("late")
-        }),
+        answer: Late::Call {
+            token: cid.into(),
+            owed: None,
+            answer: Box::new(|peer| {
+                peer.transmit("t", &1);
+                peer.reply("late")
+            }),
+        },
     };
     let mut client = Client::open(Probe::default());
     assert_eq!(client.text(r#"{"event":"later","cid":7}"#), NOTHING);
