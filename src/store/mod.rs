@@ -32,6 +32,7 @@ pub(crate) mod sink;
 mod tests;
 mod writer;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -47,7 +48,7 @@ pub(crate) use self::format::{Generation, StoredWill};
 use self::format::{State, StoredChannel, StoredHead, StoredPublication};
 use self::records::Batch;
 use self::shared::Shared;
-use self::writer::{Order, Taken, Writer};
+use self::writer::{Order, RETRY_EVERY, Taken, Writer, nanoseconds};
 use crate::clock::Clock;
 use crate::config::{Config, StoreMode};
 use crate::metrics::store::StoreMetrics;
@@ -176,7 +177,24 @@ impl Store {
             other => other.map_err(|fault| StoreError::fault(&path, fault))?,
         };
         let may_miss_some = head.is_some_and(|head| head.state == State::Relaxed);
-        let head = begin(head, epoch, policies, settings.mode, &path);
+        let mut head = begin(head, epoch, policies, settings.mode, &path);
+        // The offsets of this process are reserved before it gives any out.
+        let reserved = database.apply(&Changes::default(), &mut head, &mut Holders::default());
+        let database = match reserved {
+            Err(Fault::System(cause)) if is_full(&cause) => {
+                error!(
+                    "store {}: {cause}: the server starts without it, as on a full disk. A new epoch begins, since no offset \
+                     could be reserved: recoveries from before this start fail. Make room on the disk, or raise \
+                     store_bytes_max and start the server again",
+                    path.display()
+                );
+                head.epoch = epoch;
+                head.unknown_through = head.ceiling - OFFSETS_RESERVED;
+                Database::open(directory, settings.bytes_max, Check::LastCommit)
+            }
+            other => other,
+        };
+        let database = database.map_err(|fault| StoreError::fault(&path, fault))?;
         Ok(Store {
             settings,
             path,
@@ -267,8 +285,8 @@ impl Store {
         StoreError::fault(&self.path, Fault::OtherVersion(what))
     }
 
-    /// Commits that this process has the store, with `changes` to what was read, and starts the thread. Returns a sink
-    /// for each core.
+    /// Commits `changes` to what was read, and starts the thread, which tries again if there is no room on the disk. Returns
+    /// a sink for each core.
     ///
     /// # Errors
     /// The system refuses.
@@ -290,11 +308,25 @@ impl Store {
         let mut first = Changes::default();
         first.add(changes);
         head.removed_through = head.removed_through.max(first.removed_through);
-        let database = database
-            .apply(&first, &mut head, &mut holders)
-            .map_err(|fault| StoreError::fault(&path, fault))?;
         let shared = Arc::new(Shared::new(cores));
-        shared.metrics.set_bytes(database.bytes());
+        let (database, changes) = match database.apply(&first, &mut head, &mut holders) {
+            Ok(database) => (Some(database), Changes::default()),
+            Err(Fault::System(cause)) if is_full(&cause) => {
+                error!(
+                    "store {}: cannot commit: {cause}; the server starts, and the thread of the store tries again",
+                    path.display()
+                );
+                shared.set_state(StoreState::Failing);
+                shared.metrics.failed();
+                (None, first)
+            }
+            Err(fault) => return Err(StoreError::fault(&path, fault)),
+        };
+        shared
+            .metrics
+            .set_bytes(database.as_ref().map_or(0, Database::bytes));
+        let retry = || clock.elapsed_ns() + nanoseconds(RETRY_EVERY);
+        let commit_at_ns = database.is_none().then(retry);
         let (outbox, inbox) = bounded(BATCHES_WAITING_MAX);
         let (orders, order_inbox) = bounded(1);
         let bytes_max = settings.queue_bytes_max / (cores.max(1) as u64);
@@ -313,7 +345,7 @@ impl Store {
         let writer = Writer {
             settings,
             path: path.clone(),
-            database: Some(database),
+            database,
             head,
             holders,
             lock,
@@ -321,9 +353,9 @@ impl Store {
             orders: order_inbox,
             shared: Arc::clone(&shared),
             clock,
-            changes: Changes::default(),
+            changes,
             taken: vec![Taken::default(); cores].into(),
-            commit_at_ns: None,
+            commit_at_ns,
         };
         let thread = thread::Builder::new()
             .name("store".to_owned())
@@ -342,6 +374,11 @@ impl Store {
             sinks,
         ))
     }
+}
+
+/// Whether there is no room on the disk, or in the file.
+fn is_full(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::StorageFull
 }
 
 /// The head for a process that begins with what the last one has left.

@@ -319,6 +319,63 @@ fn without_room_on_disk_commits_fail_and_what_waited_is_committed_when_there_is_
     }
 }
 
+#[test]
+fn a_server_starts_with_a_full_file_and_goes_on_when_there_is_room() {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Strict, b"epoch001")
+        .start(1, &Batch::default())
+        .unwrap();
+    end(running, &mut sinks);
+    let bytes_max = 2 * fs::metadata(directory.file()).unwrap().len();
+    let opened = |bytes_max: u64, epoch: &[u8; 8]| {
+        let mut settings = settings(&directory.0, StoreMode::Strict);
+        (settings.bytes_max, settings.queue_bytes_max) = (bytes_max, 64 << 20);
+        Store::open(settings, Taking::IfFree, *epoch, 0, Clock::begin()).unwrap()
+    };
+    let (mut offset, mut last) = (0, 0);
+    // Smaller and smaller publications, until not even these fit. Each end is that of a crash.
+    for size in [1 << 20, 1 << 16, 1 << 12, 1 << 8, 16] {
+        let store = opened(bytes_max, b"epoch002");
+        offset = offset.max(store.beginning().base);
+        let (running, mut sinks) = store.start(1, &Batch::default()).unwrap();
+        while running.handle().state() == StoreState::Open {
+            offset += 1;
+            let _ = sinks[0].push(&publication(b"c", offset, 0, &vec![b'x'; size]));
+            sinks[0].flush();
+            while !sinks[0].is_committed(0, offset) && running.handle().state() == StoreState::Open {
+                thread::yield_now();
+            }
+            if sinks[0].is_committed(0, offset) {
+                last = offset;
+            }
+        }
+    }
+    assert!(last > 0 && fs::metadata(directory.file()).unwrap().len() <= bytes_max);
+    // A start with more to write than there is room for.
+    let store = opened(bytes_max, b"epoch003");
+    let mut much = Batch::default();
+    much.push(&publication(
+        b"d",
+        store.beginning().base,
+        0,
+        &vec![b'x'; usize::try_from(2 * bytes_max).unwrap()],
+    ));
+    let (running, sinks) = store.start(1, &much).unwrap();
+    assert_eq!(running.handle().state(), StoreState::Failing);
+    drop((sinks, running));
+    // With room, everything is there that was committed, and the store takes more.
+    let store = opened(u64::MAX, b"epoch004");
+    let base = store.beginning().base;
+    assert!(base >= last);
+    let (_, publications) = &content(&store)[&b"c"[..]];
+    assert!(publications.contains_key(&last));
+    let (running, mut sinks) = store.start(1, &Batch::default()).unwrap();
+    let _ = sinks[0].push(&publication(b"c", base + 1, 0, b"x"));
+    sinks[0].flush();
+    wait_for_commit(&sinks[0], 0, base + 1);
+    end(running, &mut sinks);
+}
+
 /// A store with a few hundred publications that has ended in order; its directory and content.
 fn filled() -> (Directory, Content) {
     let directory = Directory::new();

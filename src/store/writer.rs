@@ -246,11 +246,11 @@ impl Writer {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// How long the thread waits if there is nothing to commit. It is woken by records.
 const IDLE: Duration = Duration::from_secs(3600);
 /// How long after a commit that failed the next one is tried.
-const RETRY_EVERY: Duration = Duration::from_secs(1);
+pub(super) const RETRY_EVERY: Duration = Duration::from_secs(1);

@@ -192,8 +192,8 @@ impl Delivery {
     ) -> Option<Commit> {
         let (hash, marks) = (self.broker.hasher.hash(channel), publish.marks);
         match publish.origin {
-            Origin::SocketCluster => self.on_disk()?.commit_of(hash, place),
-            Origin::Mqtt => {
+            Origin::SocketCluster if !publish.retain => self.on_disk()?.commit_of(hash, place),
+            Origin::SocketCluster | Origin::Mqtt => {
                 let is_kept = publish.retain || marks.remembered;
                 let publisher = &self.broker.publisher;
                 // The publisher's session is on this core, and has the packet identifier.

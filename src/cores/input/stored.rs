@@ -35,16 +35,23 @@ impl<A: App> Core<A> {
     }
 
     /// Whether the acknowledgement of a publication waits for the sessions and the retained publications that it
-    /// concerns: it is an MQTT client's, and the store is strict.
+    /// concerns: it is an MQTT client's or is retained, and the store is strict.
     #[inline]
     pub(in crate::cores) fn awaits_commit_of(&self, publish: Publish) -> bool {
-        publish.origin == Origin::Mqtt && self.lent.settings.mqtt.is_durable
+        (publish.origin == Origin::Mqtt || publish.retain) && self.lent.settings.mqtt.is_durable
     }
 
     /// Whether a publication would have to be stored before it is acknowledged, though its channel is not remembered.
     fn needs_store(&self, publish: Publish, decisions: &Decisions) -> bool {
+        let is_acknowledged = || match publish.origin {
+            Origin::SocketCluster => true,
+            Origin::Mqtt => {
+                let view = publication::read(decisions.bytes(publish.message));
+                view.is_some_and(|view| view.head.qos > 0)
+            }
+        };
         self.awaits_commit_of(publish)
-            && publication::read(decisions.bytes(publish.message)).is_some_and(|view| view.head.qos > 0)
+            && is_acknowledged()
             && (publish.retain || self.delivery.has_subscribers(decisions.bytes(publish.channel)))
     }
 

@@ -121,7 +121,7 @@ fn decide_retained<A: App>(
     };
     decisions.push(Decision::Publish(publish));
     let Some(cid) = cid else { return };
-    if marks.remembered && env.common.settings.has_store {
+    if env.common.settings.has_store {
         // A store may make it wait, or refuse it.
         let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
         decisions.push(Decision::Acknowledge { token });
