@@ -130,14 +130,14 @@ fn beside(what: &str, address: SocketAddr, act: impl FnOnce()) {
             .map(|caller| caller.join().expect("the calls are answered"));
         let mut times: Vec<Duration> = times.flatten().collect();
         times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
         println!(
             "{what:>38}: {:>5.2} s; {:>4} calls of others, p50 {:>7.2} ms, p99 {:>7.2} ms, longest {:>7.2} ms",
             took.as_secs_f64(),
             times.len(),
-            at(0.5),
-            at(0.99),
-            at(1.0),
+            at(50),
+            at(99),
+            at(100),
         );
     });
 }
