@@ -547,6 +547,7 @@ impl Run {
             | Decision::SendRetained { .. }
             | Decision::SendBinary { .. }
             | Decision::AskPresence { .. }
+            | Decision::AwaitSaved
             | Decision::Login
             | Decision::EndOther { .. }
             | Decision::Close { .. } => {
