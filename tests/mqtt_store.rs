@@ -146,6 +146,16 @@ fn retained_publications_survive_an_end_and_a_crash_of_a_strict_server_on_other_
                 expected.insert(topic, payload);
             }
         }
+        // A SocketCluster client has its answer when it is on disk, too.
+        let mut browser = server.client();
+        let topic = format!("site/browser/{round}");
+        let data = format!(r#"{{"channel":"{topic}","data":"{round}"}}"#);
+        let answer = browser.call("$retain", &data);
+        assert!(
+            answer.starts_with("{\"rid\":") && !answer.contains("error"),
+            "{answer}"
+        );
+        expected.insert(topic, format!("\"{round}\""));
         if round % 2 == 0 {
             server.signal(Signal::SIGKILL);
             assert_eq!(server.exit_code(), None);

@@ -199,6 +199,8 @@ def mosquitto(label, version):
         check(f"{label}: mosquitto_rr asks", finished(answering), [f"{topic}/answer|what?"])
         run("mosquitto_pub", "-V", version, "-t", f"{topic}/answer", "-q", "1", "-m", "that")
         check(f"{label}: and gets the answer", finished(asking), ["that"])
+        calling = tool("mosquitto_rr", "-V", version, "-t", "$rpc/ping", "-e", f"{topic}/pong", "-m", "", "-q", "1")
+        check(f"{label}: mosquitto_rr calls a procedure", [line.startswith('{"count":') for line in finished(calling)], [True])
 
 
 def guarded(name, run_it):
