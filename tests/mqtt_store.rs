@@ -362,8 +362,8 @@ struct Publisher {
 impl Publisher {
     /// Publishes until the connection ends, or until so many are acknowledged.
     fn run(&mut self, mut client: Mqtt, until: u32) {
-        client.send(&lasting(4, self.name));
-        if client.next().is_none() {
+        // The server may be gone already.
+        if !client.try_send(&lasting(4, self.name)) || client.next().is_none() {
             return;
         }
         let mut is_first = true;
@@ -415,14 +415,14 @@ struct Subscriber {
 impl Subscriber {
     /// Takes messages until the connection ends, or until `is_enough`.
     fn run(&mut self, mut client: Mqtt, is_enough: impl Fn(&Subscriber) -> bool) {
-        client.send(&lasting(4, "subscriber"));
+        client.try_send(&lasting(4, "subscriber"));
         let Some(connack) = client.next() else { return };
         assert!(
             !self.is_subscribed || mqtt::body(&connack)[0] == 1,
             "the session is lost"
         );
         if !self.is_subscribed {
-            client.send(&mqtt::subscribe(4, 1, &[], &[("t/#", 2)]));
+            client.try_send(&mqtt::subscribe(4, 1, &[], &[("t/#", 2)]));
         }
         while !is_enough(self)
             && let Some(packet) = client.next()
