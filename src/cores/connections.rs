@@ -4,7 +4,13 @@
 //! queued, until the time of the turn is used up; the rest is sent in later turns. Publications that follow meanwhile
 //! join them in their outboxes, and are sent with the same system call.
 //!
-//! The table, the lanes and the sums are in one file, because each of the invariants speaks of several of them.
+//! ```text
+//!  connections.rs  the table, the lanes, and the sums of all outboxes
+//!  sending.rs      replies and last words into outboxes           publications.rs  publications of SocketCluster clients
+//!  batching.rs     messages of clients that collect theirs        mqtt.rs          publications for MQTT clients
+//!  flushing.rs     outboxes into sockets                          retained.rs      retained ones, for MQTT clients
+//!  held.rs         the bytes that waiting connections hold        replays.rs       histories, for later subscribers
+//! ```
 //!
 //! Invariants
 //! 1. Every connection with bytes in its outbox is in the list of its lane; or its outbox is blocked and its lane idle,
@@ -21,14 +27,16 @@
 
 pub(in crate::cores) mod batches;
 mod batching;
+mod flushing;
+mod held;
 #[cfg(test)]
 mod invariants;
 mod mqtt;
 mod publications;
 pub(in crate::cores) mod replays;
 pub(in crate::cores) mod retained;
+mod sending;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,13 +45,13 @@ use mio::net::TcpStream;
 use crate::client::ClientAddress;
 use crate::clock::Uptime;
 use crate::config::SlowConsumer;
-use crate::decision::{CloseReason, Limit};
-use crate::metrics::block::{CoreMetrics, HeldKind};
+use crate::decision::CloseReason;
+use crate::metrics::block::CoreMetrics;
 use crate::mqtt::Sessions;
-use crate::protocols::{Content, Farewell, Framing};
+use crate::protocols::Framing;
 use crate::slab::Slab;
 use crate::transport::port::Ticket;
-use crate::transport::stream::{BeforeFin, Stream};
+use crate::transport::stream::Stream;
 
 use self::batches::{Batches, Pace};
 use self::mqtt::MqttWalk;
@@ -52,9 +60,9 @@ use crate::cores::lifecycle::moving::Moving;
 use crate::cores::lifecycle::reading::{Reading, Why};
 use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
-use crate::cores::outgoing::forms::{self, Form, Forms};
-use crate::cores::outgoing::held_memory::{Held, Holding};
-use crate::cores::outgoing::outbox::{Flush, FramePool, Outbox};
+use crate::cores::outgoing::forms::{Form, Forms};
+use crate::cores::outgoing::held_memory::Held;
+use crate::cores::outgoing::outbox::{FramePool, Outbox};
 use crate::cores::outgoing::recoveries::Recoveries;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 
@@ -339,531 +347,6 @@ impl Connections {
             .is_some_and(|connection| connection.framing == Framing::Mqtt && connection.stream.tls.is_none())
     }
 
-    /// Queues one whole frame in the outbox, which never refuses it. A full outbox keeps its connection from being
-    /// read, so no further calls fill it; a late answer that finds it full ends the connection (`late_answers.rs`).
-    pub(in crate::cores) fn send(&mut self, id: ConnectionId, content: Content, payload: &[u8]) {
-        let messages = u64::from(content.is_message());
-        self.metrics.messages_sent.add(messages);
-        self.queue(id, |connection, pool, forms| {
-            connection.tally.queue(messages);
-            let framing = connection.framing;
-            connection.outbox.push(pool, |bytes| {
-                forms::write_reply(forms, framing, bytes, content, payload);
-            });
-        });
-    }
-
-    /// Queues text messages in the outbox of an open connection: nothing may follow a close frame (RFC 6455 section
-    /// 5.5.1). Returns the number of messages, queued or not.
-    pub(in crate::cores) fn send_texts<'t>(
-        &mut self,
-        id: ConnectionId,
-        texts: impl Iterator<Item = &'t [u8]>,
-    ) -> usize {
-        let is_open = self
-            .get(id)
-            .is_some_and(|connection| matches!(connection.phase, Phase::Open(_)));
-        if !is_open {
-            return texts.count();
-        }
-        let mut count = 0;
-        self.queue(id, |connection, pool, mut forms| {
-            let framing = connection.framing;
-            connection.outbox.push(pool, |bytes| {
-                for text in texts {
-                    let forms = forms.as_deref_mut();
-                    forms::write_reply(forms, framing, bytes, Content::Text, text);
-                    count += 1;
-                }
-            });
-            connection.tally.queue(count as u64);
-        });
-        self.metrics.messages_sent.add(count as u64);
-        count
-    }
-
-    /// Queues the last frame of a connection.
-    pub(in crate::cores) fn send_farewell(&mut self, id: ConnectionId, farewell: &Farewell<'_>) {
-        self.queue(id, |connection, pool, _| {
-            connection.outbox.push(pool, |bytes| farewell.write(bytes));
-        });
-    }
-
-    /// Queues the response head.
-    pub(in crate::cores) fn send_head(&mut self, id: ConnectionId, write: impl FnOnce(&mut Vec<u8>)) {
-        self.queue(id, |connection, pool, _| connection.outbox.push_head(pool, write));
-    }
-
-    /// Lists a connection for a flush, so that bytes are sent that wait in the stream itself: records of TLS that carry
-    /// no frames.
-    pub(in crate::cores) fn send_records(&mut self, id: ConnectionId) {
-        self.queue(id, |connection, pool, _| connection.outbox.push(pool, |_| {}));
-    }
-
-    fn queue(
-        &mut self,
-        id: ConnectionId,
-        push: impl FnOnce(&mut Connection, &mut FramePool, Option<&mut Forms>),
-    ) {
-        let Some(connection) = self
-            .slab
-            .get_mut(id.index() as usize)
-            .filter(|connection| connection.id == id)
-        else {
-            return;
-        };
-        let before = connection.outbox.len();
-        push(connection, &mut self.pool, self.forms.as_deref_mut());
-        let after = connection.outbox.len();
-        self.queued_bytes += after - before;
-        if !connection.outbox.is_blocked() {
-            self.unflushed_bytes += after - before;
-        }
-        if connection.outbox.is_slow() {
-            let collected = self.recoveries.bytes_of(id.index());
-            self.held.note(id.index(), connection.holding(collected));
-        }
-        // A connection that is closing is read only for the peer's close frame.
-        if after > self.outbox_bytes_max
-            && !connection.reading.is_paused_by(Why::Replies)
-            && matches!(connection.phase, Phase::Open(_))
-        {
-            connection.reading.pause(Why::Replies);
-            self.metrics.limit_hit(Limit::OutboxReplies);
-        }
-        self.mark(id.index(), self.lane);
-    }
-
-    /// Discards the frames that have not begun to leave, to make room for the close frame.
-    pub(in crate::cores) fn discard_unsent(&mut self, id: ConnectionId) {
-        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
-            return;
-        };
-        let before = connection.outbox.len();
-        let blocked = connection.outbox.is_blocked();
-        self.conflated_bytes -= connection.outbox.conflated_bytes();
-        connection.outbox.discard_unsent_frames(&mut self.pool);
-        let discarded = before - connection.outbox.len();
-        self.queued_bytes -= discarded;
-        if !blocked {
-            self.unflushed_bytes -= discarded;
-        }
-        self.note_held(id.index());
-    }
-
-    /// Has a connection that has ended take no publications, although it is a subscriber still.
-    pub(in crate::cores) fn seal(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.slab.get_mut(id.index() as usize)
-            && connection.id == id
-        {
-            connection.outbox.seal(&mut self.pool);
-        }
-    }
-
-    /// Undoes [`Connections::seal`].
-    pub(in crate::cores) fn unseal(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.get_mut(id) {
-            connection.outbox.unseal();
-        }
-    }
-
-    /// Drops all that waits for a connection whose socket is of no more use.
-    pub(in crate::cores) fn drop_unsent(&mut self, id: ConnectionId) {
-        let Some(connection) = self.slab.get_mut(id.index() as usize) else {
-            return;
-        };
-        if connection.id != id {
-            return;
-        }
-        let (waiting, is_blocked) = (connection.outbox.len(), connection.outbox.is_blocked());
-        self.conflated_bytes -= connection.outbox.conflated_bytes();
-        self.queued_bytes -= waiting;
-        if !is_blocked {
-            self.unflushed_bytes -= waiting;
-        }
-        connection.outbox.release(&mut self.pool);
-        connection.leftover = Leftover::default();
-        self.held.forget(id.index());
-    }
-
-    /// The poll reports that the socket takes more.
-    pub(in crate::cores) fn writable(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.slab.get_mut(id.index() as usize)
-            && connection.id == id
-            && connection.outbox.is_blocked()
-        {
-            connection.outbox.unblock();
-            self.unflushed_bytes += connection.outbox.len();
-            self.mark(id.index(), Lane::Bulk);
-            if self.mqtt.is_some() {
-                self.unblock_mqtt(id.index());
-            }
-        }
-    }
-
-    /// Whether something was queued after the last flush.
-    pub(in crate::cores) fn has_unflushed(&self) -> bool {
-        !self.prompt.is_empty() || !self.bulk.is_empty()
-    }
-
-    /// Sends our FIN as soon as the outbox is empty: with the flush of this turn if it is empty now.
-    pub(in crate::cores) fn finish(&mut self, id: ConnectionId) {
-        if self.get(id).is_some() {
-            self.mark(id.index(), Lane::Prompt);
-        }
-    }
-
-    /// Writes the outboxes to their sockets, each with one system call: all of the prompt lane, then those of the bulk
-    /// lane until `is_over` says that the time is used up. It is asked once per [`FLUSHES_BETWEEN_LOOKS`] connections.
-    pub(in crate::cores) fn flush(&mut self, is_over: impl FnMut() -> bool) {
-        // In the order in which they were queued: the connection that was read first is answered first.
-        let mut sent = 0;
-        while let Some(&index) = self.prompt.get(sent) {
-            if self
-                .slab
-                .get(index as usize)
-                .is_some_and(|connection| connection.lane == Lane::Prompt)
-            {
-                self.flush_one(index);
-            }
-            sent += 1;
-        }
-        self.prompt.clear();
-        if !self.bulk.is_empty() {
-            self.flush_bulk_lane(is_over);
-        }
-        let waiting = self.queued_bytes + self.conflated_bytes;
-        self.metrics.outbox_bytes.set(waiting as u64);
-        self.tell_held();
-        if let Some(forms) = &mut self.forms {
-            let work = forms.take_compression_work();
-            self.metrics.messages_deflated.add(work.messages);
-            self.metrics.deflate_bytes_before.add(work.bytes_before);
-            self.metrics.deflate_bytes_after.add(work.bytes_after);
-        }
-    }
-
-    /// Flushes the outboxes of the bulk lane until `is_over`. Not inlined: the loop needs the registers that a turn has
-    /// other values in.
-    #[inline(never)]
-    fn flush_bulk_lane(&mut self, mut is_over: impl FnMut() -> bool) {
-        let mut sent = 0;
-        while let Some(&index) = self.bulk.get(sent) {
-            sent += 1;
-            self.flush_bulk(index);
-            if sent.is_multiple_of(FLUSHES_BETWEEN_LOOKS) && is_over() {
-                break;
-            }
-        }
-        self.bulk.drain(..sent);
-        self.bulk_taken += sent as u64;
-    }
-
-    /// Whether connections were found to end.
-    #[inline]
-    pub(in crate::cores) fn has_ending(&self) -> bool {
-        !self.ending.is_empty()
-    }
-
-    /// The next connection that was found to end, and why.
-    pub(in crate::cores) fn next_ending(&mut self) -> Option<(ConnectionId, CloseReason)> {
-        self.ending.pop()
-    }
-
-    /// The next connection whose socket was found full.
-    pub(in crate::cores) fn next_blocked(&mut self) -> Option<ConnectionId> {
-        self.blocked.pop()
-    }
-
-    /// The next connection that may be read again, since its outbox has drained.
-    pub(in crate::cores) fn next_resumed(&mut self) -> Option<ConnectionId> {
-        self.resumed.pop()
-    }
-
-    /// The end of the bulk lane, counted since the core began. When [`Connections::has_flushed`] returns true for it,
-    /// all that is queued now has been sent, or has found its socket full.
-    pub(in crate::cores) fn end_of_bulk(&self) -> u64 {
-        self.bulk_taken + self.bulk.len() as u64
-    }
-
-    /// Whether the flush has reached this end of the bulk lane.
-    pub(in crate::cores) fn has_flushed(&self, end_of_bulk: u64) -> bool {
-        self.bulk_taken >= end_of_bulk
-    }
-
-    /// Flushes a connection from the list of the bulk lane, unless the connection has changed its lane since. Nearly
-    /// all have only publications to send, have no TLS, and stay open: a connection that ends sends its last bytes in
-    /// the prompt lane, or at once.
-    #[inline]
-    fn flush_bulk(&mut self, index: u32) {
-        let Some(connection) = self.slab.get_mut(index as usize) else {
-            return;
-        };
-        if connection.lane != Lane::Bulk {
-            return;
-        }
-        let (Some(span), None) = (connection.outbox.shared(), &connection.stream.tls) else {
-            return self.flush_one(index);
-        };
-        debug_assert!(
-            !connection.reading.is_paused_by(Why::Replies)
-                && !matches!(connection.phase, Phase::Finishing { .. } | Phase::Emptying { .. }),
-            "publications alone wait for a connection that goes on"
-        );
-        connection.lane = Lane::Idle;
-        self.unflushed_bytes -= span.len();
-        let socket = &mut connection.stream.socket;
-        match connection
-            .outbox
-            .flush_shared(span, connection.framing, socket, &mut self.pool)
-        {
-            Ok((written, Flush::Empty)) => {
-                self.queued_bytes -= written;
-                self.metrics.bytes_sent.add(written as u64);
-                connection.tally.bytes_out += written as u64;
-            }
-            other => self.note_flushed(index, false, other),
-        }
-    }
-
-    /// Flushes one connection at once. True if nothing is left.
-    pub(in crate::cores) fn flush_now(&mut self, id: ConnectionId) -> bool {
-        if self.get(id).is_some() {
-            self.flush_one(id.index());
-        }
-        self.get(id).is_none_or(|connection| connection.outbox.is_empty())
-    }
-
-    fn flush_one(&mut self, index: u32) {
-        let Some(connection) = self.slab.get_mut(index as usize) else {
-            return;
-        };
-        connection.lane = Lane::Idle;
-        if connection.outbox.is_blocked() {
-            return;
-        }
-        let is_slow = connection.outbox.is_slow();
-        self.unflushed_bytes -= connection.outbox.len();
-        let framing = connection.framing;
-        let Stream { socket, tls } = &mut connection.stream;
-        let ends = matches!(connection.phase, Phase::Finishing { fin_sent: false, .. });
-        let flushed = match tls {
-            None if ends => connection
-                .outbox
-                .flush(framing, &mut BeforeFin(socket), &mut self.pool),
-            None => connection.outbox.flush(framing, socket, &mut self.pool),
-            Some(tls) => {
-                let mut writer = tls.writer(socket, &mut self.records);
-                let flushed = connection.outbox.flush(framing, &mut writer, &mut self.pool);
-                connection.outbox.hold(framing, tls.held(), &self.pool);
-                flushed
-            }
-        };
-        self.note_flushed(index, is_slow, flushed);
-    }
-
-    /// Does what follows from the result of a flush: counts bytes, resumes reading, sends a FIN or marks the connection
-    /// for closing. `was_slow` says that the socket had been found full before.
-    fn note_flushed(&mut self, index: u32, was_slow: bool, flushed: io::Result<(usize, Flush)>) {
-        let Some(connection) = self.slab.get_mut(index as usize) else {
-            return;
-        };
-        let has_tls = connection.stream.tls.is_some();
-        // Whether the bytes that it holds may have changed: `held` counts connections whose sockets were found full, or
-        // whose TLS keeps records.
-        let mut is_held = was_slow;
-        match flushed {
-            Ok((written, flush)) => {
-                self.queued_bytes -= written;
-                let tls = connection.stream.tls.as_mut();
-                let taken = tls.map_or(written, |tls| tls.take_written());
-                self.metrics.bytes_sent.add(taken as u64);
-                connection.tally.bytes_out += taken as u64;
-                if connection.reading.is_paused_by(Why::Replies)
-                    && connection.outbox.len() <= self.outbox_bytes_max / 2
-                {
-                    connection.reading.resume(Why::Replies);
-                    self.resumed.push(connection.id);
-                }
-                match flush {
-                    Flush::Blocked => {
-                        is_held = true;
-                        self.note_blocked(index, taken);
-                    }
-                    Flush::Refilled(count) => self.queue_refilled(index, count),
-                    Flush::Empty => match &mut connection.phase {
-                        Phase::Finishing {
-                            fin_sent: fin_sent @ false,
-                            ..
-                        } => {
-                            *fin_sent = connection.stream.finish();
-                            if !*fin_sent {
-                                connection.outbox.block(&mut self.pool);
-                                self.blocked.push(connection.id);
-                            }
-                        }
-                        Phase::Emptying { .. } => {
-                            mark_for_closing(&mut self.ending, connection, CloseReason::PeerVanished);
-                        }
-                        Phase::ProxyHeader { .. }
-                        | Phase::Request { .. }
-                        | Phase::LoggingIn { .. }
-                        | Phase::Open(_)
-                        | Phase::Closing { .. }
-                        | Phase::Finishing { .. } => {}
-                    },
-                }
-            }
-            Err(_) => {
-                self.queued_bytes -= connection.outbox.len();
-                self.conflated_bytes -= connection.outbox.conflated_bytes();
-                connection.outbox.release(&mut self.pool);
-                mark_for_closing(&mut self.ending, connection, CloseReason::PeerVanished);
-            }
-        }
-        if is_held || has_tls {
-            self.note_held(index);
-        }
-    }
-
-    /// Notes that a flush has found a socket full after it had taken `taken` bytes.
-    fn note_blocked(&mut self, index: u32, taken: usize) {
-        let connection = &mut self.slab[index as usize];
-        let is_first = connection.outbox.note_blocked(self.now);
-        if is_first {
-            self.blocked.push(connection.id);
-        }
-        if self.write_timeout.is_zero() {
-            return;
-        }
-        let unacknowledged = connection.stream.unacknowledged_bytes().unwrap_or(u32::MAX);
-        if is_first || taken > 0 || unacknowledged < connection.outbox.unacknowledged() {
-            let by = self.now + self.write_timeout;
-            connection.outbox.expect_progress(by, unacknowledged);
-        }
-    }
-
-    /// Whether a client has taken nothing of what waits for it for `write_timeout`: the socket no byte, and its peer
-    /// none of those that the socket had taken before. The socket tells of room only when much of its buffer is free,
-    /// so that a peer which reads slowly may have acknowledged some in the meantime. What fell into a time when this
-    /// core stood still does not count: the peer may have stood still as well.
-    pub(in crate::cores) fn takes_nothing(&mut self, id: ConnectionId, responsive_since: Uptime) -> bool {
-        let (now, timeout) = (self.now, self.write_timeout);
-        let Some(connection) = self.get_mut(id) else {
-            return false;
-        };
-        if connection.outbox.taken_by() > now {
-            return false;
-        }
-        let unacknowledged = connection.stream.unacknowledged_bytes().unwrap_or(u32::MAX);
-        if unacknowledged < connection.outbox.unacknowledged() {
-            connection.outbox.expect_progress(now + timeout, unacknowledged);
-            return false;
-        }
-        if responsive_since + timeout > now {
-            connection
-                .outbox
-                .expect_progress(responsive_since + timeout, unacknowledged);
-            return false;
-        }
-        true
-    }
-
-    /// Counts again the bytes that a connection holds.
-    pub(in crate::cores) fn note_held(&mut self, index: u32) {
-        if let Some(connection) = self.slab.get(index as usize) {
-            let collected = self.recoveries.bytes_of(index);
-            self.held.note(index, connection.holding(collected));
-        }
-    }
-
-    /// Counts them again after input was taken in or carried out. Does nothing for a connection that held none before
-    /// and holds none now.
-    #[inline]
-    pub(in crate::cores) fn note_input(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.get(id)
-            && (connection.holds_input() || self.held.knows(id.index()))
-        {
-            self.note_held(id.index());
-        }
-    }
-
-    /// Tells the metrics how much is held. Nothing is told twice when nothing is held.
-    #[inline]
-    fn tell_held(&mut self) {
-        let is_nothing = self.held.is_empty() && self.queued_bytes == 0 && self.abandoned_bytes == 0;
-        if is_nothing && self.nothing_is_told {
-            return;
-        }
-        self.nothing_is_told = is_nothing;
-        for (gauge, (_, bytes)) in self.metrics.held_bytes.iter().zip(self.held_by_kind()) {
-            gauge.set(bytes as u64);
-        }
-    }
-
-    /// The bytes that all connections hold together, by kind.
-    fn held_by_kind(&self) -> [(HeldKind, usize); HeldKind::COUNT] {
-        let sums: &Holding = self.held.sums();
-        let shared = &self.pool.shared;
-        [
-            (
-                HeldKind::Outboxes,
-                self.queued_bytes.saturating_sub(shared.lent_bytes()),
-            ),
-            (HeldKind::Shared, shared.alone_bytes()),
-            (HeldKind::Conflated, self.conflated_bytes),
-            (HeldKind::Assemblies, sums.assembly),
-            (HeldKind::Leftovers, sums.leftover),
-            (HeldKind::Parked, sums.parked),
-            (HeldKind::Tls, sums.tls),
-            (HeldKind::Collected, sums.collected),
-            (HeldKind::Abandoned, self.abandoned_bytes),
-        ]
-    }
-
-    fn held_bytes(&self) -> usize {
-        self.held_by_kind().iter().map(|(_, bytes)| bytes).sum()
-    }
-
-    /// Whether all connections together hold more than they may.
-    #[inline]
-    pub(in crate::cores) fn hold_too_much(&self) -> bool {
-        self.held_bytes() > self.held.bytes_max
-    }
-
-    /// Whether connections have to be closed because all together hold too much. If the policy can leave publications
-    /// out, that begins an eighth above the limit. If no connection waits, there is none to close.
-    #[inline]
-    pub(in crate::cores) fn must_shed(&self) -> bool {
-        !self.held.is_empty() && self.holds_too_much_to_leave_out()
-    }
-
-    fn holds_too_much_to_leave_out(&self) -> bool {
-        let held_bytes = self.held_bytes();
-        let max = self.held.bytes_max;
-        held_bytes > max
-            && match self.slow_consumer {
-                SlowConsumer::Close => true,
-                SlowConsumer::Skip | SlowConsumer::Conflate => held_bytes - max > max / 8,
-            }
-    }
-
-    /// Whether connections are still to be closed for what all of them hold.
-    pub(in crate::cores) fn is_shedding(&self) -> bool {
-        self.must_shed() && self.holds_most().is_some()
-    }
-
-    /// Whether enough connections have been closed: the bytes held are a sixteenth below the limit.
-    pub(in crate::cores) fn has_shed(&self) -> bool {
-        let max = self.held.bytes_max;
-        self.held_bytes() <= max - max / 16
-    }
-
-    /// A connection that holds most.
-    pub(in crate::cores) fn holds_most(&self) -> Option<ConnectionId> {
-        self.held.most().and_then(|index| self.id_at(index))
-    }
-
     /// Puts a connection into the list of a lane, unless it is in that of a prompter one or its outbox is blocked.
     fn mark(&mut self, index: u32, lane: Lane) {
         let connection = &mut self.slab[index as usize];
@@ -910,8 +393,6 @@ fn mark_for_closing(
 
 /// Room for the replies of one turn, from the beginning, so that the list does not grow in the middle of serving.
 const PROMPT_KEPT: usize = 1024;
-/// A look at the clock costs as much as 1 % of one flush.
-const FLUSHES_BETWEEN_LOOKS: usize = 8;
 
 #[cfg(test)]
 mod tests;

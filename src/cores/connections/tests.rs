@@ -3,9 +3,11 @@
 use std::io::Read;
 use std::net::{TcpListener, TcpStream as Peer};
 
+use super::flushing::FLUSHES_BETWEEN_LOOKS;
 use super::publications::UNFLUSHED_BYTES_MAX;
 use super::*;
 use crate::cores::outgoing::forms::tests::with_publication;
+use crate::protocols::Content;
 use crate::transport::port::Port;
 use crate::websocket::frame::{self, OpCode};
 
