@@ -831,7 +831,9 @@ fn parts_of_a_core_know_neither_the_core_nor_its_steps() {
 /// The path of a file's module below `cores`.
 fn module_of(path: &Path) -> Vec<String> {
     let names = path.components().map(|name| name.as_os_str().to_str().unwrap());
-    let below = names.skip_while(|name| *name != "cores").skip(1);
+    // The checkout may have any name.
+    let below = names.skip_while(|name| *name != "src");
+    let below = below.skip_while(|name| *name != "cores").skip(1);
     below
         .map(|name| name.trim_end_matches(".rs").to_owned())
         .filter(|name| name != "mod")

@@ -132,6 +132,7 @@ impl<A: App> Core<A> {
             self.publish_due_wills();
         }
         if self.connections.mqtt.is_some() {
+            self.resume_moves();
             self.tend_mqtt_sessions();
         }
         self.deliver();
@@ -359,7 +360,6 @@ impl<A: App> Core<A> {
         }
         if let Some(topics) = self.delivery.retained() {
             topics.tell();
-            self.retained_asks.revive();
         }
         let tables = self.connections.table_bytes()
             + self.delivery.subscriptions().table_bytes()
@@ -448,7 +448,10 @@ impl<A: App> Core<A> {
         until = until.min(self.acceptor.next()).min(self.tick_due);
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
-            if sessions.shares.has_news() {
+            if sessions.shares.has_news()
+                || self.retained_asks.awaits_box
+                || self.waiting.awaiting_move_count() > 0
+            {
                 until = until.min(self.time.now().uptime + RING_RETRY);
             }
         }

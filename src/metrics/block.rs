@@ -134,6 +134,8 @@ labels! {
         TooLarge = "too_large",
         /// It was for a group of a shared subscription, and no member had room for it.
         GroupFull = "group_full",
+        /// It has waited for a client that the rules do not allow its topic any more.
+        Forbidden = "forbidden",
     }
 }
 

@@ -48,6 +48,7 @@ mod tests;
 
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
+pub use self::permissions::CheckedFilters;
 use self::undecided::{KeptPacket, Undecided};
 use super::environment::Environment;
 use super::fault::Fault;
@@ -101,8 +102,6 @@ struct Open {
     silence_ms_max: u32,
     /// Publications with QoS 2 of this connection that the client has not released.
     in_flight: u16,
-    /// The rules by which the session's filters were checked.
-    rules: u32,
     /// When the client's token expires.
     expires: Uptime,
     /// The topics of the client's aliases; `None` before the first.

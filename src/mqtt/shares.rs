@@ -21,7 +21,7 @@
 //!
 //! Limits: those of filters, for the memberships of a session; `JOINS_WAITING_MAX`; for each member as many publications
 //! in flight as a session may have in flight and waiting (`mqtt_in_flight_max`, `mqtt_queue_messages_max`); for what
-//! other cores have not taken, `mqtt_queues_bytes_max`.
+//! other cores have not taken, and what sessions of this core have not been given, `mqtt_queues_bytes_max`.
 
 mod groups;
 
@@ -44,9 +44,12 @@ pub struct Shares {
     news: Box<[Vec<News>]>,
     /// The bytes of the publications in `news`.
     news_bytes: usize,
+    /// Most bytes of publications in `news` and in `handed`.
     news_bytes_max: usize,
     /// Publications for sessions of this core.
     handed: VecDeque<Handed>,
+    /// Their bytes.
+    handed_bytes: usize,
     waiting: HashMap<u64, WaitingAnswer>,
     /// Answers to SUBSCRIBE that need not wait any more.
     answers: Vec<WaitingAnswer>,
@@ -214,6 +217,7 @@ impl Shares {
             news_bytes: 0,
             news_bytes_max: bounds.queues_bytes_max,
             handed: VecDeque::new(),
+            handed_bytes: 0,
             waiting: HashMap::new(),
             answers: Vec::new(),
             last_wait: 0,
@@ -334,17 +338,24 @@ impl Shares {
         }
     }
 
-    /// What a session has subscribed to, as `$share/GROUP/FILTER`.
-    pub fn texts_of(&self, session: SessionRef) -> Vec<Box<str>> {
+    /// What a session has subscribed to, as `$share/GROUP/FILTER`: at most `max`, behind the first `skipped`.
+    pub fn texts_of(&self, session: SessionRef, skipped: u32, max: usize) -> Vec<Box<str>> {
         let memberships = self.memberships.get(&session.number);
         memberships.map_or_else(Vec::new, |memberships| {
-            memberships.filters.keys().cloned().collect()
+            let texts = memberships.filters.keys().skip(skipped as usize);
+            texts.take(max).cloned().collect()
         })
     }
 
     /// The options with which a session has subscribed to `text`.
     pub fn options_of(&self, number: u32, text: &str) -> Option<Options> {
         self.memberships.get(&number)?.filters.get(text).copied()
+    }
+
+    /// How many groups a session is a member of.
+    pub fn count_of(&self, session: SessionRef) -> usize {
+        let memberships = self.memberships.get(&session.number);
+        memberships.map_or(0, |memberships| memberships.filters.len())
     }
 
     /// The generation of the newest group of this core.
@@ -403,7 +414,9 @@ impl Shares {
 
     /// The next publication for a session of this core.
     pub fn next_handed(&mut self) -> Option<Handed> {
-        self.handed.pop_front()
+        let handed = self.handed.pop_front()?;
+        self.handed_bytes -= handed.publication.bytes();
+        Some(handed)
     }
 
     /// Whether there are publications for sessions of this core, or answers.
@@ -480,7 +493,10 @@ impl Shares {
                 serial,
                 is_connected,
             } => self.groups.set_connected(&text, serial, is_connected),
-            News::Handed(handed) => self.handed.push_back(handed),
+            News::Handed(handed) => {
+                self.handed_bytes += handed.publication.bytes();
+                self.handed.push_back(handed);
+            }
             News::Settled(tag) => self.groups.settle(tag.group, tag.session.serial),
             News::GivenBack(tag, publication) => {
                 self.groups.settle(tag.group, tag.session.serial);
@@ -509,7 +525,7 @@ impl Shares {
         published: Outbound,
         publication: impl FnOnce() -> SharedPublication,
     ) {
-        if self.news_bytes > self.news_bytes_max {
+        if self.news_bytes + self.handed_bytes > self.news_bytes_max {
             self.dropped += 1;
             return;
         }

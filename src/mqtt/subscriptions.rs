@@ -253,6 +253,13 @@ impl Subscriptions {
         }
     }
 
+    /// Whether a session or a group has a filter.
+    pub fn has(&self, subscriber: Subscriber, filter: &str) -> bool {
+        let number = self.find(filter.as_bytes());
+        let held = self.held(subscriber);
+        number.is_some_and(|number| held.is_some_and(|held| held.get(number).is_some()))
+    }
+
     /// How many filters a session or a group has.
     pub fn count_of(&self, subscriber: Subscriber) -> usize {
         self.held(subscriber).map_or(0, Held::len)

@@ -12,6 +12,7 @@ use crate::decision::{
 };
 use crate::history::Reading;
 use crate::mqtt::receiver::Receiver;
+use crate::mqtt::session::CheckedFilters;
 use crate::mqtt::sessions::SessionRef;
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
@@ -34,6 +35,8 @@ pub struct MqttClient {
     pub(crate) receiver: Receiver,
     /// Whether it is on the core that owns its client id, or has none.
     pub(crate) is_placed: bool,
+    /// Whether the next SUBSCRIBE or UNSUBSCRIBE may be handled: what was published before it came is delivered.
+    pub(crate) may_subscribe: bool,
     /// The session.
     pub(crate) session: mqtt::session::Session,
 }
@@ -90,6 +93,7 @@ impl Session {
         Session::Mqtt(Box::new(MqttClient {
             receiver: Receiver::default(),
             is_placed: false,
+            may_subscribe: false,
             session: mqtt::session::Session::new(ids.next_id(), now, claims),
         }))
     }
@@ -340,11 +344,21 @@ impl Session {
     pub fn rules_changed<A: App>(&mut self, env: &mut Environment<'_, A>, decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.rules_changed(&env.socketcluster(), decisions),
-            Session::Mqtt(client) => {
-                if let Some(mut env) = env.mqtt() {
-                    client.session.rules_changed(&mut env, decisions);
-                }
-            }
+            Session::Mqtt(client) => client.session.rules_changed(decisions),
+        }
+    }
+
+    /// Drops those of some filters of an MQTT session that the rules do not allow; `None` for other protocols, whose
+    /// subscriptions the core has.
+    pub(crate) fn recheck_filters<A: App>(
+        &mut self,
+        from: u32,
+        max: usize,
+        env: &mut Environment<'_, A>,
+    ) -> Option<CheckedFilters> {
+        match self {
+            Session::SocketCluster(_) => None,
+            Session::Mqtt(client) => Some(client.session.recheck_filters(from, max, &mut env.mqtt()?)),
         }
     }
 

@@ -117,6 +117,16 @@ impl Framing {
         }
     }
 
+    /// The message in a frame of this server, which is not compressed; nothing if it is no frame.
+    pub(crate) fn message_in(self, frame: &[u8]) -> &[u8] {
+        match self {
+            Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => {
+                frame::parts(frame).map_or(&[], |(_, message)| message)
+            }
+            Framing::Mqtt => frame,
+        }
+    }
+
     /// The protocol of the messages in the frames.
     pub(crate) const fn protocol(self) -> ClientProtocol {
         match self {

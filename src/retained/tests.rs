@@ -207,7 +207,7 @@ proptest! {
             let set = retained.set(&facts(now_ms, expires_at_ms), topic.as_bytes(), b"props", &payload);
             match set {
                 Set::Cleared => prop_assert!(payload.is_empty()),
-                Set::Retained => { model.insert(topic.clone(), (payload, expires_at_ms)); }
+                Set::Retained => { prop_assert!(!payload.is_empty()); model.insert(topic.clone(), (payload, expires_at_ms)); }
                 Set::TooMany => prop_assert_eq!(count, count_max),
                 Set::TooLarge => prop_assert!(older.is_some() || retained.bytes() + 150 > bytes_max),
             }

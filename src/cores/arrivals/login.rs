@@ -305,3 +305,4 @@ fn whole_seconds(time: Duration) -> u64 {
 /// The ways of a login, as the audit trail names them.
 pub(in crate::cores) const BY_CALL: &str = "call";
 pub(in crate::cores) const BY_PAGE: &str = "page";
+pub(in crate::cores) const BY_CONNECT: &str = "connect";

@@ -3,7 +3,7 @@
 //!
 //! A connection moves when its CONNECT is complete, before its session sees it. `lifecycle/moving.rs` says how.
 //!
-//! If the owner has no room in its box or too many sockets wait for it, the next turn tries again, within
+//! If the owner has no room in its box or too many sockets wait for it, the core tries again after a moment, within
 //! `handshake_timeout`. If the owner has as many connections as it may have, or drains, the client is refused with
 //! CONNACK.
 
@@ -31,7 +31,7 @@ use crate::cores::post::letter::Letter;
 pub(in crate::cores) enum Moved {
     /// It is on its way.
     Yes,
-    /// It is still here, and the next turn is to try again.
+    /// It is still here, and is to be moved again after a moment.
     NotYet,
     /// It is closed.
     Refused,
@@ -74,6 +74,8 @@ impl<A: App> Core<A> {
             moving.context = self.lent.scratch.common.app.contexts.take(id.token().0);
             self.post.send(owner, Letter::Moved(Box::new(moving)));
         }
+        // CONNECT may have a password, and lies in this core's buffers.
+        self.lent.scratch.common.note_credentials();
         self.wheel.disarm(id.index());
         self.counts.connection_ends();
         self.metrics.connections.set(self.connections.len() as u64);
@@ -173,5 +175,20 @@ impl<A: App> Core<A> {
             draining.add(id);
             self.metrics.drain_left.set(self.counts.alive());
         }
+        if self.has_been_revoked(id) {
+            self.close_saying(id, CloseReason::Revoked, "revoked");
+        }
+    }
+
+    /// Whether the claims of a connection that has moved are revoked: it may have been between two cores while each of
+    /// them looked for connections with such claims.
+    fn has_been_revoked(&self, id: ConnectionId) -> bool {
+        let Some(Phase::Open(open)) = self.connections.get(id).map(|connection| &connection.phase) else {
+            return false;
+        };
+        let tokens = &self.lent.policy.tokens;
+        open.session
+            .claims()
+            .is_some_and(|claims| tokens.are_revoked(claims, self.time.now().unix_ms))
     }
 }

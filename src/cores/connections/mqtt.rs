@@ -54,7 +54,7 @@ pub(in crate::cores) struct MqttWalk {
     shared: [Option<SharedPacket>; PacketForm::SHARED],
     scratch: Scratch,
     /// Sessions with more to send whose sockets are full, by the index of the connection.
-    blocked: HashMap<u32, SessionRef>,
+    pub(super) blocked: HashMap<u32, SessionRef>,
 }
 
 /// A packet that outboxes share.
@@ -157,7 +157,7 @@ impl Connections {
         }
         let Some(mut original) = Original::read(publication) else {
             self.metrics.publications_invisible.add(1);
-            walk.found.clear();
+            walk.at = walk.found.len();
             return 0;
         };
         if let Some((kind, payload)) = &walk.unquoted {
@@ -165,8 +165,9 @@ impl Connections {
             original.content.is_utf8 = *kind == Unquoted::Text;
         }
         if original.content.expires_at.is_some_and(|at| at <= self.unix_ms) {
+            // It may have expired since an earlier turn, which has made packets of it.
             sessions.count_expired();
-            walk.found.clear();
+            walk.at = walk.found.len();
             return 0;
         }
         let under_way = UnderWay {
@@ -428,6 +429,18 @@ impl Connections {
         taken
     }
 
+    /// Whether the filters of MQTT sessions have been looked at for the publication under way.
+    pub(in crate::cores) fn has_begun_mqtt_walk(&self) -> bool {
+        self.mqtt_walk.as_ref().is_some_and(|walk| walk.has_begun)
+    }
+
+    /// The next session that was watched and has had an event, and whether it still exists.
+    pub(in crate::cores) fn next_woken_mqtt(&mut self) -> Option<(SessionRef, bool)> {
+        let sessions = self.mqtt.as_mut()?;
+        let session = sessions.next_woken()?;
+        Some((session, sessions.exists(session)))
+    }
+
     /// Sends what waits in sessions, as far as outboxes have room for it.
     pub(in crate::cores) fn send_waiting_mqtt(&mut self) {
         let (Some(mut sessions), Some(mut walk)) = (self.mqtt.take(), self.mqtt_walk.take()) else {
@@ -471,6 +484,7 @@ impl Connections {
                 self.write_waiting(client, index, packet, ids, unix_ms)
             });
             if sent == Sent::Nothing {
+                sessions.wake(session);
                 return;
             }
         }
@@ -540,7 +554,10 @@ impl Connections {
     pub(in crate::cores) fn has_mqtt_work(&self) -> bool {
         let sessions = self.mqtt.as_ref();
         sessions.is_some_and(|sessions| {
-            sessions.ready_len() > 0 || sessions.has_due_wills() || sessions.shares.has_work()
+            sessions.ready_len() > 0
+                || sessions.has_due_wills()
+                || sessions.shares.has_work()
+                || sessions.has_woken()
         })
     }
 

@@ -7,9 +7,10 @@ use crate::broker::Publication;
 use crate::config::SlowConsumer;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::lifecycle::reading::Why;
-use crate::cores::outgoing::conflated::Conflation;
+use crate::cores::outgoing::conflated::{Conflation, Key};
 use crate::cores::outgoing::forms::Form;
 use crate::cores::outgoing::outbox::POOLED_BUFFERS_MAX;
+use crate::cores::outgoing::packets::topic_in;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::{CloseReason, Limit};
 use crate::protocols::Framing;
@@ -231,8 +232,14 @@ impl Connections {
     fn conflate(&mut self, index: u32, channel: u32, frame: &[u8]) {
         let bytes_max = self.outbox_bytes_max;
         let connection = &mut self.slab[index as usize];
+        let key = match connection.framing {
+            Framing::WebSocket(_) | Framing::MinBin => Key::Channel(channel),
+            framing @ (Framing::Mqtt | Framing::MqttOverWebSocket) => {
+                Key::Topic(topic_in(frame, framing).into())
+            }
+        };
         self.conflated_bytes -= connection.outbox.conflated_bytes();
-        match connection.outbox.conflate(channel, frame, bytes_max) {
+        match connection.outbox.conflate(key, frame, bytes_max) {
             Conflation::Added => {}
             Conflation::Replaced => self.metrics.publications_conflated.add(1),
             Conflation::Full => mark_for_closing(&mut self.ending, connection, CloseReason::SlowConsumer),

@@ -2,7 +2,9 @@
 
 use super::Connections;
 use crate::cores::outgoing::packets::PublishPacket;
-use crate::mqtt::sessions::{Content, Offer, Outbound, SessionRef};
+use crate::mqtt::Sessions;
+use crate::mqtt::sessions::{Client, Content, Offer, Outbound, SessionRef};
+use crate::mqtt::subscriptions::Subscriber;
 
 /// The outcome of a retained publication for a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +13,8 @@ pub(in crate::cores) enum Handed {
     Over,
     /// There is no room for it now.
     Full,
-    /// The socket takes no more, or the client has to acknowledge others first: an event tells when.
+    /// The socket takes no more, or the client has to acknowledge others first: an event tells when
+    /// ([`Connections::watch_for_retained`]).
     Blocked,
     /// The session has no connection.
     Offline,
@@ -37,30 +40,77 @@ impl Connections {
         handed
     }
 
+    /// Whether a session could be sent a retained publication with this QoS now. [`Handed::Over`] if it could.
+    pub(in crate::cores) fn takes_retained(&mut self, session: SessionRef, qos: u8) -> Handed {
+        let Some(sessions) = self.mqtt.take() else {
+            return Handed::Ended;
+        };
+        let target = self.target_of(&sessions, session, qos);
+        self.mqtt = Some(sessions);
+        target.err().unwrap_or(Handed::Over)
+    }
+
+    /// Whether a session exists and has a filter.
+    pub(in crate::cores) fn has_filter(&self, session: SessionRef, filter: &str) -> bool {
+        self.mqtt.as_deref().is_some_and(|sessions| {
+            let subscriber = Subscriber::Session(session.number);
+            sessions.exists(session) && sessions.subscriptions.has(subscriber, filter)
+        })
+    }
+
+    /// An event is to tell when a session may go on that was [`Handed::Blocked`] or [`Handed::Offline`]:
+    /// [`Sessions::next_woken`](crate::mqtt::Sessions::next_woken).
+    pub(in crate::cores) fn watch_for_retained(&mut self, session: SessionRef) {
+        let sessions = self.mqtt.as_deref();
+        let client = sessions.and_then(|sessions| sessions.client(session.number, session.serial));
+        if let Some(index) = client.and_then(|client| self.index_of(client))
+            && self.is_blocked(index)
+            && let Some(walk) = &mut self.mqtt_walk
+        {
+            walk.blocked.insert(index, session);
+        }
+        if let Some(sessions) = &mut self.mqtt {
+            sessions.watch(session);
+        }
+    }
+
+    /// The client that a session has now, and the index of its connection, if it takes a retained publication.
+    fn target_of(&self, sessions: &Sessions, session: SessionRef, qos: u8) -> Result<(Client, u32), Handed> {
+        let Some(client) = sessions.client(session.number, session.serial) else {
+            return Err(match sessions.exists(session) {
+                true => Handed::Offline,
+                false => Handed::Ended,
+            });
+        };
+        let Some(index) = self.index_of(client) else {
+            return Err(Handed::Offline);
+        };
+        if self.replay_room(index) == 0 {
+            return Err(match self.is_blocked(index) {
+                true => Handed::Blocked,
+                false => Handed::Full,
+            });
+        }
+        // None waits in the session: there it would take the room of live ones, and might be dropped.
+        if qos > 0 && !sessions.sends_at_once(session) {
+            return Err(Handed::Blocked);
+        }
+        Ok((client, index))
+    }
+
     fn hand_retained(
         &mut self,
-        sessions: &mut crate::mqtt::Sessions,
+        sessions: &mut Sessions,
         session: SessionRef,
         content: &Content<'_>,
         qos: u8,
         id: u32,
         unix_ms: u64,
     ) -> Handed {
-        let Some(client) = sessions.client(session.number, session.serial) else {
-            return match sessions.exists(session) {
-                true => Handed::Offline,
-                false => Handed::Ended,
-            };
+        let (client, index) = match self.target_of(sessions, session, qos) {
+            Ok(target) => target,
+            Err(handed) => return handed,
         };
-        let Some(index) = self.index_of(client) else {
-            return Handed::Offline;
-        };
-        if self.replay_room(index) == 0 {
-            return match self.is_blocked(index) {
-                true => Handed::Blocked,
-                false => Handed::Full,
-            };
-        }
         let outbound = Outbound { qos, retain: true };
         let ids = &[id][usize::from(id == 0)..];
         let mut packet = PublishPacket {
@@ -82,9 +132,6 @@ impl Connections {
             return Handed::Over;
         }
         if qos > 0 {
-            if sessions.outgoing_len(session).1 > 0 {
-                return Handed::Blocked;
-            }
             // It is another publication than the one under way, and than the one before.
             sessions.end_publication();
             let offer = sessions.offer(session, outbound, content, ids, true);

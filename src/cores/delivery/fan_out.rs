@@ -493,10 +493,14 @@ impl Delivery {
         topics.is_some_and(|topics| topics.has_work(self.appended()))
     }
 
-    /// The place of the first publication that delivery will bring to an MQTT session that subscribes now.
-    pub(in crate::cores) fn next_for_mqtt(&self) -> Sequence {
+    /// The place of the first publication that delivery will bring to an MQTT session that subscribes now. Its filters are
+    /// looked at when all SocketCluster subscribers have the publication.
+    pub(in crate::cores) fn next_for_mqtt(&self, connections: &Connections) -> Sequence {
         let next = self.broker.reader.place();
-        if self.under_way { next.next() } else { next }
+        match connections.has_begun_mqtt_walk() {
+            true => next.next(),
+            false => next,
+        }
     }
 
     /// The place of the first publication that delivery will bring to a subscriber of a channel from now on. If a

@@ -212,7 +212,9 @@ impl RetainedTopics {
         appended: Sequence,
         unix_ms: u64,
     ) -> Option<(CoreId, RetainedAnswer)> {
-        let asked = self.questions.pop_front_if(|asked| asked.before <= appended)?;
+        let asked = self
+            .questions
+            .pop_front_if(|asked| asked.read_up_to <= appended)?;
         let limits = PageLimits {
             entries_max: PAGE.entries_max.min(asked.entries_max),
             ..PAGE
@@ -242,7 +244,7 @@ impl RetainedTopics {
     /// Whether the next turn has something to tend or to answer.
     pub(in crate::cores) fn has_work(&self, appended: Sequence) -> bool {
         let next = self.questions.front();
-        self.is_sweeping || next.is_some_and(|asked| asked.before <= appended)
+        self.is_sweeping || next.is_some_and(|asked| asked.read_up_to <= appended)
     }
 
     /// Once a second: sets the metrics, and begins to look for what has expired.

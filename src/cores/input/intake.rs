@@ -85,6 +85,9 @@ pub(in crate::cores) enum Next<'a> {
     /// On another core: it owns the client id, and the rest of the input begins with CONNECT, unless the session keeps
     /// that.
     Move(usize, Version),
+    /// With the rest of the input, when everything is delivered that is published by now: it begins with SUBSCRIBE or
+    /// UNSUBSCRIBE, unless the session keeps that.
+    Subscribe,
 }
 
 /// Room for what a control frame carries.
@@ -418,13 +421,21 @@ impl<'r> PacketBatch<'_, 'r> {
                     body,
                     consumed,
                 }) => {
-                    if !self.client.is_placed
-                        && let Some((owner, version)) = self.owners.other_owner(first, body)
+                    let later = if !self.client.is_placed {
+                        let owner = self.owners.other_owner(first, body);
+                        owner.map(|(owner, version)| Next::Move(owner, version))
+                    } else if matches!(first, SUBSCRIBE | UNSUBSCRIBE)
+                        && !std::mem::take(&mut self.client.may_subscribe)
                     {
+                        Some(Next::Subscribe)
+                    } else {
+                        None
+                    };
+                    if let Some(later) = later {
                         if self.client.receiver.hand_out_again() {
                             at += consumed;
                         }
-                        return (at, Next::Move(owner, version));
+                        return (at, later);
                     }
                     self.client.is_placed = true;
                     at += consumed;
@@ -571,6 +582,9 @@ fn copy_close<'r>(close: &CloseFrame<'_>, room: &'r mut ControlRoom) -> CloseFra
 
 /// The first byte of CONNECT.
 pub(in crate::cores) const CONNECT: u8 = 0x10;
+/// The first bytes of SUBSCRIBE and UNSUBSCRIBE, with their flags (sections 3.8.1 and 3.10.1).
+const SUBSCRIBE: u8 = 0x82;
+const UNSUBSCRIBE: u8 = 0xa2;
 
 /// [`FRAMES_PER_TURN_MAX`], or what a simulation has in its place.
 pub(in crate::cores) fn frames_per_turn_max() -> u64 {

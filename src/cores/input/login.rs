@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::auth::passwords::Users;
 use crate::decision::Decisions;
-use crate::protocols::Content;
+use crate::protocols::{Content, Session};
 use crate::session::LoginAnswer;
 
-use crate::cores::arrivals::login::{BY_CALL, BY_PAGE};
+use crate::cores::arrivals::login::{BY_CALL, BY_CONNECT, BY_PAGE};
 use crate::cores::arrivals::login_answers::Answered;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
@@ -31,7 +31,8 @@ impl<A: App> Core<A> {
     /// Asks the password checks, for a session.
     pub(in crate::cores) fn log_in_by_call(&mut self, id: ConnectionId, decisions: &mut Decisions) {
         let credentials = decisions.take_credentials();
-        if credentials.is_some_and(|credentials| self.ask(id, BY_CALL, *credentials).is_ok()) {
+        let by = self.session(id).map_or(BY_CALL, |session| way_of(session));
+        if credentials.is_some_and(|credentials| self.ask(id, by, *credentials).is_ok()) {
             return;
         }
         let Some(connection) = self.connections.get_mut(id) else {
@@ -56,6 +57,7 @@ impl<A: App> Core<A> {
         // A client that has gone since has tried all the same.
         let by = match self.connections.get(id).map(|connection| &connection.phase) {
             Some(Phase::LoggingIn { .. }) => BY_PAGE,
+            Some(Phase::Open(open)) => way_of(&open.session),
             Some(_) => BY_CALL,
             None => "gone",
         };
@@ -108,6 +110,14 @@ impl<A: App> Core<A> {
             Ok(_) => answer,
             Err(_) => LoginAnswer::Refused,
         }
+    }
+}
+
+/// The way by which a client with this session logs in, as the audit trail names it.
+fn way_of(session: &Session) -> &'static str {
+    match session {
+        Session::SocketCluster(_) => BY_CALL,
+        Session::Mqtt(_) => BY_CONNECT,
     }
 }
 

@@ -2,25 +2,20 @@
 //! session decides about each, and `carry_out.rs` carries the decisions of the whole batch out.
 
 use crate::app::App;
-use crate::decision::{CloseReason, Limit};
-use crate::protocols::Content;
+use crate::decision::{CloseReason, Decisions, Limit};
+use crate::protocols::{Content, Session};
 
 use crate::cores::arrivals::moving::Moved;
 use crate::cores::core::Core;
 use crate::cores::input::intake::{Batch, CONTROL_ROOM, Next};
-use crate::cores::lifecycle::connection::{ConnectionId, Input, Open, Phase};
+use crate::cores::lifecycle::connection::{Awaited, ConnectionId, Input, Open, Phase, Work};
 use crate::cores::lifecycle::reading::Why;
+use crate::cores::lifecycle::waiting::WaitsFor;
 
 impl<A: App> Core<A> {
     /// Handles the messages at the beginning of the input, up to a control frame that needs an answer or the end of the
     /// input, and carries out together what the session decides about them.
-    ///
-    /// An MQTT session subscribes at once. So what is published is delivered before, as far as this turn may: otherwise a
-    /// client that subscribes after a publication was acknowledged would get it live.
     pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
-        if self.connections.speaks_mqtt(id) {
-            self.delivery.deliver(&mut self.connections);
-        }
         let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
             return Input::Consumed(input.len());
         };
@@ -84,11 +79,12 @@ impl<A: App> Core<A> {
                 match self.move_away(id, *owner, *version, &input[batch.consumed..]) {
                     Moved::Yes | Moved::Refused => Input::Rest,
                     Moved::NotYet => {
-                        self.read_rest_next_turn(id);
+                        self.suspend_input(id, WaitsFor::Move);
                         Input::Incomplete(batch.consumed)
                     }
                 }
             }
+            Next::Subscribe => self.await_delivery(id, batch.consumed),
             Next::Decision => {
                 if let Some(connection) = self.connections.get_mut(id)
                     && connection.awaits_decision()
@@ -109,6 +105,36 @@ impl<A: App> Core<A> {
                 self.close(id, CloseReason::PeerClosed);
                 Input::Consumed(input_bytes)
             }
+        }
+    }
+
+    /// An MQTT session subscribes and unsubscribes at once. So everything that is published by now is delivered before:
+    /// otherwise a client that subscribes after a publication was acknowledged would get it live.
+    fn await_delivery(&mut self, id: ConnectionId, consumed: usize) -> Input {
+        if self.connections.has_suspended(id) {
+            // Its earlier decisions come first. Then the packet is looked at again.
+            return Input::Incomplete(consumed);
+        }
+        let asked = Awaited::Asked(self.delivery.claimed());
+        let waits = self.delivery.awaits(&mut self.connections, asked);
+        if let Some(Session::Mqtt(client)) = self.session(id) {
+            client.may_subscribe = true;
+            if let Some(place) = waits {
+                self.suspend_input(id, WaitsFor::Delivery(place));
+                return Input::Incomplete(consumed);
+            }
+        }
+        Input::Consumed(consumed)
+    }
+
+    /// A connection without suspended work is not read until this has happened. Then it goes on with its input.
+    fn suspend_input(&mut self, id: ConnectionId, waits_for: WaitsFor) {
+        self.intake.end_share();
+        if let Some(connection) = self.connections.get_mut(id)
+            && connection.suspended.is_none()
+        {
+            self.waiting
+                .suspend(connection, Work::new(Decisions::new(), Ok(())), waits_for);
         }
     }
 

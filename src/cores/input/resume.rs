@@ -1,7 +1,7 @@
-//! Going on with connections that had to wait: for room in the ring, for a delivery, for the rest of their channels, or
-//! for other cores.
+//! Going on with connections that had to wait: for room in the ring, for a delivery, for the rest of their channels, for
+//! other cores, or to move to one.
 //!
-//! Limits: `WALKS_PER_TURN_MAX`.
+//! Limits: `WALKS_PER_TURN_MAX`, `MOVES_PER_TURN_MAX`.
 
 use crate::app::App;
 
@@ -104,6 +104,17 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// Tries again to move connections to other cores, which had no room for them.
+    #[inline]
+    pub(in crate::cores) fn resume_moves(&mut self) {
+        for _ in 0..self.waiting.awaiting_move_count().min(MOVES_PER_TURN_MAX) {
+            if let Some(id) = self.waiting.next_awaiting_move() {
+                self.carry_out_suspended(id);
+                self.take_in_again(id);
+            }
+        }
+    }
+
     /// Processes the kept input of a connection whose work has been resumed, unless the work was suspended again.
     pub(in crate::cores) fn take_in_again(&mut self, id: ConnectionId) {
         let is_suspended = |connection: &Connection| connection.reading.is_paused_by(Why::Work);
@@ -121,3 +132,5 @@ impl<A: App> Core<A> {
 
 /// Connections whose channels one turn goes through. The others wait for a later turn.
 const WALKS_PER_TURN_MAX: usize = 8;
+/// Connections that one turn tries to move again. Each time their CONNECT is looked at: about a microsecond.
+const MOVES_PER_TURN_MAX: usize = 64;

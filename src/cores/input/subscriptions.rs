@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::app::{App, Client, Name};
 use crate::broker::SubscriptionLimits;
-use crate::decision::{Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome, Wanted};
-use crate::protocols::Content;
+use crate::decision::{CloseReason, Decisions, Limit, Span, SubscribeOutcome, UnsubscribeOutcome, Wanted};
+use crate::protocols::{Content, Session};
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
@@ -155,6 +155,9 @@ impl<A: App> Core<A> {
         from: u32,
         decisions: &mut Decisions,
     ) -> Option<u32> {
+        if matches!(self.session(id)?, Session::Mqtt(_)) {
+            return self.recheck_filters(id, from);
+        }
         let (names, next) = self.some_channels_of(id, from);
         // A client that makes the server look again and again has used up its share of the turn.
         self.intake
@@ -171,6 +174,26 @@ impl<A: App> Core<A> {
             self.send(id, Content::Text, decisions.bytes(message));
         }
         next
+    }
+
+    /// Checks some filters of an MQTT session against the rules, from `from` on. If one is no longer allowed, the
+    /// connection ends. Returns where to go on, if there are more.
+    fn recheck_filters(&mut self, id: ConnectionId, from: u32) -> Option<u32> {
+        let (connection, mqtt) = self.connections.get_with_mqtt(id)?;
+        let Phase::Open(open) = &mut connection.phase else {
+            return None;
+        };
+        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let max = channels_per_turn_max();
+        let checked = open.session.recheck_filters(from, max, &mut environment)?;
+        self.count_hits(id);
+        if checked.has_dropped {
+            // The rest is checked when the client comes back.
+            let text = "the rules have changed, and do not allow a subscription any more";
+            self.close_saying(id, CloseReason::NoLongerAllowed, text);
+            return None;
+        }
+        checked.next
     }
 
     /// The names of as many of a connection's channels as one turn may go through, and where to continue.

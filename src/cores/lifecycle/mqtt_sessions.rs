@@ -19,15 +19,15 @@ impl<A: App> Core<A> {
     /// Ends sessions whose time is over, and publishes wills that are due, as many as one turn may.
     pub(in crate::cores) fn tend_mqtt_sessions(&mut self) {
         let now = self.time.now().uptime;
+        if let Some(sessions) = &mut self.connections.mqtt
+            && sessions.next_due() <= now
+        {
+            sessions.end_due(now);
+        }
         for _ in 0..WILLS_PER_TURN_MAX {
-            let Some(sessions) = &mut self.connections.mqtt else {
+            let sessions = self.connections.mqtt.as_mut();
+            let Some(due) = sessions.and_then(|sessions| sessions.take_will()) else {
                 return;
-            };
-            if sessions.next_due() <= now {
-                sessions.end_due(now);
-            }
-            let Some(due) = sessions.take_will() else {
-                break;
             };
             self.publish_mqtt_will(&due);
         }
@@ -57,6 +57,7 @@ impl<A: App> Core<A> {
             ),
             (MqttDrop::Expired, None, counts.dropped_expired),
             (MqttDrop::TooLarge, None, counts.dropped_too_large),
+            (MqttDrop::Forbidden, None, counts.dropped_forbidden),
         ] {
             if count > 0 {
                 metrics.mqtt_publications_dropped[cause.index()].add(count);

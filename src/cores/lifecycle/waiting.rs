@@ -1,11 +1,11 @@
 //! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next channels, for a
-//! commit of the store, or for other cores.
+//! commit of the store, for other cores, or to move to one.
 //!
 //! A connection that ends stays in its queue until it is taken from there. By then its id names no connection, or one
 //! that has only bytes to send.
 //!
 //! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in
-//! exactly one of `stalled`, `awaiting_delivery`, `walking`, `awaiting_commit` and `awaiting_post`.
+//! exactly one of `stalled`, `awaiting_delivery`, `walking`, `awaiting_commit`, `awaiting_post` and `awaiting_move`.
 
 use std::collections::VecDeque;
 
@@ -32,6 +32,8 @@ pub(in crate::cores) struct Waiting {
     awaiting_commit: VecDeque<ConnectionId>,
     /// Connections whose next decision has something to tell another core, which has too much to do already.
     awaiting_post: VecDeque<ConnectionId>,
+    /// Connections that are to move to another core, which takes none now.
+    awaiting_move: VecDeque<ConnectionId>,
 }
 
 /// The event that the decisions of a connection wait for.
@@ -47,6 +49,8 @@ pub(in crate::cores) enum WaitsFor {
     Commit,
     /// Room for what other cores are to be told.
     Post,
+    /// Room for the connection on another core.
+    Move,
 }
 
 impl Waiting {
@@ -99,6 +103,7 @@ impl Waiting {
             WaitsFor::Channels => self.walking.push_back(connection.id),
             WaitsFor::Commit => self.awaiting_commit.push_back(connection.id),
             WaitsFor::Post => self.awaiting_post.push_back(connection.id),
+            WaitsFor::Move => self.awaiting_move.push_back(connection.id),
         }
     }
 
@@ -154,7 +159,17 @@ impl Waiting {
         self.walking.pop_front()
     }
 
-    /// Whether decisions of some connection have not been carried out.
+    /// How many connections wait to move to another core.
+    pub(in crate::cores) fn awaiting_move_count(&self) -> usize {
+        self.awaiting_move.len()
+    }
+
+    /// The connection that has waited longest for that.
+    pub(in crate::cores) fn next_awaiting_move(&mut self) -> Option<ConnectionId> {
+        self.awaiting_move.pop_front()
+    }
+
+    /// Whether decisions of some connection have not been carried out. A connection that waits to move has none.
     pub(in crate::cores) fn has_suspended(&self) -> bool {
         !self.stalled.is_empty() || !self.awaiting_delivery.is_empty() || !self.walking.is_empty()
     }
@@ -181,7 +196,7 @@ impl Waiting {
 
     /// How long each queue is, by name.
     #[cfg(test)]
-    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 7] {
+    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 8] {
         [
             ("unfinished", self.unfinished.len()),
             ("transitional", self.transitional.len()),
@@ -190,6 +205,7 @@ impl Waiting {
             ("walking", self.walking.len()),
             ("awaiting_commit", self.awaiting_commit.len()),
             ("awaiting_post", self.awaiting_post.len()),
+            ("awaiting_move", self.awaiting_move.len()),
         ]
     }
 
@@ -214,7 +230,8 @@ impl Waiting {
             + held
             + times(&self.walking)
             + times(&self.awaiting_commit)
-            + times(&self.awaiting_post);
+            + times(&self.awaiting_post)
+            + times(&self.awaiting_move);
         let is_suspended = connection.suspended.is_some();
         if is_suspended != connection.reading.is_paused_by(Why::Work) || (is_suspended && waits != 1) {
             return Some(format!("{id:?} waits {waits} times: {:?}", connection.reading));

@@ -8,9 +8,11 @@
 use std::sync::Arc;
 
 use crate::app::App;
+use crate::mqtt::subscriptions::Subscriber;
 use crate::policy::Policy;
 
 use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::unsubscribing::CHANNELS_PER_TURN_MAX;
 
 impl<A: App> Core<A> {
@@ -30,6 +32,18 @@ impl<A: App> Core<A> {
         }
     }
 
+    /// How many filters the MQTT session of a connection has.
+    fn mqtt_filters_of(&mut self, id: ConnectionId) -> usize {
+        let session = self.session(id).and_then(|session| session.mqtt_session());
+        match (session, &self.connections.mqtt) {
+            (Some(session), Some(sessions)) => {
+                let subscriber = Subscriber::Session(session.number);
+                sessions.subscriptions.count_of(subscriber) + sessions.shares.count_of(session)
+            }
+            (_, _) => 0,
+        }
+    }
+
     /// Tells the sessions of some more connections that the rules have changed.
     pub(in crate::cores) fn check_some(&mut self) {
         let mut effort = effort_per_turn_max();
@@ -40,7 +54,7 @@ impl<A: App> Core<A> {
                 effort -= 1;
                 continue;
             };
-            let subscriptions = self.delivery.subscriptions().count_of(id.index());
+            let subscriptions = self.delivery.subscriptions().count_of(id.index()) + self.mqtt_filters_of(id);
             let looks = subscriptions.min(CHANNELS_PER_TURN_MAX);
             effort = effort.saturating_sub(EFFORT_OF_A_CONNECTION + looks);
             self.decide(id, |session, environment, decisions| {

@@ -10,11 +10,10 @@
 
 use std::collections::HashMap;
 
-/// The publications that wait for one connection. Channels are named as [`Subscriptions`](crate::broker::Subscriptions)
-/// numbers them: such a number stands for the same channel as long as the connection is subscribed to it.
+/// The publications that wait for one connection.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Conflated {
-    newest: HashMap<u32, Newest>,
+    newest: HashMap<Key, Newest>,
     bytes: usize,
     /// How many publications have been kept: the place of the next in the order.
     count: u64,
@@ -24,6 +23,16 @@ pub(in crate::cores) struct Conflated {
 struct Newest {
     frame: Vec<u8>,
     place: u64,
+}
+
+/// The name of a channel for a [`Conflated`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::cores) enum Key {
+    /// The number that [`Subscriptions`](crate::broker::Subscriptions) gives the channel. It stands for the same channel
+    /// as long as the connection is subscribed to it.
+    Channel(u32),
+    /// The topic, for an MQTT client. Its subscriptions have no number for a topic: many topics may match one filter.
+    Topic(Box<[u8]>),
 }
 
 /// The outcome of [`Conflated::keep`] for a publication.
@@ -39,7 +48,7 @@ pub(in crate::cores) enum Conflation {
 
 impl Conflated {
     /// Keeps a publication, a whole frame, as the newest of its channel. One alone may be of any size.
-    pub(in crate::cores) fn keep(&mut self, channel: u32, frame: &[u8], bytes_max: usize) -> Conflation {
+    pub(in crate::cores) fn keep(&mut self, channel: Key, frame: &[u8], bytes_max: usize) -> Conflation {
         let older = self.newest.get(&channel).map(|older| older.frame.len());
         let others = self.bytes - older.unwrap_or(0);
         if others > 0 && others + frame.len() > bytes_max {
@@ -62,7 +71,7 @@ impl Conflated {
 
     /// Drops the publication of a channel, if one waits.
     pub(in crate::cores) fn forget(&mut self, channel: u32) {
-        if let Some(gone) = self.newest.remove(&channel) {
+        if let Some(gone) = self.newest.remove(&Key::Channel(channel)) {
             self.bytes -= gone.frame.len();
         }
     }
@@ -103,7 +112,11 @@ mod tests {
             (9, "c1", Conflation::Added),
             (3, "b2 is longer", Conflation::Replaced),
         ] {
-            assert_eq!(conflated.keep(channel, frame.as_bytes(), 100), outcome, "{frame}");
+            assert_eq!(
+                conflated.keep(Key::Channel(channel), frame.as_bytes(), 100),
+                outcome,
+                "{frame}"
+            );
         }
         assert_eq!((conflated.len(), conflated.bytes()), (3, 2 + 2 + 12));
         assert_eq!(frames(conflated), [&b"a2"[..], b"c1", b"b2 is longer"]);
@@ -112,14 +125,17 @@ mod tests {
     #[test]
     fn the_bound_is_exact_and_one_alone_may_be_of_any_size() {
         let mut conflated = Conflated::default();
-        assert_eq!(conflated.keep(1, &[1; 20], 10), Conflation::Added);
-        assert_eq!(conflated.keep(1, &[2; 30], 10), Conflation::Replaced);
-        assert_eq!(conflated.keep(2, &[3; 1], 10), Conflation::Full);
-        assert_eq!(conflated.keep(1, &[4; 4], 10), Conflation::Replaced);
-        assert_eq!(conflated.keep(2, &[5; 7], 10), Conflation::Full);
-        assert_eq!(conflated.keep(2, &[5; 6], 10), Conflation::Added);
+        assert_eq!(conflated.keep(Key::Channel(1), &[1; 20], 10), Conflation::Added);
         assert_eq!(
-            conflated.keep(1, &[6; 5], 10),
+            conflated.keep(Key::Channel(1), &[2; 30], 10),
+            Conflation::Replaced
+        );
+        assert_eq!(conflated.keep(Key::Channel(2), &[3; 1], 10), Conflation::Full);
+        assert_eq!(conflated.keep(Key::Channel(1), &[4; 4], 10), Conflation::Replaced);
+        assert_eq!(conflated.keep(Key::Channel(2), &[5; 7], 10), Conflation::Full);
+        assert_eq!(conflated.keep(Key::Channel(2), &[5; 6], 10), Conflation::Added);
+        assert_eq!(
+            conflated.keep(Key::Channel(1), &[6; 5], 10),
             Conflation::Full,
             "what waited is kept"
         );
@@ -129,12 +145,12 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_channel_that_was_forgotten() {
         let mut conflated = Conflated::default();
-        conflated.keep(1, b"one", 100);
-        conflated.keep(2, b"two", 100);
+        conflated.keep(Key::Channel(1), b"one", 100);
+        conflated.keep(Key::Channel(2), b"two", 100);
         conflated.forget(1);
         conflated.forget(5);
         assert_eq!((conflated.len(), conflated.bytes()), (1, 3));
-        assert_eq!(conflated.keep(1, b"again", 100), Conflation::Added);
+        assert_eq!(conflated.keep(Key::Channel(1), b"again", 100), Conflation::Added);
         assert_eq!(frames(conflated), [&b"two"[..], b"again"]);
     }
 }

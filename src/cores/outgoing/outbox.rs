@@ -42,7 +42,7 @@ use std::io::{self, IoSlice, Write};
 use crate::clock::Uptime;
 use crate::protocols::Framing;
 
-use crate::cores::outgoing::conflated::{Conflated, Conflation};
+use crate::cores::outgoing::conflated::{Conflated, Conflation, Key};
 use crate::cores::outgoing::shared_frames::{FrameSpan, SharedFrames};
 
 /// The bytes that wait to be sent to one connection.
@@ -198,7 +198,7 @@ impl Outbox {
     }
 
     /// Keeps a publication for which it has no room, as the newest of its channel.
-    pub(in crate::cores) fn conflate(&mut self, channel: u32, frame: &[u8], bytes_max: usize) -> Conflation {
+    pub(in crate::cores) fn conflate(&mut self, channel: Key, frame: &[u8], bytes_max: usize) -> Conflation {
         let queued = self.queued_mut().expect("its socket is full");
         queued
             .conflated

@@ -184,11 +184,7 @@ impl Packets {
         column.packet_bytes = packet.write(form.framing, &mut column.bytes)?;
         // Behind the frame header, the fixed header and the topic.
         let fixed = column.bytes.len() - column.packet_bytes + 1;
-        let length = column.bytes[fixed..]
-            .iter()
-            .take_while(|&&byte| byte & 0x80 != 0)
-            .count();
-        column.id_at = fixed + length + 1 + 2 + original.topic.len();
+        column.id_at = fixed + length_bytes(&column.bytes[fixed..]) + 2 + original.topic.len();
         self.made |= 1 << form.index();
         Some(())
     }
@@ -256,6 +252,21 @@ impl PublishPacket<'_> {
         out.extend_from_slice(self.content.payload);
         Some(packet_bytes)
     }
+}
+
+/// The topic in a PUBLISH packet of this server that names its topic, in the frame of the connection.
+pub(in crate::cores) fn topic_in(frame: &[u8], framing: Framing) -> &[u8] {
+    let topic = || {
+        let (_, rest) = framing.message_in(frame).split_first()?;
+        let (length, rest) = rest.get(length_bytes(rest)..)?.split_first_chunk()?;
+        rest.get(..usize::from(u16::from_be_bytes(*length)))
+    };
+    topic().unwrap_or_default()
+}
+
+/// How many bytes the Remaining Length takes at the beginning.
+fn length_bytes(bytes: &[u8]) -> usize {
+    1 + bytes.iter().take_while(|&&byte| byte & 0x80 != 0).count()
 }
 
 /// Appends PUBREL, in the frame of the connection.
@@ -346,6 +357,7 @@ mod tests {
                         assert_eq!(shared, alone, "{form:?}");
                         assert_eq!(packed.packet_bytes, packet_bytes);
                         assert_eq!(framing.next_len(&alone), Some(alone.len()));
+                        assert_eq!(topic_in(&alone, framing), b"a/b");
                     }
                 }
             }

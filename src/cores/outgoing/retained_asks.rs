@@ -1,15 +1,25 @@
 //! Subscriptions of MQTT sessions that are to be sent retained publications: what is asked for, and how far it is sent.
 //!
 //! ```text
-//!   waiting ──► active: ask an owner for a page ──► send it ──► the next page, or the next owner ──► done
+//!   session: waiting ──► active: ask an owner for a page ──► send it ──► the next page, or the next owner ──► done
+//!               ▲            │ others wait, and its client takes no more; or it has no client
+//!               └── event ── parked
 //! ```
-//! A filter without wildcards has one owner; of others, each core may own topics that match. Few are active at a time, so
-//! that a storm of subscribers does not hold memory for pages that nobody can take yet; they take turns.
+//! A filter without wildcards has one owner; of others, each core may own topics that match. Few sessions are active at a
+//! time, each with one of its subscriptions, so that a storm of subscribers does not hold memory for pages that no client
+//! can take yet. Sessions take turns: one with many subscriptions does not hold up another with one. A session whose client
+//! does not read, or does not acknowledge, gives its place to a session that waits. It gets another when its client has
+//! made room (`mqtt/sessions.rs`, [`Sessions::watch`](crate::mqtt::Sessions::watch)).
+//!
+//! Invariants
+//! 1. `sessions` has each session with subscriptions that are not done. One that waits stands in `turns`; one that is
+//!    active has one subscription in `active`, or with the caller of [`RetainedAsks::take_next`].
+//! 2. A subscription that is not active holds no page.
 //!
 //! Limits: [`ACTIVE_MAX`]; `mqtt_retained_per_subscribe_max`. As many wait as sessions of the core have subscriptions: a
 //! new SUBSCRIBE for the same filter takes the place of the one before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::broker::Sequence;
@@ -56,47 +66,89 @@ pub(in crate::cores) enum Progress {
 /// All of them on a core.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct RetainedAsks {
-    waiting: VecDeque<Ask>,
+    sessions: HashMap<SessionRef, Own>,
+    turns: VecDeque<SessionRef>,
     active: VecDeque<Ask>,
-    /// Of sessions that have no connection.
-    parked: Vec<Ask>,
     last_number: u64,
     /// Whether the next turn has something to do although no event comes.
     pub(in crate::cores) has_work: bool,
+    /// Whether the box of an owner was full: it is to be tried again after a moment.
+    pub(in crate::cores) awaits_box: bool,
+}
+
+/// The subscriptions of one session that are not done, but for one that is active.
+#[derive(Debug)]
+struct Own {
+    asks: BTreeMap<Box<str>, Ask>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// It stands in `turns`.
+    Waiting,
+    Active,
+    /// It waits for an event of its client.
+    Parked,
 }
 
 impl RetainedAsks {
     /// Whether there is none.
     #[inline]
     pub(in crate::cores) fn is_empty(&self) -> bool {
-        self.active.is_empty() && self.waiting.is_empty() && self.parked.is_empty()
+        self.sessions.is_empty() && self.active.is_empty()
     }
 
-    /// Adds one; one for the same subscription that waits is replaced, one that is active ends.
+    /// Whether pages are on their way, or are to be asked for.
+    pub(in crate::cores) fn is_sending(&self) -> bool {
+        !self.active.is_empty() || !self.turns.is_empty()
+    }
+
+    /// Whether sessions wait for others.
+    pub(in crate::cores) fn have_waiting(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Whether one that waits may become active.
+    pub(in crate::cores) fn can_activate(&self) -> bool {
+        !self.turns.is_empty() && self.active.len() < ACTIVE_MAX
+    }
+
+    /// Adds one; one for the same subscription that is not done is replaced.
     pub(in crate::cores) fn add(&mut self, mut ask: Ask) {
         self.last_number += 1;
         ask.number = self.last_number;
-        let is_same = |other: &Ask| other.session == ask.session && other.text == ask.text;
-        self.active.retain(|other| !is_same(other));
-        self.parked.retain(|other| !is_same(other));
-        match self.waiting.iter_mut().find(|other| is_same(other)) {
-            Some(place) => *place = ask,
-            None => self.waiting.push_back(ask),
-        }
         self.has_work = true;
-    }
-
-    /// Whether some wait for others to end.
-    pub(in crate::cores) fn have_waiting(&self) -> bool {
-        !self.waiting.is_empty() && self.active.len() < ACTIVE_MAX
+        let session = ask.session;
+        let own = self.sessions.entry(session).or_insert_with(|| {
+            self.turns.push_back(session);
+            Own {
+                asks: BTreeMap::new(),
+                phase: Phase::Waiting,
+            }
+        });
+        let is_same = |other: &Ask| other.session == session && other.text == ask.text;
+        if own.phase == Phase::Active
+            && let Some(at) = self.active.iter().position(is_same)
+        {
+            self.active.remove(at);
+            own.phase = Phase::Waiting;
+            self.turns.push_back(session);
+        }
+        own.asks.insert(ask.text.clone(), ask);
     }
 
     /// How many are active, after as many as may be have become so.
     pub(in crate::cores) fn activate(&mut self) -> usize {
         while self.active.len() < ACTIVE_MAX
-            && let Some(ask) = self.waiting.pop_front()
+            && let Some(session) = self.turns.pop_front()
         {
-            self.active.push_back(ask);
+            if let Some(own) = self.sessions.get_mut(&session)
+                && let Some((_, ask)) = own.asks.pop_first()
+            {
+                own.phase = Phase::Active;
+                self.active.push_back(ask);
+            }
         }
         self.active.len()
     }
@@ -111,7 +163,19 @@ impl RetainedAsks {
         self.active.push_back(ask);
     }
 
-    /// It has more to do, and its session has no connection. It holds no page meanwhile.
+    /// All is sent for one that was taken. Its session has another turn if it has another subscription.
+    pub(in crate::cores) fn note_done(&mut self, session: SessionRef) {
+        if let Some(own) = self.sessions.get_mut(&session) {
+            if own.asks.is_empty() {
+                self.sessions.remove(&session);
+            } else {
+                own.phase = Phase::Waiting;
+                self.turns.push_back(session);
+            }
+        }
+    }
+
+    /// It has more to do when an event of its session has come: [`RetainedAsks::wake`]. It holds no page meanwhile.
     pub(in crate::cores) fn park(&mut self, mut ask: Ask) {
         if let Progress::Sending { entries, .. } = &ask.progress
             && let Some(first) = entries.last()
@@ -120,15 +184,26 @@ impl RetainedAsks {
                 from: Some(first.place().into()),
             };
         }
-        self.parked.push(ask);
+        if let Some(own) = self.sessions.get_mut(&ask.session) {
+            own.phase = Phase::Parked;
+            own.asks.insert(ask.text.clone(), ask);
+        }
     }
 
-    /// Sessions may have a connection again. To be called about once a second.
-    pub(in crate::cores) fn revive(&mut self) {
-        if !self.parked.is_empty() {
-            self.waiting.extend(self.parked.drain(..));
+    /// A session that is parked may go on.
+    pub(in crate::cores) fn wake(&mut self, session: SessionRef) {
+        if let Some(own) = self.sessions.get_mut(&session)
+            && own.phase == Phase::Parked
+        {
+            own.phase = Phase::Waiting;
+            self.turns.push_back(session);
             self.has_work = true;
         }
+    }
+
+    /// A session has ended: nothing is sent for its subscriptions any more, but for one that is active.
+    pub(in crate::cores) fn end(&mut self, session: SessionRef) {
+        self.sessions.remove(&session);
     }
 
     /// The active one with this number.
@@ -150,3 +225,85 @@ impl RetainedAsks {
 
 /// Most that are active at a time.
 const ACTIVE_MAX: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(number: u32) -> SessionRef {
+        SessionRef {
+            number,
+            serial: u64::from(number) + 1,
+        }
+    }
+
+    fn ask(of: SessionRef, text: &str) -> Ask {
+        Ask {
+            number: 0,
+            session: of,
+            text: text.into(),
+            filter: Arc::new(Filter::new(text)),
+            qos: 0,
+            id: 0,
+            before: Sequence(0),
+            owners: 0..1,
+            left: 1,
+            progress: Progress::ToAsk { from: None },
+        }
+    }
+
+    fn texts(asks: &mut RetainedAsks) -> Vec<String> {
+        asks.activate();
+        let active = std::iter::from_fn(|| asks.take_next()).collect::<Vec<_>>();
+        let texts = active.iter().map(|ask| ask.text.to_string()).collect();
+        active.into_iter().for_each(|ask| asks.put_back(ask));
+        texts
+    }
+
+    #[test]
+    fn sessions_take_turns_however_many_subscriptions_one_has() {
+        let mut asks = RetainedAsks::default();
+        for number in 0..10_000 {
+            asks.add(ask(session(0), &format!("many/{number:05}")));
+        }
+        asks.add(ask(session(1), "one"));
+        assert_eq!(texts(&mut asks), ["many/00000", "one"]);
+        // The same filter again: the older subscription is replaced, active or not.
+        asks.add(ask(session(0), "many/00000"));
+        asks.add(ask(session(0), "many/00007"));
+        assert_eq!(texts(&mut asks), ["one", "many/00000"]);
+        for _ in 0..2 {
+            let done = asks.take_next().unwrap();
+            asks.note_done(done.session);
+        }
+        assert_eq!(texts(&mut asks), ["many/00001"]);
+        asks.end(session(0));
+        let done = asks.take_next().unwrap();
+        asks.note_done(done.session);
+        assert!(asks.is_empty() && !asks.is_sending());
+    }
+
+    #[test]
+    fn one_that_is_parked_leaves_its_place_to_another_until_it_is_woken() {
+        let mut asks = RetainedAsks::default();
+        let last = u32::try_from(ACTIVE_MAX).unwrap();
+        for number in 0..=last {
+            asks.add(ask(session(number), "a"));
+        }
+        assert_eq!(asks.activate(), ACTIVE_MAX);
+        assert!(asks.have_waiting());
+        for _ in 0..ACTIVE_MAX {
+            let blocked = asks.take_next().unwrap();
+            asks.park(blocked);
+        }
+        assert_eq!((asks.activate(), asks.have_waiting()), (1, false));
+        let done = asks.take_next().unwrap();
+        assert_eq!(done.session, session(last));
+        asks.note_done(done.session);
+        asks.wake(session(last));
+        assert!(!asks.is_sending() && !asks.is_empty());
+        asks.wake(session(3));
+        assert_eq!(asks.activate(), 1);
+        assert_eq!(asks.take_next().unwrap().session, session(3));
+    }
+}

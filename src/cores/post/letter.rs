@@ -84,6 +84,9 @@ pub(crate) struct RetainedQuestion {
     pub(crate) from: Option<Box<[u8]>>,
     /// The end of the publications that are considered.
     pub(crate) before: Sequence,
+    /// The owner answers when it has read all publications before this place: the asker has passed them, and has not
+    /// noted all of their topics.
+    pub(crate) read_up_to: Sequence,
     /// Most publications in the answer.
     pub(crate) entries_max: usize,
 }

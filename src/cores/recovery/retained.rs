@@ -40,7 +40,7 @@ impl<A: App> Core<A> {
             filter: Arc::new(Filter::new(text)),
             qos,
             id,
-            before: self.delivery.next_for_mqtt(),
+            before: self.delivery.next_for_mqtt(&self.connections),
             owners: match is_exact {
                 true => owner..owner + 1,
                 false => 0..cores,
@@ -114,6 +114,14 @@ impl<A: App> Core<A> {
     #[cold]
     fn serve_some_retained(&mut self) {
         self.retained_asks.has_work = false;
+        self.retained_asks.awaits_box = false;
+        while let Some((session, exists)) = self.connections.next_woken_mqtt() {
+            match exists {
+                true => self.retained_asks.wake(session),
+                false => self.retained_asks.end(session),
+            }
+        }
+        self.watch_retained();
         let mut budget = Budget {
             publications: SENT_PER_TURN_MAX,
             bytes: BYTES_PER_TURN_MAX,
@@ -122,41 +130,76 @@ impl<A: App> Core<A> {
             let Some(ask) = self.retained_asks.take_next() else {
                 break;
             };
+            let session = ask.session;
             match self.serve_one_retained(ask, &mut budget) {
-                Some((ask, Then::GoOn)) => {
+                Served::Unfinished(ask, Then::GoOn) => {
                     self.retained_asks.has_work = true;
                     self.retained_asks.put_back(ask);
                 }
-                Some((ask, Then::AwaitEvent)) => self.retained_asks.put_back(ask),
-                Some((ask, Then::Park)) => self.retained_asks.park(ask),
-                None => {}
+                Served::Unfinished(ask, Then::TryBoxAgain) => {
+                    self.retained_asks.awaits_box = true;
+                    self.retained_asks.put_back(ask);
+                }
+                Served::Unfinished(ask, Then::AwaitAnswer) => self.retained_asks.put_back(ask),
+                Served::Unfinished(ask, Then::AwaitClient) => {
+                    if self.retained_asks.have_waiting() {
+                        self.connections.watch_for_retained(session);
+                        self.retained_asks.park(ask);
+                    } else {
+                        self.retained_asks.put_back(ask);
+                    }
+                }
+                Served::Unfinished(ask, Then::Park) => {
+                    self.connections.watch_for_retained(session);
+                    self.retained_asks.park(ask);
+                }
+                Served::Done => self.retained_asks.note_done(session),
+                Served::SessionEnded => self.retained_asks.end(session),
             }
         }
-        self.retained_asks.has_work |= self.retained_asks.have_waiting();
-        if self.retained_asks.is_empty()
-            && let Some(topics) = self.delivery.retained()
-        {
-            topics.watch(false);
+        self.retained_asks.has_work |= self.retained_asks.can_activate();
+        self.watch_retained();
+    }
+
+    /// Notes the topics of retained publications that pass, while pages are on their way.
+    fn watch_retained(&mut self) {
+        let is_sending = self.retained_asks.is_sending();
+        if let Some(topics) = self.delivery.retained() {
+            topics.watch(is_sending);
         }
     }
 
-    /// Goes on with one subscription. Returns it unless all is sent.
-    fn serve_one_retained(&mut self, mut ask: Ask, budget: &mut Budget) -> Option<(Ask, Then)> {
+    /// Goes on with one subscription.
+    fn serve_one_retained(&mut self, mut ask: Ask, budget: &mut Budget) -> Served {
+        if !self.connections.has_filter(ask.session, &ask.text) {
+            // The client has unsubscribed, or the rules have taken the filter away, or the session has ended.
+            return Served::Done;
+        }
         loop {
             match std::mem::replace(&mut ask.progress, Progress::Asked) {
-                Progress::Asked => return Some((ask, Then::AwaitEvent)),
-                Progress::ToAsk { .. } if ask.owners.is_empty() || ask.left == 0 => return None,
-                Progress::ToAsk { from } => match self.ask_for_page(&ask, from.as_deref()) {
-                    Asked::Yes => return Some((ask, Then::AwaitEvent)),
-                    Asked::BoxFull => {
-                        ask.progress = Progress::ToAsk { from };
-                        return Some((ask, Then::GoOn));
+                Progress::Asked => return Served::Unfinished(ask, Then::AwaitAnswer),
+                Progress::ToAsk { .. } if ask.owners.is_empty() || ask.left == 0 => return Served::Done,
+                Progress::ToAsk { from } => {
+                    // A page is not asked for in vain.
+                    match self.connections.takes_retained(ask.session, ask.qos) {
+                        Handed::Over | Handed::Full => {}
+                        handed @ (Handed::Blocked | Handed::Offline | Handed::Ended) => {
+                            ask.progress = Progress::ToAsk { from };
+                            return Served::not_sent(ask, handed);
+                        }
                     }
-                    Asked::Stopped => {
-                        ask.owners.start += 1;
-                        ask.progress = Progress::ToAsk { from: None };
+                    match self.ask_for_page(&ask, from.as_deref()) {
+                        Asked::Yes => return Served::Unfinished(ask, Then::AwaitAnswer),
+                        Asked::BoxFull => {
+                            ask.progress = Progress::ToAsk { from };
+                            return Served::Unfinished(ask, Then::TryBoxAgain);
+                        }
+                        Asked::Stopped => {
+                            ask.owners.start += 1;
+                            ask.progress = Progress::ToAsk { from: None };
+                        }
                     }
-                },
+                }
                 Progress::Sending {
                     mut entries,
                     next,
@@ -173,13 +216,17 @@ impl<A: App> Core<A> {
                         };
                         continue;
                     }
-                    if let Some(then) = self.send_page(&mut ask, &mut entries, budget)? {
+                    let sent = self.send_page(&mut ask, &mut entries, budget);
+                    if let Page::NotYet(handed) = sent {
                         ask.progress = Progress::Sending {
                             entries,
                             next,
                             read_at,
                         };
-                        return Some((ask, then));
+                        return Served::not_sent(ask, handed);
+                    }
+                    if matches!(sent, Page::Enough) {
+                        return Served::Done;
                     }
                     if next.is_none() {
                         ask.owners.start += 1;
@@ -202,6 +249,7 @@ impl<A: App> Core<A> {
             filter: Arc::clone(&ask.filter),
             from: from.map(Into::into),
             before: ask.before,
+            read_up_to: self.delivery.appended(),
             entries_max: ask.left as usize,
         };
         match self
@@ -213,18 +261,13 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends what it can of a page. `Some(None)`: all of it; `None`: the session has ended, or has all that it may get.
-    fn send_page(
-        &mut self,
-        ask: &mut Ask,
-        entries: &mut Vec<Entry>,
-        budget: &mut Budget,
-    ) -> Option<Option<Then>> {
+    /// Sends what it can of a page.
+    fn send_page(&mut self, ask: &mut Ask, entries: &mut Vec<Entry>, budget: &mut Budget) -> Page {
         let unix_ms = self.time.now().unix_ms;
         let (mut topic, mut unquoted) = (Vec::new(), Vec::new());
         while let Some(entry) = entries.last() {
             if budget.is_spent() || self.connections.room(1) == 0 {
-                return Some(Some(Then::GoOn));
+                return Page::NotYet(Handed::Full);
             }
             topic.clear();
             entry.write_topic(&mut topic);
@@ -267,16 +310,45 @@ impl<A: App> Core<A> {
                     ask.left -= 1;
                     if ask.left == 0 {
                         self.metrics.limit_hit(Limit::MqttRetainedPerSubscribe);
-                        return None;
+                        return Page::Enough;
                     }
                 }
-                Handed::Full => return Some(Some(Then::GoOn)),
-                Handed::Blocked => return Some(Some(Then::AwaitEvent)),
-                Handed::Offline => return Some(Some(Then::Park)),
-                Handed::Ended => return None,
+                handed @ (Handed::Full | Handed::Blocked | Handed::Offline | Handed::Ended) => {
+                    return Page::NotYet(handed);
+                }
             }
         }
-        Some(None)
+        Page::Sent
+    }
+}
+
+/// What has become of a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    /// All of it is sent.
+    Sent,
+    /// The subscription has been sent as many as it may be.
+    Enough,
+    /// A part is left, for this reason.
+    NotYet(Handed),
+}
+
+/// What has become of a subscription that was gone on with.
+enum Served {
+    /// All is sent.
+    Done,
+    SessionEnded,
+    Unfinished(Ask, Then),
+}
+
+impl Served {
+    fn not_sent(ask: Ask, handed: Handed) -> Served {
+        match handed {
+            Handed::Over | Handed::Full => Served::Unfinished(ask, Then::GoOn),
+            Handed::Blocked => Served::Unfinished(ask, Then::AwaitClient),
+            Handed::Offline => Served::Unfinished(ask, Then::Park),
+            Handed::Ended => Served::SessionEnded,
+        }
     }
 }
 
@@ -306,9 +378,13 @@ enum Asked {
 enum Then {
     /// In the next turn.
     GoOn,
-    /// When an event has come: an answer, an acknowledgement, or room in a socket.
-    AwaitEvent,
-    /// When the session may have a connection again.
+    /// After a moment: the box of the owner is full.
+    TryBoxAgain,
+    /// When the owner has answered.
+    AwaitAnswer,
+    /// When the client has acknowledged something, or its socket takes more. Others may have the place meanwhile.
+    AwaitClient,
+    /// When the session has a connection again.
     Park,
 }
 

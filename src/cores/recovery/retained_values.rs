@@ -43,6 +43,7 @@ pub(super) fn retained_question(asker: CoreId, number: u64, name: &[u8], before:
         filter: Arc::new(Filter::new(&topic)),
         from: None,
         before,
+        read_up_to: before,
         entries_max: 1,
     }))
 }

@@ -287,6 +287,8 @@ impl World {
                 || core.post.kept_count() > 0
                 || core.connections.recoveries.next == Next::Soon
                 || core.presence.memberships.has_outgoing()
+                || core.waiting.awaiting_move_count() > 0
+                || core.retained_asks.awaits_box
         };
         let waits = |seat: &Seat| !seat.stands_still && seat.core.as_ref().is_some_and(waits);
         // While another core keeps the ring full there is no end to it.

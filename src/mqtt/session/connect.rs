@@ -202,7 +202,6 @@ impl Session {
             packet_bytes_max,
             silence_ms_max: u32::from(keep_alive.used_s) * 1500,
             in_flight: 0,
-            rules: env.common.policy.rules.id(),
             expires: self.expiry_of_claims(env.common.now),
             aliases: None,
             owed: None,
@@ -225,8 +224,8 @@ impl Session {
             env.settings,
             decisions,
         )?;
-        if connected.is_present {
-            self.drop_forbidden_filters(env);
+        if connected.is_present && self.drop_forbidden_filters(env) {
+            self.drop_forbidden_waiting(env);
         }
         self.enter_rooms(env, decisions);
         self.carry_out_orders(env, decisions)?;

@@ -1,15 +1,17 @@
 //! The actions that the rules and the application allow the client. The rules are asked first.
 //!
 //! Filters outlive the claims and the rules by which they were granted. They are checked again when the client comes back
-//! to its session, and when the core has new rules. A filter that is no longer allowed is dropped. MQTT has no packet to
-//! tell a client of that, so the connection ends with it: the client connects again, and learns what it may from SUBACK.
+//! to its session, and when the core has new rules: then some in each turn. A filter that is no longer allowed is dropped.
+//! MQTT has no packet to tell a client of that, so the connection ends with it: the client connects again, and learns what
+//! it may from SUBACK. What has waited for a session under a filter that its client has lost meanwhile is dropped too,
+//! unless the rules allow the client its topic.
 
 use super::{Denied, Refused, Session, call, refused};
 use crate::app::{AllowedPublishKind, App, Name, Piece};
 use crate::auth::Revocation;
 use crate::auth::rules::Decided;
 use crate::config::rules::Action;
-use crate::decision::{CloseReason, Decisions, Limit};
+use crate::decision::{Decision, Decisions, Limit};
 use crate::mqtt::ReasonCode;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::subscriptions::Subscriber;
@@ -17,6 +19,15 @@ use crate::mqtt::topic::Filter;
 use crate::policy::Policy;
 use crate::policy::channels::PRESENCE_PREFIX;
 use crate::session::{self, Asked, MqttUse};
+
+/// The outcome of a check of some filters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckedFilters {
+    /// Whether some are not allowed: they are dropped.
+    pub has_dropped: bool,
+    /// Where to go on, if there are more.
+    pub next: Option<u32>,
+}
 
 /// The payload that subscribers get of a publication.
 #[derive(Clone, Copy, Debug)]
@@ -111,34 +122,54 @@ impl Session {
         decided.verdict.allowed
     }
 
-    /// The core has new rules: drops the filters that they do not allow, and ends the connection if there were any.
-    pub fn rules_changed<A: App>(&mut self, env: &mut Environment<'_, '_, A>, decisions: &mut Decisions) {
-        if self.drop_forbidden_filters(env) {
-            // The decision closes the connection.
-            let _ = super::close_saying(
-                decisions,
-                CloseReason::NoLongerAllowed,
-                "the rules have changed, and do not allow a subscription any more",
-            );
+    /// The core has new rules: decides to check the filters ([`Session::recheck_filters`]).
+    pub fn rules_changed(&self, decisions: &mut Decisions) {
+        if self.is_open() {
+            decisions.push(Decision::CheckSubscriptions);
         }
     }
 
-    /// Drops the filters of the session that the rules do not allow. Returns whether there were any. Looks at all of
-    /// them, which are `channels_per_connection_max` at most.
-    pub(super) fn drop_forbidden_filters<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> bool {
+    /// Drops those of some filters of the session that the rules do not allow: of at most `max`, from `from` on. A caller
+    /// begins with 0, and closes the connection if there were any.
+    pub fn recheck_filters<A: App>(
+        &mut self,
+        from: u32,
+        max: usize,
+        env: &mut Environment<'_, '_, A>,
+    ) -> CheckedFilters {
+        let mut checked = CheckedFilters {
+            has_dropped: false,
+            next: None,
+        };
         let policy = env.common.policy;
-        let Some(open) = self.open_mut() else { return false };
-        open.rules = policy.rules.id();
-        if !policy.rules.enforces() {
-            return false;
+        let Some(session) = self.session_ref().filter(|_| policy.rules.enforces()) else {
+            return checked;
+        };
+        if from >= SHARED_FROM {
+            let (mut at, texts) = (
+                from,
+                env.sessions.shares.texts_of(session, from - SHARED_FROM, max),
+            );
+            checked.next = (texts.len() == max).then_some(from);
+            for text in texts {
+                let is_allowed = match Filter::parse(&text) {
+                    Ok(Filter::Shared { filter, .. }) => self.judge(filter, policy).1.verdict.allowed,
+                    Ok(Filter::Plain(_)) | Err(_) => true,
+                };
+                if is_allowed {
+                    at += 1;
+                } else {
+                    env.common.scratch.count_filter_dropped();
+                    env.sessions.leave_group(session, &text);
+                    self.tell_unsubscribed(&text, env);
+                    checked.has_dropped = true;
+                }
+            }
+            checked.next = checked.next.map(|_| at);
+            return checked;
         }
-        let session = open.session;
         let subscriber = Subscriber::Session(session.number);
-        let (filters, _) = env
-            .sessions
-            .subscriptions
-            .some_filters_of(subscriber, 0, usize::MAX);
-        let mut has_dropped = false;
+        let (filters, next) = env.sessions.subscriptions.some_filters_of(subscriber, from, max);
         for (filter, _) in filters {
             // A filter is text.
             let text = String::from_utf8_lossy(&filter);
@@ -146,21 +177,35 @@ impl Session {
                 env.common.scratch.count_filter_dropped();
                 env.sessions.unsubscribe(session, &text);
                 self.tell_unsubscribed(&text, env);
-                has_dropped = true;
+                checked.has_dropped = true;
             }
         }
-        for text in env.sessions.shares.texts_of(session) {
-            let Ok(Filter::Shared { filter, .. }) = Filter::parse(&text) else {
-                continue;
-            };
-            if !self.judge(filter, policy).1.verdict.allowed {
-                env.common.scratch.count_filter_dropped();
-                env.sessions.leave_group(session, &text);
-                self.tell_unsubscribed(&text, env);
-                has_dropped = true;
-            }
+        let has_shared = env.sessions.shares.count_of(session) > 0;
+        checked.next = next.or_else(|| has_shared.then_some(SHARED_FROM));
+        checked
+    }
+
+    /// Drops the filters of the session that the rules do not allow. Returns whether there were any. Looks at all of
+    /// them, which are `channels_per_connection_max` at most.
+    pub(super) fn drop_forbidden_filters<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> bool {
+        let (mut has_dropped, mut from) = (false, Some(0));
+        while let Some(next) = from {
+            let checked = self.recheck_filters(next, FILTERS_PER_STEP, env);
+            has_dropped |= checked.has_dropped;
+            from = checked.next;
         }
         has_dropped
+    }
+
+    /// Drops the publications that wait for the client and whose topics the rules do not allow it any more.
+    pub(super) fn drop_forbidden_waiting<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
+        let policy = env.common.policy;
+        if let Some(session) = self.session_ref() {
+            env.sessions.retain_waiting(session, |topic| {
+                let topic = String::from_utf8_lossy(topic);
+                self.judge(&topic, policy).1.verdict.allowed
+            });
+        }
     }
 
     /// Takes the client's claims away if `revocation` revokes them. Returns whether it does: then the connection is to be
@@ -204,6 +249,11 @@ impl Session {
         decided.verdict.allowed
     }
 }
+
+/// Filters that are copied at a time when all of a session are checked.
+const FILTERS_PER_STEP: usize = 256;
+/// A check goes on behind it with shared subscriptions, by their number. Those before it are numbers of filters.
+const SHARED_FROM: u32 = 1 << 31;
 
 /// Topics that no client publishes to.
 pub(super) fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {

@@ -100,7 +100,12 @@ impl Outgoing {
         self.entries.len() - self.in_flight as usize
     }
 
-    /// How many publications are kept, sent or not, and their bytes.
+    /// How many are in flight and wait.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The bytes of the publications that are kept, sent or not.
     pub(super) fn kept_bytes(&self) -> u32 {
         self.bytes
     }
@@ -152,6 +157,27 @@ impl Outgoing {
         self.note_removed(at);
         self.let_go(entry, kept_all);
         true
+    }
+
+    /// Drops those that wait and whose topics are not to be kept. Returns how many they were.
+    pub(super) fn retain_waiting(
+        &mut self,
+        mut is_kept: impl FnMut(&[u8]) -> bool,
+        kept_all: &mut KeptPublications,
+    ) -> usize {
+        let waiting = self.entries.split_off(self.in_flight as usize);
+        let before = waiting.len();
+        for entry in waiting {
+            if entry
+                .kept()
+                .is_none_or(|kept| is_kept(kept_all.get(kept).0.topic))
+            {
+                self.entries.push_back(entry);
+            } else {
+                self.let_go(entry, kept_all);
+            }
+        }
+        self.in_flight as usize + before - self.entries.len()
     }
 
     /// A new connection: everything in flight is to be sent again.

@@ -224,6 +224,7 @@ impl Sessions {
     pub fn put_back(&mut self, session: SessionRef) {
         if self.exists(session) {
             self.list(session.number);
+            self.wake(session);
         }
     }
 
@@ -288,6 +289,15 @@ impl Sessions {
         Sent::One
     }
 
+    /// Whether a publication with QoS 1 or 2 is sent to a session's client at once, if its outbox takes it: nothing comes
+    /// before it, and the client may get one more without an acknowledgement.
+    pub fn sends_at_once(&self, session: SessionRef) -> bool {
+        self.state(session).is_some_and(|state| {
+            let traffic = state.traffic.as_deref();
+            traffic.is_none_or(|traffic| traffic.outgoing.is_open(state.in_flight_max))
+        })
+    }
+
     /// How many publications a session has sent with QoS 1 and 2 that are not acknowledged, and how many wait.
     pub fn outgoing_len(&self, session: SessionRef) -> (usize, usize) {
         self.state(session)
@@ -295,6 +305,21 @@ impl Sessions {
             .map_or((0, 0), |traffic| {
                 (traffic.outgoing.in_flight() as usize, traffic.outgoing.waiting())
             })
+    }
+
+    /// Drops those publications that wait for a session and whose topics are not to be kept.
+    pub fn retain_waiting(&mut self, session: SessionRef, is_kept: impl FnMut(&[u8]) -> bool) {
+        let Some(state) = self
+            .states
+            .get_mut(session.number as usize)
+            .filter(|state| state.serial == session.serial)
+        else {
+            return;
+        };
+        if let Some(traffic) = state.traffic.as_deref_mut() {
+            let dropped = traffic.outgoing.retain_waiting(is_kept, &mut self.kept);
+            self.counts.dropped_forbidden += dropped as u64;
+        }
     }
 
     /// Counts a publication that was too large for a client.

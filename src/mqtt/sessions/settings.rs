@@ -34,6 +34,8 @@ pub struct Counts {
     pub dropped_expired: u64,
     /// Publications that are larger than the client's Maximum Packet Size.
     pub dropped_too_large: u64,
+    /// Publications whose topics the rules do not allow the client any more.
+    pub dropped_forbidden: u64,
     /// Sessions that have ended because nobody came back in time.
     pub expired: u64,
     /// Sessions that a new connection has taken over from an older one.

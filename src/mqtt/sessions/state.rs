@@ -32,6 +32,8 @@ pub(super) struct SessionState {
     pub(super) is_listed: bool,
     /// Whether the disk has the session.
     pub(super) is_saved: bool,
+    /// Whether its next event is to be told.
+    pub(super) is_watched: bool,
 }
 
 /// The state that many sessions do not have: one word for all of it.
@@ -87,6 +89,7 @@ impl SessionState {
             version: connect.version,
             is_listed: false,
             is_saved: false,
+            is_watched: false,
         }
     }
 

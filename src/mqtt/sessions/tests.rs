@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::*;
+use crate::broker::SubscriptionLimits;
 use crate::config::QueueFull;
+use crate::mqtt::Qos;
+use crate::mqtt::subscriptions::Options;
 
 const BOUNDS: Bounds = Bounds {
     sessions_max: 100,
@@ -174,6 +177,9 @@ fn a_take_over_keeps_the_session_and_publishes_the_wills_that_have_no_delay() {
         // Traps 13 and 20: the late end of the old connection changes nothing.
         sessions.disconnect(old, 1, End::Lost, now(2));
         assert!(due(&mut sessions).is_empty() && sessions.is_of(new.session, 2));
+        let client = sessions.client(new.session.number, new.session.serial);
+        assert_eq!(client.map(|client| client.address), Some(2));
+        assert!(!sessions.is_of(new.session, 1) && sessions.connected_len() == 1);
         sessions.disconnect(new.session, 2, End::Lost, now(3));
         sessions.end_due(now(10).uptime);
         assert_eq!(due(&mut sessions), [7]);
@@ -983,5 +989,48 @@ fn random_lives_of_a_session_agree_with_the_client() {
             life.step();
         }
         life.settle();
+    }
+}
+
+#[test]
+fn a_step_ends_the_fewer_sessions_the_more_they_have() {
+    for (filters, queued) in [(0, 0), (100, 0), (0, 100)] {
+        let mut sessions = sessions(BOUNDS);
+        let limits = SubscriptionLimits {
+            channels_max: 1000,
+            names_bytes_max: 100_000,
+        };
+        let options = Options {
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            id: 0,
+        };
+        for number in 0..100 {
+            let id = number.to_string();
+            let session = sessions.connect(by(&id, number), now(0)).unwrap().session;
+            for filter in 0..filters {
+                let subscriber = Subscriber::Session(session.number);
+                let filter = filter.to_string();
+                sessions
+                    .subscriptions
+                    .subscribe(subscriber, &filter, options, limits);
+            }
+            sessions.disconnect(session, number, End::Lost, now(0));
+            for _ in 0..queued {
+                sessions.offer(session, qos(1), &content(b"x"), &[], false);
+                sessions.end_publication();
+            }
+        }
+        sessions.end_due(now(100).uptime);
+        let has_nothing = filters + queued == 0;
+        assert_eq!(sessions.is_empty(), has_nothing, "{filters} {queued}");
+        let mut steps = 1;
+        while sessions.next_due() <= now(100).uptime {
+            sessions.end_due(now(100).uptime);
+            steps += 1;
+        }
+        assert!(sessions.is_empty() && steps <= 4, "{steps}");
+        assert_eq!((sessions.kept_bytes(), sessions.subscriptions.len()), (0, 0));
     }
 }

@@ -315,7 +315,7 @@ fn a_session_has_as_many_memberships_as_filters() {
         ]
     );
     assert_eq!(
-        world.cores[0].texts_of(session),
+        world.cores[0].texts_of(session, 0, usize::MAX),
         ["$share/1/a", "$share/3/a"].map(Box::from)
     );
     world.carry_all();

@@ -14,10 +14,11 @@ use crate::client::ClientAddress;
 use crate::clock::{Now, Uptime};
 use crate::config::{QueueFull, SlowConsumer};
 use crate::cores::connections::Bounds;
+use crate::cores::connections::retained::Handed;
 use crate::cores::lifecycle::connection::Phase;
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::publication::{Head, write_head};
-use crate::mqtt::sessions::{Connect, Place};
+use crate::mqtt::sessions::{Connect, Content, End, Place};
 use crate::mqtt::subscriptions::Options;
 use crate::mqtt::{Qos, Version, sessions};
 use crate::protocols::Framing;
@@ -61,6 +62,10 @@ const HEAD: Head = Head {
 
 impl Table {
     fn new(outbox_bytes_max: u32) -> Table {
+        Table::with_policy(outbox_bytes_max, SlowConsumer::Close)
+    }
+
+    fn with_policy(outbox_bytes_max: u32, slow_consumer: SlowConsumer) -> Table {
         let hasher = ChannelHasher::with_key(1);
         let bounds = sessions::Bounds {
             sessions_max: 5000,
@@ -84,7 +89,7 @@ impl Table {
                 held_bytes_max: usize::MAX,
                 write_timeout: Duration::ZERO,
             },
-            SlowConsumer::Close,
+            slow_consumer,
             None,
             Some(Sessions::new(bounds, place)),
             Arc::new(CoreMetrics::default()),
@@ -173,6 +178,21 @@ impl Table {
         payload_bytes: usize,
         copies: usize,
     ) -> usize {
+        self.deliver_with(topic, origin, retain, frame, payload_bytes, copies, |_| {})
+    }
+
+    /// As [`Table::deliver`]; `between` happens between two turns.
+    #[expect(clippy::too_many_arguments, reason = "the facts of a publication")]
+    fn deliver_with(
+        &mut self,
+        topic: &str,
+        origin: Origin,
+        retain: bool,
+        frame: &[u8],
+        payload_bytes: usize,
+        copies: usize,
+        mut between: impl FnMut(&mut Table),
+    ) -> usize {
         let facts = Facts {
             at_ns: 0,
             kind: match origin {
@@ -199,6 +219,7 @@ impl Table {
             if is_over {
                 return turn;
             }
+            between(self);
         }
         unreachable!()
     }
@@ -425,4 +446,154 @@ fn a_client_whose_socket_is_full_goes_on_when_the_socket_takes_more() {
         table.connections.writable(id);
     }
     assert_eq!(got.len(), expected);
+}
+
+#[test]
+fn a_publication_that_expires_while_its_walk_pauses_leaves_nothing_behind() {
+    let mut table = Table::new(1 << 20);
+    let clients: Vec<usize> = (0..6)
+        .map(|number| {
+            let client = table.connect(Version::V4, Framing::Mqtt);
+            let qos = [Qos::AtMostOnce, Qos::AtLeastOnce][number % 2];
+            table.subscribe(client, "t", options(qos));
+            client
+        })
+        .collect();
+    let expires = Head {
+        qos: 1,
+        expires_at_ms: Some(1000),
+        ..HEAD
+    };
+    let mut frame = Vec::new();
+    write_head(&expires, b"", &mut frame);
+    frame.extend_from_slice(b"old");
+    let turns = table.deliver_with("t", Origin::Mqtt, false, &frame, 3, 4, |table| {
+        table.connections.unix_ms = 1000;
+    });
+    assert_eq!(turns, 2);
+    let head = Head { qos: 1, ..HEAD };
+    table.publish("t", head, b"new", usize::MAX);
+    for (at, &client) in clients.iter().enumerate() {
+        let (first, mut id) = ([0x30, 0x32][at % 2], vec![0, 1]);
+        let mut expected = Vec::new();
+        id.truncate(2 * (at % 2));
+        if at < 4 {
+            expected.extend(packet(first, &id, b"old"));
+            id.iter_mut().skip(1).for_each(|id| *id += 1);
+        }
+        expected.extend(packet(first, &id, b"new"));
+        assert_eq!(table.received(client), expected, "client {at}");
+    }
+    // What is kept for the next connection is the new one as well.
+    let session = table.clients[clients[5]].session;
+    assert_eq!(table.sessions().outgoing_len(session), (1, 0));
+    let connect = Connect {
+        client_id: "5",
+        user: None,
+        version: Version::V4,
+        address: table.clients[clients[5]].id.token().0,
+        clean_start: false,
+        expiry_s: 60,
+        receive_maximum: 100,
+        packet_bytes_max: 2000,
+        topic_alias_maximum: 0,
+        will: None,
+    };
+    let now = Now {
+        uptime: Uptime::default(),
+        unix_ms: 1000,
+    };
+    assert!(table.sessions().connect(connect, now).unwrap().is_present);
+    assert_eq!(table.received(clients[5]), packet(0x3a, &[0, 1], b"new"));
+}
+
+#[test]
+fn conflation_tells_topics_apart_whose_hashes_begin_alike() {
+    let mut table = Table::with_policy(3000, SlowConsumer::Conflate);
+    // Among so many names, two have the same 32 bits: the hasher's key is fixed.
+    let mut seen = std::collections::HashMap::new();
+    let (one, other) = (0..)
+        .find_map(|number| {
+            let name = format!("t{number}");
+            let part = channel_of(table.hasher.hash(name.as_bytes()));
+            seen.insert(part, name.clone()).map(|before| (before, name))
+        })
+        .unwrap();
+    for framing in [Framing::Mqtt, Framing::MqttOverWebSocket] {
+        let client = table.connect(Version::V4, framing);
+        table.subscribe(client, "#", options(Qos::AtMostOnce));
+        let index = table.clients[client].id.index() as usize;
+        while !table.connections.slab[index].outbox.is_blocked() {
+            table.publish("fill", HEAD, &[b'x'; 1500], usize::MAX);
+            table.connections.flush(|| false);
+        }
+        while table.connections.slab[index].outbox.conflated().is_none() {
+            table.publish("fill", HEAD, &[b'x'; 1500], usize::MAX);
+        }
+        for payload in [b"1", b"2"] {
+            for topic in [&one, &other] {
+                table.publish(topic, HEAD, payload, usize::MAX);
+            }
+        }
+        let id = table.clients[client].id;
+        let mut got = Vec::new();
+        for _ in 0..1000 {
+            got.extend(table.received(client));
+            table.connections.writable(id);
+        }
+        for topic in [&one, &other] {
+            let newest = [topic.as_bytes(), b"2"].concat();
+            assert!(got.windows(newest.len()).any(|part| part == newest), "{topic}");
+            let older = [topic.as_bytes(), b"1"].concat();
+            assert!(!got.windows(older.len()).any(|part| part == older), "{topic}");
+        }
+        let number = table.clients[client].session.number;
+        table
+            .sessions()
+            .subscriptions
+            .end(Subscriber::Session(number), usize::MAX);
+    }
+}
+
+#[test]
+fn a_retained_publication_waits_for_acknowledgements_and_never_in_the_queue_of_its_session() {
+    let mut table = Table::new(1 << 20);
+    let client = table.connect(Version::V4, Framing::Mqtt);
+    let session = table.clients[client].session;
+    let content = Content {
+        topic: b"t",
+        properties: b"",
+        payload: b"x",
+        expires_at: None,
+        is_utf8: false,
+    };
+    let send = |table: &mut Table| {
+        table.received(client);
+        table.connections.send_retained(session, &content, 1, 0, 0)
+    };
+    for _ in 0..100 {
+        assert_eq!(send(&mut table), Handed::Over);
+    }
+    assert_eq!(send(&mut table), Handed::Blocked);
+    assert_eq!(table.sessions().outgoing_len(session), (100, 0));
+    table.connections.watch_for_retained(session);
+    assert_eq!(table.connections.next_woken_mqtt(), None);
+    table.sessions().puback(session, 7);
+    assert_eq!(table.connections.next_woken_mqtt(), Some((session, true)));
+    assert_eq!(send(&mut table), Handed::Over);
+    assert_eq!(send(&mut table), Handed::Blocked);
+    table.connections.watch_for_retained(session);
+    let now = Now {
+        uptime: Uptime::default(),
+        unix_ms: 0,
+    };
+    let address = table.clients[client].id.token().0;
+    let expiry_s = Some(0);
+    let end = End::Orderly {
+        with_will: false,
+        expiry_s,
+    };
+    table.sessions().disconnect(session, address, end, now);
+    assert_eq!(table.connections.next_woken_mqtt(), Some((session, false)));
+    assert_eq!(send(&mut table), Handed::Ended);
 }

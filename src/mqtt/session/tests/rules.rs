@@ -3,6 +3,7 @@
 use super::client::{Did, allow, connect, core, publish, sent, subscribe};
 use crate::config::rules::{RuleSpec, Who};
 use crate::decision::CloseReason;
+use crate::mqtt::sessions::{Content, Outbound};
 use crate::mqtt::subscriptions::Subscriber;
 
 fn to(who: Who, rule: RuleSpec) -> RuleSpec {
@@ -61,27 +62,38 @@ fn a_filter_is_granted_only_if_rules_allow_all_that_it_could_match() {
 }
 
 #[test]
-fn a_reload_that_forbids_a_filter_drops_it_and_ends_the_connection() {
+fn a_reload_that_forbids_a_filter_drops_it_and_looks_at_a_few_at_a_time() {
     let mut core = core();
     core.allow(&[allow(&["**"])]);
     let mut client = core.open(&connect(5, "a").bytes());
-    core.receive(&mut client, &subscribe(5, 1, &[], &[("a/#", 0), ("b", 0)]));
-    let changed = |core: &mut super::client::Core<_>, client: &mut _| {
-        core.run(client, |session, env, decisions| {
-            session.rules_changed(env, decisions);
-            Ok(())
-        })
+    let filters = [("a/#", 0), ("b", 0), ("$share/g/a/#", 0), ("$share/h/s", 0)];
+    core.receive(&mut client, &subscribe(5, 1, &[], &filters));
+    // Whether a check of so many at a time, in as many steps, drops filters.
+    let changed = |core: &mut super::client::Core<_>, client: &mut super::client::Client| {
+        let (mut from, mut steps, mut has_dropped) = (Some(0), 0, false);
+        while let Some(at) = from {
+            core.run(client, |session, env, _| {
+                let checked = session.recheck_filters(at, 1, env);
+                has_dropped |= checked.has_dropped;
+                from = checked.next;
+                Ok(())
+            });
+            steps += 1;
+        }
+        (has_dropped, steps)
     };
-    core.allow(&[allow(&["a/**", "b"])]);
-    assert_eq!(changed(&mut core, &mut client), []);
-    core.allow(&[allow(&["a/b", "b"])]);
-    assert_eq!(
-        changed(&mut core, &mut client),
-        [Did::Close(CloseReason::NoLongerAllowed)]
-    );
+    core.allow(&[allow(&["a/**", "b", "s"])]);
+    // One that is full, one that is not known to be the last, and the two of groups with the end behind each.
+    assert_eq!(changed(&mut core, &mut client), (false, 6));
+    core.allow(&[allow(&["a/b", "b", "s"])]);
+    assert_eq!(changed(&mut core, &mut client), (true, 6));
+    core.allow(&[allow(&["b"])]);
+    assert!(changed(&mut core, &mut client).0);
+    let session = client.session.session_ref().unwrap();
+    assert_eq!(core.sessions.shares.count_of(session), 0);
     let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
     assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
-    assert_eq!(core.scratch.take_mqtt_counts().filters_dropped, 1);
+    assert_eq!(core.scratch.take_mqtt_counts().filters_dropped, 3);
 }
 
 #[test]
@@ -102,7 +114,23 @@ fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
         &mut client,
         &subscribe(4, 1, &[], &[("staff/#", 0), ("open/#", 0)]),
     );
+    let session = client.session.session_ref().unwrap();
     core.end(&mut client, CloseReason::PeerVanished);
+    for topic in ["staff/a", "open/a", "staff/b"] {
+        let content = Content {
+            topic: topic.as_bytes(),
+            properties: b"",
+            payload: b"x",
+            expires_at: None,
+            is_utf8: false,
+        };
+        let outbound = Outbound {
+            qos: 1,
+            retain: false,
+        };
+        core.sessions.offer(session, outbound, &content, &[], false);
+        core.sessions.end_publication();
+    }
     let mut client = core.client_with(Some(r#"{"sub":"ann","groups":[]}"#));
     assert_eq!(
         sent(&core.receive(&mut client, &packet.bytes())),
@@ -112,6 +140,9 @@ fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
     let (filters, _) = core.sessions.subscriptions.some_filters_of(subscriber, 0, 10);
     let names: Vec<_> = filters.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, [b"open/#"]);
+    // So is what has waited.
+    assert_eq!(core.sessions.outgoing_len(session), (0, 1));
+    assert_eq!(core.sessions.take_counts().dropped_forbidden, 2);
 }
 
 fn text(text: &str) -> crate::config::rules::Scalar {

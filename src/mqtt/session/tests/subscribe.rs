@@ -107,7 +107,7 @@ fn shared_subscriptions_are_granted_and_ended_like_others() {
     assert_eq!((bytes[0], &bytes[2..4]), (0x90, &[0, 1][..]));
     assert_eq!(bytes[bytes.len() - 6..], [1, 0x8f, 0x8f, 0x8f, 0, 2]);
     let session = client.session.session_ref().unwrap();
-    let texts = |core: &super::client::Core<_>| core.sessions.shares.texts_of(session);
+    let texts = |core: &super::client::Core<_>| core.sessions.shares.texts_of(session, 0, usize::MAX);
     assert_eq!(texts(&core), ["$share/g/a/#", "$share/h/a/#"].map(Box::from));
     assert_eq!(core.sessions.shares.groups_len(), 2);
     let gone = ["$share/g/a/#", "$share/g/a/#", "$share/x/a"]

@@ -156,3 +156,37 @@ fn a_member_that_comes_back_gets_what_it_has_in_flight_and_new_ones_go_to_connec
     publish(&mut sessions, b"a/3", 1);
     assert_eq!(topics(&deliver(&mut sessions), first), [b"a/3"]);
 }
+
+#[test]
+fn what_is_handed_to_sessions_of_this_core_is_bounded_in_bytes() {
+    let mut sessions = sessions();
+    let member = member(&mut sessions, "member", 1, 0);
+    let big = vec![b'x'; 500_000];
+    let mut handed = 0;
+    for _ in 0..2 {
+        for _ in 0..5 {
+            let mut found = Vec::new();
+            let hash = sessions.place.hasher.hash(b"a/b");
+            sessions.subscriptions.matches(hash, || b"a/b", &mut found);
+            let content = Content {
+                topic: b"a/b",
+                properties: b"",
+                payload: &big,
+                expires_at: None,
+                is_utf8: false,
+            };
+            let Subscriber::Group(group) = found[0].subscriber() else {
+                unreachable!("only groups subscribe")
+            };
+            let published = Outbound {
+                qos: 0,
+                retain: false,
+            };
+            sessions.shares.dispatch(group, u64::MAX, &content, published);
+        }
+        // Three fit into a megabyte, and the one that is over it.
+        handed += topics(&deliver(&mut sessions), member).len();
+    }
+    assert_eq!(handed, 6);
+    assert_eq!(sessions.shares.take_counts(), (0, 4));
+}
