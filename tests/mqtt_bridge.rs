@@ -37,9 +37,9 @@ fn policy(name: &str, policy: ChannelPolicy) -> ChannelSpec {
     }
 }
 
-/// An MQTT 5 client.
+/// An MQTT 5 client that acknowledges what it gets.
 struct Mqtt {
-    client: Client,
+    mqtt: support::mqtt::Mqtt,
     last_id: u16,
 }
 
@@ -54,25 +54,6 @@ struct Published {
     properties: Vec<u8>,
 }
 
-fn string(text: &[u8]) -> Vec<u8> {
-    [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text].concat()
-}
-
-fn packet(first: u8, body: &[u8]) -> Vec<u8> {
-    let mut packet = vec![first];
-    let mut left = body.len();
-    loop {
-        let byte = u8::try_from(left & 0x7f).unwrap();
-        left >>= 7;
-        packet.push(if left > 0 { byte | 0x80 } else { byte });
-        if left == 0 {
-            break;
-        }
-    }
-    packet.extend_from_slice(body);
-    packet
-}
-
 impl Mqtt {
     fn connect(server: &Server, id: &str) -> Mqtt {
         Mqtt::connect_with(server, id, 2, &[])
@@ -80,58 +61,39 @@ impl Mqtt {
 
     /// Connects with these flags and properties.
     fn connect_with(server: &Server, id: &str, flags: u8, properties: &[u8]) -> Mqtt {
-        let mut client = Client::connect(server.running().mqtt_address().unwrap());
-        let length = u8::try_from(properties.len()).unwrap();
-        let body = [
-            &[0, 4, b'M', b'Q', b'T', b'T', 5, flags, 0, 0, length][..],
-            properties,
-            &string(id.as_bytes()),
-        ]
-        .concat();
-        client.send_bytes(&packet(0x10, &body));
-        let mut mqtt = Mqtt { client, last_id: 0 };
-        let (first, body) = mqtt.next();
-        assert_eq!((first, body[1]), (0x20, 0));
-        mqtt
-    }
-
-    fn next_id(&mut self) -> [u8; 2] {
-        self.last_id = self.last_id % 60_000 + 1;
-        self.last_id.to_be_bytes()
-    }
-
-    fn next(&mut self) -> (u8, Vec<u8>) {
-        let first = self.client.read_bytes(1)[0];
-        let (mut length, mut shift) = (0, 0);
-        loop {
-            let byte = self.client.read_bytes(1)[0];
-            length |= usize::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                return (first, self.client.read_bytes(length));
-            }
+        let client = Client::connect(server.running().mqtt_address().unwrap());
+        let mut mqtt = support::mqtt::Mqtt::over(client, Over::Tcp, 5);
+        mqtt.send(&connect_with(5, flags, 0, properties, &string(id)));
+        mqtt.accepted();
+        Mqtt {
+            mqtt,
+            last_id: 0,
         }
+    }
+
+    fn next_id(&mut self) -> u16 {
+        self.last_id = self.last_id % 60_000 + 1;
+        self.last_id
+    }
+
+    /// The next packet that is no publication, which must be the answer of this type to the request with this id.
+    fn answer(&mut self, first: u8, id: u16) -> Vec<u8> {
+        let mut packet = self.mqtt.packet();
+        while packet[0] >> 4 == 3 {
+            packet = self.mqtt.packet();
+        }
+        let body = support::mqtt::body(&packet);
+        assert_eq!((packet[0], &body[..2]), (first, &id.to_be_bytes()[..]));
+        body[2..].to_vec()
     }
 
     /// Subscribes with these options, and these properties. Publications that come before SUBACK are forgotten.
     fn subscribe_with(&mut self, filter: &str, options: u8, properties: &[u8]) {
         let id = self.next_id();
-        let length = [u8::try_from(properties.len()).unwrap()];
-        let body = [
-            &id[..],
-            &length,
-            properties,
-            &string(filter.as_bytes()),
-            &[options],
-        ]
-        .concat();
-        self.client.send_bytes(&packet(0x82, &body));
-        let (mut first, mut body) = self.next();
-        while first >> 4 == 3 {
-            (first, body) = self.next();
-        }
-        assert_eq!((first, &body[..2]), (0x90, &id[..]));
-        assert!(body[3] <= 2, "{body:?}");
+        self.mqtt
+            .send(&support::mqtt::subscribe(5, id, properties, &[(filter, options)]));
+        let codes = self.answer(0x90, id);
+        assert!(codes[1] <= 2, "{codes:?}");
     }
 
     fn subscribe(&mut self, filter: &str, qos: u8) {
@@ -140,24 +102,16 @@ impl Mqtt {
 
     fn unsubscribe(&mut self, filter: &str) {
         let id = self.next_id();
-        let body = [&id[..], &[0], &string(filter.as_bytes())].concat();
-        self.client.send_bytes(&packet(0xa2, &body));
-        let (first, body) = self.next();
-        assert_eq!((first, &body[..2]), (0xb0, &id[..]));
+        self.mqtt.send(&support::mqtt::unsubscribe(5, id, &[filter]));
+        self.answer(0xb0, id);
     }
 
     /// Publishes with QoS 1, and returns the reason code of PUBACK. Publications that come before it are forgotten.
     fn publish(&mut self, topic: &str, payload: &[u8], retain: bool, properties: &[u8]) -> u8 {
-        let id = self.next_id();
-        let length = [u8::try_from(properties.len()).unwrap()];
-        let body = [&string(topic.as_bytes())[..], &id, &length, properties, payload].concat();
-        self.client.send_bytes(&packet(0x32 | u8::from(retain), &body));
-        let (mut first, mut body) = self.next();
-        while first >> 4 == 3 {
-            (first, body) = self.next();
-        }
-        assert_eq!((first, &body[..2]), (0x40, &id[..]));
-        body.get(2).copied().unwrap_or(0)
+        let (id, flags) = (self.next_id(), 0x02 | u8::from(retain));
+        self.mqtt
+            .send(&support::mqtt::publish(5, flags, topic, id, properties, payload));
+        self.answer(0x40, id).first().copied().unwrap_or(0)
     }
 
     fn retain(&mut self, topic: &str, payload: &[u8]) {
@@ -166,31 +120,22 @@ impl Mqtt {
 
     /// The next publication. One with QoS 1 is acknowledged.
     fn published(&mut self) -> Published {
-        let (first, body) = self.next();
-        assert_eq!(first >> 4, 3, "{first:#x} {body:?}");
-        let qos = first >> 1 & 3;
-        let topic_end = 2 + usize::from(u16::from_be_bytes([body[0], body[1]]));
-        let topic = String::from_utf8(body[2..topic_end].to_vec()).unwrap();
-        let mut rest = &body[topic_end..];
-        if qos > 0 {
-            let ack = [&[0x40, 2][..], &rest[..2]].concat();
-            self.client.send_bytes(&ack);
-            rest = &rest[2..];
+        let message = self.mqtt.message();
+        if message.qos > 0 {
+            self.mqtt.send(&support::mqtt::ack(0x40, message.id));
         }
-        let (properties, payload) = rest[1..].split_at(usize::from(rest[0]));
         Published {
-            topic,
-            payload: String::from_utf8(payload.to_vec()).unwrap(),
-            qos,
-            retain: first & 1 == 1,
-            properties: properties.to_vec(),
+            topic: message.topic,
+            payload: String::from_utf8(message.payload).unwrap(),
+            qos: message.qos,
+            retain: message.retain,
+            properties: message.properties,
         }
     }
 
     /// Asserts that nothing has come up to now.
     fn has_nothing(&mut self) {
-        self.client.send_bytes(&[0xc0, 0]);
-        assert_eq!(self.next(), (0xd0, vec![]));
+        self.mqtt.ping();
     }
 }
 
@@ -372,6 +317,58 @@ fn a_subscription_gets_nothing_live_that_was_acknowledged_before_it_was_asked_fo
     for subscriber in &mut subscribers {
         subscriber.has_nothing();
     }
+}
+
+#[test]
+fn clients_that_acknowledge_nothing_keep_no_other_from_its_retained_publications() {
+    let server = server(|config| {
+        config.cores.placement = Placement::Count(1);
+        config.mqtt.in_flight_max = 2;
+        config.mqtt.queue_bytes_max = 1024;
+    });
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    for number in 0..10 {
+        publisher.retain(&format!("r/{number}"), &[b'x'; 600]);
+    }
+    let mut hostile: Vec<_> = (0..40)
+        .map(|number| {
+            let mut client = Mqtt::connect(&server, &format!("hostile {number}"));
+            client.subscribe("r/#", 1);
+            client
+        })
+        .collect();
+    let mut healthy = Mqtt::connect(&server, "healthy");
+    healthy.subscribe("r/#", 1);
+    for _ in 0..10 {
+        assert!(healthy.published().retain);
+    }
+    healthy.has_nothing();
+    // Each of the others gets all of them as soon as it acknowledges, also if they are more than its queue takes.
+    for client in &mut hostile {
+        for _ in 0..10 {
+            assert!(client.published().retain);
+        }
+        client.has_nothing();
+    }
+    assert_eq!(server.limit_hits(Limit::MqttQueue), 0);
+}
+
+#[test]
+fn a_client_that_unsubscribes_gets_no_more_retained_publications() {
+    let server = server(|config| config.mqtt.in_flight_max = 1);
+    let mut publisher = Mqtt::connect(&server, "publisher");
+    for number in 0..10 {
+        publisher.retain(&format!("r/{number}"), b"1");
+    }
+    let mut subscriber = Mqtt::connect(&server, "subscriber");
+    subscriber.subscribe("r/#", 1);
+    let first = subscriber.mqtt.message();
+    let id = subscriber.next_id();
+    subscriber.mqtt.send(&support::mqtt::unsubscribe(5, id, &["r/#"]));
+    subscriber.answer(0xb0, id);
+    subscriber.mqtt.send(&support::mqtt::ack(0x40, first.id));
+    subscriber.has_nothing();
+    subscriber.has_nothing();
 }
 
 #[test]

@@ -13,37 +13,20 @@ use ringcast::config::{Anonymous, ClientProtocols, Config};
 use ringcast::internals::app::builtin::Builtin;
 use ringcast::internals::decision::{CloseReason, Limit};
 use ringcast::server::{ClientProtocol, ConnectionInfo, Embedding, PortSetting, Selection, StartError};
+use support::mqtt::{DISCONNECT, PINGREQ, PINGRESP, read_packet as packet};
 use support::secure::{Authority, Files};
-use support::{Client, Received, Server, TEXT, eventually, frame};
+use support::{BINARY, Client, Received, Server, TEXT, eventually, frame};
 
-/// A CONNECT of MQTT 5 with this client id, a clean start and no keep alive.
+/// A CONNECT of MQTT 5.
 fn connect(client_id: &str) -> Vec<u8> {
-    let id = client_id.as_bytes();
-    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00".to_vec();
-    body.push(u8::try_from(id.len()).unwrap());
-    body.extend_from_slice(id);
-    let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
-    packet.extend(body);
-    packet
+    support::mqtt::connect(5, client_id)
 }
-
-const PINGREQ: &[u8] = &[0xc0, 0];
-const PINGRESP: &[u8] = &[0xd0, 0];
-const DISCONNECT: &[u8] = &[0xe0, 0];
-const BINARY: u8 = 0x82;
 
 fn mqtt_server() -> Server {
     Server::start(|config| {
         config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
     })
-}
-
-/// The next packet of the stream.
-fn packet(client: &mut Client) -> Vec<u8> {
-    let mut packet = client.read_bytes(2);
-    packet.extend(client.read_bytes(usize::from(packet[1])));
-    packet
 }
 
 /// The reason code of a DISCONNECT.

@@ -9,23 +9,16 @@ use std::sync::Arc;
 
 use ringcast::config::{ClientProtocols, Placement};
 use ringcast::internals::decision::CloseReason;
+use support::mqtt::{PINGREQ, PINGRESP, read_packet as packet};
 use support::process::{Held, Process};
 use support::secure::{Authority, Files};
 use support::{Client, Received, Server, eventually, frame};
 
-/// A CONNECT of MQTT 5 with a clean start and no keep alive.
+/// A CONNECT of MQTT 5.
 fn connect(client_id: &str) -> Vec<u8> {
-    let id = client_id.as_bytes();
-    let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00".to_vec();
-    body.push(u8::try_from(id.len()).unwrap());
-    body.extend_from_slice(id);
-    let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
-    packet.extend(body);
-    packet
+    support::mqtt::connect(5, client_id)
 }
 
-const PINGREQ: &[u8] = &[0xc0, 0];
-const PINGRESP: &[u8] = &[0xd0, 0];
 const CORES: usize = 4;
 
 fn server(change: impl FnOnce(&mut ringcast::config::Config)) -> Server {
@@ -35,12 +28,6 @@ fn server(change: impl FnOnce(&mut ringcast::config::Config)) -> Server {
         config.mqtt.client_protocols = ClientProtocols::SocketClusterAndMqtt;
         change(config);
     })
-}
-
-fn packet(client: &mut Client) -> Vec<u8> {
-    let mut packet = client.read_bytes(2);
-    packet.extend(client.read_bytes(usize::from(packet[1])));
-    packet
 }
 
 /// The core that has the one connection there is.
@@ -105,6 +92,30 @@ fn all_connections_of_a_client_id_come_to_the_same_core_by_whatever_way() {
     assert!(cores.iter().filter(|count| **count > 0).count() > 1, "{cores:?}");
     assert!(server.total(|core| &core.moves) > 0);
     assert_eq!(server.total(|core| &core.sessions), 0);
+}
+
+#[test]
+fn a_connection_that_has_moved_counts_for_its_address_until_it_ends() {
+    let server = server(|config| config.limits.connections_per_address_max = 3);
+    let own = server.running().mqtt_address().unwrap();
+    let accepted = |id: &str| {
+        let mut client = Client::connect(own);
+        client.send_bytes(&connect(id));
+        let answer = client.read_bytes(1);
+        assert_eq!(answer, [0x20], "{id}");
+        client
+    };
+    // Each core accepts some of them, and most move.
+    for round in 0..20 {
+        let clients: Vec<Client> = (0..3)
+            .map(|number| accepted(&format!("{round}-{number}")))
+            .collect();
+        let mut one_more = Client::connect(own);
+        assert_eq!(one_more.next(), Received::End);
+        drop(clients);
+        eventually("all have ended", || server.connections() == 0);
+    }
+    assert!(server.total(|core| &core.moves) > 0);
 }
 
 #[test]

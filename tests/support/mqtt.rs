@@ -81,12 +81,7 @@ impl MqttServer {
                 client
             }
         };
-        Mqtt {
-            client,
-            over,
-            version,
-            unread: Vec::new(),
-        }
+        Mqtt::over(client, over, version)
     }
 
     /// A client over TCP that is connected with a clean start.
@@ -105,8 +100,7 @@ impl MqttServer {
     pub(crate) fn connect_with(&self, over: Over, version: u8, connect: &[u8]) -> Mqtt {
         let mut client = self.open(over, version);
         client.send(connect);
-        let answer = client.packet();
-        assert_eq!((answer[0], body(&answer)[1]), (0x20, 0), "{answer:x?}");
+        client.accepted();
         client
     }
 }
@@ -114,12 +108,33 @@ impl MqttServer {
 impl Mqtt {
     /// A client on a TCP connection on which nothing has been sent.
     pub(crate) fn over_tcp(client: Client, version: u8) -> Mqtt {
+        Mqtt::over(client, Over::Tcp, version)
+    }
+
+    /// A client on a connection on which no packet has been sent.
+    pub(crate) fn over(client: Client, over: Over, version: u8) -> Mqtt {
         Mqtt {
             client,
-            over: Over::Tcp,
+            over,
             version,
             unread: Vec::new(),
         }
+    }
+
+    /// A client over TCP, whose CONNECT with a clean start the server at this address accepts.
+    #[track_caller]
+    pub(crate) fn at(address: SocketAddr, version: u8, id: &str) -> Mqtt {
+        let mut client = Mqtt::over(Client::connect(address), Over::Tcp, version);
+        client.send(&connect(version, id));
+        client.accepted();
+        client
+    }
+
+    /// The next packet must be a CONNACK that accepts the client.
+    #[track_caller]
+    pub(crate) fn accepted(&mut self) {
+        let answer = self.packet();
+        assert_eq!((answer[0], body(&answer)[1]), (0x20, 0), "{answer:x?}");
     }
 
     /// Sends bytes; over a WebSocket as one binary frame.
@@ -264,7 +279,20 @@ impl Message {
 }
 
 pub(crate) const PINGREQ: &[u8] = &[0xc0, 0];
+pub(crate) const DISCONNECT: &[u8] = &[0xe0, 0];
 pub(crate) const PINGRESP: &[u8] = &[0xd0, 0];
+
+/// The next packet on a connection over TCP or TLS of which a test uses the bytes.
+#[track_caller]
+pub(crate) fn read_packet(client: &mut Client) -> Vec<u8> {
+    let mut packet = client.read_bytes(2);
+    while packet.last().is_some_and(|byte| *byte > 0x7f) {
+        packet.extend(client.read_bytes(1));
+    }
+    let (length, _) = variable(&packet[1..]).unwrap();
+    packet.extend(client.read_bytes(length));
+    packet
+}
 
 /// A packet of this first byte.
 pub(crate) fn packet(first: u8, body: &[u8]) -> Vec<u8> {

@@ -489,7 +489,7 @@ fn all_filters(
         .into_iter()
         .map(|(filter, _)| String::from_utf8_lossy(&filter).into());
     plain
-        .chain(shares.texts_of(SessionRef { number, serial }))
+        .chain(shares.texts_of(SessionRef { number, serial }, 0, usize::MAX))
         .collect()
 }
 

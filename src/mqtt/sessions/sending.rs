@@ -319,6 +319,9 @@ impl Sessions {
         if let Some(traffic) = state.traffic.as_deref_mut() {
             let dropped = traffic.outgoing.retain_waiting(is_kept, &mut self.kept);
             self.counts.dropped_forbidden += dropped as u64;
+            if dropped > 0 {
+                self.note(session.number, |pending| pending.outgoing = true);
+            }
         }
     }
 
