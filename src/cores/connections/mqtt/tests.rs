@@ -434,13 +434,14 @@ fn a_client_whose_socket_is_full_goes_on_when_the_socket_takes_more() {
         acknowledged += 1;
     }
     assert_eq!(acknowledged, published);
-    for _ in 0..5 {
+    // More than an outbox takes of what waits.
+    for _ in 0..60 {
         table.publish("t", head, &[b'y'; 1500], usize::MAX);
     }
     table.connections.send_waiting_mqtt();
     assert!(!table.connections.has_mqtt_work(), "it waits for the socket");
     let id = table.clients[client].id;
-    let expected = (usize::from(published) + 5) * (3 + 3 + 2 + 1500);
+    let expected = (usize::from(published) + 60) * (3 + 3 + 2 + 1500);
     while got.len() < expected {
         got.extend(table.received(client));
         table.connections.writable(id);
@@ -596,4 +597,38 @@ fn a_retained_publication_waits_for_acknowledgements_and_never_in_the_queue_of_i
     table.sessions().disconnect(session, address, end, now);
     assert_eq!(table.connections.next_woken_mqtt(), Some((session, false)));
     assert_eq!(send(&mut table), Handed::Ended);
+}
+
+#[test]
+fn a_session_that_begins_while_a_walk_pauses_gets_nothing_of_it_under_the_number_of_another() {
+    let mut table = Table::new(1 << 20);
+    let clients: Vec<usize> = (0..4)
+        .map(|_| table.connect(Version::V4, Framing::Mqtt))
+        .collect();
+    for &client in &clients {
+        table.subscribe(client, "t", options(Qos::AtMostOnce));
+    }
+    let mut frame = Vec::new();
+    write_head(&HEAD, b"", &mut frame);
+    frame.push(b'x');
+    let (session, id) = (table.clients[3].session, table.clients[3].id);
+    let mut newcomer = None;
+    table.deliver_with("t", Origin::Mqtt, false, &frame, 1, 2, |table| {
+        let end = End::Orderly {
+            with_will: false,
+            expiry_s: Some(0),
+        };
+        let now = Now {
+            uptime: Uptime::default(),
+            unix_ms: 0,
+        };
+        table.sessions().disconnect(session, id.token().0, end, now);
+        let client = table.connect(Version::V4, Framing::Mqtt);
+        table.subscribe(client, "t", options(Qos::AtMostOnce));
+        newcomer = Some(client);
+    });
+    let newcomer = newcomer.unwrap();
+    assert_eq!(table.clients[newcomer].session.number, session.number);
+    assert!(table.received(newcomer).is_empty());
+    assert_eq!(table.received(clients[2]), packet(0x30, &[], b"x"));
 }
