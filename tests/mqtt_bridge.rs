@@ -17,6 +17,7 @@ use ringcast::config::channels::{
 use ringcast::config::{Config, Placement};
 use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
+use support::mqtt::{connect_with, string};
 use support::{Client, Server, eventually};
 
 /// Three cores: most topics are owned by another core than that of their subscriber.
@@ -728,15 +729,9 @@ fn a_will_that_is_no_json_is_refused_where_publications_must_be() {
     });
     for (payload, code) in [(&b"on"[..], 0x99), (b"[1]", 0), (b"", 0)] {
         let mut client = Client::connect(server.running().mqtt_address().unwrap());
-        let body = [
-            b"\x00\x04MQTT\x05\x06\x00\x00\x00",
-            &string(b"id")[..],
-            b"\x00",
-            &string(b"json/x"),
-            &string(payload),
-        ]
-        .concat();
-        client.send_bytes(&packet(0x10, &body));
+        // A client id, no properties of the will, its topic and its payload.
+        let body = [&string("id")[..], b"\x00", &string("json/x"), &string(payload)].concat();
+        client.send_bytes(&connect_with(5, 0x06, 0, &[], &body));
         assert_eq!(client.read_bytes(4)[3], code, "{payload:?}");
     }
 }
