@@ -120,6 +120,7 @@ impl SessionState {
             version,
             is_listed: false,
             is_saved: true,
+            is_watched: false,
         };
         state.give_back_extras();
         state
