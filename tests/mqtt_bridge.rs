@@ -17,7 +17,7 @@ use ringcast::config::channels::{
 use ringcast::config::{Config, Placement};
 use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
-use support::mqtt::{connect_with, string};
+use support::mqtt::{Over, connect_with, string};
 use support::{Client, Server, eventually};
 
 /// Three cores: most topics are owned by another core than that of their subscriber.
@@ -66,10 +66,7 @@ impl Mqtt {
         let mut mqtt = support::mqtt::Mqtt::over(client, Over::Tcp, 5);
         mqtt.send(&connect_with(5, flags, 0, properties, &string(id)));
         mqtt.accepted();
-        Mqtt {
-            mqtt,
-            last_id: 0,
-        }
+        Mqtt { mqtt, last_id: 0 }
     }
 
     fn next_id(&mut self) -> u16 {
