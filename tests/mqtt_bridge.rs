@@ -825,15 +825,15 @@ fn wills_cross_between_protocols_and_may_be_retained() {
     device.subscribe("status/#", 1);
     // A device is cut off: its will has RETAIN 1.
     let mut lamp = Client::connect(server.running().mqtt_address().unwrap());
+    // A client id, no properties of the will, its topic and its payload.
     let body = [
-        b"\x00\x04MQTT\x05\x26\x00\x00\x00",
-        &string(b"lamp")[..],
+        &string("lamp")[..],
         b"\x00",
-        &string(b"status/lamp"),
-        &string(b"off"),
+        &string("status/lamp"),
+        &string("off"),
     ]
     .concat();
-    lamp.send_bytes(&packet(0x10, &body));
+    lamp.send_bytes(&connect_with(5, 0x26, 0, &[], &body));
     assert_eq!(lamp.read_bytes(4)[3], 0);
     lamp.reset();
     assert_eq!(browser.publication("status/lamp"), "\"off\"");
