@@ -333,6 +333,13 @@ impl Connections {
         Some((connection, self.mqtt.as_deref_mut()))
     }
 
+    /// Whether a connection speaks MQTT. A server without MQTT pays one comparison.
+    #[inline]
+    pub(in crate::cores) fn speaks_mqtt(&self, id: ConnectionId) -> bool {
+        let framing = || self.get(id).map(|connection| connection.framing);
+        self.mqtt.is_some() && matches!(framing(), Some(Framing::Mqtt | Framing::MqttOverWebSocket))
+    }
+
     /// Whether a connection has nothing but packets of MQTT on its socket: no frames, which have a farewell of their own,
     /// and no TLS, which has one too.
     pub(in crate::cores) fn is_plain_mqtt(&self, id: ConnectionId) -> bool {
