@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::client::{self, Connect, Core, Did, connect, core_with, publish, sent, subscribe};
 use crate::app::{
@@ -220,7 +220,7 @@ struct Court {
 
 impl Court {
     fn new() -> Court {
-        let (sender, late) = unbounded();
+        let (sender, late) = bounded(16);
         let mut core = core_with(Judge::default());
         core.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
         Court { core, late }

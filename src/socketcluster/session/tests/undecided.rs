@@ -1,6 +1,6 @@
 //! Packets about which the application decides later.
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::*;
 use crate::app::DeferredDecision;
@@ -75,7 +75,7 @@ struct Court {
 
 impl Court {
     fn new() -> Court {
-        let (sender, late) = unbounded();
+        let (sender, late) = bounded(16);
         let mut client = Client::new(Judge::default());
         client.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
         Court { client, late }
