@@ -1,8 +1,7 @@
 //! The questions to an application about MQTT clients, and the orders that it may give.
 
 use std::sync::Arc;
-
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::client::{self, Connect, Core, Did, connect, core_with, publish, sent, subscribe};
 use crate::app::{
@@ -204,7 +203,7 @@ impl App for Judge {
 }
 
 /// Keeps decisions for the test, which stands for the core.
-struct Way(Sender<LateAnswer>);
+struct Way(SyncSender<LateAnswer>);
 
 impl LateAnswerSender for Way {
     fn send(&self, answer: LateAnswer) -> Result<(), Returned> {
@@ -220,7 +219,7 @@ struct Court {
 
 impl Court {
     fn new() -> Court {
-        let (sender, late) = bounded(16);
+        let (sender, late) = sync_channel(16);
         let mut core = core_with(Judge::default());
         core.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
         Court { core, late }

@@ -1,13 +1,13 @@
 //! Packets about which the application decides later.
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::*;
 use crate::app::DeferredDecision;
 use crate::decision::Limit;
 
 /// Keeps late answers for the test, which stands for the core.
-struct Way(Sender<LateAnswer>);
+struct Way(SyncSender<LateAnswer>);
 
 impl LateAnswerSender for Way {
     fn send(&self, answer: LateAnswer) -> Result<(), Returned> {
@@ -75,7 +75,7 @@ struct Court {
 
 impl Court {
     fn new() -> Court {
-        let (sender, late) = bounded(16);
+        let (sender, late) = sync_channel(16);
         let mut client = Client::new(Judge::default());
         client.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
         Court { client, late }
