@@ -906,6 +906,7 @@ fn the_last_value_of_a_channel_is_retained() {
     let mut old = server.client();
     old.publish("price", "{\"gold\":1}");
     old.publish("price", "{\"gold\":2}");
+    old.ping();
     let mut subscriber = Mqtt::connect(&server, "subscriber");
     subscriber.subscribe("price", 1);
     let got = subscriber.published();
