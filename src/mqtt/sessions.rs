@@ -270,12 +270,14 @@ impl Sessions {
         let mut displaced = None;
         let mut resumed = None;
         if let Some(number) = known {
+            // The core may be late: of a session that waits and has not ended, the will may be due.
+            let is_due = self.states[number as usize].deadline() <= now.uptime;
             displaced = self.detach(number);
             let continues = !connect.clean_start && self.states[number as usize].expiry_s > 0;
             // A delay of the will ends with the session, or the session's next connection cancels the will
             // (MQTT-3.1.3-9). Without a delay it is due by the end of the connection.
             if let Some(will) = self.take_will_of(number)
-                && (!continues || (displaced.is_some() && will.will.delay_s == 0))
+                && (!continues || is_due || (displaced.is_some() && will.will.delay_s == 0))
             {
                 self.due_wills.push_back(will);
             }

@@ -13,7 +13,7 @@ use crate::decision::{
 use crate::history::Reading;
 use crate::mqtt::receiver::Receiver;
 use crate::mqtt::session::CheckedFilters;
-use crate::mqtt::sessions::SessionRef;
+use crate::mqtt::sessions::{SessionRef, Sessions};
 use crate::policy::Policy;
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::wills::WillFault;
@@ -68,6 +68,19 @@ impl Session {
         match self {
             Session::SocketCluster(_) => None,
             Session::Mqtt(client) => client.session.session_ref(),
+        }
+    }
+
+    /// The connection ends, and publications that it has decided on are dropped: of `unsent`, the decisions from `at` on
+    /// were not carried out.
+    pub(crate) fn publications_dropped(
+        &self,
+        unsent: &Decisions,
+        at: usize,
+        sessions: Option<&mut Sessions>,
+    ) {
+        if let (Session::Mqtt(client), Some(sessions)) = (self, sessions) {
+            client.session.publications_dropped(unsent, at, sessions);
         }
     }
 

@@ -270,6 +270,10 @@ impl Connections {
             sessions.offer(session, outbound, &under_way.original.content, ids, false);
             return 0;
         };
+        if outbound.qos == 0 && sessions.queues_qos0(session) {
+            sessions.offer(session, outbound, &under_way.original.content, ids, false);
+            return 0;
+        }
         let is_common = ids.is_empty() && !outbound.retain && !target.client.takes_aliases;
         match (outbound.qos, is_common) {
             (0, true) if self.share_packet(shared, &target) => 1,

@@ -67,8 +67,12 @@ impl<A: App> Core<A> {
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
                 connection.reading.resume(Why::Decision);
-                if let Some(work) = connection.take_suspended() {
-                    self.abandon(&work);
+                if let Some(work) = connection.take_suspended()
+                    && self.abandon(&work) > 0
+                {
+                    let sessions = self.connections.mqtt.as_deref_mut();
+                    open.session
+                        .publications_dropped(&work.decisions, work.at, sessions);
                 }
                 let settings = &self.lent.settings;
                 open.session
@@ -323,9 +327,10 @@ impl<A: App> Core<A> {
     }
 
     /// Keeps the publications of a connection that ends before the ring had room for them.
-    pub(in crate::cores) fn abandon(&mut self, work: &Work) {
+    fn abandon(&mut self, work: &Work) -> u64 {
         let given_up = self.abandoned.keep(work);
         self.metrics.limit_hits[Limit::AbandonedBytes.index()].add(given_up);
+        given_up
     }
 
     /// Puts a connection that was not read for a while first in the next turn, if there is something to read.

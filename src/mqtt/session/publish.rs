@@ -11,6 +11,7 @@ use super::aliases::AliasFault;
 use super::permissions::AllowedPayload;
 use super::{Denied, Refused, Session, State, call, close_saying, refused};
 use crate::app::App;
+use crate::broker::Origin;
 use crate::config::channels::RetainPolicy;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span, Stored};
 use crate::mqtt::ReasonCode;
@@ -306,6 +307,34 @@ impl Session {
         Ok(self.write_answer(kind, id, refusal, decisions))
     }
 
+    /// The connection ends, and the publications of `unsent` from the decision `at` on were dropped before they had a place
+    /// in the order. The client does not get their PUBREC, so what it sends again is no duplicate (MQTT-4.3.3-2).
+    pub fn publications_dropped(&self, unsent: &Decisions, at: usize, sessions: &mut Sessions) {
+        let Some(session) = self.session_ref() else {
+            return;
+        };
+        // The acknowledgement follows its publication. Another PUBREC is that of a duplicate, which was published.
+        for (decision, next) in unsent.list()[at..].iter().zip(&unsent.list()[at + 1..]) {
+            let Decision::Publish(publish) = *decision else {
+                continue;
+            };
+            let view = publication::read(unsent.bytes(publish.message));
+            if publish.origin != Origin::Mqtt || view.is_none_or(|view| view.head.qos < 2) {
+                continue;
+            }
+            let id = if let Decision::Send { message } = *next {
+                pubrec_id(unsent.bytes(message))
+            } else if let Decision::Acknowledge { token } = *next {
+                read_token(unsent.bytes(token)).map(|(_, id)| id)
+            } else {
+                None
+            };
+            if let Some(id) = id {
+                sessions.release_qos2(session, id.get());
+            }
+        }
+    }
+
     /// The client releases a publication with QoS 2.
     pub(super) fn receive_pubrel<A: App>(
         &mut self,
@@ -423,6 +452,17 @@ fn close_by_alias(fault: AliasFault, decisions: &mut Decisions) -> Result<(), Cl
     };
     close_saying(decisions, reason, text)
 }
+
+/// The packet identifier, if the packet is PUBREC.
+fn pubrec_id(packet: &[u8]) -> Option<PacketId> {
+    match *packet {
+        [PUBREC, _, high, low, ..] => PacketId::new(u16::from_be_bytes([high, low])),
+        _ => None,
+    }
+}
+
+/// The first byte of PUBREC. The packet is short: its length is the second byte.
+const PUBREC: u8 = 0x50;
 
 /// The token of [`Decision::Acknowledge`].
 fn write_token(qos: Qos, id: PacketId, out: &mut Vec<u8>) {

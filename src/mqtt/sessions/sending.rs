@@ -6,7 +6,7 @@
 
 use super::outgoing::{Next, Outgoing};
 use super::saving::Saving;
-use super::{Alias, Content, Ids, Phase, SessionRef, Sessions};
+use super::{Alias, Content, Ids, Phase, SessionRef, SessionState, Sessions};
 use crate::config::QueueFull;
 use crate::mqtt::Version;
 use crate::mqtt::shares::Tag;
@@ -124,8 +124,16 @@ impl Sessions {
         self.kept.end_publication();
     }
 
-    /// Offers a publication to a session: with QoS 1 or 2, or with QoS 0 to one whose client is not connected. `ids` are
-    /// its subscription identifiers. `has_room` says whether the client's outbox takes it now.
+    /// Whether publications with QoS 0 queue in a session although its client is connected: some may wait there since it
+    /// was not, and others must not overtake them (MQTT-4.6.0-6).
+    #[inline]
+    pub fn queues_qos0(&self, session: SessionRef) -> bool {
+        self.bounds.queues_qos0 && self.state(session).is_some_and(SessionState::has_waiting)
+    }
+
+    /// Offers a publication to a session: with QoS 1 or 2, or with QoS 0 to one whose client is not connected or in which
+    /// others wait ([`Sessions::queues_qos0`]). `ids` are its subscription identifiers. `has_room` says whether the client's
+    /// outbox takes it now.
     pub fn offer(
         &mut self,
         session: SessionRef,
@@ -155,7 +163,7 @@ impl Sessions {
             return Offer::Dropped;
         };
         let is_connected = matches!(state.phase, Phase::Connected { .. });
-        if outbound.qos == 0 && (is_connected || !self.bounds.queues_qos0) {
+        if outbound.qos == 0 && !(self.bounds.queues_qos0 && (!is_connected || state.has_waiting())) {
             return Offer::Dropped;
         }
         let is_lasting = state.is_lasting();
@@ -167,7 +175,7 @@ impl Sessions {
             saving.pending(session.number).outgoing = true;
             is_gated = saving.is_strict && outbound.qos == 2;
         }
-        if is_connected && has_room && !is_gated && outgoing.is_open(in_flight_max) {
+        if is_connected && has_room && !is_gated && outbound.qos > 0 && outgoing.is_open(in_flight_max) {
             let kept = match tag {
                 Some(tag) => Some(self.kept.keep_tagged(content, ids, tag)),
                 None => is_lasting.then(|| self.kept.keep(content, ids)),

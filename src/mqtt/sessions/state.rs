@@ -259,6 +259,12 @@ impl SessionState {
         self.traffic.get_or_insert_default()
     }
 
+    /// Whether something waits in it.
+    pub(super) fn has_waiting(&self) -> bool {
+        let traffic = self.traffic.as_ref();
+        traffic.is_some_and(|traffic| traffic.outgoing.has_more())
+    }
+
     /// Whether it outlives its connection, so that publications must be kept for the next.
     pub(super) fn is_lasting(&self) -> bool {
         self.expiry_s > 0

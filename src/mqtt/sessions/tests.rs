@@ -235,6 +235,15 @@ fn a_client_that_comes_back_in_time_cancels_its_will_and_a_disconnect_deletes_it
     assert!(sessions.connect(by("c", 2), now(5)).unwrap().is_present);
     sessions.end_due(now(50).uptime);
     assert!(due(&mut sessions).is_empty());
+    // A core that is late comes to the connection first, and the delay has passed all the same.
+    let connect = Connect {
+        will: will(10),
+        ..by("c", 6)
+    };
+    let session = connected(&mut sessions, connect, 10);
+    sessions.disconnect(session, 6, End::Lost, now(11));
+    assert!(sessions.connect(by("c", 7), now(21)).unwrap().is_present);
+    assert_eq!(due(&mut sessions), [10]);
     // Traps 7 and 8: only a DISCONNECT without 0x04 deletes it.
     for with_will in [false, true] {
         let connect = Connect {
@@ -646,6 +655,46 @@ fn sessions_share_the_publications_that_wait_for_them() {
     assert!(sessions.kept_bytes() < 10 * 160);
     sessions.end_due(now(1000).uptime);
     assert_eq!((sessions.len(), sessions.kept_bytes()), (0, 0));
+}
+
+/// MQTT-4.6.0-6: with the same QoS, the publications of a topic come in their order.
+#[test]
+fn what_comes_with_qos_0_queues_behind_what_has_waited_with_qos_0() {
+    let bounds = Bounds {
+        queues_qos0: true,
+        in_flight_max: 1,
+        ..BOUNDS
+    };
+    let mut sessions = sessions(bounds);
+    let session = connected(&mut sessions, by("c", 1), 0);
+    sessions.disconnect(session, 1, End::Lost, now(0));
+    for (number, level) in [(0, 1), (1, 1), (2, 0)] {
+        sessions.offer(session, qos(level), &content(&[number]), &[], false);
+        sessions.end_publication();
+    }
+    let session = connected(&mut sessions, by("c", 2), 1);
+    let payloads = |got: Vec<Got>| -> Vec<u8> {
+        got.iter()
+            .map(|got| match got {
+                Got::Publish { payload, .. } => payload[0],
+                Got::Release(_) => unreachable!(),
+            })
+            .collect()
+    };
+    assert_eq!(payloads(sent(&mut sessions, 0)), [0]);
+    assert!(sessions.queues_qos0(session));
+    assert_eq!(
+        sessions.offer(session, qos(0), &content(&[3]), &[], true),
+        Offer::Waits
+    );
+    sessions.end_publication();
+    sessions.puback(session, 1);
+    assert_eq!(payloads(sent(&mut sessions, 0)), [1, 2, 3]);
+    assert!(!sessions.queues_qos0(session));
+    assert_eq!(
+        sessions.offer(session, qos(0), &content(&[4]), &[], true),
+        Offer::Dropped
+    );
 }
 
 /// Random numbers that a seed repeats (SplitMix64).
