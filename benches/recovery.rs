@@ -6,7 +6,7 @@
 //! (`/proc/self/task/…/schedstat`), for each publication and each recovery, with the kernel's share for the sockets. The
 //! second line of each is for recoveries of nothing (`{"recover":null}`), to compare.
 //!
-//! What does a storm cost the others? 10,000 clients ask at once for the 20 publications that they have missed, as after
+//! The cost of a storm for the others: 10,000 clients ask at once for the 20 publications that they have missed, as after
 //! the restart of a proxy. The bench counts what they get, and says how long calls of other clients take meanwhile, beside
 //! the same calls while nothing happens, and while the 10,000 clients make one call each. A call counts from the time at
 //! which it is due.

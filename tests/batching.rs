@@ -56,7 +56,7 @@ fn answers_and_publications_of_one_interval_leave_in_order_as_one_array() {
     assert_eq!(next(&mut client), r#"[{"rid":5}]"#);
 }
 
-/// What `ping` with this data is answered, on a connection of its own.
+/// The answer to `ping` with this data, on a connection of its own.
 fn pong(server: &Server) -> String {
     let mut other = server.connect();
     other.upgrade();

@@ -1213,7 +1213,7 @@ fn a_publication_is_retained_for_subscribers_to_come() {
     let mqtt = ("RINGCAST_MQTT_LISTEN", "127.0.0.1:0");
     let server = ApiServer::start(&[&key], policy, &[mqtt]);
     let publish = |path: &str, body: Value| server.post(&key, &format!("/api/v1/{path}"), &body.to_string());
-    // What a new subscriber of a channel that asks gets before it is live.
+    // The publication that a new subscriber gets before it is live, if it asks.
     let retained = |channel: &str| {
         let mut client = server.process.client();
         let data = json!({"channel": channel, "data": {"last": 1}});

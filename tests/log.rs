@@ -192,7 +192,7 @@ fn a_panic_ends_the_process_also_when_the_log_is_full() {
 
     let mut read = start();
     let mut client = read.client();
-    // What fills the pipe is read first.
+    // The bytes that fill the pipe are read first.
     let mut log = std::mem::replace(&mut read.log, BufReader::new(pipe().unwrap().0));
     let reader = std::thread::spawn(move || {
         let mut text = String::new();

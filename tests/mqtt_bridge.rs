@@ -540,7 +540,7 @@ fn a_browser_that_asks_gets_what_a_device_has_retained() {
             data_of(&browser.message()),
             json!({"channel": channel, "replayed": true, "data": expected})
         );
-        // What is live follows, each once, and is not marked.
+        // Live publications follow, each once, and are not marked.
         device.publish(channel, b"7", false, &[]);
         let live = if channel == "text" { json!("7") } else { json!(7) };
         assert_eq!(
@@ -607,7 +607,7 @@ fn a_browser_and_an_operator_retain_for_devices() {
     }
 }
 
-/// What a browser gets first is the retained publication from before its subscription, and then each live one, while a
+/// The first publication that a browser gets is the retained publication from before its subscription, and then each live one, while a
 /// device retains without pause.
 #[test]
 fn a_browser_gets_the_retained_value_and_all_after_it_once_and_in_order() {

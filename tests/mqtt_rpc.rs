@@ -13,7 +13,7 @@ use ringcast::internals::decision::Limit;
 use support::mqtt::{Message, Mqtt, MqttServer, ack, body, publish, string};
 use support::{eventually, mqtt};
 
-/// What the procedures of all cores have seen, and the calls that they have not answered.
+/// The calls that the procedures of all cores have seen, and those that they have not answered.
 #[derive(Clone, Default)]
 struct Procedures(Arc<Mutex<Seen>>);
 

@@ -1,6 +1,6 @@
 //! `data_dir` for MQTT: what of retained publications and of sessions survives a restart, a crash and a full disk.
 //!
-//! What is on disk is read with redb itself, not with the code that wrote it: the tables are those of the head of
+//! The tests read the file with redb itself, not with the code that wrote it: the tables are those of the head of
 //! `src/store/database.rs`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
@@ -304,7 +304,7 @@ fn a_session_goes_on_in_the_next_process_where_it_was() {
         };
         let (mut subscriber, is_present) = resume(&new, version, "subscriber");
         assert!(is_present, "{ends:?} {mode}");
-        // What was sent comes again, in order, with the same identifiers; then what has waited.
+        // Publications in flight come again, in order, with the same identifiers; then the waiting ones.
         assert_eq!(expect_message(&mut subscriber, "one", 1, true), first);
         subscriber.expect(&mqtt::ack(0x62, second));
         let third = expect_message(&mut subscriber, "three", 1, false);

@@ -42,7 +42,7 @@ pub(crate) struct Question {
     pub(crate) decision: DeferredDecision,
 }
 
-/// What the directory is asked about.
+/// The question to the directory.
 #[derive(Debug)]
 pub(crate) enum About {
     /// May clients of this tenant come in?

@@ -4,7 +4,7 @@
 //! cargo run --example tenants
 //! ```
 //!
-//! What clients may do is in `app.rs`; `tests/hooks.rs` drives it over real connections.
+//! The file `app.rs` decides for clients; `tests/hooks.rs` drives it over real connections.
 
 mod app;
 

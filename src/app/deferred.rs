@@ -35,11 +35,11 @@ pub(crate) struct LateAnswer {
     pub(crate) answer: Late,
 }
 
-/// What was deferred, and comes now.
+/// An answer or a decision that was deferred, and comes now.
 pub(crate) enum Late {
     /// The answer to a call.
     Call {
-        /// What the session needs to answer the call; empty if what was deferred is no call.
+        /// Data with which the session answers the call; empty if no call was deferred.
         token: Box<[u8]>,
         /// Counts while the answer is on its way; `None` if what was deferred is no call.
         owed: Option<Owed>,

@@ -35,11 +35,11 @@ pub(crate) type DecisionNumber = u64;
 /// The decisions of the application about a packet that is handled again. It is asked several times about some packets:
 /// about a handshake and then about the token in it.
 pub(crate) struct Again {
-    /// What it has decided so far, in the order in which it was asked.
+    /// Its decisions so far, in the order in which it was asked.
     pub(crate) decided: Vec<Result<(), Refusal>>,
-    /// What it has decided since.
+    /// Its decision since.
     pub(crate) decide: Option<Decide>,
-    /// What it has asked of its peer before.
+    /// The orders that it has given its peer before.
     pub(crate) kept: Kept,
 }
 

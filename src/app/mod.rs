@@ -60,7 +60,7 @@ pub trait App {
         Ok(())
     }
 
-    /// Which facts about a connection does the application want to have at hand later, in [`Peer`] and [`Client`]?
+    /// The facts about a connection that the application wants to have at hand later, in [`Peer`] and [`Client`].
     /// Called after [`App::upgrade`] has allowed the request; the server may still refuse it for its origin. A client
     /// that speaks MQTT without a WebSocket has sent no request: then path, query and headers are empty.
     #[inline]

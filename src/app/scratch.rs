@@ -31,7 +31,7 @@ pub(crate) struct Scratch {
     orders_noted: usize,
     /// What the application is being asked about.
     pub(crate) call: CurrentCall,
-    /// What the application has decided about a packet that is handled again; `None` for any other packet.
+    /// The application's decisions about a packet that is handled again; `None` for any other packet.
     pub(crate) again: Option<Box<Again>>,
     /// Calls that the application was refused since the last [`Scratch::take_calls_refused`].
     calls_refused: u32,
@@ -117,7 +117,7 @@ impl Scratch {
         self.call.defer_decision(self.late_answers.as_ref())
     }
 
-    /// What the application has decided, if the packet is handled again: the answer to the question with this number
+    /// The application's decision, if the packet is handled again: the answer to the question with this number
     /// about the packet, from 0. `None` if it has not been asked yet.
     #[cold]
     pub(crate) fn decided_before(
@@ -208,7 +208,7 @@ impl std::fmt::Debug for Scratch {
     }
 }
 
-/// What an application has asked of its peer, while a decision is deferred.
+/// The orders of an application to its peer, while a decision is deferred.
 #[derive(Default)]
 pub(crate) struct Kept {
     pieces: Vec<u8>,

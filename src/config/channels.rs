@@ -60,11 +60,11 @@ pub struct MqttPolicy {
     pub payload: Option<MqttPayload>,
     /// Whether publications of MQTT clients are retained.
     pub retain: RetainPolicy,
-    /// What MQTT clients get for strings of SocketCluster clients.
+    /// The payload that MQTT clients get for strings of SocketCluster clients.
     pub strings: StringPolicy,
 }
 
-/// What MQTT clients get for a string, or for bytes in base64, of a SocketCluster client.
+/// The payload that MQTT clients get for a string, or for bytes in base64, of a SocketCluster client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StringPolicy {
     /// The JSON text, as it stands.

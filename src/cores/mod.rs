@@ -167,7 +167,7 @@ pub(crate) struct Stored {
 #[derive(Debug)]
 pub(crate) struct StoredSessions {
     pub(crate) sessions: Vec<StoredSession>,
-    /// Those of all cores.
+    /// The publications of all cores.
     pub(crate) publications: Arc<StoredPublications>,
     /// Whether the former process may have done more than the store has.
     pub(crate) may_miss_some: bool,

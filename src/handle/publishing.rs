@@ -81,7 +81,7 @@ pub(super) struct Publication {
     version: u32,
 }
 
-/// What is kept of a publication.
+/// Whether a publication is retained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keeping {
     /// As the policy of the channel says.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::Scanner;
 
-/// What was found in place of JSON.
+/// The payload that was found in place of JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unquoted {
     /// The characters of a string.

@@ -98,7 +98,7 @@ pub struct Sessions {
     /// How many sessions have a connection.
     connected: usize,
     counts: Counts,
-    /// What is to be saved on disk; `None` without one.
+    /// The changes that are to be saved on disk; `None` without one.
     saving: Option<Box<Saving>>,
     /// Whether another process has the sessions now.
     is_elsewhere: bool,

@@ -338,7 +338,7 @@ impl Shares {
         }
     }
 
-    /// What a session has subscribed to, as `$share/GROUP/FILTER`: at most `max`, behind the first `skipped`.
+    /// The shared subscriptions of a session, as `$share/GROUP/FILTER`: at most `max`, behind the first `skipped`.
     pub fn texts_of(&self, session: SessionRef, skipped: u32, max: usize) -> Vec<Box<str>> {
         let memberships = self.memberships.get(&session.number);
         memberships.map_or_else(Vec::new, |memberships| {

@@ -37,11 +37,11 @@ pub struct Settings {
     pub has_store: bool,
     /// Most bytes of the info that a client gives itself as a member of a channel.
     pub presence_info_bytes_max: u32,
-    /// What the server does for MQTT clients, as far as all sessions have to know.
+    /// The parts of MQTT that all sessions have to know.
     pub mqtt: MqttUse,
 }
 
-/// What the server does for MQTT clients, as far as others have to know.
+/// The parts of MQTT that sessions of other protocols have to know.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MqttUse {
     /// It does not speak MQTT.

@@ -208,7 +208,7 @@ async function twoWorlds(label, url, port) {
   check(`${label}: a device gets the bytes, and JSON of the browser's client`, device.packets.map(({payload}) => payload.toString('base64')),
     ['{"temperature":21.5}', 'plain words', Buffer.from([255, 0]), '{"from":"browser"}'].map((one) => Buffer.from(one).toString('base64')));
 
-  // What either retains, the other gets first.
+  // A publication that either retains comes first to the other.
   const lamp = fresh('lamp'), first = [];
   await device.publishAsync(lamp, 'on', {qos: 1, retain: true});
   const lights = socket.subscribe(lamp, {data: {last: 1}});

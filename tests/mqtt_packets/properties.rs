@@ -93,7 +93,7 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 impl Row {
-    /// What the property is in a packet of a client: legal, or wrong by its place alone.
+    /// The property in a packet of a client: legal, or wrong by its place alone.
     pub(crate) fn place(&self, of: Of) -> Verdict {
         match (self.id, of) {
             _ if self.of.contains(&of) => Legal,

@@ -219,7 +219,7 @@ impl Arguments {
     /// Checks that no word is missing.
     pub(super) fn check(&self) -> Result<(), CliError> {
         let form = self.name.form();
-        // What is retained is taken away by a publication without data.
+        // A publication without data takes the retained one away.
         let words_min = match self.name {
             Name::Publish if !self.flags.contains_key("retain") => form.words.len(),
             Name::Publish

@@ -56,7 +56,7 @@ struct BroadcastBody {
     retain: bool,
 }
 
-/// What is kept of a publication.
+/// Whether a publication is retained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keeping {
     /// As the policy of the channel says.

@@ -47,7 +47,7 @@ pub(in crate::cores) struct MqttWalk {
     /// Groups of shared subscriptions with greater generations have begun after the walk.
     last_group: u64,
     packets: Packets,
-    /// What the payload stands for, if MQTT clients get that in its place.
+    /// The bytes that the payload stands for, if MQTT clients get that in its place.
     unquoted: Option<(Unquoted, Vec<u8>)>,
     /// Where outboxes share the packets, by [`PacketForm::index`]. `None` for a form that no subscriber has had yet, or
     /// without room.

@@ -123,7 +123,7 @@ impl<A: App> Core<A> {
             }
             let outcome = match work.decisions.list().get(work.at) {
                 None => break,
-                // Those about nearly all messages: in place, so that no decision is copied.
+                // The decisions about nearly all messages: in place, so that no decision is copied.
                 Some(&Decision::Publish(publish)) => self.publish(publish, &mut work),
                 Some(Decision::Send { .. }) => Ok(self.send_some(id, &work)),
                 Some(&decision) => self.carry_out_one(id, decision, &mut work),

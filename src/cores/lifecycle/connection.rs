@@ -174,7 +174,7 @@ pub(in crate::cores) enum Awaited {
     Asked(Sequence),
 }
 
-/// What the acknowledgement of a publication waits for.
+/// The commit that the acknowledgement of a publication waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Commit {
     /// The commit of the records of the channel's owner up to the publication.

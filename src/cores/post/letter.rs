@@ -66,7 +66,7 @@ pub(crate) enum Letter {
 pub(crate) struct HistoryQuestion {
     /// The core that gets the answer.
     pub(crate) asker: CoreId,
-    /// What the answer is for.
+    /// The purpose of the answer.
     pub(crate) purpose: HistoryPurpose,
     /// What is asked.
     pub(crate) question: Question,
@@ -77,7 +77,7 @@ pub(crate) struct HistoryQuestion {
 pub(crate) struct RetainedQuestion {
     /// The core that gets the answer.
     pub(crate) asker: CoreId,
-    /// What the answer is for.
+    /// The purpose of the answer.
     pub(crate) purpose: RetainedPurpose,
     pub(crate) filter: Arc<Filter>,
     /// Where the page begins; `None`: with the first topic.
@@ -94,14 +94,14 @@ pub(crate) struct RetainedQuestion {
 /// A page of retained publications.
 #[derive(Debug)]
 pub(crate) struct RetainedAnswer {
-    /// What the answer is for.
+    /// The purpose of the answer.
     pub(crate) purpose: RetainedPurpose,
     pub(crate) page: Page,
     /// The owner had read everything before this place.
     pub(crate) read_at: Sequence,
 }
 
-/// What an answer about retained publications is for; its asker gets it back.
+/// The purpose of an answer about retained publications; its asker gets it back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum RetainedPurpose {
     /// The subscription of an MQTT session with this number among those that are sent retained publications.
@@ -113,7 +113,7 @@ pub(crate) enum RetainedPurpose {
 /// The answer of a channel's owner.
 #[derive(Debug)]
 pub(crate) struct HistoryAnswer {
-    /// What the answer is for.
+    /// The purpose of the answer.
     pub(crate) purpose: HistoryPurpose,
     /// What the history has.
     pub(crate) reading: Reading,

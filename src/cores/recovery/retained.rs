@@ -322,7 +322,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// What has become of a page.
+/// The fate of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Page {
     /// All of it is sent.
@@ -333,7 +333,7 @@ enum Page {
     NotYet(Handed),
 }
 
-/// What has become of a subscription that was gone on with.
+/// How far a subscription has got.
 enum Served {
     /// All is sent.
     Done,

@@ -177,7 +177,7 @@ impl Client {
             array.push(',');
             part_count += 1;
             if ground.plan.defers || asked == Asked::SendMeAway {
-                // What follows is not handled, or later: a part ends where a decision is deferred.
+                // The packets that follow are not handled, or later: a part ends where a decision is deferred.
                 ground.log.end_message();
             }
             if part_count == ground.plan.scale.frames_per_turn_max

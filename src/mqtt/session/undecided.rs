@@ -17,9 +17,9 @@ use crate::mqtt::environment::Environment;
 pub(super) struct Undecided {
     number: DecisionNumber,
     pub(super) deadline: Uptime,
-    /// What the application has decided about the packet before.
+    /// The application's earlier decisions about the packet.
     decided: Vec<Result<(), Refusal>>,
-    /// What the application has asked of its peer.
+    /// The application's orders to its peer.
     kept: Kept,
 }
 

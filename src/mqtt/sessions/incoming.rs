@@ -45,7 +45,7 @@ impl IncomingIds {
         found.is_ok()
     }
 
-    /// Those that a session has had before.
+    /// The identifiers that a session has had before.
     pub(super) fn restored(mut ids: Vec<u16>) -> IncomingIds {
         ids.sort_unstable();
         IncomingIds(ids)

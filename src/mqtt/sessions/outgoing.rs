@@ -38,7 +38,7 @@ pub(super) struct Outgoing {
     /// Whether identifiers have begun again while an old one was in use: then invariant 3 does not hold, and each is
     /// looked for.
     has_lapped: bool,
-    /// What the disk has of the entries; `None` if it is to have none.
+    /// The part of the entries that the disk has; `None` if it is to have none.
     saved: Option<Box<SavedEntries>>,
 }
 
@@ -314,12 +314,12 @@ impl Outgoing {
         }
     }
 
-    /// What the disk has of the entries, if it is to have them.
+    /// The part of the entries that the disk has, if it is to have them.
     pub(super) fn saved(&self) -> Option<&SavedEntries> {
         self.saved.as_deref()
     }
 
-    /// What the disk has of the entries, if it is to have them.
+    /// The part of the entries that the disk has, if it is to have them.
     pub(super) fn saved_mut(&mut self) -> Option<&mut SavedEntries> {
         self.saved.as_deref_mut()
     }

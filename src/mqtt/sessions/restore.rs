@@ -251,7 +251,7 @@ impl Sessions {
         if let (Some(saving), Some(_)) = (&mut self.saving, last_id) {
             incoming.iter().for_each(|&id| saving.doubt(number, id));
         }
-        // Those that are in flight come first.
+        // Publications in flight come first.
         outgoing.sort_unstable_by_key(|(number, entry)| (entry.packet_id == 0, *number));
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for (number, entry) in outgoing {

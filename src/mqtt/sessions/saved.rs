@@ -1,4 +1,4 @@
-//! What the disk has of the publications that one session still has to send, and what has changed since it was told.
+//! The part that the disk has of the publications which one session still has to send, and the changes since.
 //!
 //! Each entry of the queue (`outgoing.rs`) has a number here, by which the disk knows it. Numbers rise in the order of the
 //! queue. An entry that comes and goes before the disk is told of it never gets there.

@@ -3,7 +3,7 @@
 //! ```text
 //!   a change ──► noted: which part of which session ──── end of the turn: save ───► records of what the parts are now
 //! ```
-//! What comes and goes within a turn is never recorded. If the disk takes no more ([`Disk::has_room`]), the rest stays noted,
+//! A publication that comes and goes within a turn is never recorded. If the disk takes no more ([`Disk::has_room`]), the rest stays noted,
 //! which takes little memory: sessions, and numbers of publications that they have. So a full disk loses nothing that is
 //! still there when the disk takes it.
 //!
@@ -36,7 +36,7 @@ pub(crate) trait Disk {
     fn record(&mut self, record: &Record<'_>);
 }
 
-/// What is to be saved of the sessions of one core.
+/// The changes of one core's sessions that are to be saved.
 #[derive(Debug)]
 pub(super) struct Saving {
     /// Whether acknowledgements wait for commits.
@@ -200,7 +200,7 @@ impl Sessions {
         filters
     }
 
-    /// What has come from the session's client with QoS 2 is recorded wherever it is to be: so may be its identifiers.
+    /// The publications of the session's client with QoS 2 are recorded wherever they are to be: so may be their identifiers.
     pub(crate) fn confirm_qos2(&mut self, session: SessionRef) {
         if let Some(saving) = &mut self.saving
             && remove_all_of(session.number, &mut saving.unconfirmed)

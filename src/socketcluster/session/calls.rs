@@ -36,7 +36,7 @@ pub(super) struct Calls {
     pub(super) login: Login,
     /// The rest of an array of packets, which need not hold calls. Boxed, since few sessions have one at any time.
     pub(super) array: Option<Box<Array>>,
-    /// What the application decides later: a packet, or a login, or both.
+    /// Decisions that the application makes later: about a packet, or a login, or both.
     pub(super) undecided: Vec<Undecided>,
 }
 

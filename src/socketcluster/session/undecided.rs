@@ -24,13 +24,13 @@ pub(super) struct Undecided {
     number: DecisionNumber,
     deadline: Uptime,
     about: About,
-    /// What the application has decided about it before.
+    /// The application's earlier decisions about it.
     decided: Vec<Result<(), Refusal>>,
-    /// What the application has asked of its peer.
+    /// The application's orders to its peer.
     kept: Kept,
 }
 
-/// What is to be decided.
+/// The question to be decided.
 pub(super) enum About {
     /// The text of a packet.
     Packet(Box<str>),

@@ -485,7 +485,7 @@ fn a_publication_that_expires_while_its_walk_pauses_leaves_nothing_behind() {
         expected.extend(packet(first, &id, b"new"));
         assert_eq!(table.received(client), expected, "client {at}");
     }
-    // What is kept for the next connection is the new one as well.
+    // The copy for the next connection is the new one as well.
     let session = table.clients[clients[5]].session;
     assert_eq!(table.sessions().outgoing_len(session), (1, 0));
     let connect = Connect {

@@ -331,7 +331,7 @@ fn a_publication_is_published_and_acknowledged_when_it_is_decided_or_refused_in_
     });
     assert_eq!(did[0], Did::Publish("a".to_owned(), 1, false, b"2".to_vec()));
     assert_eq!(first(&did)[..4], [0x40, 2, 0, 9]);
-    // What it has asked of the client before is done after the acknowledgement.
+    // Its earlier orders to the client are carried out after the acknowledgement.
     assert_eq!(
         did[2],
         Did::Publish("asked".to_owned(), 0, false, b"\"a\"".to_vec())

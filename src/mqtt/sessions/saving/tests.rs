@@ -198,7 +198,7 @@ fn views(sessions: &Sessions) -> BTreeMap<String, View> {
     lasting.map(view).collect()
 }
 
-/// What a test does next; numbers choose among what is possible.
+/// The next step of a test; numbers choose among the possible ones.
 #[derive(Clone, Debug)]
 enum Step {
     Connect {
