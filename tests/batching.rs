@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ringcast::config::{Codec, Config};
 use ringcast::internals::protocols::MinBin;
+use support::mqtt::{MqttServer, Over};
 use support::{Client, Received, Server, frame};
 
 /// Messages are collected for so long that every test ends before.
@@ -165,4 +166,18 @@ fn packets_in_the_codec_min_bin_are_joined_as_well() {
     };
     // As in the recording of the reference.
     assert_eq!(message, b"\x92\x81\xa1r\x93\x02\xc0\xc0\x81\xa1r\x93\x03\xc0\xc0");
+}
+
+#[test]
+fn packets_of_mqtt_leave_at_once() {
+    let server = MqttServer::start(|config| {
+        collects(config);
+        config.socketcluster.batch_interval = Duration::from_secs(60);
+    });
+    for over in [Over::Tcp, Over::WebSocket] {
+        // Each of these waits for an answer.
+        let mut client = server.connect_over(over, 5, &format!("{over:?}"));
+        client.subscribe("a", 1);
+        client.ping();
+    }
 }

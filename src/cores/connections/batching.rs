@@ -6,16 +6,18 @@
 use crate::clock::Uptime;
 use crate::cores::connections::publications::UNFLUSHED_BYTES_MAX;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
+use crate::session::ClientProtocol;
 
 use super::Connections;
 use super::batches::Batching;
 
 impl Connections {
     /// The handshake of a connection is done: its answer leaves now, and messages behind it are collected, if
-    /// `batch_on_handshake` is on.
+    /// `batch_on_handshake` is on. Packets of MQTT have no arrays.
     #[inline]
     pub(in crate::cores) fn begin_batching(&mut self, id: ConnectionId) {
-        if self.batches.is_some() && self.get(id).is_some() {
+        let protocol = || self.get(id).map(|connection| connection.framing.protocol());
+        if self.batches.is_some() && protocol() == Some(ClientProtocol::SocketCluster) {
             self.flush_one(id.index());
             self.collect(id);
         }
