@@ -227,7 +227,7 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
 }
 
 /// The first byte of a packet, and what follows its fixed header.
-fn split(packet: &[u8]) -> (u8, &[u8]) {
+pub(super) fn split(packet: &[u8]) -> (u8, &[u8]) {
     let behind = packet[1..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 2;
     (packet[0], &packet[behind..])
 }

@@ -1,6 +1,6 @@
 //! PUBLISH from the client: section 3.3.
 
-use super::client::{Did, connect, core, packet, properties, publish, sent, string};
+use super::client::{Did, connect, core, packet, properties, publish, sent, split, string};
 use crate::decision::{CloseReason, Limit, Stored};
 use crate::mqtt::settings::ReceiveExcess;
 use crate::policy::channels::{ChannelPolicy, ChannelSpec, Channels, HistoryPolicy};
@@ -43,6 +43,27 @@ fn a_publication_with_qos_2_is_published_once_until_it_is_released() {
         let pubrel = [0x62, 2, 0, 9];
         assert_eq!(sent(&core.receive(&mut client, &pubrel)), [[0x70, 2, 0, 9]]);
         assert_eq!(core.receive(&mut client, &bytes)[0], published("a", 2, b"x"));
+    }
+}
+
+/// MQTT-4.3.3-2: a publication that got no place in the order is no duplicate when it is sent again.
+#[test]
+fn a_publication_that_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
+    let bytes = publish(4, "a", 9, None, b"x");
+    let (first, body) = split(&bytes);
+    let pubrec = || Did::Send(vec![0x50, 2, 0, 9]);
+    // Neither decision was carried out; or the publication was, and its acknowledgement was not.
+    for (at, expected) in [(0, vec![published("a", 2, b"x"), pubrec()]), (1, vec![pubrec()])] {
+        let mut core = core();
+        let mut client = core.open(&connect(4, "a").bytes());
+        core.run(&mut client, |session, env, decisions| {
+            session.receive(first, body, env, decisions)?;
+            session.publications_dropped(decisions, at, env.sessions);
+            Ok(())
+        });
+        let mut again = bytes.clone();
+        again[0] |= 8;
+        assert_eq!(core.receive(&mut client, &again), expected);
     }
 }
 
