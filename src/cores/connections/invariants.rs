@@ -63,6 +63,7 @@ impl Connections {
         }
         let held: usize = self.slab.iter().map(|(_, one)| one.outbox.spans_held()).sum();
         let held = held + self.under_way.iter().flatten().count();
+        let held = held + self.mqtt_walk.as_ref().map_or(0, |walk| walk.spans_held());
         if held != self.pool.shared.held() {
             return Some(format!(
                 "{held} hold publications, counted {}",

@@ -57,6 +57,14 @@ pub(in crate::cores) struct MqttWalk {
     pub(super) blocked: HashMap<u32, SessionRef>,
 }
 
+#[cfg(test)]
+impl MqttWalk {
+    /// How many spans of the publication under way it holds.
+    pub(super) fn spans_held(&self) -> usize {
+        self.shared.iter().flatten().count()
+    }
+}
+
 /// A packet that outboxes share.
 #[derive(Clone, Copy, Debug)]
 struct SharedPacket {
