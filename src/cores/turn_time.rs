@@ -12,19 +12,26 @@ pub(in crate::cores) struct TurnTime {
     began_ns: u64,
     /// Start of the current period without a stall: silence of clients before this instant is our fault, not theirs.
     responsive_since: Uptime,
+    /// The same for connections that are being closed: `close_timeout` may be much shorter than the silence that ends an
+    /// open connection, and so are the stalls that count.
+    closes_since: Uptime,
+    /// Shortest stall that counts for them.
+    closing_stall_min: Duration,
     /// The least time for which a turn sends publications and heartbeats. A ping that arrives meanwhile waits as long.
     fan_out_slice_ns: u64,
 }
 
 impl TurnTime {
     /// The times of a core before its first turn.
-    pub(super) fn new(clock: Clock, fan_out_slice: Duration) -> TurnTime {
+    pub(super) fn new(clock: Clock, fan_out_slice: Duration, close_timeout: Duration) -> TurnTime {
         let now = clock.now();
         TurnTime {
             clock,
             now,
             began_ns: 0,
             responsive_since: now.uptime,
+            closes_since: now.uptime,
+            closing_stall_min: (close_timeout / 4).max(STALL_MIN),
             fan_out_slice_ns: fan_out_slice.as_nanos().try_into().unwrap_or(u64::MAX),
         }
     }
@@ -45,14 +52,23 @@ impl TurnTime {
         self.responsive_since
     }
 
+    /// Start of the current period in which this core could send the last bytes of connections that are being closed.
+    pub(in crate::cores) const fn closes_since(&self) -> Uptime {
+        self.closes_since
+    }
+
     /// Begins a turn after a wait of `slept` at most. If more than `slept` and `tolerance` have passed since the last
     /// turn began, this core stood still: a long turn, or a thread that the system did not run, is not silence of the
-    /// clients.
+    /// clients. For connections that are being closed, a part of `close_timeout` is the tolerance.
     pub(super) fn begin_turn(&mut self, slept: Duration, tolerance: Duration) {
         let before = self.now.uptime;
         (self.now, self.began_ns) = self.clock.now_and_ns();
-        if self.now.uptime.since(before) > slept.saturating_add(tolerance) {
+        let late = self.now.uptime.since(before).saturating_sub(slept);
+        if late > tolerance {
             self.responsive_since = self.now.uptime;
+        }
+        if late > self.closing_stall_min {
+            self.closes_since = self.now.uptime;
         }
     }
 
@@ -79,3 +95,6 @@ pub(super) struct TurnShares {
     /// How long this turn has read connections that are being opened or closed.
     pub(super) transition_ns: u64,
 }
+
+/// A busy core has turns that are nearly as long: those are no stalls, however short `close_timeout` is.
+const STALL_MIN: Duration = Duration::from_millis(100);

@@ -63,8 +63,9 @@ impl<A: App> Core<A> {
             | Phase::Emptying { deadline } => {
                 // While this core stalled, it could not send the bytes that were queued last: the peer gets the whole
                 // time again.
-                if self.time.responsive_since() == now {
-                    *deadline = now + self.limits.close_timeout;
+                let whole_time = self.time.closes_since() + self.limits.close_timeout;
+                if whole_time > now {
+                    *deadline = whole_time;
                     return;
                 }
                 self.metrics.limit_hit(Limit::CloseTime);

@@ -185,15 +185,32 @@ fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
     assert_eq!((published + lost, given_up(&world)), (5 * 40, lost));
 }
 
+/// Also if the core stood still for a time that is short for clients that send nothing, and long for one that is closed.
 #[test]
 fn who_was_closed_before_his_core_stood_still_is_told_why() {
+    let ms = Duration::from_millis;
+    let Plan {
+        limits, ping_timeout, ..
+    } = Plan::default();
+    for (close_timeout, stall) in [
+        (limits.close_timeout, limits.close_timeout + ping_timeout),
+        (ms(500), ms(900)),
+    ] {
+        a_closed_client_is_told_why(close_timeout, stall);
+    }
+}
+
+fn a_closed_client_is_told_why(close_timeout: Duration, stall: Duration) {
     let plan = Plan {
         cores: 1,
+        limits: Limits {
+            close_timeout,
+            ..Limits::default()
+        },
         send_buffer: 1,
         padding_max: 1000,
         ..Plan::default()
     };
-    let patience = plan.limits.close_timeout + plan.ping_timeout;
     let mut world = World::new(None, plan, Random::new(0));
     let client = world.connect(0, false).unwrap();
     world.with(client, |client, ground| {
@@ -209,12 +226,11 @@ fn who_was_closed_before_his_core_stood_still_is_told_why() {
     });
     world.settle();
     world.seats[0].stands_still = true;
-    world.pass(patience);
+    world.pass(stall);
     world.clients[client].attentive = true;
     world.seats[0].stands_still = false;
-    // A client that is dropped without a word ends the run.
     world.settle();
-    assert!(!world.clients[client].is_open());
+    assert_eq!(world.clients[client].code, Some(1002), "after {stall:?}");
 }
 
 /// A client that makes a call while an array of 5,000 calls of another client is handled is answered in the same turn.
