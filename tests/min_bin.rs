@@ -142,6 +142,12 @@ fn other_forms_of_messagepack_are_read_and_what_json_lacks_is_not() {
         ("81a165a165", ""),
         ("81a16592a16581c4010001", ""),
         ("81a16592a165a1ff", ""),
+        // The beginnings of a half of a surrogate pair, and a whole one.
+        ("81a16592a165a1ed", ""),
+        ("81a16592a165a2eda0", ""),
+        ("81a16592a165a3eda080", ""),
+        ("a2eda0", ""),
+        ("81a2edbf01", ""),
         ("", ""),
     ] {
         let expected = (!text.is_empty()).then(|| serde_json::from_str(text).unwrap());

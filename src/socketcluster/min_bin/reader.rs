@@ -37,7 +37,7 @@ enum Token<'m> {
     Bool(bool),
     /// JavaScript reads all numbers as doubles.
     Number(f64),
-    String(&'m [u8]),
+    String(&'m str),
     Bytes(&'m [u8]),
     Array(u32),
     Map(u32),
@@ -65,7 +65,7 @@ impl Reader {
             }
             // Pongs of version 14.
             Token::String(text) => {
-                out.extend_from_slice(text);
+                out.extend_from_slice(text.as_bytes());
                 Ok(())
             }
             token => self.value(&mut input, token, out),
@@ -86,9 +86,9 @@ impl Reader {
         for _ in 0..count {
             let name = input.token()?;
             let members: &[&str] = match name {
-                Token::String(b"e") => &["event", "data", "cid"],
-                Token::String(b"p") => &["channel", "data", "cid"],
-                Token::String(b"r") => &["rid", "error", "data"],
+                Token::String("e") => &["event", "data", "cid"],
+                Token::String("p") => &["channel", "data", "cid"],
+                Token::String("r") => &["rid", "error", "data"],
                 name => {
                     separate(out, start);
                     key(name, out)?;
@@ -176,7 +176,7 @@ impl Reader {
                 Token::Bool(true) => out.extend_from_slice(b"true"),
                 Token::Bool(false) => out.extend_from_slice(b"false"),
                 Token::Number(number) => write_number(number, out),
-                Token::String(text) => string::write_json(text, out),
+                Token::String(text) => string::write_json(text.as_bytes(), out),
                 Token::Bytes(bytes) => write_bytes(bytes, out),
                 Token::Array(0) => out.extend_from_slice(b"[]"),
                 Token::Map(0) => out.extend_from_slice(b"{}"),
@@ -220,7 +220,7 @@ impl<'m> Input<'m> {
             0x00..=0x7f => Token::Number(first.into()),
             0x80..=0x8f => Token::Map((first & 0x0f).into()),
             0x90..=0x9f => Token::Array((first & 0x0f).into()),
-            0xa0..=0xbf => Token::String(self.take((first & 0x1f).into())?),
+            0xa0..=0xbf => Token::String(text(self.take((first & 0x1f).into())?)?),
             0xc0 => Token::Nil,
             0xc2 => Token::Bool(false),
             0xc3 => Token::Bool(true),
@@ -237,9 +237,9 @@ impl<'m> Input<'m> {
             0xd1 => Token::Number(i16::from_be_bytes(self.array()?).into()),
             0xd2 => Token::Number(i32::from_be_bytes(self.array()?).into()),
             0xd3 => Token::Number(i64::from_be_bytes(self.array()?) as f64),
-            0xd9 => Token::String(self.counted::<1>()?),
-            0xda => Token::String(self.counted::<2>()?),
-            0xdb => Token::String(self.counted::<4>()?),
+            0xd9 => Token::String(text(self.counted::<1>()?)?),
+            0xda => Token::String(text(self.counted::<2>()?)?),
+            0xdb => Token::String(text(self.counted::<4>()?)?),
             0xdc => Token::Array(self.number::<2>()?),
             0xdd => Token::Array(self.number::<4>()?),
             0xde => Token::Map(self.number::<2>()?),
@@ -277,6 +277,11 @@ impl<'m> Input<'m> {
     }
 }
 
+/// The text of a string. One that is no UTF-8 makes the message unreadable.
+fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
+    simdutf8::basic::from_utf8(bytes).map_err(|_| Unreadable)
+}
+
 /// Separates the next member of a packet from the one before it, if there is one. `start` is where the members begin.
 fn separate(out: &mut Vec<u8>, start: usize) {
     if out.len() > start && out.last() != Some(&b'{') {
@@ -287,7 +292,7 @@ fn separate(out: &mut Vec<u8>, start: usize) {
 /// Appends the name of a member and its colon. JavaScript makes a text of every name.
 fn key(token: Token<'_>, out: &mut Vec<u8>) -> Result<(), Unreadable> {
     match token {
-        Token::String(text) => string::write_json(text, out),
+        Token::String(text) => string::write_json(text.as_bytes(), out),
         Token::Nil => out.extend_from_slice(br#""null""#),
         Token::Bool(value) => {
             let text: &[u8] = if value { br#""true""# } else { br#""false""# };
