@@ -338,7 +338,8 @@ fn a_client_that_calls_and_never_reads_is_first_not_read_and_then_closed() {
         assert!(now() < deadline, "it is never given up");
     }
     assert!(server.limit_hits(Limit::OutboxReplies) >= 1);
-    assert_eq!(server.limit_hits(Limit::PongTime), 1);
+    // The core counts its end before the limit.
+    eventually("the limit is counted", || server.limit_hits(Limit::PongTime) == 1);
     server.settles_at(1, 0);
     healthy.ping();
 }

@@ -334,6 +334,10 @@ impl Sessions {
             }
         }
         let Some(traffic) = state.traffic.as_deref_mut() else {
+            // A session that waits without a packet has no memory for packets any more.
+            if pending.incoming {
+                record.remove(Item::Incoming);
+            }
             state.is_saved = true;
             return;
         };
