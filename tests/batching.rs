@@ -18,6 +18,15 @@ fn collects(config: &mut Config) {
     config.socketcluster.batch_interval = Duration::from_millis(200);
 }
 
+/// A client whose handshake is answered.
+fn opened(server: &Server) -> Client {
+    let mut client = server.connect();
+    client.upgrade();
+    client.send_text(r##"{"event":"#handshake","data":{},"cid":1}"##);
+    next(&mut client);
+    client
+}
+
 /// The next message that is no ping.
 fn next(client: &mut Client) -> String {
     match client.event() {
@@ -59,10 +68,7 @@ fn answers_and_publications_of_one_interval_leave_in_order_as_one_array() {
 
 /// The answer to `ping` with this data, on a connection of its own.
 fn pong(server: &Server) -> String {
-    let mut other = server.connect();
-    other.upgrade();
-    other.send_text(r##"{"event":"#handshake","data":{},"cid":1}"##);
-    next(&mut other);
+    let mut other = opened(server);
     other.send_text(r#"{"event":"ping","data":4,"cid":2}"#);
     let array = next(&mut other);
     let answer: serde_json::Value = serde_json::from_str(&array).unwrap();
@@ -89,10 +95,7 @@ fn what_a_connection_has_collected_leaves_before_its_close_frame() {
         collects(config);
         config.socketcluster.batch_interval = Duration::from_secs(60);
     });
-    let mut client = server.connect();
-    client.upgrade();
-    client.send_text(r##"{"event":"#handshake","data":{},"cid":1}"##);
-    next(&mut client);
+    let mut client = opened(&server);
     client.send_text(r#"{"event":"ping","data":1,"cid":2}"#);
     client.send_text(r#"{"event":"ping","data":1,"cid":3}"#);
     client.send_bytes(&support::close_frame(1000, ""));
@@ -107,10 +110,7 @@ fn a_server_that_stops_sends_what_was_collected() {
         collects(config);
         config.socketcluster.batch_interval = Duration::from_secs(60);
     });
-    let mut client = server.connect();
-    client.upgrade();
-    client.send_text(r##"{"event":"#handshake","data":{},"cid":1}"##);
-    next(&mut client);
+    let mut client = opened(&server);
     client.send_text(r#"{"event":"ping","data":1,"cid":2}"#);
     support::eventually("the call has been received", || {
         server.total(|metrics| &metrics.messages_received) == 2

@@ -2,7 +2,8 @@
 //!
 //! [`decode`] turns a message into a [`packet::Packet`], with the scanner in [`json`]; the packet's data is still the
 //! client's own bytes. [`session::Session`] decides about the packet, and writes its answers with [`encode`].
-//! [`min_bin`] turns such texts into MessagePack and back, for clients with that codec. [`version`] contains everything in which the two protocol versions differ.
+//! [`min_bin`] turns such texts into MessagePack and back, for clients with that codec. [`version`] contains everything
+//! in which the two protocol versions differ.
 //!
 //! Nothing here uses a socket, a clock or a thread.
 
