@@ -1206,6 +1206,31 @@ fn the_members_of_a_channel_are_listed_by_page_and_counted() {
 }
 
 #[test]
+fn the_last_value_that_mqtt_clients_get_goes_with_the_history() {
+    let key = Key::for_all();
+    let policy = "[[channels]]\nnames = [\"a\", \"b\"]\nlast_value = true\n";
+    let mqtt = ("RINGCAST_MQTT_LISTEN", "127.0.0.1:0");
+    let sys = ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0");
+    let server = ApiServer::start(&[&key], policy, &[mqtt, sys]);
+    for (channel, retain) in [("a", false), ("b", true)] {
+        let body = json!({"channel": channel, "data": 1, "retain": retain});
+        assert_eq!(
+            server.post(&key, "/api/v1/publish", &body.to_string()).status,
+            200
+        );
+    }
+    let retained = || server.process.admin().metric("ringcast_mqtt_retained");
+    eventually("both are retained", || retained() == 2);
+    for channel in ["a", "b"] {
+        let path = format!("/api/v1/history?channel={channel}");
+        let header = format!("Authorization: Bearer {}", key.key);
+        assert_eq!(server.ask_with("DELETE", &path, &[&header], "").status, 200);
+    }
+    // The other one was retained by its publisher's wish.
+    eventually("the last value is gone", || retained() == 1);
+}
+
+#[test]
 fn a_publication_is_retained_for_subscribers_to_come() {
     let channels = "**,$SYS/broker/uptime,$SYS/x";
     let key = Key::new("all", &["--actions", "*", "--channels", channels, "--rate", "0"]);

@@ -387,6 +387,56 @@ fn retain_handling_says_when_retained_publications_are_sent() {
     assert!(other.published().retain);
 }
 
+/// MQTT-3.8.3-3: whichever of the client's sessions has published it.
+#[test]
+fn a_client_without_its_own_publications_gets_the_retained_ones_of_others() {
+    const NO_LOCAL: u8 = 4;
+    let server = server(|config| {
+        let last_value = ChannelPolicy {
+            last_value: true,
+            ..ChannelPolicy::default()
+        };
+        config.channels = vec![policy("r/price", last_value)];
+    });
+    let mut own = Mqtt::connect(&server, "own");
+    own.retain("r/mine", b"1");
+    assert_eq!(own.publish("r/price", b"2", false, &[]), 0);
+    // A will, of which CONNECT says that it is retained: on the topic r/will.
+    let will = [&[0][..], &string("r/will"), &string("3")].concat();
+    let connect = connect_with(5, 0x26, 0, &[], &[&string("own")[..], &will].concat());
+    let mut dying = support::mqtt::Mqtt::over(
+        Client::connect(server.running().mqtt_address().unwrap()),
+        Over::Tcp,
+        5,
+    );
+    dying.send(&connect);
+    dying.accepted();
+    drop(dying);
+    eventually("the will is published", || {
+        server.total(|core| &core.wills_published) == 1
+    });
+    Mqtt::connect(&server, "other").retain("r/other", b"4");
+    let mut browser = server.client();
+    browser.call("$retain", "{\"channel\":\"r/browser\",\"data\":5}");
+    let gets = |id: &str, filter: &str, options: u8, count: usize| {
+        let mut client = Mqtt::connect(&server, id);
+        client.subscribe(filter, options);
+        let mut topics: Vec<String> = (0..count).map(|_| client.published().topic).collect();
+        client.has_nothing();
+        topics.sort();
+        topics
+    };
+    let all = ["r/browser", "r/mine", "r/other", "r/price", "r/will"];
+    assert_eq!(gets("own", "r/#", 1, 5), all);
+    assert_eq!(gets("own", "r/#", NO_LOCAL | 1, 2), ["r/browser", "r/other"]);
+    assert_eq!(
+        gets("other", "r/#", NO_LOCAL | 1, 4),
+        ["r/browser", "r/mine", "r/price", "r/will"]
+    );
+    assert_eq!(gets("own", "r/mine", NO_LOCAL, 0), [""; 0]);
+    assert_eq!(gets("own", "r/other", NO_LOCAL, 1), ["r/other"]);
+}
+
 #[test]
 fn nobody_sees_an_older_retained_publication_after_a_newer_one() {
     const TOPICS: usize = 2000;

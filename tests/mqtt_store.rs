@@ -63,8 +63,8 @@ impl Place {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         let entries = table.iter().unwrap().map(|entry| {
             let (topic, value) = entry.unwrap();
-            let properties = u32::from_le_bytes(value.value()[10..14].try_into().unwrap());
-            let payload = text(&value.value()[14 + properties as usize..]);
+            let properties = u32::from_le_bytes(value.value()[19..23].try_into().unwrap());
+            let payload = text(&value.value()[23 + properties as usize..]);
             (text(topic.value()), payload)
         });
         entries.collect()
@@ -203,6 +203,52 @@ fn a_retained_publication_expires_while_no_server_runs() {
     );
     drop(server);
     assert_eq!(place.retained().into_keys().collect::<Vec<_>>(), ["long"]);
+}
+
+#[test]
+fn a_retained_publication_goes_with_the_policy_that_has_had_it_kept() {
+    let place = Place::new();
+    let file = |lines: &str| place.folder.write("ringcast.toml", lines);
+    let price = "[[channels]]\nnames = [\"price.*\"]\nlast_value = true\n";
+    let config = file(price).to_str().unwrap().to_owned();
+    let settings = [
+        ("RINGCAST_CONFIG", &*config),
+        ("RINGCAST_CORES", "3"),
+        ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
+    ];
+    let mut server = place.start(&settings);
+    let mut publisher = connect(&server, 5, "publisher");
+    for topic in ["price.a", "price.b", "other"] {
+        retain(&mut publisher, topic, &[], "by a client");
+    }
+    let mut browser = server.client();
+    for channel in ["price.b", "price.c", "price.d"] {
+        browser.publish(channel, "\"by the policy\"");
+    }
+    browser.ping();
+    assert_eq!(retained(&server, "#", 5)["price.b"], "\"by the policy\"");
+    let count = |server: &Process| server.admin().metric("ringcast_mqtt_retained");
+    // The next process has another policy.
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), Some(0));
+    assert_eq!(place.retained().len(), 5);
+    file("[[channels]]\nnames = [\"price.c\"]\nlast_value = true\n");
+    let mut server = place.start(&settings);
+    eventually("the others are gone", || count(&server) == 3);
+    assert!(retained(&server, "#", 3).contains_key("price.c"));
+    // Its own clients are known in the next process as well.
+    let mut own = connect(&server, 5, "publisher");
+    own.subscribe("#", 4);
+    assert_eq!(own.message().topic, "price.c");
+    own.ping();
+    // A policy that forbids what publishers want retained.
+    file("[[channels]]\nnames = [\"price.*\"]\nmqtt_retain = false\n");
+    server.signal(Signal::SIGHUP);
+    eventually("all but one are gone", || count(&server) == 1);
+    assert_eq!(retained(&server, "#", 1)["other"], "by a client");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), Some(0));
+    assert_eq!(place.retained().into_keys().collect::<Vec<_>>(), ["other"]);
 }
 
 /// How a process ends before the next one begins.

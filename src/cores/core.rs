@@ -192,7 +192,7 @@ impl<A: App> Core<A> {
             let (core, cores) = (parts.id.index(), parts.wakers.len());
             let topics = RetainedTopics::new(core, cores, settings.retained, Arc::clone(&metrics));
             Box::new(match restored_topics {
-                Some(restored) => topics.with_store(restored),
+                Some(restored) => topics.with_store(restored, &settings.policy.channels),
                 None => topics,
             })
         });

@@ -94,6 +94,8 @@ pub enum Decision {
         qos: u8,
         /// The subscription identifier; 0: none.
         id: u32,
+        /// The hash of the client whose publications are left out (No Local); 0: none are.
+        except: u64,
     },
     /// Unsubscribe this connection, then tell the session by `Session::unsubscribed`.
     Unsubscribe {
@@ -280,10 +282,16 @@ impl Decision {
                 token: span(token),
                 wanted: span(wanted),
             },
-            Decision::SendRetained { filter, qos, id } => Decision::SendRetained {
+            Decision::SendRetained {
+                filter,
+                qos,
+                id,
+                except,
+            } => Decision::SendRetained {
                 filter: span(filter),
                 qos,
                 id,
+                except,
             },
             Decision::Unsubscribe { channel, token } => Decision::Unsubscribe {
                 channel: span(channel),

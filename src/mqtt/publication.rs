@@ -1,8 +1,10 @@
 //! An MQTT client's publication, as it lies in the ring: the facts that MQTT passes on to subscribers, then the payload.
 //!
 //! ```text
-//!   [ flags 1 | publisher 8 | expires at 8 | length of properties 4 | properties … | payload … ]
+//!   [ flags 1 | publisher 8 | expires at 8 | length of properties 4 | hash of the client id 8, if there is one
+//!     | properties … | payload … ]
 //!     flags: QoS in bits 0 and 1 | retain 2 | the payload is text 3 | expires 4 | payload rule in bits 5 and 6
+//!            | hash of the client id 7
 //! ```
 //! The publisher's session writes it, once. Reading cores make packets of it, which differ by the subscriber's version and
 //! options; or the SocketCluster message ([`payload`](super::payload)), by the rule for payloads. The publisher's core has found
@@ -13,6 +15,8 @@
 //! a flag, the message expiry a deadline; topic aliases and subscription identifiers belong to one connection.
 //!
 //! Numbers are little-endian.
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::properties::Properties;
 use crate::config::channels::MqttPayload;
@@ -31,6 +35,8 @@ pub struct Head {
     pub payload_rule: MqttPayload,
     /// The number of the publisher's session, for No Local; 0: none.
     pub publisher: u64,
+    /// The [`client_hash`] of the publisher, of a publication that may be retained; 0: none.
+    pub client_hash: u64,
     /// When it expires, in Unix milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
 }
@@ -66,14 +72,18 @@ fn write_facts(head: &Head, properties_len: usize, out: &mut Vec<u8>) {
         | u8::from(head.retain) << RETAIN
         | u8::from(head.is_text) << TEXT
         | u8::from(head.expires_at_ms.is_some()) << EXPIRES
-        | head.payload_rule.number() << RULE;
-    out.reserve(HEAD_BYTES + properties_len);
+        | head.payload_rule.number() << RULE
+        | u8::from(head.client_hash != 0) << CLIENT;
+    out.reserve(HEAD_BYTES + CLIENT_BYTES + properties_len);
     out.push(flags);
     out.extend_from_slice(&head.publisher.to_le_bytes());
     out.extend_from_slice(&head.expires_at_ms.unwrap_or(0).to_le_bytes());
     // A packet has fewer than 2^28 bytes (section 2.1.4).
     let properties_len = u32::try_from(properties_len).unwrap_or(u32::MAX);
     out.extend_from_slice(&properties_len.to_le_bytes());
+    if head.client_hash != 0 {
+        out.extend_from_slice(&head.client_hash.to_le_bytes());
+    }
 }
 
 /// Reads a publication; `None` if [`write_head`] has not written it.
@@ -83,8 +93,12 @@ pub fn read(frame: &[u8]) -> Option<View<'_>> {
     let (publisher, head) = head.split_first_chunk()?;
     let (expires_at, properties_len) = head.split_first_chunk()?;
     let properties_len = u32::from_le_bytes(properties_len.try_into().ok()?);
-    let (properties, payload) = rest.split_at_checked(properties_len as usize)?;
     let has = |bit: u8| flags >> bit & 1 != 0;
+    let (client_hash, rest) = match has(CLIENT) {
+        true => rest.split_first_chunk::<CLIENT_BYTES>()?,
+        false => (&[0; CLIENT_BYTES], rest),
+    };
+    let (properties, payload) = rest.split_at_checked(properties_len as usize)?;
     Some(View {
         head: Head {
             qos: flags & QOS_MASK,
@@ -92,11 +106,21 @@ pub fn read(frame: &[u8]) -> Option<View<'_>> {
             is_text: has(TEXT),
             payload_rule: MqttPayload::of_number(flags >> RULE),
             publisher: u64::from_le_bytes(*publisher),
+            client_hash: u64::from_le_bytes(*client_hash),
             expires_at_ms: has(EXPIRES).then(|| u64::from_le_bytes(*expires_at)),
         },
         properties,
         payload,
     })
+}
+
+/// A number for a client id that is the same in all processes, so that retained publications know their publisher after a
+/// restart as well; never 0. SHA-256, since nobody must find a client id with the number of another one: that client would
+/// be kept from what this one has published.
+pub fn client_hash(client_id: &str) -> u64 {
+    let hash = digest(&SHA256, client_id.as_bytes());
+    let (words, _) = hash.as_ref().as_chunks();
+    u64::from_le_bytes(words[0]).max(1)
 }
 
 /// Whether a payload may be published where this is the rule: `json` takes JSON and no bytes, the others take anything.
@@ -109,18 +133,20 @@ pub fn takes_payload(rule: MqttPayload, payload: &[u8]) -> bool {
     }
 }
 
-/// Bytes before the properties.
+/// Bytes before the hash of the client id and the properties.
 const HEAD_BYTES: usize = 21;
+const CLIENT_BYTES: usize = 8;
 const QOS_MASK: u8 = 0b11;
 const RETAIN: u8 = 2;
 const TEXT: u8 = 3;
 const EXPIRES: u8 = 4;
 const RULE: u8 = 5;
+const CLIENT: u8 = 7;
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::{Strategy, any, proptest};
-    use proptest::{option, prop_assert_eq, sample};
+    use proptest::prelude::{Just, Strategy, any, proptest};
+    use proptest::{option, prop_assert_eq, prop_oneof, sample};
 
     use super::*;
 
@@ -136,15 +162,17 @@ mod tests {
             any::<[bool; 2]>(),
             sample::select(rules.to_vec()),
             any::<u64>(),
+            prop_oneof![Just(0), any::<u64>()],
             option::of(any::<u64>()),
         )
             .prop_map(
-                |(qos, [retain, is_text], payload_rule, publisher, expires_at_ms)| Head {
+                |(qos, [retain, is_text], payload_rule, publisher, client_hash, expires_at_ms)| Head {
                     qos,
                     retain,
                     is_text,
                     payload_rule,
                     publisher,
+                    client_hash,
                     expires_at_ms,
                 },
             )
@@ -167,7 +195,8 @@ mod tests {
         #[test]
         fn no_bytes_are_misread_as_more_than_there_are(frame: Vec<u8>) {
             if let Some(view) = read(&frame) {
-                prop_assert_eq!(HEAD_BYTES + view.properties.len() + view.payload.len(), frame.len());
+                let head_bytes = HEAD_BYTES + usize::from(frame[0] >> CLIENT) * CLIENT_BYTES;
+                prop_assert_eq!(head_bytes + view.properties.len() + view.payload.len(), frame.len());
             }
         }
     }

@@ -106,6 +106,8 @@ struct Open {
     expires: Uptime,
     /// The topics of the client's aliases; `None` before the first.
     aliases: Option<Box<Aliases>>,
+    /// The [`client_hash`](super::publication::client_hash) of the client id; 0 before it was needed.
+    client_hash: u64,
     /// The client's calls that the application will answer later; `None` while there has been none.
     owed: Option<Owed>,
     /// The packet about which the application decides later.

@@ -67,6 +67,7 @@ use self::outgoing::Answer;
 use self::saving::{Pending, Saving};
 use self::state::{Phase, SessionState};
 use super::Version;
+use super::publication::client_hash;
 use super::shares::Shares;
 use super::subscriptions::{EndOutcome, Subscriber, Subscriptions};
 use crate::broker::ChannelHasher;
@@ -682,6 +683,7 @@ impl Sessions {
         self.wills_bytes -= will.bytes();
         Some(DueWill {
             publisher: state.serial,
+            client_hash: client_hash(&state.client_id),
             will,
         })
     }

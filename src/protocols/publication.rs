@@ -37,6 +37,7 @@ pub(crate) fn mqtt_will(due: &DueWill, marks: MqttMarks, unix_ms: u64) -> Decisi
         retain: will.retain,
         is_text: will.is_utf8,
         publisher: due.publisher,
+        client_hash: due.client_hash,
         expires_at_ms: will.expiry_s.map(|seconds| unix_ms + u64::from(seconds) * 1000),
         payload_rule: marks.payload,
     };

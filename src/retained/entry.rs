@@ -1,7 +1,8 @@
 //! One retained publication: one piece of memory, which the owner of the topic shares with cores that send it.
 //!
 //! ```text
-//!   [ sequence 8 | expires at 8 | length of properties 4 | of topic 2 | flags 1 | topic … | properties … | payload … ]
+//!   [ sequence 8 | expires at 8 | hash of the publisher 8 | length of properties 4 | of topic 2 | flags 1 | cause 1
+//!     | topic … | properties … | payload … ]
 //!     flags: QoS in bits 0 and 1 | the payload is text 2 | it is JSON of a SocketCluster client 3 | expires 4 | restored 5
 //!            | for clients of the other protocol, in bits 6 and 7: of JSON, whether a string loses its quotes; else the rule
 //! ```
@@ -32,8 +33,21 @@ pub struct Facts {
     pub is_unquoted: bool,
     /// The data that SocketCluster clients get for the payload; `Json` of JSON.
     pub payload_rule: MqttPayload,
+    /// Why it is retained.
+    pub cause: Cause,
+    /// A hash of the publisher's client id that is the same in all processes; 0: it has none.
+    pub client_hash: u64,
     /// When it expires, in Unix milliseconds; `None`: never.
     pub expires_at_ms: Option<u64>,
+}
+
+/// Why a publication is retained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its publisher has asked for it, by RETAIN 1 or `$retain`. It stays until a client clears it.
+    Publisher,
+    /// The policy of the channel has the newest publication kept. It goes with the policy, or with the history.
+    Policy,
 }
 
 /// A retained publication. Entries are ordered by their topics.
@@ -54,9 +68,10 @@ impl Entry {
         let flags = flags_of(facts);
         scratch.extend_from_slice(&facts.sequence.as_u64().to_le_bytes());
         scratch.extend_from_slice(&facts.expires_at_ms.unwrap_or(0).to_le_bytes());
+        scratch.extend_from_slice(&facts.client_hash.to_le_bytes());
         scratch.extend_from_slice(&u32::try_from(properties.len()).unwrap_or(u32::MAX).to_le_bytes());
         scratch.extend_from_slice(&u16::try_from(topic.len()).unwrap_or(u16::MAX).to_le_bytes());
-        scratch.push(flags);
+        scratch.extend_from_slice(&[flags, facts.cause.number()]);
         write_key(topic, scratch);
         scratch.extend_from_slice(properties);
         scratch.extend_from_slice(payload);
@@ -65,7 +80,12 @@ impl Entry {
 
     /// Its facts.
     pub fn facts(&self) -> Facts {
-        facts_of(self.0[22], self.sequence(), self.number(1))
+        Facts {
+            sequence: self.sequence(),
+            cause: self.cause(),
+            client_hash: self.number(2),
+            ..facts_of(self.0[FLAGS_AT], self.number(1))
+        }
     }
 
     /// Its place in the order.
@@ -75,12 +95,17 @@ impl Entry {
 
     /// Whether it was published before a place in the order.
     pub fn is_before(&self, place: Sequence) -> bool {
-        self.0[22] >> RESTORED & 1 != 0 || self.sequence() < place
+        self.0[FLAGS_AT] >> RESTORED & 1 != 0 || self.sequence() < place
     }
 
     /// When it expires.
     pub fn expires_at_ms(&self) -> Option<u64> {
-        (self.0[22] >> EXPIRES & 1 != 0).then(|| self.number(1))
+        (self.0[FLAGS_AT] >> EXPIRES & 1 != 0).then(|| self.number(1))
+    }
+
+    /// Why it is retained.
+    pub fn cause(&self) -> Cause {
+        Cause::of_number(self.0[FLAGS_AT + 1])
     }
 
     /// Appends the topic.
@@ -121,12 +146,37 @@ impl Entry {
     }
 
     fn properties_len(&self) -> usize {
-        u32::from_le_bytes([self.0[16], self.0[17], self.0[18], self.0[19]]) as usize
+        u32::from_le_bytes([self.0[24], self.0[25], self.0[26], self.0[27]]) as usize
     }
 
     #[inline]
     fn topic_len(&self) -> usize {
-        usize::from(u16::from_le_bytes([self.0[20], self.0[21]]))
+        usize::from(u16::from_le_bytes([self.0[28], self.0[29]]))
+    }
+}
+
+impl Facts {
+    /// Whether the client of this hash has published it; 0 is none.
+    pub fn is_by(&self, client_hash: u64) -> bool {
+        client_hash != 0 && self.client_hash == client_hash
+    }
+}
+
+impl Cause {
+    /// Its number in memory and on disk.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Cause::Publisher => 0,
+            Cause::Policy => 1,
+        }
+    }
+
+    /// The cause with this number.
+    pub(super) const fn of_number(number: u8) -> Cause {
+        match number {
+            1 => Cause::Policy,
+            _ => Cause::Publisher,
+        }
     }
 }
 
@@ -140,11 +190,13 @@ pub(super) fn flags_of(facts: &Facts) -> u8 {
         | for_the_other_protocol(facts) << OTHER
 }
 
-/// The facts of a publication with these flags; `expires_at_ms` is without meaning if it does not expire.
-pub(super) fn facts_of(flags: u8, sequence: Sequence, expires_at_ms: u64) -> Facts {
+/// The facts of a publication that its flags tell; `expires_at_ms` is without meaning if it does not expire.
+pub(super) fn facts_of(flags: u8, expires_at_ms: u64) -> Facts {
     let has = |bit: u8| flags >> bit & 1 != 0;
     Facts {
-        sequence,
+        sequence: Sequence(0),
+        cause: Cause::Publisher,
+        client_hash: 0,
         is_restored: has(RESTORED),
         qos: flags & QOS_MASK,
         is_text: has(TEXT),
@@ -205,7 +257,8 @@ impl Eq for Entry {}
 
 /// The separator between the levels of a topic.
 pub(super) const LEVEL: u8 = 0;
-const HEAD_BYTES: usize = 23;
+const HEAD_BYTES: usize = 32;
+const FLAGS_AT: usize = 30;
 /// What an entry takes beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator rounds up by,
 /// and 16 in a node of the tree, which is half full in the worst case, with the node's own bytes: 40.
 const INDEX_BYTES: usize = 72;

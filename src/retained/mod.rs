@@ -17,6 +17,6 @@ mod stored;
 mod tests;
 mod topics;
 
-pub use entry::{Entry, Facts};
+pub use entry::{Cause, Entry, Facts};
 pub use filter::Filter;
 pub use topics::{Bounds, Page, PageLimits, Retained, Set};

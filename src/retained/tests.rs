@@ -29,6 +29,8 @@ fn facts(sequence: u64, expires_at_ms: Option<u64>) -> Facts {
         is_json: false,
         is_unquoted: false,
         payload_rule: MqttPayload::Auto,
+        cause: Cause::Publisher,
+        client_hash: 0,
         expires_at_ms,
     }
 }
@@ -140,7 +142,7 @@ proptest! {
         let mut scratch = Vec::new();
         for (topic, value) in &disk {
             prop_assert!(!topic.starts_with("$SYS/"));
-            for cut in 0..14 {
+            for cut in 0..23 {
                 prop_assert!(Entry::restored(topic.as_bytes(), &value[..cut], &mut scratch).is_none());
             }
             let entry = Entry::restored(topic.as_bytes(), value, &mut scratch).unwrap();
@@ -209,7 +211,7 @@ proptest! {
                 Set::Cleared => prop_assert!(payload.is_empty()),
                 Set::Retained => { prop_assert!(!payload.is_empty()); model.insert(topic.clone(), (payload, expires_at_ms)); }
                 Set::TooMany => prop_assert_eq!(count, count_max),
-                Set::TooLarge => prop_assert!(older.is_some() || retained.bytes() + 150 > bytes_max),
+                Set::TooLarge => prop_assert!(older.is_some() || retained.bytes() + 160 > bytes_max),
             }
             if sweeps {
                 while retained.sweep(now_ms, 3) {}
@@ -234,6 +236,72 @@ proptest! {
             }
         }
     }
+}
+
+proptest! {
+    #[test]
+    fn a_review_in_steps_of_any_size_keeps_what_is_wanted_and_the_topics_of_the_server(
+        topics in collection::vec((any_topic(), any::<bool>()), 0..60),
+        visits_max in 1..20_usize,
+        kept in any::<[bool; 2]>(),
+    ) {
+        let mut retained = Retained::new(UNBOUNDED);
+        retained.begin_saving();
+        let (mut disk, mut model) = (BTreeMap::new(), BTreeMap::new());
+        for (topic, is_by_policy) in topics {
+            let cause = if is_by_policy { Cause::Policy } else { Cause::Publisher };
+            retained.set(&Facts { cause, ..facts(1, None) }, topic.as_bytes(), b"", b"x");
+            model.insert(topic, cause);
+        }
+        save(&mut retained, &mut disk, usize::MAX);
+        let keeps = |topic: &str, cause| {
+            kept[usize::from(cause == Cause::Policy)] || topic.contains('a')
+        };
+        let mut from: Option<Box<[u8]>> = Some(Box::default());
+        while let Some(place) = from {
+            from = retained.review(&place, visits_max, |topic, cause| {
+                keeps(std::str::from_utf8(topic).unwrap(), cause)
+            });
+        }
+        model.retain(|topic, cause| topic.starts_with("$SYS/") || keeps(topic, *cause));
+        prop_assert_eq!(retained.len(), model.len());
+        prop_assert!(model.keys().all(|topic| retained.get(topic.as_bytes(), 0).is_some()));
+        save(&mut retained, &mut disk, usize::MAX);
+        model.retain(|topic, _| !topic.starts_with("$SYS/"));
+        prop_assert!(disk.keys().eq(model.keys()));
+        // The last values alone.
+        for (topic, cause) in &model {
+            retained.forget_last_value(topic.as_bytes());
+            prop_assert_eq!(retained.get(topic.as_bytes(), 0).is_some(), *cause == Cause::Publisher);
+        }
+    }
+}
+
+#[test]
+fn a_value_of_the_first_version_is_read() {
+    // Version, flags: QoS 2, text, expires.
+    let mut value = vec![1, 0b1_0110];
+    value.extend_from_slice(&77_u64.to_le_bytes());
+    value.extend_from_slice(&2_u32.to_le_bytes());
+    value.extend_from_slice(b"pppayload");
+    let entry = Entry::restored(b"a/b", &value, &mut Vec::new()).unwrap();
+    let facts = entry.facts();
+    assert_eq!(
+        (
+            facts.qos,
+            facts.is_text,
+            facts.expires_at_ms,
+            facts.cause,
+            facts.client_hash
+        ),
+        (2, true, Some(77), Cause::Publisher, 0)
+    );
+    assert_eq!(
+        (entry.properties(), entry.payload()),
+        (&b"pp"[..], &b"payload"[..])
+    );
+    value[0] = 3;
+    assert!(Entry::restored(b"a/b", &value, &mut Vec::new()).is_none());
 }
 
 #[test]
@@ -319,6 +387,11 @@ fn facts_are_read_as_they_were_written() {
                 0 => MqttPayload::of_number(bits >> 4),
                 _ => MqttPayload::Json,
             },
+            cause: match bits & 8 {
+                0 => Cause::Publisher,
+                _ => Cause::Policy,
+            },
+            client_hash: u64::from(bits) << 56,
             expires_at_ms: (bits & 4 != 0).then_some(u64::MAX - 1),
         };
         let entry = Entry::new(&facts, b"a//b", b"pp", b"payload", &mut scratch);

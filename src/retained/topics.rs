@@ -12,7 +12,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
-use super::entry::{Entry, Facts, LEVEL, write_key, write_topic};
+use super::entry::{Cause, Entry, Facts, LEVEL, write_key, write_topic};
 use super::filter::{Filter, Step};
 use crate::broker::Sequence;
 
@@ -185,6 +185,15 @@ impl Retained {
         }
     }
 
+    fn remove_all(&mut self, gone: Vec<Entry>) {
+        for entry in gone {
+            self.remove(&entry);
+            if self.unsaved.is_some() {
+                self.note_unsaved(entry.key().into());
+            }
+        }
+    }
+
     /// A page of the publications that a filter matches and that were published before a place: from the topic `from` on, or
     /// from the first. It looks at `visits_max` topics at most, and has at most `entries_max` entries and about `bytes_max`
     /// bytes, but may have any one.
@@ -248,6 +257,46 @@ impl Retained {
             .cloned()
     }
 
+    /// Forgets the publication of a topic that the policy of the channel has had kept.
+    pub fn forget_last_value(&mut self, topic: &[u8]) {
+        let mut key = Vec::with_capacity(topic.len());
+        write_key(topic, &mut key);
+        if self
+            .entries
+            .get(&key[..])
+            .is_some_and(|entry| entry.cause() == Cause::Policy)
+        {
+            self.clear(topic);
+        }
+    }
+
+    /// Looks at so many topics at most, from this one of [`Entry::place`] on, and forgets the publications that `keeps` does
+    /// not want. Topics of the server itself stay. Returns where to go on.
+    pub fn review(
+        &mut self,
+        from: &[u8],
+        visits_max: usize,
+        mut keeps: impl FnMut(&[u8], Cause) -> bool,
+    ) -> Option<Box<[u8]>> {
+        let mut topic = std::mem::take(&mut self.scratch);
+        let (mut gone, mut next) = (Vec::new(), None);
+        let range = (Bound::Included(from), Bound::Unbounded);
+        for (visited, entry) in self.entries.range::<[u8], _>(range).enumerate() {
+            if visited == visits_max {
+                next = Some(entry.key().into());
+                break;
+            }
+            topic.clear();
+            entry.write_topic(&mut topic);
+            if !entry.key().starts_with(OF_THE_SERVER) && !keeps(&topic, entry.cause()) {
+                gone.push(entry.clone());
+            }
+        }
+        self.scratch = topic;
+        self.remove_all(gone);
+        next
+    }
+
     /// Forgets publications that have expired, looking at so many topics at most. Returns whether it has to go on.
     pub fn sweep(&mut self, now_ms: u64, visits_max: usize) -> bool {
         let (from, mut earliest) = match self.sweep.take() {
@@ -274,12 +323,7 @@ impl Retained {
             }
         }
         self.expired += gone.len() as u64;
-        for entry in gone {
-            self.remove(&entry);
-            if self.unsaved.is_some() {
-                self.note_unsaved(entry.key().into());
-            }
-        }
+        self.remove_all(gone);
         match next {
             Some(next) => self.sweep = Some((next, earliest)),
             None => self.next_expiry_ms = self.next_expiry_ms.min(earliest),

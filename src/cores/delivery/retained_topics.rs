@@ -9,22 +9,26 @@
 //! subscriber has had that one live: the older one must not follow. So while pages are on their way, the core notes which
 //! topics the retained publications have that it delivers.
 //!
+//! A publication that the policy of a channel has had retained goes with that policy: after a reload, and after a start.
+//! So do those of publishers where the policy forbids them (`mqtt_retain = false`).
+//!
 //! With a store (`data_dir`) they are on disk, too: what a turn has changed is recorded at its end, each topic once.
 //!
 //! Limits: `mqtt_retained_bytes_max`, `mqtt_retained_count_max`; per turn [`ANSWERS_PER_TURN_MAX`] pages of [`PAGE`], and
-//! [`EXPIRED_PER_TURN_MAX`] topics that are looked at for expired ones; [`PASSED_MAX`] topics that are noted.
+//! [`EXPIRED_PER_TURN_MAX`] topics that are looked at for expired ones, and [`REVIEWED_PER_TURN_MAX`] after a reload; [`PASSED_MAX`] topics that are noted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::broker::{ChannelHash, Origin, Publication, Sequence};
-use crate::config::channels::MqttPayload;
+use crate::config::channels::{MqttPayload, RetainPolicy};
 use crate::cores::CoreId;
 use crate::cores::post::letter::{RetainedAnswer, RetainedQuestion};
 use crate::decision::Limit;
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::publication;
-use crate::retained::{Bounds, Entry, Facts, PageLimits, Retained, Set};
+use crate::policy::channels::{ChannelPolicy, Channels};
+use crate::retained::{Bounds, Cause, Entry, Facts, PageLimits, Retained, Set};
 use crate::session;
 use crate::store::Record;
 
@@ -41,6 +45,8 @@ pub(in crate::cores) struct RetainedTopics {
     /// Publications that have passed while pages are on their way; `None` while there are none.
     passed: Option<Passed>,
     is_sweeping: bool,
+    /// After a reload or a start: the policies of channels that are to be applied, and the next topic to look at.
+    unapplied: Option<(Arc<Channels>, Box<[u8]>)>,
     /// A buffer for one value of the store.
     stored: Vec<u8>,
     metrics: Arc<CoreMetrics>,
@@ -69,19 +75,38 @@ impl RetainedTopics {
             questions: VecDeque::new(),
             passed: None,
             is_sweeping: false,
+            unapplied: None,
             stored: Vec::new(),
             metrics,
         }
     }
 
-    /// Goes on with what a store has, and keeps the store up to date from now on.
-    pub(in crate::cores) fn with_store(mut self, restored: Vec<Entry>) -> RetainedTopics {
+    /// Goes on with what a store has, as far as these policies of channels have it kept, and keeps the store up to date from
+    /// now on.
+    pub(in crate::cores) fn with_store(
+        mut self,
+        restored: Vec<Entry>,
+        channels: &Arc<Channels>,
+    ) -> RetainedTopics {
         self.retained.begin_saving();
         for entry in restored {
             let set = self.retained.restore(entry);
             self.count(set);
         }
+        self.adopt(channels);
         self
+    }
+
+    /// Keeps what these policies of channels have kept: a part in each turn.
+    pub(in crate::cores) fn adopt(&mut self, channels: &Arc<Channels>) {
+        if !self.retained.is_empty() {
+            self.unapplied = Some((Arc::clone(channels), Box::default()));
+        }
+    }
+
+    /// The history of a channel was removed: so is its last value.
+    pub(in crate::cores) fn forget_last_value(&mut self, name: &[u8]) {
+        self.retained.forget_last_value(name);
     }
 
     /// Records what has changed since the last call, as long as the store takes it.
@@ -135,6 +160,10 @@ impl RetainedTopics {
         if !session::is_topic(name) {
             return self.metrics.publications_invisible.add(1);
         }
+        let cause = match publication.is_retained() {
+            true => Cause::Publisher,
+            false => Cause::Policy,
+        };
         let set = match publication.origin() {
             Origin::Mqtt => match publication::read(publication.frame()) {
                 Some(view) => {
@@ -146,6 +175,8 @@ impl RetainedTopics {
                         is_json: false,
                         is_unquoted: false,
                         payload_rule: view.head.payload_rule,
+                        cause,
+                        client_hash: view.head.client_hash,
                         expires_at_ms: view.head.expires_at_ms,
                     };
                     self.retained.set(&facts, name, view.properties, view.payload)
@@ -161,6 +192,8 @@ impl RetainedTopics {
                     is_json: true,
                     is_unquoted,
                     payload_rule: MqttPayload::Json,
+                    cause,
+                    client_hash: 0,
                     expires_at_ms: None,
                 };
                 self.retained.set(&facts, name, &[], publication.payload())
@@ -234,8 +267,16 @@ impl RetainedTopics {
         Some((asked.asker, answer))
     }
 
-    /// Forgets what has expired: a part in each turn.
+    /// Applies policies after a reload, and forgets what has expired: a part in each turn.
     pub(in crate::cores) fn tend(&mut self, unix_ms: u64) {
+        if let Some((channels, from)) = self.unapplied.take() {
+            let next = self
+                .retained
+                .review(&from, REVIEWED_PER_TURN_MAX, |topic, cause| {
+                    keeps(channels.find(topic), cause)
+                });
+            self.unapplied = next.map(|next| (channels, next));
+        }
         if self.is_sweeping {
             self.is_sweeping = self.retained.sweep(unix_ms, EXPIRED_PER_TURN_MAX);
         }
@@ -244,7 +285,7 @@ impl RetainedTopics {
     /// Whether the next turn has something to tend or to answer.
     pub(in crate::cores) fn has_work(&self, appended: Sequence) -> bool {
         let next = self.questions.front();
-        self.is_sweeping || next.is_some_and(|asked| asked.read_up_to <= appended)
+        self.is_sweeping || self.unapplied.is_some() || next.is_some_and(|asked| asked.read_up_to <= appended)
     }
 
     /// Once a second: sets the metrics, and begins to look for what has expired.
@@ -258,6 +299,17 @@ impl RetainedTopics {
     }
 }
 
+/// Whether a publication that is retained for this cause still is where this is the policy.
+fn keeps(policy: Option<&ChannelPolicy>, cause: Cause) -> bool {
+    let has_last_value = policy.is_some_and(|policy| policy.last_value);
+    match cause {
+        Cause::Policy => has_last_value,
+        Cause::Publisher => {
+            has_last_value || policy.is_none_or(|policy| policy.mqtt.retain == RetainPolicy::Kept)
+        }
+    }
+}
+
 /// Pages that one turn answers, at up to 50 µs each.
 pub(in crate::cores) const ANSWERS_PER_TURN_MAX: usize = 4;
 /// The bounds of a page.
@@ -268,6 +320,8 @@ const PAGE: PageLimits = PageLimits {
 };
 /// Topics that one turn looks at for expired publications: 50 µs.
 const EXPIRED_PER_TURN_MAX: usize = 512;
+/// Topics that one step looks at after a reload; a turn takes as many steps as it answers pages.
+const REVIEWED_PER_TURN_MAX: usize = 128;
 /// Most topics that are noted: 2 MiB.
 const PASSED_MAX: usize = 65_536;
 /// A buffer for one value that grew past this gives memory back.

@@ -20,6 +20,7 @@ use crate::cores::core::Core;
 use crate::cores::delivery::remembered_on_disk::Admission;
 use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId, Phase, Work};
 use crate::cores::lifecycle::waiting::WaitsFor;
+use crate::cores::outgoing::retained_asks::RetainedOptions;
 
 impl<A: App> Core<A> {
     /// Lets the session of an open connection decide something, and carries its decisions out.
@@ -209,7 +210,15 @@ impl<A: App> Core<A> {
                 filter,
                 qos,
                 id: subscription_id,
-            } => self.send_retained(id, decisions.bytes(filter), qos, subscription_id),
+                except,
+            } => {
+                let options = RetainedOptions {
+                    qos,
+                    id: subscription_id,
+                    except,
+                };
+                self.send_retained(id, decisions.bytes(filter), options);
+            }
             Decision::Unsubscribe { channel, token } => self.unsubscribe(id, channel, token, decisions),
             Decision::KickOut { channel, message } => {
                 self.remove_subscription(id, decisions.bytes(channel));
@@ -302,10 +311,10 @@ impl<A: App> Core<A> {
 
     /// Has the retained publications sent that match a filter of an MQTT client.
     #[inline(never)]
-    fn send_retained(&mut self, id: ConnectionId, filter: &[u8], qos: u8, subscription_id: u32) {
+    fn send_retained(&mut self, id: ConnectionId, filter: &[u8], options: RetainedOptions) {
         let session = self.session(id).and_then(|session| session.mqtt_session());
         if let (Some(session), Ok(filter)) = (session, std::str::from_utf8(filter)) {
-            self.ask_for_retained(session, filter, qos, subscription_id);
+            self.ask_for_retained(session, filter, options);
         }
     }
 

@@ -14,6 +14,9 @@ impl<A: App> Core<A> {
     /// Remembers by these policies of channels from now on. The policy in force is still the former one.
     pub(in crate::cores) fn adopt_channels(&mut self, channels: &Arc<Channels>) {
         self.begin_memory().adopt(channels);
+        if let Some(topics) = self.delivery.retained() {
+            topics.adopt(channels);
+        }
     }
 
     /// Tells the owners of channels from which place on this core publishes by the policies that it has adopted, unless

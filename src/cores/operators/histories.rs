@@ -33,6 +33,9 @@ impl<A: App> Core<A> {
                 answer.give(self.read_history(&question, before));
             }
             HistoryAsked::Remove { answer } => {
+                if let Some(topics) = self.delivery.retained() {
+                    topics.forget_last_value(&ask.name);
+                }
                 let memory = self.delivery.memory();
                 answer.give(memory.map_or(0, |memory| memory.remove(&ask.name, ask.hash)));
             }

@@ -33,10 +33,7 @@ pub(in crate::cores) struct Ask {
     pub(in crate::cores) session: SessionRef,
     pub(in crate::cores) text: Box<str>,
     pub(in crate::cores) filter: Arc<Filter>,
-    /// The highest QoS that the subscriber wants.
-    pub(in crate::cores) qos: u8,
-    /// The subscription identifier; 0: none.
-    pub(in crate::cores) id: u32,
+    pub(in crate::cores) options: RetainedOptions,
     /// The subscription is live from this place on.
     pub(in crate::cores) before: Sequence,
     /// The cores that may own topics: the one that is asked, and the end.
@@ -44,6 +41,17 @@ pub(in crate::cores) struct Ask {
     /// How many may still be sent.
     pub(in crate::cores) left: u32,
     pub(in crate::cores) progress: Progress,
+}
+
+/// How a subscriber gets retained publications, and which.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::cores) struct RetainedOptions {
+    /// The highest QoS that the subscriber wants.
+    pub(in crate::cores) qos: u8,
+    /// The subscription identifier; 0: none.
+    pub(in crate::cores) id: u32,
+    /// The hash of the client whose publications are left out (No Local); 0: none are.
+    pub(in crate::cores) except: u64,
 }
 
 /// The event that an [`Ask`] is waiting for.
@@ -243,8 +251,11 @@ mod tests {
             session: of,
             text: text.into(),
             filter: Arc::new(Filter::new(text)),
-            qos: 0,
-            id: 0,
+            options: RetainedOptions {
+                qos: 0,
+                id: 0,
+                except: 0,
+            },
             before: Sequence(0),
             owners: 0..1,
             left: 1,

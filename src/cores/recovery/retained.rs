@@ -20,12 +20,17 @@ use crate::retained::{Entry, Filter};
 use crate::cores::connections::retained::Handed;
 use crate::cores::core::Core;
 use crate::cores::delivery::retained_topics::ANSWERS_PER_TURN_MAX;
-use crate::cores::outgoing::retained_asks::{Ask, Progress};
+use crate::cores::outgoing::retained_asks::{Ask, Progress, RetainedOptions};
 use crate::cores::post::letter::{Letter, RetainedAnswer, RetainedPurpose, RetainedQuestion};
 
 impl<A: App> Core<A> {
     /// A session has subscribed: it is to be sent the retained publications that the filter matches.
-    pub(in crate::cores) fn ask_for_retained(&mut self, session: SessionRef, text: &str, qos: u8, id: u32) {
+    pub(in crate::cores) fn ask_for_retained(
+        &mut self,
+        session: SessionRef,
+        text: &str,
+        options: RetainedOptions,
+    ) {
         let Some(topics) = self.delivery.retained() else {
             return;
         };
@@ -38,8 +43,7 @@ impl<A: App> Core<A> {
             session,
             text: text.into(),
             filter: Arc::new(Filter::new(text)),
-            qos,
-            id,
+            options,
             before: self.delivery.next_for_mqtt(&self.connections),
             owners: match is_exact {
                 true => owner..owner + 1,
@@ -181,7 +185,7 @@ impl<A: App> Core<A> {
                 Progress::ToAsk { .. } if ask.owners.is_empty() || ask.left == 0 => return Served::Done,
                 Progress::ToAsk { from } => {
                     // A page is not asked for in vain.
-                    match self.connections.takes_retained(ask.session, ask.qos) {
+                    match self.connections.takes_retained(ask.session, ask.options.qos) {
                         Handed::Over | Handed::Full => {}
                         handed @ (Handed::Blocked | Handed::Offline | Handed::Ended) => {
                             ask.progress = Progress::ToAsk { from };
@@ -276,6 +280,7 @@ impl<A: App> Core<A> {
                 .delivery
                 .retained()
                 .is_none_or(|topics| topics.is_superseded(hash, &facts))
+                || facts.is_by(ask.options.except)
                 || facts.expires_at_ms.is_some_and(|expires| expires <= unix_ms);
             if is_over {
                 budget.publications -= 1;
@@ -298,10 +303,11 @@ impl<A: App> Core<A> {
                 expires_at: facts.expires_at_ms,
                 is_utf8,
             };
-            let qos = ask.qos.min(facts.qos);
+            let RetainedOptions { qos, id, .. } = ask.options;
+            let qos = qos.min(facts.qos);
             match self
                 .connections
-                .send_retained(ask.session, &content, qos, ask.id, unix_ms)
+                .send_retained(ask.session, &content, qos, id, unix_ms)
             {
                 Handed::Over => {
                     budget.publications -= 1;

@@ -5,7 +5,8 @@ use super::{Open, Refused, Session, State};
 use crate::decision::{Decision, Decisions, Span};
 use crate::mqtt::encode::{self, AckKind};
 use crate::mqtt::packet::PacketId;
-use crate::mqtt::{ReasonCode, Version};
+use crate::mqtt::publication::client_hash;
+use crate::mqtt::{ReasonCode, Sessions, Version};
 
 impl Session {
     /// Decides to send an acknowledgement.
@@ -42,6 +43,16 @@ impl Session {
 }
 
 impl Open {
+    /// The number of the client id by which retained publications know their publisher.
+    pub(super) fn client_hash(&mut self, sessions: &Sessions) -> u64 {
+        if self.client_hash == 0
+            && let Some(client_id) = sessions.client_id(self.session)
+        {
+            self.client_hash = client_hash(client_id);
+        }
+        self.client_hash
+    }
+
     /// Lets `write` write a packet with a reason in words, or without it if the client does not want it or the packet
     /// would be too large for it. Writes nothing if it is too large all the same, as an answer to many filters may be
     /// (MQTT-3.1.2-24): such a packet is not sent.

@@ -204,6 +204,7 @@ impl Session {
             in_flight: 0,
             expires: self.expiry_of_claims(env.common.now),
             aliases: None,
+            client_hash: 0,
             owed: None,
             undecided: None,
             end: End::Lost,

@@ -196,6 +196,10 @@ impl Session {
             retain: publish.retain,
             is_text: properties.number(Property::PayloadFormatIndicator) == Some(1),
             publisher: open.session.serial,
+            client_hash: match is_retained || marks.remembered {
+                true => open.client_hash(env.sessions),
+                false => 0,
+            },
             expires_at_ms: expires_in_s
                 .map(|seconds| env.common.now.unix_ms.saturating_add(u64::from(seconds) * 1000)),
             payload_rule,

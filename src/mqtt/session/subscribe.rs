@@ -99,12 +99,20 @@ impl Session {
                 (RetainHandling::Always, _) | (RetainHandling::IfNew, SubscribeOutcome::New) => true,
                 (RetainHandling::IfNew | RetainHandling::Never, _) => false,
             };
+            let State::Open(open) = &mut self.state else {
+                return Ok(());
+            };
             if is_wanted {
                 let filter = decisions.write(|out| out.extend_from_slice(filter.as_bytes()));
                 decisions.push(Decision::SendRetained {
                     filter,
                     qos: options.qos as u8,
                     id,
+                    // MQTT-3.8.3-3 is about all publications.
+                    except: match options.no_local {
+                        true => open.client_hash(env.sessions),
+                        false => 0,
+                    },
                 });
             }
         }

@@ -15,6 +15,7 @@ use super::stored::{self, Head, Item, StoredEntry};
 use super::{DueWill, Sessions, Will};
 use crate::clock::Now;
 use crate::mqtt::Version;
+use crate::mqtt::publication::client_hash;
 use crate::mqtt::sessions::sharing::NO_LIMITS;
 use crate::mqtt::subscriptions::{Options, Subscriber};
 
@@ -175,8 +176,11 @@ impl Sessions {
         let (Some(head), Some(since), false) = (&session.head, since, is_over) else {
             saving.end_restored(session.client_id.clone(), session.publications());
             if let Some(will) = session.will {
-                let publisher = self.last_serial;
-                self.due_wills.push_back(DueWill { publisher, will });
+                self.due_wills.push_back(DueWill {
+                    publisher: self.last_serial,
+                    client_hash: client_hash(&session.client_id),
+                    will,
+                });
             }
             self.counts.expired += 1;
             return;

@@ -33,6 +33,8 @@ impl Will {
 pub struct DueWill {
     /// The serial number of the session: its own No Local subscriptions do not get the will.
     pub publisher: u64,
+    /// The [`client_hash`](crate::mqtt::publication::client_hash) of the client.
+    pub client_hash: u64,
     /// The will.
     pub will: Box<Will>,
 }

@@ -57,6 +57,7 @@ const HEAD: Head = Head {
     is_text: false,
     payload_rule: crate::config::channels::MqttPayload::Auto,
     publisher: 0,
+    client_hash: 0,
     expires_at_ms: None,
 };
 

@@ -218,7 +218,7 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
         }
         Decision::Acknowledge { token } => Did::Acknowledge(decisions.bytes(token).to_vec()),
         Decision::Close { reason, .. } => Did::Close(reason),
-        Decision::SendRetained { filter, qos, id } => {
+        Decision::SendRetained { filter, qos, id, .. } => {
             let filter = String::from_utf8(decisions.bytes(filter).to_vec()).unwrap();
             Did::SendRetained(filter, qos, id)
         }
