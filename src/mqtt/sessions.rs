@@ -34,6 +34,8 @@
 
 mod aliases;
 mod incoming;
+#[cfg(test)]
+mod invariants;
 mod kept;
 mod outgoing;
 mod restore;

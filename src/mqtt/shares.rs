@@ -443,6 +443,13 @@ impl Shares {
             .extend(self.waiting.drain().map(|(_, answer)| answer));
     }
 
+    /// How many publications each member of this core's groups has in flight, by the group and the serial number of its
+    /// session.
+    #[cfg(test)]
+    pub(crate) fn in_flight_of_members(&self) -> Vec<(GroupRef, u64, u32)> {
+        self.groups.in_flight_of_members()
+    }
+
     /// How many publications went to another member, and how many no member had room for, since the last call.
     pub fn take_counts(&mut self) -> (u64, u64) {
         let counts = (self.redispatched, self.dropped);

@@ -36,6 +36,20 @@ pub(super) struct Told {
     pub(super) wrong: Option<String>,
     /// Connections that have been upgraded.
     pub(super) upgraded: u64,
+    /// The connections of MQTT clients, by the ids of their sessions: the claims of their tokens have a number.
+    pub(super) numbers: BTreeMap<String, usize>,
+    /// What has become of connections of MQTT clients, in order, and has not been looked at.
+    pub(super) lives: Vec<LifeEvent>,
+}
+
+/// The application was told of a connection of an MQTT client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LifeEvent {
+    /// The number of the connection.
+    pub(super) connection: usize,
+    pub(super) at: Uptime,
+    /// The reason of its end; `None` if it has begun.
+    pub(super) end: Option<CloseReason>,
 }
 
 /// When a core turns, and what had been delivered there before.
@@ -180,6 +194,16 @@ impl App for Actor {
     fn connected(&mut self, peer: &mut Peer<'_>) {
         let number = peer.value().copied();
         let told = &mut *self.0.borrow_mut();
+        let claims: Option<serde_json::Value> = peer.claims().and_then(|claims| claims.value().ok());
+        if let Some(number) = claims.and_then(|claims| claims["connection"].as_u64()) {
+            let connection = usize::try_from(number).expect("few connections");
+            told.numbers.insert(peer.id().to_string(), connection);
+            told.lives.push(LifeEvent {
+                connection,
+                at: told.turn.now,
+                end: None,
+            });
+        }
         if told
             .sessions
             .insert(peer.id().to_string(), Session { number, end: None })
@@ -192,10 +216,20 @@ impl App for Actor {
     fn disconnected(&mut self, client: &mut Client<'_>, reason: CloseReason) {
         let told = &mut *self.0.borrow_mut();
         let turn = told.turn;
+        let device = told.numbers.get(&client.id().to_string()).copied();
+        if let Some(connection) = device {
+            told.lives.push(LifeEvent {
+                connection,
+                at: turn.now,
+                end: Some(reason),
+            });
+        }
         match told.sessions.get_mut(&client.id().to_string()) {
             Some(session @ Session { end: None, .. }) => {
                 session.end = Some(End { reason, turn });
-                if session.number.is_none() || client.value::<u64>().copied() != session.number {
+                // MQTT clients may connect without a request of HTTP.
+                let has_none = session.number.is_none() && device.is_none();
+                if has_none || client.value::<u64>().copied() != session.number {
                     told.wrong = Some("a connection has lost its value".to_owned());
                 }
             }

@@ -196,7 +196,8 @@ impl Following {
             }
             (Replay::Exact(_) | Replay::Some(_), false) => return error("live before the replay".to_owned()),
             (Replay::LastValue, true) if self.next.is_none() => {
-                self.next = Some(place + 1);
+                // What an MQTT client has published to be retained need not be the newest.
+                self.next = (!entry.retain).then_some(place + 1);
                 self.replay = Replay::Late;
                 return Ok(0);
             }

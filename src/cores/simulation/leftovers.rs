@@ -1,10 +1,11 @@
 //! Checks a core between two turns, and checks that a core which has ended has left nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
-use crate::cores::lifecycle::connection::Phase;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::mqtt::subscriptions::Subscriber;
 
 use super::actor::Actor;
 
@@ -14,6 +15,12 @@ use super::actor::Actor;
 /// Something is not as it must be.
 pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> {
     if let Some(broken) = core.connections.broken_invariant() {
+        return Err(broken);
+    }
+    if let Some(sessions) = &core.connections.mqtt
+        && is_whole
+        && let Some(broken) = sessions.broken_invariant()
+    {
         return Err(broken);
     }
     let count = core.connections.len();
@@ -133,7 +140,9 @@ pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
         for id in core.connections.ids() {
             let session = core.connections.get(id).and_then(|one| one.phase.session_id());
             let Some(session) = session else { continue };
-            for name in core.delivery.subscriptions().channels_of(id.index()) {
+            let mut names: Vec<&[u8]> = core.delivery.subscriptions().channels_of(id.index()).collect();
+            names.extend(exact_filters(core, id));
+            for name in names {
                 let policy = core.lent.policy.channels.find(name);
                 if policy.is_some_and(|policy| policy.presence.is_on()) {
                     subscribed.insert((name, session));
@@ -152,6 +161,72 @@ pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
         return Err(format!(
             "subscribed and no members: {missing:?}; members and not subscribed: {stale:?}"
         ));
+    }
+    Ok(())
+}
+
+/// The channels of which an MQTT client is a member while it is connected: its filters without wildcards.
+fn exact_filters(core: &Core<Actor>, id: ConnectionId) -> Vec<&'static [u8]> {
+    let phase = core.connections.get(id).map(|connection| &connection.phase);
+    let (Some(Phase::Open(open)), Some(sessions)) = (phase, &core.connections.mqtt) else {
+        return Vec::new();
+    };
+    let Some(session) = open.session.mqtt_session() else {
+        return Vec::new();
+    };
+    let subscriber = Subscriber::Session(session.number);
+    let mut names = vec!["c/0", "c/1", "c/2", "s/0"];
+    names.retain(|name| sessions.subscriptions.has(subscriber, name));
+    names.into_iter().map(str::as_bytes).collect()
+}
+
+/// Shared subscriptions on all cores: what a group counts as in flight is what the sessions of its members have.
+///
+/// # Errors
+/// It is not.
+pub(super) fn of_groups(cores: &[&Core<Actor>]) -> Result<(), String> {
+    let mut tags = HashMap::new();
+    for core in cores {
+        let Some(sessions) = &core.connections.mqtt else {
+            return Ok(());
+        };
+        for (tag, count) in sessions.tags() {
+            *tags.entry(tag).or_insert(0) += count;
+        }
+    }
+    for core in cores {
+        let Some(sessions) = &core.connections.mqtt else {
+            continue;
+        };
+        for (group, serial, in_flight) in sessions.shares.in_flight_of_members() {
+            let real = tags.get(&(core.id.index(), group, serial)).copied().unwrap_or(0);
+            if in_flight != real {
+                return Err(format!(
+                    "the group counts {in_flight} in flight of session {serial}, which has {real}"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// All MQTT clients have left, and their sessions have ended.
+///
+/// # Errors
+/// Something is left of them.
+pub(super) fn of_sessions(core: &Core<Actor>) -> Result<(), String> {
+    let Some(sessions) = &core.connections.mqtt else {
+        return Ok(());
+    };
+    for (what, left) in [
+        ("sessions", sessions.len()),
+        ("bytes of publications", sessions.kept_bytes()),
+        ("filters", as_count(sessions.subscriptions.len())),
+        ("groups", sessions.shares.groups_len()),
+    ] {
+        if left > 0 {
+            return Err(format!("{left} {what} of MQTT are left"));
+        }
     }
     Ok(())
 }

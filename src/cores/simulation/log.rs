@@ -1,14 +1,19 @@
 //! The log of all publications of a run, in the order of the ring. A reader of its own reads them, as a core does.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::broker::Reader;
+use crate::broker::{Origin, Publication, Reader};
+use crate::mqtt::publication;
 
 /// All publications of a run.
 #[derive(Debug)]
 pub(super) struct Log {
     observer: Reader,
-    channels: Vec<Vec<Entry>>,
+    /// Those with data, by the channel.
+    channels: BTreeMap<usize, Vec<Entry>>,
+    /// The places of MQTT publications without data, by the channel: they clear what is retained.
+    clears: BTreeMap<usize, Vec<u64>>,
     sent: Vec<Sent>,
     messages: usize,
 }
@@ -18,28 +23,62 @@ pub(super) struct Log {
 pub(super) struct Entry {
     pub(super) sequence: u64,
     pub(super) number: usize,
+    pub(super) qos: u8,
+    /// Whether it was published as the one that is retained.
+    pub(super) retain: bool,
+    /// Whether it may expire.
+    pub(super) expires: bool,
+}
+
+/// The publisher of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sender {
+    /// A client of SocketCluster: what it sends is published in order, or not at all from some point on.
+    Client(usize),
+    /// An MQTT client: of what it has sent before its connection was lost, some may never have arrived.
+    Device(usize),
+    /// A will.
+    Will,
 }
 
 /// A publication that a client has sent, or begun to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
-    pub(super) client: usize,
+    pub(super) sender: Sender,
     pub(super) channel: usize,
     /// The message in which it was sent, or the part of an array.
     message: usize,
+    /// It may have been published before what was sent between its first time and its last.
+    is_sent_again: bool,
     /// Its place in the log of its channel, once it has been in the ring.
     pub(super) place: Option<usize>,
 }
 
+/// Channels from this number on are for shared subscriptions: MQTT clients have no other subscriptions to them.
+pub(super) const SHARED: usize = 1 << 20;
+
 pub(super) fn channel_name(channel: usize) -> String {
-    format!("c{channel}")
+    match channel.checked_sub(SHARED) {
+        None => format!("c/{channel}"),
+        Some(shared) => format!("s/{shared}"),
+    }
+}
+
+/// The channel of this name.
+pub(super) fn channel_of(name: &str) -> Option<usize> {
+    match name.split_once('/')? {
+        ("c", number) => number.parse().ok(),
+        ("s", number) => Some(SHARED + number.parse::<usize>().ok()?),
+        _ => None,
+    }
 }
 
 impl Log {
-    pub(super) fn new(observer: Reader, channels: usize) -> Log {
+    pub(super) fn new(observer: Reader) -> Log {
         Log {
             observer,
-            channels: vec![Vec::new(); channels],
+            channels: BTreeMap::new(),
+            clears: BTreeMap::new(),
             sent: Vec::new(),
             messages: 0,
         }
@@ -51,69 +90,104 @@ impl Log {
     }
 
     /// The number of a publication that is about to be sent.
-    pub(super) fn begin(&mut self, client: usize, channel: usize) -> usize {
+    pub(super) fn begin(&mut self, sender: Sender, channel: usize) -> usize {
         self.sent.push(Sent {
-            client,
+            sender,
             channel,
             message: self.messages,
+            is_sent_again: false,
             place: None,
         });
         self.sent.len() - 1
     }
 
+    /// An MQTT client sends a publication with QoS 2 once more.
+    pub(super) fn send_again(&mut self, number: usize) {
+        self.sent[number].is_sent_again = true;
+    }
+
     pub(super) fn of_channel(&self, channel: usize) -> &[Entry] {
-        &self.channels[channel]
+        self.channels.get(&channel).map_or(&[], Vec::as_slice)
+    }
+
+    /// All channels, each with what was published in it.
+    pub(super) fn channels(&self) -> impl Iterator<Item = (usize, &[Entry])> {
+        self.channels
+            .iter()
+            .map(|(&channel, entries)| (channel, entries.as_slice()))
+    }
+
+    /// The places at which what is retained in a channel was cleared.
+    pub(super) fn clears(&self, channel: usize) -> &[u64] {
+        self.clears.get(&channel).map_or(&[], Vec::as_slice)
     }
 
     /// The entry of a publication with this number.
     pub(super) fn entry(&self, number: usize) -> Option<(usize, Entry)> {
         let sent = self.sent.get(number)?;
         let place = sent.place?;
-        Some((place, self.channels[sent.channel][place]))
+        Some((place, self.of_channel(sent.channel)[place]))
+    }
+
+    /// The place of what was retained in a channel before a place in the ring, and its number; without one, what was
+    /// retained was cleared there.
+    pub(super) fn newest_retained(&self, channel: usize, before: u64) -> Option<(u64, Option<usize>)> {
+        let end = self.places(channel, 0..before).end;
+        let kept = self.of_channel(channel)[..end]
+            .iter()
+            .rev()
+            .find(|entry| entry.retain);
+        let kept = kept.map(|entry| (entry.sequence, Some(entry.number)));
+        let cleared = self.clears(channel).iter().rev().find(|&&place| place < before);
+        kept.max(cleared.map(|&place| (place, None)))
     }
 
     /// The places in the log of a channel whose sequences lie between these.
     pub(super) fn places(&self, channel: usize, sequences: Range<u64>) -> Range<usize> {
-        let log = &self.channels[channel];
+        let log = self.of_channel(channel);
         let place = |sequence| log.partition_point(|entry| entry.sequence < sequence);
         place(sequences.start)..place(sequences.end)
     }
 
     /// How many publications there were.
     pub(super) fn len(&self) -> usize {
-        self.channels.iter().map(Vec::len).sum()
+        self.channels.values().map(Vec::len).sum()
     }
 
-    /// Reads on.
+    /// Reads on. Returns the wills that were published.
     ///
     /// # Errors
     /// Something is in the ring that nobody sent, twice, or out of the order in which its client sent it.
-    pub(super) fn read(&mut self) -> Result<(), String> {
+    pub(super) fn read(&mut self) -> Result<Vec<usize>, String> {
+        let mut wills = Vec::new();
         while let Some(delivery) = self.observer.next() {
             let publication = delivery.publication;
-            let sequence = publication.sequence().as_u64();
-            let text = String::from_utf8_lossy(publication.frame());
-            let number = number_in(&text).ok_or_else(|| format!("nobody sent {text}"))?;
-            let payload = String::from_utf8_lossy(publication.payload());
-            if !payload.starts_with(&format!("\"{number}:")) || !text.ends_with(&format!(":{payload}}}}}")) {
-                return Err(format!("{payload} is taken for the payload of {text}"));
-            }
+            let name = String::from_utf8_lossy(publication.channel()).into_owned();
+            let Some((number, entry)) = read_entry(&publication)? else {
+                let channel = channel_of(&name).ok_or_else(|| format!("{name} was cleared"))?;
+                let sequence = publication.sequence().as_u64();
+                self.clears.entry(channel).or_default().push(sequence);
+                continue;
+            };
             let sent = self
                 .sent
                 .get_mut(number)
-                .ok_or_else(|| format!("nobody has sent {text} yet"))?;
-            if publication.channel() != channel_name(sent.channel).as_bytes() {
-                return Err(format!("{text} is in another channel"));
+                .ok_or_else(|| format!("nobody has sent {number} yet"))?;
+            if name != channel_name(sent.channel) {
+                return Err(format!("{number} is in {name}"));
             }
             if sent.place.is_some() {
-                return Err(format!("published twice: {text}"));
+                return Err(format!("published twice: {number} in {name}: {sent:?}"));
             }
-            let channel = &mut self.channels[sent.channel];
+            let channel = self.channels.entry(sent.channel).or_default();
             sent.place = Some(channel.len());
-            channel.push(Entry { sequence, number });
+            channel.push(entry);
+            if sent.sender == Sender::Will {
+                wills.push(number);
+            }
         }
         self.observer.release();
-        Ok(())
+        Ok(wills)
     }
 
     /// What is sent next is in another message, or in another part of the same array.
@@ -144,30 +218,73 @@ impl Log {
     /// # Errors
     /// Two that are not.
     pub(super) fn check_order(&self) -> Result<(), String> {
-        let mut last = std::collections::BTreeMap::new();
-        let mut missing = std::collections::BTreeMap::new();
+        let mut last = BTreeMap::new();
+        let mut missing = BTreeMap::new();
         for (number, sent) in self.sent.iter().enumerate() {
-            if sent.place.is_none() {
-                missing.insert(sent.client, number);
+            if sent.sender == Sender::Will || sent.is_sent_again {
+                continue;
             }
-            if let Some(place) = sent.place {
-                if let Some(before) = missing.get(&sent.client) {
-                    return Err(format!(
-                        "publication {before} is missing before {number} of the same client"
-                    ));
+            let Some((_, entry)) = self.entry(number) else {
+                if matches!(sent.sender, Sender::Client(_)) {
+                    missing.insert(sent.sender, number);
                 }
-                let sequence = self.channels[sent.channel][place].sequence;
-                if let Some((before, earlier)) = last.insert(sent.client, (number, sequence))
-                    && earlier > sequence
-                {
-                    return Err(format!(
-                        "publication {before} comes after {number} of the same client"
-                    ));
-                }
+                continue;
+            };
+            if let Some(before) = missing.get(&sent.sender) {
+                return Err(format!(
+                    "publication {before} is missing before {number} of {:?}",
+                    sent.sender
+                ));
+            }
+            if let Some((before, earlier)) = last.insert(sent.sender, (number, entry.sequence))
+                && earlier > entry.sequence
+            {
+                return Err(format!(
+                    "publication {before} comes after {number} of {:?}",
+                    sent.sender
+                ));
             }
         }
         Ok(())
     }
+}
+
+/// The entry of a publication, and its number; `None` for one without data.
+fn read_entry(publication: &Publication<'_>) -> Result<Option<(usize, Entry)>, String> {
+    let sequence = publication.sequence().as_u64();
+    let text = String::from_utf8_lossy(publication.frame());
+    let payload = String::from_utf8_lossy(publication.payload());
+    let entry = |number, qos, retain, expires| Entry {
+        sequence,
+        number,
+        qos,
+        retain,
+        expires,
+    };
+    match publication.origin() {
+        Origin::SocketCluster => {
+            let number = number_in(&text).ok_or_else(|| format!("nobody sent {text}"))?;
+            if !payload.starts_with(&format!("\"{number}:")) || !text.ends_with(&format!(":{payload}}}}}")) {
+                return Err(format!("{payload} is taken for the payload of {text}"));
+            }
+            Ok(Some((number, entry(number, 1, false, false))))
+        }
+        Origin::Mqtt => {
+            let view = publication::read(publication.frame()).ok_or("no publication of MQTT")?;
+            if view.payload.is_empty() {
+                return Ok(None);
+            }
+            let number = number_in_payload(&payload).ok_or_else(|| format!("nobody sent {payload}"))?;
+            let head = view.head;
+            let expires = head.expires_at_ms.is_some();
+            Ok(Some((number, entry(number, head.qos, head.retain, expires))))
+        }
+    }
+}
+
+/// The number of a publication in the payload that MQTT clients send and get.
+pub(super) fn number_in_payload(payload: &str) -> Option<usize> {
+    payload.strip_prefix('"')?.split_once(':')?.0.parse().ok()
 }
 
 /// The number of a publication, as it stands at the beginning of its data.

@@ -4,7 +4,7 @@
 //!   schedule.rs  which core turns, which client acts, how far the clock moves    plan.rs  the limits of a run
 //!        │
 //!        ▼                 sockets of the local domain (listener.rs, wire.rs)
-//!   client.rs ◄──────────────────────────────────────────────────────────► Core, Core, …  as they are
+//!   client/, device/ ◄───────────────────────────────────────────────────► Core, Core, …  as they are
 //!   following.rs  what each was promised                                        │ actor.rs: their application
 //!        ▲                                                                      ▼
 //!        └────────────────────────── log.rs: what was published, in order ◄── the ring
@@ -14,7 +14,14 @@
 //! the work of one turn ([`Scale`]), which are low so that turns often leave work for the next. A core that waits takes
 //! no turn before its poll has an event or its time is over. So a missing wake-up is found: publications do not arrive.
 //!
-//! Each client checks what it receives (`client.rs`, `following.rs`). `world.rs` checks the cores whenever nothing is
+//! In every third run MQTT clients (`device/`) publish and subscribe on the same channels. They connect to any core, are
+//! cut at any byte, come back, take over from themselves, and acknowledge when they like. Three naive models say what
+//! must become of them: `device/session.rs` (each publication exactly once, at least once, and in order; what is
+//! retained), `lives.rs` (which session goes on, which will is published when), `shares.rs` (which member of a group gets
+//! what). A publication of theirs that is missing must be counted as dropped. `moves.rs` has other runs, whose
+//! connections move between cores with boxes for one letter.
+//!
+//! Each client checks what it receives (`client/`, `following.rs`). `world.rs` checks the cores whenever nothing is
 //! under way. When a core has ended, `leftovers.rs` checks that nothing is left. Turns of different cores never
 //! overlap: loom tests their access to the ring at the level of single instructions (`tests/loom`).
 //!
@@ -43,16 +50,19 @@
 mod actor;
 mod client;
 mod descriptors;
-#[cfg(test)]
-mod devices;
+mod device;
 mod following;
 mod leftovers;
 mod listener;
+mod lives;
 mod log;
+#[cfg(test)]
+mod moves;
 mod plan;
 mod policies;
 mod random;
 mod schedule;
+mod shares;
 mod wire;
 mod world;
 

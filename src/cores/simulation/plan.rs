@@ -7,7 +7,8 @@ use super::policies::Memory;
 use super::random::Random;
 use crate::config::channels::{ChannelSpec, PresencePolicy};
 use crate::config::limits::{Limits, MemoryMax};
-use crate::config::{AcceptExcess, Protocol, SlowConsumer};
+use crate::config::{AcceptExcess, Protocol, QueueFull, SlowConsumer};
+use crate::protocols::MqttBounds;
 
 /// The settings of one run.
 #[derive(Clone, Debug)]
@@ -39,6 +40,13 @@ pub(super) struct Plan {
     pub(super) mqtt: bool,
     /// Whether the application defers some decisions.
     pub(super) defers: bool,
+    /// How many of them do so.
+    pub(super) devices: usize,
+    pub(super) mqtt_bounds: MqttBounds,
+    /// The longest time for which a session of MQTT outlives its connection.
+    pub(super) session_expiry_s_max: u32,
+    /// Most publications that an MQTT client may have in flight.
+    pub(super) receive_max: u16,
 }
 
 /// So many clients that not all of them are served in one turn.
@@ -72,6 +80,19 @@ impl Default for Plan {
             presence: false,
             mqtt: false,
             defers: false,
+            devices: 0,
+            mqtt_bounds: MqttBounds {
+                sessions_max: 1000,
+                queue_messages_max: 100,
+                queue_bytes_max: 1 << 20,
+                queues_bytes_max: 1 << 24,
+                in_flight_max: 100,
+                wills_bytes_max: 1 << 20,
+                queue_full: QueueFull::DropNewest,
+                queues_qos0: false,
+            },
+            session_expiry_s_max: 100,
+            receive_max: 1024,
         }
     }
 }
@@ -132,6 +153,7 @@ impl Plan {
             presence_tick: ms(random.of(&[10, 500])),
             ..Limits::default()
         };
+        let mqtt = random.chance(1, 3);
         let memory = random.of(&[Memory::Nothing, Memory::Nothing, Memory::Everything, Memory::Some]);
         Plan {
             cores: random.of(&[1, 2, 2, 3, 4]),
@@ -167,8 +189,21 @@ impl Plan {
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
             presence: random.chance(1, 2),
-            mqtt: false,
-            defers: random.chance(1, 3),
+            mqtt,
+            // MQTT clients are to be answered at rest.
+            defers: random.chance(1, 3) && !mqtt,
+            devices: if mqtt { 1 + random.below(4) } else { 0 },
+            mqtt_bounds: MqttBounds {
+                queue_messages_max: random.of(&[1, 5, 1000]),
+                queue_bytes_max: random.of(&[300, 10_000, 1 << 20]),
+                queues_bytes_max: random.of(&[1000, 1 << 24, 1 << 24]),
+                in_flight_max: random.of(&[1, 3, 100]),
+                queue_full: random.of(&[QueueFull::DropNewest, QueueFull::DropOldest]),
+                queues_qos0: random.chance(1, 4),
+                ..Plan::default().mqtt_bounds
+            },
+            receive_max: random.of(&[1, 3, 1024]),
+            session_expiry_s_max: 100,
         }
     }
 }

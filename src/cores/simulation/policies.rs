@@ -34,6 +34,11 @@ impl Memory {
         self != Memory::Nothing
     }
 
+    /// Whether what is retained is the same for all of a run.
+    pub(super) fn is_steady(self) -> bool {
+        self == Memory::Nothing
+    }
+
     /// The policies of `channels` channels.
     pub(super) fn policies(self, channels: usize, random: &mut Random) -> Vec<ChannelSpec> {
         (0..channels)

@@ -1,5 +1,7 @@
 //! The schedule of a run: the seed chooses each next step.
 
+mod devices;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +62,7 @@ impl World {
         match self.ground.random.below(100) {
             0..30 => self.turn_some(),
             30..36 => self.newcomer(),
+            36..80 if !self.devices.is_empty() && self.ground.random.chance(3, 5) => self.device_acts(),
             36..80 => self.somebody_acts(),
             80..85 => self.settle_noted(),
             85..91 => self.time_passes(),
@@ -282,6 +285,10 @@ impl World {
         for seat in &mut self.seats {
             seat.stands_still = false;
         }
+        if !self.devices.is_empty() {
+            self.ground.note("the devices come home");
+            self.devices_come_home();
+        }
         let limits = &self.ground.plan.limits;
         // To read all input of a client above its rate may take minutes, and so may accepting a crowd.
         let is_limited = limits.messages_per_second_max > 0
@@ -333,6 +340,7 @@ impl World {
                 }
             });
         }
+        self.devices_leave();
         let limits = &self.ground.plan.limits;
         let longest = limits
             .close_timeout
@@ -341,6 +349,18 @@ impl World {
         self.pass(longest * 2 + Duration::from_secs(1));
         if let Some(client) = self.clients.iter().find(|client| client.phase != Phase::Gone) {
             self.ground.fail(&format!("{client:?} is still here"));
+        }
+        if !self.devices.is_empty() {
+            let last = self.ground.plan.session_expiry_s_max + 1;
+            self.pass(Duration::from_secs(last.into()));
+            if let Some(device) = self.devices.iter().find(|device| !device.is_gone()) {
+                self.ground.fail(&format!("{device:?} is still here"));
+            }
+            for (index, seat) in self.seats.iter().enumerate() {
+                if let Some(core) = &seat.core {
+                    self.ground.expect_of_core(index, leftovers::of_sessions(core));
+                }
+            }
         }
         self.check_the_ring();
         for (index, seat) in self.seats.iter().enumerate() {

@@ -695,3 +695,41 @@ fn a_position_is_not_told_before_what_the_client_has_asked_for_has_come() {
     // If the second one had been told a position, the replays would be behind it.
     assert_eq!((world.ground.replayed, world.ground.recoveries), (5, 1));
 }
+
+/// The ring is full when an MQTT client publishes with QoS 2, and nothing is kept of connections that end. What the client
+/// sends again on its next connection is no duplicate of a publication that was dropped.
+#[test]
+fn what_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
+    let plan = Plan {
+        cores: 2,
+        limits: Limits {
+            ring_slots: 1,
+            abandoned_bytes_max: 0,
+            ..Limits::default()
+        },
+        mqtt: true,
+        devices: 1,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(1), plan, Random::new(0));
+    let hasher = ChannelHasher::with_key(1);
+    let owner = hasher.hash(b"device 0").owner(2);
+    world.device_connects(0, false, 100);
+    world.settle();
+    assert!(world.devices[0].is_open());
+    world.seats[1 - owner].stands_still = true;
+    for _ in 0..4 {
+        world.devices[0].publish_with(&mut world.ground, 0, 2);
+    }
+    world.settle();
+    let before = world.ground.log.len();
+    assert!(before < 4, "the ring is full");
+    world.devices[0].cut(false);
+    world.settle();
+    world.seats[1 - owner].stands_still = false;
+    world.settle();
+    world.device_connects(0, false, 100);
+    world.settle();
+    // The client fails if one that is acknowledged is not in the ring, and the log if one is there twice.
+    assert_eq!(world.ground.log.len(), 4);
+}

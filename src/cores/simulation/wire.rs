@@ -10,6 +10,7 @@ pub(super) struct Frame {
 }
 
 pub(super) const TEXT: u8 = 1;
+pub(super) const BINARY: u8 = 2;
 pub(super) const CLOSE: u8 = 8;
 pub(super) const PING: u8 = 9;
 pub(super) const PONG: u8 = 10;

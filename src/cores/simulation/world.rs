@@ -12,21 +12,24 @@ use serde_json::Value;
 
 use super::actor::{Actor, Told, Turn};
 use super::client::Client;
+use super::device::Device;
 use super::following::Recovered;
 use super::listener::{ListenerAddress, SimulatedListener};
-use super::log::Log;
+use super::lives::Lives;
+use super::log::{Log, SHARED};
 use super::plan::Plan;
 use super::policies::{Memory, Wanted};
 use super::random::Random;
+use super::shares::Shares;
 use super::{SCALE, descriptors, leftovers};
-use crate::auth::CredentialFields;
+use crate::auth::{CredentialFields, Tokens};
 use crate::broker::{ChannelHasher, Epoch, Numbering, RingBytes, RingPlan, broker_with_outside};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
 use crate::config::limits::MemoryMax;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
-use crate::config::{Codec, Config, QueueFull, SlowConsumer};
+use crate::config::{Codec, Config, SlowConsumer};
 use crate::cores::arrivals::admission::Admission;
 use crate::cores::arrivals::listeners::Listeners;
 use crate::cores::core::Core;
@@ -35,7 +38,7 @@ use crate::cores::outgoing::recoveries::Next;
 use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
-use crate::protocols::{self, MqttBounds};
+use crate::protocols;
 use crate::session::{self, Logins};
 use crate::transport::port::Ports;
 
@@ -44,6 +47,7 @@ use crate::transport::port::Ports;
 pub(super) struct World {
     pub(super) seats: Vec<Seat>,
     pub(super) clients: Vec<Client>,
+    pub(super) devices: Vec<Device>,
     pub(super) handles: Vec<CoreHandle>,
     pub(super) admission: Arc<Admission>,
     pub(super) policy: Arc<Policy>,
@@ -63,6 +67,8 @@ pub(super) struct Ground {
     pub(super) trace: Trace,
     /// Publications that have come to clients.
     pub(super) deliveries: usize,
+    /// The first place in the ring that some core has not delivered.
+    pub(super) undelivered: u64,
     /// Publications that certainly have not reached a subscriber.
     pub(super) missing: usize,
     pub(super) draining: bool,
@@ -74,6 +80,17 @@ pub(super) struct Ground {
     pub(super) still_for: Duration,
     /// The epoch of positions, once a client knows it.
     pub(super) epoch: Option<String>,
+    /// The keys by which MQTT clients are known.
+    pub(super) tokens: Tokens,
+    pub(super) lives: Lives,
+    pub(super) shares: Shares,
+    /// Publications of MQTT clients that were acknowledged, each with the numbers under which it was sent.
+    pub(super) acknowledged: Vec<Vec<usize>>,
+    /// Publications that have come to MQTT clients.
+    pub(super) device_deliveries: usize,
+    /// The publications that certainly have not come to a session of MQTT, each with the client; without one, to the
+    /// members of a group.
+    pub(super) device_missing: Vec<(usize, usize)>,
 }
 
 /// One core, and when it turns next.
@@ -141,6 +158,10 @@ impl World {
             broker.hasher = ChannelHasher::with_key(key);
         }
         let connections_max = plan.limits.connections_max;
+        let tokens = policy.tokens.clone();
+        let devices = (0..plan.devices)
+            .map(|index| Device::new(index, random.chance(1, 2)))
+            .collect();
         let (parts, handles) = CoreParts::all(brokers, connections_max, 64, |_| Actor(Rc::clone(&told)))
             .expect("polls and socket pairs");
         let settings = settings(&plan, &policy, &admission, clock, epoch);
@@ -148,10 +169,11 @@ impl World {
             .into_iter()
             .map(|parts| Seat::new(parts, &settings, &plan))
             .collect();
-        let log = Log::new(observer, plan.channels);
+        let log = Log::new(observer);
         World {
             seats,
             clients: Vec::new(),
+            devices,
             handles,
             admission,
             policy,
@@ -165,6 +187,7 @@ impl World {
                 told,
                 trace: Trace::new(seed, replays),
                 deliveries: 0,
+                undelivered: 0,
                 missing: 0,
                 draining: false,
                 revoked: false,
@@ -172,6 +195,12 @@ impl World {
                 recoveries: 0,
                 still_for: Duration::ZERO,
                 epoch: None,
+                tokens: Tokens::clone(&tokens),
+                lives: Lives::default(),
+                shares: Shares::default(),
+                acknowledged: Vec::new(),
+                device_deliveries: 0,
+                device_missing: Vec::new(),
             },
         }
     }
@@ -226,8 +255,11 @@ impl World {
                 later => now + later,
             });
         }
-        if let Err(error) = ground.log.read() {
-            ground.fail(&error);
+        ground.take_what_was_told();
+        if !self.devices.is_empty() {
+            let cores = self.seats.iter().filter_map(|seat| seat.core.as_ref());
+            let undelivered = cores.map(|core| core.delivery.claimed().as_u64() - core.delivery.depth());
+            ground.undelivered = undelivered.min().unwrap_or(0);
         }
         true
     }
@@ -254,10 +286,16 @@ impl World {
                     is_busy |= client.read(&mut self.ground, usize::MAX);
                 }
             }
+            for device in &mut self.devices {
+                is_busy |= device.attend_to_all(&mut self.ground);
+            }
             was_busy = is_busy;
             let took = self.ground.time.peek().uptime.since(began);
-            if stands_still && took >= BESIDE_ONE_MAX {
-                return;
+            if stands_still {
+                if took >= BESIDE_ONE_MAX {
+                    return;
+                }
+                self.ground.time.advance(BESIDE_ONE_MAX / 1000);
             }
             if !is_busy && !self.wait_for_room() {
                 self.check_at_rest();
@@ -272,6 +310,12 @@ impl World {
                     core.abandoned.len(),
                     core.delivery.depth(),
                     format!("{:?}", core.connections.recoveries),
+                    core.connections.has_mqtt_work(),
+                    format!("{:?}", core.retained_asks),
+                    core.connections
+                        .mqtt
+                        .as_ref()
+                        .map(|sessions| sessions.ready_len()),
                 )
             })
             .collect();
@@ -289,6 +333,11 @@ impl World {
                 || core.presence.memberships.has_outgoing()
                 || core.waiting.awaiting_move_count() > 0
                 || core.retained_asks.awaits_box
+                || core
+                    .connections
+                    .mqtt
+                    .as_ref()
+                    .is_some_and(|sessions| sessions.shares.has_news())
         };
         let waits = |seat: &Seat| !seat.stands_still && seat.core.as_ref().is_some_and(waits);
         // While another core keeps the ring full there is no end to it.
@@ -357,10 +406,64 @@ impl World {
             // A core that has ended owns some channels, whose members nobody keeps then.
             if cores.len() == self.seats.len() {
                 ground.expect_of_core(0, leftovers::of_presence(&cores));
+                ground.expect_of_core(0, leftovers::of_groups(&cores));
             }
         }
         for client in &self.clients {
             ground.expect(client.index, "at rest", client.check_at_rest(ground));
+        }
+        self.check_devices_at_rest();
+    }
+
+    /// What must hold for MQTT clients whenever nothing is on its way, and no core stands still.
+    fn check_devices_at_rest(&mut self) {
+        let ground = &mut self.ground;
+        let now = ground.time.peek().uptime;
+        if !ground.draining {
+            ground.expect_of("a will", ground.lives.check_at_rest(now));
+        }
+        for numbers in std::mem::take(&mut ground.acknowledged) {
+            if numbers.iter().all(|&number| ground.log.entry(number).is_none()) {
+                ground.fail(&format!("{numbers:?} were acknowledged, and are not in the ring"));
+            }
+        }
+        for device in &mut self.devices {
+            match device.check_at_rest(ground) {
+                Ok(missing) => ground
+                    .device_missing
+                    .extend(missing.into_iter().map(|one| (device.index, one))),
+                Err(error) => ground.fail(&format!("device {} at rest: {error}", device.index)),
+            }
+        }
+        if !self
+            .devices
+            .iter()
+            .any(|device| device.may_share_in_secret(ground))
+            && !ground.draining
+        {
+            let from = std::mem::replace(&mut ground.shares.checked, ground.log.claimed());
+            let places = ground.log.places(SHARED, from..u64::MAX);
+            for entry in &ground.log.of_channel(SHARED)[places] {
+                let is_certain = self
+                    .devices
+                    .iter()
+                    .any(|device| device.must_share(entry.sequence));
+                if is_certain && entry.qos > 0 && !entry.expires && !ground.shares.has(entry.number) {
+                    ground.device_missing.push((usize::MAX, entry.number));
+                }
+            }
+        }
+        let dropped = |core: &CoreHandle| -> u64 {
+            let drops = &core.metrics().mqtt_publications_dropped;
+            drops.iter().map(|drop| drop.value()).sum()
+        };
+        let dropped: u64 = self.handles.iter().map(dropped).sum();
+        if ground.device_missing.len() as u64 > dropped {
+            let devices = &self.devices;
+            ground.fail(&format!(
+                "{:?} are missing in sessions of MQTT, {dropped} were dropped: {devices:?}",
+                ground.device_missing
+            ));
         }
     }
 
@@ -444,12 +547,38 @@ impl Ground {
 
     /// Ends the run: something is not as it must be.
     pub(super) fn fail(&self, what: &str) -> ! {
-        panic!("{what}");
+        panic!("{what}\nin a run with {:?}", self.plan);
     }
 
     pub(super) fn expect(&self, client: usize, when: &str, result: Result<(), String>) {
         if let Err(error) = result {
             self.fail(&format!("client {client}, {when}: {error}"));
+        }
+    }
+
+    /// Takes what the application was told in a turn, and what was published.
+    fn take_what_was_told(&mut self) {
+        let lives = std::mem::take(&mut self.told.borrow_mut().lives);
+        for event in lives {
+            self.trace.mix(event.connection as u64);
+            let result = self.lives.take(event);
+            self.expect_of("an MQTT connection", result);
+        }
+        match self.log.read() {
+            Ok(wills) => {
+                let now = self.time.peek().uptime;
+                for will in wills {
+                    let result = self.lives.note_will(will, now);
+                    self.expect_of("a will", result);
+                }
+            }
+            Err(error) => self.fail(&format!("{error}, {:?}", self.lives)),
+        }
+    }
+
+    pub(super) fn expect_of(&self, what: &str, result: Result<(), String>) {
+        if let Err(error) = result {
+            self.fail(&format!("{what}: {error}"));
         }
     }
 
@@ -556,16 +685,7 @@ fn settings(
             bytes_max: 1024 * 1024,
         },
         retained_per_subscribe_max: 1000,
-        mqtt_bounds: MqttBounds {
-            sessions_max: 1000,
-            queue_messages_max: 100,
-            queue_bytes_max: 1 << 20,
-            queues_bytes_max: 1 << 24,
-            in_flight_max: 100,
-            wills_bytes_max: 1 << 20,
-            queue_full: QueueFull::DropNewest,
-            queues_qos0: false,
-        },
+        mqtt_bounds: plan.mqtt_bounds,
         limits: plan.limits.clone(),
         held_bytes_max: match plan.limits.outbox_bytes_total_max {
             MemoryMax::Off | MemoryMax::Auto => usize::MAX,
@@ -608,7 +728,11 @@ fn settings(
                 calls_max: plan.limits.calls_per_connection_max,
                 client_calls_max: plan.limits.client_calls_max,
             },
-            mqtt: protocols::MqttSettings::default(),
+            mqtt: protocols::MqttSettings {
+                session_expiry_s_max: plan.session_expiry_s_max,
+                receive_maximum: plan.receive_max,
+                ..protocols::MqttSettings::default()
+            },
         },
         policy: Arc::clone(policy),
         clock,

@@ -238,6 +238,40 @@ impl Kept {
     }
 }
 
+#[cfg(test)]
+impl KeptPublications {
+    /// The first thing found that must not be, if `holders` says how often each copy is held.
+    pub(super) fn broken_invariant(&self, holders: &std::collections::BTreeMap<u32, u32>) -> Option<String> {
+        let mut bytes = 0;
+        for (number, copy) in self.copies.iter() {
+            bytes += copy.memory_bytes();
+            let held = holders.get(&u32::try_from(number).unwrap_or(u32::MAX)).copied();
+            if held != Some(copy.holders) {
+                return Some(format!(
+                    "copy {number} has {} holders, not {held:?}",
+                    copy.holders
+                ));
+            }
+        }
+        let (counted, copies) = (self.bytes, self.copies.len());
+        if counted != bytes || copies != holders.len() {
+            return Some(format!(
+                "{counted} bytes of {copies} copies, not {bytes} of {}",
+                holders.len()
+            ));
+        }
+        if !self.settled.is_empty() || !self.given_back.is_empty() || self.under_way.is_some() {
+            return Some("groups are to be told something, or a publication is under way".to_owned());
+        }
+        None
+    }
+
+    /// The publications that groups have given.
+    pub(super) fn tags(&self) -> impl Iterator<Item = &Tag> {
+        self.tags.values()
+    }
+}
+
 fn write(content: &Content<'_>, ids: &[u32]) -> Box<[u8]> {
     let Content {
         topic,

@@ -493,6 +493,35 @@ impl Entry {
     }
 }
 
+#[cfg(test)]
+impl Outgoing {
+    /// The first thing found that must not be. Adds to `holders` how often each copy is held.
+    pub(super) fn broken_invariant(
+        &self,
+        kept: &KeptPublications,
+        holders: &mut std::collections::BTreeMap<u32, u32>,
+    ) -> Option<String> {
+        let mut ids = std::collections::BTreeMap::new();
+        let mut bytes = 0;
+        for (at, entry) in self.entries.iter().enumerate() {
+            let is_in_flight = at < self.in_flight as usize;
+            if is_in_flight != (entry.packet_id != 0)
+                || ids.insert(entry.packet_id, at).is_some() && is_in_flight
+            {
+                return Some(format!("entry {at} of {self:?}"));
+            }
+            if let Some(copy) = entry.kept() {
+                bytes += kept.size(copy);
+                *holders.entry(copy.number()).or_default() += 1;
+            }
+        }
+        if self.sent > self.in_flight || bytes != self.bytes {
+            return Some(format!("{bytes} bytes, in {self:?}"));
+        }
+        None
+    }
+}
+
 /// The packet identifier after this one: zero is none.
 const fn after(packet_id: u16) -> u16 {
     match packet_id.checked_add(1) {

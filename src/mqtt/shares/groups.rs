@@ -206,6 +206,22 @@ impl Groups {
         self.by_text.get(text).copied()
     }
 
+    /// How many publications each member has in flight, by the group and the serial number of its session.
+    #[cfg(test)]
+    pub(super) fn in_flight_of_members(&self) -> Vec<(GroupRef, u64, u32)> {
+        let groups = self.groups.iter();
+        groups
+            .flat_map(|(number, group)| {
+                let group_ref = GroupRef {
+                    number: u32::try_from(number).unwrap_or(u32::MAX),
+                    generation: group.generation,
+                };
+                let members = group.members.iter();
+                members.map(move |(&serial, member)| (group_ref, serial, member.in_flight))
+            })
+            .collect()
+    }
+
     /// The number of publications that all members have in flight. Checks invariant 2, too.
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> u32 {

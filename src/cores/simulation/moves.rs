@@ -1,5 +1,5 @@
 //! MQTT clients of a simulation: they connect to any core, and their connections must come to the core that owns their
-//! client id, whatever is cut, full, slow or lost meanwhile. The clients of `client.rs` speak SocketCluster.
+//! client id, whatever is cut, full, slow or lost meanwhile. The clients of `device/` have sessions.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;

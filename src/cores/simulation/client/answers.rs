@@ -1,0 +1,254 @@
+//! What a client is told: answers to its calls, and publications.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::Client;
+use super::calls::{Asked, Call};
+use crate::config::SlowConsumer;
+use crate::cores::simulation::following::{Following, Recovered};
+use crate::cores::simulation::log::{self, channel_name, number_in};
+use crate::cores::simulation::policies::{Memory, Wanted};
+use crate::cores::simulation::world::Ground;
+
+impl Client {
+    pub(super) fn take_reply(&mut self, ground: &mut Ground, rid: u64, packet: &Value) {
+        ground.trace.mix(rid);
+        if self.late.remove(&rid) {
+            return;
+        }
+        let has_memory = ground.plan.memory.is_some();
+        let at = self.calls.iter().position(|call| call.cid == rid);
+        let is_next = |at: &usize| {
+            self.calls
+                .iter()
+                .take(*at)
+                .all(|call| has_memory && call.may_be_late())
+        };
+        let Some(call) = at.filter(is_next).and_then(|at| self.calls.remove(at)) else {
+            ground.fail(&format!(
+                "client {}: a reply to {rid}, and the next is {:?}",
+                self.index,
+                self.calls.front()
+            ));
+        };
+        let stamp = call.stamp.unwrap_or_else(|| {
+            ground.fail(&format!(
+                "client {}: {rid} was answered before it was sent",
+                self.index
+            ))
+        });
+        let is_error = !packet["error"].is_null();
+        let may = match call.asked {
+            Asked::Handshake => {
+                self.session = packet["data"]["id"].as_str().map(str::to_owned);
+                self.opened_at = Some(ground.time.peek().uptime);
+                self.session.is_some() && !is_error
+            }
+            Asked::Subscribe(channel) => self.subscribed(ground, channel, &call, stamp, is_error),
+            Asked::Recover(channel, wanted) => self.recovered(ground, channel, wanted, &call, stamp, packet),
+            Asked::Unsubscribe(channel) => self.unsubscribed(ground, channel, stamp, is_error),
+            Asked::Publish(channel) => {
+                self.published(ground, channel, stamp);
+                !is_error
+            }
+            Asked::Forbidden => is_error,
+            Asked::Call | Asked::Much(_) | Asked::KickMe(_) | Asked::KickMeOutOfAll | Asked::SendMeAway => {
+                !is_error || ground.plan.limits.client_calls_max < 1000
+            }
+        };
+        if !may {
+            ground.fail(&format!("client {}: {call:?} was answered {packet}", self.index));
+        }
+    }
+
+    fn subscribed(
+        &mut self,
+        ground: &Ground,
+        channel: usize,
+        call: &Call,
+        stamp: u64,
+        is_error: bool,
+    ) -> bool {
+        let is_full = self.is_full(ground, call);
+        if is_error {
+            return is_full;
+        }
+        let answered = ground.log.claimed();
+        if ground.plan.memory.is_some() {
+            // A subscription that is there already goes on, and one that has not been answered begins with its answer.
+            if self.is_subscribing_before(call, channel) {
+                return true;
+            }
+            self.following
+                .entry(channel)
+                .or_insert_with(|| Following::new(channel, stamp, answered, true));
+            return true;
+        }
+        self.following
+            .entry(channel)
+            .or_insert_with(|| Following::new(channel, stamp, answered, false));
+        !is_full
+    }
+
+    /// Whether it had as many subscriptions as it may have when this call was handled.
+    fn is_full(&self, ground: &Ground, call: &Call) -> bool {
+        let mut channels: BTreeSet<usize> = self.following.keys().copied().collect();
+        let before = self.calls.iter().filter(|other| other.cid < call.cid);
+        channels.extend(before.filter_map(|other| other.subscribes_to()));
+        channels.len() >= ground.plan.limits.channels_per_connection_max as usize
+    }
+
+    /// Whether a subscription to the channel has not been answered.
+    pub(super) fn is_subscribing(&self, channel: usize) -> bool {
+        self.calls
+            .iter()
+            .any(|call| call.subscribes_to() == Some(channel))
+    }
+
+    /// Whether an earlier subscription to the channel than this one has not been answered.
+    fn is_subscribing_before(&self, call: &Call, channel: usize) -> bool {
+        let mut before = self.calls.iter().filter(|other| other.cid < call.cid);
+        before.any(|other| other.subscribes_to() == Some(channel))
+    }
+
+    /// The subscription to a channel, if all that is published must reach it at once.
+    pub(super) fn live(&self, channel: usize, ground: &Ground) -> Option<&Following> {
+        let following = self.following.get(&channel)?;
+        let is_live = !ground.plan.memory.is_some() || following.is_live();
+        (is_live && !self.is_subscribing(channel)).then_some(following)
+    }
+
+    /// The answer to a subscription that wants something of the past.
+    fn recovered(
+        &mut self,
+        ground: &mut Ground,
+        channel: usize,
+        wanted: Wanted,
+        call: &Call,
+        stamp: u64,
+        packet: &Value,
+    ) -> bool {
+        let data = &packet["data"];
+        let Some(is_whole) = data["recovered"].as_bool() else {
+            // The channel has no history by now, or the subscription is refused.
+            let is_error = !packet["error"].is_null();
+            return (is_error || ground.plan.memory == Memory::Some)
+                && self.subscribed(ground, channel, call, stamp, is_error);
+        };
+        let told = Recovered {
+            up_to: ground.offset_of(&data["position"]),
+            publications: data["publications"]
+                .as_u64()
+                .and_then(|count| usize::try_from(count).ok())
+                .unwrap_or(0),
+        };
+        if told.up_to + 1 < stamp || told.up_to >= ground.log.claimed() {
+            return false;
+        }
+        ground.recoveries += u64::from(is_whole && told.publications > 0);
+        let reason = data["reason"].as_str();
+        if is_whole != reason.is_none() || !ground.may_lack(wanted, told, reason) {
+            return false;
+        }
+        if reason == Some("in progress") {
+            // The earlier one is answered later, or has been, and what it gets of the past is on its way.
+            let is_live = self.following.get(&channel).is_none_or(Following::is_live);
+            return self.is_subscribing_before(call, channel) || !is_live;
+        }
+        if reason == Some("unsubscribed") {
+            self.following.insert(channel, Following::ended(channel));
+            return true;
+        }
+        let log = &ground.log;
+        let following = match wanted {
+            Wanted::After(after) if is_whole => Following::recovered(channel, after, told, log),
+            Wanted::Last(max) if told.publications > max => return false,
+            Wanted::After(_) | Wanted::OtherEpoch if told.publications > 0 => return false,
+            Wanted::Position if told.publications > 1 => return false,
+            Wanted::After(_) | Wanted::OtherEpoch | Wanted::Position | Wanted::Last(_) => {
+                Following::with_newest(channel, told, ground.plan.memory == Memory::Everything, log)
+            }
+        };
+        match following {
+            Ok(following) => {
+                self.following.insert(channel, following);
+                true
+            }
+            Err(error) => ground.fail(&format!("client {}: {call:?}: {error}", self.index)),
+        }
+    }
+
+    fn unsubscribed(&mut self, ground: &Ground, channel: usize, stamp: u64, is_error: bool) -> bool {
+        if ground.plan.slow_consumer == SlowConsumer::Close
+            && let Some(following) = self.live(channel, ground)
+        {
+            let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
+            ground.expect(self.index, "at the end of a subscription", all);
+        }
+        self.following.remove(&channel).is_some() != is_error
+    }
+
+    /// What it has published has come back to it before it is told so, and is in the ring.
+    fn published(&self, ground: &Ground, channel: usize, stamp: u64) {
+        if ground.plan.slow_consumer == SlowConsumer::Close
+            && let Some(following) = self.live(channel, ground)
+        {
+            // Its own lies at `stamp` or behind it; all before have come at least.
+            let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
+            ground.expect(self.index, "before it is told that it has published", all);
+        }
+    }
+
+    pub(super) fn take_publication(&mut self, ground: &mut Ground, text: &str, packet: &Value) {
+        if ground.plan.mqtt && packet["data"]["data"].is_null() {
+            // An MQTT client has cleared what is retained.
+            return;
+        }
+        let (Some(channel), Some(number)) = (channel_of(&packet["data"]["channel"]), number_in(text)) else {
+            ground.fail(&format!("client {}: {text}", self.index));
+        };
+        ground.trace.mix(number as u64);
+        ground.deliveries += 1;
+        let policy = ground.plan.slow_consumer;
+        let Some(following) = self.following.get_mut(&channel) else {
+            ground.fail(&format!(
+                "client {}: publication {number} of {}, to which it is not subscribed",
+                self.index,
+                channel_name(channel)
+            ));
+        };
+        if !packet["data"]["position"].is_null() {
+            let offset = ground.offset_of(&packet["data"]["position"]);
+            if ground
+                .log
+                .entry(number)
+                .is_none_or(|(_, entry)| entry.sequence != offset)
+            {
+                ground.fail(&format!("client {}: {text} has a wrong position", self.index));
+            }
+        } else if ground.plan.memory == Memory::Everything {
+            ground.fail(&format!("client {}: {text} has no position", self.index));
+        }
+        let is_replayed = packet["data"]["replayed"] == true;
+        ground.replayed += u64::from(is_replayed);
+        match following.take(number, is_replayed, &ground.log, policy) {
+            Ok(missing) => ground.missing += missing,
+            Err(error) => ground.fail(&format!("client {}: {error}", self.index)),
+        }
+        if policy != SlowConsumer::Conflate
+            && !ground.plan.memory.is_some()
+            && let Some((_, entry)) = ground.log.entry(number)
+        {
+            if entry.sequence <= self.last_sequence {
+                ground.fail(&format!("client {}: {number} overtook another", self.index));
+            }
+            self.last_sequence = entry.sequence;
+        }
+    }
+}
+
+pub(super) fn channel_of(name: &Value) -> Option<usize> {
+    log::channel_of(name.as_str()?)
+}

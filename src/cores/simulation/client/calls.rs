@@ -1,0 +1,192 @@
+//! What a client asks for: calls, in messages of their own or in arrays.
+
+use super::Client;
+use crate::cores::simulation::log::{Sender, channel_name};
+use crate::cores::simulation::policies::Wanted;
+use crate::cores::simulation::world::Ground;
+use crate::protocols::PART_BYTES_MAX;
+
+/// What it may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores::simulation) enum Asked {
+    Handshake,
+    Subscribe(usize),
+    Recover(usize, Wanted),
+    Unsubscribe(usize),
+    Publish(usize),
+    Forbidden,
+    Call,
+    /// An answer of so many bytes.
+    Much(u16),
+    KickMe(usize),
+    KickMeOutOfAll,
+    SendMeAway,
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) cid: u64,
+    pub(super) asked: Asked,
+    /// Where its message ends in all that was queued.
+    pub(super) end: usize,
+    /// The end of the ring when that had been written.
+    pub(super) stamp: Option<u64>,
+}
+impl Client {
+    /// Queues a packet as a message of its own; `packet` is told the call id.
+    pub(in crate::cores::simulation) fn ask(&mut self, ground: &mut Ground, asked: Asked) {
+        let packet = self.packet(ground, asked);
+        ground.log.end_message();
+        self.queue_text(ground, &packet);
+        self.mark(1);
+    }
+
+    /// Queues packets as one array. What becomes of it is the same for all publications of a part.
+    pub(in crate::cores::simulation) fn ask_all(&mut self, ground: &mut Ground, all: &[Asked]) {
+        let (mut array, mut part_began, mut part_count) = ("[".to_owned(), 1, 0);
+        for &asked in all {
+            array += &self.packet(ground, asked);
+            array.push(',');
+            part_count += 1;
+            if ground.plan.defers || asked == Asked::SendMeAway {
+                // The packets that follow are not handled, or later: a part ends where a decision is deferred.
+                ground.log.end_message();
+            }
+            if part_count == ground.plan.scale.frames_per_turn_max
+                || array.len() - part_began >= PART_BYTES_MAX
+            {
+                ground.log.end_message();
+                (part_began, part_count) = (array.len(), 0);
+            }
+        }
+        array.pop();
+        array.push(']');
+        ground.log.end_message();
+        self.queue_text(ground, &array);
+        self.mark(all.len());
+    }
+
+    /// Queues a call of a procedure. `is_late`: its answer comes when it likes, or never.
+    pub(in crate::cores::simulation) fn call(
+        &mut self,
+        ground: &mut Ground,
+        event: &str,
+        data: &str,
+        is_late: bool,
+    ) {
+        let packet = self.call_packet(event, data, is_late);
+        ground.log.end_message();
+        self.queue_text(ground, &packet);
+        self.mark(usize::from(!is_late));
+    }
+
+    fn call_packet(&mut self, event: &str, data: &str, is_late: bool) -> String {
+        let cid = self.next_cid;
+        self.next_cid += 1;
+        self.sent.before_handshake |= cid == 1;
+        if is_late {
+            self.late.insert(cid);
+        } else {
+            self.calls.push_back(Call {
+                cid,
+                asked: Asked::Call,
+                end: usize::MAX,
+                stamp: None,
+            });
+        }
+        call_text(event, data, cid)
+    }
+
+    fn packet(&mut self, ground: &mut Ground, asked: Asked) -> String {
+        let cid = self.next_cid;
+        self.next_cid += 1;
+        self.calls.push_back(Call {
+            cid,
+            asked,
+            end: usize::MAX,
+            stamp: None,
+        });
+        if self.session.is_none() && asked != Asked::Handshake && cid == 1 {
+            self.sent.before_handshake = true;
+        }
+        match asked {
+            Asked::Handshake => {
+                let token = self
+                    .token
+                    .as_ref()
+                    .map_or_else(|| "null".to_owned(), |token| format!("\"{token}\""));
+                format!(r##"{{"event":"#handshake","data":{{"authToken":{token}}},"cid":{cid}}}"##)
+            }
+            Asked::Subscribe(channel) => {
+                let name = channel_name(channel);
+                format!(r##"{{"event":"#subscribe","data":{{"channel":"{name}"}},"cid":{cid}}}"##)
+            }
+            Asked::Recover(channel, wanted) => {
+                let (name, wanted) = (channel_name(channel), wanted_text(ground, wanted));
+                format!(
+                    r##"{{"event":"#subscribe","data":{{"channel":"{name}","data":{wanted}}},"cid":{cid}}}"##
+                )
+            }
+            Asked::Unsubscribe(channel) => {
+                let name = channel_name(channel);
+                format!(r##"{{"event":"#unsubscribe","data":"{name}","cid":{cid}}}"##)
+            }
+            Asked::Publish(channel) => {
+                let name = channel_name(channel);
+                let number = ground.log.begin(Sender::Client(self.index), channel);
+                let padding = "p".repeat(ground.random.below(ground.plan.padding_max));
+                format!(
+                    r##"{{"event":"#publish","data":{{"channel":"{name}","data":"{number}:{padding}"}},"cid":{cid}}}"##
+                )
+            }
+            Asked::Forbidden => {
+                format!(r##"{{"event":"#publish","data":{{"channel":"forbidden","data":1}},"cid":{cid}}}"##)
+            }
+            Asked::Call => call_text("echo", cid, cid),
+            Asked::Much(bytes) => call_text("much", bytes, cid),
+            Asked::KickMe(channel) => call_text("kick me", format!("\"{}\"", channel_name(channel)), cid),
+            Asked::KickMeOutOfAll => call_text("kick me out of all", 1, cid),
+            Asked::SendMeAway => {
+                self.sent.asked_to_go = true;
+                call_text("send me away", 1, cid)
+            }
+        }
+    }
+
+    /// The last so many calls end with what is queued by now.
+    fn mark(&mut self, count: usize) {
+        let end = self.written + self.out.len();
+        for call in self.calls.iter_mut().rev().take(count) {
+            call.end = end;
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn subscribes_to(&self) -> Option<usize> {
+        match self.asked {
+            Asked::Subscribe(channel) | Asked::Recover(channel, _) => Some(channel),
+            _ => None,
+        }
+    }
+
+    /// Whether others may be answered before it: the server asks the core that owns the channel.
+    pub(super) fn may_be_late(&self) -> bool {
+        self.subscribes_to().is_some()
+    }
+}
+
+/// The data of a subscription.
+fn wanted_text(ground: &Ground, wanted: Wanted) -> String {
+    let recover = |epoch: &str, offset| format!(r#"{{"recover":{{"epoch":"{epoch}","offset":{offset}}}}}"#);
+    match (wanted, &ground.epoch) {
+        (Wanted::After(offset), Some(epoch)) => recover(epoch, offset),
+        (Wanted::OtherEpoch, _) => recover("otherone", 1),
+        (Wanted::Last(count), _) => format!(r#"{{"last":{count}}}"#),
+        (Wanted::Position, _) | (Wanted::After(_), None) => r#"{"recover":null}"#.to_owned(),
+    }
+}
+
+fn call_text(event: &str, data: impl std::fmt::Display, cid: u64) -> String {
+    format!(r#"{{"event":"{event}","data":{data},"cid":{cid}}}"#)
+}

@@ -1,0 +1,159 @@
+//! What must hold at the end of a connection, and while nothing is on its way.
+
+use std::time::Duration;
+
+use super::{Client, Phase};
+use crate::config::SlowConsumer;
+use crate::config::limits::MemoryMax;
+use crate::cores::simulation::actor::SENT_AWAY;
+use crate::cores::simulation::world::Ground;
+
+impl Client {
+    pub(super) fn take_close(&mut self, ground: &mut Ground, payload: &[u8]) {
+        let code = match payload {
+            &[high, low, ..] => u16::from_be_bytes([high, low]),
+            _ => 1005,
+        };
+        ground.trace.mix(u64::from(code));
+        self.code = Some(code);
+        self.phase = Phase::Closed;
+        if !self.may_be_closed(ground, code) {
+            ground.fail(&format!("client {} was closed with {code}: {self:?}", self.index));
+        }
+        if let Some(id) = &self.session {
+            ground.expect(self.index, "at its close", self.check_end(ground, id, code));
+        }
+        self.queue_close(ground, code);
+    }
+
+    /// Whether a close with this code has a cause.
+    fn may_be_closed(&self, ground: &Ground, code: u16) -> bool {
+        let (limits, sent) = (&ground.plan.limits, &self.sent);
+        match code {
+            1000 => sent.close,
+            1001 => ground.draining,
+            1002 | 1009 => sent.garbage,
+            // Silence counts from the upgrade on, and not while the core stood still.
+            4001 => self.session.is_none() || sent.dozed || !self.answers_pings,
+            4005 => self.session.is_none(),
+            4009 => sent.before_handshake,
+            4010 => {
+                ground.plan.slow_consumer != SlowConsumer::Skip
+                    || !self.late.is_empty()
+                    || limits.outbox_bytes_total_max != MemoryMax::Off
+            }
+            4029 => limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0,
+            4030 => !limits.idle_timeout.is_zero(),
+            4032 => self.token.is_some() && ground.revoked,
+            // The rest of a history was lost, or its owner did not answer.
+            4034 => ground.plan.memory.is_some(),
+            4033 => !limits.write_timeout.is_zero() && sent.dozed,
+            SENT_AWAY => sent.asked_to_go,
+            _ => false,
+        }
+    }
+
+    /// The application was told the same end, and what was delivered before it has come.
+    fn check_end(&self, ground: &Ground, id: &str, code: u16) -> Result<(), String> {
+        let told = ground.told.borrow();
+        let Some(end) = told.sessions.get(id).and_then(|session| session.end) else {
+            return Err("the application has not been told of the end".to_owned());
+        };
+        let told_code = end.reason.code().map_or(1000, |code| code.as_u16());
+        if told_code != code {
+            return Err(format!(
+                "closed with {code}, and the application was told {end:?}"
+            ));
+        }
+        // The server does not read a client whose outbox is full. If this client did not read, its pong may be unread
+        // for long. A turn has the time of its beginning: a pong that left during the turn that has read it counts a little
+        // earlier than it left.
+        if code == 4001 && !self.sent.dozed {
+            let silent_since = self.pong_at.unwrap_or(self.connected_at);
+            if end.turn.now.since(silent_since) + READ_EARLY_MAX < ground.plan.ping_timeout {
+                return Err(format!("a pong left at {silent_since:?}, {end:?}"));
+            }
+        }
+        if ![4010, 4033].contains(&code) && ground.plan.slow_consumer == SlowConsumer::Close {
+            for following in self
+                .following
+                .keys()
+                .filter_map(|&channel| self.live(channel, ground))
+            {
+                following.expect_until(end.turn.undelivered, &ground.log, SlowConsumer::Close)?;
+            }
+        }
+        // Replies that a paused connection had coming may be lost with it; one that left by itself gets them all.
+        // A recovery that was under way may be lost as well.
+        let has_memory = ground.plan.memory.is_some();
+        let is_lost = self.calls.iter().any(|call| !has_memory || !call.may_be_late());
+        if code == 1000 && is_lost {
+            return Err(format!(
+                "{:?} were not answered before its close frame",
+                self.calls
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn end(&mut self, ground: &mut Ground, is_reset: bool) {
+        ground.trace.mix(u64::from(is_reset));
+        let was = std::mem::replace(&mut self.phase, Phase::Gone);
+        self.socket = None;
+        let sent = &self.sent;
+        let is_expected = match was {
+            Phase::Closed => true,
+            // Too slow with its request, or it has ended its own direction.
+            Phase::Requesting => true,
+            // Nor is there time for a word where memory is short.
+            Phase::Upgraded => {
+                let total_max = ground.plan.limits.outbox_bytes_total_max;
+                sent.fin || sent.close || sent.dozed || total_max != MemoryMax::Off
+            }
+            Phase::Gone => false,
+        };
+        if !is_expected {
+            ground.fail(&format!(
+                "client {} was dropped without a word: {self:?}",
+                self.index
+            ));
+        }
+    }
+
+    /// Nothing is on its way any more: what should have come by now?
+    pub(in crate::cores::simulation) fn check_at_rest(&self, ground: &Ground) -> Result<(), String> {
+        if !self.is_open() || !self.attentive || !self.out.is_empty() || self.sent.close || self.sent.fin {
+            return Ok(());
+        }
+        let limits = &ground.plan.limits;
+        let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
+        if !is_limited && !self.calls.is_empty() {
+            return Err(format!("{:?} are not answered", self.calls));
+        }
+        if ground.plan.slow_consumer != SlowConsumer::Skip {
+            for (&channel, following) in &self.following {
+                if self.is_subscribing(channel) {
+                    continue;
+                }
+                following.expect_until(ground.log.claimed(), &ground.log, ground.plan.slow_consumer)?;
+                let is_certain = ground.plan.memory.has_last_value(channel) && ground.owners_answer();
+                if is_certain && following.wants_last_value() {
+                    following.expect_newest(&ground.log)?;
+                }
+            }
+        }
+        let now = ground.time.peek().uptime;
+        if let (Some(interval), Some(opened)) = (ground.plan.ping_interval, self.opened_at) {
+            let last = self.last_ping.unwrap_or(opened).max(opened);
+            if now.since(last) > interval + PING_LATE_MAX {
+                return Err(format!("no ping since {last:?}, now it is {now:?}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How much later than the beginning of a turn a pong may leave that this turn reads.
+const READ_EARLY_MAX: Duration = Duration::from_millis(1);
+/// A tick of the wheel, and what the looks at the clock add.
+const PING_LATE_MAX: Duration = Duration::from_millis(60);

@@ -1,0 +1,121 @@
+//! What must hold at the end of an MQTT connection, and while nothing is on its way.
+
+use super::{Device, Link};
+use crate::config::SlowConsumer;
+use crate::config::limits::MemoryMax;
+use crate::cores::simulation::world::Ground;
+use crate::decision::CloseReason;
+
+impl Device {
+    /// The server has ended a connection.
+    pub(super) fn end_link(&mut self, ground: &mut Ground, at: usize) {
+        let link = &mut self.links[at];
+        link.disappear();
+        let what = format!("device {}, connection {}", self.index, link.number);
+        if !ground.lives.has_begun(link.number) {
+            // Too slow with its packet, or there was no room for it.
+            return;
+        }
+        let Some(reason) = ground.lives.end_of(link.number) else {
+            ground.fail(&format!("{what} has ended, and the application was not told"));
+        };
+        ground.trace.mix(reason.index() as u64);
+        if !may_end(ground, link, reason) {
+            ground.fail(&format!("{what} has ended by {reason:?}: {link:?}"));
+        }
+        if let Some(code) = link.code
+            && Some(code) != reason.reason_code()
+        {
+            ground.fail(&format!(
+                "{what} has ended by {reason:?}, and was told {code:02x}"
+            ));
+        }
+    }
+
+    /// Nothing is on its way any more. Returns the publications that must have come and are missing.
+    pub(in crate::cores::simulation) fn check_at_rest(
+        &mut self,
+        ground: &Ground,
+    ) -> Result<Vec<usize>, String> {
+        let Some(link) = self.links.last().filter(|_| self.is_quiet(ground)) else {
+            return Ok(Vec::new());
+        };
+        if link.in_flight > 0 {
+            return Err(format!(
+                "{} are in flight, and it has acknowledged all",
+                link.in_flight
+            ));
+        }
+        if self.session.is_asking() {
+            return Err(format!("an answer is missing: {:?}", self.session));
+        }
+        if !self.session.outgoing.is_empty() {
+            return Err(format!("{:?} are not acknowledged", self.session.outgoing));
+        }
+        if !self.session.incoming.is_empty() {
+            return Err(format!("{:?} are not released", self.session.incoming));
+        }
+        let number = link.number;
+        // With QoS 0 none is certain where some wait in the queue, which may be full.
+        let queues_qos0 = ground.plan.mqtt_bounds.queues_qos0;
+        let is_certain = ground.plan.slow_consumer == SlowConsumer::Close && !queues_qos0;
+        let opened = is_certain.then_some(link.opened_at);
+        let missing = self.session.check_at_rest(opened, &ground.log)?;
+        if ground.plan.memory.is_steady() && missing.is_empty() {
+            self.session
+                .check_retained(number, ground.plan.channels, &ground.log)?;
+        }
+        Ok(missing)
+    }
+
+    /// Whether nothing keeps it from having all that is for it.
+    fn is_quiet(&self, ground: &Ground) -> bool {
+        let Some((link, older)) = self.links.split_last() else {
+            return false;
+        };
+        let limits = &ground.plan.limits;
+        let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
+        link.is_open
+            && link.attentive
+            && link.may_send()
+            && link.unwritten() == 0
+            && link.owed.is_empty()
+            && older.iter().all(|link| link.socket.is_none())
+            && !is_limited
+            && !ground.draining
+    }
+
+    /// Whether its session may have publications of the group that nobody knows of, or will get some.
+    pub(in crate::cores::simulation) fn may_share_in_secret(&self, ground: &Ground) -> bool {
+        let is_over = ground
+            .lives
+            .may_be_over(self.index, self.session.key, ground.time.peek().uptime);
+        !is_over && self.session.may_share() && !self.is_quiet(ground)
+    }
+
+    /// Whether a publication for the group at this place must have come to it or to another member.
+    pub(in crate::cores::simulation) fn must_share(&self, sequence: u64) -> bool {
+        self.is_open() && self.session.must_share(sequence)
+    }
+}
+
+/// Whether the end of a connection has a cause.
+fn may_end(ground: &Ground, link: &Link, reason: CloseReason) -> bool {
+    let limits = &ground.plan.limits;
+    match reason {
+        CloseReason::MqttDisconnected => link.sent_disconnect,
+        CloseReason::PeerVanished => link.sent_fin,
+        CloseReason::TakenOver => ground.lives.is_displaced(link.number),
+        CloseReason::MalformedMqtt | CloseReason::MqttProtocolError | CloseReason::ProtocolError => {
+            link.sent_garbage
+        }
+        CloseReason::KeepAliveTimeout => link.keep_alive_s > 0,
+        CloseReason::Draining => ground.draining,
+        CloseReason::SlowConsumer => ground.plan.slow_consumer != SlowConsumer::Skip,
+        CloseReason::HoldsMost => limits.outbox_bytes_total_max != MemoryMax::Off,
+        CloseReason::RateExceeded => limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0,
+        CloseReason::IdleTimeout => !limits.idle_timeout.is_zero(),
+        CloseReason::WriteTimeout => !limits.write_timeout.is_zero() && link.dozed,
+        _ => false,
+    }
+}

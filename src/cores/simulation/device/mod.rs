@@ -1,0 +1,604 @@
+//! An MQTT client of a simulation: it has one client id, and one session at most, over many connections. It sends packets,
+//! acknowledges when it likes, and checks what it receives.
+//!
+//! ```text
+//!   mod.rs      what it sends, and what it makes of each packet
+//!   link.rs     one connection          packets.rs  bytes
+//!   session.rs  which publications must come, may come, and have come
+//! ```
+//! When a newer connection has been begun, the older one is only read to its end, as a client would: it no longer knows
+//! what of it counts. `lives.rs` says which session goes on, `shares.rs` which member of a group gets what.
+
+mod ends;
+mod link;
+mod packets;
+mod session;
+
+use std::os::unix::net::UnixStream;
+
+use self::link::{Link, Mark};
+use self::packets::{Ack, Connect, Packet, Publish, Version, Will};
+use self::session::{Outgoing, Sent, Session, Verdict};
+use super::lives::{Asked, Disconnect};
+use super::log::{SHARED, Sender, channel_name, number_in_payload};
+use super::world::Ground;
+
+/// One client id.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) index: usize,
+    version: Version,
+    /// Its connections: the last is the one that counts.
+    links: Vec<Link>,
+    session: Session,
+    /// Whether it acknowledges at once.
+    pub(super) is_prompt: bool,
+    next_id: u16,
+}
+
+impl Device {
+    pub(super) fn new(index: usize, is_version_5: bool) -> Device {
+        Device {
+            index,
+            version: if is_version_5 { Version::V5 } else { Version::V4 },
+            links: Vec::new(),
+            session: Session::new(usize::MAX, 0),
+            is_prompt: true,
+            next_id: 0,
+        }
+    }
+
+    /// Begins a connection, and queues CONNECT.
+    pub(super) fn connect(&mut self, ground: &mut Ground, socket: UnixStream, is_clean: bool, expiry_s: u32) {
+        let random = &mut ground.random;
+        let in_websocket = random.chance(1, 3);
+        let keep_alive_s = random.of(&[0, 0, 0, 2]);
+        let is_5 = self.version == Version::V5;
+        let receive_maximum = random.of(&[None, Some(1), Some(2), Some(20)]).filter(|_| is_5);
+        // In 3.1.1 Clean Session is about both ends of the session.
+        let expiry_s = match (self.version, is_clean) {
+            (Version::V5, _) => expiry_s,
+            (Version::V4, true) => 0,
+            (Version::V4, false) => ground.plan.session_expiry_s_max,
+        };
+        let delay_s = random.of(&[0, 0, 1, 5]) * u32::from(is_5);
+        let has_will = random.chance(1, 2);
+        let channel = random.below(ground.plan.channels);
+        let will = has_will.then(|| (ground.log.begin(Sender::Will, channel), channel));
+        ground.log.end_message();
+        let number = ground.lives.ask(
+            self.index,
+            Asked {
+                is_clean,
+                expiry_s,
+                will: will.map(|(number, _)| (number, delay_s)),
+            },
+        );
+        let claims = format!(r#"{{"sub":"device {}","connection":{number}}}"#, self.index);
+        let unix_ms = ground.time.peek().unix_ms;
+        let token = ground
+            .tokens
+            .sign(&claims, None, unix_ms)
+            .expect("there is a key");
+        let (topic, payload) = will.map_or_else(Default::default, |(number, channel)| {
+            (channel_name(channel), format!("\"{number}:w\"").into_bytes())
+        });
+        let mut packet = Vec::new();
+        packets::connect(
+            self.version,
+            &Connect {
+                client_id: &self.client_id(),
+                is_clean,
+                expiry_s,
+                keep_alive_s,
+                receive_maximum,
+                topic_aliases: ground.random.of(&[0, 3]),
+                will: has_will.then(|| Will {
+                    topic: &topic,
+                    payload: &payload,
+                    qos: ground.random.of(&[0, 1, 2]),
+                    retain: ground.random.chance(1, 8),
+                    delay_s,
+                }),
+                token: &token,
+            },
+            &mut packet,
+        );
+        if let Some(last) = self.links.last_mut().filter(|last| !last.is_open) {
+            // It gives an attempt up before it makes the next.
+            last.disappear();
+        }
+        let mut link = Link::new(number, socket, self.version, in_websocket);
+        link.keep_alive_s = keep_alive_s;
+        link.receive_maximum = receive_maximum.unwrap_or(u16::MAX);
+        link.queue(&mut ground.random, &packet);
+        self.links.push(link);
+    }
+
+    fn client_id(&self) -> String {
+        format!("device {}", self.index)
+    }
+
+    fn link(&mut self) -> Option<&mut Link> {
+        self.links.last_mut()
+    }
+
+    /// Whether its last connection is there, and whether CONNACK has come.
+    pub(super) fn is_connecting(&self) -> bool {
+        self.links.last().is_some_and(|link| link.socket.is_some())
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.links
+            .last()
+            .is_some_and(|link| link.is_open && link.may_send())
+    }
+
+    /// Whether no connection of its is left.
+    pub(super) fn is_gone(&self) -> bool {
+        self.links.iter().all(|link| link.socket.is_none())
+    }
+
+    pub(super) fn unwritten(&self) -> usize {
+        self.links.last().map_or(0, Link::unwritten)
+    }
+
+    pub(super) fn toggle_attention(&mut self) {
+        if let Some(link) = self.link() {
+            link.attentive ^= true;
+            link.dozed |= !link.attentive;
+        }
+    }
+
+    pub(super) fn attend(&mut self) {
+        self.is_prompt = true;
+        if let Some(link) = self.link() {
+            link.attentive = true;
+        }
+    }
+
+    /// Older connections are dropped.
+    pub(super) fn drop_older(&mut self) {
+        if let Some((_, older)) = self.links.split_last_mut() {
+            older.iter_mut().for_each(Link::disappear);
+        }
+    }
+
+    /// The connection is lost: without a word, or after what was queued.
+    pub(super) fn cut(&mut self, with_fin: bool) {
+        if let Some(link) = self.link() {
+            if with_fin {
+                link.send_fin();
+            } else {
+                link.disappear();
+            }
+        }
+    }
+
+    pub(super) fn ping(&mut self, ground: &mut Ground) {
+        if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
+            link.queue(&mut ground.random, &packets::PINGREQ);
+        }
+    }
+
+    /// Queues bytes that are no packet, or none that a client may send.
+    pub(super) fn send_garbage(&mut self, ground: &mut Ground) {
+        let garbage = ground
+            .random
+            .of::<&[u8]>(&[b"\xF0\x00", b"\x30\x01x", b"\x10\x00"]);
+        if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
+            link.queue(&mut ground.random, garbage);
+            link.sent_garbage = true;
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, ground: &mut Ground, with_will: bool, expiry_s: Option<u32>) {
+        let is_5 = self.version == Version::V5;
+        let disconnect = Disconnect {
+            code: if with_will && is_5 { 4 } else { 0 },
+            expiry_s: expiry_s.filter(|_| is_5 && ground.lives.may_change_expiry(self.number())),
+        };
+        let mut packet = Vec::new();
+        packets::disconnect(self.version, disconnect.code, disconnect.expiry_s, &mut packet);
+        if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
+            ground.lives.note_disconnect(link.number, disconnect);
+            link.queue(&mut ground.random, &packet);
+            link.sent_disconnect = true;
+        }
+    }
+
+    fn number(&self) -> usize {
+        self.links.last().map_or(usize::MAX, |link| link.number)
+    }
+
+    /// Publishes something of its own.
+    pub(super) fn publish(&mut self, ground: &mut Ground, channel: usize) {
+        let qos = ground.random.of(&[0, 1, 1, 2, 2]);
+        self.publish_with(ground, channel, qos);
+    }
+
+    pub(super) fn publish_with(&mut self, ground: &mut Ground, channel: usize, qos: u8) {
+        let maximum = self.links.last().map_or(0, |link| link.server_maximum);
+        let retain = channel < SHARED && ground.random.chance(1, 5);
+        if qos > 0 && self.session.outgoing.len() >= usize::from(maximum) {
+            return;
+        }
+        if retain && !ground.plan.memory.is_some() && ground.random.chance(1, 4) {
+            self.clear(ground, channel);
+            return;
+        }
+        let expiry_s = ground.random.of(&[None, None, None, Some(1)]);
+        let expiry_s = expiry_s.filter(|_| self.version == Version::V5 && !retain);
+        let sent = Sent {
+            channel,
+            retain,
+            padding: ground.random.below(ground.plan.padding_max),
+        };
+        let number = self.begin(ground, channel);
+        let id = if qos > 0 { self.new_id() } else { 0 };
+        if qos > 0 {
+            self.session.outgoing.push_back(Outgoing {
+                id,
+                qos,
+                numbers: vec![number],
+                sent,
+                is_received: false,
+            });
+        }
+        self.queue_publish(ground, number, sent, (qos, id, false), expiry_s);
+    }
+
+    fn begin(&self, ground: &mut Ground, channel: usize) -> usize {
+        let number = ground.log.begin(Sender::Device(self.index), channel);
+        ground.log.end_message();
+        number
+    }
+
+    fn queue_publish(
+        &mut self,
+        ground: &mut Ground,
+        number: usize,
+        sent: Sent,
+        (qos, id, dup): (u8, u16, bool),
+        expiry_s: Option<u32>,
+    ) {
+        let publish = Publish {
+            topic: channel_name(sent.channel),
+            payload: format!("\"{number}:{}\"", "p".repeat(sent.padding)).into_bytes(),
+            qos,
+            retain: sent.retain,
+            dup,
+            id,
+            expiry_s,
+        };
+        self.queue(ground, |version, out| packets::publish(version, &publish, out));
+    }
+
+    /// Clears what is retained in a channel.
+    fn clear(&mut self, ground: &mut Ground, channel: usize) {
+        let publish = Publish {
+            topic: channel_name(channel),
+            payload: Vec::new(),
+            qos: 0,
+            retain: true,
+            dup: false,
+            id: 0,
+            expiry_s: None,
+        };
+        self.queue(ground, |version, out| packets::publish(version, &publish, out));
+    }
+
+    fn queue(&mut self, ground: &mut Ground, write: impl FnOnce(Version, &mut Vec<u8>)) {
+        let mut packet = Vec::new();
+        write(self.version, &mut packet);
+        if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
+            link.queue(&mut ground.random, &packet);
+        }
+    }
+
+    fn new_id(&mut self) -> u16 {
+        loop {
+            self.next_id = self.next_id.wrapping_add(1).max(1);
+            let id = self.next_id;
+            if self.session.outgoing.iter().all(|outgoing| outgoing.id != id) {
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn subscribe(&mut self, ground: &mut Ground, filter: &str, qos: u8) {
+        let id = self.new_id();
+        self.session.subscribe(id, filter, qos);
+        self.queue(ground, |version, out| {
+            packets::subscribe(version, id, filter, qos, out)
+        });
+        self.mark(id);
+    }
+
+    pub(super) fn unsubscribe(&mut self, ground: &mut Ground, filter: &str) {
+        let id = self.new_id();
+        self.session.unsubscribe(id, filter);
+        self.queue(ground, |version, out| {
+            packets::unsubscribe(version, id, filter, out)
+        });
+        self.mark(id);
+    }
+
+    fn mark(&mut self, id: u16) {
+        if let Some(link) = self.link() {
+            link.mark(Mark::Filter(id));
+        }
+    }
+
+    /// Whether a subscription or its end is to be answered yet: then it asks for nothing more.
+    pub(super) fn is_asking(&self) -> bool {
+        self.session.is_asking()
+    }
+
+    /// Acknowledges some of what it owes, in any order.
+    pub(super) fn acknowledge(&mut self, ground: &mut Ground, count: usize) -> bool {
+        let Some(link) = self.links.last_mut() else {
+            return false;
+        };
+        let count = count.min(link.owed.len());
+        for _ in 0..count {
+            let at = if self.is_prompt {
+                0
+            } else {
+                ground.random.below(link.owed.len())
+            };
+            let (ack, id) = link.owed.remove(at);
+            if matches!(ack, Ack::Acknowledged | Ack::Complete) {
+                link.in_flight = link.in_flight.saturating_sub(1);
+            }
+            let mut packet = Vec::new();
+            packets::ack(ack, id, &mut packet);
+            if link.may_send() {
+                link.queue(&mut ground.random, &packet);
+            }
+        }
+        count > 0
+    }
+
+    /// Writes as much as the socket takes, `max` bytes at most. Returns whether anything left.
+    pub(super) fn write(&mut self, ground: &Ground, max: usize) -> bool {
+        let Some(link) = self.links.last_mut() else {
+            return false;
+        };
+        let has_left = link.write(max);
+        while let Some(Mark::Filter(id)) = link.next_mark() {
+            self.session.note_written(id, ground.undelivered);
+        }
+        has_left
+    }
+
+    /// Does what an attentive client does, on all connections. Returns whether there was something to do.
+    pub(super) fn attend_to_all(&mut self, ground: &mut Ground) -> bool {
+        let mut is_busy = false;
+        let newest = self.links.len().saturating_sub(1);
+        for at in 0..self.links.len() {
+            if at < newest || self.links[at].attentive {
+                is_busy |= self.read_link(ground, at, usize::MAX);
+            }
+        }
+        // A connection that is over is of no more use.
+        if self.links.len() > 1 {
+            self.links.retain({
+                let mut at = 0;
+                move |link| {
+                    at += 1;
+                    link.socket.is_some() || at > newest
+                }
+            });
+        }
+        if self.is_prompt {
+            is_busy |= self.acknowledge(ground, usize::MAX);
+        }
+        if self.links.last().is_some_and(|link| link.attentive) {
+            is_busy |= self.write(ground, usize::MAX);
+        }
+        is_busy
+    }
+
+    /// Reads at most so much from its last connection.
+    pub(super) fn read(&mut self, ground: &mut Ground, max: usize) {
+        if let Some(newest) = self.links.len().checked_sub(1) {
+            self.read_link(ground, newest, max);
+        }
+    }
+
+    fn read_link(&mut self, ground: &mut Ground, at: usize, max: usize) -> bool {
+        let Some(has_come) = self.links[at].read(max) else {
+            return false;
+        };
+        ground.trace.mix(u64::from(has_come));
+        let is_newest = at + 1 == self.links.len();
+        while let Some(packet) = self.links[at].next_packet(ground) {
+            match packet {
+                Packet::Disconnect { code } => self.links[at].code = Some(code),
+                packet if is_newest => self.take(ground, packet),
+                // What it has not known by now is void.
+                _ => {}
+            }
+        }
+        if !has_come || self.links[at].has_close {
+            self.end_link(ground, at);
+        }
+        true
+    }
+
+    /// Takes a packet of its newest connection.
+    fn take(&mut self, ground: &mut Ground, packet: Packet) {
+        let claimed = ground.log.claimed();
+        let number = self.number();
+        let what = format!("device {}, connection {number}", self.index);
+        match packet {
+            Packet::ConnAck {
+                is_present,
+                code,
+                receive_maximum,
+            } => self.take_connack(ground, is_present, code, receive_maximum),
+            Packet::Publish(publish) => self.take_publish(ground, &publish),
+            Packet::Ack { ack, id, code } => self.take_ack(ground, ack, id, code),
+            Packet::SubAck { id, code } => {
+                ground.trace.mix(u64::from(id));
+                let result = self.session.note_subscribed(id, code, claimed, number);
+                ground.expect_of(&what, result);
+            }
+            Packet::UnsubAck { id } => self.session.note_unsubscribed(id, claimed),
+            Packet::PingResp => {}
+            Packet::Disconnect { code } => ground.fail(&format!("{what}: DISCONNECT {code:02x}")),
+        }
+    }
+
+    fn take_connack(&mut self, ground: &mut Ground, is_present: bool, code: u8, receive_maximum: u16) {
+        let number = self.number();
+        let what = format!("device {}, connection {number}", self.index);
+        if code != 0 {
+            // There was no room for it.
+            if !matches!(code, 3 | 0x88 | 0x89 | 0x97) || ground.lives.has_begun(number) {
+                ground.fail(&format!("{what}: CONNACK {code:02x}"));
+            }
+            return;
+        }
+        ground.trace.mix(u64::from(is_present));
+        let claimed = ground.log.claimed();
+        // Another connection may have begun the session, which has come to the server in between.
+        let key = ground.lives.key_of(self.index).filter(|_| is_present);
+        if key == Some(self.session.key) {
+            self.session.go_on();
+        } else {
+            self.session = Session::new(key.unwrap_or(number), claimed);
+        }
+        if !is_present {
+            ground.lives.note_begun(self.index, number);
+        }
+        let result = ground.lives.check_connack(number, is_present);
+        ground.expect_of(&what, result);
+        let Some(link) = self.links.last_mut() else { return };
+        (link.is_open, link.opened_at, link.server_maximum) = (true, claimed, receive_maximum);
+        if !is_present {
+            return;
+        }
+        // Section 4.4: all that is not acknowledged, in its order.
+        for at in 0..self.session.outgoing.len() {
+            let Outgoing {
+                id,
+                qos,
+                sent,
+                is_received,
+                ..
+            } = self.session.outgoing[at];
+            if is_received {
+                self.queue(ground, |_, out| packets::ack(Ack::Release, id, out));
+                continue;
+            }
+            let number = if qos == 1 {
+                let number = self.begin(ground, sent.channel);
+                self.session.outgoing[at].numbers.push(number);
+                number
+            } else {
+                let number = self.session.outgoing[at].numbers[0];
+                ground.log.send_again(number);
+                number
+            };
+            self.queue_publish(ground, number, sent, (qos, id, true), None);
+        }
+    }
+
+    fn take_publish(&mut self, ground: &mut Ground, publish: &Publish) {
+        let number = self.number();
+        let what = format!("device {}, connection {number}", self.index);
+        let Some(link) = self.links.last_mut() else { return };
+        if !link.is_open {
+            ground.fail(&format!("{what}: {publish:?} before CONNACK"));
+        }
+        if publish.qos > 0 {
+            link.in_flight += 1;
+            if link.in_flight > usize::from(link.receive_maximum) {
+                ground.fail(&format!("{what}: {} in flight", link.in_flight));
+            }
+            let ack = if publish.qos == 1 {
+                Ack::Acknowledged
+            } else {
+                Ack::Received
+            };
+            link.owed.push((ack, publish.id));
+        }
+        let payload = String::from_utf8_lossy(&publish.payload);
+        let published = number_in_payload(&payload);
+        if published.is_none() && !payload.is_empty() {
+            ground.fail(&format!("{what}: {publish:?}"));
+        }
+        if publish.qos == 2 {
+            if let Some(&before) = self.session.incoming.get(&publish.id) {
+                if before != published || !publish.dup {
+                    ground.fail(&format!("{what}: {before:?} is not released: {publish:?}"));
+                }
+                return;
+            }
+            self.session.incoming.insert(publish.id, published);
+        }
+        let Some(published) = published else { return };
+        ground.trace.mix(published as u64);
+        ground.device_deliveries += 1;
+        match self.session.take(publish, published, &ground.log) {
+            Ok(Verdict::Fine) => {}
+            Ok(Verdict::Shared) => {
+                let (key, now) = (self.session.key, ground.time.peek().uptime);
+                let result =
+                    ground
+                        .shares
+                        .take(published, (self.index, key), publish.qos, |(device, key)| {
+                            ground.lives.may_be_over(device, key, now)
+                        });
+                ground.expect_of(&what, result);
+            }
+            Err(error) => {
+                let lives: Vec<_> = ground.lives.of(self.index).collect();
+                ground.fail(&format!("{what}: {error}: {lives:?}"));
+            }
+        }
+    }
+
+    fn take_ack(&mut self, ground: &mut Ground, ack: Ack, id: u16, code: u8) {
+        ground.trace.mix(u64::from(id));
+        let what = format!("device {}, connection {}", self.index, self.number());
+        let is_right = match ack {
+            // 0x10: nobody has subscribed.
+            Ack::Acknowledged | Ack::Received => matches!(code, 0 | 0x10),
+            Ack::Release | Ack::Complete => matches!(code, 0 | 0x92),
+        };
+        if !is_right {
+            ground.fail(&format!("{what}: {ack:?} {id} {code:02x}"));
+        }
+        let outgoing = &mut self.session.outgoing;
+        let at = outgoing.iter().position(|one| one.id == id);
+        match (ack, at) {
+            (Ack::Release, _) => {
+                self.session.incoming.remove(&id);
+                if let Some(link) = self.links.last_mut() {
+                    link.owed.push((Ack::Complete, id));
+                }
+            }
+            (Ack::Acknowledged, Some(at)) if outgoing[at].qos == 1 => {
+                let done = outgoing.remove(at);
+                ground.acknowledged.extend(done.map(|done| done.numbers));
+            }
+            (Ack::Received, Some(at)) if outgoing[at].qos == 2 => {
+                if !outgoing[at].is_received {
+                    outgoing[at].is_received = true;
+                    ground.acknowledged.push(outgoing[at].numbers.clone());
+                }
+                self.queue(ground, |_, out| packets::ack(Ack::Release, id, out));
+            }
+            // The server may have released it before, and PUBCOMP was lost.
+            (Ack::Complete, Some(at)) if outgoing[at].is_received => {
+                outgoing.remove(at);
+            }
+            (Ack::Acknowledged | Ack::Received | Ack::Complete, _) => {
+                ground.fail(&format!("{what}: {ack:?} {id}, which nobody has asked for"));
+            }
+        }
+    }
+}
