@@ -3,12 +3,16 @@
 //! A subscription without a position sees exactly what is published between its two answers. From outside, its
 //! beginning is known to lie between the request and the moment at which the answer was read, and its end likewise;
 //! within, nothing may be missing, and nothing may come twice or out of order. On a channel with a last value, the
-//! newest publication of before may come first, marked as replayed.
+//! newest publication of before may come first, marked as replayed: the newest of those that were published to be
+//! remembered, since cores follow a new policy of the channel at different moments. Where nothing is remembered, a client
+//! that asks for the newest may get what is retained.
 //!
 //! A subscription that has recovered something knows its beginning: the answer names the position from which it is
 //! live. First come as many replayed publications as the answer says, then each publication behind the position.
 
-use super::log::Log;
+use std::ops::Range;
+
+use super::log::{Entry, Log};
 use crate::config::SlowConsumer;
 
 /// One subscription of one client.
@@ -33,6 +37,9 @@ enum Replay {
     Over,
     /// The last value may come first.
     LastValue,
+    /// What is retained may come first, or a last value. It need not be the newest: of MQTT clients it is what they have
+    /// published to be retained, and it outlives a policy with a last value.
+    Retained,
     /// So many will come that follow each other without a gap.
     Exact(usize),
     /// So many will come. Between them others may be missing, since the server has not remembered the channel all the
@@ -66,6 +73,12 @@ impl Following {
             },
             has_ended: false,
         }
+    }
+
+    /// The same for a client that has asked for the newest: if nothing is remembered, it gets what is retained.
+    pub(super) fn with_retained(mut self) -> Following {
+        self.replay = Replay::Retained;
+        self
     }
 
     /// A subscription that gets everything after the position `after`.
@@ -176,7 +189,8 @@ impl Following {
         if self.has_ended {
             return error("the subscription has ended".to_owned());
         }
-        match (self.replay, is_replayed) {
+        let was = self.replay;
+        match (was, is_replayed) {
             (Replay::Exact(left) | Replay::Some(left), true) => {
                 let expected = self.next.unwrap_or(0);
                 let is_exact = matches!(self.replay, Replay::Exact(_));
@@ -196,14 +210,23 @@ impl Following {
             }
             (Replay::Exact(_) | Replay::Some(_), false) => return error("live before the replay".to_owned()),
             (Replay::LastValue, true) if self.next.is_none() => {
-                // What an MQTT client has published to be retained need not be the newest.
-                self.next = (!entry.retain).then_some(place + 1);
+                self.next = Some(place + 1);
                 self.replay = Replay::Late;
                 return Ok(0);
             }
-            (Replay::Over | Replay::LastValue, true) => return error("must not be a replay".to_owned()),
+            (Replay::Retained, true) if self.next.is_none() => {
+                let newest = log.newest_retained(self.channel, self.asked);
+                if newest.is_some_and(|(sequence, _)| sequence > entry.sequence) {
+                    return error(format!("{newest:?} is retained"));
+                }
+                self.replay = Replay::Late;
+                return Ok(0);
+            }
+            (Replay::Over | Replay::LastValue | Replay::Retained, true) => {
+                return error("must not be a replay".to_owned());
+            }
             (Replay::Late, true) | (Replay::Over, false) => {}
-            (Replay::Late | Replay::LastValue, false) => self.replay = Replay::Over,
+            (Replay::Late | Replay::LastValue | Replay::Retained, false) => self.replay = Replay::Over,
         }
         if entry.sequence < self.asked {
             return Err(format!(
@@ -215,7 +238,7 @@ impl Following {
         if place < expected {
             return Err(format!("publication {number} comes twice, or after a later one"));
         }
-        let missing = place - expected;
+        let missing = self.certain(expected..place, was, log).count();
         if missing > 0 && (policy == SlowConsumer::Close || is_replayed) {
             return Err(format!("{missing} missing before publication {number}"));
         }
@@ -241,9 +264,12 @@ impl Following {
             SlowConsumer::Skip => Ok(()),
             // Of those that wait the newest comes, whatever became of the others.
             SlowConsumer::Close | SlowConsumer::Conflate => {
-                let missing = log.of_channel(self.channel)[next..end].iter();
+                let missing = self.certain(next..end, self.replay, log);
                 let numbers: Vec<usize> = missing.map(|entry| entry.number).collect();
-                Err(format!("c{}: {numbers:?} did not come: {self:?}", self.channel))
+                match numbers.is_empty() {
+                    true => Ok(()),
+                    false => Err(format!("c{}: {numbers:?} did not come: {self:?}", self.channel)),
+                }
             }
         }
     }
@@ -261,6 +287,19 @@ impl Following {
             ));
         }
         Ok(())
+    }
+
+    /// Which of these publications must come. Between a last value and the first that is live there may be some that
+    /// were not published to be remembered.
+    fn certain<'a>(
+        &self,
+        places: Range<usize>,
+        replay: Replay,
+        log: &'a Log,
+    ) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        let (answered, is_behind_replay) = (self.answered, replay == Replay::Late);
+        let entries = log.of_channel(self.channel)[places].iter();
+        entries.filter(move |entry| !is_behind_replay || entry.remembered || entry.sequence >= answered)
     }
 
     fn first_certain(&self, log: &Log) -> usize {

@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) retain: bool,
     /// Whether it may expire.
     pub(super) expires: bool,
+    /// Whether its core published it to be remembered. After a reload, a core goes on for a while without that.
+    pub(super) remembered: bool,
 }
 
 /// The publisher of a publication.
@@ -260,6 +262,7 @@ fn read_entry(publication: &Publication<'_>) -> Result<Option<(usize, Entry)>, S
         qos,
         retain,
         expires,
+        remembered: publication.is_remembered(),
     };
     match publication.origin() {
         Origin::SocketCluster => {

@@ -81,9 +81,13 @@ impl Client {
             if self.is_subscribing_before(call, channel) {
                 return true;
             }
-            self.following
-                .entry(channel)
-                .or_insert_with(|| Following::new(channel, stamp, answered, true));
+            let following = Following::new(channel, stamp, answered, true);
+            let asks_retained = matches!(call.asked, Asked::Recover(_, Wanted::Last(1..)));
+            let following = match ground.plan.mqtt && asks_retained {
+                true => following.with_retained(),
+                false => following,
+            };
+            self.following.entry(channel).or_insert(following);
             return true;
         }
         self.following
