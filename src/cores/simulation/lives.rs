@@ -69,6 +69,8 @@ struct Present {
     /// Since when it has no connection.
     waits_since: Option<Uptime>,
     expiry_s: u32,
+    /// The expiry of a DISCONNECT that the server has read or not, if that is sooner; otherwise the same.
+    expiry_min_s: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,7 +185,10 @@ impl Lives {
     /// Whether a session has ended by now, or may have.
     pub(super) fn may_be_over(&self, device: usize, key: usize, now: Uptime) -> bool {
         self.sessions.get(&device).is_none_or(|present| {
-            present.key != key || present.ends_at().is_some_and(|end| now + TOLERANCE >= end)
+            present.key != key
+                || present
+                    .ends_between()
+                    .is_some_and(|(soonest, _)| now + TOLERANCE >= soonest)
         })
     }
 
@@ -243,6 +248,7 @@ impl Lives {
                 connection,
                 waits_since: None,
                 expiry_s: asked.expiry_s,
+                expiry_min_s: asked.expiry_s,
             },
         );
     }
@@ -265,19 +271,22 @@ impl Lives {
         else {
             return Err(format!("connection {connection} had no session: {life:?}"));
         };
-        let disconnect = life
-            .disconnect
-            .filter(|_| reason == CloseReason::MqttDisconnected);
+        let disconnect = life.disconnect;
+        // A DISCONNECT behind a publication that waits for the ring has been read, and counts (MQTT-3.14.4-3), also if the
+        // connection ends by another cause before the publication has been made. Nobody is told whether it was read.
+        let is_certain = reason == CloseReason::MqttDisconnected;
         if let Some(expiry_s) = disconnect.and_then(|disconnect| disconnect.expiry_s)
             && present.expiry_s > 0
         {
-            present.expiry_s = expiry_s;
+            let before = if is_certain { expiry_s } else { present.expiry_s };
+            (present.expiry_min_s, present.expiry_s) = (expiry_s.min(before), expiry_s.max(before));
         }
         let (device, expiry_s) = (life.device, present.expiry_s);
         present.waits_since = Some(at);
         if life.will == WillState::Kept {
             let delay_s = life.asked.will.map_or(0, |(_, delay_s)| delay_s);
             life.will = match disconnect {
+                Some(_) if !is_certain => WillState::Either,
                 Some(Disconnect { code: 0, .. }) => WillState::Never("its client has disconnected"),
                 _ if delay_s == 0 || expiry_s == 0 => WillState::Due,
                 _ => WillState::Waits(at + Duration::from_secs(delay_s.min(expiry_s).into())),
@@ -336,20 +345,21 @@ impl Lives {
 }
 
 impl Present {
-    /// When it ends if its client does not come back.
-    fn ends_at(&self) -> Option<Uptime> {
+    /// When it ends, at the soonest and at the latest, if its client does not come back.
+    fn ends_between(&self) -> Option<(Uptime, Uptime)> {
         let since = self.waits_since?;
-        Some(since + Duration::from_secs(self.expiry_s.into()))
+        let after = |seconds: u32| since + Duration::from_secs(seconds.into());
+        Some((after(self.expiry_min_s), after(self.expiry_s)))
     }
 
     /// Whether it has not ended, as far as that can be told.
     fn lasts(&self, at: Uptime) -> Option<bool> {
-        let Some(end) = self.ends_at() else {
+        let Some((soonest, latest)) = self.ends_between() else {
             return Some(self.expiry_s > 0);
         };
-        if at + TOLERANCE < end {
+        if at + TOLERANCE < soonest {
             return Some(true);
         }
-        (at >= end + TOLERANCE).then_some(false)
+        (at >= latest + TOLERANCE).then_some(false)
     }
 }

@@ -447,7 +447,7 @@ impl World {
                 let is_certain = self
                     .devices
                     .iter()
-                    .any(|device| device.must_share(entry.sequence));
+                    .any(|device| device.must_share(ground, entry.sequence));
                 if is_certain && entry.qos > 0 && !entry.expires && !ground.shares.has(entry.number) {
                     ground.device_missing.push((usize::MAX, entry.number));
                 }

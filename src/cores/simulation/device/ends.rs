@@ -87,15 +87,19 @@ impl Device {
 
     /// Whether its session may have publications of the group that nobody knows of, or will get some.
     pub(in crate::cores::simulation) fn may_share_in_secret(&self, ground: &Ground) -> bool {
-        let is_over = ground
-            .lives
-            .may_be_over(self.index, self.session.key, ground.time.peek().uptime);
-        !is_over && self.session.may_share() && !self.is_quiet(ground)
+        !self.may_be_over(ground) && self.session.may_share() && !self.is_quiet(ground)
     }
 
     /// Whether a publication for the group at this place must have come to it or to another member.
-    pub(in crate::cores::simulation) fn must_share(&self, sequence: u64) -> bool {
-        self.is_open() && self.session.must_share(sequence)
+    pub(in crate::cores::simulation) fn must_share(&self, ground: &Ground, sequence: u64) -> bool {
+        // What was given to a session that has ended goes to another member, if there is one. A client that does not
+        // read has yet to learn that its session has ended.
+        self.is_open() && !self.may_be_over(ground) && self.session.must_share(sequence)
+    }
+
+    fn may_be_over(&self, ground: &Ground) -> bool {
+        let now = ground.time.peek().uptime;
+        ground.lives.may_be_over(self.index, self.session.key, now)
     }
 }
 
