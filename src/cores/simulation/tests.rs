@@ -675,6 +675,65 @@ fn an_owner_with_superseded_policies_calls_no_recovery_whole() {
     assert_eq!(world.ground.recoveries, before);
 }
 
+/// Seed 10708. A core that does not follow the new policies yet publishes without the mark: the last value is an older one,
+/// and the client's subscription begins behind both.
+#[test]
+fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() {
+    let plan = Plan {
+        cores: 3,
+        memory: Memory::Some,
+        channels: 16,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(1), plan, Random::new(0));
+    let policies = world.bring_into_force(Vec::new());
+    for handle in &world.handles {
+        handle.send(Order::Adopt(Arc::clone(&policies))).unwrap();
+    }
+    let clients: Vec<usize> = (0..3).map(|core| world.connect(core, false).unwrap()).collect();
+    for &client in &clients {
+        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    }
+    world.settle();
+    let hasher = ChannelHasher::with_key(1);
+    let is_of_1 = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(3) == 1;
+    let channel = (0..16).step_by(2).find(is_of_1).unwrap();
+    let everything = Memory::Everything.policies(16, &mut world.ground.random);
+    let policies = world.bring_into_force(everything);
+    for core in [1, 2] {
+        world.handles[core]
+            .send(Order::Adopt(Arc::clone(&policies)))
+            .unwrap();
+    }
+    world.settle();
+    let publish = |world: &mut World, client: usize| {
+        world.with(client, |client, ground| {
+            client.ask(ground, Asked::Publish(channel))
+        });
+        world.settle();
+    };
+    publish(&mut world, clients[1]);
+    world.with(clients[2], |client, ground| {
+        client.ask(ground, Asked::Subscribe(channel));
+        client.write(ground, usize::MAX);
+    });
+    world.seats[2].stands_still = true;
+    publish(&mut world, clients[0]);
+    world.seats[2].stands_still = false;
+    world.settle();
+    publish(&mut world, clients[1]);
+    let remembered: Vec<bool> = world
+        .ground
+        .log
+        .of_channel(channel)
+        .iter()
+        .map(|entry| entry.remembered)
+        .collect();
+    assert_eq!(remembered, [true, false, true]);
+    // The client fails if it misses what must come.
+    assert_eq!((world.ground.replayed, world.ground.deliveries), (1, 2));
+}
+
 /// With the owner of the channel standing still. Otherwise the client would take the position for one up to which it has
 /// everything.
 #[test]
