@@ -19,7 +19,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use support::eventually;
 use support::folder::Folder;
 use support::mqtt::{self, Mqtt};
-use support::process::Process;
+use support::process::{Held, Process};
 
 /// A folder with a place for the store.
 struct Place {
@@ -380,6 +380,38 @@ fn a_session_goes_on_in_the_next_process_where_it_was() {
         assert!(!is_present);
         subscriber.ping();
     }
+}
+
+/// The publication before DISCONNECT waits for the disk, and so does the end of the connection.
+#[test]
+fn a_client_has_left_when_it_has_sent_disconnect_whatever_its_connection_waits_for() {
+    let place = Place::new();
+    let server = place.start(&[("RINGCAST_STORE_MODE", "strict"), ("RINGCAST_CORES", "1")]);
+    let will = [
+        mqtt::string("leaver"),
+        vec![0],
+        mqtt::string("will"),
+        mqtt::string("gone"),
+    ]
+    .concat();
+    let mut watcher = connect(&server, 5, "watcher");
+    watcher.subscribe("will", 0);
+    let mut leaver = Mqtt::over_tcp(server.connect(), 5);
+    leaver.send(&mqtt::connect_with(5, 0x04, 0, &[0x11, 0, 0, 3, 0xe8], &will));
+    leaver.accepted();
+    let store = Held::thread(server.pid(), "store");
+    // RETAIN 1, QoS 1; and DISCONNECT with the Session Expiry Interval 0.
+    let last = mqtt::publish(5, 0x03, "a", 7, &[], b"1");
+    leaver.send(&[last, vec![0xe0, 7, 0, 5, 0x11, 0, 0, 0, 0]].concat());
+    let mut admin = server.admin();
+    eventually("the publication is retained", || {
+        admin.metric("ringcast_publications_total") > 0
+    });
+    let (mut next, is_present) = resume(&server, 5, "leaver");
+    assert!(!is_present, "the client has ended the session");
+    drop(store);
+    next.ping();
+    watcher.ping();
 }
 
 /// Numbers from a seed.

@@ -304,31 +304,40 @@ impl Sessions {
         })
     }
 
+    /// The client at this address has sent DISCONNECT. Its wishes about the will and the expiry of the session hold from now
+    /// on: the end of the connection may have to wait behind what the client has published, and another connection may
+    /// ask for the session before. Nothing changes if another one has it by now.
+    pub fn leave(&mut self, session: SessionRef, address: usize, end: End) {
+        let End::Orderly { with_will, expiry_s } = end else {
+            return;
+        };
+        if !self.is_of(session, address) {
+            return;
+        }
+        let number = session.number;
+        if !with_will && self.take_will_of(number).is_some() {
+            self.note(number, |pending| pending.will = true);
+        }
+        if let Some(expiry_s) = expiry_s
+            && self.states[number as usize].expiry_s > 0
+        {
+            self.note(number, |pending| pending.head = true);
+            self.states[number as usize].expiry_s = expiry_s;
+        }
+    }
+
     /// The connection at this address has ended. Nothing changes if the session has another one now.
     pub fn disconnect(&mut self, session: SessionRef, address: usize, end: End, now: Now) {
         if !self.is_of(session, address) {
             return;
         }
+        self.leave(session, address, end);
         let number = session.number;
         self.detach(number);
-        let state = &mut self.states[number as usize];
-        let publishes_will = match end {
-            End::Orderly { with_will, expiry_s } => {
-                if let Some(expiry_s) = expiry_s
-                    && state.expiry_s > 0
-                {
-                    state.expiry_s = expiry_s;
-                }
-                with_will
-            }
-            End::Lost => true,
-        };
-        let expiry_s = state.expiry_s;
+        let expiry_s = self.states[number as usize].expiry_s;
         // The next process publishes it.
         let is_left = self.is_elsewhere && expiry_s > 0;
-        if let Some(will) = self.take_will_of(number)
-            && publishes_will
-        {
+        if let Some(will) = self.take_will_of(number) {
             if (will.will.delay_s == 0 && !is_left) || expiry_s == 0 {
                 self.due_wills.push_back(will);
             } else {

@@ -14,7 +14,7 @@ impl Session {
     pub(super) fn leave<A: App>(
         &mut self,
         disconnect: &Disconnect<'_>,
-        env: &Environment<'_, '_, A>,
+        env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let Some(open) = self.open_mut() else {
@@ -34,6 +34,8 @@ impl Session {
             with_will: disconnect.reason != ReasonCode::Success,
             expiry_s: expiry_s.map(|seconds| seconds.min(env.settings.session_expiry_s_max)),
         };
+        let (session, end) = (open.session, open.end);
+        env.sessions.leave(session, env.common.address, end);
         Err(CloseReason::MqttDisconnected)
     }
 

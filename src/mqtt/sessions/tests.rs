@@ -187,6 +187,45 @@ fn a_take_over_keeps_the_session_and_publishes_the_wills_that_have_no_delay() {
 }
 
 #[test]
+fn a_client_that_has_sent_disconnect_has_left_though_its_connection_has_not_ended() {
+    for (expiry_s, wishes_s, with_will, is_present) in [
+        (100, None, false, true),
+        (100, None, true, true),
+        (100, Some(50), false, true),
+        (100, Some(0), false, false),
+        (100, Some(0), true, false),
+        (0, None, false, false),
+        (0, Some(0), true, false),
+    ] {
+        let mut sessions = sessions(BOUNDS);
+        let old = Connect {
+            expiry_s,
+            will: will(0),
+            ..by("c", 1)
+        };
+        let old = connected(&mut sessions, old, 0);
+        let end = End::Orderly {
+            with_will,
+            expiry_s: wishes_s,
+        };
+        sessions.leave(old, 2, end);
+        assert_eq!(sessions.expiry_s(old), Some(expiry_s), "another connection's");
+        sessions.leave(old, 1, end);
+        let new = sessions.connect(by("c", 2), now(1)).unwrap();
+        assert_eq!((new.is_present, new.displaced), (is_present, Some(1)));
+        let expected = if with_will { vec![0] } else { vec![] };
+        assert_eq!(
+            due(&mut sessions),
+            expected,
+            "{expiry_s} {wishes_s:?} {with_will}"
+        );
+        sessions.disconnect(old, 1, end, now(2));
+        assert!(due(&mut sessions).is_empty() && sessions.is_of(new.session, 2));
+        assert_eq!(sessions.wills_bytes, 0);
+    }
+}
+
+#[test]
 fn a_will_is_published_after_its_delay_or_with_the_end_of_the_session() {
     // Traps 5 and 6, and MQTT-3.1.3-9.
     for (expiry_s, delay_s, at) in [
