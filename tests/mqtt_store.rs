@@ -9,6 +9,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -16,6 +18,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use support::api::{JSON, Key, write_config};
 use support::eventually;
 use support::folder::Folder;
 use support::mqtt::{self, Mqtt};
@@ -249,6 +252,57 @@ fn a_retained_publication_goes_with_the_policy_that_has_had_it_kept() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.exit_code(), Some(0));
     assert_eq!(place.retained().into_keys().collect::<Vec<_>>(), ["other"]);
+}
+
+/// The HTTP API and [`Handle::retain`](ringcast::server::Handle) wait in the same place.
+#[test]
+fn an_operator_is_told_that_a_publication_is_retained_when_it_is_on_disk() {
+    let place = Place::new();
+    let key = Key::for_all();
+    let config = place.folder.file("ringcast.toml");
+    write_config(&config, &[&key], "");
+    let settings = [
+        ("RINGCAST_CONFIG", config.to_str().unwrap()),
+        ("RINGCAST_STORE_MODE", "strict"),
+        ("RINGCAST_CORES", "2"),
+        ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
+    ];
+    let request = |data: u32| {
+        let body = format!("{{\"channel\":\"a\",\"data\":{data},\"retain\":true}}");
+        format!(
+            "POST /api/v1/publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\
+             {JSON}\r\nContent-Length: {}\r\n\r\n{body}",
+            key.key,
+            body.len()
+        )
+    };
+    for round in 0..3 {
+        let server = place.start(&settings);
+        if round > 0 {
+            assert_eq!(retained(&server, "a", 1)["a"], "0", "it was on disk");
+        }
+        let answer = support::ask(server.admin, &request(0));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        if round == 1 {
+            let store = Held::thread(server.pid(), "store");
+            let mut asking = TcpStream::connect(server.admin).unwrap();
+            asking.write_all(request(1).as_bytes()).unwrap();
+            let mut reader = connect(&server, 5, "reader");
+            // Retain as published: 0; it is retained when it comes with RETAIN 1 to a new subscription.
+            eventually("it is retained", || {
+                reader.subscribe("a", 0);
+                reader.message().payload == b"1"
+            });
+            server.signal(Signal::SIGKILL);
+            drop(store);
+            let mut answer = String::new();
+            // Or the connection is reset.
+            let _ = asking.read_to_string(&mut answer);
+            assert_eq!(answer, "", "it was not on disk");
+        } else {
+            server.signal(Signal::SIGKILL);
+        }
+    }
 }
 
 /// How a process ends before the next one begins.

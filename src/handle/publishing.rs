@@ -90,6 +90,15 @@ pub(super) enum Keeping {
     Retained,
 }
 
+/// What the owner of the channel has on disk of a publication, if there is a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnDisk {
+    /// It remembers the publication.
+    Remembered,
+    /// It retains the publication, and may remember it as well.
+    Retained,
+}
+
 /// A publication's place in the queue for room. A place that is dropped is given up.
 #[derive(Debug)]
 pub(super) struct Place<'a>(&'a Publishing);
@@ -115,6 +124,7 @@ pub(super) struct Made {
 /// The record of a publication that is acknowledged when it is committed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Uncommitted {
+    what: OnDisk,
     owner: usize,
     offset: u64,
 }
@@ -317,10 +327,13 @@ impl Publishing {
         }
         let (sequence, marks) = result?;
         self.metrics.published();
-        let is_awaited = marks.remembered && self.store().is_some_and(|store| store.is_strict());
+        let what = publication
+            .on_disk()
+            .filter(|_| self.store().is_some_and(|store| store.is_strict()));
         Ok(Made {
             position: marks.positioned.then(|| self.numbering.position(sequence)),
-            uncommitted: is_awaited.then(|| Uncommitted {
+            uncommitted: what.map(|what| Uncommitted {
+                what,
                 owner: publication.hash.owner(cores.len()),
                 offset: self.numbering.offset(sequence),
             }),
@@ -335,7 +348,12 @@ impl Publishing {
         let Some(store) = self.store() else {
             return Ok(true);
         };
-        if store.is_committed(uncommitted.owner, uncommitted.offset) {
+        let Uncommitted { what, owner, offset } = uncommitted;
+        let is_committed = match what {
+            OnDisk::Remembered => store.is_committed(owner, offset),
+            OnDisk::Retained => store.has_read(owner, offset),
+        };
+        if is_committed {
             return Ok(true);
         }
         match store.state() {
@@ -379,7 +397,11 @@ impl Publishing {
             retain: publication.keeping == Keeping::Retained,
         };
         // Until the publication is made, the store is not let go of.
-        let store = ring.store.as_ref().filter(|_| publication.marks.remembered);
+        let store = ring.store.as_ref().filter(|store| match publication.on_disk() {
+            Some(OnDisk::Remembered) => true,
+            Some(OnDisk::Retained) => store.is_strict() || publication.marks.remembered,
+            None => false,
+        });
         let _stays_open = match store.map(StoreHandle::begin_publication).transpose() {
             Ok(stays_open) => stays_open,
             Err(state) => return (CoreSet::EMPTY, Err(Unmade::NotStored(state))),
@@ -449,6 +471,16 @@ impl Publication {
         match self.origin {
             Origin::SocketCluster => Kind::Json,
             Origin::Mqtt => Kind::Opaque,
+        }
+    }
+
+    /// What is on disk of it; `None`: nothing. The server's own topics (`$SYS`) are for one process.
+    fn on_disk(&self) -> Option<OnDisk> {
+        match (self.keeping, self.origin) {
+            (Keeping::Retained, Origin::SocketCluster) => Some(OnDisk::Retained),
+            (Keeping::Retained, Origin::Mqtt) | (Keeping::ByPolicy, _) => {
+                self.marks.remembered.then_some(OnDisk::Remembered)
+            }
         }
     }
 

@@ -542,6 +542,11 @@ impl StoreHandle {
         self.shared.is_committed(owner, offset)
     }
 
+    /// Whether a core has read the ring up to an offset, and all that it keeps of it is committed.
+    pub(crate) fn has_read(&self, core: usize, offset: u64) -> bool {
+        self.shared.has_read(core, offset)
+    }
+
     /// Lets go of the store while the cores run: they publish nothing more to remembered channels, send what they have,
     /// and then the file is closed and the lock released. Waits, so it is never called on a core or on the control
     /// plane's own thread.
