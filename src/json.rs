@@ -60,6 +60,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The text from `start` to the current position.
+    #[inline]
     pub fn since(&self, start: usize) -> &'a str {
         &self.text[start..self.at]
     }

@@ -495,14 +495,14 @@ fn serve_mqtt(mut stream: TcpStream, subscribers: &Subscribers, lie: Lie) -> io:
         match first[0] & 0xf0 {
             0x10 => output.lock().unwrap().send(vec![0x20, 2, 0, 0])?,
             0x80 => {
-                let mut output_now = output.lock().unwrap();
                 // The last five digits of the number in the filter.
                 let filter = &body[4..body.len() - 1];
                 let digit = filter.iter().position(u8::is_ascii_digit).unwrap();
-                output_now.topic = filter[digit..digit + 5].to_vec();
-                output_now.send(vec![0x90, 3, body[0], body[1], body[body.len() - 1]])?;
-                drop(output_now);
+                output.lock().unwrap().topic = filter[digit..digit + 5].to_vec();
+                // Publishers begin when they know of the SUBACK.
                 subscribers.lock().unwrap().push(Arc::clone(&output));
+                let suback = vec![0x90, 3, body[0], body[1], body[body.len() - 1]];
+                output.lock().unwrap().send(suback)?;
             }
             0x30 => {
                 let topic = usize::from(body[1]) + 2;

@@ -152,6 +152,12 @@ impl Scratch {
         }
     }
 
+    /// Whether the application has ordered anything.
+    #[inline]
+    pub(crate) fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
     /// The orders that no [`Kept`] has held: the calls among them are still to be noted.
     pub(crate) fn orders_to_note(&self) -> &[PeerOrder] {
         self.orders.get(self.orders_noted..).unwrap_or(&[])

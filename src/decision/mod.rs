@@ -501,6 +501,7 @@ impl Decisions {
     }
 
     /// The bytes of a span.
+    #[inline]
     pub fn bytes(&self, span: Span) -> &[u8] {
         &self.bytes[span.range()]
     }

@@ -241,8 +241,8 @@ pub const fn header_len(payload_len: usize) -> usize {
     }
 }
 
-/// Appends the header of a whole, unmasked frame.
-#[inline]
+/// Appends the header of a whole, unmasked frame. Always inlined, for the same reason as [`write()`].
+#[inline(always)]
 pub fn write_header(out: &mut Vec<u8>, opcode: OpCode, payload_len: usize) {
     let first = FIN | opcode as u8;
     if let Ok(short) = u8::try_from(payload_len)

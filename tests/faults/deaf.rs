@@ -38,7 +38,7 @@ fn noise(random: &mut Random, bytes: usize) -> String {
 }
 
 /// Publishes messages of 16 KB and short ones to all of them, again and again. The server must close each of them,
-/// because it has taken nothing for too long or because it held most. Once, 200 such clients took 2.5 GB.
+/// because it has taken nothing for too long, or because it held most or, as one of the last, too much for one. Once, 200 such clients took 2.5 GB.
 #[test]
 fn subscribers_that_read_nothing() {
     let count = size(50, 200);
@@ -49,7 +49,8 @@ fn subscribers_that_read_nothing() {
         ("RINGCAST_WRITE_TIMEOUT_MS", size("2000", "10000")),
         ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
         ("RINGCAST_PING_INTERVAL_MS", "500"),
-        ("RINGCAST_PING_TIMEOUT_MS", "20000"),
+        // No shorter than the test: on a busy machine, the pongs below come late.
+        ("RINGCAST_PING_TIMEOUT_MS", "120000"),
     ];
     let mut random = Random(7);
     beside_healthy_clients("subscribers that read nothing", count, &settings, |stage| {
@@ -84,6 +85,6 @@ fn subscribers_that_read_nothing() {
             );
             assert!(now() < deadline, "they are never ended");
         }
-        assert!(stage.closes("slow_consumer") == 0 && stage.closes("pong_timeout") == 0);
+        assert_eq!(stage.closes("pong_timeout"), 0);
     });
 }

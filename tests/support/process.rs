@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -231,55 +230,51 @@ pub(crate) struct Held(Pid);
 impl Held {
     /// Stops the thread with this name.
     pub(crate) fn thread(process: Pid, name: &str) -> Held {
-        let (thread, _) = threads(process, name).next().unwrap();
-        Held::attached(thread)
+        Held::attached(threads(process, name).next().unwrap()).unwrap()
     }
 
     /// Stops all threads with this name, once all of them wait for work: a pool of threads starts another one for work
     /// that comes while the last work is being ended.
     pub(crate) fn idle_threads(process: Pid, name: &str) -> Vec<Held> {
-        let mut before = None;
+        let mut held = Vec::new();
         eventually("the threads wait for work", || {
-            let states: Vec<_> = threads(process, name).map(|(_, path)| state(&path)).collect();
-            let is_idle = !states.is_empty() && states.iter().all(|(state, _)| state.starts_with('S'));
-            let is_as_before = before.as_ref() == Some(&states);
-            before = Some(states);
-            is_idle && is_as_before
+            held.clear();
+            held.extend(threads(process, name).filter_map(Held::attached));
+            !held.is_empty() && held.iter().all(Held::waits_for_a_limited_time)
         });
-        threads(process, name)
-            .map(|(thread, _)| Held::attached(thread))
-            .collect()
+        held
     }
 
-    fn attached(thread: Pid) -> Held {
-        ptrace::attach(thread).unwrap();
+    /// Whether the thread waits for another one, for a limited time. A thread of a pool waits so for work, and without a
+    /// limit for a mutex.
+    fn waits_for_a_limited_time(&self) -> bool {
+        let registers = ptrace::getregs(self.0).unwrap();
+        #[cfg(target_arch = "x86_64")]
+        let (call, limit) = (registers.orig_rax, registers.r10);
+        #[cfg(target_arch = "aarch64")]
+        let (call, limit) = (registers.regs[8], registers.regs[3]);
+        // Once stopped and let go again, it waits by the other call, with the same registers.
+        let waits = [nix::libc::SYS_futex, nix::libc::SYS_restart_syscall].map(|number| number as u64);
+        waits.contains(&call) && limit != 0
+    }
+
+    /// `None` if the thread has ended.
+    fn attached(thread: Pid) -> Option<Held> {
+        ptrace::attach(thread).ok()?;
         waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
-        Held(thread)
+        Some(Held(thread))
     }
 }
 
-/// The threads with this name, and their directories below `/proc`.
-fn threads(process: Pid, name: &str) -> impl Iterator<Item = (Pid, PathBuf)> {
+/// The threads with this name.
+fn threads(process: Pid, name: &str) -> impl Iterator<Item = Pid> {
     fs::read_dir(format!("/proc/{process}/task"))
         .unwrap()
         .map(|entry| entry.unwrap())
         .filter(move |entry| {
             fs::read_to_string(entry.path().join("comm")).is_ok_and(|found| found.trim_end() == name)
         })
-        .map(|entry| {
-            let number = entry.file_name().to_str().unwrap().parse().unwrap();
-            (Pid::from_raw(number), entry.path())
-        })
-}
-
-/// The state of a thread, and how often it has begun to wait. A thread that has ended has none.
-fn state(directory: &Path) -> (String, String) {
-    let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
-    let value = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default().trim().to_owned()
-    };
-    (value("State:"), value("voluntary_ctxt_switches:"))
+        .map(|entry| Pid::from_raw(entry.file_name().to_str().unwrap().parse().unwrap()))
 }
 
 impl Drop for Held {

@@ -12,7 +12,16 @@ use crate::socketcluster::{encode, string};
 impl Session {
     /// Notes the calls that the application has ordered, signs the tokens and does the deauthentications. This comes
     /// before the answer: if signing fails there is no answer, as in the reference.
+    #[inline]
     pub(super) fn settle<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> Result<(), CloseReason> {
+        if env.common.scratch.app.has_orders() {
+            self.settle_orders(env)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn settle_orders<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> Result<(), CloseReason> {
         self.await_answers(env);
         for at in 0..env.common.scratch.app.orders.len() {
             match env.common.scratch.app.orders[at] {
@@ -39,7 +48,25 @@ impl Session {
     }
 
     /// Answers a call, and carries out what the application has asked for.
+    #[inline]
     pub(super) fn carry_out_orders<A: App>(
+        &self,
+        answer: Option<(&NumberText, AnswerKind)>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let scratch = &env.common.scratch.app;
+        if !scratch.has_orders() {
+            if let Some((cid, kind)) = answer {
+                send_if_any(decisions, |out| write_answer(cid, kind, scratch, out));
+            }
+            return Ok(());
+        }
+        self.send_orders(answer, env, decisions)
+    }
+
+    /// Answers a call, and carries out what the application has asked for, which is something.
+    fn send_orders<A: App>(
         &self,
         answer: Option<(&NumberText, AnswerKind)>,
         env: &mut Environment<'_, '_, A>,
