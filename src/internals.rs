@@ -32,6 +32,7 @@ open!(
     presence,
     protocols,
     retained,
+    services,
     session,
     socketcluster,
     text,

@@ -83,6 +83,7 @@ mod protocols;
 mod replace;
 mod retained;
 pub mod server;
+mod services;
 mod session;
 mod slab;
 mod socketcluster;

@@ -16,7 +16,7 @@
 //!   app
 //!   policy
 //!   login
-//!   auth decision history retained store
+//!   auth decision history retained store services
 //!   broker
 //!   config metrics machine log audit clock slab sync client json labels replace text unicode wipe
 //! ```
@@ -28,7 +28,7 @@
 //! ```
 //!
 //! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them. `presence`
-//! belongs to `input`.
+//! and `services` belong to `input`.
 //!
 //! A file there holds either *parts* of a core (structs with private fields, which import parts of their own room or of
 //! rooms below) or *steps* of the core (`impl Core`), never both. `core.rs` imports parts of all rooms; steps import
@@ -67,7 +67,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "policy",
-            &["auth", "client", "clock", "config", "login", "replace", "text"][..],
+            &[
+                "auth", "client", "clock", "config", "login", "metrics", "replace", "services", "text",
+            ][..],
         ),
         ("app", &["auth", "clock", "decision"][..]),
         ("wills", &["app", "clock"][..]),
@@ -78,12 +80,15 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ),
         (
             "session",
-            &["app", "auth", "clock", "config", "decision", "policy", "unicode"][..],
+            &[
+                "app", "auth", "clock", "config", "decision", "policy", "services", "unicode",
+            ][..],
         ),
         (
             "socketcluster",
             &[
-                "app", "auth", "clock", "config", "decision", "history", "json", "policy", "session", "wills",
+                "app", "auth", "clock", "config", "decision", "history", "json", "policy", "services",
+                "session", "wills",
             ][..],
         ),
         (
@@ -104,6 +109,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "policy",
                 "history",
                 "mqtt",
+                "services",
                 "session",
                 "socketcluster",
                 "websocket",
@@ -116,6 +122,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("broker", &["slab", "sync"][..]),
         ("history", &["broker", "clock", "config", "slab"][..]),
         ("retained", &["broker", "config"][..]),
+        ("services", &["broker", "clock", "config", "labels"][..]),
         ("presence", &["app", "broker", "clock", "slab"][..]),
         ("transport", &["config"][..]),
         (
@@ -141,6 +148,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "presence",
                 "protocols",
                 "retained",
+                "services",
                 "session",
                 "slab",
                 "transport",
@@ -278,6 +286,7 @@ const PURE: &[&str] = &[
     "retained",
     "presence",
     "protocols",
+    "services",
     "session",
     "text",
 ];
@@ -476,11 +485,16 @@ const API: &[(&str, &[&str])] = &[
             "WelcomePage",
             "mod api_keys",
             "mod channels",
+            "mod services",
             "mod limits",
             "mod rules",
             "mod secret",
             "mod tls",
         ],
+    ),
+    (
+        "config/services.rs",
+        &["Absent", "SERVICES_MAX", "ServiceSpec", "Terms"],
     ),
     (
         "config/channels.rs",
@@ -697,6 +711,7 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("remembering", "turn"),
     ("post", "lifecycle"),
     ("presence", "input"),
+    ("services", "input"),
 ];
 
 /// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and

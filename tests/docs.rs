@@ -21,6 +21,11 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             ringcast::config::channels::markdown(),
         ),
         (
+            "docs/configuration.md",
+            "services",
+            ringcast::config::services::markdown(),
+        ),
+        (
             "docs/metrics.md",
             "metrics",
             ringcast::internals::metrics::text::markdown(),

@@ -61,6 +61,10 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     for (index, spec) in config.channels.iter().enumerate() {
         writeln!(out, "  {}: {}: {}", index + 1, spec.names.join(", "), spec.policy)?;
     }
+    writeln!(out, "services: {}", config.services.len())?;
+    for (index, spec) in config.services.iter().enumerate() {
+        writeln!(out, "  {}: {}: {}", index + 1, spec.pattern, spec.terms)?;
+    }
     writeln!(out, "api_keys: {}", config.admin.api_keys.len())?;
     let cores = config.cores.placement.cpus(cpus.usable()).len();
     let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));

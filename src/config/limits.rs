@@ -110,6 +110,25 @@ settings! {
         /// `InvalidActionError`.
         history_calls_per_core_max: u32 = 1024, "history_calls_per_core_max", number!(1 to 65536);
 
+        /// Most patterns that services may register, for each core. A further `$serve` is answered with a `LimitError`.
+        service_patterns_max: u32 = 1000, "service_patterns_max", number!(0 to 1000000);
+
+        /// Most services for one pattern. A further `$serve` is answered with a `LimitError`. A call looks at all services
+        /// of its pattern.
+        service_members_max: u32 = 256, "service_members_max", number!(1 to 65536);
+
+        /// Most patterns that one client may register. A further `$serve` is answered with a `LimitError`.
+        services_per_connection_max: u32 = 64, "services_per_connection_max", number!(1 to 65536);
+
+        /// Most calls in flight of one service for a pattern. A service that offers a larger window gets this one.
+        service_window_max: u32 = 1024, "service_window_max", number!(1 to 65536);
+
+        /// Most calls to services that one client may leave open. A further one is answered with a `ServiceBusyError`.
+        service_calls_per_connection_max: u32 = 256, "service_calls_per_connection_max", number!(1 to 65536);
+
+        /// Most open calls to services of all clients of one core. A further one is answered with a `ServiceBusyError`.
+        service_calls_per_core_max: u32 = 65_536, "service_calls_per_core_max", number!(1 to 4294967295);
+
         /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then
         /// the connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
         write_timeout: Duration = Duration::from_secs(60), "write_timeout_ms", milliseconds!(0 to 2147483647);

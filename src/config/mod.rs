@@ -28,6 +28,7 @@ mod proxies;
 mod restart;
 pub mod rules;
 pub mod secret;
+pub mod services;
 pub(crate) mod settings;
 mod socketcluster;
 mod store;
@@ -91,6 +92,8 @@ pub struct Config {
     pub permissions: Permissions,
     /// What the server keeps of channels: the first policy that matches a channel's name applies to it.
     pub channels: Vec<channels::ChannelSpec>,
+    /// How calls of services are made: of the rows that cover a pattern, the longest applies.
+    pub services: Vec<services::ServiceSpec>,
     /// The SocketCluster protocol.
     pub socketcluster: SocketCluster,
     /// MQTT.

@@ -87,6 +87,8 @@ labels! {
         History = "history",
         /// It asks who is in a channel.
         Presence = "presence",
+        /// It serves a procedure: it answers calls of other clients.
+        Serve = "serve",
     }
 }
 
@@ -105,7 +107,7 @@ impl Action {
     pub const fn is_on_channel(self) -> bool {
         match self {
             Action::Subscribe | Action::Publish | Action::History | Action::Presence => true,
-            Action::Invoke | Action::Transmit => false,
+            Action::Invoke | Action::Transmit | Action::Serve => false,
         }
     }
 }

@@ -20,6 +20,7 @@ use super::error::ConfigError;
 use super::form::Kind;
 use super::list::{LISTS, Place};
 use super::rules::{self, read::RuleLists};
+use super::services::{self, ServiceSpec};
 use super::settings::Setting;
 use super::text_file::{self, CONFIG_BYTES_MAX};
 use super::unknown::unknown_key;
@@ -33,6 +34,8 @@ pub(super) struct FileContents {
     pub(super) rules: RuleLists,
     /// The policies of channels.
     pub(super) channels: Vec<ChannelSpec>,
+    /// The terms of services.
+    pub(super) services: Vec<ServiceSpec>,
     /// The keys of the HTTP API.
     pub(super) api_keys: Vec<ApiKeySpec>,
     /// Whether all that is in the file is known: false if it cannot be read or is not TOML.
@@ -96,9 +99,12 @@ impl FileContents {
         };
         let (rules, of_rules) = rules::read::read(place);
         let (channels, of_channels) = channels::read::read(place);
+        let (services, of_services) = services::read::read(place);
         let (api_keys, of_api_keys) = api_keys::read::read(place);
         (self.rules, self.channels, self.api_keys) = (rules, channels, api_keys);
-        let faults = of_rules.into_iter().chain(of_channels).chain(of_api_keys);
+        self.services = services;
+        let faults = of_rules.into_iter().chain(of_channels);
+        let faults = faults.chain(of_services).chain(of_api_keys);
         self.entries
             .extend(faults.map(|fault| Err(ConfigError::List(fault))));
     }

@@ -194,7 +194,13 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
     let logins = policy.login.as_ref().map(PasswordChecks::metrics);
     let api = (!policy.api_keys.is_empty()).then_some(&shared.api.metrics);
     let store = shared.store.as_ref().map(StoreHandle::metrics);
-    text::expose(&cores, process, logins, api, store, &mut out);
+    let services: Vec<_> = policy
+        .services
+        .rows()
+        .iter()
+        .map(|row| Arc::clone(&row.meters))
+        .collect();
+    text::expose(&cores, process, logins, api, store, &services, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
 

@@ -54,6 +54,7 @@ use crate::cores::outgoing::forms::Forms;
 use crate::cores::outgoing::retained_asks::RetainedAsks;
 use crate::cores::post::letter::{Letter, WillLetter};
 use crate::cores::presence::state::Presence;
+use crate::cores::services::state::Services;
 use crate::cores::turn_time::{TurnShares, TurnTime};
 use crate::cores::{CoreId, CoreParts, CoreSettings, Stored};
 
@@ -107,6 +108,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) remembering_ends_at: Option<Sequence>,
     /// The calls of `$history` that wait for owners.
     pub(super) history_calls: OwnerCalls,
+    /// Services, and calls to them.
+    pub(super) services: Services,
     /// Retained publications that MQTT subscribers are to be sent.
     pub(super) retained_asks: RetainedAsks,
     pub(super) retained_per_subscribe_max: u32,
@@ -203,6 +206,9 @@ impl<A: App> Core<A> {
             parts.broker.hasher.clone(),
         );
         metrics.wills_waiting.set(will_sessions.waiting_len() as u64);
+        let mut scratch = Scratch::with_late_answers(parts.mailbox.late_answer_sender());
+        scratch.common.services.is_used = !settings.policy.services.is_empty();
+        let cores_count = parts.wakers.len();
         let tick_every = parts.app.tick_every();
         let keeps_state = memory.is_some() || channels.has_presence();
         Ok(Core {
@@ -268,7 +274,7 @@ impl<A: App> Core<A> {
                 settings: session_settings,
                 policy: settings.policy,
                 app: parts.app,
-                scratch: Scratch::with_late_answers(parts.mailbox.late_answer_sender()),
+                scratch,
                 ids: SessionIds::new()?,
             },
             mailbox: parts.mailbox,
@@ -279,6 +285,7 @@ impl<A: App> Core<A> {
                 of_core: limits.history_calls_per_core_max,
                 of_connection: limits.history_calls_per_connection_max,
             }),
+            services: Services::new(parts.id.index(), cores_count, &limits),
             retained_asks: RetainedAsks::default(),
             retained_per_subscribe_max: settings.retained_per_subscribe_max,
             ends: Ends::new(),

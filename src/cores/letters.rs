@@ -30,6 +30,7 @@ impl<A: App> Core<A> {
                     self.end_presence_calls_to(core.index());
                     self.end_moves_from(core.index());
                     self.retained_asks.note_stopped(core.index());
+                    self.end_services_of_core(core.index());
                     if let Some(sessions) = &mut self.connections.mqtt {
                         sessions.note_stopped(core.index());
                     }
@@ -50,6 +51,7 @@ impl<A: App> Core<A> {
                         sessions.be_told(from, news);
                     }
                 }
+                Letter::Service(letter) => self.take_service_letter(letter),
                 Letter::PresenceAnswered(number, answer) => self.presence_answered(number, *answer),
             }
         }

@@ -36,6 +36,7 @@ pub(crate) mod post;
 mod presence;
 mod recovery;
 mod remembering;
+mod services;
 #[cfg(test)]
 mod simulation;
 mod tick;

@@ -159,6 +159,7 @@ impl<A: App> Core<A> {
         if self.drain_some() && self.end_remembering() {
             self.operations.stop();
         }
+        self.serve_services();
         if self.connections.mqtt.is_some() {
             self.serve_mqtt_shares();
         }
@@ -431,6 +432,8 @@ impl<A: App> Core<A> {
             || self.unsubscribing.has_work()
             || (self.waiting.awaiting_post_count() > 0 && !self.presence.memberships.is_congested())
             || self.connections.has_mqtt_work()
+            || self.services.has_work_left()
+            || self.lent.scratch.common.services.has_orders()
     }
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for
@@ -481,6 +484,7 @@ impl<A: App> Core<A> {
         until = until.min(self.will_sessions.next_due());
         until = until.min(self.presence.due);
         until = until.min(self.history_calls.next_deadline());
+        until = until.min(self.services.open.next_deadline());
         if self
             .delivery
             .on_disk()

@@ -152,5 +152,18 @@ labels! {
         /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`; the will of an MQTT client
         /// is published after that time.
         WillDelay = "will_delay",
+        /// `service_patterns_max` or `services_per_connection_max`: `$serve` is answered with a `LimitError`.
+        ServicePatterns = "service_patterns",
+        /// `service_members_max`: `$serve` is answered with a `LimitError`.
+        ServiceMembers = "service_members",
+        /// `service_calls_per_connection_max` or `service_calls_per_core_max`: the call of a service is answered with a
+        /// `ServiceBusyError`.
+        ServiceCalls = "service_calls",
+        /// No service has room for a call, and `queue_calls` or `queue_bytes` of its `[[services]]` wait: answered with a
+        /// `ServiceBusyError`; or no service has room for a one-way event, which is dropped.
+        ServiceQueue = "service_queue",
+        /// A call that a service did not answer within the `timeout_ms` of its `[[services]]`: answered with a
+        /// `TimeoutError`.
+        ServiceTime = "service_time",
     }
 }

@@ -311,6 +311,16 @@ core_metrics! {
     /// Bytes written to sockets; under TLS the encrypted bytes.
     bytes_sent: Counter, "ringcast_sent_bytes_total";
 
+    /// Patterns with services that this core owns.
+    service_patterns: Gauge, "ringcast_service_patterns";
+
+    /// Services of the patterns that this core owns.
+    service_members: Gauge, "ringcast_service_members";
+
+    /// Answers of services, or failures, that came when their call had ended: the caller had gone, or was told that there
+    /// was no answer in time.
+    service_answers_late: Counter, "ringcast_service_answers_late_total";
+
     /// Members of the channels with presence that this core owns.
     presence_members: Gauge, "ringcast_presence_members";
 

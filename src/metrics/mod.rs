@@ -9,5 +9,6 @@ pub mod logins;
 pub mod outside;
 pub mod process;
 pub mod server;
+pub mod services;
 pub mod store;
 pub mod text;

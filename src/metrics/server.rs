@@ -2,10 +2,13 @@
 //!
 //! A row that has no value now, because the feature is off or the system does not say, is left out of `/metrics`.
 
+use std::sync::Arc;
+
 use super::api::{ApiMetrics, ApiOutcome, ApiRoute};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::outside::{OutsideCounts, Refusal};
 use super::process::ProcessStatus;
+use super::services::{ServiceEnd, ServiceEvent, ServiceMeters};
 use super::store::StoreMetrics;
 use super::text::{Samples, Seconds};
 use crate::config::channels::PolicyPart;
@@ -64,6 +67,17 @@ pub(super) struct Server<'a> {
     pub(super) api: Option<&'a ApiMetrics>,
     /// `None` without `data_dir`.
     pub(super) store: Option<&'a StoreMetrics>,
+    /// The rows of `[[services]]`, and that of all other patterns.
+    pub(super) services: &'a [Arc<ServiceMeters>],
+}
+
+impl Server<'_> {
+    fn service_rows(&self) -> impl Iterator<Item = &ServiceMeters> {
+        self.services
+            .iter()
+            .map(|row| &**row)
+            .filter(|row| row.is_shown())
+    }
 }
 
 /// One metric of the whole server.
@@ -150,6 +164,64 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         },
     )
     .labelled(&["keeps"]),
+    counter(
+        "ringcast_service_calls_total",
+        "Calls of services that have ended, by the pattern of `[[services]]` and by their end; patterns that no entry covers are counted together, with an empty `pattern`.",
+        |server, out| {
+            for row in server.service_rows() {
+                for end in ServiceEnd::ALL {
+                    let count = row.sum(|core| core.ends[end.index()].value());
+                    out.labelled_twice([("pattern", &row.label), ("end", end.label())], count);
+                }
+            }
+        },
+    )
+    .labelled(&["pattern", "end"]),
+    counter(
+        "ringcast_service_events_total",
+        "One-way events for services, by the pattern of `[[services]]` and by what became of them.",
+        |server, out| {
+            for row in server.service_rows() {
+                for event in ServiceEvent::ALL {
+                    let count = row.sum(|core| core.events[event.index()].value());
+                    out.labelled_twice([("pattern", &row.label), ("result", event.label())], count);
+                }
+            }
+        },
+    )
+    .labelled(&["pattern", "result"]),
+    metric(
+        "ringcast_service_seconds",
+        "histogram",
+        "How long calls took that a service has answered, the time in the queue included, by the pattern of `[[services]]`.",
+        |server, out| {
+            for row in server.service_rows() {
+                let histograms = row.cores().map(|core| &core.seconds);
+                out.histogram_of(("pattern", &row.label), histograms);
+            }
+        },
+    )
+    .labelled(&["pattern"]),
+    gauge(
+        "ringcast_service_calls_open",
+        "Open calls of services, by the pattern of `[[services]]`: given to a service, waiting for one, or on their way.",
+        |server, out| {
+            for row in server.service_rows() {
+                out.labelled("pattern", &row.label, row.sum(|core| core.open.value()));
+            }
+        },
+    )
+    .labelled(&["pattern"]),
+    gauge(
+        "ringcast_service_calls_waiting",
+        "Calls that wait for a service with room, by the pattern of `[[services]]`.",
+        |server, out| {
+            for row in server.service_rows() {
+                out.labelled("pattern", &row.label, row.sum(|core| core.waiting.value()));
+            }
+        },
+    )
+    .labelled(&["pattern"]),
     counter(
         "ringcast_admin_connections_ended_total",
         "Connections to the control plane closed to make room: when all 64 places are taken and another connection arrives, the most silent one is closed.",

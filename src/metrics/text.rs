@@ -9,12 +9,14 @@
 //! 3. Buckets are cumulated, and the last equals the count.
 
 use std::fmt::{self, Display, Write};
+use std::sync::Arc;
 
 use super::api::ApiMetrics;
 use super::block::{CoreMetrics, Labelled, METRICS, Metric, Values};
 use super::counter::Histogram;
 use super::logins::LoginMetrics;
 use super::server::{Process, SERVER_METRICS, Server};
+use super::services::ServiceMeters;
 use super::store::StoreMetrics;
 
 /// The type of what [`expose`] writes, for HTTP.
@@ -27,6 +29,7 @@ pub fn expose(
     logins: Option<&LoginMetrics>,
     api: Option<&ApiMetrics>,
     store: Option<&StoreMetrics>,
+    services: &[Arc<ServiceMeters>],
     out: &mut String,
 ) {
     let server = Server {
@@ -35,6 +38,7 @@ pub fn expose(
         logins,
         api,
         store,
+        services,
     };
     for metric in SERVER_METRICS {
         (metric.write)(
@@ -146,16 +150,41 @@ impl<'a> Samples<'a> {
 
     /// The samples of a histogram.
     pub(super) fn histogram(&mut self, histogram: &Histogram) {
-        let mut count: u64 = 0;
-        for (bucket, added) in histogram.counts().into_iter().enumerate() {
-            count = count.wrapping_add(added);
-            match Histogram::upper_bound_ns(bucket) {
-                Some(bound) => self.sample("_bucket", &[("le", &Seconds(bound))], count),
-                None => self.sample("_bucket", &[("le", &"+Inf")], count),
+        self.buckets(None, histogram.counts(), histogram.sum_ns());
+    }
+
+    /// The samples of the sum of some histograms, with a label.
+    pub(super) fn histogram_of<'h>(
+        &mut self,
+        label: (&str, &str),
+        histograms: impl Iterator<Item = &'h Histogram>,
+    ) {
+        let (mut counts, mut sum_ns) = ([0_u64; Histogram::BUCKETS], 0_u64);
+        for histogram in histograms {
+            sum_ns = sum_ns.wrapping_add(histogram.sum_ns());
+            for (sum, count) in counts.iter_mut().zip(histogram.counts()) {
+                *sum = sum.wrapping_add(count);
             }
         }
-        self.sample("_sum", &[], Seconds(histogram.sum_ns()));
-        self.sample("_count", &[], count);
+        self.buckets(Some(label), counts, sum_ns);
+    }
+
+    fn buckets(&mut self, label: Option<(&str, &str)>, counts: [u64; Histogram::BUCKETS], sum_ns: u64) {
+        let label = label.as_ref().map(|(name, value)| (*name, value as &dyn Display));
+        let labels: Vec<_> = label.into_iter().collect();
+        let mut count: u64 = 0;
+        for (bucket, added) in counts.into_iter().enumerate() {
+            count = count.wrapping_add(added);
+            let bound = Histogram::upper_bound_ns(bucket).map(Seconds);
+            let bound: &dyn Display = match &bound {
+                Some(bound) => bound,
+                None => &"+Inf",
+            };
+            let labels: Vec<_> = labels.iter().copied().chain([("le", bound)]).collect();
+            self.sample("_bucket", &labels, count);
+        }
+        self.sample("_sum", &labels, Seconds(sum_ns));
+        self.sample("_count", &labels, count);
     }
 
     fn sample(&mut self, suffix: &str, labels: &[(&str, &dyn Display)], value: impl Display) {
@@ -260,6 +289,7 @@ mod tests {
             Some(&logins),
             Some(&api),
             Some(&store),
+            &[],
             &mut out,
         );
         out
@@ -313,7 +343,7 @@ mod tests {
             keys: None,
             ..process()
         };
-        expose(&[], process, None, None, None, &mut out);
+        expose(&[], process, None, None, None, &[], &mut out);
         assert!(
             !out.contains("jwks_fetches") && !out.contains("ringcast_login"),
             "{out}"

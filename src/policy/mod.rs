@@ -10,6 +10,7 @@ pub mod channels;
 mod error;
 mod keys;
 mod revocations;
+pub mod services;
 pub mod tls;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) use self::keys::SET_BYTES_MAX;
 pub use self::keys::{KeySource, KeysError};
 pub use self::revocations::RevocationsError;
 pub(crate) use self::revocations::RevocationsFile;
+use self::services::Services;
 use crate::auth::api_keys::ApiKeys;
 use crate::auth::passwords::Users;
 use crate::auth::rules::{Rules, separator_byte};
@@ -55,6 +57,8 @@ pub struct Policy {
     pub rules: Arc<Rules>,
     /// What is kept of channels.
     pub channels: Arc<Channels>,
+    /// How calls of services are made.
+    pub services: Arc<Services>,
     /// The keys of the HTTP API, and what requests with them may do.
     pub api_keys: Arc<ApiKeys>,
 }
@@ -81,6 +85,8 @@ impl Policy {
             config.permissions.rules_separator,
         );
         faults.extend(rules.into_iter().map(PolicyError::List));
+        let services = Services::faults(&config.services);
+        faults.extend(services.into_iter().map(PolicyError::List));
         if let Ok(separator) = separator_byte(config.permissions.rules_separator) {
             let channels = Channels::faults(&config.channels, separator);
             faults.extend(channels.into_iter().map(PolicyError::List));
@@ -175,6 +181,7 @@ impl Policy {
             warnings: Vec::new(),
             rules: Arc::default(),
             channels: Arc::default(),
+            services: Arc::default(),
             api_keys: Arc::default(),
         }
     }
@@ -226,6 +233,7 @@ impl Policy {
         )?;
         let separator = separator_byte(config.permissions.rules_separator)?;
         let channels = Channels::compile(&config.channels, separator, before.map(|before| &before.channels))?;
+        let services = Services::compile(&config.services, before.map(|before| &before.services))?;
         let api_keys = ApiKeys::compile(
             &config.admin.api_keys,
             separator,
@@ -254,6 +262,7 @@ impl Policy {
             keys,
             rules,
             channels,
+            services,
             api_keys,
             tls,
             origins: config.listen.origins.clone(),

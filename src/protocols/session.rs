@@ -15,6 +15,7 @@ use crate::mqtt::receiver::Receiver;
 use crate::mqtt::session::CheckedFilters;
 use crate::mqtt::sessions::{SessionRef, Sessions};
 use crate::policy::Policy;
+use crate::services::{CallId, Ended, JoinFailure, Offer, ServiceCall};
 use crate::session::{LoginAnswer, SessionId, SessionIds};
 use crate::wills::WillFault;
 use crate::{mqtt, socketcluster};
@@ -416,6 +417,74 @@ impl Session {
                 session.call_from_outside(event, data, outside, &mut env.socketcluster(), decisions);
             }
             Session::Mqtt(_) => outside.tell(CallOutcome::NoConnection),
+        }
+    }
+
+    /// Calls the client as a service, or sends it an event, which is given back.
+    ///
+    /// # Errors
+    /// The call, if the client cannot be called.
+    pub(crate) fn give_call(
+        &mut self,
+        call: Box<ServiceCall>,
+        decisions: &mut Decisions,
+    ) -> Result<Option<Box<ServiceCall>>, Box<ServiceCall>> {
+        match self {
+            Session::SocketCluster(session) => session.give_call(call, decisions),
+            Session::Mqtt(_) => Err(call),
+        }
+    }
+
+    /// Nobody waits for the answer to a call that the client was given as a service: gives it back.
+    pub(crate) fn cancel_call(&mut self, id: CallId, decisions: &mut Decisions) -> Option<Box<ServiceCall>> {
+        match self {
+            Session::SocketCluster(session) => session.cancel_call(id, decisions),
+            Session::Mqtt(_) => None,
+        }
+    }
+
+    /// Tells the client the end of its call of a service. `token` is what its session needs for the answer.
+    pub(crate) fn service_ended(&self, token: &[u8], ended: Ended<'_>, decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.service_ended(token, ended, decisions),
+            Session::Mqtt(_) => {}
+        }
+    }
+
+    /// Tells the client whether it serves a pattern now.
+    pub(crate) fn service_registered(
+        &self,
+        token: &[u8],
+        outcome: Result<(&[u8], Offer), JoinFailure>,
+        decisions: &mut Decisions,
+    ) {
+        match self {
+            Session::SocketCluster(session) => session.service_registered(token, outcome, decisions),
+            Session::Mqtt(_) => {}
+        }
+    }
+
+    /// Tells the client that it has given a pattern up.
+    pub(crate) fn service_given_up(&self, token: &[u8], decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.service_given_up(token, decisions),
+            Session::Mqtt(_) => {}
+        }
+    }
+
+    /// Tells the client that the rules do not allow it any more to serve a pattern.
+    pub(crate) fn service_forbidden(&self, pattern: &[u8], decisions: &mut Decisions) {
+        match self {
+            Session::SocketCluster(session) => session.service_forbidden(pattern, decisions),
+            Session::Mqtt(_) => {}
+        }
+    }
+
+    /// Whether the client may go on serving a pattern.
+    pub(crate) fn may_keep_service(&mut self, pattern: &[u8], policy: &Policy) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.may_keep_service(pattern, policy),
+            Session::Mqtt(_) => false,
         }
     }
 

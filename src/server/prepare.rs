@@ -245,6 +245,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
             ack_timeout: config.socketcluster.ack_timeout,
             calls_max: config.limits.calls_per_connection_max,
             client_calls_max: config.limits.client_calls_max,
+            service_window_max: config.limits.service_window_max,
         },
         mqtt: protocols::MqttSettings {
             packet_bytes_max: config.limits.message_bytes_max,

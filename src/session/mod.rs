@@ -14,6 +14,7 @@ mod refusals;
 mod reserved;
 mod rule_hits;
 mod scratch;
+mod services;
 mod settings;
 
 pub use crate::app::SessionId;
@@ -27,4 +28,5 @@ pub use refusals::{ActionRefused, Refusals, TokenRefused};
 pub use reserved::{SYS, is_of_the_server, is_topic, reserved, why_not_retained};
 pub use rule_hits::RuleHits;
 pub use scratch::{Hits, Noted, Scratch};
+pub(crate) use services::{caller_number, write_service_call};
 pub use settings::{Logins, MqttUse, Settings};

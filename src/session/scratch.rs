@@ -10,6 +10,7 @@ use crate::auth::rules::{Decided, RecentDecisions};
 use crate::config::rules::Action;
 use crate::decision::Limit;
 use crate::policy::channels::RecentChannels;
+use crate::services::Access;
 
 /// The buffers and counts of one core.
 #[derive(Default)]
@@ -20,6 +21,8 @@ pub struct Scratch {
     pub(crate) recent: RecentDecisions,
     /// The policies of the channels that clients have published to lately.
     pub(crate) channels: RecentChannels,
+    /// The services, and what sessions want done by them.
+    pub(crate) services: Access,
     /// Whether a password may lie in what was received.
     has_credentials: bool,
     /// Checks of tokens for the connection whose turn it is.

@@ -181,6 +181,32 @@ fn position(position: Position, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
+/// `{"event":"$cancel","data":{"rid":N}}`: nobody waits for the answer to this call.
+pub fn cancelled(cid: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"$cancel\",\"data\":{\"rid\":");
+    out.extend_from_slice(itoa::Buffer::new().format(cid).as_bytes());
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"event":"$unserved","data":{"procedure":P}}`: the client may not serve this pattern any more.
+pub fn unserved(pattern: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"$unserved\",\"data\":{\"procedure\":");
+    write_json(pattern, out);
+    out.extend_from_slice(b"}}");
+}
+
+/// `{"rid":N,"data":{"procedure":P,"weight":W,"window":W}}`: the answer to `$serve`.
+pub fn serving(cid: &[u8], pattern: &[u8], weight: u32, window: u32, out: &mut Vec<u8>) {
+    rid(cid, out);
+    out.extend_from_slice(b",\"data\":{\"procedure\":");
+    write_json(pattern, out);
+    out.extend_from_slice(b",\"weight\":");
+    out.extend_from_slice(itoa::Buffer::new().format(weight).as_bytes());
+    out.extend_from_slice(b",\"window\":");
+    out.extend_from_slice(itoa::Buffer::new().format(window).as_bytes());
+    out.extend_from_slice(b"}}");
+}
+
 /// `{"rid":N,"error":E}`; `error` writes JSON.
 pub fn error(cid: &[u8], error: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
     rid(cid, out);

@@ -23,6 +23,7 @@
 //!  presence.rs     questions about members   history.rs    $history: what was published
 //!  retain.rs       $retain: the retained publication of a channel
 //!  undecided.rs    packets whose decision is deferred
+//!  services.rs     clients that answer calls of others
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -40,6 +41,7 @@ mod permissions;
 mod presence;
 mod recovery;
 mod retain;
+mod services;
 mod timers;
 mod tokens;
 mod undecided;
@@ -58,7 +60,8 @@ use super::rewrite;
 use super::settings::Settings;
 use super::version::Version;
 use crate::app::{
-    App, Call, Inbound, Late, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused, SessionId,
+    AnswerKind, App, Call, Inbound, Late, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused,
+    SessionId,
 };
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
@@ -320,6 +323,14 @@ impl Session {
             None if env.common.settings.mqtt.retains() && event.name.is(retain::RETAIN) => {
                 self.retain(event, env, decisions)
             }
+            None if env.common.policy.rules.name_serve() && event.name.is(services::SERVE) => {
+                self.serve(event, env, decisions);
+                Ok(())
+            }
+            None if env.common.policy.rules.name_serve() && event.name.is(services::UNSERVE) => {
+                self.unserve(event, env, decisions);
+                Ok(())
+            }
             None if !env.common.policy.channels.is_empty() && event.name.is(history::HISTORY) => {
                 self.read_history(event, env, decisions);
                 Ok(())
@@ -397,6 +408,16 @@ impl Session {
                 None
             }
         };
+        if env.common.scratch.services.is_used {
+            let is_answered = match answer {
+                Some((_, AnswerKind::Silent)) => env.common.scratch.app.call.is_deferred(),
+                Some(_) => true,
+                None => false,
+            };
+            if !is_answered {
+                self.call_service(&call, cid.as_ref(), env);
+            }
+        }
         env.scratch.rewritten = rewritten;
         let owed = env.common.scratch.app.call.take_owed();
         self.keep_owed(owed);

@@ -19,6 +19,8 @@ pub struct Settings {
     pub calls_max: u32,
     /// Most calls of one client that the application may owe an answer.
     pub client_calls_max: u32,
+    /// Most calls in flight of a service.
+    pub service_window_max: u32,
 }
 
 impl Default for Settings {
@@ -31,6 +33,7 @@ impl Default for Settings {
             ack_timeout: Duration::from_secs(10),
             calls_max: 1000,
             client_calls_max: 10_000,
+            service_window_max: 1024,
         }
     }
 }

@@ -24,6 +24,7 @@ mod explain;
 mod filter;
 mod pattern;
 mod recent;
+mod serve;
 
 use std::sync::Arc;
 

@@ -154,6 +154,24 @@ impl Pattern {
         others.next().is_none()
     }
 
+    /// True if this pattern matches all names that begin with `beginning`, for a client with these claims.
+    pub(super) fn covers_beginning(&self, beginning: &[u8], separator: u8, claims: &[ClaimValues]) -> bool {
+        if self.tail.last() != Some(&Segment::Rest) {
+            return false;
+        }
+        match memchr::memrchr(separator, beginning) {
+            // `**` matches the segment that is not complete, and all behind it.
+            Some(end) => self.matches_all(&beginning[..end], separator, claims),
+            None => self.prefix.is_empty() && self.tail.len() == 1,
+        }
+    }
+
+    /// False only if this pattern matches no name that begins with `beginning`.
+    pub(super) fn may_begin_with(&self, beginning: &[u8]) -> bool {
+        let certain = self.certain_beginning();
+        certain.starts_with(beginning) || beginning.starts_with(certain)
+    }
+
     /// All segments, in order.
     pub(super) fn segments(&self, separator: u8) -> Vec<Segment> {
         let literals = if self.tail.is_empty() {

@@ -102,12 +102,14 @@ struct Named {
     procedures: bool,
 }
 
-/// The actions that a rule applies to. `*` means all actions on what the rule names; if it names nothing, all actions.
+/// The actions that a rule applies to. `*` means all actions on what the rule names; if it names nothing, all actions;
+/// `serve` is never among them.
 fn actions(key: &Key<'_>, words: &[String], rule: Named) -> Result<Vec<Action>, Fault> {
     let mut named = [false; Action::COUNT];
     for word in words {
         if word == EVERY_ACTION {
-            for action in Action::ALL {
+            // Who may answer for others is to be said by name.
+            for action in Action::ALL.into_iter().filter(|action| *action != Action::Serve) {
                 let is_named = if action.is_on_channel() {
                     rule.channels
                 } else {

@@ -260,6 +260,7 @@ impl<A: App> Core<A> {
                     .leave_mqtt(id.index(), name, Departure::Unsubscribed);
             }
             Decision::UserChanged => {
+                self.services.note_changed(id.token().0);
                 self.user_changed(id);
                 self.tell_app(id, |app, client| app.user_changed(client));
             }

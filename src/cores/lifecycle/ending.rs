@@ -185,6 +185,7 @@ impl<A: App> Core<A> {
                 .environment(self.time.now(), id, self.connections.mqtt.as_deref_mut()),
             reason,
         );
+        self.services.note_ended(id.token().0);
         self.lent.scratch.common.app.contexts.take(id.token().0);
         open.wire
     }

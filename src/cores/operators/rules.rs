@@ -26,6 +26,7 @@ impl<A: App> Core<A> {
                 .begin_review(policy.channels.has_presence());
             self.presence.due = self.time.now().uptime;
         }
+        self.adopt_services(&policy);
         self.lent.policy = policy;
         if has_other_rules && self.lent.policy.rules.enforces() {
             self.operations.begin_check();

@@ -9,6 +9,7 @@ use crate::app::SessionId;
 use crate::broker::Sequence;
 use crate::cores::CoreId;
 use crate::cores::lifecycle::moving::Moving;
+use crate::cores::post::service_letter::ServiceLetter;
 use crate::decision::HistoryCall;
 use crate::history::{Question, Reading};
 use crate::mqtt::shares::News;
@@ -59,6 +60,8 @@ pub(crate) enum Letter {
     MqttShares { from: usize, news: Vec<News> },
     /// The answer of an owner to the call with this number. As many may be kept as calls of a core may wait.
     PresenceAnswered(u64, Box<Answer>),
+    /// About services.
+    Service(ServiceLetter),
 }
 
 /// A question about a channel's history, to the owner of the channel.

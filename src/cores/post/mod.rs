@@ -4,6 +4,7 @@
 //! takes the letters to it in `Core::take_letters` (`cores/letters.rs`).
 
 pub(super) mod letter;
+pub(super) mod service_letter;
 
 /// [`LETTERS_WAITING_MAX`], or what a simulation has in its place.
 pub(super) fn letters_waiting_max() -> usize {

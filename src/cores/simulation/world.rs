@@ -727,6 +727,7 @@ fn settings(
                 ack_timeout: Duration::from_secs(3),
                 calls_max: plan.limits.calls_per_connection_max,
                 client_calls_max: plan.limits.client_calls_max,
+                service_window_max: 1024,
             },
             mqtt: protocols::MqttSettings {
                 session_expiry_s_max: plan.session_expiry_s_max,

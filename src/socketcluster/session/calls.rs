@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 
 use super::arrays::Array;
 use super::login::Login;
+use super::services::Served;
 use super::undecided::Undecided;
 use super::{Environment, Session, passed_on, send};
 use crate::app::{
@@ -28,7 +29,8 @@ use crate::socketcluster::packet::{Response, is_falsy};
 /// The calls of one session in both directions. It exists from the first call on.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    last: u64,
+    /// The id of the last call.
+    pub(super) last: u64,
     waiting: VecDeque<Waiting>,
     /// The client's calls that the application will answer later.
     owed: Option<Owed>,
@@ -36,6 +38,8 @@ pub(super) struct Calls {
     pub(super) login: Login,
     /// The rest of an array of packets, which need not hold calls. Boxed, since few sessions have one at any time.
     pub(super) array: Option<Box<Array>>,
+    /// The calls that it has been given as a service.
+    pub(super) served: Served,
     /// Decisions that the application makes later: about a packet, or a login, or both.
     pub(super) undecided: Vec<Undecided>,
 }
@@ -175,6 +179,7 @@ impl Session {
             .as_mut()
             .and_then(|calls| calls.take_answered(response.rid))
         else {
+            self.answer_as_service(response, env);
             return Ok(());
         };
         let mut rewritten = std::mem::take(&mut env.scratch.rewritten);
@@ -221,6 +226,7 @@ impl Session {
     /// Gives up all calls, since the connection has ended.
     pub(super) fn abandon_calls<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
         let Some(calls) = self.calls.take() else { return };
+        Self::end_served(calls.served, env);
         for waiting in calls.waiting {
             if let Some(outside) = waiting.outside {
                 outside.tell(CallOutcome::ConnectionEnded);

@@ -1,0 +1,63 @@
+//! Letters about services (`cores/services`).
+
+use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, Offer, PoolId, ServiceCall};
+
+/// A letter about services. How many may be kept for a full box is bounded by the kinds: letters about a call by the calls
+/// that may be open on all cores, letters about a pattern by the patterns that may be served. Events are sent only if
+/// there is room. If the receiver has stopped, so have its clients and its pools, and its callers need no answer.
+#[derive(Debug)]
+pub(crate) enum ServiceLetter {
+    /// To the owner: a service registers a pattern, or changes its offer.
+    Joins {
+        pattern: Box<[u8]>,
+        member: MemberKey,
+        offer: Offer,
+    },
+    /// To the owner: a service gives a pattern up.
+    Leaves { pattern: Box<[u8]>, member: MemberKey },
+    /// To the core of the service: all cores know the pattern, or it is not registered.
+    Joined {
+        connection: usize,
+        pattern: Box<[u8]>,
+        outcome: Result<(), JoinFailure>,
+    },
+    /// To all cores: a pattern has services, or has none any more.
+    Pattern {
+        pattern: Box<[u8]>,
+        owner: usize,
+        news: PatternNews,
+    },
+    /// To the owner: this core knows the pattern.
+    Known { pool: PoolId, core: usize },
+    /// To the owner: a call or an event for a service.
+    Call(Box<ServiceCall>),
+    /// To the core of the service that was chosen.
+    Give {
+        connection: usize,
+        call: Box<ServiceCall>,
+    },
+    /// To the owner: the service has not got the call, since it has ended or has given the pattern up.
+    NotGot {
+        member: MemberKey,
+        call: Box<ServiceCall>,
+    },
+    /// To the core of the caller: the answer, or a failure.
+    Answer(Box<ServiceCall>),
+    /// To the core of the caller: the core of the service has stopped.
+    Lost { id: CallId, failure: Failure },
+    /// To the owner: the service has answered, or has ended.
+    Done { id: CallId },
+    /// To the owner: nobody waits for the answer.
+    Cancel { id: CallId, pool: PoolId, why: GivenUp },
+    /// To the core of the service: nobody waits for the answer.
+    Drop { connection: usize, id: CallId },
+}
+
+/// What has become of a pattern.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum PatternNews {
+    /// It has services, in this pool.
+    Served(PoolId),
+    /// This pool has none any more.
+    Gone(PoolId),
+}

@@ -1,0 +1,211 @@
+//! The side of the services: clients of this core that register patterns, get calls and answer them.
+
+use std::sync::Arc;
+
+use crate::app::App;
+use crate::decision::Limit;
+use crate::services::{CallId, Failure, JoinFailure, MemberKey, Offer, ServiceCall, Token};
+
+use super::caller::id_of;
+use super::state::Registration;
+use crate::cores::core::Core;
+use crate::cores::post::service_letter::ServiceLetter;
+
+impl<A: App> Core<A> {
+    /// A client registers a pattern.
+    pub(super) fn register_service(
+        &mut self,
+        connection: usize,
+        token: Token,
+        pattern: Box<[u8]>,
+        offer: Offer,
+    ) {
+        if self.session(id_of(connection)).is_none() {
+            return;
+        }
+        let (owner, _) = self.delivery.owner(&pattern);
+        let registration = Registration {
+            pattern: pattern.clone(),
+            owner,
+            offer,
+            tokens: vec![token.clone()],
+        };
+        if !self.services.register(connection, registration) {
+            self.metrics.limit_hit(Limit::ServicePatterns);
+            return self.answer_serve(connection, &token, Err(JoinFailure::TooManyPatterns));
+        }
+        let member = self.member(connection);
+        let joins = ServiceLetter::Joins {
+            pattern,
+            member,
+            offer,
+        };
+        self.tell_of_services(owner, joins);
+    }
+
+    /// A client gives a pattern up. Calls that it has may still be answered.
+    pub(super) fn unregister_service(&mut self, connection: usize, token: &Token, pattern: &[u8]) {
+        if let Some(registration) = self.services.unregister(connection, pattern) {
+            for token in &registration.tokens {
+                self.answer_serve(connection, token, Err(JoinFailure::Withdrawn));
+            }
+            self.leave_pool(connection, registration);
+        }
+        self.decide(id_of(connection), |session, _, decisions| {
+            session.service_given_up(token.as_bytes(), decisions);
+            Ok(())
+        });
+    }
+
+    fn leave_pool(&mut self, connection: usize, registration: Registration) {
+        let Registration { pattern, owner, .. } = registration;
+        let member = self.member(connection);
+        self.tell_of_services(owner, ServiceLetter::Leaves { pattern, member });
+    }
+
+    fn member(&self, connection: usize) -> MemberKey {
+        MemberKey {
+            core: self.id.index(),
+            connection,
+        }
+    }
+
+    /// All cores know the pattern of a service, or it is not registered.
+    pub(super) fn service_has_joined(
+        &mut self,
+        connection: usize,
+        pattern: &[u8],
+        outcome: Result<(), JoinFailure>,
+    ) {
+        let mut registered = self.services.registered(connection).iter_mut();
+        let Some(registration) = registered.find(|one| *one.pattern == *pattern) else {
+            return;
+        };
+        let offer = registration.offer;
+        let tokens = std::mem::take(&mut registration.tokens);
+        if outcome.is_err() {
+            self.services.unregister(connection, pattern);
+        }
+        for token in tokens {
+            self.answer_serve(connection, &token, outcome.map(|()| (pattern, offer)));
+        }
+    }
+
+    fn answer_serve(
+        &mut self,
+        connection: usize,
+        token: &Token,
+        outcome: Result<(&[u8], Offer), JoinFailure>,
+    ) {
+        self.decide(id_of(connection), |session, _, decisions| {
+            session.service_registered(token.as_bytes(), outcome, decisions);
+            Ok(())
+        });
+    }
+
+    /// The connection of a service has ended.
+    pub(super) fn end_services_of(&mut self, connection: usize) {
+        for registration in self.services.unregister_all(connection) {
+            self.leave_pool(connection, registration);
+        }
+    }
+
+    /// The rules or the claims of a client have changed: takes the patterns away that it may not serve any more.
+    pub(super) fn check_services_of(&mut self, connection: usize) {
+        let id = id_of(connection);
+        let registered = self.services.registered(connection);
+        let patterns: Vec<Box<[u8]>> = registered.iter().map(|one| one.pattern.clone()).collect();
+        for pattern in patterns {
+            let policy = Arc::clone(&self.lent.policy);
+            let Some(session) = self.session(id) else {
+                return;
+            };
+            if session.may_keep_service(&pattern, &policy) {
+                continue;
+            }
+            if let Some(registration) = self.services.unregister(connection, &pattern) {
+                self.leave_pool(connection, registration);
+                self.metrics.rules_kick_outs.add(1);
+                self.decide(id, |session, _, decisions| {
+                    session.service_forbidden(&pattern, decisions);
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// Calls a service, or sends it an event.
+    pub(super) fn give_call(&mut self, connection: usize, call: Box<ServiceCall>) {
+        let id = id_of(connection);
+        if !self.services.serves(connection, &call.event) {
+            return self.give_call_back(connection, call);
+        }
+        if !self.has_room_for_call(connection) {
+            return self.refuse_call(call);
+        }
+        let mut given = None;
+        let mut left = Some(call);
+        self.decide(id, |session, _, decisions| {
+            given = left.take().map(|call| session.give_call(call, decisions));
+            Ok(())
+        });
+        self.connections.note_input(id);
+        match (given, left) {
+            (Some(Ok(None)), _) => {}
+            (Some(Ok(Some(event))), _) => self.lent.scratch.common.services.recycle(event),
+            (Some(Err(call)), _) | (None, Some(call)) => self.give_call_back(connection, call),
+            (None, None) => {}
+        }
+    }
+
+    /// Whether the outbox of a service has room. Callers must not be able to have a service closed that reads slowly.
+    fn has_room_for_call(&mut self, connection: usize) -> bool {
+        let id = id_of(connection);
+        let bytes_max = self.limits.outbox_bytes_max as usize / 2;
+        let is_full = |core: &Self| {
+            let connection = core.connections.get(id);
+            connection.is_some_and(|connection| connection.waiting_bytes() > bytes_max)
+        };
+        if is_full(self) {
+            self.connections.flush_now(id);
+        }
+        !is_full(self)
+    }
+
+    fn refuse_call(&mut self, mut call: Box<ServiceCall>) {
+        self.metrics.limit_hit(Limit::ServiceQueue);
+        match call.id {
+            Some(_) => {
+                call.fail(Failure::Busy);
+                self.pass_answer_on(call);
+            }
+            None => self.lent.scratch.common.services.recycle(call),
+        }
+    }
+
+    fn give_call_back(&mut self, connection: usize, call: Box<ServiceCall>) {
+        let member = self.member(connection);
+        self.tell_of_services(call.owner, ServiceLetter::NotGot { member, call });
+    }
+
+    /// A service has answered, or has ended: tells the owner and the caller.
+    pub(super) fn pass_answer_on(&mut self, call: Box<ServiceCall>) {
+        if let Some(id) = call.id {
+            self.tell_of_services(call.owner, ServiceLetter::Done { id });
+            self.tell_of_services(id.core(), ServiceLetter::Answer(call));
+        }
+    }
+
+    /// Nobody waits for a service's answer any more.
+    pub(super) fn drop_call(&mut self, connection: usize, id: CallId) {
+        let mut dropped = None;
+        self.decide(id_of(connection), |session, _, decisions| {
+            dropped = session.cancel_call(id, decisions);
+            Ok(())
+        });
+        self.connections.note_input(id_of(connection));
+        if let Some(call) = dropped {
+            self.lent.scratch.common.services.recycle(call);
+        }
+    }
+}

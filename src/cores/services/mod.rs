@@ -1,0 +1,22 @@
+//! Services on a core (`crate::services`): calls of this core's clients, pools that this core owns, and services that are
+//! clients of this core.
+//!
+//! ```text
+//!   caller.rs                       owner.rs                          member.rs
+//!   calls of sessions, deadlines ─► Pools ─► the member's core ─────► the session of the member
+//!   the end of a call ◄───────────────────────────────────────────── its answer
+//!                                   Pools ◄── done ──────────────────┘
+//! ```
+//! Sessions order what they want done (`services::Order`). [`serve`] does it in the same turn, between two messages: a
+//! call may lead to the session of another connection of the same core.
+//!
+//! What a core tells itself it does at once, without a letter.
+//!
+//! Without services and without calls of the server's own a turn looks at three numbers.
+
+pub(in crate::cores) mod state;
+
+mod caller;
+mod member;
+mod owner;
+mod serve;

@@ -1,0 +1,237 @@
+//! The side of the owner of patterns: services join and leave, and calls are given to them.
+
+use crate::app::App;
+use crate::decision::Limit;
+use crate::metrics::services::ServiceEvent;
+use crate::policy::services::Services;
+use crate::services::{
+    CallId, Called, Cancelled, Entry, Failure, GivenUp, GonePool, JoinFailure, MemberKey, Offer, Pattern,
+    PoolId, ServiceCall,
+};
+
+use crate::cores::core::Core;
+use crate::cores::post::service_letter::{PatternNews, ServiceLetter};
+
+impl<A: App> Core<A> {
+    /// A service registers a pattern, or changes its offer.
+    pub(super) fn let_service_join(&mut self, pattern: &[u8], member: MemberKey, offer: Offer) {
+        let rows = &self.lent.policy.services;
+        let joined = self.services.pools.join(pattern, member, offer, || {
+            let row = row_of(rows, pattern);
+            (rows.row(row).terms, row)
+        });
+        let outcome = match joined {
+            Ok(joined) => {
+                if joined.is_new {
+                    self.announce_pattern(pattern, PatternNews::Served(joined.pool));
+                }
+                self.give_waiting(joined.pool);
+                if !joined.is_known {
+                    return self.set_service_gauges();
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                self.metrics.limit_hit(match failure {
+                    JoinFailure::TooManyPatterns | JoinFailure::Withdrawn => Limit::ServicePatterns,
+                    JoinFailure::TooManyMembers => Limit::ServiceMembers,
+                });
+                Err(failure)
+            }
+        };
+        self.set_service_gauges();
+        self.tell_joined(pattern.into(), member, outcome);
+    }
+
+    fn tell_joined(&mut self, pattern: Box<[u8]>, member: MemberKey, outcome: Result<(), JoinFailure>) {
+        let joined = ServiceLetter::Joined {
+            connection: member.connection,
+            pattern,
+            outcome,
+        };
+        self.tell_of_services(member.core, joined);
+    }
+
+    /// A core knows a pattern.
+    pub(super) fn note_known(&mut self, pool: PoolId, core: usize) {
+        for member in self.services.pools.known_by(pool, core) {
+            self.tell_known(pool, member);
+        }
+    }
+
+    fn tell_known(&mut self, pool: PoolId, member: MemberKey) {
+        if let Some(pattern) = self.services.pools.pattern(pool).map(Box::from) {
+            self.tell_joined(pattern, member, Ok(()));
+        }
+    }
+
+    /// A service gives a pattern up.
+    pub(super) fn let_service_leave(&mut self, pattern: &[u8], member: MemberKey) {
+        let gone = self.services.pools.leave(pattern, member);
+        self.end_pool(gone);
+    }
+
+    /// A pool has no members any more.
+    fn end_pool(&mut self, gone: Option<GonePool>) {
+        if let Some(gone) = gone {
+            let core = self.id.index();
+            let waiting = &self.lent.policy.services.row(gone.row).meters.of(core).waiting;
+            waiting.add((gone.waiting.len() as u64).wrapping_neg());
+            self.announce_pattern(&gone.pattern, PatternNews::Gone(gone.pool));
+            for call in gone.waiting {
+                self.fail_call(call, Failure::NoService);
+            }
+        }
+        self.set_service_gauges();
+    }
+
+    /// Tells all cores that a pattern has members, or has none.
+    fn announce_pattern(&mut self, pattern: &[u8], news: PatternNews) {
+        let owner = self.id.index();
+        for core in 0..self.delivery.core_count() {
+            let pattern = pattern.into();
+            self.tell_of_services(core, ServiceLetter::Pattern { pattern, owner, news });
+        }
+    }
+
+    /// What a core knows of a pattern changes.
+    pub(super) fn note_pattern(&mut self, pattern: &[u8], owner: usize, news: PatternNews) {
+        let directory = &mut self.lent.scratch.common.services.directory;
+        match news {
+            PatternNews::Served(pool) => {
+                let row = row_of(&self.lent.policy.services, pattern);
+                directory.insert(pattern, Entry { owner, pool, row });
+                if owner != self.id.index() {
+                    let core = self.id.index();
+                    self.tell_of_services(owner, ServiceLetter::Known { pool, core });
+                }
+            }
+            PatternNews::Gone(pool) => directory.remove(pattern, owner, pool),
+        }
+        self.note_use_of_services();
+    }
+
+    /// Chooses a service for a call or an event.
+    pub(super) fn choose_service(&mut self, call: Box<ServiceCall>) {
+        let row = call.pool.and_then(|pool| self.services.pools.row(pool));
+        let is_event = call.id.is_none();
+        match self.services.pools.call(call) {
+            Called::Given(member, call) => {
+                if is_event {
+                    self.count_event(row, ServiceEvent::Sent);
+                }
+                self.give(member, call);
+            }
+            Called::Waits => {
+                let row = self.lent.policy.services.row(row.unwrap_or(usize::MAX));
+                row.meters.of(self.id.index()).waiting.add(1);
+            }
+            Called::NoPool(call) => {
+                if is_event {
+                    self.count_event(row, ServiceEvent::Dropped);
+                }
+                self.fail_call(call, Failure::NoService);
+            }
+            Called::Full(call) => {
+                if is_event {
+                    self.count_event(row, ServiceEvent::Dropped);
+                }
+                self.metrics.limit_hit(Limit::ServiceQueue);
+                self.fail_call(call, Failure::Busy);
+            }
+        }
+    }
+
+    fn count_event(&self, row: Option<usize>, event: ServiceEvent) {
+        let row = self.lent.policy.services.row(row.unwrap_or(usize::MAX));
+        row.meters.of(self.id.index()).events[event.index()].add(1);
+    }
+
+    /// A member has not got a call: another one gets it.
+    pub(super) fn choose_another(&mut self, member: MemberKey, call: Box<ServiceCall>) {
+        let gone = self.services.pools.not_got(&call, member);
+        self.end_pool(gone);
+        self.choose_service(call);
+    }
+
+    /// A member has answered a call: it has room.
+    pub(super) fn note_done_call(&mut self, id: CallId) {
+        if let Some(pool) = self.services.pools.done(id) {
+            self.give_waiting(pool);
+        }
+    }
+
+    /// Nobody waits for the answer to a call any more.
+    pub(super) fn cancel_call(&mut self, id: CallId, pool: PoolId, why: GivenUp) {
+        match self.services.pools.cancel(id, pool, why) {
+            Cancelled::Given(member, pool) => {
+                let connection = member.connection;
+                self.tell_of_services(member.core, ServiceLetter::Drop { connection, id });
+                self.give_waiting(pool);
+            }
+            Cancelled::Waited(call) => {
+                self.count_taken(pool);
+                self.lent.scratch.common.services.recycle(call);
+            }
+            Cancelled::Unknown => {}
+        }
+    }
+
+    fn give_waiting(&mut self, pool: PoolId) {
+        while let Some((member, call)) = self.services.pools.next(pool) {
+            self.count_taken(pool);
+            self.give(member, call);
+        }
+    }
+
+    /// A call no longer waits.
+    fn count_taken(&mut self, pool: PoolId) {
+        if let Some(row) = self.services.pools.row(pool) {
+            let row = self.lent.policy.services.row(row);
+            row.meters.of(self.id.index()).waiting.add(u64::MAX);
+        }
+    }
+
+    fn give(&mut self, member: MemberKey, call: Box<ServiceCall>) {
+        let connection = member.connection;
+        self.tell_of_services(member.core, ServiceLetter::Give { connection, call });
+    }
+
+    /// Ends a call that no service gets. An event is dropped.
+    fn fail_call(&mut self, mut call: Box<ServiceCall>, failure: Failure) {
+        match call.id {
+            Some(id) => {
+                call.fail(failure);
+                self.tell_of_services(id.core(), ServiceLetter::Answer(call));
+            }
+            None => self.lent.scratch.common.services.recycle(call),
+        }
+    }
+
+    /// The services of a core that has stopped are gone.
+    pub(super) fn end_members_of(&mut self, core: usize) {
+        let stopped = self.services.pools.note_stopped(core);
+        for id in stopped.lost {
+            let failure = Failure::Gone;
+            self.tell_of_services(id.core(), ServiceLetter::Lost { id, failure });
+        }
+        for gone in stopped.gone {
+            self.end_pool(Some(gone));
+        }
+        for (pool, member) in stopped.confirmed {
+            self.tell_known(pool, member);
+        }
+        self.set_service_gauges();
+    }
+
+    fn set_service_gauges(&self) {
+        let pools = &self.services.pools;
+        self.metrics.service_patterns.set(pools.patterns_len() as u64);
+        self.metrics.service_members.set(pools.members_len() as u64);
+    }
+}
+
+/// The row of `[[services]]` for a registered pattern.
+pub(super) fn row_of(rows: &Services, pattern: &[u8]) -> usize {
+    Pattern::parse(pattern).map_or(usize::MAX, |pattern| rows.row_of(pattern))
+}

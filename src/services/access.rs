@@ -1,0 +1,145 @@
+//! What a core lends its sessions of the services: the directory, and the list of what sessions want done. The core does it
+//! between two messages (`cores/services`).
+
+use std::time::Duration;
+
+use super::call::{ServiceCall, Token};
+use super::directory::{Directory, Entry};
+use super::pools::Offer;
+use super::reply::{ReplyTo, ServiceReply};
+
+/// What a core lends its sessions of the services.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// The patterns that services have registered.
+    pub directory: Directory,
+    /// Whether calls that nobody else answers may be a service's: there are services, or rows of `[[services]]`.
+    pub is_used: bool,
+    orders: Vec<Order>,
+    /// Calls that have ended. Their buffers are used again.
+    #[expect(clippy::vec_box, reason = "calls travel from core to core in their boxes")]
+    spare: Vec<Box<ServiceCall>>,
+}
+
+/// Something that a session wants done.
+#[derive(Debug)]
+pub enum Order {
+    /// Call a service.
+    Call {
+        /// The connection of the caller.
+        connection: usize,
+        /// Where the end is told.
+        reply: ReplyTo,
+        /// The pattern that is about the name; `None`: no service has registered one.
+        entry: Option<Entry>,
+        /// The time limit, if it is not that of the pattern.
+        timeout: Option<Duration>,
+        /// What is sent.
+        call: Box<ServiceCall>,
+    },
+    /// Send a service an event.
+    Event(Entry, Box<ServiceCall>),
+    /// A service has answered, or has ended.
+    Answer(Box<ServiceCall>),
+    /// Register a pattern for the connection, and tell its session.
+    Serve {
+        /// The connection.
+        connection: usize,
+        /// What the session needs for its answer.
+        token: Token,
+        /// The pattern.
+        pattern: Box<[u8]>,
+        /// What it offers.
+        offer: Offer,
+    },
+    /// Give a pattern up, and tell the session.
+    Unserve {
+        /// The connection.
+        connection: usize,
+        /// What the session needs for its answer.
+        token: Token,
+        /// The pattern.
+        pattern: Box<[u8]>,
+    },
+}
+
+/// A question of the server's own to a service.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// The connection that it is about.
+    pub connection: usize,
+    /// The procedure that is called.
+    pub service: &'a [u8],
+    /// The time limit.
+    pub timeout: Duration,
+    /// Where the answer is told.
+    pub reply: ServiceReply,
+}
+
+impl Access {
+    /// Whether sessions want something done.
+    #[inline]
+    pub fn has_orders(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// Takes what sessions want done. The list is to be given back by [`Access::give_back`].
+    pub fn take_orders(&mut self) -> Vec<Order> {
+        std::mem::take(&mut self.orders)
+    }
+
+    /// Gives back the memory of a list.
+    pub fn give_back(&mut self, mut orders: Vec<Order>) {
+        orders.clear();
+        if self.orders.is_empty() && orders.capacity() <= ORDERS_KEPT_MAX {
+            self.orders = orders;
+        }
+    }
+
+    /// Wants something done.
+    pub fn order(&mut self, order: Order) {
+        self.orders.push(order);
+    }
+
+    /// An empty call.
+    pub fn new_call(&mut self) -> Box<ServiceCall> {
+        self.spare.pop().unwrap_or_default()
+    }
+
+    /// A call has ended.
+    pub fn recycle(&mut self, mut call: Box<ServiceCall>) {
+        if self.spare.len() < SPARE_MAX && call.data.capacity() <= BYTES_KEPT_MAX {
+            call.clear();
+            self.spare.push(call);
+        }
+    }
+
+    /// Asks a service for the server itself. `write` writes what the service gets.
+    pub fn ask(&mut self, question: Question<'_>, caller: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        let Question {
+            connection,
+            service,
+            timeout,
+            reply,
+        } = question;
+        let entry = self.directory.find(service);
+        let mut call = self.new_call();
+        call.event.extend_from_slice(service);
+        call.caller = caller;
+        write(&mut call.data);
+        self.order(Order::Call {
+            connection,
+            reply: ReplyTo::Server(reply),
+            entry,
+            timeout: Some(timeout),
+            call,
+        });
+    }
+}
+
+/// Calls whose buffers are kept.
+const SPARE_MAX: usize = 256;
+/// The buffers of larger calls are given back.
+const BYTES_KEPT_MAX: usize = 16 * 1024;
+/// A longer list is given back.
+const ORDERS_KEPT_MAX: usize = 4096;

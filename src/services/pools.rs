@@ -1,0 +1,588 @@
+//! The pools that one core owns: for each pattern the services that have registered it, their calls in flight, and the
+//! calls that wait for one of them.
+//!
+//! Invariants
+//! 1. A call waits only if no member has room, and calls that wait are given in their order.
+//! 2. A call is in `in_flight` from the moment at which it is given to a member until its end is told, or the member says
+//!    that it has not got it.
+//! 3. A pool has members. With the last one it is gone, and its calls that wait are refused.
+//!
+//! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers.
+//!
+//! Cost: a choice looks at all members of the pool.
+//!
+//! Limits: [`Bounds`], and those of the [`Terms`] of each pool.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use super::call::{CallId, MemberKey, PoolId, ServiceCall};
+use crate::broker::CoreSet;
+use crate::config::services::Terms;
+
+/// The pools of one core.
+#[derive(Debug)]
+pub struct Pools {
+    core: usize,
+    bounds: Bounds,
+    /// The running cores.
+    cores: CoreSet,
+    slots: Vec<Slot>,
+    by_pattern: HashMap<Box<[u8]>, u32>,
+    in_flight: HashMap<CallId, Flight, BuildHasherDefault<IdHasher>>,
+    /// Counts members that have joined.
+    serial: u64,
+}
+
+/// How many pools and members there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most pools of the core.
+    pub pools: u32,
+    /// Most members of a pool.
+    pub members: u32,
+}
+
+/// What a service offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its share of the calls, in proportion to that of others.
+    pub weight: u32,
+    /// Most calls in flight.
+    pub window: u32,
+}
+
+/// A member has joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its pool.
+    pub pool: PoolId,
+    /// Whether the pool is new: then all cores must be told.
+    pub is_new: bool,
+    /// Whether all cores know the pool.
+    pub is_known: bool,
+}
+
+/// Why a member could not join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinFailure {
+    /// The core owns as many pools as it may.
+    TooManyPatterns,
+    /// The pool has as many members as it may.
+    TooManyMembers,
+    /// The service has given the pattern up meanwhile.
+    Withdrawn,
+}
+
+/// The fate of a call at the owner.
+#[derive(Debug)]
+pub enum Called {
+    /// To be given to this member.
+    Given(MemberKey, Box<ServiceCall>),
+    /// It waits.
+    Waits,
+    /// There is no such pool.
+    NoPool(Box<ServiceCall>),
+    /// No member has room, and no more calls may wait.
+    Full(Box<ServiceCall>),
+}
+
+/// Where a call was that its caller has given up.
+#[derive(Debug)]
+pub enum Cancelled {
+    /// A member has it.
+    Given(MemberKey, PoolId),
+    /// It waited.
+    Waited(Box<ServiceCall>),
+    /// It has ended.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    pool: Option<Pool>,
+}
+
+#[derive(Debug)]
+struct Pool {
+    pattern: Box<[u8]>,
+    terms: Terms,
+    row: usize,
+    members: Vec<Member>,
+    /// Counts the calls that were given.
+    given: u64,
+    waiting: VecDeque<Box<ServiceCall>>,
+    waiting_bytes: usize,
+    /// The cores that have not said yet that they know the pool.
+    unknown_to: CoreSet,
+    /// The members that wait for that.
+    unconfirmed: Vec<MemberKey>,
+}
+
+#[derive(Debug)]
+struct Member {
+    key: MemberKey,
+    serial: u64,
+    offer: Offer,
+    in_flight: u32,
+    is_slow: bool,
+    /// [`Pool::given`] when it was chosen last.
+    chosen_at: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    pool: PoolId,
+    member: MemberKey,
+    serial: u64,
+}
+
+impl Pools {
+    /// The pools of this core, one of `cores`.
+    pub fn new(core: usize, cores: usize, bounds: Bounds) -> Pools {
+        let mut running = CoreSet::EMPTY;
+        (0..cores).for_each(|core| running.insert(core));
+        Pools {
+            core,
+            bounds,
+            cores: running,
+            slots: Vec::new(),
+            by_pattern: HashMap::new(),
+            in_flight: HashMap::default(),
+            serial: 0,
+        }
+    }
+
+    /// How many pools there are.
+    pub fn patterns_len(&self) -> usize {
+        self.by_pattern.len()
+    }
+
+    /// How many members all pools have together.
+    pub fn members_len(&self) -> usize {
+        let pools = self.slots.iter().filter_map(|slot| slot.pool.as_ref());
+        pools.map(|pool| pool.members.len()).sum()
+    }
+
+    /// How many calls members have.
+    pub fn in_flight_len(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// A service registers a pattern, or changes its offer.
+    ///
+    /// # Errors
+    /// There are too many pools or members.
+    pub fn join(
+        &mut self,
+        pattern: &[u8],
+        key: MemberKey,
+        offer: Offer,
+        terms_of: impl FnOnce() -> (Terms, usize),
+    ) -> Result<Joined, JoinFailure> {
+        let known = self.by_pattern.get(pattern).copied();
+        let is_new = known.is_none();
+        let slot = match known {
+            Some(slot) => slot,
+            None if self.by_pattern.len() >= self.bounds.pools as usize => {
+                return Err(JoinFailure::TooManyPatterns);
+            }
+            None => self.create(pattern, terms_of()),
+        };
+        let members_max = self.bounds.members as usize;
+        self.serial += 1;
+        let serial = self.serial;
+        let entry = &mut self.slots[slot as usize];
+        let id = PoolId {
+            slot,
+            generation: entry.generation,
+        };
+        let pool = entry.pool.as_mut().expect("by_pattern names pools");
+        let known = pool.members.iter().position(|member| member.key == key);
+        match known {
+            Some(at) => pool.members[at].offer = offer,
+            None if pool.members.len() >= members_max => return Err(JoinFailure::TooManyMembers),
+            None => pool.members.push(Member {
+                key,
+                serial,
+                offer,
+                in_flight: 0,
+                is_slow: false,
+                chosen_at: 0,
+            }),
+        }
+        let is_known = pool.unknown_to.is_empty();
+        if !is_known {
+            pool.unconfirmed.push(key);
+        }
+        Ok(Joined {
+            pool: id,
+            is_new,
+            is_known,
+        })
+    }
+
+    fn create(&mut self, pattern: &[u8], (terms, row): (Terms, usize)) -> u32 {
+        let unknown_to = self.cores.without(CoreSet::of(self.core));
+        let pool = Pool {
+            pattern: pattern.into(),
+            terms,
+            row,
+            members: Vec::new(),
+            given: 0,
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            unknown_to,
+            unconfirmed: Vec::new(),
+        };
+        let free = self.slots.iter().position(|slot| slot.pool.is_none());
+        let slot = free.unwrap_or_else(|| {
+            self.slots.push(Slot {
+                generation: 0,
+                pool: None,
+            });
+            self.slots.len() - 1
+        });
+        self.slots[slot].pool = Some(pool);
+        let slot = u32::try_from(slot).expect("as many as Bounds::pools at most");
+        self.by_pattern.insert(pattern.into(), slot);
+        slot
+    }
+
+    /// A core knows a pool. Returns the members that have waited for this, if all cores know it now.
+    pub fn known_by(&mut self, id: PoolId, core: usize) -> Vec<MemberKey> {
+        let Some(pool) = self.pool(id) else {
+            return Vec::new();
+        };
+        pool.unknown_to = pool.unknown_to.without(CoreSet::of(core));
+        pool.take_confirmed()
+    }
+
+    /// The pattern of a pool.
+    pub fn pattern(&mut self, id: PoolId) -> Option<&[u8]> {
+        self.pool(id).map(|pool| &*pool.pattern)
+    }
+
+    /// The row of `[[services]]` of a pool.
+    pub fn row(&mut self, id: PoolId) -> Option<usize> {
+        self.pool(id).map(|pool| pool.row)
+    }
+
+    /// A service gives a pattern up. If it was the last one, its pool is gone.
+    pub fn leave(&mut self, pattern: &[u8], key: MemberKey) -> Option<GonePool> {
+        let slot = *self.by_pattern.get(pattern)?;
+        let generation = self.slots.get(slot as usize)?.generation;
+        self.leave_pool(PoolId { slot, generation }, key)
+    }
+
+    /// The same, for a pool.
+    fn leave_pool(&mut self, id: PoolId, key: MemberKey) -> Option<GonePool> {
+        let pool = self.pool(id)?;
+        pool.members.retain(|member| member.key != key);
+        pool.unconfirmed.retain(|member| *member != key);
+        if !pool.members.is_empty() {
+            return None;
+        }
+        let entry = self.slots.get_mut(id.slot as usize)?;
+        let pool = entry.pool.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.by_pattern.remove(&pool.pattern);
+        Some(GonePool {
+            pool: id,
+            pattern: pool.pattern,
+            row: pool.row,
+            waiting: pool.waiting.into(),
+        })
+    }
+
+    /// Gives a call to a member, or lets it wait.
+    pub fn call(&mut self, call: Box<ServiceCall>) -> Called {
+        let Some(id) = call.pool else {
+            return Called::NoPool(call);
+        };
+        let Some(pool) = self
+            .slots
+            .get_mut(id.slot as usize)
+            .filter(|slot| slot.generation == id.generation)
+            .and_then(|slot| slot.pool.as_mut())
+        else {
+            return Called::NoPool(call);
+        };
+        if pool.waiting.is_empty()
+            && let Some(member) = pool.choose(call.caller)
+        {
+            let flight = pool.give(member, id, call.id);
+            if let (Some(call), Some(flight)) = (call.id, flight) {
+                self.in_flight.insert(call, flight);
+            }
+            return Called::Given(pool.members[member].key, call);
+        }
+        let has_room = pool.waiting.len() < pool.terms.queue_calls as usize
+            && pool.waiting_bytes + call.bytes() <= pool.terms.queue_bytes as usize;
+        if !has_room || call.id.is_none() {
+            return Called::Full(call);
+        }
+        pool.waiting_bytes += call.bytes();
+        pool.waiting.push_back(call);
+        Called::Waits
+    }
+
+    /// Takes the next call that waits, if a member has room for it.
+    pub fn next(&mut self, id: PoolId) -> Option<(MemberKey, Box<ServiceCall>)> {
+        let pool = self
+            .slots
+            .get_mut(id.slot as usize)
+            .filter(|slot| slot.generation == id.generation)?
+            .pool
+            .as_mut()?;
+        let member = pool.choose(pool.waiting.front()?.caller)?;
+        let call = pool.waiting.pop_front()?;
+        pool.waiting_bytes -= call.bytes();
+        let flight = pool.give(member, id, call.id);
+        if let (Some(call), Some(flight)) = (call.id, flight) {
+            self.in_flight.insert(call, flight);
+        }
+        Some((pool.members[member].key, call))
+    }
+
+    /// A member has answered a call, or ended with it. Returns the pool, which may have room now.
+    pub fn done(&mut self, call: CallId) -> Option<PoolId> {
+        self.land(call, |member| member.is_slow = false)
+    }
+
+    /// A member has not got a call, since its connection has ended or does not serve the pattern any more. It gets no
+    /// more. Returns what [`Pools::leave`] does.
+    pub fn not_got(&mut self, call: &ServiceCall, key: MemberKey) -> Option<GonePool> {
+        let flight = call.id.and_then(|id| self.in_flight.remove(&id));
+        let pool = flight.map(|flight| flight.pool).or(call.pool)?;
+        self.leave_pool(pool, key)
+    }
+
+    /// The caller of a call has gone, or has waited long enough: then the member that has it is slow.
+    pub fn cancel(&mut self, call: CallId, pool: PoolId, why: GivenUp) -> Cancelled {
+        if let Some(flight) = self.in_flight.get(&call).copied() {
+            self.land(call, |member| member.is_slow |= why == GivenUp::TimedOut);
+            return Cancelled::Given(flight.member, flight.pool);
+        }
+        let Some(pool) = self.pool(pool) else {
+            return Cancelled::Unknown;
+        };
+        let mut waiting = pool.waiting.iter();
+        let Some(at) = waiting.position(|waiting| waiting.id == Some(call)) else {
+            return Cancelled::Unknown;
+        };
+        let Some(call) = pool.waiting.remove(at) else {
+            return Cancelled::Unknown;
+        };
+        pool.waiting_bytes -= call.bytes();
+        Cancelled::Waited(call)
+    }
+
+    fn land(&mut self, call: CallId, note: impl FnOnce(&mut Member)) -> Option<PoolId> {
+        let flight = self.in_flight.remove(&call)?;
+        let pool = self.pool(flight.pool)?;
+        let mut members = pool.members.iter_mut();
+        if let Some(member) = members.find(|member| member.serial == flight.serial) {
+            member.in_flight = member.in_flight.saturating_sub(1);
+            note(member);
+        }
+        Some(flight.pool)
+    }
+
+    /// A core has stopped. Its members are gone.
+    pub fn note_stopped(&mut self, core: usize) -> Stopped {
+        self.cores = self.cores.without(CoreSet::of(core));
+        let mut stopped = Stopped::default();
+        let of_core = |_: &CallId, flight: &mut Flight| flight.member.core == core;
+        let lost = self.in_flight.extract_if(of_core).map(|(call, _)| call);
+        stopped.lost.extend(lost);
+        for slot in 0..self.slots.len() {
+            let generation = self.slots[slot].generation;
+            let Some(pool) = &mut self.slots[slot].pool else {
+                continue;
+            };
+            pool.unknown_to = pool.unknown_to.without(CoreSet::of(core));
+            pool.unconfirmed.retain(|member| member.core != core);
+            stopped.confirmed.extend(
+                pool.take_confirmed()
+                    .into_iter()
+                    .map(|key| (slot_id(slot, generation), key)),
+            );
+            let gone = pool.members.iter().find(|member| member.key.core == core);
+            let Some(key) = gone.map(|member| member.key) else {
+                continue;
+            };
+            pool.members
+                .retain(|member| member.key.core != core || member.key == key);
+            stopped
+                .gone
+                .extend(self.leave_pool(slot_id(slot, generation), key));
+        }
+        stopped
+    }
+
+    /// The rows of `[[services]]` have changed.
+    pub fn assign_terms(&mut self, terms_of: impl Fn(&[u8]) -> (Terms, usize)) {
+        for pool in self.slots.iter_mut().filter_map(|slot| slot.pool.as_mut()) {
+            (pool.terms, pool.row) = terms_of(&pool.pattern);
+        }
+    }
+
+    /// For each row of `[[services]]` with calls that wait: the row, and how many there are.
+    pub fn waiting(&self) -> impl Iterator<Item = (usize, usize)> {
+        let pools = self.slots.iter().filter_map(|slot| slot.pool.as_ref());
+        pools.map(|pool| (pool.row, pool.waiting.len()))
+    }
+
+    fn pool(&mut self, id: PoolId) -> Option<&mut Pool> {
+        let slot = self.slots.get_mut(id.slot as usize)?;
+        (slot.generation == id.generation).then_some(slot.pool.as_mut()?)
+    }
+}
+
+/// A pool without members.
+#[derive(Debug)]
+pub struct GonePool {
+    /// Its name, which names nothing any more.
+    pub pool: PoolId,
+    /// The pattern.
+    pub pattern: Box<[u8]>,
+    /// The row of `[[services]]`.
+    pub row: usize,
+    /// The calls that have waited.
+    pub waiting: Vec<Box<ServiceCall>>,
+}
+
+/// Why nobody waits for the answer to a call any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// The caller has gone.
+    CallerGone,
+    /// It has not come in time.
+    TimedOut,
+}
+
+/// What ends with a core.
+#[derive(Debug, Default)]
+pub struct Stopped {
+    /// The calls that its members had.
+    pub lost: Vec<CallId>,
+    /// The pools that have no members any more.
+    pub gone: Vec<GonePool>,
+    /// The members whose pool all cores know now.
+    pub confirmed: Vec<(PoolId, MemberKey)>,
+}
+
+fn slot_id(slot: usize, generation: u32) -> PoolId {
+    PoolId {
+        slot: u32::try_from(slot).expect("as many as Bounds::pools at most"),
+        generation,
+    }
+}
+
+impl Pool {
+    /// The member for the next call: the one with the fewest calls in flight for its weight; of several the one that was
+    /// chosen the longest time ago. In a sticky pool, the one that the caller's number gives the highest rank.
+    fn choose(&self, caller: u64) -> Option<usize> {
+        let with_room = self
+            .members
+            .iter()
+            .enumerate()
+            .filter(|(_, member)| member.has_room());
+        let chosen = if self.terms.is_sticky {
+            with_room.max_by_key(|(_, member)| rank(caller, member.serial))
+        } else {
+            with_room.min_by(|(_, one), (_, other)| {
+                let load = |of: &Member, by: &Member| u64::from(of.in_flight) * u64::from(by.offer.weight);
+                load(one, other)
+                    .cmp(&load(other, one))
+                    .then(one.chosen_at.cmp(&other.chosen_at))
+            })
+        };
+        chosen.map(|(at, _)| at)
+    }
+
+    /// Gives a member a call, which is in flight from now on, or an event.
+    fn give(&mut self, member: usize, pool: PoolId, call: Option<CallId>) -> Option<Flight> {
+        self.given += 1;
+        let member = &mut self.members[member];
+        member.chosen_at = self.given;
+        call?;
+        member.in_flight += 1;
+        Some(Flight {
+            pool,
+            member: member.key,
+            serial: member.serial,
+        })
+    }
+
+    fn take_confirmed(&mut self) -> Vec<MemberKey> {
+        if self.unknown_to.is_empty() {
+            std::mem::take(&mut self.unconfirmed)
+        } else {
+            Vec::new()
+        }
+    }
+}
+
+impl Member {
+    fn has_room(&self) -> bool {
+        let window = if self.is_slow {
+            (self.offer.window / 2).max(1)
+        } else {
+            self.offer.window
+        };
+        self.in_flight < window
+    }
+}
+
+/// How well a member suits a caller: a number that looks random, and is the same each time. So each caller has an order of
+/// the members of its own, and a member that comes or goes changes the choice for its own callers only.
+fn rank(caller: u64, member: u64) -> u64 {
+    let mixed = (caller ^ member.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    (mixed ^ mixed >> 31).wrapping_mul(0x94D0_49BB_1331_11EB) ^ mixed >> 29
+}
+
+/// Call ids are numbers of the server's own: they need no keyed hash.
+#[derive(Clone, Copy, Debug, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ mixed >> 32;
+    }
+}
+
+#[cfg(test)]
+impl Pools {
+    /// The calls in flight of each member of a pattern.
+    pub(super) fn loads(&self, pattern: &[u8]) -> Vec<(MemberKey, u32)> {
+        let pool = self
+            .by_pattern
+            .get(pattern)
+            .and_then(|slot| self.slots[*slot as usize].pool.as_ref());
+        let members = pool.iter().flat_map(|pool| pool.members.iter());
+        members.map(|member| (member.key, member.in_flight)).collect()
+    }
+
+    /// How many calls wait for members of a pattern.
+    pub(super) fn waiting_for(&self, pattern: &[u8]) -> usize {
+        let pool = self
+            .by_pattern
+            .get(pattern)
+            .and_then(|slot| self.slots[*slot as usize].pool.as_ref());
+        pool.map_or(0, |pool| pool.waiting.len())
+    }
+}

@@ -1,0 +1,94 @@
+//! What a service gets of a call: the data, and what it may know of the caller.
+
+use super::environment::Asked;
+use super::scratch::Scratch;
+use crate::app::SessionId;
+use crate::auth::Claims;
+use crate::services::Question;
+
+/// Appends `{"data":D,"caller":{"id":I,"user":U,"claims":C}}`. Data that is absent is left out; so are the user and the
+/// claims of a client that is not authenticated.
+pub(crate) fn write_service_call(
+    data: Option<&[u8]>,
+    id: SessionId,
+    claims: Option<&Claims>,
+    out: &mut Vec<u8>,
+) {
+    out.push(b'{');
+    if let Some(data) = data {
+        out.extend_from_slice(b"\"data\":");
+        out.extend_from_slice(data);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"caller\":{\"id\":\"");
+    out.extend_from_slice(id.write(&mut [0; SessionId::TEXT_BYTES]).as_bytes());
+    out.push(b'"');
+    if let Some(claims) = claims {
+        if let Some(user) = claims.user() {
+            out.extend_from_slice(b",\"user\":");
+            write_json_string(&user, out);
+        }
+        out.extend_from_slice(b",\"claims\":");
+        out.extend_from_slice(claims.json().as_bytes());
+    }
+    out.extend_from_slice(b"}}");
+}
+
+/// The number by which a pool knows a caller again: the random bytes of its id.
+pub(crate) fn caller_number(id: SessionId) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&id.as_bytes()[..8]);
+    u64::from_le_bytes(bytes)
+}
+
+impl Scratch {
+    /// Asks a service about a client, for the server itself. `data` is JSON. No rule is asked.
+    pub fn ask_service(&mut self, question: Question<'_>, data: &[u8], client: Asked<'_>) {
+        self.services.ask(question, caller_number(client.id), |out| {
+            write_service_call(Some(data), client.id, client.claims, out);
+        });
+    }
+}
+
+fn write_json_string(text: &str, out: &mut Vec<u8>) {
+    // Writing to memory cannot fail, and a text always has a JSON form.
+    let written = serde_json::to_writer(&mut *out, text);
+    debug_assert!(written.is_ok());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(data: Option<&str>, claims: Option<&str>) -> String {
+        let claims = claims.map(|json| Claims::trusted(json.to_owned(), None));
+        let mut out = Vec::new();
+        let id = SessionId::new([0; SessionId::BYTES]);
+        write_service_call(data.map(str::as_bytes), id, claims.as_ref(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_service_gets_the_data_and_what_is_known_of_the_caller() {
+        for (data, claims, expected) in [
+            (None, None, r#"{"caller":{"id":"AAAAAAAAAAAAAAAAAAAA"}}"#),
+            (
+                Some("[1]"),
+                None,
+                r#"{"data":[1],"caller":{"id":"AAAAAAAAAAAAAAAAAAAA"}}"#,
+            ),
+            (
+                Some("null"),
+                Some(r#"{"sub":"a\"nn","x":1}"#),
+                r#"{"data":null,"caller":{"id":"AAAAAAAAAAAAAAAAAAAA","user":"a\"nn","claims":{"sub":"a\"nn","x":1}}}"#,
+            ),
+            (
+                Some("1"),
+                Some(r#"{"x":1}"#),
+                r#"{"data":1,"caller":{"id":"AAAAAAAAAAAAAAAAAAAA","claims":{"x":1}}}"#,
+            ),
+        ] {
+            assert_eq!(written(data, claims), expected);
+        }
+    }
+}

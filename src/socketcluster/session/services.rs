@@ -1,0 +1,385 @@
+//! Services: clients that answer calls of other clients.
+//!
+//! ```text
+//!   {"event":"$serve","data":{"procedure":"math.*","weight":1,"window":64},"cid":1}     registers a pattern
+//!   {"event":"$unserve","data":{"procedure":"math.*"},"cid":2}                          gives it up
+//!   {"event":"math.add","cid":7,"data":{"data":[1,2],"caller":{"id":…}}}                a call, as the service gets it
+//!   {"event":"$cancel","data":{"rid":7}}                                                nobody waits for the answer
+//!   {"event":"$unserved","data":{"procedure":"math.*"}}                                the rules take it away
+//! ```
+//! If no rule names the action `serve`, `$serve` and `$unserve` are the application's events. A call goes to a service if
+//! the application has not answered it. The core carries it on (`services::Order`).
+//!
+//! Limits: `service_window_max`; the core has more.
+
+use std::collections::VecDeque;
+
+use super::recovery::{each_member, whole};
+use super::{Environment, Session, invalid_action, passed_on, refuse, send};
+use crate::app::{App, Call, Refusal, Refused};
+use crate::config::rules::Action;
+use crate::decision::Decisions;
+use crate::policy::Policy;
+use crate::services::{
+    CallId, Ended, Failure, JoinFailure, Offer, Order, PATTERN_BYTES_MAX, Pattern, ReplyTo, ServiceCall,
+    Token,
+};
+use crate::session::{caller_number, write_service_call};
+use crate::socketcluster::encode;
+use crate::socketcluster::json::Scanner;
+use crate::socketcluster::number::{Number, NumberText};
+use crate::socketcluster::packet::{Event, Response, is_falsy};
+
+/// The names of the calls.
+pub(super) const SERVE: &str = "$serve";
+pub(super) const UNSERVE: &str = "$unserve";
+
+/// Calls that this client has been given, and has not answered, in the order of their ids.
+#[derive(Debug, Default)]
+pub(super) struct Served(VecDeque<(u64, Box<ServiceCall>)>);
+
+impl Served {
+    fn take(&mut self, rid: Number<'_>) -> Option<Box<ServiceCall>> {
+        let rid = rid.as_f64();
+        let at = self
+            .0
+            .binary_search_by(|(cid, _)| (*cid as f64).total_cmp(&rid))
+            .ok()?;
+        self.0.remove(at).map(|(_, call)| call)
+    }
+}
+
+impl Session {
+    /// Has a pattern registered, if the client may serve it.
+    pub(super) fn serve<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        self.expire(env.common.now, decisions);
+        let Some(cid) = event.cid.map(Number::text) else {
+            // Nobody waits for an answer, so the client would not know whether it serves.
+            return;
+        };
+        let window_max = env.settings.service_window_max;
+        let (pattern, offer) = match parse(event.data.map_or("", |data| data.json), window_max) {
+            Ok(parsed) => parsed,
+            Err(text) => return invalid_action(Some(cid), text, decisions),
+        };
+        if !self.may_serve(&pattern, env) {
+            return refuse(Some(cid), &Refusal::silent(), Refused::Invoke, decisions);
+        }
+        env.common.scratch.services.order(Order::Serve {
+            connection: env.common.address,
+            token: Token::new(cid.as_bytes()),
+            pattern,
+            offer,
+        });
+    }
+
+    /// Has a pattern given up.
+    pub(super) fn unserve<A: App>(
+        &self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let Some(cid) = event.cid.map(Number::text) else {
+            return;
+        };
+        match parse(event.data.map_or("", |data| data.json), 1) {
+            Ok((pattern, _)) => env.common.scratch.services.order(Order::Unserve {
+                connection: env.common.address,
+                token: Token::new(cid.as_bytes()),
+                pattern,
+            }),
+            Err(text) => invalid_action(Some(cid), text, decisions),
+        }
+    }
+
+    fn may_serve<A: App>(&mut self, pattern: &[u8], env: &mut Environment<'_, '_, A>) -> bool {
+        match Pattern::parse(pattern) {
+            Some(Pattern::Name(name)) => self.may(Action::Serve, name, env),
+            Some(Pattern::Prefix(beginning)) => {
+                let rules = &*env.common.policy.rules;
+                let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
+                let decided = rules.decide_serve_all(beginning, facts);
+                env.common.scratch.count_decided(Action::Serve, pattern, decided);
+                decided.verdict.allowed
+            }
+            None => false,
+        }
+    }
+
+    /// Whether the client may go on serving a pattern.
+    pub fn may_keep_service(&mut self, pattern: &[u8], policy: &Policy) -> bool {
+        let rules = &policy.rules;
+        let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
+        let decided = match Pattern::parse(pattern) {
+            Some(Pattern::Name(name)) => rules.decide(Action::Serve, name, facts),
+            Some(Pattern::Prefix(beginning)) => rules.decide_serve_all(beginning, facts),
+            None => return false,
+        };
+        rules.name_serve() && decided.verdict.allowed
+    }
+
+    /// Has a call or an event that the application has not answered carried to a service, if there may be one.
+    #[inline(never)]
+    pub(super) fn call_service<A: App>(
+        &self,
+        call: &Call<'_>,
+        cid: Option<&NumberText>,
+        env: &mut Environment<'_, '_, A>,
+    ) {
+        let name = call.event.as_bytes();
+        let services = &mut env.common.scratch.services;
+        let entry = services.directory.find(name);
+        if entry.is_none() {
+            let is_known = Pattern::parse(name)
+                .is_some_and(|pattern| env.common.policy.services.covering(pattern).is_some());
+            if !is_known || cid.is_none() {
+                return;
+            }
+        }
+        let mut carried = services.new_call();
+        carried.event.extend_from_slice(name);
+        carried.caller = caller_number(self.id);
+        let data = call.data.map(|data| data.as_str().as_bytes());
+        write_service_call(data, self.id, self.claims.as_deref(), &mut carried.data);
+        match (cid, entry) {
+            (Some(cid), entry) => services.order(Order::Call {
+                connection: env.common.address,
+                reply: ReplyTo::Client(Token::new(cid.as_bytes())),
+                entry,
+                timeout: None,
+                call: carried,
+            }),
+            (None, Some(entry)) => services.order(Order::Event(entry, carried)),
+            (None, None) => {}
+        }
+    }
+
+    /// Calls the client as a service, or sends it an event. Gives the call back if the client cannot be called.
+    ///
+    /// # Errors
+    /// The session is not open.
+    pub(crate) fn give_call(
+        &mut self,
+        call: Box<ServiceCall>,
+        decisions: &mut Decisions,
+    ) -> Result<Option<Box<ServiceCall>>, Box<ServiceCall>> {
+        if !self.is_open() {
+            return Err(call);
+        }
+        if call.id.is_none() {
+            send(decisions, |out| encode::event(&call.event, Some(&call.data), out));
+            return Ok(Some(call));
+        }
+        let calls = self.calls.get_or_insert_default();
+        calls.last += 1;
+        let cid = calls.last;
+        send(decisions, |out| {
+            encode::call(&call.event, cid, Some(&call.data), out)
+        });
+        calls.served.0.push_back((cid, call));
+        Ok(None)
+    }
+
+    /// Nobody waits for the answer to a call any more. Tells the client, and gives the call back.
+    pub(crate) fn cancel_call(&mut self, id: CallId, decisions: &mut Decisions) -> Option<Box<ServiceCall>> {
+        let served = &mut self.calls.as_mut()?.served.0;
+        let at = served.iter().position(|(_, call)| call.id == Some(id))?;
+        let (cid, call) = served.remove(at)?;
+        send(decisions, |out| encode::cancelled(cid, out));
+        Some(call)
+    }
+
+    /// Takes a response, if it answers a call that the client was given as a service.
+    pub(super) fn answer_as_service<A: App>(
+        &mut self,
+        response: &Response<'_>,
+        env: &mut Environment<'_, '_, A>,
+    ) {
+        let Some(mut call) = self
+            .calls
+            .as_mut()
+            .and_then(|calls| calls.served.take(response.rid))
+        else {
+            return;
+        };
+        let rewritten = &mut env.scratch.rewritten;
+        call.answer(match response.error {
+            Some(error) if !is_falsy(error) => Err(passed_on(error, true, rewritten)),
+            Some(_) | None => Ok(response
+                .data
+                .map(|value| passed_on(value.json, value.rare, rewritten))),
+        });
+        env.common.scratch.services.order(Order::Answer(call));
+    }
+
+    /// The connection has ended: so have the calls that the client was given.
+    pub(super) fn end_served<A: App>(served: Served, env: &mut Environment<'_, '_, A>) {
+        for (_, mut call) in served.0 {
+            call.fail(Failure::Gone);
+            env.common.scratch.services.order(Order::Answer(call));
+        }
+    }
+
+    /// Tells the client the end of its call.
+    pub(crate) fn service_ended(&self, token: &[u8], ended: Ended<'_>, decisions: &mut Decisions) {
+        if !self.is_open() {
+            return;
+        }
+        send(decisions, |out| match ended {
+            Ended::Answered(data) => encode::response(token, data, out),
+            Ended::Refused(error) => encode::error(token, |out| out.extend_from_slice(error), out),
+            Ended::Failed(failure) => {
+                let (name, message) = named(failure);
+                encode::error(
+                    token,
+                    |out| encode::named_error(name, message.as_bytes(), out),
+                    out,
+                );
+            }
+        });
+    }
+
+    /// Answers `$serve`: all cores know the pattern, or why it is not registered.
+    pub(crate) fn service_registered(
+        &self,
+        token: &[u8],
+        outcome: Result<(&[u8], Offer), JoinFailure>,
+        decisions: &mut Decisions,
+    ) {
+        if !self.is_open() {
+            return;
+        }
+        send(decisions, |out| match outcome {
+            Ok((pattern, offer)) => encode::serving(token, pattern, offer.weight, offer.window, out),
+            Err(failure) => {
+                let message = match failure {
+                    JoinFailure::TooManyPatterns => {
+                        "Too many patterns are served (service_patterns_max, services_per_connection_max)"
+                    }
+                    JoinFailure::TooManyMembers => {
+                        "Too many services serve this pattern (service_members_max)"
+                    }
+                    JoinFailure::Withdrawn => "The pattern was given up before all cores knew it",
+                };
+                encode::error(
+                    token,
+                    |out| encode::named_error("LimitError", message.as_bytes(), out),
+                    out,
+                );
+            }
+        });
+    }
+
+    /// Tells the client that the rules do not allow it any more to serve a pattern.
+    pub(crate) fn service_forbidden(&self, pattern: &[u8], decisions: &mut Decisions) {
+        if self.is_open() {
+            send(decisions, |out| encode::unserved(pattern, out));
+        }
+    }
+
+    /// Answers `$unserve`.
+    pub(crate) fn service_given_up(&self, token: &[u8], decisions: &mut Decisions) {
+        if self.is_open() {
+            send(decisions, |out| encode::response(token, None, out));
+        }
+    }
+}
+
+/// The name and the message of the error for a call that was not answered.
+fn named(failure: Failure) -> (&'static str, &'static str) {
+    match failure {
+        Failure::Gone => (
+            "ServiceGoneError",
+            "The service that had the call has gone before its answer: it may have done what was asked",
+        ),
+        Failure::TimedOut => ("TimeoutError", "The service has not answered in time"),
+        Failure::NoService => (
+            "NoServiceError",
+            "No service is there for the procedure: try again later",
+        ),
+        Failure::Busy => (
+            "ServiceBusyError",
+            "All services for the procedure are busy: try again later",
+        ),
+    }
+}
+
+/// The pattern of `$serve`, and what the service offers.
+fn parse(data: &str, window_max: u32) -> Result<(Box<[u8]>, Offer), &'static str> {
+    let (mut procedure, mut weight, mut window) = (None, Some(1), Some(WINDOW_DEFAULT));
+    let scanned = each_member(data, |key, value| match key {
+        "procedure" => procedure = Scanner::new(value).string().ok(),
+        "weight" => weight = whole(value, u64::MAX),
+        "window" => window = whole(value, u64::MAX),
+        _ => {}
+    });
+    let procedure = procedure.filter(|_| scanned.is_ok()).ok_or(PROCEDURE)?;
+    let mut pattern = Vec::new();
+    procedure.write_decoded(&mut pattern);
+    if Pattern::parse(&pattern).is_none() || std::str::from_utf8(&pattern).is_err() {
+        return Err(PROCEDURE);
+    }
+    let in_bounds = |number: Option<u64>, max: u32| {
+        let number = number.filter(|number| (1..=u64::from(u32::MAX)).contains(number))?;
+        Some(u32::try_from(number).unwrap_or(u32::MAX).min(max))
+    };
+    let weight = in_bounds(weight, WEIGHT_MAX).ok_or("The weight of $serve must be a whole number from 1")?;
+    let window = in_bounds(window, window_max).ok_or("The window of $serve must be a whole number from 1")?;
+    Ok((pattern.into(), Offer { weight, window }))
+}
+
+const PROCEDURE: &str = "$serve and $unserve take {\"procedure\":name}: the name of a procedure, or a prefix with a final *, of at most 256 bytes, that does not begin with # or $";
+const _: () = assert!(PATTERN_BYTES_MAX == 256, "the text above says so");
+/// Calls in flight of a service that names no number.
+const WINDOW_DEFAULT: u64 = 64;
+/// A larger weight counts as this.
+const WEIGHT_MAX: u32 = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_is_read_within_its_bounds() {
+        for (data, expected) in [
+            (r#"{"procedure":"a"}"#, Some(("a", 1, 64))),
+            (
+                r#"{"weight":3,"procedure":"a.*","window":7,"meta":{"x":1}}"#,
+                Some(("a.*", 3, 7)),
+            ),
+            (
+                r#"{"procedure":"a","weight":1e9,"window":1e9}"#,
+                Some(("a", 1000, 100)),
+            ),
+            (r#"{"procedure":"a","window":0}"#, None),
+            (r#"{"procedure":"a","weight":-1}"#, None),
+            (r#"{"procedure":"a","weight":1.5}"#, None),
+            (r#"{"procedure":"a","window":"7"}"#, None),
+            (r#"{"procedure":"a*b"}"#, None),
+            (r##"{"procedure":"#x"}"##, None),
+            (r#"{"procedure":"$x*"}"#, None),
+            (r#"{"procedure":""}"#, None),
+            (r#"{"procedure":7}"#, None),
+            (r#"{"procedure":"\ud800"}"#, None),
+            (r#"["a"]"#, None),
+            ("", None),
+        ] {
+            let parsed = parse(data, 100).ok();
+            let parsed = parsed.map(|(pattern, offer)| {
+                (
+                    String::from_utf8(pattern.into()).unwrap(),
+                    offer.weight,
+                    offer.window,
+                )
+            });
+            let expected = expected.map(|(pattern, weight, window)| (pattern.to_owned(), weight, window));
+            assert_eq!(parsed, expected, "{data}");
+        }
+    }
+}
