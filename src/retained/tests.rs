@@ -211,7 +211,11 @@ proptest! {
                 Set::Cleared => prop_assert!(payload.is_empty()),
                 Set::Retained => { prop_assert!(!payload.is_empty()); model.insert(topic.clone(), (payload, expires_at_ms)); }
                 Set::TooMany => prop_assert_eq!(count, count_max),
-                Set::TooLarge => prop_assert!(older.is_some() || retained.bytes() + 160 > bytes_max),
+                Set::TooLarge => {
+                    let mut alone = Retained::new(UNBOUNDED);
+                    alone.set(&facts(now_ms, expires_at_ms), topic.as_bytes(), b"props", &payload);
+                    prop_assert!(older.is_some() || retained.bytes() + alone.bytes() > bytes_max);
+                }
             }
             if sweeps {
                 while retained.sweep(now_ms, 3) {}
