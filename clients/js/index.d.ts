@@ -104,10 +104,46 @@ export interface Memory {
   clearWill(): Promise<void>;
 }
 
+export interface Caller {
+  /** The socket id of its connection. */
+  id: string;
+  user?: string | number;
+  /** The claims of its token; absent without a token. */
+  claims?: Record<string, unknown>;
+}
+
+export interface Call<D = unknown> {
+  /** The whole name that was called. */
+  procedure: string;
+  data: D;
+  caller: Caller;
+}
+
+export interface ServeOptions {
+  /** Its share of the calls, among all services of the pattern. */
+  weight?: number;
+  /** How many calls may be open here at a time. */
+  window?: number;
+}
+
+/** Throw it in a procedure to answer with an error. */
+export class CallError extends Error {
+  constructor(message: string, members?: {name?: string; [member: string]: unknown});
+}
+
+export interface Service {
+  /** A pattern is a name, or a beginning of names with `*` at its end. */
+  procedure<D = any, R = unknown>(pattern: string, handler: (call: Call<D> & {signal: AbortSignal}) => R | Promise<R>): void;
+  procedure<D = any, R = unknown>(pattern: string, options: ServeOptions, handler: (call: Call<D> & {signal: AbortSignal}) => R | Promise<R>): void;
+  receiver<D = any>(pattern: string, handler: (call: Call<D>) => void | Promise<void>): void;
+  ready(): Promise<void>;
+  stop(options?: {timeoutMs?: number}): Promise<void>;
+}
+
 /** The module of socketcluster-client 15 to 20. */
 export interface SocketClusterClient<S> {
   create(options?: object): S;
 }
 
 /** Connects by `socketClusterClient.create(options)`. */
-export function connect<S>(socketClusterClient: SocketClusterClient<S>, options?: object): {socket: S; memory: Memory};
+export function connect<S>(socketClusterClient: SocketClusterClient<S>, options?: object): {socket: S; memory: Memory; service: Service};

@@ -1,15 +1,21 @@
-// What Ringcast's channels remember, for socketcluster-client 15 to 20: recovery, history, presence and last wills. All of it is
-// plain packets: docs/recovery.md, docs/presence.md and docs/wills.md of Ringcast have them.
+// What Ringcast adds, for socketcluster-client 15 to 20: channels that remember (recovery, history, presence and last wills), and
+// services. All of it is plain packets: docs/recovery.md, docs/presence.md, docs/wills.md and docs/services.md of Ringcast have them.
 import {watchPackets} from './lib/codec.js';
 import {Presence} from './lib/presence.js';
 import {Room} from './lib/room.js';
+import {CallError, Service} from './lib/service.js';
 
-/** Connects by `socketClusterClient.create(options)`. The socket is an ordinary one; `memory` is what Ringcast adds. */
+export {CallError};
+
+/**
+ * Connects by `socketClusterClient.create(options)`. The socket is an ordinary one; `memory` has what Ringcast remembers for it, and by
+ * `service` it answers procedures that other clients call.
+ */
 export function connect(socketClusterClient, options = {}) {
   const socket = socketClusterClient.create({...options, autoConnect: false});
-  const memory = new Memory(socket, options.channelPrefix ?? '');
+  const memory = new Memory(socket, options.channelPrefix ?? ''), service = new Service(socket);
   if (options.autoConnect !== false) socket.connect();
-  return {socket, memory};
+  return {socket, memory, service};
 }
 
 /** What a socket remembers of its channels. */

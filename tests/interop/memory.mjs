@@ -188,7 +188,7 @@ const files = {
   '/client.js': fs.readFileSync(require.resolve('client20/socketcluster-client.min.js')),
 };
 const root = fileURLToPath(new URL('../../clients/js/', import.meta.url));
-for (const file of ['index.js', 'lib/codec.js', 'lib/presence.js', 'lib/room.js', 'lib/stream.js']) files[`/js/${file}`] = fs.readFileSync(root + file);
+for (const file of ['index.js', 'lib/codec.js', 'lib/presence.js', 'lib/room.js', 'lib/service.js', 'lib/stream.js']) files[`/js/${file}`] = fs.readFileSync(root + file);
 const site = http.createServer((request, response) => {
   const body = files[request.url];
   response.writeHead(body ? 200 : 404, {'content-type': request.url.endsWith('.js') ? 'text/javascript' : 'text/html'});

@@ -4,12 +4,13 @@
 /**
  * Lets `watch` see the packets of a socket that has not connected yet. Each transport of the socket, one for each connection, gets a
  * codec and a watcher of its own: `watch()` makes it. A transport that has been replaced may still read what had arrived; the socket
- * drops that, and so it must not be watched.
+ * drops that, and so it must not be watched. A socket may be watched more than once.
  *
- * `outgoing(packet)` returns the packet to send, `incoming(packet)` only looks.
+ * `outgoing(packet)` returns the packet to send; `incoming(packet)` returns the packet for the socket, or nothing if that is the packet
+ * itself.
  */
 export function watchPackets(socket, watch) {
-  const inner = socket.codec;
+  const {value, get: codec = () => value} = Object.getOwnPropertyDescriptor(socket, 'codec');
   let newest = null;
   const each = (packets, look) => (Array.isArray(packets) ? packets.map(look) : look(packets));
   const isPacket = (packet) => packet !== null && typeof packet === 'object';
@@ -17,13 +18,13 @@ export function watchPackets(socket, watch) {
   Object.defineProperty(socket, 'codec', {
     configurable: true,
     get() {
-      const watcher = newest = watch();
+      const inner = codec(), watcher = newest = watch();
       return {
         encode: (packets) => inner.encode(each(packets, (packet) => (isPacket(packet) ? watcher.outgoing(packet) : packet))),
         decode(message) {
           const packets = inner.decode(message);
-          if (watcher === newest) each(packets, (packet) => { if (isPacket(packet)) watcher.incoming(packet); });
-          return packets;
+          if (watcher !== newest) return packets;
+          return each(packets, (packet) => (isPacket(packet) && watcher.incoming(packet)) || packet);
         },
       };
     },

@@ -154,6 +154,18 @@ async def within(awaitable):
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
+async def stays_connected(client, seconds):
+    """Whether a silent client is still connected by the same connection. If this machine stands still meanwhile, it tries again."""
+    while True:
+        await within(client.connected())
+        connection, longest, end = client.id, 0.0, time.monotonic() + seconds
+        while (now := time.monotonic()) < end:
+            await asyncio.sleep(0.05)
+            longest = max(longest, time.monotonic() - now)
+        if client.id == connection or longest < seconds / 4:
+            return client.id == connection
+
+
 async def take(reader, count):
     """The next values of an iterator."""
     return [await within(anext(reader)) for _ in range(count)]

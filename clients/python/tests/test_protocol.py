@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import ssl
 import unittest
 
 from websockets.asyncio.server import serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidURI
 
 from ringcast_client import CallError, Client, ClosedError, ConnectionLostError, Disconnected, KickedOutError, ServerError, Service
 from support import PATIENCE, QUICKLY, eventually, take, token, within
@@ -340,6 +341,17 @@ class Protocol(Scripted):
                 self.assertEqual(end.code, 1006)
                 self.assertIn("403", end.reason)
 
+    async def test_options_that_can_never_work_are_told(self):
+        for url in ("localhost:8000", "http://localhost:8000/", "ws:///"):
+            self.assertRaises(InvalidURI, Client, url)
+        # No TLS with ws://.
+        async with Client("ws://localhost:1/", websocket={"ssl": ssl.create_default_context()}) as client:
+            channel = client.subscribe("room")
+            with self.assertRaises(ClosedError):
+                await within(client.connected())
+            with self.assertRaises(ValueError):
+                await within(anext(aiter(channel)))
+
     async def test_a_connection_that_ends_fails_its_calls(self):
         async def ends(peer):
             await peer.handshake()
@@ -380,7 +392,7 @@ class Services(Scripted):
         service = Service(client)
         told = []
 
-        @service.procedure("math.*", weight=2, window=5, meta={"version": 3})
+        @service.procedure("math.*", weight=2, window=5)
         async def math(call):
             return [call.procedure, call.data, call.caller.id, call.caller.user, call.caller.claims]
 
@@ -395,7 +407,7 @@ class Services(Scripted):
         async with client:
             await within(service.ready())
             await eventually(lambda: len(seen) == 6, "the second registration")
-        self.assertEqual(seen[:2], [("$serve", {"procedure": "math.*", "weight": 2, "window": 5, "meta": {"version": 3}}), ("$serve", {"procedure": "math.neg"})])
+        self.assertEqual(seen[:2], [("$serve", {"procedure": "math.*", "weight": 2, "window": 5}), ("$serve", {"procedure": "math.neg"})])
         self.assertEqual(seen[2], {"rid": 7, "data": ["math.add", [1, 2], "c", "ann", {"sub": "ann"}]})
         self.assertEqual(seen[3], {"rid": 8, "error": {"message": "no", "name": "NoError"}})
         self.assertEqual(seen[4]["error"]["name"], "UnknownProcedureError")

@@ -15,6 +15,7 @@ from .errors import (
     RingcastError,
     ServerError,
     SlowReaderError,
+    UnservedError,
 )
 from .history import History, HistoryEntry
 from .packet import ABSENT, Position
@@ -51,4 +52,5 @@ __all__ = [
     "Service",
     "ServiceCall",
     "SlowReaderError",
+    "UnservedError",
 ]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.uri import parse_uri
 
 from .backoff import Backoff
 from .channel import Channel, Gap
@@ -113,10 +114,13 @@ class Client:
     ) -> None:
         """Makes a client that is not connected yet; it need not run in an event loop.
 
+        Raises `websockets.InvalidURI` if the address is none.
+
         `token` is presented in each handshake. Times are in seconds. `message_bytes_max` bounds a message of the server, `pending_max` the
         packets that wait to be sent: beyond it, calls wait. `websocket` has further arguments for `websockets.connect`, such as `ssl`,
         `additional_headers`, `origin` and `proxy`.
         """
+        parse_uri(url)  # an address that can never work is told at once
         self.url = url
         #: The id that the server has given to the connection; `None` while there is none.
         self.id: str | None = None
@@ -224,6 +228,15 @@ class Client:
         return self._events.read()
 
     async def _run(self) -> None:
+        try:
+            await self._come_back()
+        except Exception as error:
+            # Another attempt would fail likewise: the options do not go together, or this package has a fault.
+            log.exception("%s: the client gives up", self.url)
+            self._end(ClosedError(1006, repr(error)), error)
+
+    async def _come_back(self) -> None:
+        """Connects again and again."""
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
@@ -436,6 +449,8 @@ class Client:
         assert self._open_calls is not None
         if event == "$cancel" and isinstance(data, dict):
             self._open_calls.cancel(data.get("rid"))
+        if event == "$unserved" and isinstance(data, dict) and self._service is not None:
+            self._service._unserved(data.get("procedure"))
         found = self._service._resolve(event, data, False) if self._service is not None else None
         if found is not None:
             handler, call = found

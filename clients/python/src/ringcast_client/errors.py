@@ -54,5 +54,9 @@ class KickedOutError(RingcastError):
         self.message = message
 
 
+class UnservedError(RingcastError):
+    """The rules, or the claims of this client, have changed: it may not serve a procedure any more."""
+
+
 class SlowReaderError(RingcastError):
     """The reader was so slow that its buffer was full; what came after that was not kept."""

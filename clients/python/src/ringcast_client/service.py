@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ClosedError, ConnectionLostError, RingcastError
+from .errors import ClosedError, ConnectionLostError, RingcastError, UnservedError
 from .procedures import CallContext, Handler, log
 
 if TYPE_CHECKING:
@@ -64,16 +64,15 @@ class Service:
         self._is_stopping = False
         client._attach(self)
 
-    def procedure(self, pattern: str, *, weight: int | None = None, window: int | None = None, meta: Any = None) -> Callable[[S], S]:
+    def procedure(self, pattern: str, *, weight: int | None = None, window: int | None = None) -> Callable[[S], S]:
         """Decorates the function that answers calls. What it returns is the answer; a `CallError` that it raises is one, too.
 
-        The server has at most `window` calls open at this client, and gives it a share of the calls by its `weight`; `meta` is for others to
-        look at.
+        The server has at most `window` calls open at this client, and gives it a share of the calls by its `weight`.
         """
 
         def register(handler: S) -> S:
             one = self._pattern(pattern)
-            members = {"weight": weight, "window": window, "meta": meta}
+            members = {"weight": weight, "window": window}
             one.options = {name: value for name, value in members.items() if value is not None}
             one.procedure = handler  # type: ignore[assignment]
             self._serve(pattern, one)
@@ -171,6 +170,15 @@ class Service:
         if not self._is_stopping:
             for pattern, one in self._patterns.items():
                 self._serve(pattern, one)
+
+    def _unserved(self, pattern: Any) -> None:
+        """The rules, or the claims of this client, have changed: it may not serve this any more."""
+        one = self._patterns.get(pattern) if isinstance(pattern, str) else None
+        if one is not None:
+            one.is_registered = False
+            one.error = UnservedError(f"the server does not allow this client to serve {pattern} any more")
+            self._client._problem(f"the procedure {pattern} is not served any more", one.error)
+            self._changed.set()
 
     def _lost(self) -> None:
         for one in self._patterns.values():
