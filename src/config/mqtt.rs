@@ -45,7 +45,7 @@ settings! {
         queues_bytes_max: u64 = 256 * 1024 * 1024, "mqtt_queues_bytes_max", number!(65536 to 1099511627776);
 
         /// The message that is dropped at `mqtt_queue_messages_max`, `mqtt_queue_bytes_max` or `mqtt_queues_bytes_max`:
-        /// the `newest` publication, or the `oldest` that waits for the session.
+        /// the `newest` publication, or the `oldest` that wait for the session, as many bytes as the newest has.
         queue_full: QueueFull = QueueFull::DropNewest, "mqtt_queue_full", word();
 
         /// Whether publications with QoS 0 wait for clients that are not connected and whose sessions last.

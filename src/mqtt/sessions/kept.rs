@@ -89,17 +89,30 @@ impl KeptPublications {
 
     /// Keeps a publication for one more session, whose subscriptions have these identifiers.
     pub(super) fn keep(&mut self, content: &Content<'_>, ids: &[u32]) -> KeptRef {
-        if let Some(newest) = self.under_way {
-            let copy = &mut self.copies[newest.0 as usize];
-            if read(&copy.bytes).1.iter().eq(ids.iter().copied()) {
-                copy.holders += 1;
-                return newest;
-            }
+        if let Some(newest) = self.under_way
+            && self.has_copy(ids)
+        {
+            self.copies[newest.0 as usize].holders += 1;
+            return newest;
         }
         self.end_publication();
         let kept = self.insert(content, ids, 2);
         self.under_way = Some(kept);
         kept
+    }
+
+    /// Whether the publication under way is kept already for a session whose subscriptions have these identifiers.
+    pub(super) fn has_copy(&self, ids: &[u32]) -> bool {
+        self.under_way.is_some_and(|newest| {
+            let copy = &self.copies[newest.0 as usize];
+            read(&copy.bytes).1.iter().eq(ids.iter().copied())
+        })
+    }
+
+    /// The memory that is free when one holder lets the publication go; 0 if others hold it.
+    pub(super) fn bytes_of_last_holder(&self, kept: KeptRef) -> usize {
+        let copy = &self.copies[kept.0 as usize];
+        if copy.holders == 1 { copy.memory_bytes() } else { 0 }
     }
 
     /// Keeps a publication that a group has given to a session. Nobody shares the copy: when the session has no more to
@@ -272,6 +285,19 @@ impl KeptPublications {
     }
 }
 
+/// Bytes of memory that the copy of a publication takes.
+#[inline]
+pub(super) fn memory_bytes_of(content: &Content<'_>, ids: &[u32]) -> usize {
+    let facts_bytes = 1 + if content.expires_at.is_some() { 8 } else { 0 };
+    facts_bytes
+        + LENGTHS_BYTES
+        + size_of_val(ids)
+        + content.topic.len()
+        + content.properties.len()
+        + content.payload.len()
+        + size_of::<Option<Kept>>()
+}
+
 fn write(content: &Content<'_>, ids: &[u32]) -> Box<[u8]> {
     let Content {
         topic,
@@ -374,6 +400,7 @@ mod tests {
                 let copy = kept.keep(&content, ids);
                 assert_eq!(kept.get(copy).0, content);
                 assert!(kept.get(copy).1.iter().eq(ids.iter().copied()));
+                assert_eq!(kept.bytes(), memory_bytes_of(&content, ids));
                 kept.end_publication();
                 kept.release(copy);
             }

@@ -148,15 +148,26 @@ impl Outgoing {
         self.note_pushed();
     }
 
-    /// Drops the publication that has waited longest. `false` if none waits.
-    pub(super) fn drop_oldest(&mut self, kept_all: &mut KeptPublications) -> bool {
+    /// The bytes of the publications that are in flight and kept.
+    pub(super) fn in_flight_bytes(&self, kept_all: &KeptPublications) -> usize {
+        let in_flight = self.entries.iter().take(self.in_flight as usize);
+        let sizes = in_flight.filter_map(|entry| Some(kept_all.size(entry.kept()?) as usize));
+        sizes.sum()
+    }
+
+    /// The publications that wait, the one that has waited longest first.
+    pub(super) fn oldest(&self) -> impl Iterator<Item = KeptRef> {
+        let waiting = self.entries.iter().skip(self.in_flight as usize);
+        waiting.filter_map(|entry| entry.kept())
+    }
+
+    /// Drops the publication that has waited longest, if one waits.
+    pub(super) fn drop_oldest(&mut self, kept_all: &mut KeptPublications) {
         let at = self.in_flight as usize;
-        let Some(entry) = self.entries.remove(at) else {
-            return false;
-        };
-        self.note_removed(at);
-        self.let_go(entry, kept_all);
-        true
+        if let Some(entry) = self.entries.remove(at) {
+            self.note_removed(at);
+            self.let_go(entry, kept_all);
+        }
     }
 
     /// Drops those that wait and whose topics are not to be kept. Returns how many they were.

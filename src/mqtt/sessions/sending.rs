@@ -4,6 +4,7 @@
 //! ([`Sessions::offer`]) and sends it at once if the session says so. What waits goes out by [`Sessions::send_next`],
 //! one packet after the other, while the outbox has room. Publications with QoS 0 for connected clients never come here.
 
+use super::kept::{self, KeptPublications};
 use super::outgoing::{Next, Outgoing};
 use super::saving::Saving;
 use super::{Alias, Content, Ids, Phase, SessionRef, SessionState, Sessions};
@@ -184,18 +185,26 @@ impl Sessions {
             return Offer::Send { packet_id };
         }
         let bytes = content.topic.len() + content.properties.len() + content.payload.len();
-        while !fits(outgoing, bytes, &self.bounds) {
-            if self.bounds.queue_full == QueueFull::DropNewest || !outgoing.drop_oldest(&mut self.kept) {
-                self.counts.dropped_queue += 1;
+        let fits = fits(outgoing, bytes, &self.bounds);
+        let memory_bytes = kept::memory_bytes_of(content, ids);
+        if !fits || self.kept.bytes() + memory_bytes > self.bounds.queues_bytes_max {
+            let newcomer = Newcomer {
+                bytes,
+                memory_bytes,
+                has_copy: tag.is_none() && self.kept.has_copy(ids),
+            };
+            let count = if fits {
+                &mut self.counts.dropped_total
+            } else {
+                &mut self.counts.dropped_queue
+            };
+            let Some(oldest) = newcomer.costs(outgoing, &self.bounds, &self.kept) else {
+                *count += 1;
                 return Offer::Dropped;
-            }
-            self.counts.dropped_queue += 1;
-        }
-        // The copy may exist already, for another session. It is only a bound: one publication more does not matter.
-        while self.kept.bytes() + bytes > self.bounds.queues_bytes_max {
-            self.counts.dropped_total += 1;
-            if self.bounds.queue_full == QueueFull::DropNewest || !outgoing.drop_oldest(&mut self.kept) {
-                return Offer::Dropped;
+            };
+            *count += oldest as u64;
+            for _ in 0..oldest {
+                outgoing.drop_oldest(&mut self.kept);
             }
         }
         let kept = match tag {
@@ -354,6 +363,62 @@ fn may_send(outgoing: &mut Outgoing, in_flight_max: u16, saving: &Saving) -> boo
     }
     let gate = outgoing.saved().map_or(0, |saved| saved.gate);
     !outgoing.is_next_reserved() || gate <= saving.committed
+}
+
+/// A publication that is to wait in the queue of a session.
+struct Newcomer {
+    /// Its size in the queue of the session.
+    bytes: usize,
+    /// The memory that it takes in all queues together, if nothing else keeps it.
+    memory_bytes: usize,
+    /// Whether it waits for another session already, so that it takes no memory any more.
+    has_copy: bool,
+}
+
+impl Newcomer {
+    /// Whether there is room for it in all queues together.
+    fn fits_in_all(&self, bounds: &super::Bounds, kept: &KeptPublications) -> bool {
+        match (self.has_copy, bounds.queue_full) {
+            (true, QueueFull::DropNewest) => true,
+            (true, QueueFull::DropOldest) => kept.bytes() <= bounds.queues_bytes_max,
+            (false, _) => kept.bytes() + self.memory_bytes <= bounds.queues_bytes_max,
+        }
+    }
+
+    /// How many of the oldest that wait are dropped for it; `None`: it is dropped itself, and they stay.
+    ///
+    /// At the limit of all queues, a session gives as many bytes as it gets, and no more: the oldest may wait for other
+    /// sessions as well, and then they take memory until the last of these has given them, too. Therefore the limit may be
+    /// exceeded by one publication meanwhile, and by no more.
+    fn costs(&self, outgoing: &Outgoing, bounds: &super::Bounds, kept: &KeptPublications) -> Option<usize> {
+        if bounds.queue_full == QueueFull::DropNewest {
+            let fits = fits(outgoing, self.bytes, bounds) && self.fits_in_all(bounds, kept);
+            return fits.then_some(0);
+        }
+        let adds = if self.has_copy { 0 } else { self.memory_bytes };
+        let (in_flight_bytes, all_bytes) = (outgoing.in_flight_bytes(kept), outgoing.kept_bytes() as usize);
+        if in_flight_bytes > 0 && in_flight_bytes + self.bytes > bounds.queue_bytes_max as usize {
+            return None;
+        }
+        let (mut given, mut freed) = (0, 0);
+        let mut oldest = outgoing.oldest();
+        for count in 0..=outgoing.waiting() {
+            let left = all_bytes - given;
+            let fits = outgoing.waiting() - count < bounds.queue_messages_max
+                && (left == 0 || left + self.bytes <= bounds.queue_bytes_max as usize);
+            if fits && self.fits_in_all(bounds, kept) {
+                return Some(count);
+            }
+            if fits && given >= self.bytes {
+                let fits_in_all = kept.bytes() - freed + adds <= bounds.queues_bytes_max + self.memory_bytes;
+                return fits_in_all.then_some(count);
+            }
+            let next = oldest.next()?;
+            given += kept.size(next) as usize;
+            freed += kept.bytes_of_last_holder(next);
+        }
+        None
+    }
 }
 
 /// Whether a publication of so many bytes fits into the queue of a session.
