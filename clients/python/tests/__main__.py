@@ -22,6 +22,8 @@ parser.add_argument("names", nargs="*", help="only the tests whose names have on
 arguments = parser.parse_args()
 support.BINARY = arguments.binary
 logging.getLogger("ringcast_client").setLevel(logging.CRITICAL)
+# unittest runs loops in debug mode, which reports each pause of a busy machine.
+logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 
 def each(suite):

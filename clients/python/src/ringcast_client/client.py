@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.asyncio.client import ClientConnection
 from websockets.uri import parse_uri
 
 from .backoff import Backoff
 from .channel import Channel, Gap
+from .connection import Connection
 from .errors import CallTimeoutError, ClosedError, ConnectionLostError, KickedOutError, ServerError
 from .history import History
 from .outbox import Outbox
-from .packet import ABSENT, Position, claims_of, decode, encode
+from .packet import ABSENT, Position, claims_of, encode
 from .presence import Presence
 from .procedures import CallContext, CallError, Handler, OpenCalls
 from .stream import Reader, Stream
@@ -69,17 +69,15 @@ class Problem:
 Event = Connected | Disconnected | AuthenticationChanged | Problem
 
 
-@dataclass(frozen=True)
-class _Answer:
-    data: Any
-    error: Exception | None
+#: Called with the data of an answer, or with why there is none.
+_Answered = Callable[[Any, Exception | None], None]
 
 
 @dataclass
 class _Call:
     """A call of this client that has no answer yet."""
 
-    answered: Callable[[_Answer], None]
+    answered: _Answered
     #: The connection that has carried it; `None` while it waits for one.
     outbox: Outbox | None
 
@@ -240,97 +238,28 @@ class Client:
         loop = asyncio.get_running_loop()
         failures = 0
         while True:
-            code, reason, opened_at = await self._connection()
+            connection = Connection(self)
+            end = await connection.run(self.url, self._websocket_options)
             if self._is_closing:
                 return
-            lasted = 0.0 if opened_at is None else loop.time() - opened_at
-            failures = failures + 1 if opened_at is None else 0
-            wait = self._backoff.wait(failures, code, lasted)
-            self._events.push(Disconnected(code, reason, wait))
+            self.last_error = end.error
+            lasted = 0.0 if connection.opened_at is None else loop.time() - connection.opened_at
+            failures = failures + 1 if connection.opened_at is None else 0
+            wait = self._backoff.wait(failures, end.code, lasted)
+            self._events.push(Disconnected(end.code, end.reason, wait))
             if wait is None:
-                error = ClosedError(code, reason)
-                error.__cause__ = self.last_error
+                error = ClosedError(end.code, end.reason)
+                error.__cause__ = end.error
                 self._end(error, error)
                 return
-            log.info("%s: the connection has ended with %s (%s); the next attempt follows in %.1f s", self.url, code, reason or "no reason", wait)
+            log.info("%s: the connection has ended with %s (%s); the next attempt follows in %.1f s", self.url, end.code, end.reason or "no reason", wait)
             await asyncio.sleep(wait)
 
-    async def _connection(self) -> tuple[int, str, float | None]:
-        """One connection from its beginning to its end: the close code, the reason, and when the handshake was over, if it was."""
-        loop = asyncio.get_running_loop()
-        opened_at: float | None = None
-        outbox = Outbox()
-        writer: asyncio.Task[None] | None = None
-        websocket: ClientConnection | None = None
-        refusal: Exception | None = None
-        late = (4007, "the server did not answer the handshake in time")
-        try:
-            # The deadline is first that of the handshake, and then, moved by each ping, that of the next ping.
-            async with asyncio.timeout(self._connect_timeout) as deadline:
-                websocket = await connect(self.url, **self._websocket_options)
-
-                def opened(answer: _Answer) -> None:
-                    nonlocal opened_at, late, refusal
-                    if answer.error is not None:
-                        refusal = answer.error
-                        return
-                    opened_at, late = loop.time(), (4000, "the server's ping has not come in time")
-                    self._open(websocket, outbox, answer.data)
-
-                ping_timeout = self._connect_timeout
-                cid = self._call(opened, outbox)
-                outbox.put(encode({"event": "#handshake", "data": {"authToken": self.token}, "cid": cid}))
-
-                def sent() -> None:
-                    if self._outbox is outbox:
-                        self._room.set()
-
-                writer = asyncio.create_task(outbox.drain(lambda message: websocket.send(message, text=True), sent))
-                async for text in websocket:
-                    if text == "":
-                        outbox.put_first(b"")
-                        if opened_at is not None:
-                            deadline.reschedule(loop.time() + ping_timeout)
-                        continue
-                    if not isinstance(text, str):
-                        continue
-                    for packet in decode(text):
-                        was_open = opened_at is not None
-                        self._receive(packet, outbox)
-                        if refusal is not None:
-                            raise refusal
-                        if opened_at is not None and not was_open:
-                            ping_timeout = _seconds(packet.get("data"), self._connect_timeout)
-                            deadline.reschedule(loop.time() + ping_timeout)
-        except TimeoutError as error:
-            self.last_error = error
-            await _close(websocket, *late)
-            return (*late, opened_at)
-        except ServerError as error:
-            # The server has refused the handshake.
-            self.last_error = error
-            code = error.details.get("statusCode")
-            code = code if isinstance(code, int) and 1000 <= code <= 4999 else 4003
-            await _close(websocket, 4003, "")
-            return code, error.message, opened_at
-        except ConnectionClosed as error:
-            self.last_error = error
-        except (OSError, WebSocketException) as error:
-            self.last_error = error
-            return 1006, str(error), opened_at
-        finally:
-            if writer is not None:
-                writer.cancel()
-            await _close(websocket, 1000, "")
-            self._lost(outbox)
-        assert websocket is not None
-        return websocket.close_code or 1006, websocket.close_reason or "", opened_at
-
-    def _open(self, websocket: ClientConnection, outbox: Outbox, data: Any) -> None:
+    def _open(self, connection: Connection, facts: dict[str, Any]) -> None:
         """The handshake is over: what has waited for it goes out, subscriptions first."""
-        facts = data if isinstance(data, dict) else {}
+        outbox = connection.outbox
         self.id, self.state = facts.get("id"), "open"
-        self._websocket, self._outbox, self._open_calls = websocket, outbox, OpenCalls(outbox)
+        self._websocket, self._outbox, self._open_calls = connection.websocket, outbox, OpenCalls(outbox)
         self.last_error = None
         auth_error = facts.get("authError")
         error = ServerError.of(auth_error) if auth_error is not None else None
@@ -370,7 +299,7 @@ class Client:
         for cid, call in list(self._calls.items()):
             if call.outbox is outbox:
                 del self._calls[cid]
-                call.answered(_Answer(None, ConnectionLostError("the connection has ended before the answer came")))
+                call.answered(None, ConnectionLostError("the connection has ended before the answer came"))
         self._room.set()
 
     def _end(self, closed: ClosedError, error: Exception | None) -> None:
@@ -379,7 +308,7 @@ class Client:
         self._waiting.clear()
         for cid, call in list(self._calls.items()):
             del self._calls[cid]
-            call.answered(_Answer(None, closed))
+            call.answered(None, closed)
         channels, self._channels = list(self._channels.values()), {}
         for channel in channels:
             channel._end(error)
@@ -407,7 +336,7 @@ class Client:
                 return  # its caller has given up
             del self._calls[rid]
             error = packet.get("error")
-            call.answered(_Answer(packet.get("data"), None if error is None else ServerError.of(error)))
+            call.answered(packet.get("data"), None if error is None else ServerError.of(error))
 
     def _receive_event(self, event: str, data: Any, cid: Any, outbox: Outbox) -> None:
         if outbox is not self._outbox:
@@ -465,15 +394,19 @@ class Client:
 
     # ---- packets that go
 
-    def _call(self, answered: Callable[[_Answer], None], outbox: Outbox | None) -> int:
+    def _sent(self) -> None:
+        """A connection has sent a packet."""
+        self._room.set()
+
+    def _call(self, answered: _Answered, outbox: Outbox | None) -> int:
         self._cid += 1
         self._calls[self._cid] = _Call(answered, outbox)
         return self._cid
 
-    def _enqueue(self, procedure: str, data: Any, answered: Callable[[Any, Exception | None], None]) -> None:
+    def _enqueue(self, procedure: str, data: Any, answered: _Answered) -> None:
         """Calls a procedure by the present connection, without waiting: `answered` is called once."""
         assert self._outbox is not None
-        cid = self._call(lambda answer: answered(answer.data, answer.error), self._outbox)
+        cid = self._call(answered, self._outbox)
         self._outbox.put(encode({"event": procedure, "data": data, "cid": cid}))
 
     async def _send(self, packet: dict[str, Any], cid: int | None) -> None:
@@ -505,25 +438,25 @@ class Client:
         Raises `ServerError` if the answer is an error, `CallTimeoutError` if none comes in `timeout` seconds, and `ConnectionLostError` if the
         connection ends before.
         """
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[tuple[Any, Exception | None]] = asyncio.get_running_loop().create_future()
 
-        def answered(answer: _Answer) -> None:
+        def answered(data: Any, error: Exception | None) -> None:
             if not future.done():
-                future.set_result(answer)
+                future.set_result((data, error))
 
         cid = self._call(answered, None)
         seconds = self._call_timeout if timeout is None else timeout
         try:
             async with asyncio.timeout(seconds):
                 await self._send({"event": procedure, "data": data, "cid": cid}, cid)
-                answer = await future
-        except TimeoutError as error:
-            raise CallTimeoutError(f"{procedure}: no answer within {seconds} s") from (self.last_error or error)
+                answer, error = await future
+        except TimeoutError as late:
+            raise CallTimeoutError(f"{procedure}: no answer within {seconds} s") from (self.last_error or late)
         finally:
             self._calls.pop(cid, None)
-        if answer.error is not None:
-            raise answer.error
-        return answer.data
+        if error is not None:
+            raise error
+        return answer
 
     async def transmit(self, event: str, data: Any = ABSENT) -> None:
         """Sends a one-way event. Returns when it is in the queue; waits while the queue is full."""
@@ -645,14 +578,14 @@ class Client:
         if outbox is None or (channel.wait_for_auth and not self.is_authenticated):
             return
 
-        def answered(answer: _Answer) -> None:
+        def answered(data: Any, error: Exception | None) -> None:
             if self._channels.get(channel.name) is not channel:
                 return
-            if answer.error is None:
-                channel._answered(answer.data)
-            elif isinstance(answer.error, ServerError) and answer.error.name != "BadConnectionError":
+            if error is None:
+                channel._answered(data)
+            elif isinstance(error, ServerError) and error.name != "BadConnectionError":
                 del self._channels[channel.name]
-                channel._end(answer.error)
+                channel._end(error)
 
         channel._asked = outbox
         cid = self._call(answered, outbox)
@@ -774,15 +707,3 @@ class Client:
                 self._problem("a handler has failed", error)
 
         task.add_done_callback(ended)
-
-
-def _seconds(facts: Any, otherwise: float) -> float:
-    """The ping time-out that the server has announced."""
-    milliseconds = facts.get("pingTimeout") if isinstance(facts, dict) else None
-    return milliseconds / 1000 if isinstance(milliseconds, int | float) and milliseconds > 0 else otherwise
-
-
-async def _close(websocket: ClientConnection | None, code: int, reason: str) -> None:
-    """Closes a WebSocket that may have ended already."""
-    if websocket is not None:
-        await websocket.close(code, reason)
