@@ -543,7 +543,10 @@ const API: &[(&str, &[&str])] = &[
         "server/mod.rs",
         &[
             "ActivationError",
+            "Answers",
             "ChannelInfo",
+            "ClientAnswer",
+            "ClientFailure",
             "ClientProtocol",
             "ConnectionInfo",
             "ControlError",

@@ -7,6 +7,7 @@ mod support;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::thread;
 
 use support::api::{ApiServer, Key};
 use support::folder::Folder;
@@ -428,6 +429,106 @@ fn subscriptions_of_others_begin_and_end() {
             64,
             "--message is not known",
         ),
+    ] {
+        let (code, _, error) = run(&server, &key, words);
+        assert!(code == exit && error.contains(part), "{words:?} {code} {error}");
+    }
+}
+
+#[test]
+fn clients_are_called_and_sent_events_and_their_tokens_change() {
+    let key = Key::for_all();
+    let settings = [("RINGCAST_AUTH_KEY", "a key for tests that is long enough")];
+    let server = ApiServer::start(&[&key], "", &settings);
+    let mut client = server.process.client();
+    let id = client.id.clone();
+    let call = |client: &mut support::Client, words: &[&str], rest: &str| {
+        let words: Vec<&str> = ["call", "--connection", &id]
+            .iter()
+            .chain(words)
+            .copied()
+            .collect();
+        thread::scope(|scope| {
+            let called = scope.spawn(|| run(&server, &key, &words));
+            let message = client.message();
+            let (_, cid) = message.split_once("\"cid\":").unwrap();
+            let cid: String = cid.chars().take_while(char::is_ascii_digit).collect();
+            client.send_text(&format!("{{\"rid\":{cid},{rest}}}"));
+            (message, called.join().unwrap())
+        })
+    };
+    let words = ["price", r#"{"b": 1,"a":2}"#];
+    let (message, (code, out, error)) = call(&mut client, &words, "\"data\":[7]");
+    assert!(
+        message.contains(r#""event":"price""#) && message.contains(r#""data":{"b": 1,"a":2}"#),
+        "{message}"
+    );
+    let expected = format!("{id} [7]\nconnections called: 1\n");
+    assert_eq!((code, out), (0, expected), "{error}");
+    let words = ["--first", "--timeout-ms", "20000", "--text", "price", "a'b"];
+    let refused = "\"error\":{\"message\":\"no\"}";
+    let (message, (code, out, error)) = call(&mut client, &words, refused);
+    assert!(message.contains("\"data\":\"a'b\""), "{message}");
+    let expected = format!("{id} refused: {{\"message\":\"no\"}}\nconnections called: 1\n");
+    assert_eq!((code, out), (0, expected), "{error}");
+    for (words, expected, told) in [
+        (
+            &["transmit", "--connection", &id, "notice"][..],
+            "connections sent to: 1\n",
+            "{\"event\":\"notice\"}",
+        ),
+        (
+            &[
+                "set-claims",
+                "--connection",
+                &id,
+                "--expires-in",
+                "60",
+                "{\"sub\":\"ann\"}",
+            ],
+            "tokens given: 1\n",
+            "#setAuthToken",
+        ),
+        (
+            &["refresh-token", "--user", "ann", "--expires-in", "60"],
+            "tokens given: 1\n",
+            "#setAuthToken",
+        ),
+        (
+            &["remove-token", "--user", "ann"],
+            "tokens taken away: 1\n",
+            "#removeAuthToken",
+        ),
+    ] {
+        let (code, out, error) = run(&server, &key, words);
+        assert_eq!((code, &*out), (0, expected), "{words:?} {error}");
+        let message = client.message();
+        assert!(message.contains(told), "{message}");
+    }
+    for (words, exit, part) in [
+        (
+            &["call", "price"][..],
+            65,
+            "name the connections by user, connection or address",
+        ),
+        (
+            &["call", "--user", "ann"],
+            64,
+            "PROCEDURE is missing; expected call",
+        ),
+        (&["call", "--user", "ann", "price", "x"], 64, "DATA is not JSON"),
+        (&["set-claims", "--user", "ann", "x"], 64, "CLAIMS is not JSON"),
+        (
+            &["set-claims", "--user", "ann", "[]"],
+            65,
+            "expected a JSON object",
+        ),
+        (
+            &["refresh-token", "--user", "ann", "--expires-in", "soon"],
+            64,
+            "expected a whole number",
+        ),
+        (&["transmit", "--user", "ann", "#x"], 65, "begins with #"),
     ] {
         let (code, _, error) = run(&server, &key, words);
         assert!(code == exit && error.contains(part), "{words:?} {code} {error}");

@@ -15,7 +15,8 @@ use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, Pres
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::internals::decision::Limit;
 use ringcast::server::{
-    Handle, HandleError, History, HistoryQuery, Position, Receipt, Received, Selection, Subscriber,
+    Answers, ClientAnswer, ClientFailure, Handle, HandleError, History, HistoryQuery, Position, Receipt,
+    Received, Selection, Subscriber,
 };
 use serde_json::json;
 use support::{Client, PATIENCE, Server, eventually};
@@ -773,6 +774,210 @@ fn a_call_without_an_answer_ends_with_the_reason() {
     called(&client.message(), "wait");
     drop(client);
     assert_eq!(waiting.join().unwrap(), Err(HandleError::NoAnswer));
+}
+
+/// Answers a call of this event with the rest of a packet: `"data":…` or `"error":…`.
+#[track_caller]
+fn answer(client: &mut Client, event: &str, rest: &str) {
+    let cid = called(&client.message(), event);
+    client.send_text(&format!("{{\"rid\":{cid},{rest}}}"));
+}
+
+/// The results of answers, by the ids of these clients.
+fn results<'a>(
+    answers: &[ClientAnswer],
+    clients: impl IntoIterator<Item = &'a Client>,
+) -> Vec<Result<Option<String>, ClientFailure>> {
+    let of = |client: &Client| {
+        answers
+            .iter()
+            .find(|answer| answer.id == id(client))
+            .unwrap()
+            .result
+            .clone()
+    };
+    clients.into_iter().map(of).collect()
+}
+
+#[test]
+fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() {
+    let server = Server::start_with(
+        |config| {
+            config.cores.placement = Placement::Count(3);
+            config.limits.calls_per_connection_max = 1;
+        },
+        |_| Trusting,
+    );
+    let handle = handle(&server);
+    let mut anns: Vec<_> = (0..5).map(|_| user(&server, "\"ann\"")).collect();
+    let mut bob = user(&server, "\"bob\"");
+    let ann = Selection::User("ann".to_owned());
+    let call = |within| {
+        let (handle, ann) = (handle.clone(), ann.clone());
+        thread::spawn(move || {
+            handle
+                .call_clients(&ann, "where", &1, within, Answers::All)
+                .wait()
+        })
+    };
+    // The fifth still owes an answer to an earlier call.
+    let owing = Selection::Session(id(&anns[4]));
+    let short = Duration::from_millis(300);
+    let unanswered = handle
+        .call_clients(&owing, "owed", &1, short, Answers::All)
+        .wait()
+        .unwrap();
+    assert_eq!(results(&unanswered, [&anns[4]]), [Err(ClientFailure::NoAnswer)]);
+    called(&anns[4].message(), "owed");
+    let answers = call(PATIENCE);
+    answer(&mut anns[0], "where", "\"data\":\"here\"");
+    answer(&mut anns[1], "where", "\"error\":{\"message\":\"no\"}");
+    let cid = called(&anns[2].message(), "where");
+    anns[2].send_text(&format!("{{\"rid\":{cid}}}"));
+    let third = anns.remove(3);
+    let third_id = id(&third);
+    drop(third);
+    let answers = answers.join().unwrap().unwrap();
+    let error = r#"{"message":"no"}"#.to_owned();
+    assert_eq!(
+        results(&answers, &anns),
+        [
+            Ok(Some("\"here\"".to_owned())),
+            Err(ClientFailure::Refused { error }),
+            Ok(None),
+            Err(ClientFailure::TooManyCalls),
+        ]
+    );
+    let of_third = answers.iter().find(|answer| answer.id == third_id);
+    assert_eq!(
+        of_third.map(|answer| &answer.result),
+        Some(&Err(ClientFailure::NoAnswer))
+    );
+    assert_eq!(answers.len(), 5);
+    // What is known when the time is over is returned.
+    let answers = call(Duration::from_millis(300));
+    answer(&mut anns[0], "where", "\"data\":2");
+    let answers = answers.join().unwrap().unwrap();
+    assert_eq!(
+        results(&answers, &anns)[..2],
+        [Ok(Some("2".to_owned())), Err(ClientFailure::NoAnswer)]
+    );
+    assert!(rest(&mut bob).is_empty());
+    let nobody = Selection::User("carl".to_owned());
+    let answers = handle
+        .call_clients(&nobody, "where", &1, PATIENCE, Answers::All)
+        .wait();
+    assert_eq!(answers, Ok(Vec::new()));
+}
+
+#[test]
+fn the_first_answer_of_a_user_is_enough_if_asked_for_and_failures_are_none() {
+    let server = trusting();
+    let handle = handle(&server);
+    let mut anns: Vec<_> = (0..4).map(|_| user(&server, "\"ann\"")).collect();
+    let call = || {
+        let handle = handle.clone();
+        let ann = Selection::User("ann".to_owned());
+        thread::spawn(move || {
+            handle
+                .call_clients_json(&ann, "where", None, PATIENCE, Answers::First)
+                .wait()
+        })
+    };
+    let first = call();
+    answer(&mut anns[0], "where", "\"error\":\"no\"");
+    answer(&mut anns[3], "where", "\"data\":3");
+    let first = first.join().unwrap().unwrap();
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert_eq!(results(&first, [&anns[3]]), [Ok(Some("3".to_owned()))]);
+    for ann in &mut anns[1..3] {
+        answer(ann, "where", "\"data\":1");
+    }
+    let none = call();
+    for ann in &mut anns {
+        answer(ann, "where", "\"error\":\"no\"");
+    }
+    let none = none.join().unwrap().unwrap();
+    assert_eq!(none.len(), 4);
+    assert!(none.iter().all(|answer| answer.result.is_err()), "{none:?}");
+}
+
+/// The claims of the token that a `#setAuthToken` gives.
+#[track_caller]
+fn given_claims(server: &Server, message: &str) -> serde_json::Value {
+    let packet: serde_json::Value = serde_json::from_str(message).unwrap();
+    assert_eq!(packet["event"], "#setAuthToken", "{message}");
+    let mut other = server.client();
+    let status = other.call("#authenticate", &packet["data"]["token"].to_string());
+    assert!(status.contains(r#""isAuthenticated":true"#), "{status}");
+    let token = packet["data"]["token"].as_str().unwrap();
+    let payload = token.split('.').nth(1).unwrap();
+    let payload = base64::Engine::decode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, payload);
+    serde_json::from_slice(&payload.unwrap()).unwrap()
+}
+
+#[test]
+fn tokens_are_given_refreshed_and_taken_away_and_the_rules_follow() {
+    let server = Server::start_with(
+        |config| {
+            config.cores.placement = Placement::Count(3);
+            let subscribe = RuleSpec {
+                effect: Effect::Allow,
+                actions: vec![Action::Subscribe],
+                channels: Some(vec!["all".to_owned(), "own.{sub}".to_owned()]),
+                ..RuleSpec::default()
+            };
+            let invoke = RuleSpec {
+                effect: Effect::Allow,
+                actions: vec![Action::Invoke],
+                ..RuleSpec::default()
+            };
+            config.permissions.rules = vec![subscribe, invoke];
+        },
+        |_| Trusting,
+    );
+    let handle = handle(&server);
+    let mut client = server.client();
+    let it = Selection::Session(id(&client));
+    // Without a token there is nothing to refresh or to take away.
+    assert_eq!(handle.refresh_token(&it, None).wait(), Ok(0));
+    assert_eq!(handle.remove_token(&it).wait(), Ok(0));
+    let claims = json!({"sub": "ann", "plan": "gold"});
+    let hour = Some(Duration::from_secs(3600));
+    assert_eq!(handle.set_claims(&it, &claims, hour).wait(), Ok(1));
+    let first = given_claims(&server, &client.message());
+    assert_eq!((&first["sub"], &first["plan"]), (&json!("ann"), &json!("gold")));
+    assert_eq!(first["exp"].as_u64(), first["iat"].as_u64().map(|at| at + 3600));
+    let ann = Selection::User("ann".to_owned());
+    let connected = handle.connections(&ann, None, 10).wait().unwrap();
+    // `given_claims` has made another connection of the user, which has ended or will.
+    assert!(connected.items.iter().any(|one| one.id == id(&client)));
+    assert_eq!(
+        handle.refresh_token(&it, Some(Duration::from_secs(60))).wait(),
+        Ok(1)
+    );
+    let second = given_claims(&server, &client.message());
+    assert_eq!((&second["sub"], &second["plan"]), (&json!("ann"), &json!("gold")));
+    assert_eq!(second["exp"].as_u64(), second["iat"].as_u64().map(|at| at + 60));
+    client.subscribe("own.ann");
+    client.subscribe("all");
+    assert_eq!(handle.remove_token(&it).wait(), Ok(1));
+    let kicked = client.message();
+    assert!(
+        kicked.contains("#kickOut") && kicked.contains("own.ann"),
+        "{kicked}"
+    );
+    assert_eq!(client.message(), r##"{"event":"#removeAuthToken"}"##);
+    assert_eq!(handle.remove_token(&it).wait(), Ok(0));
+    // Claims that cannot be signed close no connection.
+    for wrong in [json!([1]), json!("ann"), json!({"exp": "soon"})] {
+        assert_eq!(
+            handle.set_claims(&it, &wrong, None).wait(),
+            Err(HandleError::NotSigned),
+            "{wrong}"
+        );
+    }
+    assert!(rest(&mut client).is_empty());
 }
 
 /// Receives until `total` publications were received or missed, whose data are their numbers; returns how many were

@@ -948,6 +948,210 @@ fn connections_are_closed_subscribed_and_unsubscribed_by_user_id_and_address() {
     }
 }
 
+/// Answers a call of this procedure with the rest of a packet.
+#[track_caller]
+fn answer(client: &mut Client, procedure: &str, rest: &str) {
+    let packet: Value = serde_json::from_str(&client.message()).unwrap();
+    assert_eq!(packet["event"], procedure);
+    client.send_text(&format!("{{\"rid\":{},{rest}}}", packet["cid"]));
+}
+
+#[test]
+fn clients_are_called_and_sent_events_by_keys_that_allow_it() {
+    let (key, caller) = (
+        Key::for_all(),
+        Key::new("caller", &["--actions", "call,transmit"]),
+    );
+    let server = ApiServer::start(&[&key, &caller], "", &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let mut ann: Vec<Client> = (0..2).map(|_| client_of(&server, "ann")).collect();
+    let post = |path: &str, body: Value| server.post(&caller, &format!("/api/v1/{path}"), &body.to_string());
+    let call = |ann: &mut [Client], body: Value| {
+        thread::scope(|scope| {
+            let called = scope.spawn(|| post("call", body));
+            answer(&mut ann[1], "price", r#""error":{"message": "no"}"#);
+            answer(&mut ann[0], "price", r#""data":{"b": 1.50,"a":1}"#);
+            called.join().unwrap()
+        })
+    };
+    let called = call(
+        &mut ann,
+        json!({"user": "ann", "procedure": "price", "data": null}),
+    );
+    // As the client has written it.
+    assert!(
+        called.text.contains(r#""data":{"b": 1.50,"a":1}"#),
+        "{}",
+        called.text
+    );
+    let answers = called.json["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), 2, "{}", called.text);
+    let refused = answers.iter().find(|one| one.get("failure").is_some()).unwrap();
+    assert_eq!(
+        (&refused["failure"], &refused["error"]),
+        (&json!("refused"), &json!({"message": "no"}))
+    );
+    let first = call(
+        &mut ann,
+        json!({"user": "ann", "procedure": "price", "answers": "first"}),
+    );
+    assert_eq!(
+        first.json["answers"].as_array().unwrap().len(),
+        1,
+        "{}",
+        first.text
+    );
+    assert_eq!(first.json["answers"][0]["data"]["a"], 1);
+    let id = ann[0].id.clone();
+    let late = post(
+        "call",
+        json!({"connection": id, "procedure": "price", "timeout_ms": 300}),
+    );
+    assert_eq!(
+        late.json["answers"],
+        json!([{"connection": id, "failure": "no_answer"}]),
+        "{}",
+        late.text
+    );
+    assert!(ann[0].message().contains("price"));
+    let nobody = post("call", json!({"user": "bob", "procedure": "price"}));
+    assert_eq!(nobody.json, json!({"answers": []}));
+    let sent = post(
+        "transmit",
+        json!({"user": "ann", "event": "notice", "data": [1, null]}),
+    );
+    assert_eq!(sent.json, json!({"connections": 2}), "{}", sent.text);
+    let sent = post(
+        "transmit",
+        json!({"connection": id, "event": "null", "data": null}),
+    );
+    assert_eq!(sent.json, json!({"connections": 1}), "{}", sent.text);
+    for client in &mut ann {
+        assert_eq!(client.message(), r#"{"event":"notice","data":[1,null]}"#);
+    }
+    assert_eq!(ann[0].message(), r#"{"event":"null","data":null}"#);
+    let (forbidden, invalid) = ((403, "action_not_allowed"), (400, "invalid_body"));
+    for (path, body, refusal) in [
+        ("set-claims", json!({"user": "ann", "claims": {}}), forbidden),
+        ("refresh-token", json!({"user": "ann"}), forbidden),
+        ("remove-token", json!({"user": "ann"}), forbidden),
+        (
+            "call",
+            json!({"user": "ann", "procedure": "#disconnect"}),
+            invalid,
+        ),
+        (
+            "transmit",
+            json!({"user": "ann", "event": "#removeAuthToken"}),
+            invalid,
+        ),
+        ("call", json!({"procedure": "price"}), invalid),
+        (
+            "call",
+            json!({"user": "ann", "procedure": "a", "timeout_ms": 0}),
+            invalid,
+        ),
+        (
+            "call",
+            json!({"user": "ann", "procedure": "a", "timeout_ms": 60_001}),
+            invalid,
+        ),
+        (
+            "call",
+            json!({"user": "ann", "procedure": "a", "answers": "some"}),
+            invalid,
+        ),
+    ] {
+        let answer = post(path, body.clone());
+        assert_eq!(
+            (answer.status, answer.code()),
+            refusal,
+            "{path} {body} {}",
+            answer.text
+        );
+    }
+}
+
+#[test]
+fn tokens_of_clients_are_set_refreshed_and_taken_away() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let mut ann = client_of(&server, "ann");
+    let id = ann.id.clone();
+    let post = |path: &str, body: Value| server.post(&key, &format!("/api/v1/{path}"), &body.to_string());
+    let claims = |client: &mut Client| {
+        let packet: Value = serde_json::from_str(&client.message()).unwrap();
+        assert_eq!(packet["event"], "#setAuthToken");
+        let token = packet["data"]["token"].as_str().unwrap().to_owned();
+        let tokens = Tokens::from_secret(AUTH_KEY.as_bytes(), None).unwrap();
+        let now = ringcast::internals::clock::Clock::begin().now().unix_ms;
+        let claims = tokens.verify(&token, now).unwrap();
+        serde_json::from_str::<Value>(claims.json()).unwrap()
+    };
+    let one = json!({"connections": 1});
+    let set = json!({"connection": id, "claims": {"sub": "bob", "plan": "gold"}, "expires_in": 60});
+    assert_eq!(post("set-claims", set).json, one);
+    let set = claims(&mut ann);
+    assert_eq!((&set["sub"], &set["plan"]), (&json!("bob"), &json!("gold")));
+    assert_eq!(set["exp"].as_u64(), set["iat"].as_u64().map(|at| at + 60));
+    assert_eq!(
+        post("refresh-token", json!({"user": "ann"})).json,
+        json!({"connections": 0})
+    );
+    let refreshed = post("refresh-token", json!({"user": "bob", "expires_in": 120}));
+    assert_eq!(refreshed.json, one, "{}", refreshed.text);
+    let refreshed = claims(&mut ann);
+    assert_eq!(
+        (&refreshed["sub"], &refreshed["plan"]),
+        (&json!("bob"), &json!("gold"))
+    );
+    assert_eq!(
+        refreshed["exp"].as_u64(),
+        refreshed["iat"].as_u64().map(|at| at + 120)
+    );
+    assert_eq!(post("remove-token", json!({"user": "bob"})).json, one);
+    assert_eq!(ann.message(), r##"{"event":"#removeAuthToken"}"##);
+    server
+        .process
+        .logged("path=\"/api/v1/set-claims\" subject=\"connection");
+    for (path, body, status, code) in [
+        (
+            "set-claims",
+            json!({"user": "ann", "claims": [1]}),
+            400,
+            "invalid_body",
+        ),
+        ("set-claims", json!({"user": "ann"}), 400, "invalid_body"),
+        (
+            "set-claims",
+            json!({"connection": id, "claims": {"exp": "soon"}}),
+            422,
+            "not_signed",
+        ),
+        (
+            "refresh-token",
+            json!({"user": "ann", "expires_in": 0}),
+            400,
+            "invalid_body",
+        ),
+        (
+            "refresh-token",
+            json!({"user": "ann", "expires_in": u64::MAX}),
+            400,
+            "invalid_body",
+        ),
+        ("remove-token", json!({}), 400, "invalid_body"),
+    ] {
+        let answer = post(path, body.clone());
+        assert_eq!(
+            (answer.status, answer.code()),
+            (status, code),
+            "{path} {body} {}",
+            answer.text
+        );
+    }
+    ann.ping();
+}
+
 #[test]
 fn a_core_that_does_not_answer_is_named() {
     let key = Key::for_all();

@@ -13,9 +13,11 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use ringcast::config::limits::MemoryMax;
+use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::config::{Config, Placement, SlowConsumer};
 use ringcast::internals::decision::{CloseReason, Limit};
 use ringcast::internals::metrics::block::HeldKind;
+use ringcast::server::{Answers, ClientFailure, HandleError, Selection};
 use support::folder::Folder;
 use support::mqtt::{Mqtt, Over, ack, connect, connect_with, packet, publish, string, subscribe};
 use support::process::{Held, Process};
@@ -209,6 +211,59 @@ fn operators_find_slow_and_closed_mqtt_connections() {
 }
 
 /// Settings with one user, `ann` with the password `right`, and one channel that clients may use.
+#[test]
+fn a_program_unsubscribes_mqtt_clients_and_changes_their_claims_and_is_told_what_mqtt_has_not() {
+    let server = server(|config| {
+        config.permissions.rules = vec![RuleSpec {
+            effect: Effect::Allow,
+            actions: vec![Action::Subscribe, Action::Publish],
+            channels: Some(vec!["a".to_owned(), "own.{sub}".to_owned()]),
+            ..RuleSpec::default()
+        }];
+    });
+    let handle = server.running().handle();
+    let mut device = client(&server, 5, "device");
+    device.subscribe("a", 0);
+    let all = Selection::All;
+    let not_in_protocol = Err(HandleError::NotInProtocol);
+    assert_eq!(handle.transmit(&all, "hello", &1).wait(), not_in_protocol);
+    assert_eq!(handle.subscribe_connections(&all, "a").wait(), not_in_protocol);
+    let answers = handle.call_clients(&all, "hello", &1, PATIENCE, Answers::All);
+    let answers = answers.wait().unwrap();
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers[0].result, Err(ClientFailure::NoCalls));
+    assert_eq!(
+        handle.call(answers[0].id, "hello", &1, PATIENCE).wait(),
+        Err(HandleError::NotInProtocol)
+    );
+    // With another client, that one alone counts.
+    let mut other = server.client();
+    assert_eq!(handle.transmit(&all, "hello", &1).wait(), Ok(1));
+    assert_eq!(other.message(), r#"{"event":"hello","data":1}"#);
+    drop(other);
+
+    let unsubscribe = |filter| handle.unsubscribe_connections(&all, filter, None).wait();
+    assert_eq!(unsubscribe(Some("b")), Ok(0));
+    assert_eq!(unsubscribe(Some("a")), Ok(1));
+    assert_eq!(unsubscribe(None), Ok(0));
+    handle.publish("a", &1).wait().unwrap();
+    device.ping();
+    device.subscribe("a", 0);
+    handle.publish("a", &2).wait().unwrap();
+    assert_eq!(device.message().payload, b"2");
+
+    let it = Selection::Session(answers[0].id);
+    assert_eq!(handle.remove_token(&it).wait(), Ok(0));
+    let claims = serde_json::json!({"sub": "ann"});
+    assert_eq!(handle.set_claims(&it, &claims, None).wait(), Ok(1));
+    device.subscribe("own.ann", 0);
+    let ann = Selection::User("ann".to_owned());
+    assert_eq!(handle.connections(&ann, None, 10).wait().unwrap().items.len(), 1);
+    // The rules do not allow the new user what it has subscribed to, and MQTT has only the end of the connection for that.
+    assert_eq!(handle.remove_token(&it).wait(), Ok(1));
+    device.expect_end(0x87);
+}
+
 fn users(folder: &Folder) -> Vec<(&'static str, String)> {
     let passwords = folder.write_user("ann", "right", 101);
     let rules = "[[rules]]\nallow = [\"publish\", \"subscribe\"]\nchannels = \"open\"\n";

@@ -18,8 +18,10 @@ pub(crate) enum CallOutcome {
     ConnectionEnded,
     /// `calls_per_connection_max` calls wait for the client's answers: it was not called.
     TooMany,
-    /// There is no such connection here.
-    NoConnection,
+    /// The client has answered with more bytes than the answers of all clients may have together.
+    TooLarge,
+    /// The client's protocol has no calls: it was not called.
+    NoCalls,
 }
 
 impl OutsideCall {

@@ -207,6 +207,16 @@ impl<'a> Peer<'a> {
         }
     }
 
+    /// As [`Peer::set_auth_token`], with claims that are the text of a JSON object.
+    pub(crate) fn set_claims(&mut self, json: &str, expires_in: Option<u64>) {
+        let claims = self.scratch.keep(json);
+        self.order(PeerOrder::SetAuthToken {
+            claims,
+            expires_in,
+            call: None,
+        });
+    }
+
     /// As [`Peer::set_auth_token`], by a call: [`App::answered`](super::App::answered) learns whether the token has
     /// arrived. The client is authenticated at once, as in the reference (`rejectOnFailedDelivery`).
     ///

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use super::json::Json;
+use super::json::{Json, Kind, write_string};
 use super::revocation::Revoked;
 use super::rules::{Facts, Rules};
 
@@ -91,6 +91,26 @@ impl Claims {
         Revoked::user_of(Json::parse(&self.json)?)
     }
 
+    /// The payload without the times of its token (`iat`, `nbf` and `exp`), so that it can be signed again; `None` if it is
+    /// no object.
+    pub(crate) fn without_times(&self) -> Option<String> {
+        let payload = Json::parse(&self.json).filter(|payload| payload.kind() == Kind::Object)?;
+        let mut json = vec![b'{'];
+        for (key, value) in payload.members() {
+            if ["iat", "nbf", "exp"].into_iter().any(|time| key.is(time)) {
+                continue;
+            }
+            if json.len() > 1 {
+                json.push(b',');
+            }
+            write_string(key.units(), &mut json);
+            json.push(b':');
+            value.write(&mut json).ok()?;
+        }
+        json.push(b'}');
+        String::from_utf8(json).ok()
+    }
+
     /// The payload as a value of a Rust type.
     pub fn value<'a, T: Deserialize<'a>>(&'a self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.json)
@@ -102,5 +122,26 @@ impl fmt::Debug for Claims {
         f.debug_struct("Claims")
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_without_times_have_all_other_members_in_their_order() {
+        for (json, expected) in [
+            (
+                r#"{"sub":"ann","iat":1,"z":[1.50,{"exp":2}],"exp":3,"a":"\u00e9\ud800","nbf":4}"#,
+                Some(r#"{"sub":"ann","z":[1.5,{"exp":2}],"a":"é\ud800"}"#),
+            ),
+            (r#"{"exp":3}"#, Some("{}")),
+            (r#""ann""#, None),
+            ("[1]", None),
+        ] {
+            let claims = Claims::trusted(json.to_owned(), Some(3.0));
+            assert_eq!(claims.without_times().as_deref(), expected, "{json}");
+        }
     }
 }

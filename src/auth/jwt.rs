@@ -203,6 +203,22 @@ impl Tokens {
         Ok(Issued { token, claims })
     }
 
+    /// Whether a token with these claims can be signed.
+    ///
+    /// # Errors
+    /// As [`Tokens::issue`], except for a signing key that fails.
+    pub(crate) fn check_claims(
+        &self,
+        claims: &str,
+        expires_in: Option<u64>,
+        unix_ms: u64,
+    ) -> Result<(), SignError> {
+        if !self.can_sign() {
+            return Err(SignError::NoPrivateKey);
+        }
+        claims_to_sign(claims, expires_in, unix_ms, &self.demands).map(|_| ())
+    }
+
     /// True if a revocation applies to a client that was authenticated without a token, such as by its
     /// certificate.
     pub(crate) fn are_revoked(&self, claims: &Claims, unix_ms: u64) -> bool {

@@ -395,6 +395,16 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                                         end subscriptions of connections; the clients are told the message
        ringcast remove-history [--idempotency-key KEY] CHANNEL
                                         remove all that the server keeps of a channel
+       ringcast call --user USER | --connection ID | --address IP [--first] [--timeout-ms N] [--text] PROCEDURE [DATA]
+                                        call a procedure of clients, and show each answer, or the first
+       ringcast transmit --user USER | --connection ID | --address IP [--text] EVENT [DATA]
+                                        send clients an event
+       ringcast set-claims --user USER | --connection ID | --address IP [--expires-in SECONDS] CLAIMS
+                                        give clients a token with these claims, a JSON object
+       ringcast refresh-token --user USER | --connection ID | --address IP [--expires-in SECONDS]
+                                        give clients a new token with the claims that they have
+       ringcast remove-token --user USER | --connection ID | --address IP
+                                        take the tokens of clients away, as if they had expired
                                         These commands ask a running server by its HTTP API, with [--url URL] (variable
                                         RINGCAST_API_URL, default http://127.0.0.1:9464) and a key from RINGCAST_API_KEY,
                                         [--key-file FILE] (RINGCAST_API_KEY_FILE) or [--key KEY]; [--json] shows the answer

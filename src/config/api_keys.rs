@@ -113,6 +113,16 @@ labels! {
         Subscribe = "subscribe",
         /// Ends subscriptions of connections.
         Unsubscribe = "unsubscribe",
+        /// Calls procedures of clients.
+        Call = "call",
+        /// Sends clients events.
+        Transmit = "transmit",
+        /// Gives clients tokens with whatever claims: whoever may do that may make any client any user.
+        SetClaims = "set-claims",
+        /// Gives clients new tokens with the claims that they have.
+        RefreshToken = "refresh-token",
+        /// Takes tokens away from clients.
+        RemoveToken = "remove-token",
     }
 }
 
@@ -134,7 +144,12 @@ impl ApiAction {
             | ApiAction::Channels
             | ApiAction::Subscribe
             | ApiAction::Unsubscribe
-            | ApiAction::Disconnect => self.is_on_channel(),
+            | ApiAction::Disconnect
+            | ApiAction::Call
+            | ApiAction::Transmit
+            | ApiAction::SetClaims
+            | ApiAction::RefreshToken
+            | ApiAction::RemoveToken => self.is_on_channel(),
         }
     }
 
@@ -148,7 +163,13 @@ impl ApiAction {
             | ApiAction::Channels
             | ApiAction::Subscribe
             | ApiAction::Unsubscribe => true,
-            ApiAction::Connections | ApiAction::Disconnect => false,
+            ApiAction::Connections
+            | ApiAction::Disconnect
+            | ApiAction::Call
+            | ApiAction::Transmit
+            | ApiAction::SetClaims
+            | ApiAction::RefreshToken
+            | ApiAction::RemoveToken => false,
         }
     }
 }

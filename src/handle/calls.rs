@@ -1,7 +1,9 @@
 //! Calls to clients, from any thread.
 //!
-//! Which core has the client is not known, so that all are asked. The one that has it calls the client and answers later:
-//! with the client's answer, or with the reason why there is none.
+//! Which cores have the clients is not known, so that all are asked. Each core calls those that it has, and is done when
+//! they have answered, or will not answer. What is known by the deadline is returned.
+//!
+//! Limits: `CALLED_MAX` clients and `ANSWER_BYTES_MAX` for each operation (`cores/operators/outcomes.rs`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +11,52 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::app::{CallOutcome, SessionId};
-use crate::cores::operators::questions::{Calling, Question};
+use crate::cores::operators::questions::{
+    ANSWER_BYTES_MAX, CALLED_MAX, Calling, CallsDone, Outcomes, Question, Until,
+};
 use crate::cores::operators::selection::{Selecting, Selection};
 
 use super::error::HandleError;
 use super::pending::Pending;
 use super::{Handle, Shared};
+
+/// Which answers a call to several clients waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answers {
+    /// Those of all clients.
+    All,
+    /// The first answer with data or without; an error of a client is none. The other clients are called as well.
+    First,
+}
+
+/// The end of a call to one client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientAnswer {
+    /// The id of its session.
+    pub id: SessionId,
+    /// The data of its answer as JSON, if there is any; or why there is no answer.
+    pub result: Result<Option<String>, ClientFailure>,
+}
+
+/// Why a client has not answered a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ClientFailure {
+    /// It has answered with this error.
+    Refused {
+        /// The error, as JSON.
+        error: String,
+    },
+    /// It has not answered in time, or its connection has ended before.
+    NoAnswer,
+    /// `calls_per_connection_max` calls wait for its answers: it was not called.
+    TooManyCalls,
+    /// It has answered, and the answers of all clients together are larger than 16 MiB.
+    TooLarge,
+    /// Its protocol has no calls, as MQTT: it was not called.
+    NoCalls,
+}
 
 impl Handle {
     /// Calls a procedure of a client, and returns the data of its answer: JSON, or nothing. The client has `within` to
@@ -22,7 +64,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`HandleError::NoSuchConnection`], [`HandleError::ClientRefused`], [`HandleError::NoAnswer`],
-    /// [`HandleError::TooManyCalls`], [`HandleError::NotJson`], [`HandleError::TooLarge`], or an error of every operation.
+    /// [`HandleError::TooManyCalls`], [`HandleError::NotInProtocol`], [`HandleError::NotJson`],
+    /// [`HandleError::TooLarge`], or an error of every operation.
     pub fn call(
         &self,
         id: SessionId,
@@ -48,37 +91,126 @@ impl Handle {
         within: Duration,
     ) -> Pending<Option<String>> {
         let shared = Arc::clone(&self.0);
-        let event = Arc::from(event);
-        let data = shared.publishing.check_data(&event, json);
-        let data = data.map(|data| data.map(|data| Arc::from(&*data)));
-        Pending::new(async move { shared.call(id, event, data?, within).await })
+        let call = shared.call_of(event, json);
+        Pending::new(async move {
+            let selection = Selection::Session(id);
+            let answers = shared.call(selection, call?, within, Answers::All).await;
+            let answer = match answers {
+                Ok(answers) => answers.into_iter().next(),
+                // The time may be over before the core has called the client.
+                Err(HandleError::Unanswered { .. }) => return Err(HandleError::NoAnswer),
+                Err(error) => return Err(error),
+            };
+            match answer.ok_or(HandleError::NoSuchConnection)?.result {
+                Ok(data) => Ok(data),
+                Err(ClientFailure::Refused { error }) => Err(HandleError::ClientRefused { error }),
+                // One answer may be as large as a message.
+                Err(ClientFailure::NoAnswer | ClientFailure::TooLarge) => Err(HandleError::NoAnswer),
+                Err(ClientFailure::TooManyCalls) => Err(HandleError::TooManyCalls),
+                Err(ClientFailure::NoCalls) => Err(HandleError::NotInProtocol),
+            }
+        })
+    }
+
+    /// Calls a procedure of all clients of a selection at the same time, of at most 1000. With [`Answers::All`], returns
+    /// what became of each call; with [`Answers::First`], the first answer alone, or all failures if no client has
+    /// answered. The clients have `within` to answer, and no longer than `ack_timeout_ms`.
+    ///
+    /// # Errors
+    /// [`HandleError::NotJson`], [`HandleError::TooLarge`], or an error of every operation.
+    /// [`HandleError::Unanswered`]: no client has been called by these cores, or its answer is not known.
+    pub fn call_clients(
+        &self,
+        selection: &Selection,
+        event: &str,
+        data: &(impl Serialize + ?Sized),
+        within: Duration,
+        answers: Answers,
+    ) -> Pending<Vec<ClientAnswer>> {
+        match serde_json::to_string(data) {
+            Ok(json) => self.call_clients_json(selection, event, Some(&json), within, answers),
+            Err(_) => Pending::new(async { Err(HandleError::NotJson) }),
+        }
+    }
+
+    /// As [`Handle::call_clients`], with data that is JSON text already, or without data.
+    ///
+    /// # Errors
+    /// As [`Handle::call_clients`].
+    pub fn call_clients_json(
+        &self,
+        selection: &Selection,
+        event: &str,
+        json: Option<&str>,
+        within: Duration,
+        answers: Answers,
+    ) -> Pending<Vec<ClientAnswer>> {
+        let shared = Arc::clone(&self.0);
+        let call = shared.call_of(event, json);
+        let selection = selection.clone();
+        Pending::new(async move { shared.call(selection, call?, within, answers).await })
     }
 }
 
+/// The event and the data of a call.
+type Call = (Arc<str>, Option<Arc<str>>);
+
 impl Shared {
+    fn call_of(&self, event: &str, json: Option<&str>) -> Result<Call, HandleError> {
+        let data = self.publishing.check_data(event, json)?;
+        Ok((event.into(), data.map(|data| Arc::from(&*data))))
+    }
+
     async fn call(
         &self,
-        id: SessionId,
-        event: Arc<str>,
-        data: Option<Arc<str>>,
+        selection: Selection,
+        call: Call,
         within: Duration,
-    ) -> Result<Option<String>, HandleError> {
+        answers: Answers,
+    ) -> Result<Vec<ClientAnswer>, HandleError> {
         let deadline = self.clock.uptime() + within;
-        let question = |answer| {
-            let selecting = Selecting::new(Selection::Session(id), 0);
-            Question::Call(Calling::new(selecting, Arc::clone(&event), data.clone(), answer))
+        let is_of_one = matches!(selection, Selection::Session(_));
+        let outcomes = match is_of_one {
+            true => Outcomes::new(1, usize::MAX),
+            false => Outcomes::new(CALLED_MAX, ANSWER_BYTES_MAX),
         };
-        let has_client = |outcome: &CallOutcome| *outcome != CallOutcome::NoConnection;
-        let answers = self.ask_until(deadline, question, has_client).await?;
-        match answers.given.into_iter().find(has_client) {
-            Some(CallOutcome::Answered(data)) => Ok(data),
-            Some(CallOutcome::Refused(error)) => Err(HandleError::ClientRefused { error }),
-            Some(CallOutcome::TimedOut | CallOutcome::ConnectionEnded) => Err(HandleError::NoAnswer),
-            Some(CallOutcome::TooMany) => Err(HandleError::TooManyCalls),
-            Some(CallOutcome::NoConnection) | None if answers.unanswered.is_empty() => {
-                Err(HandleError::NoSuchConnection)
-            }
-            Some(CallOutcome::NoConnection) | None => Err(HandleError::NoAnswer),
+        let until = match answers {
+            Answers::All => Until::All,
+            Answers::First => Until::FirstAnswer,
+        };
+        let question = |answer| {
+            let selecting = Selecting::new(selection.clone(), 0);
+            let outcomes = Arc::clone(&outcomes);
+            Question::Call(Calling::new(selecting, call.clone(), outcomes, until, answer))
+        };
+        let is_enough = |done: &CallsDone| {
+            (is_of_one && done.called > 0) || (until == Until::FirstAnswer && done.has_answer)
+        };
+        let told = self.ask_until(deadline, question, is_enough).await?;
+        let mut ended: Vec<ClientAnswer> = outcomes.take().into_iter().map(client_answer).collect();
+        // A core that has called clients answers late if they do. One that has called none stands still.
+        if ended.is_empty() && !told.unanswered.is_empty() {
+            return Err(HandleError::Unanswered {
+                cores: told.unanswered,
+            });
         }
+        if answers == Answers::First
+            && let Some(first) = ended.iter().position(|answer| answer.result.is_ok())
+        {
+            ended = vec![ended.swap_remove(first)];
+        }
+        Ok(ended)
     }
+}
+
+fn client_answer((id, outcome): (SessionId, Option<CallOutcome>)) -> ClientAnswer {
+    let result = match outcome {
+        Some(CallOutcome::Answered(data)) => Ok(data),
+        Some(CallOutcome::Refused(error)) => Err(ClientFailure::Refused { error }),
+        Some(CallOutcome::TimedOut | CallOutcome::ConnectionEnded) | None => Err(ClientFailure::NoAnswer),
+        Some(CallOutcome::TooMany) => Err(ClientFailure::TooManyCalls),
+        Some(CallOutcome::TooLarge) => Err(ClientFailure::TooLarge),
+        Some(CallOutcome::NoCalls) => Err(ClientFailure::NoCalls),
+    };
+    ClientAnswer { id, result }
 }

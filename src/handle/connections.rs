@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::app::SessionId;
+use crate::app::{SET_AUTH_TOKEN, SessionId};
 use crate::cores::operators::questions::{
-    Act, Acting, ChannelRow, Channels, ChannelsOf, ConnectionRow, Look, Question,
+    Act, ActCounts, Acting, ChannelRow, Channels, ChannelsOf, ConnectionRow, Look, NewClaims, Question,
 };
 use crate::cores::operators::selection::{Selecting, Selection};
 use crate::decision::CloseCode;
@@ -165,10 +166,10 @@ impl Handle {
         self.act(selection, act)
     }
 
-    /// Sends clients an event. Returns to how many.
+    /// Sends clients an event. Returns to how many. MQTT has no events: its connections are left out.
     ///
     /// # Errors
-    /// [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
+    /// [`HandleError::NotInProtocol`]: all connections speak MQTT. [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
     pub fn transmit(
         &self,
         selection: &Selection,
@@ -196,6 +197,53 @@ impl Handle {
         })
     }
 
+    /// Signs a token with these claims for each connection, and gives it to the client, which is authenticated from then
+    /// on: it gets `#setAuthToken`. An MQTT client is authenticated by the claims and gets no token, since its protocol has
+    /// no packet for that. `expires_in` is in whole seconds; without it, the configured time. An `exp` among the claims is
+    /// kept instead. Subscriptions that the rules do not allow any more end. Returns with how many connections it was done.
+    ///
+    /// # Errors
+    /// [`HandleError::NotSigned`], [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
+    pub fn set_claims(
+        &self,
+        selection: &Selection,
+        claims: &(impl Serialize + ?Sized),
+        expires_in: Option<Duration>,
+    ) -> Pending<u64> {
+        let json = serde_json::to_string(claims).map_err(|_| HandleError::NotJson);
+        let act = json.and_then(|json| {
+            let json = self.0.publishing.check_data(SET_AUTH_TOKEN, Some(&json))?;
+            Ok(Act::SetToken {
+                claims: NewClaims::Given(json.as_deref().unwrap_or_default().into()),
+                expires_in: expires_in.map(|time| time.as_secs()),
+            })
+        });
+        self.act(selection, act)
+    }
+
+    /// Signs a new token for each connection that is authenticated, with the claims of its token but for its times, and
+    /// gives it to the client as [`Handle::set_claims`] does. Returns with how many connections it was done.
+    ///
+    /// # Errors
+    /// [`HandleError::NotSigned`], or as [`Handle::disconnect`].
+    pub fn refresh_token(&self, selection: &Selection, expires_in: Option<Duration>) -> Pending<u64> {
+        let act = Act::SetToken {
+            claims: NewClaims::AsBefore,
+            expires_in: expires_in.map(|time| time.as_secs()),
+        };
+        self.act(selection, Ok(act))
+    }
+
+    /// Takes the tokens of connections away, as if they had expired: the clients get `#removeAuthToken`, and subscriptions
+    /// that the rules do not allow any more end. The connections stay. A token that a client has kept elsewhere remains
+    /// valid; to end that, revoke it. Returns how many connections had a token.
+    ///
+    /// # Errors
+    /// As [`Handle::disconnect`].
+    pub fn remove_token(&self, selection: &Selection) -> Pending<u64> {
+        self.act(selection, Ok(Act::RemoveToken))
+    }
+
     fn act(&self, selection: &Selection, act: Result<Act, HandleError>) -> Pending<u64> {
         let shared = Arc::clone(&self.0);
         let selection = selection.clone();
@@ -207,7 +255,7 @@ impl Handle {
                     Question::Act(Acting::new(selecting, act.clone(), answer))
                 })
                 .await?;
-            Ok(counts.into_iter().sum())
+            result_of(&counts)
         })
     }
 }
@@ -271,6 +319,19 @@ impl Shared {
             .await?;
         Ok(merged(lists, limit))
     }
+}
+
+/// With how many connections an operation was done. That it was done with none of those that were meant is an error.
+fn result_of(counts: &[ActCounts]) -> Result<u64, HandleError> {
+    let sum = |count: fn(&ActCounts) -> u64| counts.iter().map(count).sum::<u64>();
+    let done = sum(|counts| counts.done);
+    if done == 0 && sum(|counts| counts.not_signed) > 0 {
+        return Err(HandleError::NotSigned);
+    }
+    if done == 0 && sum(|counts| counts.not_in_protocol) > 0 {
+        return Err(HandleError::NotInProtocol);
+    }
+    Ok(done)
 }
 
 /// Adds up the subscribers of each channel. Each list has the first names of a core, `limit` of them if there are as

@@ -59,6 +59,12 @@ pub enum HandleError {
     NoAnswer,
     /// `calls_per_connection_max` calls wait for the client's answers: it was not called.
     TooManyCalls,
+    /// The connections speak a protocol that has nothing which corresponds to the operation, as MQTT has no events and no
+    /// calls to clients. Nothing was done.
+    NotInProtocol,
+    /// No token with these claims can be signed: they are no JSON object, a time among them is no number, or the server
+    /// has no key that signs. No client was given one.
+    NotSigned,
     /// The cursor is not one that a page has returned.
     BadCursor,
     /// The server has ended.
@@ -112,6 +118,14 @@ impl fmt::Display for HandleError {
                 .write_str("no answer from the client: it has not answered in time, or its connection has ended"),
             HandleError::TooManyCalls => formatter.write_str(
                 "not called: calls_per_connection_max calls wait for this client's answers; call it more rarely",
+            ),
+            HandleError::NotInProtocol => formatter.write_str(
+                "not done: the connections speak MQTT, which has no events and no calls to clients; publish to a topic \
+                 that they subscribe to",
+            ),
+            HandleError::NotSigned => formatter.write_str(
+                "no token can be signed: the claims must be a JSON object whose iat, nbf and exp are numbers, and the \
+                 server needs a key that signs (auth_key, or auth_private_key_file)",
             ),
             HandleError::BadCursor => formatter
                 .write_str("the cursor is not one that a page has returned; pass the `next` of the page before"),

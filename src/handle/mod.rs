@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use calls::{Answers, ClientAnswer, ClientFailure};
 pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
 pub use history::{History, HistoryEntry, HistoryQuery};

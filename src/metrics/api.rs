@@ -37,6 +37,16 @@ labels! {
         Subscribe = "subscribe",
         /// `POST /api/v1/unsubscribe`
         Unsubscribe = "unsubscribe",
+        /// `POST /api/v1/call`
+        Call = "call",
+        /// `POST /api/v1/transmit`
+        Transmit = "transmit",
+        /// `POST /api/v1/set-claims`
+        SetClaims = "set_claims",
+        /// `POST /api/v1/refresh-token`
+        RefreshToken = "refresh_token",
+        /// `POST /api/v1/remove-token`
+        RemoveToken = "remove_token",
         /// `GET /api/v1/openapi.json`
         Openapi = "openapi",
         /// All other paths and methods.

@@ -395,11 +395,15 @@ impl Session {
         }
     }
 
-    /// Sends the client an event that the application on this core has not asked for. The data is JSON.
-    pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) {
+    /// Sends the client an event that the application on this core has not asked for. The data is JSON. False if the
+    /// protocol has no events.
+    pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) -> bool {
         match self {
-            Session::SocketCluster(session) => session.transmit(event, data, decisions),
-            Session::Mqtt(_) => {}
+            Session::SocketCluster(session) => {
+                session.transmit(event, data, decisions);
+                true
+            }
+            Session::Mqtt(_) => false,
         }
     }
 
@@ -416,7 +420,7 @@ impl Session {
             Session::SocketCluster(session) => {
                 session.call_from_outside(event, data, outside, &mut env.socketcluster(), decisions);
             }
-            Session::Mqtt(_) => outside.tell(CallOutcome::NoConnection),
+            Session::Mqtt(_) => outside.tell(CallOutcome::NoCalls),
         }
     }
 

@@ -45,8 +45,9 @@ pub use crate::cores::CoreId;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::HandleThread;
 pub use crate::handle::{
-    ChannelInfo, ConnectionInfo, Handle, HandleError, History, HistoryEntry, HistoryQuery, MemberInfo, Page,
-    Pending, Position, Receipt, Received, Selection, Subscriber,
+    Answers, ChannelInfo, ClientAnswer, ClientFailure, ConnectionInfo, Handle, HandleError, History,
+    HistoryEntry, HistoryQuery, MemberInfo, Page, Pending, Position, Receipt, Received, Selection,
+    Subscriber,
 };
 use crate::log;
 pub use crate::log::FilterError;

@@ -1,5 +1,6 @@
 //! The commands that ask a running server by its HTTP API: `publish`, `history`, `presence`, `channels`, `connections`,
-//! `disconnect`, `subscribe`, `unsubscribe`, `remove-history`.
+//! `disconnect`, `subscribe`, `unsubscribe`, `remove-history`, `call`, `transmit`, `set-claims`, `refresh-token`,
+//! `remove-token`.
 //!
 //! Each is one request (`request.rs` says which) and a text for people, or the answer as it came (`--json`). Permissions,
 //! limits and errors are those of the server.

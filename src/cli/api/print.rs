@@ -58,6 +58,24 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
         Name::Disconnect => writeln!(out, "connections closed: {}", answer["connections"]),
         Name::Subscribe => writeln!(out, "connections subscribed: {}", answer["connections"]),
         Name::Unsubscribe => writeln!(out, "connections unsubscribed: {}", answer["connections"]),
+        Name::Call => {
+            for call in answer["answers"].as_array().into_iter().flatten() {
+                let text = match (call["failure"].as_str(), call.get("error"), call.get("data")) {
+                    (Some(failure), Some(error), _) => format!("{failure}: {error}"),
+                    (Some(failure), None, _) => failure.to_owned(),
+                    (None, _, Some(data)) => data.to_string(),
+                    (None, _, None) => "answered without data".to_owned(),
+                };
+                writeln!(out, "{} {text}", shown(&call["connection"]))?;
+            }
+            let count = answer["answers"].as_array().map_or(0, Vec::len);
+            writeln!(out, "connections called: {count}")
+        }
+        Name::Transmit => writeln!(out, "connections sent to: {}", answer["connections"]),
+        Name::SetClaims | Name::RefreshToken => {
+            writeln!(out, "tokens given: {}", answer["connections"])
+        }
+        Name::RemoveToken => writeln!(out, "tokens taken away: {}", answer["connections"]),
         Name::RemoveHistory => writeln!(out, "publications removed: {}", answer["removed"]),
     }
 }

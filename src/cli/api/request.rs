@@ -21,6 +21,11 @@ pub(super) enum Name {
     Subscribe,
     Unsubscribe,
     RemoveHistory,
+    Call,
+    Transmit,
+    SetClaims,
+    RefreshToken,
+    RemoveToken,
 }
 
 /// The words and flags of one command.
@@ -64,7 +69,7 @@ struct Form {
 }
 
 impl Name {
-    pub(super) const ALL: [Name; 9] = [
+    pub(super) const ALL: [Name; 14] = [
         Name::Publish,
         Name::History,
         Name::Presence,
@@ -74,6 +79,11 @@ impl Name {
         Name::Subscribe,
         Name::Unsubscribe,
         Name::RemoveHistory,
+        Name::Call,
+        Name::Transmit,
+        Name::SetClaims,
+        Name::RefreshToken,
+        Name::RemoveToken,
     ];
 
     /// The command with this name.
@@ -169,6 +179,49 @@ impl Name {
                 switches: &[],
                 usage: "remove-history [--idempotency-key KEY] CHANNEL",
             },
+            Name::Call => Form {
+                word: "call",
+                words: &["PROCEDURE", "DATA"],
+                words_min: 1,
+                flags: &["user", "connection", "address", "timeout-ms", "idempotency-key"],
+                switches: &["text", "first"],
+                usage: "call --user USER | --connection ID | --address IP [--first] [--timeout-ms N] [--text] \
+                        [--idempotency-key KEY] PROCEDURE [DATA]",
+            },
+            Name::Transmit => Form {
+                word: "transmit",
+                words: &["EVENT", "DATA"],
+                words_min: 1,
+                flags: &["user", "connection", "address", "idempotency-key"],
+                switches: &["text"],
+                usage: "transmit --user USER | --connection ID | --address IP [--text] [--idempotency-key KEY] EVENT [DATA]",
+            },
+            Name::SetClaims => Form {
+                word: "set-claims",
+                words: &["CLAIMS"],
+                words_min: 1,
+                flags: &["user", "connection", "address", "expires-in", "idempotency-key"],
+                switches: &[],
+                usage: "set-claims --user USER | --connection ID | --address IP [--expires-in SECONDS] \
+                        [--idempotency-key KEY] CLAIMS",
+            },
+            Name::RefreshToken => Form {
+                word: "refresh-token",
+                words: &[],
+                words_min: 0,
+                flags: &["user", "connection", "address", "expires-in", "idempotency-key"],
+                switches: &[],
+                usage: "refresh-token --user USER | --connection ID | --address IP [--expires-in SECONDS] \
+                        [--idempotency-key KEY]",
+            },
+            Name::RemoveToken => Form {
+                word: "remove-token",
+                words: &[],
+                words_min: 0,
+                flags: &["user", "connection", "address", "idempotency-key"],
+                switches: &[],
+                usage: "remove-token --user USER | --connection ID | --address IP [--idempotency-key KEY]",
+            },
         }
     }
 }
@@ -230,7 +283,12 @@ impl Arguments {
             | Name::Disconnect
             | Name::Subscribe
             | Name::Unsubscribe
-            | Name::RemoveHistory => form.words_min,
+            | Name::RemoveHistory
+            | Name::Call
+            | Name::Transmit
+            | Name::SetClaims
+            | Name::RefreshToken
+            | Name::RemoveToken => form.words_min,
         };
         match form.words.get(self.words.len()) {
             Some(missing) if self.words.len() < words_min => Err(CliError::Usage(format!(
@@ -245,7 +303,7 @@ impl Arguments {
     pub(super) fn request(&self, input: &mut impl Read) -> Result<Request, CliError> {
         match self.name {
             Name::Publish => {
-                let data = self.words.get(1).map(|_| self.data(input)).transpose()?;
+                let data = self.words.get(1).map(|_| self.data(1, input)).transpose()?;
                 let publication = Publication {
                     channel: self.word(0),
                     data: data.as_deref(),
@@ -264,7 +322,28 @@ impl Arguments {
                 method: "DELETE",
                 ..self.get("history", &["channel"])
             }),
+            Name::Call => self.post("call", &self.with_data("procedure", input)?),
+            Name::Transmit => self.post("transmit", &self.with_data("event", input)?),
+            Name::SetClaims => {
+                let body = WithData {
+                    members: self.members(&[])?,
+                    data: None,
+                    claims: Some(self.data(0, input)?),
+                };
+                self.post("set-claims", &body)
+            }
+            Name::RefreshToken => self.post("refresh-token", &self.members(&[])?),
+            Name::RemoveToken => self.post("remove-token", &self.members(&[])?),
         }
+    }
+
+    /// A body whose members are the first word, by this name, all flags, and the second word as data.
+    fn with_data(&self, name: &str, input: &mut impl Read) -> Result<WithData, CliError> {
+        Ok(WithData {
+            members: self.members(&[name])?,
+            data: self.words.get(1).map(|_| self.data(1, input)).transpose()?,
+            claims: None,
+        })
     }
 
     /// A body whose members are these words and all flags.
@@ -272,19 +351,21 @@ impl Arguments {
         let words = words.iter().copied().zip(&self.words);
         let mut body = Map::new();
         for (name, value) in words.chain(self.flags()) {
-            let value = match name {
-                "code" => json!(number(name, value)?),
-                _ => json!(value),
+            let (name, value) = match name {
+                "code" | "timeout-ms" | "expires-in" => (name, json!(number(name, value)?)),
+                // A switch that is one choice of a member.
+                "first" => ("answers", json!("first")),
+                _ => (name, json!(value)),
             };
-            body.insert(name.to_owned(), value);
+            body.insert(name.replace('-', "_"), value);
         }
         Ok(body)
     }
 
-    /// The flags that are parameters or members. The idempotency key is a header.
+    /// The flags that are parameters or members. The idempotency key is a header, and `--text` is about the data.
     fn flags(&self) -> impl Iterator<Item = (&str, &String)> {
         let flags = self.flags.iter().map(|(flag, value)| (flag.as_str(), value));
-        flags.filter(|(flag, _)| *flag != IDEMPOTENCY_KEY)
+        flags.filter(|(flag, _)| ![IDEMPOTENCY_KEY, "text"].contains(flag))
     }
 
     /// A request whose parameters are these words and all flags.
@@ -320,9 +401,9 @@ impl Arguments {
         self.flags.get(IDEMPOTENCY_KEY).cloned()
     }
 
-    /// The data of a publication, exactly as it was written.
-    fn data(&self, input: &mut impl Read) -> Result<Box<RawValue>, CliError> {
-        let word = self.word(1);
+    /// The data that the word at `index` is, exactly as it was written.
+    fn data(&self, index: usize, input: &mut impl Read) -> Result<Box<RawValue>, CliError> {
+        let word = self.word(index);
         let mut text = word.to_owned();
         if word == STANDARD_INPUT {
             text.clear();
@@ -337,7 +418,8 @@ impl Arguments {
         };
         RawValue::from_string(json).map_err(|error| {
             CliError::Usage(format!(
-                "DATA is not JSON: {error}; a text needs quotes of its own ('\"hello\"'), or --text"
+                "{} is not JSON: {error}; a text needs quotes of its own ('\"hello\"'), or --text",
+                self.name.form().words[index]
             ))
         })
     }
@@ -355,6 +437,17 @@ struct Publication<'a> {
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     retain: bool,
+}
+
+/// A body with JSON of the caller's, exactly as it was written.
+#[derive(Serialize)]
+struct WithData {
+    #[serde(flatten)]
+    members: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claims: Option<Box<RawValue>>,
 }
 
 const PATH: &str = "/api/v1/";

@@ -48,11 +48,11 @@ enum Act {
 
 /// The names of the conditions, of which a request has at most one.
 #[derive(Debug, Default)]
-struct Conditions<'a> {
-    user: Option<&'a str>,
-    connection: Option<&'a str>,
-    address: Option<&'a str>,
-    channel: Option<&'a str>,
+pub(super) struct Conditions<'a> {
+    pub(super) user: Option<&'a str>,
+    pub(super) connection: Option<&'a str>,
+    pub(super) address: Option<&'a str>,
+    pub(super) channel: Option<&'a str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -225,7 +225,7 @@ impl Conditions<'_> {
     }
 
     /// The selection of the only condition, which must be there: nobody means all connections by mistake.
-    fn one(&self) -> Result<Selection, ApiError> {
+    pub(super) fn one(&self) -> Result<Selection, ApiError> {
         let selection = self.selection(ErrorCode::InvalidBody)?;
         selection.ok_or_else(|| {
             ApiError::new(
@@ -237,7 +237,7 @@ impl Conditions<'_> {
 }
 
 /// What the audit trail names.
-fn subject(selection: &Selection) -> Cow<'_, str> {
+pub(super) fn subject(selection: &Selection) -> Cow<'_, str> {
     match selection {
         Selection::All => Cow::Borrowed("all connections"),
         Selection::User(user) => Cow::Owned(format!("user {user}")),

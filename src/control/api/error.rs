@@ -115,6 +115,10 @@ codes! {
     MessageTooLarge = "message_too_large", PAYLOAD_TOO_LARGE, TooLarge;
     /// The idempotency key belongs to a request with another content.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, Conflict;
+    /// The connections speak a protocol that has nothing which corresponds to the request.
+    NotInProtocol = "not_in_protocol", UNPROCESSABLE_ENTITY, Conflict;
+    /// No token with these claims can be signed.
+    NotSigned = "not_signed", UNPROCESSABLE_ENTITY, Conflict;
     /// The first request with this idempotency key is not answered yet.
     IdempotencyKeyInUse = "idempotency_key_in_use", CONFLICT, Conflict;
     /// `api_idempotency_keys_max` keys are remembered.
@@ -293,6 +297,8 @@ impl From<HandleError> for ApiError {
             HandleError::NoSuchConnection | HandleError::BadCursor | HandleError::ClientRefused { .. } => {
                 ErrorCode::InvalidParameter
             }
+            HandleError::NotInProtocol => ErrorCode::NotInProtocol,
+            HandleError::NotSigned => ErrorCode::NotSigned,
             HandleError::Ended => ErrorCode::Ending,
             HandleError::OnCore => ErrorCode::Failed,
         };

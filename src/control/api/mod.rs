@@ -25,6 +25,7 @@
 //!
 //! Limits: `api_body_bytes_max`, `api_items_max`, [`BODY_TIME_MAX`], those of `idempotency.rs`, and the rate of each key.
 
+mod calls;
 mod channels;
 mod connections;
 mod error;
@@ -35,6 +36,7 @@ mod parameters;
 mod presence;
 mod publish;
 mod routes;
+mod tokens;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -6,12 +6,14 @@ use axum::body::Bytes;
 use axum::http::Uri;
 
 use super::Caller;
+use super::calls::{CallClients, Transmit};
 use super::channels::ListChannels;
 use super::connections::{ActOnConnections, ListConnections};
 use super::error::{ApiError, ErrorCode};
 use super::history::{ReadHistory, RemoveHistory};
 use super::presence::{CountMembers, ListMembers};
 use super::publish::Publications;
+use super::tokens::ChangeTokens;
 use crate::handle::Handle;
 use crate::metrics::api::ApiRoute;
 
@@ -26,6 +28,9 @@ pub(super) enum Operation {
     Channels(ListChannels),
     Connections(ListConnections),
     Act(ActOnConnections),
+    Call(CallClients),
+    Transmit(Transmit),
+    Tokens(ChangeTokens),
 }
 
 impl Operation {
@@ -53,6 +58,11 @@ impl Operation {
             ApiRoute::Disconnect => ActOnConnections::of_disconnect(body).map(Operation::Act),
             ApiRoute::Subscribe => ActOnConnections::of_subscribe(body, caller).map(Operation::Act),
             ApiRoute::Unsubscribe => ActOnConnections::of_unsubscribe(body, caller).map(Operation::Act),
+            ApiRoute::Call => CallClients::read(body).map(Operation::Call),
+            ApiRoute::Transmit => Transmit::read(body).map(Operation::Transmit),
+            ApiRoute::SetClaims => ChangeTokens::of_set_claims(body).map(Operation::Tokens),
+            ApiRoute::RefreshToken => ChangeTokens::of_refresh_token(body).map(Operation::Tokens),
+            ApiRoute::RemoveToken => ChangeTokens::of_remove_token(body).map(Operation::Tokens),
             ApiRoute::Openapi | ApiRoute::Unknown => Err(ApiError::new(
                 ErrorCode::UnknownPath,
                 "there is no operation with this path",
@@ -71,6 +81,9 @@ impl Operation {
             Operation::Channels(list) => list.subject(),
             Operation::Connections(list) => list.subject(),
             Operation::Act(act) => act.subject(),
+            Operation::Call(call) => call.subject(),
+            Operation::Transmit(transmit) => transmit.subject(),
+            Operation::Tokens(change) => change.subject(),
         }
     }
 
@@ -85,6 +98,9 @@ impl Operation {
             Operation::Channels(list) => list.run(handle).await,
             Operation::Connections(list) => list.run(handle).await,
             Operation::Act(act) => act.run(handle).await,
+            Operation::Call(call) => call.run(handle).await,
+            Operation::Transmit(transmit) => transmit.run(handle).await,
+            Operation::Tokens(change) => change.run(handle).await,
         }
     }
 }

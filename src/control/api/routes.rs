@@ -99,6 +99,31 @@ pub(super) const ROUTES: &[Route] = &[
         ApiRoute::Unsubscribe,
         ApiAction::Unsubscribe,
     ),
+    route(Method::POST, "/api/v1/call", ApiRoute::Call, ApiAction::Call),
+    route(
+        Method::POST,
+        "/api/v1/transmit",
+        ApiRoute::Transmit,
+        ApiAction::Transmit,
+    ),
+    route(
+        Method::POST,
+        "/api/v1/set-claims",
+        ApiRoute::SetClaims,
+        ApiAction::SetClaims,
+    ),
+    route(
+        Method::POST,
+        "/api/v1/refresh-token",
+        ApiRoute::RefreshToken,
+        ApiAction::RefreshToken,
+    ),
+    route(
+        Method::POST,
+        "/api/v1/remove-token",
+        ApiRoute::RemoveToken,
+        ApiAction::RemoveToken,
+    ),
     Route {
         method: Method::GET,
         path: OPENAPI_PATH,

@@ -1,24 +1,58 @@
-//! Does what other threads ask for with the connections of a selection: closes them, sends them events, begins and ends
-//! their subscriptions. Some connections in each turn.
+//! Does what other threads ask for with the connections of a selection: closes them, sends them events, calls them,
+//! begins and ends their subscriptions, gives them tokens and takes tokens away. Some connections in each turn.
 //!
-//! Limits: `EFFORT_PER_TURN_MAX` (`report.rs`).
+//! Limits: `EFFORT_PER_TURN_MAX` (`report.rs`); `CALLED_MAX` (`outcomes.rs`).
 
-use crate::app::{App, CallOutcome};
+use std::sync::Arc;
+
+use crate::app::{App, CallAnswer, CallOutcome, Late, LateAnswer, Peer};
 use crate::decision::{CloseReason, Decision};
+use crate::mqtt::subscriptions::Subscriber;
 
 use crate::cores::core::Core;
-use crate::cores::lifecycle::connection::ConnectionId;
-use crate::cores::operators::questions::{Act, Acting, Calling};
-use crate::cores::operators::selection::Selected;
+use crate::cores::lifecycle::connection::{Connection, ConnectionId};
+use crate::cores::operators::questions::{Act, Acting, Calling, NewClaims};
+use crate::cores::operators::selection::{Selected, Selection};
+
+/// How an operation on one connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acted {
+    Done,
+    /// There was nothing to do.
+    NotDone,
+    /// The protocol has nothing that corresponds to it.
+    NotInProtocol,
+    /// No token can be signed.
+    NotSigned,
+}
+
+impl From<bool> for Acted {
+    fn from(is_done: bool) -> Acted {
+        if is_done { Acted::Done } else { Acted::NotDone }
+    }
+}
 
 impl<A: App> Core<A> {
     /// Goes on with an operation on connections. True when it is done.
     pub(in crate::cores) fn act_some(&mut self, acting: &mut Acting, effort: &mut u32) -> bool {
+        let effort_of_one = match &acting.act {
+            Act::SetToken { .. } => EFFORT_OF_A_TOKEN,
+            Act::Disconnect { .. }
+            | Act::Transmit { .. }
+            | Act::Subscribe { .. }
+            | Act::Unsubscribe { .. }
+            | Act::RemoveToken => EFFORT_OF_AN_ACT,
+        };
         loop {
             match self.next_selected(&mut acting.selecting, effort) {
                 Selected::Found(id) => {
-                    *effort = effort.saturating_sub(EFFORT_OF_AN_ACT);
-                    acting.done += u64::from(self.act(id, &acting.act));
+                    *effort = effort.saturating_sub(effort_of_one);
+                    match self.act(id, &acting.act) {
+                        Acted::Done => acting.counts.done += 1,
+                        Acted::NotDone => {}
+                        Acted::NotInProtocol => acting.counts.not_in_protocol += 1,
+                        Acted::NotSigned => acting.counts.not_signed += 1,
+                    }
                 }
                 Selected::Later => return false,
                 Selected::End => return true,
@@ -26,57 +60,136 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on to look for a client and calls it. True when that is done, or there is no such client.
-    pub(in crate::cores) fn call_client(&mut self, calling: &mut Calling, effort: &mut u32) -> bool {
-        let selected = self.next_selected(&mut calling.selecting, effort);
-        if selected == Selected::Later {
-            return false;
-        }
-        let Some(outside) = calling.outside.take() else {
-            return true;
-        };
-        match selected {
-            Selected::Found(id) if self.has_room_for_event(id) => {
-                let (event, data) = (&calling.event, calling.data.as_deref());
-                self.decide(id, |session, environment, decisions| {
-                    session.call_from_outside(event, data, outside, environment, decisions);
-                    Ok(())
-                });
+    /// Goes on to look for clients and to call them. True when all are called.
+    pub(in crate::cores) fn call_some(&mut self, calling: &mut Calling, effort: &mut u32) -> bool {
+        loop {
+            match self.next_selected(&mut calling.selecting, effort) {
+                Selected::Found(id) => {
+                    *effort = effort.saturating_sub(EFFORT_OF_AN_ACT);
+                    self.call_client(id, calling);
+                    let is_only_one = matches!(calling.selecting.selection, Selection::Session(_));
+                    if is_only_one && calling.calls.called() > 0 {
+                        return true;
+                    }
+                }
+                Selected::Later => return false,
+                Selected::End => return true,
             }
-            Selected::Found(_) | Selected::Later | Selected::End => outside.tell(CallOutcome::NoConnection),
         }
-        true
     }
 
-    /// Returns whether there was something to do.
-    fn act(&mut self, id: ConnectionId, act: &Act) -> bool {
+    fn call_client(&mut self, id: ConnectionId, calling: &Calling) {
+        let Some(session) = self
+            .connections
+            .get(id)
+            .filter(|connection| !connection.is_ending())
+            .and_then(Connection::generation)
+        else {
+            return;
+        };
+        let Some(outside) = calling.calls.begin(session) else {
+            return;
+        };
+        if !self.has_room_for_event(id) {
+            return outside.tell(CallOutcome::ConnectionEnded);
+        }
+        let (event, data) = (&calling.event, calling.data.as_deref());
+        self.decide(id, |session, environment, decisions| {
+            session.call_from_outside(event, data, outside, environment, decisions);
+            Ok(())
+        });
+    }
+
+    fn act(&mut self, id: ConnectionId, act: &Act) -> Acted {
         if self
             .connections
             .get(id)
             .is_none_or(|connection| connection.is_ending())
         {
-            return false;
+            return Acted::NotDone;
         }
         match act {
             Act::Disconnect { code, reason } => {
                 self.close_saying(id, CloseReason::Application(*code), reason);
-                true
+                Acted::Done
             }
             Act::Transmit { event, data } => {
                 if !self.has_room_for_event(id) {
-                    return false;
+                    return Acted::NotDone;
                 }
+                let mut has_events = false;
                 self.decide(id, |session, _, decisions| {
-                    session.transmit(event, data.as_deref(), decisions);
+                    has_events = session.transmit(event, data.as_deref(), decisions);
                     Ok(())
                 });
-                true
+                match has_events {
+                    true => Acted::Done,
+                    false => Acted::NotInProtocol,
+                }
             }
-            Act::Subscribe { channel } => self.subscribe_by_server(id, channel),
+            // A client of MQTT gets no publications for which it has not asked.
+            Act::Subscribe { .. } if self.connections.speaks_mqtt(id) => Acted::NotInProtocol,
+            Act::Subscribe { channel } => self.subscribe_by_server(id, channel).into(),
+            Act::Unsubscribe { channel, .. } if self.connections.speaks_mqtt(id) => {
+                self.kick_out_mqtt(id, channel.clone()).into()
+            }
             Act::Unsubscribe { channel, message } => {
-                self.kick_out(id, channel.as_deref(), message.as_deref())
+                self.kick_out(id, channel.as_deref(), message.as_deref()).into()
+            }
+            Act::SetToken { claims, expires_in } => self.set_token(id, claims, *expires_in),
+            Act::RemoveToken => {
+                let has_token = self.session(id).is_some_and(|session| session.claims().is_some());
+                let is_done = has_token && self.order(id, |peer| peer.deauthenticate());
+                is_done.into()
             }
         }
+    }
+
+    /// Signs a token for a client, and gives it that.
+    fn set_token(&mut self, id: ConnectionId, claims: &NewClaims, expires_in: Option<u64>) -> Acted {
+        let claims: Box<str> = match claims {
+            NewClaims::Given(claims) => (**claims).into(),
+            NewClaims::AsBefore => {
+                let before = self.session(id).and_then(|session| session.claims());
+                let Some(claims) = before.and_then(|claims| claims.without_times()) else {
+                    return Acted::NotDone;
+                };
+                claims.into()
+            }
+        };
+        // The connection is not to be closed for a token that cannot be signed.
+        let tokens = &self.lent.policy.tokens;
+        let expiry = expires_in.unwrap_or(self.lent.settings.common.auth_default_expiry.as_secs());
+        if tokens
+            .check_claims(&claims, Some(expiry), self.time.now().unix_ms)
+            .is_err()
+        {
+            return Acted::NotSigned;
+        }
+        self.order(id, move |peer| peer.set_claims(&claims, expires_in))
+            .into()
+    }
+
+    /// Has the session of a connection carry out what `order` orders of its peer. False if the connection is closed for it.
+    fn order(&mut self, id: ConnectionId, order: impl FnOnce(&mut Peer<'_>) + Send + 'static) -> bool {
+        if !self.has_room_for_event(id) {
+            return false;
+        }
+        let order = LateAnswer {
+            address: id.token().0,
+            answer: Late::Call {
+                token: Box::default(),
+                owed: None,
+                answer: Box::new(|peer| {
+                    order(peer);
+                    CallAnswer::silent()
+                }),
+            },
+        };
+        self.decide(id, |session, environment, decisions| {
+            session.answer_late(order, environment, decisions)
+        });
+        true
     }
 
     fn subscribe_by_server(&mut self, id: ConnectionId, channel: &str) -> bool {
@@ -86,6 +199,20 @@ impl<A: App> Core<A> {
             Ok(())
         });
         is_allowed
+    }
+
+    /// Ends the subscription of an MQTT client with this filter, or all. MQTT has no packet that tells the client.
+    fn kick_out_mqtt(&mut self, id: ConnectionId, filter: Option<Arc<str>>) -> bool {
+        let session = self.session(id).and_then(|session| session.mqtt_session());
+        let (Some(session), Some(sessions)) = (session, self.connections.mqtt.as_deref()) else {
+            return false;
+        };
+        let subscriber = Subscriber::Session(session.number);
+        let is_subscribed = match &filter {
+            Some(filter) => sessions.subscriptions.has(subscriber, filter),
+            None => sessions.subscriptions.count_of(subscriber) > 0,
+        };
+        is_subscribed && self.order(id, move |peer| peer.kick_out(filter.as_deref(), None))
     }
 
     /// Ends a subscription of a connection, or all.
@@ -119,3 +246,5 @@ impl<A: App> Core<A> {
 
 /// To act on a connection costs as much as to look at this many places.
 const EFFORT_OF_AN_ACT: u32 = 32;
+/// To sign a token costs as much as to look at this many places: 0.1 ms with ECDSA; with RSA it is a millisecond.
+const EFFORT_OF_A_TOKEN: u32 = 1024;

@@ -8,7 +8,7 @@
 //!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
 //!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
 //!  channel_policies.rs   new policies of channels        acting.rs    what is done with connections
-//!  histories.rs   answers about histories of channels
+//!  histories.rs   answers about histories of channels    outcomes.rs  of calls to clients, on their way back
 //! ```
 
 pub(crate) mod acting;
@@ -19,6 +19,7 @@ pub(crate) mod histories;
 pub(crate) mod lookup;
 pub(crate) mod mailbox;
 pub(crate) mod operations;
+pub(crate) mod outcomes;
 pub(crate) mod questions;
 pub(crate) mod report;
 pub(crate) mod revoking;

@@ -6,7 +6,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app::{CallOutcome, OutsideCall};
 use crate::broker::{ChannelHash, Sequence};
 use crate::client::ClientAddress;
 use crate::decision::CloseCode;
@@ -17,6 +16,9 @@ use crate::session::{ClientProtocol, SessionId};
 pub(crate) use crate::cores::delivery::followers::{Copied, Follower, News, Told};
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::tally::Tally;
+pub(crate) use crate::cores::operators::outcomes::{
+    ANSWER_BYTES_MAX, CALLED_MAX, CallsDone, CoreCalls, Outcomes, Until,
+};
 use crate::cores::operators::selection::Selecting;
 
 /// A question to a core, or an operation that it reports about; with how far the core has got.
@@ -32,7 +34,7 @@ pub(crate) enum Question {
     ChannelsOf(ChannelsOf),
     /// The channels that have subscribers, in the order of their names.
     Channels(Channels),
-    /// Call a client.
+    /// Call clients.
     Call(Calling),
     /// Copy publications on a channel to a subscriber of the program, from now on.
     Follow {
@@ -119,15 +121,14 @@ pub(crate) struct ChannelRow {
     pub(crate) subscribers: u32,
 }
 
-/// A call to the client of a session.
+/// Calls to the clients of a selection.
 #[derive(Debug)]
 pub(crate) struct Calling {
     pub(super) selecting: Selecting,
     pub(super) event: Arc<str>,
     /// JSON.
     pub(super) data: Option<Arc<str>>,
-    /// Taken when the client is called.
-    pub(super) outside: Option<OutsideCall>,
+    pub(super) calls: Arc<CoreCalls>,
 }
 
 /// A question about the history of a channel.
@@ -159,8 +160,18 @@ pub(crate) enum HistoryAsked {
 pub(crate) struct Acting {
     pub(super) selecting: Selecting,
     pub(super) act: Act,
-    pub(super) done: u64,
-    pub(super) answer: Answer<u64>,
+    pub(super) counts: ActCounts,
+    pub(super) answer: Answer<ActCounts>,
+}
+
+/// With how many connections an operation was done, and with how many it was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ActCounts {
+    pub(crate) done: u64,
+    /// The protocol of these connections has nothing that corresponds to the operation.
+    pub(crate) not_in_protocol: u64,
+    /// For these connections no token with these claims can be signed.
+    pub(crate) not_signed: u64,
 }
 
 /// What is done with a connection.
@@ -177,6 +188,22 @@ pub(crate) enum Act {
         channel: Option<Arc<str>>,
         message: Option<Arc<str>>,
     },
+    /// Sign a token for it, and give it that. Time is in seconds; `None` is `auth_default_expiry`.
+    SetToken {
+        claims: NewClaims,
+        expires_in: Option<u64>,
+    },
+    /// Take its token away.
+    RemoveToken,
+}
+
+/// The claims of a new token.
+#[derive(Clone, Debug)]
+pub(crate) enum NewClaims {
+    /// These: the text of a JSON object.
+    Given(Arc<str>),
+    /// Those of the token that the client has, which is issued again.
+    AsBefore,
 }
 
 /// The way of an answer back. If the question is dropped, its sender learns that there is no answer.
@@ -312,29 +339,30 @@ impl Channels {
 }
 
 impl Calling {
-    /// A call to the client that is selected; `answer` gets the outcome.
+    /// Calls to the clients that are selected, whose outcomes come into `outcomes`. `answer` tells when the core is done.
     pub(crate) fn new(
         selecting: Selecting,
-        event: Arc<str>,
-        data: Option<Arc<str>>,
-        answer: Answer<CallOutcome>,
+        (event, data): (Arc<str>, Option<Arc<str>>),
+        outcomes: Arc<Outcomes>,
+        until: Until,
+        answer: Answer<CallsDone>,
     ) -> Calling {
         Calling {
             selecting,
             event,
             data,
-            outside: Some(OutsideCall::new(move |outcome| answer.give(outcome))),
+            calls: CoreCalls::new(outcomes, until, answer),
         }
     }
 }
 
 impl Acting {
     /// An operation on all connections of the selection.
-    pub(crate) fn new(selecting: Selecting, act: Act, answer: Answer<u64>) -> Acting {
+    pub(crate) fn new(selecting: Selecting, act: Act, answer: Answer<ActCounts>) -> Acting {
         Acting {
             selecting,
             act,
-            done: 0,
+            counts: ActCounts::default(),
             answer,
         }
     }

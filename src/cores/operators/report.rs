@@ -60,7 +60,7 @@ impl<A: App> Core<A> {
                 channels.conclude();
             }
             Question::Call(mut calling) => {
-                if !self.call_client(&mut calling, effort) {
+                if !self.call_some(&mut calling, effort) {
                     return Some(Question::Call(calling));
                 }
             }
@@ -83,7 +83,7 @@ impl<A: App> Core<A> {
                 if !self.act_some(&mut acting, effort) {
                     return Some(Question::Act(acting));
                 }
-                acting.answer.give(acting.done);
+                acting.answer.give(acting.counts);
             }
         }
         None

@@ -145,7 +145,7 @@ impl Session {
         decisions: &mut Decisions,
     ) {
         if !self.is_open() {
-            return outside.tell(CallOutcome::NoConnection);
+            return outside.tell(CallOutcome::ConnectionEnded);
         }
         let calls = self.calls.get_or_insert_default();
         if calls.waiting.len() >= env.settings.calls_max as usize {
