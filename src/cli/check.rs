@@ -76,6 +76,9 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
             loaded.ignored.join(", ")
         )?;
     }
+    for line in &loaded.inherited {
+        writeln!(out, "environment of SocketCluster: {line}")?;
+    }
     let mut warnings: Vec<String> = config
         .warnings(cpus.usable())
         .iter()
@@ -247,6 +250,22 @@ mod tests {
             assert_eq!(answer(&listen, &[variable]).0, 0, "{variable:?}");
         }
         assert_eq!(answer(&["check"], &[("RINGCAST_ALLOW_ANONYMOUS", "off")]).0, 78);
+    }
+
+    #[test]
+    fn the_environment_of_a_socketcluster_server_is_reported_with_what_to_write_instead() {
+        let options = r#"{"authKey":"an example of a key, 32 bytes long","pingTimeout":20000,"mine":1}"#;
+        let variables = [("SOCKETCLUSTER_PORT", "8123"), ("SOCKETCLUSTER_OPTIONS", options)];
+        let (code, text) = answer(&["check"], &variables);
+        assert_eq!(code, 0, "{text}");
+        // The page about moving shows these lines.
+        let page = include_str!("../../docs/migrating-from-socketcluster.md");
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("environment of SocketCluster: "))
+            .collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert!(page.contains(&lines.join("\n")), "{lines:?}");
     }
 
     #[test]

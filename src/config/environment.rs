@@ -52,7 +52,7 @@ fn is_of_link(words: &[&str], value: &str) -> bool {
 }
 
 /// `tcp://10.0.0.11:8000`, which no setting accepts.
-fn is_service_url(value: &str) -> bool {
+pub(super) fn is_service_url(value: &str) -> bool {
     let Some((protocol, address)) = value.split_once("://") else {
         return false;
     };

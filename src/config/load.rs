@@ -1,5 +1,5 @@
 //! Merges the sources of settings: flags, then `RINGCAST_*` variables, then credentials of the service manager, then
-//! the TOML file, then defaults.
+//! variables of SocketCluster's boilerplate (`boilerplate`), then the TOML file, then defaults.
 //!
 //! [`ConfigSources`] holds what the process was started with. [`ConfigSources::load`] makes a [`Config`] of it, at the
 //! start and again on a reload, when only files can have changed.
@@ -14,6 +14,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::boilerplate::{self, BAD_VALUE, Inherited, Meaning};
 use super::credentials::{self, Credentials};
 use super::environment;
 use super::error::{ConfigError, ConfigErrors};
@@ -42,6 +43,8 @@ pub struct ConfigSources {
     variables: Vec<(String, OsString)>,
     /// Names of variables that other programs set.
     ignored: Vec<String>,
+    /// Variables of SocketCluster's boilerplate.
+    inherited: Vec<(String, OsString)>,
     credentials: Credentials,
 }
 
@@ -54,6 +57,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Variables that begin as ours do and were set by other programs, such as Kubernetes.
     pub ignored: Vec<String>,
+    /// What was read of variables of SocketCluster's boilerplate, and what to write instead: a line for each.
+    pub inherited: Vec<String>,
     /// By the order of [`SETTINGS`].
     sources: Vec<Source>,
 }
@@ -120,16 +125,21 @@ impl ConfigSources {
         for (name, value) in environment {
             if credentials::is_announced_by(&name) {
                 sources.credentials = Credentials::new(value);
-            } else if let Ok(name) = name.into_string()
-                && name.starts_with(PREFIX)
-                && !COMMAND_VARIABLES.contains(&name.as_str())
-            {
+            } else if let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) {
+                if COMMAND_VARIABLES.contains(&name) {
+                    continue;
+                }
+                let name = name.to_owned();
                 let is_setting = name == CONFIG_VARIABLE || setting_of_variable(&name).is_some();
                 if environment::is_of_others(&name, &value, is_setting) {
                     sources.ignored.push(name);
                 } else {
                     sources.variables.push((name, value));
                 }
+            } else if let Some(name) = name.to_str()
+                && boilerplate::is_inherited(name, &value)
+            {
+                sources.inherited.push((name.to_owned(), value));
             }
         }
         sources
@@ -156,6 +166,7 @@ impl ConfigSources {
                 config: Config::default(),
                 file: None,
                 ignored: self.ignored.clone(),
+                inherited: Vec::new(),
                 sources: vec![Source::Default; SETTINGS.len()],
             },
             errors: self.unknown_names(),
@@ -170,6 +181,7 @@ impl ConfigSources {
                 reading.errors.push(error);
             }
         }
+        self.merge_inherited(&mut reading);
         // From the weakest source to the strongest: a later value replaces an earlier one.
         for (index, setting) in SETTINGS.iter().enumerate() {
             self.merge_credential(&mut reading, index, setting);
@@ -178,6 +190,47 @@ impl ConfigSources {
         }
         reading.find_conflicts();
         (reading.loaded, reading.errors)
+    }
+
+    /// Takes over the variables of SocketCluster's boilerplate, unless a variable of this server or a flag has the same
+    /// setting. None of them is an error.
+    fn merge_inherited(&self, reading: &mut Reading) {
+        for (variable, value) in &self.inherited {
+            for Inherited { name, meaning } in boilerplate::read(variable, value) {
+                let why_not = match meaning {
+                    Meaning::None(why) => why,
+                    Meaning::Setting { key, text } => match self.store_inherited(reading, key, &text) {
+                        Ok(instead) => {
+                            let line = format!("{name} is read as {instead}; write that instead");
+                            reading.loaded.inherited.push(line);
+                            continue;
+                        }
+                        Err(why) => why,
+                    },
+                };
+                let line = format!("{name} is not used: {why_not}");
+                reading.loaded.inherited.push(line);
+            }
+        }
+    }
+
+    /// Returns how the variable of the setting is written.
+    fn store_inherited(&self, reading: &mut Reading, key: &str, text: &str) -> Result<String, &'static str> {
+        let index = SETTINGS.iter().position(|setting| setting.key() == key);
+        let (index, setting) = index
+            .and_then(|index| Some((index, SETTINGS.get(index)?)))
+            .ok_or("there is no such setting")?;
+        let is_set = self.flags.iter().any(|(flag, _)| is_flag_of(flag, setting))
+            || self.variables.iter().any(|(name, _)| *name == setting.variable());
+        if is_set {
+            return Err("its setting is set by a variable of Ringcast or a flag; remove it");
+        }
+        setting
+            .store(&mut reading.loaded.config, text)
+            .map_err(|_| BAD_VALUE)?;
+        reading.loaded.sources[index] = Source::Variable;
+        let shown = if setting.kind == Kind::Secret { "…" } else { text };
+        Ok(format!("{}={shown}", setting.variable()))
     }
 
     fn merge_credential(&self, reading: &mut Reading, index: usize, setting: &Setting) {

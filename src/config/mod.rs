@@ -6,6 +6,7 @@
 mod admin;
 pub mod api_keys;
 mod auth;
+mod boilerplate;
 pub mod channels;
 mod conflicts;
 mod cores;

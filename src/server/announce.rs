@@ -26,6 +26,9 @@ pub(super) fn announce_settings(loaded: &Loaded, cpus: &[usize]) {
             "environment: variables such as {first} are ignored: Kubernetes or Docker set them for a service of that name"
         );
     }
+    for line in &loaded.inherited {
+        warn!(target: TARGET, "environment: {line}");
+    }
     for warning in loaded.config.warnings(cpus) {
         // A random key has a longer line of its own.
         if warning != Warning::RandomKey {

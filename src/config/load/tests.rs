@@ -393,3 +393,96 @@ fn an_empty_variable_is_an_error_rather_than_unset() {
         "RINGCAST_CORES: found \"\", expected auto, a number from 1 to 128, or CPUs such as 0-3,6 (6-6 for one CPU)"
     );
 }
+
+#[test]
+fn the_environment_of_a_socketcluster_server_is_taken_over_and_each_line_says_what_to_write() {
+    let options = r#"{"authKey":"the key of the old server, kept","pingInterval":5000,"pingTimeoutDisabled":true,
+        "perMessageDeflate":{},"wsEngineServerOptions":{"maxPayload":4096,"backlog":7},"ackTimeout":"soon",
+        "authPrivateKey":"-----BEGIN","myOption":{"a":1}}"#;
+    let variables = [
+        ("SOCKETCLUSTER_PORT", "8123"),
+        ("SOCKETCLUSTER_WORKERS", "2"),
+        ("SOCKETCLUSTER_LOG_LEVEL", "1"),
+        ("SOCKETCLUSTER_OPTIONS", options),
+        ("SOCKETCLUSTER_BROKERS", ""),
+        ("SCC_STATE_SERVER_HOST", "state"),
+        ("SOCKETCLUSTER_SERVICE_HOST", "10.0.0.11"),
+    ];
+    let loaded = load(
+        &[],
+        &variables,
+        Some("listen = \"127.0.0.1:7000\"\nping_timeout_ms = 7000"),
+    )
+    .unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.listen.address.to_string(), "0.0.0.0:8123");
+    assert_eq!(
+        config.auth.key.as_ref().unwrap().expose(),
+        b"the key of the old server, kept"
+    );
+    assert_eq!(config.socketcluster.ping_interval.as_millis(), 5000);
+    assert_eq!(config.socketcluster.ping_timeout.as_millis(), 7000);
+    assert!(!config.socketcluster.pings && config.delivery.compression);
+    assert_eq!(config.limits.message_bytes_max, 4096);
+    let lines: Vec<&str> = loaded.inherited.iter().map(String::as_str).collect();
+    assert_eq!(
+        lines,
+        [
+            "SOCKETCLUSTER_PORT is read as RINGCAST_LISTEN=0.0.0.0:8123; write that instead",
+            "SOCKETCLUSTER_WORKERS is read as RINGCAST_CORES=2; write that instead",
+            "SOCKETCLUSTER_LOG_LEVEL is read as RINGCAST_LOG=error; write that instead",
+            "SOCKETCLUSTER_OPTIONS.ackTimeout is not used: its value is not one that the setting takes",
+            "SOCKETCLUSTER_OPTIONS.authKey is read as RINGCAST_AUTH_KEY=…; write that instead",
+            "SOCKETCLUSTER_OPTIONS.authPrivateKey is not used: write the key to a file, and name that by \
+             RINGCAST_AUTH_PRIVATE_KEY_FILE or RINGCAST_AUTH_PUBLIC_KEY_FILE",
+            "SOCKETCLUSTER_OPTIONS.myOption is not used: socketcluster-server has no such option, or Ringcast does not know it",
+            "SOCKETCLUSTER_OPTIONS.perMessageDeflate is read as RINGCAST_COMPRESSION=on; write that instead",
+            "SOCKETCLUSTER_OPTIONS.pingInterval is read as RINGCAST_PING_INTERVAL_MS=5000; write that instead",
+            "SOCKETCLUSTER_OPTIONS.pingTimeoutDisabled is read as RINGCAST_PINGS=off; write that instead",
+            "SOCKETCLUSTER_OPTIONS.wsEngineServerOptions.backlog is not used: socketcluster-server has no such option, or \
+             Ringcast does not know it",
+            "SOCKETCLUSTER_OPTIONS.wsEngineServerOptions.maxPayload is read as RINGCAST_MESSAGE_BYTES_MAX=4096; write that \
+             instead",
+            "SCC_STATE_SERVER_HOST is not used: Ringcast runs on one machine, on all of its cores: there are no brokers and \
+             no state server",
+        ]
+    );
+}
+
+#[test]
+fn settings_of_this_server_are_stronger_than_those_of_the_old_one_and_nothing_of_it_is_an_error() {
+    let listen = ("RINGCAST_LISTEN", "127.0.0.1:7000");
+    let loaded = load(&[], &[("SOCKETCLUSTER_PORT", "8123"), listen], None).unwrap();
+    assert_eq!(loaded.config.listen.address.to_string(), "127.0.0.1:7000");
+    assert!(
+        loaded.inherited[0].contains("remove it"),
+        "{:?}",
+        loaded.inherited
+    );
+    let flags = [("listen", "127.0.0.1:7001")];
+    let loaded = load(&flags, &[("SOCKETCLUSTER_PORT", "8123")], None).unwrap();
+    assert_eq!(loaded.config.listen.address.to_string(), "127.0.0.1:7001");
+    for (name, value) in [
+        ("SOCKETCLUSTER_OPTIONS", "{"),
+        ("SOCKETCLUSTER_OPTIONS", "[1]"),
+        (
+            "SOCKETCLUSTER_OPTIONS",
+            r#"{"origins":{"a":[]},"workers":-1,"port":65536,"wsEngineServerOptions":7}"#,
+        ),
+        ("SOCKETCLUSTER_PORT", "http"),
+        ("SOCKETCLUSTER_WORKERS", "many"),
+        ("SOCKETCLUSTER_LOG_LEVEL", "x"),
+        ("SOCKETCLUSTER_SOCKET_CHANNEL_LIMIT", "1e9"),
+    ] {
+        let loaded = load(&[], &[(name, value)], None).unwrap();
+        assert!(!loaded.inherited.is_empty(), "{name}={value}");
+        assert!(
+            loaded
+                .inherited
+                .iter()
+                .all(|line| line.contains(" is not used: ")),
+            "{:?}",
+            loaded.inherited
+        );
+    }
+}
