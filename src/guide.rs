@@ -23,7 +23,8 @@ pub mod logins {}
 #[doc = include_str!("../docs/embedding/connections.md")]
 ///
 /// Types: [`App::context`](crate::app::App::context), [`Context`](crate::app::Context),
-/// [`UpgradeRequest`](crate::app::UpgradeRequest), [`Client`](crate::app::Client), [`Tick`](crate::app::Tick).
+/// [`UpgradeRequest`](crate::app::UpgradeRequest), [`Client`](crate::app::Client), [`Tick`](crate::app::Tick),
+/// [`Peer::set_timer`](crate::app::Peer::set_timer).
 pub mod connections {}
 
 #[doc = include_str!("../docs/embedding/configuration.md")]

@@ -423,6 +423,8 @@ const API: &[(&str, &[&str])] = &[
             "Refusal",
             "SessionId",
             "Tick",
+            "TimerId",
+            "TimerRefused",
             "Undelivered",
             "Unsent",
             "Upgrade",

@@ -1,5 +1,6 @@
 //! The hooks of an application, over real connections of both protocols: what it keeps about a connection, what it is
-//! told, what it decides later, and the work that it does at times of its own. Tests the example `examples/tenants`.
+//! told, what it decides later, the work that it does at times of its own, and its timers. Tests the example
+//! `examples/tenants`.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -10,7 +11,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use app::{About, Question};
-use ringcast::app::{AppError, DeferredDecision};
+use ringcast::app::{
+    App, AppError, Call, CallAnswer, DeferredDecision, Peer, Refusal, TimerId, TimerRefused,
+};
 use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
 use support::{Client, PATIENCE, Server, UPGRADE, mqtt};
@@ -268,4 +271,92 @@ fn a_client_whose_decision_never_comes_is_refused_and_goes_on() {
     client.begin_call("#subscribe", r#"{"channel":"blue/private/2"}"#);
     drop(client);
     expect(&lines, "blue: gone, peer_vanished");
+}
+
+/// An application that sets timers for its clients: `in` so many milliseconds. When they come, it tells the client.
+struct Alarms;
+
+impl App for Alarms {
+    fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
+        peer.set_timer(Duration::ZERO)
+            .map(|_| ())
+            .map_err(|_| Refusal::silent())
+    }
+
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
+        let number = call.data.and_then(|data| data.parse::<u64>(peer).ok());
+        match (call.event.as_str(), number) {
+            (Some("in"), Some(ms)) => match peer.set_timer(Duration::from_millis(ms)) {
+                Ok(timer) => peer.reply(&timer.as_u64()),
+                Err(refused) => peer.refuse(&AppError::new(refused.to_string())),
+            },
+            // Sets one and cancels it, twice.
+            (Some("never"), _) => {
+                let timer = peer.set_timer(Duration::from_millis(1)).unwrap();
+                let cancelled = [peer.cancel_timer(timer), peer.cancel_timer(timer)];
+                peer.reply(&cancelled)
+            }
+            _ => peer.reply_empty(),
+        }
+    }
+
+    fn timer(&mut self, timer: TimerId, peer: &mut Peer<'_>) {
+        peer.transmit("alarm", &timer.as_u64());
+        peer.publish("alarms", &timer.as_u64());
+    }
+}
+
+fn alarm(timer: &Value) -> String {
+    format!(r#"{{"event":"alarm","data":{timer}}}"#)
+}
+
+/// The number of the timer that an answer to `in` gives.
+#[track_caller]
+fn timer_in(answer: &str) -> Value {
+    serde_json::from_str::<Value>(answer).unwrap()["data"].clone()
+}
+
+#[test]
+fn timers_of_clients_come_in_their_order_unless_they_are_cancelled_and_end_with_the_connection() {
+    let server = Server::start_with(|config| config.limits.timers_per_connection_max = 3, |_| Alarms);
+    let mut client = server.connect();
+    client.upgrade();
+    client.send_text(HANDSHAKE);
+    // The timer that `handshake` has set waits for the end of the handshake, although its time has come.
+    assert!(client.message().contains("\"rid\":1"));
+    assert!(client.message().contains("alarm"));
+    let mut watcher = server.client();
+    watcher.message();
+    watcher.subscribe("alarms");
+
+    let never = client.call("never", "0");
+    assert!(never.contains("[true,false]"), "{never}");
+    let (late, soon) = (client.call("in", "200"), client.call("in", "20"));
+    let (late, soon) = (timer_in(&late), timer_in(&soon));
+    client.call("in", "3600000");
+    let refused = client.call("in", "1");
+    assert!(refused.contains(&TimerRefused::TooMany.to_string()), "{refused}");
+    assert_eq!(server.limit_hits(Limit::Timers), 1);
+    for timer in [&soon, &late] {
+        assert_eq!(client.message(), alarm(timer));
+        assert_eq!(watcher.publication("alarms"), timer.to_string());
+    }
+    // There is room again, and the one of an hour is still there.
+    for _ in 0..2 {
+        let timer = timer_in(&client.call("in", "10"));
+        assert_eq!(client.message(), alarm(&timer));
+        assert_eq!(watcher.publication("alarms"), timer.to_string());
+    }
+    // The timers of a connection end with it: the next of another client is the next of all.
+    client.call("in", "1");
+    client.message();
+    watcher.publication("alarms");
+    client.call("in", "300");
+    drop(client);
+    server.settles_at(1, 1);
+    let mut other = server.client();
+    other.message();
+    watcher.publication("alarms");
+    let timer = timer_in(&other.call("in", "600"));
+    assert_eq!(watcher.publication("alarms"), timer.to_string());
 }

@@ -46,6 +46,14 @@ impl CurrentCall {
         self.calls = CallsLeft::Ended;
     }
 
+    /// Whether the connection has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        match self.calls {
+            CallsLeft::Ended => true,
+            CallsLeft::Some { .. } => false,
+        }
+    }
+
     /// Where the core finds the session.
     pub(super) fn address(&self) -> usize {
         self.address

@@ -29,6 +29,7 @@ mod peer;
 mod scratch;
 mod session_id;
 mod tick;
+mod timers;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -50,6 +51,8 @@ pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
 pub(crate) use self::scratch::{Kept, PeerOrder, Piece, Scratch};
 pub use self::session_id::{NotSessionId, SessionId};
 pub use self::tick::Tick;
+pub(crate) use self::timers::Timers;
+pub use self::timers::{TimerId, TimerRefused};
 pub use crate::auth::Claims;
 pub use crate::decision::{Blame, CloseCode, CloseReason, Message};
 
@@ -136,6 +139,10 @@ pub trait App {
         _peer: &mut Peer<'_>,
     ) {
     }
+
+    /// The time of a timer has come, which [`Peer::set_timer`] has set for this client.
+    #[inline]
+    fn timer(&mut self, _timer: TimerId, _peer: &mut Peer<'_>) {}
 
     /// A client has completed its handshake, and was told so.
     fn connected(&mut self, _peer: &mut Peer<'_>) {}

@@ -1,6 +1,7 @@
 //! The client that an application is being asked about, and the answers it may give.
 
 use std::any::Any;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -13,6 +14,7 @@ use super::deferred_decision::DeferredDecision;
 use super::error::{AppError, Refusal, Refused, write_silent};
 use super::scratch::{PeerOrder, Piece, Scratch};
 use super::session_id::SessionId;
+use super::timers::{TimerId, TimerRefused};
 use crate::auth::Claims;
 use crate::decision::CloseCode;
 
@@ -176,6 +178,20 @@ impl<'a> Peer<'a> {
     /// The call was not made, and there will be no answer.
     pub fn invoke_empty(&mut self, event: &str) -> Result<CallId, CallRefused> {
         self.call(event, None)
+    }
+
+    /// Has [`App::timer`](super::App::timer) called for this client when this time has passed, to about 10 ms. The timer
+    /// ends with the connection. One that is set before the client is connected does not come before that.
+    ///
+    /// # Errors
+    /// The timer is not set.
+    pub fn set_timer(&mut self, after: Duration) -> Result<TimerId, TimerRefused> {
+        self.scratch.set_timer(after)
+    }
+
+    /// Cancels a timer of this client. False if it has come already.
+    pub fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        self.scratch.cancel_timer(timer)
     }
 
     /// Sends all packets to this client that this packet causes as one array: the packets that were asked of the peer,

@@ -1,6 +1,7 @@
 //! Buffers for the answers and orders of an application: filled and emptied within one packet, never freed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use simd_json::Buffers;
@@ -13,6 +14,7 @@ use super::deferred_decision::{Again, DeferredDecision};
 use super::error::Refusal;
 use super::peer::{AllowedPublish, Peer};
 use super::session_id::SessionId;
+use super::timers::{TimerId, TimerRefused, Timers};
 use crate::auth::Claims;
 use crate::decision::CloseCode;
 
@@ -33,19 +35,31 @@ pub(crate) struct Scratch {
     pub(crate) call: CurrentCall,
     /// The application's decisions about a packet that is handled again; `None` for any other packet.
     pub(crate) again: Option<Box<Again>>,
-    /// Calls that the application was refused since the last [`Scratch::take_calls_refused`].
-    calls_refused: u32,
+    /// What the application was refused since the last [`Scratch::take_refused`].
+    refused: RefusedToApp,
     /// The facts that the application keeps about connections.
     pub(crate) contexts: Contexts,
+    /// The timers that it has set.
+    pub(crate) timers: Timers,
     /// The way of late answers to this core.
     late_answers: Option<Arc<dyn LateAnswerSender>>,
 }
 
+/// What an application was refused, since it has as much of it as it may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RefusedToApp {
+    /// Calls to clients.
+    pub(crate) calls: u32,
+    /// Timers.
+    pub(crate) timers: u32,
+}
+
 impl Scratch {
-    /// Empty buffers of a core that takes late answers by `sender`.
-    pub(crate) fn with_late_answers(sender: Arc<dyn LateAnswerSender>) -> Scratch {
+    /// Empty buffers of a core that takes late answers by `sender`, and lets each connection have so many timers.
+    pub(crate) fn of_core(sender: Arc<dyn LateAnswerSender>, timers_per_connection_max: u32) -> Scratch {
         Scratch {
             late_answers: Some(sender),
+            timers: Timers::new(timers_per_connection_max),
             ..Scratch::default()
         }
     }
@@ -91,20 +105,37 @@ impl Scratch {
     pub(super) fn next_call(&mut self) -> Result<CallId, CallRefused> {
         let call = self.call.next_call();
         if call == Err(CallRefused::TooMany) {
-            self.calls_refused += 1;
+            self.refused.calls += 1;
         }
         call
     }
 
-    /// Whether a call was refused since the last [`Scratch::take_calls_refused`].
-    #[inline]
-    pub(crate) fn has_refused_calls(&self) -> bool {
-        self.calls_refused > 0
+    /// Sets a timer of the client.
+    pub(super) fn set_timer(&mut self, after: Duration) -> Result<TimerId, TimerRefused> {
+        if self.call.has_ended() {
+            return Err(TimerRefused::Ended);
+        }
+        let set = self.timers.set(self.call.address(), after);
+        if set == Err(TimerRefused::TooMany) {
+            self.refused.timers += 1;
+        }
+        set
     }
 
-    /// How many calls were refused since the last call of this.
-    pub(crate) fn take_calls_refused(&mut self) -> u32 {
-        std::mem::take(&mut self.calls_refused)
+    /// Forgets a timer of the client. False if it has come already.
+    pub(super) fn cancel_timer(&mut self, timer: TimerId) -> bool {
+        self.timers.cancel(self.call.address(), timer)
+    }
+
+    /// Whether something was refused since the last [`Scratch::take_refused`].
+    #[inline]
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused != RefusedToApp::default()
+    }
+
+    /// What was refused since the last call of this.
+    pub(crate) fn take_refused(&mut self) -> RefusedToApp {
+        std::mem::take(&mut self.refused)
     }
 
     /// The right to answer later what is being answered.

@@ -86,6 +86,9 @@ settings! {
         /// application is told.
         calls_per_connection_max: u32 = 1000, "calls_per_connection_max", number!(0 to 4294967295);
 
+        /// Most timers that the application may have set for one connection. A further one is refused.
+        timers_per_connection_max: u32 = 100, "timers_per_connection_max", number!(0 to 1000000);
+
         /// Most bytes that wait to be sent to one connection; `slow_consumer` says what happens to more. An empty
         /// outbox takes any one message. The default leaves room for a burst of 20,000 messages of 500 bytes.
         outbox_bytes_max: u32 = 16 * 1024 * 1024, "outbox_bytes_max", number!(1 to 1073741824);

@@ -206,7 +206,8 @@ impl<A: App> Core<A> {
             parts.broker.hasher.clone(),
         );
         metrics.wills_waiting.set(will_sessions.waiting_len() as u64);
-        let mut scratch = Scratch::with_late_answers(parts.mailbox.late_answer_sender());
+        let late_answers = parts.mailbox.late_answer_sender();
+        let mut scratch = Scratch::of_core(late_answers, limits.timers_per_connection_max);
         scratch.common.services.is_used = !settings.policy.services.is_empty();
         let cores_count = parts.wakers.len();
         let tick_every = parts.app.tick_every();

@@ -94,6 +94,8 @@ impl<A: App> Core<A> {
     fn turn(&mut self, events: &Events) {
         self.connections.now = self.time.now().uptime;
         self.connections.unix_ms = self.time.now().unix_ms;
+        let timers = &mut self.lent.scratch.common.app.timers;
+        timers.begin_turn(self.time.now().uptime);
         self.connections.abandoned_bytes = self.abandoned.bytes();
         self.shedding.begin_turn();
         self.begin_unsubscribing();
@@ -169,6 +171,9 @@ impl<A: App> Core<A> {
         }
         if self.connections.batches.is_some() {
             self.connections.send_batches();
+        }
+        if self.lent.scratch.common.app.timers.has_unarmed() {
+            self.arm_timers();
         }
         self.flush();
         if self.keeps_state && self.delivery.on_disk().is_some() {

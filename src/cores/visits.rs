@@ -10,6 +10,7 @@ use crate::cores::input::late_answers::DECIDED_CHECKS_MAX;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 use crate::cores::lifecycle::meter::Due;
 use crate::cores::lifecycle::reading::Why;
+use crate::cores::lifecycle::timers::next_timer;
 
 impl<A: App> Core<A> {
     /// Visits the connections whose deadline may have come.
@@ -33,6 +34,9 @@ impl<A: App> Core<A> {
             };
             if let Some(id) = self.connections.id_at(index) {
                 self.visit(id);
+                if !self.lent.scratch.common.app.timers.is_empty() {
+                    self.run_timers(id);
+                }
                 self.arm(id);
             }
         }
@@ -122,6 +126,31 @@ impl<A: App> Core<A> {
         }
         if due == Due::Resume {
             self.take_in_again(id);
+        }
+    }
+
+    /// Tells the application of the timers of a connection that have come. If it sends something to a client that does not
+    /// read, the connection is closed: nothing else bounds what is sent without a question.
+    #[cold]
+    fn run_timers(&mut self, id: ConnectionId) {
+        let now = self.time.now().uptime;
+        let last = self.lent.scratch.common.app.timers.last();
+        while let Some(connection) = self.connections.get(id) {
+            let timers = &mut self.lent.scratch.common.app.timers;
+            if connection.is_ending() || next_timer(connection, timers) > now {
+                return;
+            }
+            let Some(timer) = timers.take_due(id.token().0, now, last) else {
+                return;
+            };
+            let bytes_before = connection.waiting_bytes();
+            self.decide(id, |session, environment, decisions| {
+                session.timer(timer, environment, decisions)
+            });
+            let bytes = self.connections.get(id).map_or(0, |one| one.waiting_bytes());
+            if bytes > bytes_before && !self.has_room_for_event(id) {
+                return;
+            }
         }
     }
 }

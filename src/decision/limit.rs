@@ -52,6 +52,8 @@ labels! {
         Ring = "ring",
         /// `calls_per_connection_max`: the application's call is refused.
         CallsPerConnection = "calls_per_connection",
+        /// `timers_per_connection_max`: the application's timer is not set.
+        Timers = "timers",
         /// No answer to a call from the server within `ack_timeout_ms`: the application is told.
         AckTime = "ack_time",
         /// No decision of the application within `decision_timeout_ms`: the client is refused.

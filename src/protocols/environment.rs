@@ -35,10 +35,10 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Empty buffers of a core that takes late answers by `sender`.
-    pub(crate) fn with_late_answers(sender: Arc<dyn LateAnswerSender>) -> Scratch {
+    /// Empty buffers of a core that takes late answers by `sender`, and lets each connection have so many timers.
+    pub(crate) fn of_core(sender: Arc<dyn LateAnswerSender>, timers_per_connection_max: u32) -> Scratch {
         Scratch {
-            common: session::Scratch::with_late_answers(sender),
+            common: session::Scratch::of_core(sender, timers_per_connection_max),
             ..Scratch::default()
         }
     }

@@ -3,7 +3,7 @@
 //! A connection is given one when its upgrade has been answered.
 
 use super::{Environment, Settings};
-use crate::app::{App, CallOutcome, LateAnswer, OutsideCall};
+use crate::app::{App, CallOutcome, LateAnswer, OutsideCall, TimerId};
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
 use crate::decision::{
@@ -390,6 +390,25 @@ impl Session {
             Session::SocketCluster(session) => session.answer_late(late, &mut env.socketcluster(), decisions),
             Session::Mqtt(client) => match env.mqtt() {
                 Some(mut env) => client.session.answer_late(late, &mut env, decisions),
+                None => Err(CloseReason::NotMqtt),
+            },
+        }
+    }
+
+    /// A timer of the application has come.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn timer<A: App>(
+        &mut self,
+        timer: TimerId,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        match self {
+            Session::SocketCluster(session) => session.timer(timer, &mut env.socketcluster(), decisions),
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.timer(timer, &mut env, decisions),
                 None => Err(CloseReason::NotMqtt),
             },
         }

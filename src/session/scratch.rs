@@ -90,10 +90,10 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// Empty buffers of a core that takes late answers by `sender`.
-    pub(crate) fn with_late_answers(sender: Arc<dyn LateAnswerSender>) -> Scratch {
+    /// Empty buffers of a core that takes late answers by `sender`, and lets each connection have so many timers.
+    pub(crate) fn of_core(sender: Arc<dyn LateAnswerSender>, timers_per_connection_max: u32) -> Scratch {
         Scratch {
-            app: app::Scratch::with_late_answers(sender),
+            app: app::Scratch::of_core(sender, timers_per_connection_max),
             ..Scratch::default()
         }
     }
@@ -139,18 +139,18 @@ impl Scratch {
     /// Whether there is anything to take by [`Scratch::take_noted`].
     #[inline]
     pub(crate) fn has_noted(&self) -> bool {
-        self.noted != Noted::default() || self.app.has_refused_calls()
+        self.noted != Noted::default() || self.app.has_refused()
     }
 
     /// The events since the last call of this.
     pub(crate) fn take_noted(&mut self) -> Noted {
-        self.note_refused_calls();
+        self.note_refused();
         std::mem::take(&mut self.noted)
     }
 
     /// The limits met since the last call of this.
     pub fn take_hits(&mut self) -> Hits {
-        self.note_refused_calls();
+        self.note_refused();
         std::mem::take(&mut self.hits)
     }
 
@@ -170,11 +170,16 @@ impl Scratch {
         self.add_hits(limit, 1);
     }
 
-    /// The application itself meets this limit, when it asks for a call.
-    fn note_refused_calls(&mut self) {
-        match self.app.take_calls_refused() {
-            0 => {}
-            count => self.add_hits(Limit::CallsPerConnection, count),
+    /// The application itself meets these limits, when it asks for a call or for a timer.
+    fn note_refused(&mut self) {
+        let refused = self.app.take_refused();
+        for (limit, count) in [
+            (Limit::CallsPerConnection, refused.calls),
+            (Limit::Timers, refused.timers),
+        ] {
+            if count > 0 {
+                self.add_hits(limit, count);
+            }
         }
     }
 

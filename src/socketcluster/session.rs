@@ -61,7 +61,7 @@ use super::settings::Settings;
 use super::version::Version;
 use crate::app::{
     AnswerKind, App, Call, Inbound, Late, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused,
-    SessionId,
+    SessionId, TimerId,
 };
 use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
@@ -208,6 +208,26 @@ impl Session {
             env,
             decisions,
         );
+        self.end_message(was_authenticated, result, env, decisions)
+    }
+
+    /// A timer of the application has come.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn timer<A: App>(
+        &mut self,
+        timer: TimerId,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let was_authenticated = self.claims.is_some();
+        self.begin(env);
+        let scratch = &mut env.common.scratch.app;
+        let mut peer = Peer::new(self.id, self.claims.as_deref(), None, scratch);
+        env.common.app.timer(timer, &mut peer);
+        self.settle(env)?;
+        let result = self.carry_out_orders(None, env, decisions);
         self.end_message(was_authenticated, result, env, decisions)
     }
 

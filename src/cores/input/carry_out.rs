@@ -49,6 +49,7 @@ impl<A: App> Core<A> {
         self.carry_out(id, result);
         if has_opened {
             self.connections.begin_batching(id);
+            self.lent.scratch.common.app.timers.rearm(id.token().0);
         }
         if sooner {
             self.arm(id);

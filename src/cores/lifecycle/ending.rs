@@ -17,6 +17,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Leftover, Open, Phase, Work};
 use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::reading::Why;
+use crate::cores::lifecycle::timers::next_timer;
 
 /// The last bytes that the server sends to a peer when its connection ends.
 enum Leave {
@@ -187,6 +188,7 @@ impl<A: App> Core<A> {
         );
         self.services.note_ended(id.token().0);
         self.lent.scratch.common.app.contexts.take(id.token().0);
+        self.lent.scratch.common.app.timers.forget(id.token().0);
         open.wire
     }
 
@@ -217,7 +219,9 @@ impl<A: App> Core<A> {
     /// Asks for a visit at the connection's deadline.
     pub(in crate::cores) fn arm(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
-            let deadline = connection.deadline(&self.lent.settings, &self.measures);
+            let deadline = connection
+                .deadline(&self.lent.settings, &self.measures)
+                .min(next_timer(connection, &self.lent.scratch.common.app.timers));
             connection.armed = self.wheel.arm(id.index(), deadline);
         }
     }

@@ -9,6 +9,7 @@
 //!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
 //!  owner_calls.rs  calls that wait for owners            mqtt_sessions.rs  what outlives MQTT connections
 //!  moving.rs      connections between two cores           unsubscribe.rs, unsubscribing.rs  subscriptions of connections that have ended
+//!  timers.rs      timers of the application
 //! ```
 
 pub(crate) mod audit_trail;
@@ -24,6 +25,7 @@ pub(in crate::cores) mod owner_calls;
 pub(crate) mod reading;
 pub(crate) mod shedding;
 pub(crate) mod tally;
+pub(in crate::cores) mod timers;
 mod unsubscribe;
 pub(in crate::cores) mod unsubscribing;
 pub(crate) mod waiting;

@@ -4,10 +4,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::app::{
     AllowedPublish, AnswerError, App, Call, CallAnswer, CallId, Client, Context, Deferred, DeferredDecision,
-    Name, Peer, RawJson, Refusal, Undelivered, Unsent, Upgrade,
+    Name, Peer, RawJson, Refusal, SessionId, TimerId, Undelivered, Unsent, Upgrade,
 };
 use crate::clock::Uptime;
 use crate::decision::{CloseCode, CloseReason};
@@ -32,6 +33,8 @@ pub(super) struct Told {
     pub(super) calls_open: usize,
     /// Calls of clients.
     pub(super) invoked: u64,
+    /// The timers that are set, and when they come.
+    pub(super) timers: BTreeMap<(SessionId, TimerId), Uptime>,
     /// Something that must not be.
     pub(super) wrong: Option<String>,
     /// Connections that have been upgraded.
@@ -108,6 +111,31 @@ impl Told {
     }
 }
 
+/// The core reads its clock a little later than the simulation.
+const CLOCK_SLACK: Duration = Duration::from_millis(1);
+
+impl Actor {
+    /// Sets a timer with every second call, and cancels some.
+    fn set_timer(&self, invoked: u64, peer: &mut Peer<'_>) {
+        if !invoked.is_multiple_of(2) {
+            return;
+        }
+        let told = &mut *self.0.borrow_mut();
+        let after = Duration::from_millis(invoked % 7 * 500);
+        match peer.set_timer(after) {
+            Ok(timer) if invoked.is_multiple_of(3) => {
+                if !peer.cancel_timer(timer) {
+                    told.wrong = Some("a timer that was set just now is not there".to_owned());
+                }
+            }
+            Ok(timer) => {
+                told.timers.insert((peer.id(), timer), told.turn.now + after);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 impl App for Actor {
     fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
         self.0.borrow_mut().decide(peer)
@@ -146,7 +174,12 @@ impl App for Actor {
 
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let data = call.data.map_or("null", RawJson::as_str);
-        self.0.borrow_mut().invoked += 1;
+        let invoked = {
+            let told = &mut *self.0.borrow_mut();
+            told.invoked += 1;
+            told.invoked
+        };
+        self.set_timer(invoked, peer);
         match call.event.as_str() {
             Some("echo") => peer.reply(&call.data),
             // So many bytes.
@@ -175,6 +208,15 @@ impl App for Actor {
                 peer.reply_empty()
             }
             _ => CallAnswer::silent(),
+        }
+    }
+
+    fn timer(&mut self, timer: TimerId, peer: &mut Peer<'_>) {
+        let told = &mut *self.0.borrow_mut();
+        match told.timers.remove(&(peer.id(), timer)) {
+            Some(due) if due <= told.turn.now + CLOCK_SLACK => {}
+            Some(_) => told.wrong = Some("a timer has come too early".to_owned()),
+            None => told.wrong = Some("a timer that is not set, or of another client".to_owned()),
         }
     }
 
@@ -215,6 +257,8 @@ impl App for Actor {
 
     fn disconnected(&mut self, client: &mut Client<'_>, reason: CloseReason) {
         let told = &mut *self.0.borrow_mut();
+        // Its timers do not come any more.
+        told.timers.retain(|(of, _), _| *of != client.id());
         let turn = told.turn;
         let device = told.numbers.get(&client.id().to_string()).copied();
         if let Some(connection) = device {

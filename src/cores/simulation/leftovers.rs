@@ -69,6 +69,10 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
     if contexts > alive {
         return Err(format!("{contexts} contexts of {alive} connections"));
     }
+    let with_timers = core.lent.scratch.common.app.timers.connections() as u64;
+    if with_timers > alive {
+        return Err(format!("{with_timers} connections with timers of {alive}"));
+    }
     if alive != counted {
         return Err(format!(
             "{alive} connections have not ended, {counted} are counted"

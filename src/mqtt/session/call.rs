@@ -23,7 +23,7 @@
 
 use super::publish::acknowledgement;
 use super::{Refused, Session, refused};
-use crate::app::{AllowedPublishKind, AnswerKind, App, Call, Late, LateAnswer, Name, Peer, RawJson};
+use crate::app::{AllowedPublishKind, AnswerKind, App, Call, Late, LateAnswer, Name, Peer, RawJson, TimerId};
 use crate::config::channels::MqttPayload;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span};
@@ -234,6 +234,21 @@ impl Session {
         {
             self.respond(reply_to, kind, env, decisions);
         }
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// A timer of the application has come.
+    pub(crate) fn timer<A: App>(
+        &mut self,
+        timer: TimerId,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        self.begin(env);
+        let scratch = &mut env.common.scratch.app;
+        let mut peer = Peer::new(self.id, self.claims.as_deref(), None, scratch);
+        env.common.app.timer(timer, &mut peer);
+        self.settle(env)?;
         self.carry_out_orders(env, decisions)
     }
 

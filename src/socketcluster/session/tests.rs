@@ -85,7 +85,7 @@ impl<A: App> Client<A> {
             settings,
             policy: Policy::with_tokens(tokens()),
             app,
-            scratch: session::Scratch::with_late_answers(Arc::new(Full)),
+            scratch: session::Scratch::of_core(Arc::new(Full), 2),
             buffers: environment::Scratch::default(),
             now,
             packets_max: 256,

@@ -221,7 +221,7 @@ impl Court {
     fn new() -> Court {
         let (sender, late) = sync_channel(16);
         let mut core = core_with(Judge::default());
-        core.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
+        core.scratch = session::Scratch::of_core(Arc::new(Way(sender)), 2);
         Court { core, late }
     }
 

@@ -77,7 +77,7 @@ impl Court {
     fn new() -> Court {
         let (sender, late) = sync_channel(16);
         let mut client = Client::new(Judge::default());
-        client.scratch = session::Scratch::with_late_answers(Arc::new(Way(sender)));
+        client.scratch = session::Scratch::of_core(Arc::new(Way(sender)), 2);
         Court { client, late }
     }
 
