@@ -89,6 +89,7 @@ mod slab;
 mod socketcluster;
 mod store;
 mod sync;
+mod targets;
 mod text;
 mod transport;
 mod unicode;

@@ -18,7 +18,7 @@
 //!   login
 //!   auth decision history retained store services
 //!   broker
-//!   config metrics machine log audit clock slab sync client json labels replace text unicode wipe
+//!   config metrics machine log audit clock slab sync client targets json labels replace text unicode wipe
 //! ```
 //!
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
@@ -50,6 +50,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("clock", &[][..]),
         ("slab", &[][..]),
         ("sync", &[][..]),
+        ("targets", &[][..]),
         ("log", &[][..]),
         ("replace", &[][..]),
         ("text", &[][..]),
@@ -195,6 +196,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "http",
                 "login",
                 "session",
+                "targets",
                 "text",
                 "transport",
             ][..],

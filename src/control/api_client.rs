@@ -12,7 +12,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::exchange::{ExchangeError, exchange};
+use super::exchange::exchange;
+use crate::targets::ExchangeError;
 
 /// The address of a control plane, and a key of its API.
 #[derive(Debug)]

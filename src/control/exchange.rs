@@ -2,13 +2,11 @@
 //!
 //! Each request has a connection of its own: without a pool, without a proxy, and without redirects, since a server that
 //! can redirect could otherwise choose the answer. The certificate of the other server is checked against this machine's
-//! certificate authorities (`SSL_CERT_FILE` names others).
+//! certificate authorities (`SSL_CERT_FILE` names others). Servers that are asked again and again: `targets`.
 //!
 //! Limits: the caller bounds the bytes of the answer and the time.
 
-use std::fmt;
 use std::io;
-use std::sync::Arc;
 
 use axum::http::response::Parts;
 use axum::http::{HeaderValue, Request, header};
@@ -16,45 +14,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
-use tokio_rustls::TlsConnector;
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub(crate) enum ExchangeError {
-    /// The other server cannot be reached.
-    Unreachable(io::Error),
-    /// It does not answer as HTTP/1.1 says.
-    Http(hyper::Error),
-    /// The body of the answer is larger than the caller allows.
-    TooLarge,
-}
-
-impl fmt::Display for ExchangeError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ExchangeError::Unreachable(error) => write!(formatter, "cannot be reached: {error}"),
-            ExchangeError::Http(error) => write!(formatter, "no HTTP answer: {error}"),
-            ExchangeError::TooLarge => formatter.write_str("the answer is too large"),
-        }
-    }
-}
-
-impl From<io::Error> for ExchangeError {
-    fn from(error: io::Error) -> ExchangeError {
-        ExchangeError::Unreachable(error)
-    }
-}
-
-impl From<hyper::Error> for ExchangeError {
-    fn from(error: hyper::Error) -> ExchangeError {
-        ExchangeError::Http(error)
-    }
-}
+use crate::targets::{Address, ExchangeError, LinkLocal, Stream, connect, tls_of_system};
 
 /// Sends the request to the server of its URL; `check` sees the head of the answer before the body is read.
 ///
@@ -65,76 +27,33 @@ pub(super) async fn exchange<E: From<ExchangeError>>(
     bytes_max: usize,
     check: impl FnOnce(&Parts) -> Result<(), E>,
 ) -> Result<(Parts, Bytes), E> {
-    let wrong = |why: &str| ExchangeError::from(io::Error::new(io::ErrorKind::InvalidInput, why.to_owned()));
-    let url = request.uri().clone();
-    let authority = url
-        .authority()
-        .ok_or_else(|| wrong("the URL has no host"))?
-        .clone();
-    // The brackets of an IPv6 address belong to the URL.
-    let host = authority
-        .host()
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .to_owned();
-    let secure = url.scheme_str() == Some("https");
-    let port = authority.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let path = url.path_and_query().map_or("/", |path| path.as_str());
-    *request.uri_mut() = path.parse().map_err(|_| wrong("the URL has no valid path"))?;
+    let address = Address::of(request.uri()).map_err(ExchangeError::from)?;
+    *request.uri_mut() = address.path.clone();
     let headers = request.headers_mut();
-    let host_header = authority
-        .as_str()
-        .parse()
-        .map_err(|_| wrong("the URL has no valid host"))?;
-    headers.insert(header::HOST, host_header);
+    headers.insert(header::HOST, address.host_header.clone());
     let agent = HeaderValue::from_static(concat!("ringcast/", env!("CARGO_PKG_VERSION")));
     headers.insert(header::USER_AGENT, agent);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    let stream = TcpStream::connect((host.as_str(), port))
-        .await
-        .map_err(ExchangeError::from)?;
-    if !secure {
-        return send(stream, request, bytes_max, check).await;
-    }
-    let name =
-        ServerName::try_from(host).map_err(|_| wrong("its host cannot be the name of a certificate"))?;
     // Reading this machine's certificates takes time: they are files, often more than a hundred.
-    let connector = spawn_blocking(connector).await.map_err(io::Error::other);
-    let connector = connector.flatten().map_err(ExchangeError::from)?;
-    let stream = connector
-        .connect(name, stream)
+    let tls = if address.is_secure {
+        let tls = spawn_blocking(tls_of_system).await.map_err(io::Error::other);
+        Some(tls.flatten().map_err(ExchangeError::from)?)
+    } else {
+        None
+    };
+    // These URLs are an operator's, who may have a reason.
+    let stream = connect(&address, tls.as_ref(), LinkLocal::Allowed)
         .await
         .map_err(ExchangeError::from)?;
     send(stream, request, bytes_max, check).await
 }
 
-fn connector() -> Result<TlsConnector, io::Error> {
-    let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    let (usable, _) = roots.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        return Err(io::Error::other(
-            "this machine trusts no certificate authority: install ca-certificates, or set SSL_CERT_FILE",
-        ));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-async fn send<S, E: From<ExchangeError>>(
-    stream: S,
+async fn send<E: From<ExchangeError>>(
+    stream: Box<dyn Stream>,
     request: Request<Full<Bytes>>,
     bytes_max: usize,
     check: impl FnOnce(&Parts) -> Result<(), E>,
-) -> Result<(Parts, Bytes), E>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
+) -> Result<(Parts, Bytes), E> {
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(ExchangeError::from)?;
     let answer = async {

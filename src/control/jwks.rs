@@ -25,10 +25,11 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::ControlState;
-use super::exchange::{ExchangeError, exchange};
+use super::exchange::exchange;
 use crate::auth::{FetchRequest, KeySet, KeySetError, SetOrigin, UnusedKey};
 use crate::config::Config;
 use crate::policy::{Policy, SET_BYTES_MAX};
+use crate::targets::ExchangeError;
 use crate::text::{self, TextFault};
 
 /// Fetches a set of keys again and again.
