@@ -36,6 +36,7 @@ open!(
     session,
     socketcluster,
     text,
+    webhooks,
     websocket,
     wills,
 );

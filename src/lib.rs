@@ -93,6 +93,7 @@ mod targets;
 mod text;
 mod transport;
 mod unicode;
+mod webhooks;
 mod websocket;
 mod wills;
 mod wipe;

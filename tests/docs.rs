@@ -26,6 +26,16 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             ringcast::config::services::markdown(),
         ),
         (
+            "docs/configuration.md",
+            "webhooks",
+            ringcast::config::webhooks::markdown(),
+        ),
+        (
+            "docs/webhooks.md",
+            "events",
+            ringcast::config::webhooks::events_markdown(),
+        ),
+        (
             "docs/metrics.md",
             "metrics",
             ringcast::internals::metrics::text::markdown(),

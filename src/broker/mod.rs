@@ -23,6 +23,7 @@ mod post;
 pub(crate) mod publication;
 mod ring;
 pub(crate) mod subscriptions;
+mod watch;
 
 use std::sync::Arc;
 
@@ -34,7 +35,10 @@ pub use publication::{BLANKS, Facts, Kind, Marks, OFFSET_BYTES, Origin, Publicat
 pub use ring::{
     Delivery, PRESSURE_CHECK_EVERY, Published, Publisher, Reader, RingBytes, RingFull, RingPlan, Sleepers,
 };
-pub use subscriptions::{SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome};
+pub use subscriptions::{
+    AllChannels, SubscribeOutcome, SubscriptionLimits, Subscriptions, UnsubscribeOutcome,
+};
+pub use watch::{Change, Watch};
 
 /// One core's part of the broker.
 #[derive(Debug)]

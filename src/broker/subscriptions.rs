@@ -35,6 +35,7 @@ use held::{Entry, Held};
 
 use super::directory::Interest;
 use super::hash::ChannelHash;
+use super::watch::{Change, Watch};
 use crate::slab::{Slab, shrink};
 
 /// The subscriptions of one core. Connections are named by their index in the core.
@@ -46,6 +47,18 @@ pub struct Subscriptions {
     interest: Interest,
     len: u64,
     walk: Walk,
+    watch: Watch,
+    /// Why the core is woken for every publication, by [`AllChannels`].
+    all_channels: [bool; 2],
+}
+
+/// Why a core is interested in all channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AllChannels {
+    /// MQTT sessions of the core have filters with wildcards.
+    Filters,
+    /// The core tells webhooks of publications.
+    Webhooks,
 }
 
 impl Subscriptions {
@@ -58,6 +71,8 @@ impl Subscriptions {
             interest,
             len: 0,
             walk: Walk::default(),
+            watch: Watch::default(),
+            all_channels: [false; 2],
         }
     }
 
@@ -249,14 +264,28 @@ impl Subscriptions {
         Some((&channel.name, channel.subscribers.len()))
     }
 
-    /// Has the core woken for every publication, since MQTT sessions of this core have filters with wildcards.
-    pub fn interest_in_all(&self) {
-        self.interest.add_all();
+    /// Has the core woken for every publication, or not any more, for this reason.
+    pub fn wake_for_all(&mut self, reason: AllChannels, is_on: bool) {
+        let before = self.all_channels;
+        self.all_channels[reason as usize] = is_on;
+        match (before != [false; 2], self.all_channels != [false; 2]) {
+            (false, true) => self.interest.add_all(),
+            (true, false) => self.interest.remove_all(),
+            (false, false) | (true, true) => {}
+        }
     }
 
-    /// Undoes [`Subscriptions::interest_in_all`], however often that was called.
-    pub fn no_interest_in_all(&self) {
-        self.interest.remove_all();
+    /// Notes which channels get their first subscriber, or lose their last; or does so no more.
+    pub fn watch(&mut self, is_on: bool) {
+        match is_on {
+            true => self.watch.begin(),
+            false => self.watch.end(),
+        }
+    }
+
+    /// The channels that have got their first subscriber, or lost their last, since the last call.
+    pub fn take_watched(&mut self) -> Vec<Change> {
+        self.watch.take()
     }
 
     /// Whether the walk has still to reach a subscriber of this channel.
@@ -348,6 +377,7 @@ impl Subscriptions {
             channels[other as usize].hash.as_u64()
         });
         self.interest.add(hash);
+        self.watch.note(name, true);
         channel
     }
 
@@ -394,6 +424,7 @@ impl Subscriptions {
     fn remove(&mut self, channel: u32) {
         let removed = self.channels.remove(channel as usize).expect("invariant 3");
         self.interest.remove(removed.hash);
+        self.watch.note(&removed.name, false);
         let entry = self
             .table
             .find_entry(removed.hash.as_u64(), |&other| other == channel);

@@ -66,6 +66,15 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
         writeln!(out, "  {}: {}: {}", index + 1, spec.pattern, spec.terms)?;
     }
     writeln!(out, "api_keys: {}", config.admin.api_keys.len())?;
+    writeln!(out, "webhooks: {}", config.webhooks.len())?;
+    for spec in &config.webhooks {
+        let events: Vec<&str> = spec.events.iter().map(|event| event.label()).collect();
+        let channels = match spec.channels.is_empty() {
+            true => String::new(),
+            false => format!("; channels {}", spec.channels.join(", ")),
+        };
+        writeln!(out, "  {}: {}{channels}", spec.name, events.join(", "))?;
+    }
     let cores = config.cores.placement.cpus(cpus.usable()).len();
     let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));
     writeln!(out, "{memory}")?;

@@ -10,6 +10,7 @@
 mod api;
 mod api_key;
 mod check;
+mod hooks;
 mod passwd;
 mod policies;
 mod rules;
@@ -63,6 +64,7 @@ enum Command {
     ApiKey(api_key::ApiKeyArguments),
     Serve(ConfigSources),
     Check(ConfigSources),
+    Hooks(hooks::HooksArguments),
     Passwd(passwd::PasswdArguments),
     Policies(ConfigSources, policies::PoliciesArguments),
     Rules(ConfigSources, rules::RulesArguments),
@@ -78,6 +80,7 @@ fn execute(command: Command, out: &mut impl Write) -> Result<u8, CliError> {
         Command::ApiKey(arguments) => api_key::api_key(&arguments, out)?,
         Command::Serve(sources) => return serve::serve(sources).map(Exit::code),
         Command::Check(sources) => check::check(&sources, &Cpus::of_this_process(), out)?,
+        Command::Hooks(arguments) => hooks::hooks(arguments, out)?,
         Command::Passwd(arguments) => passwd::passwd(arguments)?,
         Command::Policies(sources, arguments) => return policies::policies(&sources, &arguments, out),
         Command::Rules(sources, arguments) => return rules::rules(&sources, &arguments, out),
@@ -148,6 +151,11 @@ fn command(
                 let parsed = api_key::ApiKeyArguments::parse(words)?;
                 return Ok(parsed.map_or(Command::Help, Command::ApiKey));
             }
+            Arg::Value(word) if name.is_none() && word == "hooks" => {
+                let words: Vec<_> = parser.raw_args()?.collect();
+                let parsed = hooks::HooksArguments::parse(words)?;
+                return Ok(parsed.map_or(Command::Help, Command::Hooks));
+            }
             Arg::Value(word) if name.is_none() => name = Some(CommandName::of(&word)?),
             Arg::Value(word) if name == Some(CommandName::Policies) => policies.push(word)?,
             Arg::Value(word) if name == Some(CommandName::Rules) => rules.push(word)?,
@@ -214,7 +222,7 @@ impl CommandName {
             Some("token") => Ok(CommandName::Token),
             Some("tuning") => Ok(CommandName::Tuning),
             _ => Err(CliError::Usage(format!(
-                "{} is not a command; commands are serve, check, rules, policies, tuning, token, passwd, api-key, {}",
+                "{} is not a command; commands are serve, check, rules, policies, tuning, token, passwd, api-key, hooks, {}",
                 word.display(),
                 api::commands()
             ))),
@@ -374,6 +382,9 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast api-key NAME --actions publish,history [--channels 'shop.**,news'] [--rate N] [--burst N]
                                         make a key for the HTTP API of the control plane: prints the key, which is
                                         stored nowhere, and the entry for the configuration file, which has its hash
+       ringcast hooks test URL [--secret-file FILE] [--ca-file FILE] [--link-local] [--timeout-ms N]
+                                        send a URL one event of each kind, as a webhook gets them, and show the answers;
+                                        exit code 69 if some event was not taken
        ringcast publish [--text] [--retain] [--idempotency-key KEY] CHANNEL DATA
                                         publish to all subscribers of a channel; DATA is JSON, or with --text any text;
                                         - reads it from standard input; --retain makes it the channel's retained
@@ -438,6 +449,7 @@ mod tests {
             | Command::Rules(..)
             | Command::Token(..)
             | Command::Tuning(..)) => execute(command, &mut out),
+            Command::Hooks(arguments) => hooks::hooks(arguments, &mut out).map(|()| 0),
             Command::Passwd(_) => panic!("no test here changes files"),
             Command::Api(_) => panic!("no test here asks a server"),
         });

@@ -32,7 +32,7 @@ const URL: Form<Option<String>> = Form {
     show: |url| url.clone().unwrap_or_default(),
 };
 
-fn url(text: &str) -> Option<String> {
+pub(super) fn url(text: &str) -> Option<String> {
     let rest = text
         .strip_prefix("https://")
         .or_else(|| text.strip_prefix("http://"))?;

@@ -267,6 +267,18 @@ settings! {
         /// wait.
         store_queue_bytes_max: u64 = 64 * 1024 * 1024, "store_queue_bytes_max", number!(65536 to 1099511627776);
 
+        /// Most events for webhooks that wait to be sorted by webhook, from all cores together. Further ones are dropped,
+        /// and counted in `ringcast_webhook_lost_total`.
+        webhook_events_waiting_max: u32 = 65_536, "webhook_events_waiting_max", number!(1 to 16777216);
+
+        /// Most bytes of events in memory for all webhooks together. Further ones are dropped, and counted in
+        /// `ringcast_webhook_lost_total` or `ringcast_webhook_dropped_total`.
+        webhook_bytes_max: u64 = 64 * 1024 * 1024, "webhook_bytes_max", number!(65536 to 1099511627776);
+
+        /// Milliseconds after which webhooks are told of a channel without subscribers. If it gets one within this time,
+        /// they are told nothing. 0 tells them at once.
+        webhook_vacated_delay: Duration = Duration::from_secs(1), "webhook_vacated_delay_ms", milliseconds!(0 to 3600000);
+
         /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has
         /// disconnected without an acknowledgement. Further ones are dropped.
         abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);

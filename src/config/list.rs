@@ -1,4 +1,5 @@
-//! Lists of tables in the configuration file: `[[rules]]`, `[[shadow_rules]]`, `[[channels]]`, `[[services]]`, `[[api_keys]]`.
+//! Lists of tables in the configuration file: `[[rules]]`, `[[shadow_rules]]`, `[[channels]]`, `[[services]]`,
+//! `[[api_keys]]`, `[[webhooks]]`.
 //!
 //! [`read`] takes a list apart into tables and keys with their lines. A module for each list reads the tables.
 
@@ -14,7 +15,14 @@ use super::nearest::nearest;
 use super::toml_file::line_of;
 
 /// The names of all lists of tables.
-pub(super) const LISTS: [&str; 5] = ["rules", "shadow_rules", "channels", "services", "api_keys"];
+pub(super) const LISTS: [&str; 6] = [
+    "rules",
+    "shadow_rules",
+    "channels",
+    "services",
+    "api_keys",
+    "webhooks",
+];
 
 /// A key of a table of a list.
 pub(super) struct Key<'a> {

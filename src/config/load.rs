@@ -339,6 +339,7 @@ impl Reading {
         self.loaded.config.permissions.shadow_rules = contents.rules.shadow_rules;
         self.loaded.config.channels = contents.channels;
         self.loaded.config.services = contents.services;
+        self.loaded.config.webhooks = contents.webhooks;
     }
 
     fn store(&mut self, index: usize, text: &str, source: Source, place: impl Fn() -> String) {

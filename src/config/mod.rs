@@ -38,6 +38,7 @@ pub mod tls;
 mod toml_file;
 pub(crate) mod unknown;
 mod warnings;
+pub mod webhooks;
 
 pub use crate::client::network::{Nat64Prefixes, NotNat64Prefixes};
 pub use crate::client::networks::{Networks, NotNetworks};
@@ -95,6 +96,8 @@ pub struct Config {
     pub channels: Vec<channels::ChannelSpec>,
     /// How calls of services are made: of the rows that cover a pattern, the longest applies.
     pub services: Vec<services::ServiceSpec>,
+    /// URLs that are told what happens on the server.
+    pub webhooks: Vec<webhooks::WebhookSpec>,
     /// The SocketCluster protocol.
     pub socketcluster: SocketCluster,
     /// MQTT.

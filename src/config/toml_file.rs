@@ -24,6 +24,7 @@ use super::services::{self, ServiceSpec};
 use super::settings::Setting;
 use super::text_file::{self, CONFIG_BYTES_MAX};
 use super::unknown::unknown_key;
+use super::webhooks::{self, WebhookSpec};
 
 /// What the file holds.
 #[derive(Default)]
@@ -38,6 +39,8 @@ pub(super) struct FileContents {
     pub(super) services: Vec<ServiceSpec>,
     /// The keys of the HTTP API.
     pub(super) api_keys: Vec<ApiKeySpec>,
+    /// The webhooks.
+    pub(super) webhooks: Vec<WebhookSpec>,
     /// Whether all that is in the file is known: false if it cannot be read or is not TOML.
     pub(super) is_whole: bool,
 }
@@ -101,10 +104,11 @@ impl FileContents {
         let (channels, of_channels) = channels::read::read(place);
         let (services, of_services) = services::read::read(place);
         let (api_keys, of_api_keys) = api_keys::read::read(place);
-        (self.rules, self.channels, self.api_keys) = (rules, channels, api_keys);
-        self.services = services;
-        let faults = of_rules.into_iter().chain(of_channels);
-        let faults = faults.chain(of_services).chain(of_api_keys);
+        let (webhooks, of_webhooks) = webhooks::read::read(place);
+        (self.rules, self.channels, self.services) = (rules, channels, services);
+        (self.api_keys, self.webhooks) = (api_keys, webhooks);
+        let faults = of_rules.into_iter().chain(of_channels).chain(of_services);
+        let faults = faults.chain(of_api_keys).chain(of_webhooks);
         self.entries
             .extend(faults.map(|fault| Err(ConfigError::List(fault))));
     }

@@ -49,6 +49,7 @@ mod stats;
 mod store_release;
 mod successor;
 mod sys;
+pub(crate) mod webhooks;
 
 use std::fmt;
 use std::io;
@@ -83,6 +84,7 @@ use reload::{ReloadOutcome, ReloadRequest};
 use service_manager::ServiceManager;
 use signals::{Signal, Signals};
 pub(crate) use signals::{block_handled, block_harmless};
+use webhooks::WebhookThread;
 
 /// The parts and settings of a control plane.
 #[derive(Debug)]
@@ -175,6 +177,8 @@ struct ControlState {
     handle: Handle,
     /// The store, for its counters.
     store: Option<StoreHandle>,
+    /// Tells webhooks what happens.
+    webhooks: WebhookThread,
     clock: Clock,
     /// Tells whether every core still turns.
     liveness: Liveness,
@@ -299,6 +303,7 @@ impl Control {
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             handle: settings.handle.clone(),
             store: settings.store.clone(),
+            webhooks: WebhookThread::new(&settings.config, settings.clock),
             clock: settings.clock,
             start_unix_ms: now.unix_ms,
             draining: AtomicBool::new(false),
@@ -330,7 +335,12 @@ impl Control {
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .build()
             .map_err(ControlError::Runtime)?;
+        let shared = Arc::clone(&self.shared);
         let exit = runtime.block_on(self.serve(opened));
+        shared.webhooks.end(match exit {
+            Ok(Exit::Drained | Exit::Overdue) => WEBHOOK_END_TIME_MAX,
+            Ok(Exit::CutShort { .. } | Exit::CoreLost | Exit::Stopped) | Err(_) => Duration::ZERO,
+        });
         // A blocked read of a file or look-up of a host name must not hold up the end of the process.
         runtime.shutdown_background();
         exit
@@ -343,6 +353,8 @@ impl Control {
         };
         let listener = self.settings.listener.take().map(asynchronous).transpose()?;
         opened();
+        let policy = self.shared.policy.now();
+        self.shared.webhooks.adopt(&policy.webhooks, &self.shared.cores);
         // Ends with the runtime.
         tokio::spawn(dispatch::deliver(Arc::clone(&self.shared)));
         revoke::discard_expired(&self.shared).await;
@@ -581,6 +593,7 @@ impl ControlState {
     fn change_policy<E>(&self, change: impl FnOnce(&Policy) -> Result<Policy, E>) -> Result<(), E> {
         self.policy.change(change, |policy| {
             self.handle.adopt(&policy.channels);
+            self.webhooks.adopt(&policy.webhooks, &self.cores);
             self.dispatch.adopt(&self.cores, policy);
         })
     }
@@ -635,6 +648,9 @@ const CHECK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
 /// never returns, such as a read of a pipe without a writer, holds one of these threads until the process
 /// ends.
 const BLOCKING_THREADS_MAX: usize = 16;
+
+/// How long webhooks are told the last events after the cores have stopped.
+const WEBHOOK_END_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Reloads that a program has asked for and that wait for the one before them.
 const RELOADS_WAITING_MAX: usize = 16;

@@ -28,7 +28,7 @@ use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::server::{FetchedKeys, Process};
-use crate::metrics::text;
+use crate::metrics::text::{self, Features};
 use crate::store::StoreHandle;
 
 /// Answers requests until the runtime ends. The number of connections and the time that one may be silent are
@@ -200,7 +200,14 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
         .iter()
         .map(|row| Arc::clone(&row.meters))
         .collect();
-    text::expose(&cores, process, logins, api, store, &services, &mut out);
+    let features = Features {
+        logins,
+        api,
+        store,
+        services: &services,
+        webhooks: policy.webhooks.intake().map(|intake| &intake.metrics),
+    };
+    text::expose(&cores, process, features, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
 }
 

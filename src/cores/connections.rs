@@ -36,6 +36,7 @@ mod publications;
 pub(in crate::cores) mod replays;
 pub(in crate::cores) mod retained;
 mod sending;
+pub(in crate::cores) mod slow_consumers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +56,7 @@ use crate::transport::stream::Stream;
 
 use self::batches::{Batches, Pace};
 use self::mqtt::MqttWalk;
+use self::slow_consumers::SlowConsumers;
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane, Leftover, Open, Phase};
 use crate::cores::lifecycle::moving::Moving;
 use crate::cores::lifecycle::reading::{Reading, Why};
@@ -115,6 +117,8 @@ pub(in crate::cores) struct Connections {
     mqtt_walk: Option<Box<MqttWalk>>,
     /// A copy of the wall time of this turn in milliseconds since 1970, set when the turn begins.
     pub(in crate::cores) unix_ms: u64,
+    /// Clients that webhooks are told of since they do not keep up; nothing if none asks.
+    pub(in crate::cores) slow_consumers: Option<Box<SlowConsumers>>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -179,6 +183,7 @@ impl Connections {
             mqtt_walk: mqtt.is_some().then(Box::default),
             mqtt: mqtt.map(Box::new),
             unix_ms: 0,
+            slow_consumers: None,
             metrics,
         }
     }

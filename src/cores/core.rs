@@ -46,6 +46,7 @@ use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::lifecycle::shedding::Shedding;
 use crate::cores::lifecycle::unsubscribing::Unsubscribing;
 use crate::cores::lifecycle::waiting::Waiting;
+use crate::cores::lifecycle::webhook_events::WebhookEvents;
 use crate::cores::lifecycle::wheel::Wheel;
 use crate::cores::operators::draining::Draining;
 use crate::cores::operators::mailbox::Mailbox;
@@ -116,6 +117,8 @@ pub(in crate::cores) struct Core<A: App> {
     /// The last connections that have ended.
     pub(super) ends: Ends,
     pub(super) audit: Trail,
+    /// What webhooks are told; `None` without webhooks.
+    pub(super) webhooks: Option<Box<WebhookEvents>>,
     /// When the metrics of memory are set next.
     pub(super) memory_due: Uptime,
     /// When the application's work of its own is due.
@@ -212,7 +215,8 @@ impl<A: App> Core<A> {
         let cores_count = parts.wakers.len();
         let tick_every = parts.app.tick_every();
         let keeps_state = memory.is_some() || channels.has_presence();
-        Ok(Core {
+        let webhooks = Arc::clone(&settings.policy.webhooks);
+        let mut core = Core {
             id: parts.id,
             shares_cpu: parts.shares_cpu,
             poll: parts.poll,
@@ -291,12 +295,15 @@ impl<A: App> Core<A> {
             retained_per_subscribe_max: settings.retained_per_subscribe_max,
             ends: Ends::new(),
             audit: Trail::new(settings.audit),
+            webhooks: None,
             memory_due: now,
             tick_due: tick_every.map_or(Uptime::NEVER, |every| now + every),
             tick_every,
             limits,
             metrics,
-        })
+        };
+        core.adopt_webhooks(&webhooks);
+        Ok(core)
     }
 }
 

@@ -179,6 +179,9 @@ impl<A: App> Core<A> {
         if self.keeps_state && self.delivery.on_disk().is_some() {
             self.tell_store();
         }
+        if self.webhooks.is_some() {
+            self.tell_webhooks();
+        }
         self.tell_drain();
         if self.mailbox.has_questions() {
             self.answer_questions();
@@ -471,6 +474,9 @@ impl<A: App> Core<A> {
         }
         if self.waiting.stalled_count() > 0 || !self.abandoned.is_empty() || self.post.kept_count() > 0 {
             until = until.min(self.time.now().uptime + RING_RETRY);
+        }
+        if let Some(events) = &self.webhooks {
+            until = until.min(events.next_turn(self.time.now().uptime));
         }
         if self.draining.is_some() {
             until = until.min(self.time.now().uptime + DRAIN_STEP);

@@ -123,6 +123,9 @@ labels! {
         /// A call of `$history` that the core that owns the channel did not answer in 5 s: answered with a
         /// `TimeoutError`.
         HistoryTime = "history_time",
+        /// `webhook_events_waiting_max`, or `webhook_bytes_max` before an event is sorted by webhook: a core drops the
+        /// event.
+        WebhookEventsWaiting = "webhook_events_waiting",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
         /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay

@@ -11,7 +11,9 @@ use super::process::ProcessStatus;
 use super::services::{ServiceEnd, ServiceEvent, ServiceMeters};
 use super::store::StoreMetrics;
 use super::text::{Samples, Seconds};
+use super::webhooks::{HookMetrics, WebhookAnswer, WebhookDrop, WebhookMetrics};
 use crate::config::channels::PolicyPart;
+use crate::config::webhooks::WebhookEvent;
 
 /// What the control plane knows of the server when it is scraped.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +71,8 @@ pub(super) struct Server<'a> {
     pub(super) store: Option<&'a StoreMetrics>,
     /// The rows of `[[services]]`, and that of all other patterns.
     pub(super) services: &'a [Arc<ServiceMeters>],
+    /// `None` without webhooks.
+    pub(super) webhooks: Option<&'a WebhookMetrics>,
 }
 
 impl Server<'_> {
@@ -397,4 +401,112 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Length of the file in data_dir, in bytes.",
         |server, out| out.optional(server.store.map(|store| store.bytes.value())),
     ),
+    counter(
+        "ringcast_webhook_lost_total",
+        "Events for webhooks that cores dropped, since too many waited (webhook_events_waiting_max, webhook_bytes_max), where [[webhooks]] are configured.",
+        |server, out| {
+            let Some(webhooks) = server.webhooks else { return };
+            for event in WebhookEvent::ALL {
+                out.labelled("event", event.label(), webhooks.lost(event));
+            }
+        },
+    )
+    .labelled(&["event"]),
+    counter(
+        "ringcast_webhook_queued_total",
+        "Events that were put into the queues of webhooks.",
+        |server, out| each_webhook(server, out, |hook| hook.queued.value()),
+    )
+    .labelled(&["webhook"]),
+    counter(
+        "ringcast_webhook_delivered_total",
+        "Events that webhooks have taken: answered with a status of 200 to 299.",
+        |server, out| each_webhook(server, out, |hook| hook.delivered.value()),
+    )
+    .labelled(&["webhook"]),
+    counter(
+        "ringcast_webhook_dropped_total",
+        "Events that webhooks were not told of, by reason: queue_full by queue_events, queue_bytes or disk_bytes, memory by webhook_bytes_max, expired by keep_ms, removed with the webhook, store if data_dir failed, stopped with the server.",
+        |server, out| {
+            for hook in server.webhooks.iter().flat_map(|webhooks| webhooks.hooks().to_vec()) {
+                for reason in WebhookDrop::ALL {
+                    let labels = [("webhook", &*hook.name), ("reason", reason.label())];
+                    out.labelled_twice(labels, hook.dropped[reason.index()].value());
+                }
+            }
+        },
+    )
+    .labelled(&["webhook", "reason"]),
+    counter(
+        "ringcast_webhook_requests_total",
+        "Requests to webhooks by outcome: delivered, status for an answer that is not 200 to 299, timeout, unreachable.",
+        |server, out| {
+            for hook in server.webhooks.iter().flat_map(|webhooks| webhooks.hooks().to_vec()) {
+                for answer in WebhookAnswer::ALL {
+                    let labels = [("webhook", &*hook.name), ("outcome", answer.label())];
+                    out.labelled_twice(labels, hook.requests[answer.index()].value());
+                }
+            }
+        },
+    )
+    .labelled(&["webhook", "outcome"]),
+    gauge(
+        "ringcast_webhook_waiting_events",
+        "Events that wait for webhooks.",
+        |server, out| each_webhook(server, out, |hook| hook.waiting.value()),
+    )
+    .labelled(&["webhook"]),
+    gauge(
+        "ringcast_webhook_waiting_bytes",
+        "Bytes of the events that wait for webhooks, in memory and on disk.",
+        |server, out| each_webhook(server, out, |hook| hook.waiting_bytes.value()),
+    )
+    .labelled(&["webhook"]),
+    gauge(
+        "ringcast_webhook_failing",
+        "1 while the last request to the webhook has failed, else 0.",
+        |server, out| each_webhook(server, out, |hook| hook.failing.value()),
+    )
+    .labelled(&["webhook"]),
+    metric(
+        "ringcast_webhook_request_seconds",
+        "histogram",
+        "Seconds that answered requests to webhooks took.",
+        |server, out| {
+            if let Some(webhooks) = server.webhooks {
+                out.histogram(&webhooks.request_seconds);
+            }
+        },
+    ),
+    gauge(
+        "ringcast_webhook_bytes",
+        "Bytes of events for webhooks in memory (webhook_bytes_max).",
+        |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.bytes.value())),
+    ),
+    gauge(
+        "ringcast_webhook_channels",
+        "Channels with subscribers that webhooks watch (channel_occupied, channel_vacated).",
+        |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.channels.value())),
+    ),
+    counter(
+        "ringcast_webhook_flaps_total",
+        "Channels that lost their last subscriber and got another one within webhook_vacated_delay_ms: webhooks were not told.",
+        |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.flaps.value())),
+    ),
+    counter(
+        "ringcast_webhook_store_failures_total",
+        "Times that events for webhooks could not be kept in data_dir.",
+        |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.store_failures.value())),
+    ),
 ];
+
+/// A sample for each webhook.
+fn each_webhook(server: &Server<'_>, out: &mut Samples<'_>, value: fn(&HookMetrics) -> u64) {
+    for hook in server
+        .webhooks
+        .iter()
+        .flat_map(|webhooks| webhooks.hooks().to_vec())
+    {
+        out.labelled("webhook", &hook.name, value(&hook));
+    }
+}

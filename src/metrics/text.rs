@@ -18,20 +18,35 @@ use super::logins::LoginMetrics;
 use super::server::{Process, SERVER_METRICS, Server};
 use super::services::ServiceMeters;
 use super::store::StoreMetrics;
+use super::webhooks::WebhookMetrics;
 
 /// The type of what [`expose`] writes, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The counters of features that a server may have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Features<'a> {
+    /// `None` without a password file.
+    pub logins: Option<&'a LoginMetrics>,
+    /// `None` without keys of the HTTP API.
+    pub api: Option<&'a ApiMetrics>,
+    /// `None` without `data_dir`.
+    pub store: Option<&'a StoreMetrics>,
+    /// The rows of `[[services]]`, and that of all other patterns.
+    pub services: &'a [Arc<ServiceMeters>],
+    /// `None` without webhooks.
+    pub webhooks: Option<&'a WebhookMetrics>,
+}
+
 /// Appends everything to `out`.
-pub fn expose(
-    cores: &[&CoreMetrics],
-    process: Process,
-    logins: Option<&LoginMetrics>,
-    api: Option<&ApiMetrics>,
-    store: Option<&StoreMetrics>,
-    services: &[Arc<ServiceMeters>],
-    out: &mut String,
-) {
+pub fn expose(cores: &[&CoreMetrics], process: Process, features: Features<'_>, out: &mut String) {
+    let Features {
+        logins,
+        api,
+        store,
+        services,
+        webhooks,
+    } = features;
     let server = Server {
         core_count: cores.len(),
         process,
@@ -39,6 +54,7 @@ pub fn expose(
         api,
         store,
         services,
+        webhooks,
     };
     for metric in SERVER_METRICS {
         (metric.write)(
@@ -286,10 +302,13 @@ mod tests {
         expose(
             cores,
             process(),
-            Some(&logins),
-            Some(&api),
-            Some(&store),
-            &[],
+            Features {
+                logins: Some(&logins),
+                api: Some(&api),
+                store: Some(&store),
+                services: &[],
+                webhooks: Some(&WebhookMetrics::default()),
+            },
             &mut out,
         );
         out
@@ -343,7 +362,7 @@ mod tests {
             keys: None,
             ..process()
         };
-        expose(&[], process, None, None, None, &[], &mut out);
+        expose(&[], process, Features::default(), &mut out);
         assert!(
             !out.contains("jwks_fetches") && !out.contains("ringcast_login"),
             "{out}"

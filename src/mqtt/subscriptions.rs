@@ -41,7 +41,7 @@ use trie::Trie;
 
 use super::Qos;
 use crate::broker::subscriptions::held::{Entry, Held};
-use crate::broker::{self, ChannelHash, ChannelHasher, SubscriptionLimits};
+use crate::broker::{self, AllChannels, Change, ChannelHash, ChannelHasher, SubscriptionLimits, Watch};
 use crate::slab::{Slab, shrink};
 
 /// The subscriptions of the MQTT sessions of one core. A session is named by its index, below 2³¹.
@@ -57,6 +57,7 @@ pub struct Subscriptions {
     untold: Vec<InterestChange>,
     /// Whether the directory has been told that there are filters with wildcards.
     told_of_wildcards: bool,
+    watch: Watch,
 }
 
 /// The options of a filter, which the server keeps.
@@ -132,6 +133,7 @@ impl Subscriptions {
             len: 0,
             untold: Vec::new(),
             told_of_wildcards: false,
+            watch: Watch::default(),
         }
     }
 
@@ -245,12 +247,32 @@ impl Subscriptions {
         let has_wildcards = !self.trie.is_empty();
         if self.told_of_wildcards != has_wildcards {
             self.told_of_wildcards = has_wildcards;
-            if has_wildcards {
-                directory.interest_in_all();
-            } else {
-                directory.no_interest_in_all();
-            }
+            directory.wake_for_all(AllChannels::Filters, has_wildcards);
         }
+    }
+
+    /// Notes which topics get their first subscription without wildcards, or lose their last; or does so no more.
+    pub fn watch_topics(&mut self, is_on: bool) {
+        match is_on {
+            true => self.watch.begin(),
+            false => self.watch.end(),
+        }
+    }
+
+    /// The topics that have got their first subscription, or lost their last, since the last call.
+    pub fn take_watched(&mut self) -> Vec<Change> {
+        self.watch.take()
+    }
+
+    /// One more than the highest number that a filter may have now.
+    pub fn filter_places(&self) -> u32 {
+        u32::try_from(self.filters.places()).unwrap_or(u32::MAX)
+    }
+
+    /// The filter that has this number now, if it has no wildcards.
+    pub fn topic_at(&self, number: u32) -> Option<&[u8]> {
+        let filter = self.filters.get(number as usize)?;
+        (!has_wildcard(&filter.name)).then_some(&filter.name)
     }
 
     /// Whether a session or a group has a filter.
@@ -359,6 +381,7 @@ impl Subscriptions {
             filters[other as usize].hash.as_u64()
         });
         self.untold.push(InterestChange::Gained(hash));
+        self.watch.note(name, true);
         number
     }
 
@@ -431,6 +454,7 @@ impl Subscriptions {
             .find_entry(filter.hash.as_u64(), |&other| other == number);
         entry.expect("invariant 2").remove();
         self.untold.push(InterestChange::Lost(filter.hash));
+        self.watch.note(&filter.name, false);
         if self.topics.len() < self.topics.capacity() / 8 {
             let (filters, room) = (&self.filters, self.topics.len() * 2);
             self.topics

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::config::{Config, Proxies};
 use crate::login::backoff::{self, BackoffPolicy};
 use crate::login::{self, PasswordChecks};
+use crate::webhooks::Webhooks;
 
 /// Decides which clients may connect and what they may do.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Policy {
     pub services: Arc<Services>,
     /// The keys of the HTTP API, and what requests with them may do.
     pub api_keys: Arc<ApiKeys>,
+    /// The URLs that are told what happens.
+    pub webhooks: Arc<Webhooks>,
 }
 
 impl Policy {
@@ -92,6 +95,8 @@ impl Policy {
             faults.extend(channels.into_iter().map(PolicyError::List));
             let api_keys = ApiKeys::compile(&config.admin.api_keys, separator, None);
             faults.extend(api_keys.err().map(PolicyError::List));
+            let webhooks = Webhooks::faults(config, separator);
+            faults.extend(webhooks.into_iter().map(PolicyError::List));
         }
         if config.speaks_tls() {
             let tls = tls::TlsPolicy::faults(&config.tls).into_iter();
@@ -128,6 +133,7 @@ impl Policy {
     pub fn warnings(&self, unix_ms: u64) -> Vec<String> {
         let mut warnings = self.warnings.clone();
         warnings.extend(self.channels.warnings());
+        warnings.extend(self.webhooks.warnings());
         if let Some(tls) = &self.tls {
             warnings.extend(tls.warnings(unix_ms));
         }
@@ -183,6 +189,7 @@ impl Policy {
             channels: Arc::default(),
             services: Arc::default(),
             api_keys: Arc::default(),
+            webhooks: Arc::default(),
         }
     }
 
@@ -239,6 +246,7 @@ impl Policy {
             separator,
             before.map(|before| &*before.api_keys),
         )?;
+        let webhooks = Webhooks::compile(config, separator, before.map(|before| &before.webhooks))?;
         let tls = tls::TlsPolicy::read(
             config.speaks_tls().then_some(&config.tls),
             before.and_then(|before| before.tls.as_ref()),
@@ -264,6 +272,7 @@ impl Policy {
             channels,
             services,
             api_keys,
+            webhooks,
             tls,
             origins: config.listen.origins.clone(),
             allowed_origins: config.listen.allowed_origins.clone(),

@@ -26,5 +26,5 @@ mod tests;
 pub use self::event::Event;
 pub use self::identity::Identity;
 pub use self::page::{Page, PageMember};
-pub use self::rooms::{Client, Departure, InfoRefused, Joined, Room, Rooms, Settings, Tally};
+pub use self::rooms::{Client, Departure, InfoRefused, Joined, MemberChange, Room, Rooms, Settings, Tally};
 pub use self::told::{Answer, Answered, Ask, Request, Told, What};

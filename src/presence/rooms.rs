@@ -53,6 +53,23 @@ pub struct Rooms {
     there: u64,
     pub(super) draft: Draft,
     tally: Tally,
+    /// Members that have joined or left since that was last taken, while somebody asks.
+    changes: Option<Vec<MemberChange>>,
+}
+
+/// A member that has joined or left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// The name of the room's channel.
+    pub channel: Box<[u8]>,
+    /// The user; `None` for a client without one.
+    pub user: Option<Box<str>>,
+    /// A connection of the member, if it has one.
+    pub session: Option<SessionId>,
+    /// Whether it is there now.
+    pub is_there: bool,
+    /// How many members are there now.
+    pub count: u32,
 }
 
 /// How rooms are kept.
@@ -156,6 +173,7 @@ impl Rooms {
             there: 0,
             draft: Draft::default(),
             tally: Tally::default(),
+            changes: None,
         }
     }
 
@@ -347,6 +365,33 @@ impl Rooms {
         std::mem::take(&mut self.tally)
     }
 
+    /// Notes members that join and leave, or does so no more.
+    pub fn watch_members(&mut self, is_on: bool) {
+        match is_on {
+            true => _ = self.changes.get_or_insert_default(),
+            false => self.changes = None,
+        }
+    }
+
+    /// The members that have joined or left since the last call, in their order.
+    pub fn take_changes(&mut self) -> Vec<MemberChange> {
+        self.changes.as_mut().map_or_else(Vec::new, std::mem::take)
+    }
+
+    /// Notes that a member has joined or left, if somebody asks.
+    fn note_change(&mut self, id: u32) {
+        let Some(changes) = &mut self.changes else { return };
+        let member = &self.members[id as usize];
+        let room = &self.rooms[member.room as usize];
+        changes.push(MemberChange {
+            channel: room.name.clone(),
+            user: member.user.clone(),
+            session: member.connections.as_slice().first().copied(),
+            is_there: member.is_there,
+            count: room.count,
+        });
+    }
+
     /// Subscribers know how this member is. If it has left, it is forgotten.
     pub(super) fn member_is_told(&mut self, id: u32) {
         let member = &mut self.members[id as usize];
@@ -435,6 +480,7 @@ impl Rooms {
         self.rooms[room as usize].count += 1;
         self.there += 1;
         self.tally.joined += 1;
+        self.note_change(id);
         self.list(id, now);
     }
 
@@ -451,6 +497,7 @@ impl Rooms {
         self.rooms[member.room as usize].count -= 1;
         self.there -= 1;
         self.tally.left += 1;
+        self.note_change(id);
         self.list(id, now);
     }
 

@@ -66,6 +66,8 @@ impl Fixture {
             len,
             walk,
             interest: _,
+            watch: _,
+            all_channels: _,
         } = &self.subscriptions;
         for (index, held) in connections.iter() {
             let entries = held.some(0, usize::MAX);

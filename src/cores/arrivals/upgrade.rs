@@ -150,9 +150,7 @@ impl<A: App> Core<A> {
                 Framing::MqttOverWebSocket,
             ),
         };
-        if session.is_open() {
-            self.counts.session_opens();
-        }
+        let is_open = session.is_open();
         connection.phase = Phase::Open(Open {
             wire: Wire::default(),
             session,
@@ -166,6 +164,9 @@ impl<A: App> Core<A> {
         let deadline = connection.deadline(&self.lent.settings, &self.measures);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.connections.send_head(id, |bytes| accepted.write(bytes));
+        if is_open {
+            self.session_opens(id);
+        }
         if sooner {
             self.arm(id);
         }

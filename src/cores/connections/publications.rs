@@ -14,6 +14,7 @@ use crate::cores::outgoing::packets::topic_in;
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::decision::{CloseReason, Limit};
 use crate::protocols::Framing;
+use crate::webhooks::event::Slow;
 
 use super::{Connections, mark_for_closing};
 
@@ -218,14 +219,27 @@ impl Connections {
             false => Limit::OutboxBytesTotal,
         });
         match self.slow_consumer {
-            SlowConsumer::Skip => self.metrics.publications_skipped.add(1),
-            SlowConsumer::Conflate => self.conflate(index, channel, frame),
+            SlowConsumer::Skip => {
+                self.metrics.publications_skipped.add(1);
+                self.note_slow(index, Slow::Skipped);
+            }
+            SlowConsumer::Conflate => {
+                self.conflate(index, channel, frame);
+                self.note_slow(index, Slow::Conflated);
+            }
             SlowConsumer::Close => {
                 let connection = &mut self.slab[index as usize];
                 mark_for_closing(&mut self.ending, connection, CloseReason::SlowConsumer);
             }
         }
         false
+    }
+
+    /// Notes for webhooks that a client does not take publications.
+    fn note_slow(&mut self, index: u32, slow: Slow) {
+        if let Some(slow_consumers) = &mut self.slow_consumers {
+            slow_consumers.note(self.slab[index as usize].id, slow, self.now);
+        }
     }
 
     /// Keeps a publication as the newest of its channel until the outbox has been sent.

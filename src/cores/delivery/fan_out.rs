@@ -28,8 +28,8 @@ use std::sync::Arc;
 use mio::Waker;
 
 use crate::broker::{
-    ChannelHash, ChannelHasher, CoreBroker, CoreSet, Facts, Numbering, Origin, Publication, Publisher,
-    Reader, RingFull, Sequence, SubscriptionLimits, Subscriptions,
+    AllChannels, Change, ChannelHash, ChannelHasher, CoreBroker, CoreSet, Facts, Numbering, Origin,
+    Publication, Publisher, Reader, RingFull, Sequence, SubscriptionLimits, Subscriptions,
 };
 use crate::clock::Clock;
 use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
@@ -43,6 +43,7 @@ use super::translation::Translation;
 use crate::cores::connections::Connections;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::followers::{Follower, Followers};
+use crate::cores::delivery::told_publications::ToldPublications;
 use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId};
 
 /// This core's end of the ring, its subscriptions, and how far it has got with what is in the ring.
@@ -69,7 +70,7 @@ pub(in crate::cores) struct Delivery {
     frame_head: Vec<u8>,
     /// The publication under way as SocketCluster clients get it.
     translation: Translation,
-    /// Subscribers of the program; `None` if there are none.
+    /// Subscribers of the program, and webhooks that are told of publications; `None` if there are none.
     followers: Option<Box<Followers>>,
     metrics: Arc<CoreMetrics>,
 }
@@ -265,7 +266,7 @@ impl Delivery {
             };
             let is_kept = delivery.publication.is_retained();
             if is_kept || self.memory.is_some() || self.followers.is_some() {
-                self.keep_front();
+                self.keep_front(connections.unix_ms);
             }
         }
         let Some(delivery) = self.broker.reader.front() else {
@@ -354,9 +355,10 @@ impl Delivery {
     }
 
     /// Has the publication at the front of the ring kept by this core, if that is to be done before its delivery begins:
-    /// remembered, retained, or copied to subscribers of the program. A core without any of them does not come here.
+    /// remembered, retained, or copied to subscribers of the program and to webhooks. A core without any of them does not
+    /// come here.
     #[inline(never)]
-    fn keep_front(&mut self) {
+    fn keep_front(&mut self, unix_ms: u64) {
         let Some(delivery) = self.broker.reader.front() else {
             return;
         };
@@ -380,8 +382,11 @@ impl Delivery {
                 unquotes(self.memory.as_deref(), publication),
             );
         }
-        if self.followers.is_some() {
+        if let Some(followers) = &mut self.followers
+            && followers.concerns(delivery.hash, publication.channel())
+        {
             let publication = translation.for_socketcluster(publication, numbering);
+            followers.tell_webhooks(&publication, numbering, unix_ms);
             copy_to_followers(
                 &mut self.followers,
                 &mut self.broker.subscriptions,
@@ -615,6 +620,30 @@ impl Delivery {
         if followers.is_empty() {
             self.followers = None;
         }
+    }
+
+    /// Tells webhooks of publications on channels that they name, from now on; or tells them of none.
+    pub(in crate::cores) fn tell_publications(&mut self, told: Option<ToldPublications>) {
+        self.broker
+            .subscriptions
+            .wake_for_all(AllChannels::Webhooks, told.is_some());
+        if told.is_some() || self.followers.is_some() {
+            let followers = self.followers.get_or_insert_default();
+            followers.webhooks = told;
+            if followers.is_empty() {
+                self.followers = None;
+            }
+        }
+    }
+
+    /// Notes which channels get their first subscriber on this core, or lose their last; or does so no more.
+    pub(in crate::cores) fn watch_channels(&mut self, is_on: bool) {
+        self.broker.subscriptions.watch(is_on);
+    }
+
+    /// The channels that have got their first subscriber on this core, or lost their last, since the last call.
+    pub(in crate::cores) fn take_watched(&mut self) -> Vec<Change> {
+        self.broker.subscriptions.take_watched()
     }
 
     /// Tells publishers which topics MQTT sessions of this core have become interested in, and which not any more.

@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::broker::{ChannelHash, Publication, Sequence};
+use crate::broker::{ChannelHash, Numbering, Publication, Sequence};
+
+use super::told_publications::ToldPublications;
 
 /// The core's end of a subscriber's queue.
 #[derive(Debug)]
@@ -161,6 +163,8 @@ enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Followers {
     by_channel: HashMap<ChannelHash, Vec<Follower>>,
+    /// Webhooks are told of publications in the same place.
+    pub(super) webhooks: Option<ToldPublications>,
 }
 
 impl Followers {
@@ -184,7 +188,26 @@ impl Followers {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_channel.is_empty()
+        self.by_channel.is_empty() && self.webhooks.is_none()
+    }
+
+    /// Whether somebody may want a publication on this channel.
+    pub(super) fn concerns(&mut self, hash: ChannelHash, channel: &[u8]) -> bool {
+        self.by_channel.contains_key(&hash) || self.webhooks.as_mut().is_some_and(|told| told.wants(channel))
+    }
+
+    /// Tells webhooks of a publication, if one names its channel.
+    pub(super) fn tell_webhooks(
+        &mut self,
+        publication: &Publication<'_>,
+        numbering: Numbering,
+        unix_ms: u64,
+    ) {
+        if let Some(told) = &mut self.webhooks
+            && told.wants(publication.channel())
+        {
+            told.tell(publication, numbering, unix_ms);
+        }
     }
 
     /// Copies a publication to the followers of its channel. Returns for how many it was left out, and the ids of

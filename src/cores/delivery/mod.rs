@@ -7,4 +7,5 @@ pub(super) mod followers;
 pub(super) mod policy_changes;
 pub(super) mod remembered_on_disk;
 pub(super) mod retained_topics;
+pub(super) mod told_publications;
 mod translation;

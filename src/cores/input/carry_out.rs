@@ -40,11 +40,11 @@ impl<A: App> Core<A> {
         let was_open = open.session.is_open();
         let result = decide(&mut open.session, &mut environment, &mut self.decisions);
         let has_opened = open.session.is_open() && !was_open;
-        if has_opened {
-            self.counts.session_opens();
-        }
         let deadline = open.session.next_deadline(&self.lent.settings);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
+        if has_opened {
+            self.session_opens(id);
+        }
         self.count_hits(id);
         self.carry_out(id, result);
         if has_opened {

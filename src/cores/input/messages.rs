@@ -47,7 +47,7 @@ impl<A: App> Core<A> {
         self.intake
             .account_for(&batch, connection, &self.measures, now, &self.metrics);
         if batch.has_opened {
-            self.counts.session_opens();
+            self.session_opens(id);
         }
         self.count_hits(id);
         self.carry_out(id, batch.result);

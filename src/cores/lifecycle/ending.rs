@@ -177,7 +177,7 @@ impl<A: App> Core<A> {
         self.connections.end_recoveries(id);
         self.begin_to_unsubscribe(id, open.session.id());
         if open.session.is_open() {
-            self.counts.session_ends();
+            self.session_ends(id, &open, reason);
         }
         self.leave_will(id, open.session.id(), reason);
         open.session.ended(

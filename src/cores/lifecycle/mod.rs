@@ -29,5 +29,7 @@ pub(in crate::cores) mod timers;
 mod unsubscribe;
 pub(in crate::cores) mod unsubscribing;
 pub(crate) mod waiting;
+pub(in crate::cores) mod webhook_events;
+mod webhooks;
 pub(crate) mod wheel;
 pub(in crate::cores) mod wills;

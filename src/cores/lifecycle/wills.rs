@@ -216,10 +216,10 @@ impl<A: App> Core<A> {
         }
         match plan {
             WillPlan::Waits(_) | WillPlan::Void => {}
-            WillPlan::Publish(will) => self.publish_will(&will),
+            WillPlan::Publish(will) => self.publish_will(&will, generation),
             WillPlan::PublishEarly(will) => {
                 self.metrics.limit_hit(Limit::WillsBytes);
-                self.publish_will(&will);
+                self.publish_will(&will, generation);
             }
         }
         self.metrics
@@ -239,14 +239,14 @@ impl<A: App> Core<A> {
             };
             // Nobody waits for the commit: if it is lost, the next process publishes the will again.
             let _ = self.record_will_gone(generation);
-            self.publish_will(&will);
+            self.publish_will(&will, generation);
         }
         self.metrics
             .wills_waiting
             .set(self.will_sessions.waiting_len() as u64);
     }
 
-    fn publish_will(&mut self, will: &Will) {
+    fn publish_will(&mut self, will: &Will, generation: SessionId) {
         let channels = &self.lent.policy.channels;
         if session::reserved(&will.channel, channels, self.lent.settings.common.mqtt).is_some() {
             // A reload, or a restart, has given the channel to the server since the will was set.
@@ -261,6 +261,7 @@ impl<A: App> Core<A> {
         let publication = protocols::publication(&will.channel, data, marks, epoch, is_retained);
         self.abandoned.add(publication);
         self.metrics.wills_published.add(1);
+        self.tell_will(will, generation);
     }
 }
 

@@ -26,3 +26,4 @@ pub(crate) mod revoking;
 pub(crate) mod rules;
 pub(crate) mod selection;
 pub(crate) mod storing;
+mod webhooks;

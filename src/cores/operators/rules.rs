@@ -27,6 +27,9 @@ impl<A: App> Core<A> {
             self.presence.due = self.time.now().uptime;
         }
         self.adopt_services(&policy);
+        if policy.webhooks.version() != self.lent.policy.webhooks.version() {
+            self.adopt_webhooks(&policy.webhooks);
+        }
         self.lent.policy = policy;
         if has_other_rules && self.lent.policy.rules.enforces() {
             self.operations.begin_check();

@@ -1,0 +1,155 @@
+//! What is on its way from the cores to the thread of the webhooks: one bounded channel for all cores.
+//!
+//! A core never waits: an event that finds no room is counted and dropped. The thread comes by itself, every few
+//! milliseconds while there is something to do; a core wakes nobody, so that an event costs it one allocation or two and
+//! one operation on the channel.
+//!
+//! Changes of occupancy are not dropped, since a later one builds on an earlier one: a core keeps them until there is room
+//! (`cores/lifecycle/webhook_events.rs`).
+//!
+//! Invariant: `bytes` is the sum of the bytes of all events in the channel and in the queues. Cores and the thread add what
+//! they put in, the thread takes off what it takes out.
+//!
+//! Limits: `webhook_events_waiting_max`, `webhook_bytes_max`.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+
+use super::event::Event;
+use crate::config::webhooks::WebhookEvent;
+use crate::metrics::webhooks::WebhookMetrics;
+
+/// What is on its way.
+#[derive(Debug)]
+pub struct Intake {
+    sender: Sender<Told>,
+    receiver: Receiver<Told>,
+    /// Relaxed: it guards nothing.
+    bytes: AtomicUsize,
+    bytes_max: usize,
+    /// The counters of all webhooks.
+    pub metrics: WebhookMetrics,
+}
+
+/// An event, when and where it has happened.
+#[derive(Debug)]
+pub struct Told {
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The index of the core.
+    pub core: usize,
+    /// The event.
+    pub event: Event,
+}
+
+impl Intake {
+    /// With nothing in it.
+    pub(crate) fn new(events_max: u32, bytes_max: u64) -> Intake {
+        let (sender, receiver) = bounded(events_max.max(1) as usize);
+        Intake {
+            sender,
+            receiver,
+            bytes: AtomicUsize::new(0),
+            bytes_max: usize::try_from(bytes_max).unwrap_or(usize::MAX),
+            metrics: WebhookMetrics::default(),
+        }
+    }
+
+    /// Whether an event of so many bytes may be made. A core asks before it makes one.
+    #[inline]
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        !self.sender.is_full() && self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.bytes_max
+    }
+
+    /// Puts an event in.
+    ///
+    /// # Errors
+    /// There is no room: the event comes back.
+    pub(crate) fn put(&self, told: Told) -> Result<(), Told> {
+        let bytes = told.event.bytes();
+        // Before it is in the channel, since the thread may take it out at once.
+        self.hold(bytes);
+        self.sender.try_send(told).map_err(|refused| {
+            self.release(bytes);
+            refused.into_inner()
+        })
+    }
+
+    /// Counts an event that is dropped before it was put in.
+    pub(crate) fn lose(&self, event: WebhookEvent) {
+        self.metrics.lose(event);
+    }
+
+    /// Takes the next event out. Its bytes are released.
+    pub(crate) fn take(&self) -> Option<Told> {
+        let told = self.receiver.try_recv().ok()?;
+        self.release(told.event.bytes());
+        Some(told)
+    }
+
+    /// How many events are in it.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.receiver.len()
+    }
+
+    /// Whether so many bytes more may be held.
+    pub(crate) fn may_hold(&self, bytes: usize) -> bool {
+        self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.bytes_max
+    }
+
+    /// Counts bytes that are held from now on.
+    pub(crate) fn hold(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that are not held any more.
+    pub(crate) fn release(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// The bytes that are held.
+    pub(crate) fn held(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit_hit(hits: u64) -> Told {
+        Told {
+            unix_ms: 0,
+            core: 0,
+            event: Event::LimitHit { limit: "x", hits },
+        }
+    }
+
+    #[test]
+    fn a_full_channel_gives_the_event_back_and_holds_no_bytes_for_it() {
+        let intake = Intake::new(2, 1 << 20);
+        let bytes = limit_hit(1).event.bytes();
+        assert!(intake.put(limit_hit(1)).is_ok() && intake.has_room(1));
+        assert!(intake.put(limit_hit(2)).is_ok() && !intake.has_room(1));
+        assert!(matches!(
+            intake.put(limit_hit(3)),
+            Err(Told {
+                event: Event::LimitHit { hits: 3, .. },
+                ..
+            })
+        ));
+        assert_eq!((intake.held(), intake.len()), (2 * bytes, 2));
+        assert!(intake.take().is_some() && intake.take().is_some() && intake.take().is_none());
+        assert_eq!(intake.held(), 0);
+    }
+
+    #[test]
+    fn the_bytes_of_all_events_are_bounded() {
+        let intake = Intake::new(100, 1000);
+        assert!(intake.has_room(1000) && !intake.has_room(1001));
+        intake.hold(900);
+        assert!(intake.may_hold(100) && !intake.may_hold(101) && !intake.has_room(101));
+    }
+}
