@@ -239,6 +239,7 @@ impl<'a> Publication<'a> {
     }
 
     /// Where in the frame the blanks are that become `,"replayed":true`.
+    #[inline]
     pub fn blanks(&self) -> Option<Range<usize>> {
         let marks = self.first_word() & (REMEMBERED | POSITIONED);
         if marks == 0 {

@@ -92,13 +92,14 @@ impl Channel {
             // The former last value.
             self.remove_oldest(self.why);
         }
-        let last = self.chunks.back_mut().filter(|last| {
+        let last = self.chunks.back_mut().and_then(|last| {
+            let entry = last.next_entry(publication)?;
             let is_read = Arc::strong_count(last) > 1;
-            last.takes(publication) && !(is_read && last.is_long())
+            (!(is_read && last.is_long())).then_some((last, entry))
         });
-        if let Some(last) = last {
+        if let Some((last, entry)) = last {
             // Copies a chunk that a reading holds.
-            Arc::make_mut(last).push(publication, self.len);
+            Arc::make_mut(last).push(publication, entry, self.len);
         } else {
             if let Some(full) = self.chunks.back_mut().and_then(Arc::get_mut) {
                 full.seal();
@@ -126,8 +127,8 @@ impl Channel {
         let Some((first, oldest)) = self.first() else {
             return;
         };
-        let (offset, frame_bytes) = (first.offset(oldest), first.frames(oldest..oldest + 1).len());
-        let (is_last_of_chunk, gone_bytes) = (oldest + 1 == first.len(), first.frames(0..oldest + 1).len());
+        let (offset, frame_bytes) = (first.offset(oldest), first.frame_bytes(oldest..oldest + 1));
+        let (is_last_of_chunk, gone_bytes) = (oldest + 1 == first.len(), first.frame_bytes(0..oldest + 1));
         self.note_gone(offset, why);
         self.frame_bytes -= frame_bytes;
         self.len -= 1;

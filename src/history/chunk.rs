@@ -31,7 +31,7 @@ pub(super) struct Chunk {
 
 /// Where one publication is.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+pub(super) struct Entry {
     offset: u32,
     at_ms: u32,
     end: u32,
@@ -53,24 +53,28 @@ impl Chunk {
             bytes: Vec::new(),
             entries: Vec::new(),
         };
-        chunk.push(publication, channel_len);
+        let entry = chunk
+            .entry(publication)
+            .expect("the offset and the time are those of the chunk, and a frame is shorter than 4 GiB");
+        chunk.push(publication, entry, channel_len);
         chunk
     }
 
-    /// Whether a publication, which is newer than all in the chunk, may be pushed; if not, it gets another chunk.
-    pub(super) fn takes(&self, publication: &NewPublication<'_>) -> bool {
-        !self.is_full(publication.frame.len())
-            && publication.origin == self.origin
-            && self.entry(publication).is_some()
+    /// The entry of a publication that is newer than all in the chunk, to be pushed; `None` if it gets another chunk.
+    #[inline]
+    pub(super) fn next_entry(&self, publication: &NewPublication<'_>) -> Option<Entry> {
+        if self.is_full(publication.frame.len()) || publication.origin != self.origin {
+            return None;
+        }
+        self.entry(publication)
     }
 
-    /// Appends a publication, which [`Chunk::takes`].
+    /// Appends a publication with its entry, that of [`Chunk::next_entry`].
     ///
     /// The vectors grow by an eighth of the entries and by 8 bytes for each entry, of which the whole channel has
     /// `channel_len`: so little is reserved that it fits into what each publication may take, and in a long history a
     /// chunk is allocated once.
-    pub(super) fn push(&mut self, publication: &NewPublication<'_>, channel_len: usize) {
-        let entry = self.entry(publication).expect("the chunk takes the publication");
+    pub(super) fn push(&mut self, publication: &NewPublication<'_>, entry: Entry, channel_len: usize) {
         if self.entries.capacity() == self.entries.len() {
             self.entries
                 .reserve_exact(1 + (channel_len / 8).min(ENTRIES_RESERVED_MAX));
@@ -145,6 +149,12 @@ impl Chunk {
     /// How many publications it has.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// How many bytes some of its frames have.
+    #[inline]
+    pub(super) fn frame_bytes(&self, entries: Range<usize>) -> usize {
+        self.start(entries.end) - self.start(entries.start)
     }
 
     /// The bytes of some of its frames.

@@ -70,6 +70,7 @@ pub struct NewPublication<'a> {
 
 impl<'a> NewPublication<'a> {
     /// A publication of the ring.
+    #[inline]
     pub fn of(publication: &Publication<'a>, numbering: Numbering) -> NewPublication<'a> {
         NewPublication {
             offset: numbering.offset(publication.sequence()),

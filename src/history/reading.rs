@@ -136,10 +136,10 @@ impl Reading {
 impl Piece {
     /// How many of its first frames have at most so many bytes together, but at least one.
     fn fitting(&self, bytes_max: usize) -> usize {
-        if self.chunk.frames(self.from..self.end).len() <= bytes_max {
+        if self.chunk.frame_bytes(self.from..self.end) <= bytes_max {
             return self.end - self.from;
         }
-        let fit = |&end: &usize| self.chunk.frames(self.from..end).len() <= bytes_max;
+        let fit = |&end: &usize| self.chunk.frame_bytes(self.from..end) <= bytes_max;
         let fitting = (self.from + 1..=self.end).take_while(fit).count();
         fitting.max(1)
     }

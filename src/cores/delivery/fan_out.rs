@@ -191,6 +191,8 @@ impl Delivery {
         channel: &[u8],
         place: Sequence,
     ) -> Option<Commit> {
+        // Nothing is hashed for a core without a store.
+        self.on_disk()?;
         let (hash, marks) = (self.broker.hasher.hash(channel), publish.marks);
         match publish.origin {
             Origin::SocketCluster if !publish.retain => self.on_disk()?.commit_of(hash, place),
