@@ -66,6 +66,7 @@ mod decision;
 pub mod guide;
 mod handle;
 mod history;
+mod hooks;
 mod http;
 #[doc(hidden)]
 pub mod internals;

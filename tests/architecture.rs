@@ -13,10 +13,9 @@
 //!   transport | websocket http | socketcluster | mqtt
 //!   session | presence
 //!   wills
-//!   app
 //!   policy
-//!   webhooks
-//!   login
+//!   webhooks | hooks | login
+//!   app
 //!   auth decision history retained store services
 //!   broker
 //!   config metrics machine log audit clock slab sync client targets json labels replace text unicode wipe
@@ -76,11 +75,12 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "policy",
             &[
-                "auth", "client", "clock", "config", "login", "metrics", "replace", "services", "text",
-                "webhooks",
+                "auth", "client", "clock", "config", "hooks", "login", "metrics", "replace", "services",
+                "text", "webhooks",
             ][..],
         ),
         ("app", &["auth", "clock", "decision"][..]),
+        ("hooks", &["app", "auth", "config", "metrics", "targets"][..]),
         ("wills", &["app", "clock"][..]),
         ("http", &["auth", "client"][..]),
         (
@@ -90,21 +90,21 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "session",
             &[
-                "app", "auth", "clock", "config", "decision", "policy", "services", "unicode",
+                "app", "auth", "clock", "config", "decision", "hooks", "policy", "services", "unicode",
             ][..],
         ),
         (
             "socketcluster",
             &[
-                "app", "auth", "clock", "config", "decision", "history", "json", "policy", "services",
-                "session", "wills",
+                "app", "auth", "clock", "config", "decision", "history", "hooks", "json", "policy",
+                "services", "session", "wills",
             ][..],
         ),
         (
             "mqtt",
             &[
-                "app", "auth", "broker", "clock", "config", "decision", "json", "policy", "session", "slab",
-                "store", "unicode", "wipe",
+                "app", "auth", "broker", "clock", "config", "decision", "hooks", "json", "policy", "session",
+                "slab", "store", "unicode", "wipe",
             ][..],
         ),
         (
@@ -148,6 +148,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "decision",
                 "policy",
                 "history",
+                "hooks",
                 "http",
                 "json",
                 "login",
@@ -391,10 +392,8 @@ fn only_the_hot_room_owns_a_poll_and_only_the_control_room_a_runtime() {
                 assert!(owner, "{path:?}:{number}: `{module}` must not know mio");
             }
             if line.contains("tokio::") || line.contains("axum::") {
-                assert!(
-                    ["control", "targets"].contains(&module.as_str()),
-                    "{path:?}:{number}: `{module}` must not know tokio"
-                );
+                let owner = ["control", "hooks", "targets"].contains(&module.as_str());
+                assert!(owner, "{path:?}:{number}: `{module}` must not know tokio");
             }
         }
     }
@@ -500,6 +499,7 @@ const API: &[(&str, &[&str])] = &[
             "WelcomePage",
             "mod api_keys",
             "mod channels",
+            "mod hooks",
             "mod services",
             "mod limits",
             "mod rules",
@@ -539,6 +539,10 @@ const API: &[(&str, &[&str])] = &[
             "RATE_MAX",
             "is_key_name",
         ],
+    ),
+    (
+        "config/hooks.rs",
+        &["CacheBy", "HOOKS_MAX", "HookAction", "HookSpec", "WhenAway"],
     ),
     ("config/limits.rs", &["MemoryMax"]),
     (

@@ -36,6 +36,11 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             ringcast::config::webhooks::events_markdown(),
         ),
         (
+            "docs/configuration.md",
+            "hooks",
+            ringcast::config::hooks::markdown(),
+        ),
+        (
             "docs/metrics.md",
             "metrics",
             ringcast::internals::metrics::text::markdown(),

@@ -10,6 +10,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Upgrade;
 use super::session_id::SessionId;
@@ -20,6 +21,8 @@ use crate::auth::Claims;
 pub struct Context {
     request: Option<Box<UpgradeRequest>>,
     value: Option<Box<dyn Any + Send>>,
+    /// What hooks are told of the request.
+    passed_on: Option<Arc<UpgradeRequest>>,
 }
 
 /// A copy of the request by which a connection was opened.
@@ -61,7 +64,7 @@ impl Context {
                     .collect(),
                 peer: request.peer,
             })),
-            value: None,
+            ..Context::none()
         }
     }
 
@@ -73,8 +76,18 @@ impl Context {
         self
     }
 
+    /// Keeps as well what hooks are told of the request.
+    pub(crate) fn passing_on(mut self, request: UpgradeRequest) -> Context {
+        self.passed_on = Some(Arc::new(request));
+        self
+    }
+
     fn is_none(&self) -> bool {
-        self.request.is_none() && self.value.is_none()
+        self.request.is_none() && self.value.is_none() && self.passed_on.is_none()
+    }
+
+    pub(super) fn passed_on(&self) -> Option<&Arc<UpgradeRequest>> {
+        self.passed_on.as_ref()
     }
 
     pub(super) fn request(&self) -> Option<&UpgradeRequest> {
@@ -91,6 +104,20 @@ impl Context {
 }
 
 impl UpgradeRequest {
+    pub(crate) fn new(
+        path: &str,
+        query: &str,
+        headers: Vec<(String, Vec<u8>)>,
+        peer: Option<SocketAddr>,
+    ) -> UpgradeRequest {
+        UpgradeRequest {
+            path: path.to_owned(),
+            query: query.to_owned(),
+            headers,
+            peer,
+        }
+    }
+
     /// The path, without the query. Empty if the client speaks MQTT without a WebSocket.
     pub fn path(&self) -> &str {
         &self.path
@@ -143,6 +170,11 @@ impl<'a> Client<'a> {
     /// The request by which its connection was opened, if [`App::context`](super::App::context) has kept it.
     pub fn request(&self) -> Option<&UpgradeRequest> {
         self.context.as_ref()?.request()
+    }
+
+    /// What hooks are told of the request.
+    pub(crate) fn passed_on(&self) -> Option<&Arc<UpgradeRequest>> {
+        self.context.as_ref()?.passed_on()
     }
 
     /// The value of the connection, if [`App::context`](super::App::context) has kept one of this type.

@@ -1,10 +1,12 @@
 //! The client that an application is being asked about, and the answers it may give.
 
 use std::any::Any;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
 use super::calls::{CallId, CallRefused};
 use super::context::{Context, UpgradeRequest};
@@ -74,6 +76,11 @@ impl<'a> Peer<'a> {
         self.scratch.contexts.get_mut(address)?.value_mut()
     }
 
+    /// What hooks are told of the request by which the connection was opened.
+    pub(crate) fn passed_on(&self) -> Option<&Arc<UpgradeRequest>> {
+        self.context()?.passed_on()
+    }
+
     fn context(&self) -> Option<&Context> {
         self.scratch.contexts.get(self.scratch.call.address())
     }
@@ -134,6 +141,18 @@ impl<'a> Peer<'a> {
     pub fn rewrite(&mut self, data: &(impl Serialize + ?Sized)) -> AllowedPublish {
         AllowedPublish {
             kind: AllowedPublishKind::Rewritten(self.scratch.write_json(data)),
+            generation: self.scratch.generation(),
+        }
+    }
+
+    /// Lets a call pass as answered with this JSON, without asking the application.
+    pub(crate) fn answered(&mut self, answer: &RawValue) -> AllowedPublish {
+        let kind = self
+            .scratch
+            .write_json(answer)
+            .map_or(AnswerKind::Empty, AnswerKind::Reply);
+        AllowedPublish {
+            kind: AllowedPublishKind::Answered(kind),
             generation: self.scratch.generation(),
         }
     }
@@ -253,6 +272,22 @@ impl<'a> Peer<'a> {
         Ok(call)
     }
 
+    /// Makes these claims the client's, which is given no token: it is authenticated by them until its connection ends,
+    /// or an `exp` among them is over. Claims that are no JSON object change nothing. A client of SocketCluster learns
+    /// of it only while it connects, by the answer to its handshake.
+    pub fn authenticate_as(&mut self, claims: &(impl Serialize + ?Sized)) {
+        if let Some(claims) = self.scratch.write_json(claims) {
+            self.order(PeerOrder::AuthenticateAs { claims });
+        }
+    }
+
+    /// Subscribes the client to a channel, if the rules allow it. A client of SocketCluster is told so by the event
+    /// `$subscribed`. For a client of MQTT the channel is a filter, with QoS 1, and the client is not told.
+    pub fn subscribe(&mut self, channel: &str) {
+        let channel = self.name(channel);
+        self.order(PeerOrder::Subscribe { channel });
+    }
+
     /// Takes the client's token away. Its subscriptions stay.
     pub fn deauthenticate(&mut self) {
         self.order(PeerOrder::Deauthenticate { call: None });
@@ -357,7 +392,9 @@ impl AllowedPublish {
     /// What to publish. Data that was written for another packet is not published: its bytes are gone.
     pub(crate) fn kind(&self, scratch: &Scratch) -> AllowedPublishKind {
         match self.kind {
-            AllowedPublishKind::Rewritten(_) if self.generation != scratch.generation() => {
+            AllowedPublishKind::Rewritten(_) | AllowedPublishKind::Answered(_)
+                if self.generation != scratch.generation() =>
+            {
                 AllowedPublishKind::AsSent
             }
             kind => kind,
@@ -370,6 +407,8 @@ impl AllowedPublish {
 pub(crate) enum AllowedPublishKind {
     AsSent,
     Rewritten(Option<Piece>),
+    /// A call, with its answer. For a publication the same as `AsSent`.
+    Answered(AnswerKind),
 }
 
 impl RawJson<'_> {

@@ -300,6 +300,10 @@ pub(crate) enum PeerOrder {
     },
     /// Give the client a token: what `SetAuthToken` becomes once it is signed.
     GiveToken { token: Piece, call: Option<CallId> },
+    /// Make these claims the client's, without a token.
+    AuthenticateAs { claims: Piece },
+    /// Subscribe it to a channel.
+    Subscribe { channel: Piece },
     /// Take the client's token away, by a call if there is one.
     Deauthenticate { call: Option<CallId> },
     /// End one subscription, or all.

@@ -43,6 +43,19 @@ impl Claims {
         Claims::new(json, expires_at, 0)
     }
 
+    /// Claims that the program or its backend vouches for: a JSON object, with an `exp` in seconds since 1970 or without.
+    /// `None` if the text is none.
+    pub(crate) fn of_object(json: &str) -> Option<Claims> {
+        #[derive(Deserialize)]
+        struct Expiry {
+            exp: Option<f64>,
+        }
+        let Expiry { exp } = serde_json::from_str(json).ok()?;
+        json.trim_start()
+            .starts_with('{')
+            .then(|| Claims::trusted(json.to_owned(), exp))
+    }
+
     /// The payload as JSON text, byte for byte as it was signed. Usually an object, but a signer may sign any
     /// JSON value except `null`. The payload of a token without `typ: JWT` is a string if it is neither an
     /// object nor an array.

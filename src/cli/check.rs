@@ -75,6 +75,11 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
         };
         writeln!(out, "  {}: {}{channels}", spec.name, events.join(", "))?;
     }
+    writeln!(out, "hooks: {}", config.hooks.len())?;
+    for hook in &config.hooks {
+        let actions: Vec<&str> = hook.actions.iter().map(|action| action.label()).collect();
+        writeln!(out, "  {}: {}: {}", hook.name, actions.join(", "), hook.host())?;
+    }
     let cores = config.cores.placement.cpus(cpus.usable()).len();
     let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));
     writeln!(out, "{memory}")?;

@@ -60,6 +60,12 @@ impl Config {
         {
             conflicts.push(Conflict::LoginWithoutKey);
         }
+        let deadline = self.limits.decision_timeout;
+        let too_slow = self.hooks.iter().find(|hook| hook.timeout >= deadline);
+        conflicts.extend(too_slow.map(|hook| Conflict::HookTooSlow {
+            name: hook.name.clone(),
+            line: hook.line,
+        }));
         conflicts
     }
 
@@ -126,6 +132,13 @@ pub enum Conflict {
     SameField(String),
     /// Logins without a key that signs their tokens.
     LoginWithoutKey,
+    /// A hook may answer later than a decision may come.
+    HookTooSlow {
+        /// Its name.
+        name: String,
+        /// Its line in the file, from 1; 0 without a file.
+        line: usize,
+    },
 }
 
 impl Conflict {
@@ -153,6 +166,7 @@ impl Conflict {
             }
             Conflict::NoTrustedProxy(_) => &["trusted_proxies", "proxy_protocol", "x_forwarded_for"],
             Conflict::SameField(_) => &["login_user_fields", "login_password_fields"],
+            Conflict::HookTooSlow { .. } => &["decision_timeout_ms"],
             Conflict::LoginWithoutKey => &[
                 "password_file",
                 "auth_key",
@@ -184,6 +198,11 @@ impl fmt::Display for Conflict {
             ),
             Conflict::LoginWithoutKey => formatter.write_str(
                 "password_file: no key is set that could sign the tokens of logins: set auth_private_key_file, or auth_key instead",
+            ),
+            Conflict::HookTooSlow { name, line } => write!(
+                formatter,
+                "line {line}: hooks: {name}: timeout_ms is not less than limits.decision_timeout_ms, after which the client \
+                 is refused: lower the one, or raise the other"
             ),
             Conflict::TwoKeys => {
                 formatter.write_str("auth_key and auth_public_key_file are both set: keep one of them")

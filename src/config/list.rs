@@ -1,5 +1,5 @@
 //! Lists of tables in the configuration file: `[[rules]]`, `[[shadow_rules]]`, `[[channels]]`, `[[services]]`,
-//! `[[api_keys]]`, `[[webhooks]]`.
+//! `[[api_keys]]`, `[[webhooks]]`, `[[hooks]]`.
 //!
 //! [`read`] takes a list apart into tables and keys with their lines. A module for each list reads the tables.
 
@@ -15,13 +15,14 @@ use super::nearest::nearest;
 use super::toml_file::line_of;
 
 /// The names of all lists of tables.
-pub(super) const LISTS: [&str; 6] = [
+pub(super) const LISTS: [&str; 7] = [
     "rules",
     "shadow_rules",
     "channels",
     "services",
     "api_keys",
     "webhooks",
+    "hooks",
 ];
 
 /// A key of a table of a list.

@@ -340,6 +340,7 @@ impl Reading {
         self.loaded.config.channels = contents.channels;
         self.loaded.config.services = contents.services;
         self.loaded.config.webhooks = contents.webhooks;
+        self.loaded.config.hooks = contents.hooks;
     }
 
     fn store(&mut self, index: usize, text: &str, source: Source, place: impl Fn() -> String) {

@@ -15,6 +15,7 @@ mod delivery;
 mod environment;
 pub(crate) mod error;
 mod form;
+pub mod hooks;
 mod jwks;
 pub mod limits;
 mod list;
@@ -98,6 +99,8 @@ pub struct Config {
     pub services: Vec<services::ServiceSpec>,
     /// URLs that are told what happens on the server.
     pub webhooks: Vec<webhooks::WebhookSpec>,
+    /// Decisions about clients that other programs make: the first hook that matches an action decides it.
+    pub hooks: Vec<hooks::HookSpec>,
     /// The SocketCluster protocol.
     pub socketcluster: SocketCluster,
     /// MQTT.

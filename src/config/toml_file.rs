@@ -18,6 +18,7 @@ use super::api_keys::{self, ApiKeySpec};
 use super::channels::{self, ChannelSpec};
 use super::error::ConfigError;
 use super::form::Kind;
+use super::hooks::{self, HookSpec};
 use super::list::{LISTS, Place};
 use super::rules::{self, read::RuleLists};
 use super::services::{self, ServiceSpec};
@@ -41,6 +42,8 @@ pub(super) struct FileContents {
     pub(super) api_keys: Vec<ApiKeySpec>,
     /// The webhooks.
     pub(super) webhooks: Vec<WebhookSpec>,
+    /// Decisions that other programs make.
+    pub(super) hooks: Vec<HookSpec>,
     /// Whether all that is in the file is known: false if it cannot be read or is not TOML.
     pub(super) is_whole: bool,
 }
@@ -107,8 +110,10 @@ impl FileContents {
         let (webhooks, of_webhooks) = webhooks::read::read(place);
         (self.rules, self.channels, self.services) = (rules, channels, services);
         (self.api_keys, self.webhooks) = (api_keys, webhooks);
+        let (hooks, of_hooks) = hooks::read::read(place);
+        self.hooks = hooks;
         let faults = of_rules.into_iter().chain(of_channels).chain(of_services);
-        let faults = faults.chain(of_api_keys).chain(of_webhooks);
+        let faults = faults.chain(of_api_keys).chain(of_webhooks).chain(of_hooks);
         self.entries
             .extend(faults.map(|fault| Err(ConfigError::List(fault))));
     }

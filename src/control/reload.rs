@@ -201,6 +201,7 @@ fn read(sources: &ConfigSources, before: &Policy, clock: Clock) -> Result<(Loade
     let policy = before
         .reopen(&loaded.config)
         .and_then(|policy| policy.start_password_checks(&loaded.config, clock))
+        .and_then(Policy::start_hooks)
         .map_err(ReloadError::Policy)?;
     Ok((loaded, policy))
 }

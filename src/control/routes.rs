@@ -26,6 +26,7 @@ use super::{ControlState, api, connections, guard, health, request_audit, revoke
 use crate::log;
 use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
+use crate::metrics::hooks::HookSample;
 use crate::metrics::process::ProcessStatus;
 use crate::metrics::server::{FetchedKeys, Process};
 use crate::metrics::text::{self, Features};
@@ -200,11 +201,22 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
         .iter()
         .map(|row| Arc::clone(&row.meters))
         .collect();
+    let hooks: Vec<HookSample<'_>> = policy
+        .hooks
+        .iter()
+        .flat_map(|hooks| hooks.iter())
+        .map(|hook| HookSample {
+            name: hook.name(),
+            metrics: hook.metrics(),
+            open: hook.open(),
+        })
+        .collect();
     let features = Features {
         logins,
         api,
         store,
         services: &services,
+        hooks: &hooks,
         webhooks: policy.webhooks.intake().map(|intake| &intake.metrics),
     };
     text::expose(&cores, process, features, &mut out);

@@ -11,7 +11,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::app::{App, Context, Upgrade};
+use crate::app::{App, Context, Upgrade, UpgradeRequest};
 use crate::audit::Trail;
 use crate::auth::Claims;
 use crate::broker::{PostEnd, Sequence};
@@ -346,12 +346,15 @@ impl<A: App> Lent<A> {
 
     /// Asks the application what it wants to know later of a connection that speaks MQTT, and has sent no request.
     pub(super) fn begin_context(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
-        let context = self.app.context(&Upgrade {
+        let mut context = self.app.context(&Upgrade {
             path: "",
             query: "",
             headers: &[],
             peer,
         });
+        if self.policy.hooks.is_some() {
+            context = context.passing_on(UpgradeRequest::new("", "", Vec::new(), peer));
+        }
         self.keep_context(id, context);
     }
 

@@ -58,6 +58,8 @@ labels! {
         AckTime = "ack_time",
         /// No decision of the application within `decision_timeout_ms`: the client is refused.
         DecisionTime = "decision_time",
+        /// `waiting_max` or `waiting_bytes_max` of a hook: `when_away` decides.
+        HookQuestions = "hook_questions",
         /// More answers for a core than it has taken yet: the thread that sent the answer gets it back.
         LateAnswers = "late_answers",
         /// More letters of other cores for a core than it has taken yet: the sending core keeps further ones, and tries

@@ -4,6 +4,7 @@ pub mod api;
 pub mod block;
 pub mod close_codes;
 pub mod counter;
+pub mod hooks;
 pub mod limits;
 pub mod logins;
 pub mod outside;

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::api::{ApiMetrics, ApiOutcome, ApiRoute};
+use super::hooks::{HookOutcome, HookSample};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::outside::{OutsideCounts, Refusal};
 use super::process::ProcessStatus;
@@ -73,6 +74,8 @@ pub(super) struct Server<'a> {
     pub(super) services: &'a [Arc<ServiceMeters>],
     /// `None` without webhooks.
     pub(super) webhooks: Option<&'a WebhookMetrics>,
+    /// Each of `[[hooks]]`.
+    pub(super) hooks: &'a [HookSample<'a>],
 }
 
 impl Server<'_> {
@@ -498,6 +501,50 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Times that events for webhooks could not be kept in data_dir.",
         |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.store_failures.value())),
     ),
+    counter(
+        "ringcast_hook_questions_total",
+        "Questions to [[hooks]] by hook and outcome: allowed and refused were answered; when_away decided the others, since the target was unreachable, the time was over (timeout), the status was not 200, the answer was invalid, the target is left alone after failures (circuit_open), or too many questions were open (busy).",
+        |server, out| {
+            for hook in server.hooks {
+                for outcome in HookOutcome::ALL {
+                    let labels = [("hook", hook.name), ("outcome", outcome.label())];
+                    out.labelled_twice(labels, hook.metrics.value(outcome));
+                }
+            }
+        },
+    )
+    .labelled(&["hook", "outcome"]),
+    counter(
+        "ringcast_hook_cached_total",
+        "Questions to [[hooks]] that an answer has decided that was kept (cache_ms).",
+        |server, out| {
+            for hook in server.hooks {
+                out.labelled("hook", hook.name, hook.metrics.cached());
+            }
+        },
+    )
+    .labelled(&["hook"]),
+    gauge(
+        "ringcast_hook_open",
+        "Questions to [[hooks]] that wait for their turn or for their answer.",
+        |server, out| {
+            for hook in server.hooks {
+                out.labelled("hook", hook.name, hook.open);
+            }
+        },
+    )
+    .labelled(&["hook"]),
+    metric(
+        "ringcast_hook_seconds",
+        "histogram",
+        "Seconds from a question to one of [[hooks]] to its answer, or to the end of its time, without answers that were kept.",
+        |server, out| {
+            for hook in server.hooks {
+                out.histogram_of(("hook", hook.name), std::iter::once(&hook.metrics.seconds));
+            }
+        },
+    )
+    .labelled(&["hook"]),
 ];
 
 /// A sample for each webhook.

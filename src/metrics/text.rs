@@ -5,7 +5,8 @@
 //!
 //! Invariants
 //! 1. `HELP` and `TYPE` stand once per metric, before its samples, which stand together.
-//! 2. A series is a name and labels, and occurs once. Labels come from enums and indexes, never from input.
+//! 2. A series is a name and labels, and occurs once. Labels come from enums, indexes and the names of hooks in the
+//!    configuration, never from clients.
 //! 3. Buckets are cumulated, and the last equals the count.
 
 use std::fmt::{self, Display, Write};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use super::api::ApiMetrics;
 use super::block::{CoreMetrics, Labelled, METRICS, Metric, Values};
 use super::counter::Histogram;
+use super::hooks::HookSample;
 use super::logins::LoginMetrics;
 use super::server::{Process, SERVER_METRICS, Server};
 use super::services::ServiceMeters;
@@ -36,6 +38,8 @@ pub struct Features<'a> {
     pub services: &'a [Arc<ServiceMeters>],
     /// `None` without webhooks.
     pub webhooks: Option<&'a WebhookMetrics>,
+    /// Each of `[[hooks]]`.
+    pub hooks: &'a [HookSample<'a>],
 }
 
 /// Appends everything to `out`.
@@ -46,6 +50,7 @@ pub fn expose(cores: &[&CoreMetrics], process: Process, features: Features<'_>, 
         store,
         services,
         webhooks,
+        hooks,
     } = features;
     let server = Server {
         core_count: cores.len(),
@@ -55,6 +60,7 @@ pub fn expose(cores: &[&CoreMetrics], process: Process, features: Features<'_>, 
         store,
         services,
         webhooks,
+        hooks,
     };
     for metric in SERVER_METRICS {
         (metric.write)(
@@ -267,6 +273,7 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 mod tests {
     use super::*;
     use crate::config::channels::PolicyPart;
+    use crate::metrics::hooks::HookMetrics;
     use crate::metrics::outside::OutsideCounts;
     use crate::metrics::process::ProcessStatus;
     use crate::metrics::server::FetchedKeys;
@@ -308,6 +315,11 @@ mod tests {
                 store: Some(&store),
                 services: &[],
                 webhooks: Some(&WebhookMetrics::default()),
+                hooks: &[HookSample {
+                    name: "rooms",
+                    metrics: &HookMetrics::default(),
+                    open: 1,
+                }],
             },
             &mut out,
         );
@@ -406,6 +418,8 @@ mod tests {
         assert!(series.contains("ringcast_closes_total{core=\"0\",reason=\"slow_consumer\"}"));
         assert!(text.contains("process_start_time_seconds 1700000000.25\n"));
         assert!(text.contains("ringcast_draining 1\n"));
+        assert!(text.contains("ringcast_hook_open{hook=\"rooms\"} 1\n"));
+        assert!(text.contains("ringcast_hook_seconds_bucket{hook=\"rooms\",le=\"+Inf\"} 0\n"));
         assert!(text.contains("ringcast_drain_closes_per_second 12.5\n"));
         assert!(text.contains("ringcast_tls_certificate_not_after_seconds 1800000000\n"));
     }

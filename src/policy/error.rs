@@ -23,7 +23,10 @@ pub enum PolicyError {
     /// The system refuses the threads that check passwords.
     #[doc(hidden)]
     PasswordChecks(io::Error),
-    /// A rule, a policy of channels or an API key has an invalid pattern, or an API key is there twice.
+    /// The system refuses the thread that asks hooks.
+    #[doc(hidden)]
+    Hooks(io::Error),
+    /// A rule, a policy of channels, an API key or a hook is wrong.
     #[doc(hidden)]
     List(ListFault),
     /// A reload would turn fetching keys on or off.
@@ -43,6 +46,7 @@ impl fmt::Display for PolicyError {
             PolicyError::PasswordChecks(error) => {
                 write!(formatter, "login_threads: the system refuses a thread: {error}")
             }
+            PolicyError::Hooks(error) => write!(formatter, "hooks: the system refuses a thread: {error}"),
             PolicyError::List(fault) => fault.fmt(formatter),
             PolicyError::JwksUrlChanged => formatter
                 .write_str("jwks_url was set or removed since the start: restart the server to apply that"),

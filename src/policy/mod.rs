@@ -29,6 +29,7 @@ use crate::auth::{FetchRequest, KeySet, Revocations, Tokens};
 use crate::client::origin::AllowedOrigins;
 use crate::clock::Clock;
 use crate::config::{Config, Proxies};
+use crate::hooks::{Hooks, Subject};
 use crate::login::backoff::{self, BackoffPolicy};
 use crate::login::{self, PasswordChecks};
 use crate::webhooks::Webhooks;
@@ -64,6 +65,8 @@ pub struct Policy {
     pub api_keys: Arc<ApiKeys>,
     /// The URLs that are told what happens.
     pub webhooks: Arc<Webhooks>,
+    /// Decisions about clients that other programs make; `None` if nobody else decides.
+    pub(crate) hooks: Option<Arc<Hooks>>,
 }
 
 impl Policy {
@@ -97,6 +100,8 @@ impl Policy {
             faults.extend(api_keys.err().map(PolicyError::List));
             let webhooks = Webhooks::faults(config, separator);
             faults.extend(webhooks.into_iter().map(PolicyError::List));
+            let hooks = Hooks::faults(&config.hooks, separator);
+            faults.extend(hooks.into_iter().map(PolicyError::List));
         }
         if config.speaks_tls() {
             let tls = tls::TlsPolicy::faults(&config.tls).into_iter();
@@ -153,6 +158,23 @@ impl Policy {
         Ok(self)
     }
 
+    /// Whether a hook is asked about clients that connect, and may give them claims.
+    pub(crate) fn asks_about_connect(&self) -> bool {
+        let hooks = self.hooks.as_ref();
+        hooks.is_some_and(|hooks| hooks.find(&Subject::Connect(None)).is_some())
+    }
+
+    /// Starts the thread that asks hooks, if there are hooks and no thread yet. Only a server needs it.
+    ///
+    /// # Errors
+    /// The system refuses a thread.
+    pub fn start_hooks(mut self) -> Result<Policy, PolicyError> {
+        if let Some(hooks) = &self.hooks {
+            self.hooks = Some(hooks.started().map_err(PolicyError::Hooks)?);
+        }
+        Ok(self)
+    }
+
     /// This policy with a newly fetched set of keys instead of the former one.
     #[must_use]
     pub fn with_fetched(&self, set: Arc<KeySet>) -> Policy {
@@ -190,6 +212,7 @@ impl Policy {
             services: Arc::default(),
             api_keys: Arc::default(),
             webhooks: Arc::default(),
+            hooks: None,
         }
     }
 
@@ -247,6 +270,11 @@ impl Policy {
             before.map(|before| &*before.api_keys),
         )?;
         let webhooks = Webhooks::compile(config, separator, before.map(|before| &before.webhooks))?;
+        let hooks = Hooks::compile(
+            &config.hooks,
+            separator,
+            before.and_then(|before| before.hooks.as_deref()),
+        )?;
         let tls = tls::TlsPolicy::read(
             config.speaks_tls().then_some(&config.tls),
             before.and_then(|before| before.tls.as_ref()),
@@ -273,6 +301,7 @@ impl Policy {
             services,
             api_keys,
             webhooks,
+            hooks,
             tls,
             origins: config.listen.origins.clone(),
             allowed_origins: config.listen.allowed_origins.clone(),

@@ -86,6 +86,7 @@ impl Prepared {
         ));
         let policy = policy
             .start_password_checks(config, clock)
+            .and_then(Policy::start_hooks)
             .map_err(StartError::Policy)?;
         let policy = Arc::new(policy);
         let counts = Counts {

@@ -4,7 +4,8 @@ use super::{Scratch, Settings};
 use crate::app::{AllowedPublish, App, Peer, Piece, Refusal, SessionId};
 use crate::auth::{Claims, Issued};
 use crate::clock::Now;
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Limit};
+use crate::hooks::{self, Hooks, Subject};
 use crate::policy::Policy;
 
 /// The values that a core lends a session of any protocol for one call.
@@ -52,27 +53,74 @@ impl<A: App> Environment<'_, A> {
         issued.map_err(|_| CloseReason::SigningFailed)
     }
 
-    /// Asks the application for a decision; if the packet is handled again, takes the decision that has come. `question`
-    /// counts the questions about one packet from 0. `allowed` makes the answer of a decision that has come.
+    /// Asks for a decision about `subject`: the hook that decides it, or else the application; if the packet is handled
+    /// again, takes the decision that has come. `question` counts the questions about one packet from 0. `allowed` makes
+    /// the answer of a decision that has come.
     #[inline]
-    pub fn ask<T>(
+    pub(crate) fn ask<T>(
         &mut self,
         question: usize,
         client: Asked<'_>,
+        subject: Subject<'_>,
         ask: impl FnOnce(&mut A, &mut Peer<'_>) -> Result<T, Refusal>,
         allowed: impl FnOnce(AllowedPublish) -> T,
     ) -> Result<T, Refusal> {
-        let Asked {
-            id,
-            claims,
-            token_expired,
-        } = client;
-        let scratch = &mut self.scratch.app;
-        if scratch.again.is_some()
-            && let Some(decided) = scratch.decided_before(question, id, claims, token_expired)
-        {
+        if let Some(decided) = self.decided_elsewhere(question, client, subject) {
             return decided.map(allowed);
         }
-        ask(self.app, &mut Peer::new(id, claims, token_expired, scratch))
+        ask(self.app, &mut self.scratch.peer(client))
     }
+
+    /// The decision of a hook, or one that has come for a packet that is handled again; `None` if there is neither.
+    #[inline]
+    pub(crate) fn decided_elsewhere(
+        &mut self,
+        question: usize,
+        client: Asked<'_>,
+        subject: Subject<'_>,
+    ) -> Option<Result<AllowedPublish, Refusal>> {
+        if self.scratch.app.again.is_some() {
+            let Asked {
+                id,
+                claims,
+                token_expired,
+            } = client;
+            let scratch = &mut self.scratch.app;
+            let decided = scratch.decided_before(question, id, claims, token_expired);
+            if decided.is_some() {
+                return decided;
+            }
+        }
+        let hooks = self.policy.hooks.as_ref()?;
+        ask_hook(hooks, &subject, client, self.scratch)
+    }
+
+    /// Tells the hook that wants to know it that a client has disconnected.
+    #[inline]
+    pub(crate) fn tell_disconnected(&mut self, id: SessionId, claims: Option<&Claims>, reason: CloseReason) {
+        if let Some(hooks) = &self.policy.hooks {
+            let client = self.scratch.app.client(id, claims, self.address);
+            if !hooks.tell_disconnected(&client, reason) {
+                self.scratch.hit(Limit::HookQuestions);
+            }
+        }
+    }
+}
+
+/// Puts a question to the hook that decides it; `None` if there is no such hook.
+#[cold]
+fn ask_hook(
+    hooks: &Hooks,
+    subject: &Subject<'_>,
+    client: Asked<'_>,
+    scratch: &mut Scratch,
+) -> Option<Result<AllowedPublish, Refusal>> {
+    let hook = hooks.find(subject)?;
+    Some(match hooks.ask(hook, subject, &mut scratch.peer(client)) {
+        hooks::Asked::Deferred(refusal) => Err(refusal),
+        hooks::Asked::Decided(decision) => {
+            scratch.hit(Limit::HookQuestions);
+            decision
+        }
+    })
 }

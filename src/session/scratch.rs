@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
+use super::environment::Asked;
 use super::refusals::Refusals;
 use super::rule_hits::RuleHits;
-use crate::app::{self, LateAnswerSender};
+use crate::app::{self, LateAnswerSender, Peer};
 use crate::auth::rules::{Decided, RecentDecisions};
 use crate::config::rules::Action;
 use crate::decision::Limit;
@@ -96,6 +97,12 @@ impl Scratch {
             app: app::Scratch::of_core(sender, timers_per_connection_max),
             ..Scratch::default()
         }
+    }
+
+    /// A client, as the application is asked about it.
+    #[inline]
+    pub(super) fn peer<'a>(&'a mut self, client: Asked<'a>) -> Peer<'a> {
+        Peer::new(client.id, client.claims, client.token_expired, &mut self.app)
     }
 
     /// Says that a password may lie in what was received.

@@ -24,6 +24,7 @@
 //!  retain.rs       $retain: the retained publication of a channel
 //!  undecided.rs    packets whose decision is deferred
 //!  services.rs     clients that answer calls of others
+//!  hooked.rs       calls that a hook decides
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
@@ -35,6 +36,7 @@ mod calls;
 mod channels;
 mod handshake;
 mod history;
+mod hooked;
 mod login;
 mod orders;
 mod permissions;
@@ -249,6 +251,7 @@ impl Session {
                 let (claims, address) = (self.claims.as_deref(), env.common.address);
                 let mut client = env.common.scratch.app.client(self.id, claims, address);
                 env.common.app.disconnected(&mut client, reason);
+                env.common.tell_disconnected(self.id, claims, reason);
             }
             State::AwaitingHandshake { .. } | State::Ended => {}
         }
@@ -405,7 +408,31 @@ impl Session {
             refuse(cid, &Refusal::silent(), Refused::Invoke, decisions);
             return Ok(());
         }
-        if let Some(cid) = &cid {
+        let decided = if is_goodbye {
+            None
+        } else {
+            env.common
+                .decided_elsewhere(0, self.asked(expired), hooked::subject(&call, action))
+        };
+        let result = match decided {
+            None => self.hand_on(&call, cid.as_ref(), expired, env, decisions),
+            Some(decided) => self.follow_hook(decided, event, call, expired, env, decisions),
+        };
+        env.scratch.rewritten = rewritten;
+        result
+    }
+
+    /// Hands a call or a one-way event to the application, and answers.
+    #[inline]
+    fn hand_on<A: App>(
+        &mut self,
+        call: &Call<'_>,
+        cid: Option<&NumberText>,
+        expired: Option<f64>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if let Some(cid) = cid {
             env.common
                 .scratch
                 .app
@@ -418,13 +445,13 @@ impl Session {
             expired,
             &mut env.common.scratch.app,
         );
-        let answer = match &cid {
+        let answer = match cid {
             Some(cid) => {
-                let answer = env.common.app.invoke(&call, &mut peer);
+                let answer = env.common.app.invoke(call, &mut peer);
                 Some((cid, answer.kind(&env.common.scratch.app)))
             }
             None => {
-                env.common.app.transmit(&call, &mut peer);
+                env.common.app.transmit(call, &mut peer);
                 None
             }
         };
@@ -435,10 +462,9 @@ impl Session {
                 None => false,
             };
             if !is_answered {
-                self.call_service(&call, cid.as_ref(), env);
+                self.call_service(call, cid, env);
             }
         }
-        env.scratch.rewritten = rewritten;
         let owed = env.common.scratch.app.call.take_owed();
         self.keep_owed(owed);
         self.settle(env)?;

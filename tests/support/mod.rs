@@ -8,6 +8,7 @@
 #![allow(dead_code)] // each test file is a crate that uses a part of this
 
 pub(crate) mod api;
+pub(crate) mod backend;
 pub(crate) mod folder;
 pub(crate) mod frame;
 pub(crate) mod mqtt;

@@ -16,7 +16,7 @@
 //! only if it matches everything that begins like the filter: it needs a `**` after whole segments with which the filter
 //! begins. A pattern counts as matching some name of the filter if the two begin alike.
 
-use super::pattern::{ClaimValues, Pattern, Segment};
+use super::pattern::{ClaimValues, Pattern, Segment, first_bytes};
 use super::{Clause, Decided, Facts, List, RuleVerdict, Rules};
 use crate::config::rules::{Action, Effect};
 
@@ -74,6 +74,19 @@ impl List {
             rule: clause.map(|clause| clause.rule + 1),
         }
     }
+}
+
+/// Whether a filter, or a name, could match a name that a pattern without claims matches. If that is not sure, it counts
+/// as true.
+pub(crate) fn filter_meets(filter: &str, pattern: &Pattern, separator: u8) -> bool {
+    if !has_wildcard(filter) {
+        return pattern.matches(filter.as_bytes(), first_bytes(filter.as_bytes()), separator, &[]);
+    }
+    let filter = Filter {
+        text: filter,
+        separator,
+    };
+    filter.meets(pattern, &[])
 }
 
 /// Whether a topic filter has a wildcard.

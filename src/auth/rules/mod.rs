@@ -28,6 +28,7 @@ mod serve;
 
 use std::sync::Arc;
 
+pub(crate) use self::filter::filter_meets;
 use self::pattern::ClaimValues;
 pub(crate) use self::pattern::{Pattern, first_bytes};
 use self::recent::question;

@@ -263,7 +263,7 @@ impl<A: App> Core<A> {
 
     /// Whether a trusted proxy says that the request came to it over HTTPS. Asks the system for the peer's address,
     /// since `client` is the address that the proxy has named.
-    fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
+    pub(in crate::cores) fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
         let proxies = &self.lent.policy.proxies;
         let says_so = || {
             let scheme = request.single_header("x-forwarded-proto");

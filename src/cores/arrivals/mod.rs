@@ -10,6 +10,7 @@ pub(crate) mod login_answers;
 pub(crate) mod moving;
 pub(crate) mod mqtt;
 pub(crate) mod pace;
+pub(crate) mod passed_on;
 pub(crate) mod proxy_header;
 pub(crate) mod rejected;
 pub(crate) mod requests;

@@ -132,6 +132,10 @@ impl<A: App> Core<A> {
         };
         let context = self.lent.allow_upgrade(request, client)?;
         accepted.check_origin(self.origins(), self.is_under_tls(id))?;
+        let context = match &self.lent.policy.hooks {
+            None => context,
+            Some(hooks) => context.passing_on(self.passed_on(hooks, id, request)),
+        };
         let claims = self.ambient_claims(id, request);
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());

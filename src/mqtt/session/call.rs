@@ -22,11 +22,15 @@
 //! Limits: `channel_name_bytes_max` for both topics; `client_calls_max` for calls that wait for an answer.
 
 use super::publish::acknowledgement;
-use super::{Refused, Session, refused};
-use crate::app::{AllowedPublishKind, AnswerKind, App, Call, Late, LateAnswer, Name, Peer, RawJson, TimerId};
+use super::{Denied, Refused, Session, refused};
+use crate::app::{
+    AllowedPublish, AllowedPublishKind, AnswerKind, App, Call, Late, LateAnswer, Name, Peer, RawJson,
+    Refusal, TimerId,
+};
 use crate::config::channels::MqttPayload;
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as PublishDecision, Span};
+use crate::hooks::Subject;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Publish, Qos};
 use crate::mqtt::properties::{Property, put_binary};
@@ -99,9 +103,76 @@ impl Session {
             event: Name::new(&name),
             data: RawJson::in_payload(&data),
         };
+        let subject = match (reply_to, call.data.map(RawJson::as_str)) {
+            (Some(_), data) => Subject::Invoke {
+                procedure: &name,
+                data,
+            },
+            (None, data) => Subject::Transmit { event: &name, data },
+        };
+        match env.common.decided_elsewhere(0, self.asked(), subject) {
+            None => self.hand_on(publish, &call, reply_to, env, decisions),
+            Some(decided) => self.follow_hook(decided, publish, call, reply_to, env, decisions),
+        }
+    }
+
+    /// Does with a call what a hook has decided, or keeps it until the decision comes.
+    #[cold]
+    fn follow_hook<A: App>(
+        &mut self,
+        decided: Result<AllowedPublish, Refusal>,
+        publish: &Publish<'_>,
+        call: Call<'_>,
+        reply_to: Option<ReplyTo<'_>>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let text = "the backend refuses the call";
+        let denied = |refusal| Denied::by_application(&refusal, 0, ReasonCode::NotAuthorized, text);
+        let allowed = match decided.map_err(denied) {
+            Ok(allowed) => allowed,
+            Err(Denied::Deferred { number, .. }) => {
+                self.await_decision(number, Vec::new(), env);
+                return Ok(());
+            }
+            Err(Denied::Refused(refusal)) => {
+                self.settle(env)?;
+                self.refuse_publication(publish, refusal, env, decisions);
+                return self.carry_out_orders(env, decisions);
+            }
+        };
+        let data;
+        let mut call = call;
+        match allowed.kind(&env.common.scratch.app) {
+            AllowedPublishKind::AsSent => {}
+            AllowedPublishKind::Rewritten(piece) => {
+                data = piece.map(|piece| env.common.scratch.app.piece(piece).to_owned());
+                call.data = data.as_deref().map(RawJson::new);
+            }
+            AllowedPublishKind::Answered(kind) => {
+                self.settle(env)?;
+                self.take_request(publish, None, env, decisions);
+                if let Some(reply_to) = reply_to {
+                    self.respond(reply_to, kind, env, decisions);
+                }
+                return self.carry_out_orders(env, decisions);
+            }
+        }
+        self.hand_on(publish, &call, reply_to, env, decisions)
+    }
+
+    /// Hands a call or a one-way event to the application, and answers.
+    fn hand_on<A: App>(
+        &mut self,
+        publish: &Publish<'_>,
+        call: &Call<'_>,
+        reply_to: Option<ReplyTo<'_>>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
         let Some(reply_to) = reply_to else {
             let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
-            env.common.app.transmit(&call, &mut peer);
+            env.common.app.transmit(call, &mut peer);
             self.settle(env)?;
             self.take_request(publish, None, env, decisions);
             return self.carry_out_orders(env, decisions);
@@ -111,7 +182,7 @@ impl Session {
         let owed = self.open_mut().and_then(|open| open.owed.clone());
         env.common.scratch.app.call.answering(&token, owed);
         let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
-        let answer = env.common.app.invoke(&call, &mut peer);
+        let answer = env.common.app.invoke(call, &mut peer);
         let kind = answer.kind(&env.common.scratch.app);
         let is_deferred = env.common.scratch.app.call.is_deferred();
         self.keep_owed(env);
@@ -282,7 +353,7 @@ impl Session {
             return scratch.count_publication_refused();
         };
         let answer = match allowed.kind(&scratch.app) {
-            AllowedPublishKind::AsSent => &answer[..],
+            AllowedPublishKind::AsSent | AllowedPublishKind::Answered(_) => &answer[..],
             AllowedPublishKind::Rewritten(piece) => {
                 piece.map_or(&[][..], |piece| scratch.app.piece_bytes(piece))
             }

@@ -10,6 +10,7 @@ use crate::app::{App, Peer};
 use crate::auth::Claims;
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
+use crate::hooks::{MqttConnect, Subject};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::fault::Fault;
 use crate::mqtt::packet::{self, Connect, decode_connect};
@@ -145,7 +146,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         self.claims = claims;
         let asked = self
-            .ask_application(env)
+            .ask_application(connect, env)
             .and_then(|questions| self.will_of(connect, questions, env));
         let asked = match asked {
             Ok(will) => Ok(will),
@@ -161,6 +162,15 @@ impl Session {
             }
         };
         self.settle(env)?;
+        let asked = asked.and_then(|will| {
+            if env.common.settings.allow_anonymous || self.claims.is_some() {
+                return Ok(will);
+            }
+            // The hook that was asked about the client has given it no claims.
+            let scratch = &mut *env.common.scratch;
+            scratch.count_anonymous_refused("connect", connect.client_id);
+            refused(ReasonCode::NotAuthorized, "only authenticated clients are served")
+        });
         let will = match asked {
             Ok(will) => will,
             Err(refusal) => return refuse(connect, refusal, env.settings, decisions),
@@ -254,10 +264,21 @@ impl Session {
     }
 
     /// Asks the application whether the client may connect. Returns how many questions that were.
-    fn ask_application<A: App>(&self, env: &mut Environment<'_, '_, A>) -> Result<usize, Denied> {
+    fn ask_application<A: App>(
+        &self,
+        connect: &Connect<'_>,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Result<usize, Denied> {
         self.begin(env);
         let client = self.asked();
-        let asked = env.common.ask(0, client, |app, peer| app.handshake(peer), |_| ());
+        let subject = Subject::Connect(Some(MqttConnect {
+            client_id: connect.client_id,
+            user_name: connect.user_name,
+            password: connect.password,
+        }));
+        let asked = env
+            .common
+            .ask(0, client, subject, |app, peer| app.handshake(peer), |_| ());
         if let Err(refusal) = asked {
             let text = "the application refuses the connection";
             return Err(Denied::by_application(
@@ -270,9 +291,13 @@ impl Session {
         let Some(claims) = client.claims else {
             return Ok(1);
         };
-        let asked = env
-            .common
-            .ask(1, client, |app, peer| app.authenticate(claims, peer), |_| ());
+        let asked = env.common.ask(
+            1,
+            client,
+            Subject::Authenticate,
+            |app, peer| app.authenticate(claims, peer),
+            |_| (),
+        );
         let Err(refusal) = asked else {
             return Ok(2);
         };

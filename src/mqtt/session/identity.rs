@@ -58,7 +58,7 @@ impl Session {
         if let Some(claims) = self.claims.take() {
             return Ok(Identity::Known(claims));
         }
-        if !env.common.settings.allow_anonymous {
+        if !env.common.settings.allow_anonymous && !env.common.policy.asks_about_connect() {
             env.common
                 .scratch
                 .count_anonymous_refused("connect", connect.client_id);

@@ -74,5 +74,6 @@ impl Session {
         let (claims, address) = (self.claims.as_deref(), env.common.address);
         let mut client = env.common.scratch.app.client(self.id, claims, address);
         env.common.app.disconnected(&mut client, reason);
+        env.common.tell_disconnected(self.id, claims, reason);
     }
 }

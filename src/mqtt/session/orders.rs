@@ -5,7 +5,8 @@
 //! | publish | the publication, with QoS 0 and the JSON as its payload; none to a channel of the server |
 //! | disconnect | the connection ends, with code 0x98 and the text as the reason in words |
 //! | kick out | the filters with exactly this name end, or all; the client is not told |
-//! | set a token, deauthenticate | the claims hold from then on; the client is given no token |
+//! | set a token or claims, deauthenticate | the claims hold from then on; the client is given no token |
+//! | subscribe | the client is subscribed to this filter with QoS 1, if the rules allow it; the client is not told |
 //! | transmit, batch | nothing: MQTT has no events |
 //! | invoke | refused at once: MQTT has no calls |
 
@@ -49,12 +50,18 @@ impl Session {
                     let issued = env.common.issue(claims, expires_in)?;
                     self.claims = Some(Box::new(issued.claims));
                 }
+                PeerOrder::AuthenticateAs { claims } => {
+                    if let Some(claims) = Claims::of_object(env.common.scratch.app.piece(claims)) {
+                        self.claims = Some(Box::new(claims));
+                    }
+                }
                 PeerOrder::Deauthenticate { .. } => self.claims = None,
                 PeerOrder::Batch
                 | PeerOrder::Transmit { .. }
                 | PeerOrder::Invoke { .. }
                 | PeerOrder::Publish { .. }
                 | PeerOrder::GiveToken { .. }
+                | PeerOrder::Subscribe { .. }
                 | PeerOrder::KickOut { .. }
                 | PeerOrder::Disconnect { .. } => continue,
             }
@@ -131,7 +138,13 @@ impl Session {
                     let text = env.common.scratch.app.piece(reason).to_owned();
                     result = close_saying(decisions, CloseReason::Application(code), &text);
                 }
-                PeerOrder::SetAuthToken { .. } | PeerOrder::Deauthenticate { .. } => {
+                PeerOrder::Subscribe { channel } => {
+                    let filter = env.common.scratch.app.piece(channel).to_owned();
+                    self.subscribe_by_server(&filter, env, decisions);
+                }
+                PeerOrder::SetAuthToken { .. }
+                | PeerOrder::AuthenticateAs { .. }
+                | PeerOrder::Deauthenticate { .. } => {
                     has_other_claims = true;
                     decisions.push(Decision::UserChanged);
                 }

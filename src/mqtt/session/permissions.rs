@@ -12,6 +12,7 @@ use crate::auth::Revocation;
 use crate::auth::rules::Decided;
 use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions, Limit};
+use crate::hooks::Subject;
 use crate::mqtt::ReasonCode;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::subscriptions::Subscriber;
@@ -83,12 +84,13 @@ impl Session {
         let asked = env.common.ask(
             question,
             self.asked(),
+            Subject::PublishBytes { topic, payload },
             |app, peer| app.publish_bytes(Name::new(topic), payload, peer),
             |publication| publication,
         );
         match asked {
             Ok(allowed) => Ok(match allowed.kind(&env.common.scratch.app) {
-                AllowedPublishKind::AsSent => AllowedPayload::AsSent,
+                AllowedPublishKind::AsSent | AllowedPublishKind::Answered(_) => AllowedPayload::AsSent,
                 AllowedPublishKind::Rewritten(piece) => AllowedPayload::Rewritten(piece),
             }),
             Err(refusal) => Err(Denied::by_application(

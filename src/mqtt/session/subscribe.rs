@@ -12,6 +12,7 @@ use super::presence::leave_room;
 use super::{Denied, Refused, Session, State, close_saying, refused};
 use crate::app::{App, DecisionNumber, Name, Refusal};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
+use crate::hooks::Subject;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::{Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::mqtt::shares::JoinOutcome;
@@ -168,6 +169,7 @@ impl Session {
         let asked = env.common.ask(
             question,
             self.asked(),
+            Subject::SubscribeFilter { filter },
             |app, peer| app.subscribe(Name::new(filter.as_bytes()), None, peer),
             |_| (),
         );
@@ -175,6 +177,41 @@ impl Session {
             let text = "the application refuses the subscription";
             Denied::by_application(&refusal, question, ReasonCode::NotAuthorized, text)
         })
+    }
+
+    /// Subscribes the client, which has not asked for it, to a filter with QoS 1, if the rules allow it. A group has no
+    /// such members.
+    pub(super) fn subscribe_by_server<A: App>(
+        &mut self,
+        filter: &str,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let is_allowed = matches!(Filter::parse(filter), Ok(Filter::Plain(_)))
+            && self.check_size(filter, filter, env).is_ok()
+            && self.may_subscribe(filter, env);
+        let options = SubscribeOptions {
+            qos: Qos::AtLeastOnce,
+            no_local: false,
+            retain_as_published: false,
+            retain_handling: RetainHandling::IfNew,
+        };
+        if !is_allowed {
+            return;
+        }
+        let Ok(Granted::Plain(outcome)) = self.subscribe_to(filter, options, 0, 0, env) else {
+            return;
+        };
+        self.enter_room(filter, env, decisions);
+        if outcome == SubscribeOutcome::New {
+            let filter = decisions.write(|out| out.extend_from_slice(filter.as_bytes()));
+            decisions.push(Decision::SendRetained {
+                filter,
+                qos: options.qos as u8,
+                id: 0,
+                except: 0,
+            });
+        }
     }
 
     fn subscribe_to<A: App>(

@@ -120,6 +120,8 @@ impl Session {
                 | PeerOrder::Publish { .. }
                 | PeerOrder::SetAuthToken { call: None, .. }
                 | PeerOrder::GiveToken { .. }
+                | PeerOrder::AuthenticateAs { .. }
+                | PeerOrder::Subscribe { .. }
                 | PeerOrder::Deauthenticate { call: None }
                 | PeerOrder::KickOut { .. }
                 | PeerOrder::Disconnect { .. } => continue,

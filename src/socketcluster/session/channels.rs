@@ -12,6 +12,7 @@ use crate::decision::{
     CloseReason, Decision, Decisions, Epoch, Limit, Marks, Publish, Span, Stored, SubscribeOutcome,
     UnsubscribeOutcome,
 };
+use crate::hooks::Subject;
 use crate::session;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
@@ -190,6 +191,7 @@ impl Session {
         let result = env.common.ask(
             0,
             self.asked(expired),
+            Subject::Publish { channel, data },
             |app, peer| app.publish(Name::new(channel), data.map(RawJson::new), peer),
             |publication| publication,
         );
@@ -240,10 +242,16 @@ impl Session {
                 }
             }
         };
-        let name = Name::new(decisions.bytes(channel));
+        let bytes = decisions.bytes(channel);
+        let subject = Subject::Subscribe {
+            channel: bytes,
+            data: value.members.data,
+        };
+        let name = Name::new(bytes);
         let result = env.common.ask(
             0,
             self.asked(expired),
+            subject,
             |app, peer| app.subscribe(name, value.members.data.map(RawJson::new), peer),
             |_| (),
         );
@@ -288,18 +296,24 @@ impl Session {
         env: &Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> bool {
+        if !self.lets_subscribe(channel.as_bytes(), env) {
+            return false;
+        }
+        let decision = by_server(channel.as_bytes(), decisions);
+        decisions.push(decision);
+        true
+    }
+
+    /// Whether the server may subscribe the client to a channel. If so, the client may hold subscriptions from now on.
+    pub(super) fn lets_subscribe<A: App>(&mut self, channel: &[u8], env: &Environment<'_, '_, A>) -> bool {
         let policy = env.common.policy;
-        if !policy.rules.is_empty() && !self.may_keep(channel.as_bytes(), policy) {
+        if !policy.rules.is_empty() && !self.may_keep(channel, policy) {
             return false;
         }
         let State::Open { subscribed, .. } = &mut self.state else {
             return false;
         };
         *subscribed = true;
-        let channel = decisions.write(|out| out.extend_from_slice(channel.as_bytes()));
-        // No call id, since no call is answered.
-        let token = Some(decisions.write(|_| {}));
-        decisions.push(Decision::Subscribe { channel, token });
         true
     }
 
@@ -350,9 +364,17 @@ pub(super) fn allowed_data<'d>(
     scratch: &'d app::Scratch,
 ) -> Option<&'d [u8]> {
     match allowed.kind(scratch) {
-        AllowedPublishKind::AsSent => sent.map(str::as_bytes),
+        AllowedPublishKind::AsSent | AllowedPublishKind::Answered(_) => sent.map(str::as_bytes),
         AllowedPublishKind::Rewritten(piece) => piece.map(|piece| scratch.piece_bytes(piece)),
     }
+}
+
+/// The decision to subscribe a client that has not asked for it.
+pub(super) fn by_server(channel: &[u8], decisions: &mut Decisions) -> Decision {
+    let channel = decisions.write(|out| out.extend_from_slice(channel));
+    // No call id, since no call is answered.
+    let token = Some(decisions.write(|_| {}));
+    Decision::Subscribe { channel, token }
 }
 
 /// Whether the token of a subscription is that of [`Session::subscribe_by_server`]: a call id is never empty.

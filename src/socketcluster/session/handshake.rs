@@ -6,6 +6,7 @@ use super::{About, Environment, Session, State, invalid_action, send};
 use crate::app::{App, Peer, SessionId};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decision, Decisions};
+use crate::hooks::Subject;
 use crate::session::Asked;
 use crate::socketcluster::encode;
 use crate::socketcluster::number::NumberText;
@@ -38,7 +39,13 @@ impl Session {
                 claims: verified.as_ref().and_then(|result| result.as_ref().ok()),
                 token_expired: None,
             };
-            let asked = env.common.ask(0, client, |app, peer| app.handshake(peer), |_| ());
+            let asked = env.common.ask(
+                0,
+                client,
+                Subject::Connect(None),
+                |app, peer| app.handshake(peer),
+                |_| (),
+            );
             if let Err(refusal) = asked {
                 if let Some(number) = refusal.decision_number() {
                     self.claims = brought;

@@ -14,6 +14,7 @@ use super::{About, Environment, Session, send};
 use crate::app::{App, AppError, Refusal, Refused};
 use crate::auth::Issued;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
+use crate::hooks::Subject;
 use crate::session::{Asked, LoginAnswer};
 use crate::socketcluster::encode;
 use crate::socketcluster::number::{Number, NumberText};
@@ -129,6 +130,7 @@ impl Session {
         let asked = env.common.ask(
             0,
             client,
+            Subject::Authenticate,
             |app, peer| app.authenticate(&issued.claims, peer),
             |_| (),
         );

@@ -1,9 +1,10 @@
 //! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or
 //! together with it as one array.
 
-use super::channels::{reserved, write_publish};
+use super::channels::{by_server, reserved, write_publish};
 use super::{Environment, Session};
 use crate::app::{AnswerKind, App, PeerOrder, REMOVE_AUTH_TOKEN, Scratch};
+use crate::auth::Claims;
 use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::session;
 use crate::socketcluster::number::NumberText;
@@ -23,8 +24,9 @@ impl Session {
 
     fn settle_orders<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> Result<(), CloseReason> {
         self.await_answers(env);
-        for at in 0..env.common.scratch.app.orders.len() {
-            match env.common.scratch.app.orders[at] {
+        let mut at = 0;
+        while let Some(order) = env.common.scratch.app.orders.get(at) {
+            match *order {
                 PeerOrder::SetAuthToken {
                     claims,
                     expires_in,
@@ -34,7 +36,20 @@ impl Session {
                     let token = env.common.scratch.app.keep(&token);
                     env.common.scratch.app.orders[at] = PeerOrder::GiveToken { token, call };
                 }
+                PeerOrder::AuthenticateAs { claims } => {
+                    if let Some(claims) = Claims::of_object(env.common.scratch.app.piece(claims)) {
+                        self.claims = Some(Box::new(claims));
+                    }
+                }
                 PeerOrder::Deauthenticate { .. } => self.claims = None,
+                PeerOrder::Subscribe { channel } => {
+                    let name = env.common.scratch.app.piece_bytes(channel);
+                    let bytes_max = env.common.settings.channel_name_bytes_max as usize;
+                    if name.len() > bytes_max || !self.lets_subscribe(name, env) {
+                        env.common.scratch.app.orders.remove(at);
+                        continue;
+                    }
+                }
                 PeerOrder::Batch
                 | PeerOrder::Transmit { .. }
                 | PeerOrder::Invoke { .. }
@@ -43,6 +58,7 @@ impl Session {
                 | PeerOrder::KickOut { .. }
                 | PeerOrder::Disconnect { .. } => {}
             }
+            at += 1;
         }
         Ok(())
     }
@@ -81,6 +97,8 @@ impl Session {
             | PeerOrder::Publish { .. }
             | PeerOrder::SetAuthToken { .. }
             | PeerOrder::GiveToken { .. }
+            | PeerOrder::AuthenticateAs { .. }
+            | PeerOrder::Subscribe { .. }
             | PeerOrder::Deauthenticate { .. }
             | PeerOrder::KickOut { .. } => None,
         });
@@ -99,7 +117,9 @@ impl Session {
         let has_other_user = |order: &PeerOrder| {
             matches!(
                 order,
-                PeerOrder::GiveToken { .. } | PeerOrder::Deauthenticate { .. }
+                PeerOrder::GiveToken { .. }
+                    | PeerOrder::AuthenticateAs { .. }
+                    | PeerOrder::Deauthenticate { .. }
             )
         };
         if scratch.orders.iter().any(has_other_user) {
@@ -139,8 +159,15 @@ impl Session {
                         decisions.hold(packet);
                     }
                 }
-                // `settle` has signed it; it comes last, below; it was looked at above.
-                PeerOrder::SetAuthToken { .. } | PeerOrder::Disconnect { .. } | PeerOrder::Batch => {}
+                PeerOrder::Subscribe { channel } => {
+                    let decision = by_server(scratch.piece_bytes(channel), decisions);
+                    decisions.hold(decision);
+                }
+                // `settle` has signed it, or made it the client's; it comes last, below; it was looked at above.
+                PeerOrder::SetAuthToken { .. }
+                | PeerOrder::AuthenticateAs { .. }
+                | PeerOrder::Disconnect { .. }
+                | PeerOrder::Batch => {}
             }
         }
         let Some((code, text)) = disconnect else {
@@ -206,6 +233,8 @@ fn write_packet(order: PeerOrder, scratch: &Scratch, out: &mut Vec<u8>) -> bool 
         }
         PeerOrder::Batch
         | PeerOrder::Publish { .. }
+        | PeerOrder::AuthenticateAs { .. }
+        | PeerOrder::Subscribe { .. }
         | PeerOrder::KickOut { .. }
         | PeerOrder::SetAuthToken { .. }
         | PeerOrder::Disconnect { .. } => return false,

@@ -10,6 +10,7 @@ use crate::app::{App, DecisionNumber, Piece, Refusal, Refused};
 use crate::auth::{Claims, Revocation, TokenError};
 use crate::clock::Now;
 use crate::decision::{CloseReason, Decision, Decisions};
+use crate::hooks::Subject;
 use crate::session::Asked;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
@@ -90,6 +91,7 @@ impl Session {
         let asked = env.common.ask(
             question,
             client,
+            Subject::Authenticate,
             |app, peer| app.authenticate(&claims, peer),
             |_| (),
         );

@@ -1,0 +1,47 @@
+//! Keeps what hooks are told of the request by which a client has opened its connection (`[[hooks]]`: `headers`,
+//! `cookies`, `query`).
+//!
+//! A browser adds cookies and the credentials of its user to a request, whichever page makes it. These are kept only if
+//! the page is of an origin that is trusted with them.
+
+use crate::app::{App, UpgradeRequest};
+use crate::client::ambient::{Ambient, Trust};
+use crate::cores::core::Core;
+use crate::cores::lifecycle::connection::ConnectionId;
+use crate::hooks::{COOKIES, Hooks};
+use crate::http::{Request, cookie};
+
+impl<A: App> Core<A> {
+    /// The part of a request that some hook passes on.
+    pub(in crate::cores) fn passed_on(
+        &self,
+        hooks: &Hooks,
+        id: ConnectionId,
+        request: &Request<'_>,
+    ) -> UpgradeRequest {
+        let peer = self
+            .connections
+            .get(id)
+            .and_then(|connection| connection.client.socket_address());
+        let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
+        let trust = self.origins().trust(request, is_https);
+        let mut headers = Vec::new();
+        for (name, value) in request.headers() {
+            let name = name.to_ascii_lowercase();
+            if !hooks.headers().contains(&name) {
+                continue;
+            }
+            let value = Ambient::new(value);
+            let value = match &*name {
+                "authorization" | "proxy-authorization" => value.value_for(trust),
+                _ => value.value_for(Trust::Own),
+            };
+            headers.extend(value.map(|value| (name, value.to_vec())));
+        }
+        for name in hooks.cookies() {
+            let value = cookie::find(request, name).and_then(|cookie| cookie.value_for(trust));
+            headers.extend(value.map(|value| (COOKIES.to_owned(), format!("{name}={value}").into_bytes())));
+        }
+        UpgradeRequest::new(request.path(), request.query().unwrap_or_default(), headers, peer)
+    }
+}

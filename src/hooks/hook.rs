@@ -1,0 +1,263 @@
+//! One hook: its target, its turns, its circuit, its cached answers, and its counts.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "the thread of the hooks alone locks them, never a core"
+)]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
+
+use super::cache::{self, Cache};
+use super::circuit::{Change, Circuit};
+use super::question::{Passed, Question};
+use super::reply::{NotReply, Reply};
+use crate::config::hooks::HookSpec;
+use crate::metrics::hooks::{HookMetrics, HookOutcome};
+use crate::targets::{Target, TargetError};
+
+/// One hook.
+pub(crate) struct Hook {
+    pub(super) spec: HookSpec,
+    target: Target,
+    turns: Semaphore,
+    circuit: Mutex<Circuit>,
+    cache: Option<Mutex<Cache>>,
+    /// Questions that are open, and the bytes of their data. Relaxed: they bound memory, and order nothing.
+    open: AtomicU64,
+    open_bytes: AtomicU64,
+    metrics: Arc<HookMetrics>,
+    /// When the log was told of a failure.
+    told: Mutex<Option<Instant>>,
+}
+
+/// An open question counts with its hook until this is dropped.
+pub(super) struct Place {
+    hook: Arc<Hook>,
+    bytes: u64,
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+enum Failure {
+    /// It has waited for its turn until its time was over.
+    NoTurn,
+    /// The target is left alone.
+    CircuitOpen,
+    Target(TargetError),
+    Status(StatusCode),
+    NotReply(NotReply),
+}
+
+impl Hook {
+    pub(super) fn new(spec: HookSpec, target: Target, metrics: Arc<HookMetrics>) -> Hook {
+        Hook {
+            turns: Semaphore::new(spec.concurrency as usize),
+            circuit: Mutex::new(Circuit::new(spec.failures_max)),
+            cache: Cache::new(spec.cache, spec.cache_max).map(Mutex::new),
+            target,
+            spec,
+            open: AtomicU64::new(0),
+            open_bytes: AtomicU64::new(0),
+            metrics,
+            told: Mutex::new(None),
+        }
+    }
+
+    /// Its name in the configuration.
+    pub(crate) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    /// Its counts.
+    pub(crate) fn metrics(&self) -> &Arc<HookMetrics> {
+        &self.metrics
+    }
+
+    /// How many questions are open.
+    pub(crate) fn open(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Takes in a question with so many bytes of data; `None` if too many are open.
+    pub(super) fn take_in(self: &Arc<Self>, bytes: usize) -> Option<Place> {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        let place = Place {
+            hook: Arc::clone(self),
+            bytes,
+        };
+        let open = self.open.fetch_add(1, Ordering::Relaxed);
+        let open_bytes = self.open_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let count_max = u64::from(self.spec.concurrency) + u64::from(self.spec.waiting_max);
+        // A question alone is taken in, whatever its bytes.
+        let has_room = open < count_max
+            && (open == 0 || open_bytes.saturating_add(bytes) <= u64::from(self.spec.waiting_bytes_max));
+        has_room.then_some(place)
+    }
+
+    /// Counts a question that was not taken in.
+    pub(super) fn count_busy(&self) {
+        self.metrics.count(HookOutcome::Busy);
+    }
+
+    /// The answer to a question; `None` if there is none. Counts, and tells the log.
+    pub(super) async fn answer(&self, question: &Question, id: &str) -> Option<Arc<Reply>> {
+        let passed = question.passed(&self.spec);
+        let begin = Instant::now();
+        let key = self.cache.as_ref().map(|cache| {
+            let key = cache::key(question, &self.spec.cache_by, &passed);
+            (cache, key)
+        });
+        if let Some((cache, key)) = &key
+            && let Some(reply) = locked(cache).find(key, begin)
+        {
+            self.metrics.count_cached();
+            return Some(reply);
+        }
+        let asked = self.ask(question, id, &passed, begin).await;
+        let took = u64::try_from(begin.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.metrics.seconds.record_ns(took);
+        match asked {
+            Ok(reply) => {
+                let outcome = if reply.is_refusal() {
+                    HookOutcome::Refused
+                } else {
+                    HookOutcome::Allowed
+                };
+                self.metrics.count(outcome);
+                let reply = Arc::new(reply);
+                if let Some((cache, key)) = key
+                    && reply.bytes() <= CACHED_BYTES_MAX
+                {
+                    locked(cache).keep(key, Arc::clone(&reply), Instant::now());
+                }
+                Some(reply)
+            }
+            Err(failure) => {
+                self.metrics.count(failure.outcome());
+                debug!("hook {}: {failure}", self.spec.name);
+                None
+            }
+        }
+    }
+
+    async fn ask(
+        &self,
+        question: &Question,
+        id: &str,
+        passed: &Passed<'_>,
+        begin: Instant,
+    ) -> Result<Reply, Failure> {
+        let deadline = begin + self.spec.timeout;
+        let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
+            return Err(Failure::NoTurn);
+        };
+        if !locked(&self.circuit).lets_through(Instant::now()) {
+            return Err(Failure::CircuitOpen);
+        }
+        let body = question.json(id, &self.spec, passed);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let asked = match self.target.post(body.into(), &[], left).await {
+            Err(error) => Err(Failure::Target(error)),
+            Ok(answer) if answer.status != StatusCode::OK => Err(Failure::Status(answer.status)),
+            Ok(answer) => Reply::of_json(&answer.body)
+                .and_then(|reply| reply.suits(question.action()).map(|()| reply))
+                .map_err(Failure::NotReply),
+        };
+        match &asked {
+            Ok(_) => self.succeeded(),
+            Err(failure) => self.failed(failure),
+        }
+        asked
+    }
+
+    fn succeeded(&self) {
+        match locked(&self.circuit).succeeded() {
+            Change::Closed => info!("hook {}: its target answers again", self.spec.name),
+            Change::None | Change::Opened => {}
+        }
+    }
+
+    /// Tells the log of the first failure, and not more often than [`TELL_EVERY`] of others.
+    fn failed(&self, failure: &Failure) {
+        let now = Instant::now();
+        let change = locked(&self.circuit).failed(now);
+        let mut told = locked(&self.told);
+        let is_news = told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
+        if change == Change::Opened {
+            warn!(
+                "hook {}: {failure}; after {} failures its target is left alone for a while, and questions are decided \
+                 by when_away",
+                self.spec.name, self.spec.failures_max
+            );
+        } else if is_news {
+            warn!("hook {}: {failure}", self.spec.name);
+        } else {
+            return;
+        }
+        *told = Some(now);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.hook.open.fetch_sub(1, Ordering::Relaxed);
+        self.hook.open_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Failure {
+    fn outcome(&self) -> HookOutcome {
+        match self {
+            Failure::NoTurn | Failure::Target(TargetError::TimeOver) => HookOutcome::TimeOver,
+            Failure::CircuitOpen => HookOutcome::CircuitOpen,
+            Failure::Target(TargetError::Exchange(_)) => HookOutcome::Unreachable,
+            Failure::Status(_) => HookOutcome::Status,
+            Failure::NotReply(_) => HookOutcome::Invalid,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::NoTurn => {
+                formatter.write_str("no turn in time: its requests take too long, or are too many")
+            }
+            Failure::CircuitOpen => formatter.write_str("its target is left alone for a while"),
+            Failure::Target(error) => error.fmt(formatter),
+            Failure::Status(status) if status.is_redirection() => write!(
+                formatter,
+                "the answer is {status}: set url to the address that it redirects to; redirects are not followed"
+            ),
+            Failure::Status(status) => write!(formatter, "the answer is {status}, expected 200"),
+            Failure::NotReply(why) => write!(formatter, "the answer is none to a question: {why}"),
+        }
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Hook")
+            .field("name", &self.spec.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Only the thread of the hooks locks it, but for tests.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An answer with more bytes is not kept.
+const CACHED_BYTES_MAX: usize = 4096;
+/// Failures are logged no more often.
+const TELL_EVERY: Duration = Duration::from_secs(10);

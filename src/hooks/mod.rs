@@ -1,0 +1,29 @@
+//! Decisions about clients that another program makes: asked over HTTP (`[[hooks]]`).
+//!
+//! ```text
+//!  session ──► Hooks::find ──► Hooks::ask ──► thread `hooks` ──► cache, circuit, a turn ──► Target::post
+//!     ▲                                                                                        │
+//!     └── mailbox of the core ◄── DeferredDecision::decide ◄── Reply::of_json ◄── answer ──────┘
+//! ```
+//! A session asks where it would ask the application, and the packet waits as for a decision that the application has
+//! deferred (`app/deferred_decision.rs`): its connection is not read, and no other connection waits. The thread `hooks`
+//! has a runtime of its own, so that a slow target holds neither a core nor the control plane.
+//!
+//! [`Hooks`] are compiled once from the configuration and shared by all cores. A reload keeps the hooks that say the same
+//! as before, with their connections, cached answers and counts.
+//!
+//! Not here: HTTP (`targets`), and what the session does with a decision.
+//!
+//! Limits: those of each hook (`config/hooks.rs`); [`QUESTIONS_MAX`](asking::QUESTIONS_MAX) for all hooks together.
+
+mod asking;
+mod cache;
+mod circuit;
+mod compiled;
+mod hook;
+mod question;
+mod reply;
+
+pub(crate) use self::compiled::Hooks;
+pub(crate) use self::compiled::{Asked, COOKIES};
+pub(crate) use self::question::{MqttConnect, Subject};
