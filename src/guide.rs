@@ -12,6 +12,7 @@ pub mod calls {}
 ///
 /// Types: [`App`](crate::app::App), [`AllowedPublish`](crate::app::AllowedPublish), [`Refusal`](crate::app::Refusal),
 /// [`Peer::defer_decision`](crate::app::Peer::defer_decision), [`DeferredDecision`](crate::app::DeferredDecision),
+/// [`App::deliver`](crate::app::App::deliver), [`Outbound`](crate::app::Outbound),
 /// [`RuleSpec`](crate::config::rules::RuleSpec).
 pub mod permissions {}
 

@@ -429,6 +429,7 @@ const API: &[(&str, &[&str])] = &[
             "Message",
             "Name",
             "NotSessionId",
+            "Outbound",
             "Peer",
             "RawJson",
             "RawPeer",

@@ -1,5 +1,5 @@
 //! The hooks of an application, over real connections of both protocols: what it keeps about a connection, what it is
-//! told, what it decides later, the work that it does at times of its own, and its timers. Tests the example
+//! told, what it decides later, the work that it does at times of its own, its timers, and its look at what is delivered. Tests the example
 //! `examples/tenants`.
 
 #![allow(clippy::unwrap_used)] // a test
@@ -10,20 +10,21 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
-use app::{About, Question};
 use ringcast::app::{
-    App, AppError, Call, CallAnswer, DeferredDecision, Peer, Refusal, TimerId, TimerRefused,
+    App, AppError, Call, CallAnswer, DeferredDecision, Name, Outbound, Peer, RawJson, Refusal, TimerId,
+    TimerRefused,
 };
 use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
 use support::{Client, PATIENCE, Server, UPGRADE, mqtt};
+use tenants_app::{About, Question};
 
 #[path = "../examples/tenants/app.rs"]
-mod app;
+mod tenants_app;
 
 /// The example, and its audit trail.
 fn tenants() -> (Server, Receiver<String>) {
-    tenants_with(&app::directory(), Duration::from_secs(60))
+    tenants_with(&tenants_app::directory(), Duration::from_secs(60))
 }
 
 /// The example with a directory of the test.
@@ -34,7 +35,7 @@ fn tenants_with(directory: &SyncSender<Question>, timeout: Duration) -> (Server,
             config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
             config.limits.decision_timeout = timeout;
         },
-        |_| app::Tenants::new(audit.clone(), directory.clone()),
+        |_| tenants_app::Tenants::new(audit.clone(), directory.clone()),
     );
     (server, lines)
 }
@@ -359,4 +360,111 @@ fn timers_of_clients_come_in_their_order_unless_they_are_cancelled_and_end_with_
     watcher.publication("alarms");
     let timer = timer_in(&other.call("in", "600"));
     assert_eq!(watcher.publication("alarms"), timer.to_string());
+}
+
+/// An application that lets the clients of "staff" see all of an order, "guests" all but the price, and "strangers" nothing.
+/// A client says who it is by its claims, or by the query of its request.
+struct Counter;
+
+impl App for Counter {
+    const LOOKS_AT_DELIVERIES: bool = true;
+
+    fn context(&mut self, request: &ringcast::app::Upgrade<'_>) -> ringcast::app::Context {
+        ringcast::app::Context::none().with(request.query.to_owned())
+    }
+
+    fn deliver(
+        &mut self,
+        channel: Name<'_>,
+        data: Option<RawJson<'_>>,
+        client: &mut ringcast::app::Client<'_>,
+    ) -> Outbound {
+        if channel != *"orders" {
+            return Outbound::pass();
+        }
+        let order = data.and_then(|data| serde_json::from_str::<Value>(data.as_str()).ok());
+        match client.value::<String>().map(String::as_str) {
+            Some("who=staff") => Outbound::pass(),
+            Some("who=stranger") => Outbound::withhold(),
+            // Guests, among them all clients of MQTT on its own port.
+            _ => Outbound::instead(&order.map_or(json!("nothing"), |order| json!({ "id": order["id"] }))),
+        }
+    }
+}
+
+#[test]
+fn each_subscriber_gets_of_a_publication_what_the_application_lets_it_have() {
+    for core_count in [1, 3] {
+        let server = Server::start_with(
+            |config| {
+                config.cores.placement = ringcast::config::Placement::Count(core_count);
+                config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+            },
+            |_| Counter,
+        );
+        let client = |who: &str| {
+            let mut client = server.connect();
+            let request = UPGRADE.replacen("/socketcluster/ ", &format!("/socketcluster/?who={who} "), 1);
+            client.send_bytes(request.as_bytes());
+            assert!(client.read_head().starts_with("HTTP/1.1 101 "));
+            client.handshake();
+            client.subscribe("orders");
+            client.subscribe("news");
+            client
+        };
+        let mut all: Vec<(&str, Client)> = ["staff", "guest", "stranger", "guest", "staff", "stranger"]
+            .map(|who| (who, client(who)))
+            .into();
+        let mut devices: Vec<mqtt::Mqtt> = (0..3_u8)
+            .map(|qos| {
+                let address = server.running().mqtt_address().unwrap();
+                let mut device = mqtt::Mqtt::at(address, 5, &format!("device-{qos}"));
+                device.subscribe("orders", qos);
+                device.subscribe("news", qos);
+                device
+            })
+            .collect();
+        let order = r#"{"id": 7,"price":9}"#;
+        let mut publisher = server.client();
+        for (channel, data) in [
+            ("orders", order),
+            ("orders", ""),
+            ("news", "1"),
+            ("orders", "\"text\""),
+        ] {
+            let member = if data.is_empty() {
+                String::new()
+            } else {
+                format!(",\"data\":{data}")
+            };
+            publisher.call("#publish", &format!("{{\"channel\":\"{channel}\"{member}}}"));
+        }
+        let mut device = mqtt::Mqtt::at(server.running().mqtt_address().unwrap(), 5, "publisher");
+        device.send(&mqtt::publish(5, 2, "orders", 9, &[], order.as_bytes()));
+        assert_eq!(device.packet()[0], 0x40, "PUBACK");
+        for (who, client) in &mut all {
+            let orders: &[&str] = match *who {
+                "staff" => &[order, "", "news", "\"text\"", order],
+                "guest" => &["{\"id\":7}", "\"nothing\"", "news", "{\"id\":null}", "{\"id\":7}"],
+                _ => &["news"],
+            };
+            for expected in orders {
+                match *expected {
+                    "news" => assert_eq!(client.publication("news"), "1", "{who}"),
+                    "" => assert!(client.message().ends_with(r#"{"channel":"orders"}}"#), "{who}"),
+                    data => assert_eq!(client.publication("orders"), data, "{who}"),
+                }
+            }
+        }
+        for (qos, device) in (0..).zip(&mut devices) {
+            let messages: Vec<_> = std::iter::from_fn(|| Some(device.message())).take(5).collect();
+            let payloads: Vec<&str> = messages
+                .iter()
+                .map(|message| std::str::from_utf8(&message.payload).unwrap())
+                .collect();
+            let guest = ["{\"id\":7}", "\"nothing\"", "1", "{\"id\":null}", "{\"id\":7}"];
+            assert_eq!(payloads, guest, "QoS {qos}");
+        }
+        assert_eq!(server.total(|core| &core.publications_withheld), 8);
+    }
 }

@@ -24,6 +24,7 @@ mod deferred;
 mod deferred_decision;
 mod error;
 mod inbound;
+mod outbound;
 mod outside_call;
 mod peer;
 mod scratch;
@@ -45,6 +46,8 @@ pub(crate) use self::deferred_decision::{Again, Decide, DecisionNumber};
 pub(crate) use self::error::Refused;
 pub use self::error::{AppError, Refusal};
 pub use self::inbound::{Inbound, RawPeer};
+pub use self::outbound::Outbound;
+pub(crate) use self::outbound::OutboundKind;
 pub(crate) use self::outside_call::{CallOutcome, OutsideCall};
 pub use self::peer::{AllowedPublish, CallAnswer, Peer};
 pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
@@ -120,6 +123,24 @@ pub trait App {
         peer: &mut Peer<'_>,
     ) -> Result<AllowedPublish, Refusal> {
         self.publish(topic, RawJson::in_payload(payload), peer)
+    }
+
+    /// Whether [`App::deliver`] is asked. Delivery is compiled for the application: one that leaves this `false` pays
+    /// nothing for it.
+    const LOOKS_AT_DELIVERIES: bool = false;
+
+    /// What does a client get of a publication? (PUBLISH_OUT) Called for each subscriber that is connected, when the
+    /// publication is about to be queued for it, on the core of the subscriber: it must be fast. `data` is absent if the
+    /// publication has none, or a payload that is not JSON. Histories, retained publications, and publications for MQTT
+    /// sessions without a connection or for shared subscriptions are kept as they were published, and not asked about.
+    #[inline]
+    fn deliver(
+        &mut self,
+        _channel: Name<'_>,
+        _data: Option<RawJson<'_>>,
+        _client: &mut Client<'_>,
+    ) -> Outbound {
+        Outbound::pass()
     }
 
     /// Answers a call (INVOKE). The reference gives no answer to procedures it does not know.

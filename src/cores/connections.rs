@@ -31,6 +31,7 @@ mod flushing;
 mod held;
 #[cfg(test)]
 mod invariants;
+pub(in crate::cores) mod look;
 mod mqtt;
 mod publications;
 pub(in crate::cores) mod replays;

@@ -31,6 +31,7 @@ use crate::wills::{HeldWills, Sessions};
 use crate::cores::arrivals::acceptor::Acceptor;
 use crate::cores::arrivals::listeners::HAND_OVERS;
 use crate::cores::arrivals::requests::Requests;
+use crate::cores::connections::look::AppLook;
 use crate::cores::connections::{Bounds, Connections};
 use crate::cores::delivery::abandoned_publications::AbandonedPublications;
 use crate::cores::delivery::channel_memory::ChannelMemory;
@@ -336,6 +337,15 @@ impl<A: App> Lent<A> {
 
     pub(super) fn new_mqtt_session(&mut self, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session::begin_mqtt(&mut self.ids, now, claims)
+    }
+
+    /// The application's look at what is delivered.
+    #[inline]
+    pub(super) fn look(&mut self) -> AppLook<'_, A> {
+        AppLook {
+            app: &mut self.app,
+            scratch: &mut self.scratch.common.app,
+        }
     }
 
     /// Keeps what the application wants to know of a connection later.

@@ -222,7 +222,8 @@ impl<A: App> Core<A> {
     /// too much, it also closes some that hold most; that makes room, so delivery goes on.
     fn deliver(&mut self) {
         loop {
-            self.delivery.deliver(&mut self.connections);
+            self.delivery
+                .deliver(&mut self.connections, &mut self.lent.look());
             self.close_marked();
             if !self.shed() {
                 return;

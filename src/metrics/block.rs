@@ -345,6 +345,9 @@ core_metrics! {
     /// Publications queued for a subscriber; each subscriber counts.
     deliveries: Counter, "ringcast_deliveries_total";
 
+    /// Publications that the application has withheld from a subscriber; each subscriber counts.
+    publications_withheld: Counter, "ringcast_publications_withheld_total";
+
     /// Turns that ended before a publication had reached all its subscribers; it goes on in the next turn, so that
     /// other work is not held up.
     deliveries_paused: Counter, "ringcast_deliveries_paused_total";

@@ -22,6 +22,8 @@ use std::collections::HashMap;
 use mio::Token;
 
 use super::Connections;
+use super::look::{Look, data_of};
+use crate::app::{OutboundKind, RawJson};
 use crate::broker::{ChannelHash, Publication};
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::lifecycle::reading::Why;
@@ -47,7 +49,9 @@ pub(in crate::cores) struct MqttWalk {
     /// Groups of shared subscriptions with greater generations have begun after the walk.
     last_group: u64,
     packets: Packets,
-    /// The bytes that the payload stands for, if MQTT clients get that in its place.
+    /// Whether MQTT clients get a string without its quotes.
+    unquotes: bool,
+    /// The bytes that the payload stands for, if it is such a string.
     unquoted: Option<(Unquoted, Vec<u8>)>,
     /// Where outboxes share the packets, by [`PacketForm::index`]. `None` for a form that no subscriber has had yet, or
     /// without room.
@@ -99,6 +103,27 @@ struct UnderWay<'a> {
     last_serial: u64,
     last_group: u64,
     leaves_out: bool,
+    /// Its data as an application that looks sees it.
+    data: Option<RawJson<'a>>,
+    /// Whether MQTT clients get a string without its quotes.
+    unquotes: bool,
+}
+
+impl UnderWay<'_> {
+    /// The same publication with this data, which is JSON. `unquoted` holds the bytes that a string stands for.
+    fn with_data<'a>(&'a self, json: &'a str, unquoted: &'a mut Vec<u8>) -> UnderWay<'a> {
+        let kind = match self.unquotes {
+            true => unquote(json.as_bytes(), unquoted),
+            false => None,
+        };
+        let mut replaced: UnderWay<'a> = *self;
+        let content = &mut replaced.original.content;
+        (content.payload, content.is_utf8) = match kind {
+            None => (json.as_bytes(), true),
+            Some(kind) => (&**unquoted, kind == Unquoted::Text),
+        };
+        replaced
+    }
 }
 
 impl Connections {
@@ -116,6 +141,7 @@ impl Connections {
         hash: ChannelHash,
         publication: &Publication<'_>,
         unquotes: impl FnOnce() -> bool,
+        look: &mut impl Look,
         copies_left: &mut usize,
     ) -> (u64, bool) {
         let (Some(mut sessions), Some(mut walk)) = (self.mqtt.take(), self.mqtt_walk.take()) else {
@@ -126,6 +152,7 @@ impl Connections {
             &mut walk,
             (hash, publication),
             unquotes,
+            look,
             copies_left,
         );
         let is_over = walk.at >= walk.found.len();
@@ -138,12 +165,13 @@ impl Connections {
         (taken, is_over)
     }
 
-    fn go_on(
+    fn go_on<L: Look>(
         &mut self,
         sessions: &mut Sessions,
         walk: &mut MqttWalk,
         (hash, publication): (ChannelHash, &Publication<'_>),
         unquotes: impl FnOnce() -> bool,
+        look: &mut L,
         copies_left: &mut usize,
     ) -> u64 {
         if !walk.has_begun {
@@ -154,7 +182,8 @@ impl Connections {
                 .subscriptions
                 .matches(hash, || publication.channel(), &mut walk.found);
             *copies_left = copies_left.saturating_sub(steps / STEPS_PER_COPY);
-            if !walk.found.is_empty() && unquotes() {
+            walk.unquotes = !walk.found.is_empty() && unquotes();
+            if walk.unquotes {
                 let mut payload = Vec::new();
                 let kind = unquote(publication.payload(), &mut payload);
                 walk.unquoted = kind.map(|kind| (kind, payload));
@@ -185,6 +214,8 @@ impl Connections {
             last_serial: walk.last_serial,
             last_group: walk.last_group,
             leaves_out: self.leaves_out(),
+            data: if L::LOOKS { data_of(publication) } else { None },
+            unquotes: walk.unquotes,
         };
         let frame_bytes = publication.frame().len();
         let (mut taken, mut room) = (0, 0);
@@ -198,7 +229,7 @@ impl Connections {
             (room, *copies_left) = (room - 1, *copies_left - 1);
             let count = merged.count();
             let parts = (&mut walk.packets, &mut walk.shared, &mut walk.scratch);
-            taken += self.deliver_to_session(sessions, parts, merged, &under_way);
+            taken += self.deliver_to_session(sessions, parts, merged, &under_way, look);
             walk.at += count;
         }
         taken
@@ -216,14 +247,14 @@ impl Connections {
             walk.found.clear();
             walk.found.shrink_to(MATCHES_KEPT_MAX);
         }
-        walk.unquoted = None;
+        (walk.unquotes, walk.unquoted) = (false, None);
         (walk.at, walk.has_begun) = (0, false);
     }
 
     /// Delivers the publication under way to one session, whose subscriptions `merged` are. Returns how many outboxes
     /// took it, which is one or none.
     #[inline]
-    fn deliver_to_session(
+    fn deliver_to_session<L: Look>(
         &mut self,
         sessions: &mut Sessions,
         (packets, shared, scratch): (
@@ -233,6 +264,7 @@ impl Connections {
         ),
         merged: Merged<'_>,
         under_way: &UnderWay<'_>,
+        look: &mut L,
     ) -> u64 {
         let number = match merged.subscriber() {
             Subscriber::Session(number) => number,
@@ -278,6 +310,21 @@ impl Connections {
             sessions.offer(session, outbound, &under_way.original.content, ids, false);
             return 0;
         };
+        if L::LOOKS {
+            let (connection, channel) = (&self.slab[target.index as usize], under_way.original.topic);
+            match look.look(connection, channel.as_bytes(), under_way.data) {
+                OutboundKind::Pass => {}
+                OutboundKind::Withhold => {
+                    self.metrics.publications_withheld.add(1);
+                    return 0;
+                }
+                OutboundKind::Instead(json) => {
+                    let mut unquoted = Vec::new();
+                    let replaced = under_way.with_data(&json, &mut unquoted);
+                    return self.deliver_replaced(sessions, packet, target, outbound, ids, &replaced);
+                }
+            }
+        }
         if outbound.qos == 0 && sessions.queues_qos0(session) {
             sessions.offer(session, outbound, &under_way.original.content, ids, false);
             return 0;
@@ -438,6 +485,29 @@ impl Connections {
         packet.write(framing, bytes);
         let taken = self.deliver_apart(index, under_way.channel, bytes, None, under_way.leaves_out);
         bytes.shrink_to(PACKET_KEPT_BYTES_MAX);
+        taken
+    }
+
+    /// A packet with the data that the application gives this client instead.
+    #[cold]
+    fn deliver_replaced(
+        &mut self,
+        sessions: &mut Sessions,
+        bytes: &mut Vec<u8>,
+        target: Target,
+        outbound: Outbound,
+        ids: &[u32],
+        replaced: &UnderWay<'_>,
+    ) -> u64 {
+        // Sessions that keep the publication as it was published share one copy, which this session's is not.
+        sessions.end_publication();
+        let taken = if outbound.qos == 0 && sessions.queues_qos0(target.session) {
+            sessions.offer(target.session, outbound, &replaced.original.content, ids, false);
+            0
+        } else {
+            self.deliver_alone(sessions, bytes, target, outbound, ids, replaced)
+        };
+        sessions.end_publication();
         taken
     }
 

@@ -46,7 +46,9 @@ impl Connections {
             }
             let connection = rest[at];
             let place = Place { connection, channel };
-            self.recoveries.collect(place, publication, self.outbox_bytes_max);
+            let (sequence, frame) = (publication.sequence(), publication.frame());
+            self.recoveries
+                .collect(place, sequence, frame, self.outbox_bytes_max);
             self.note_held(connection);
             rest = &rest[at + 1..];
         }

@@ -41,6 +41,7 @@ use super::remembered_on_disk::{Admission, OnDisk};
 use super::retained_topics::RetainedTopics;
 use super::translation::Translation;
 use crate::cores::connections::Connections;
+use crate::cores::connections::look::Look;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::followers::{Follower, Followers};
 use crate::cores::delivery::told_publications::ToldPublications;
@@ -121,6 +122,7 @@ impl Delivery {
     pub(in crate::cores) fn publish(
         &mut self,
         connections: &mut Connections,
+        look: &mut impl Look,
         clock: &Clock,
         decisions: &Decisions,
         publish: Publish,
@@ -148,7 +150,7 @@ impl Delivery {
         if let Err(RingFull { wake }) = published {
             // Cores that lag and sleep make room when they are woken; so does this core. Then once more.
             self.wake(wake);
-            self.deliver(connections);
+            self.deliver(connections, look);
             let parts = [&self.frame_head[..], message];
             published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         }
@@ -156,7 +158,7 @@ impl Delivery {
             Ok(published) => {
                 self.metrics.publications.add(1);
                 self.wake(published.wake);
-                self.deliver(connections);
+                self.deliver(connections, look);
                 Ok(published.sequence.next())
             }
             Err(full) => {
@@ -242,9 +244,9 @@ impl Delivery {
 
     /// Delivers what is published, as far as this turn may, and no further than connections must be closed for what all
     /// of them hold; the rest keeps the core from sleeping.
-    pub(in crate::cores) fn deliver(&mut self, connections: &mut Connections) {
+    pub(in crate::cores) fn deliver(&mut self, connections: &mut Connections, look: &mut impl Look) {
         let mut passed = 0_usize;
-        while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections) {
+        while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections, look) {
             self.broker.reader.pass();
             passed += 1;
             if passed.is_multiple_of(RELEASE_EVERY) {
@@ -257,9 +259,9 @@ impl Delivery {
     /// Begins or goes on with the publication at the front of the ring; true if all subscribers have it. One without any
     /// on this core ends here.
     #[inline]
-    fn deliver_front(&mut self, connections: &mut Connections) -> bool {
+    fn deliver_front(&mut self, connections: &mut Connections, look: &mut impl Look) -> bool {
         if self.under_way {
-            return self.go_on(connections);
+            return self.go_on(connections, look);
         }
         if self.memory.is_some() || self.retained.is_some() || self.followers.is_some() {
             let Some(delivery) = self.broker.reader.front() else {
@@ -285,12 +287,12 @@ impl Delivery {
             return true;
         }
         self.under_way = true;
-        self.go_on(connections)
+        self.go_on(connections, look)
     }
 
     /// Goes on with the publication at the front of the ring, whose delivery has begun; true if all subscribers have it.
     #[inline(never)]
-    fn go_on(&mut self, connections: &mut Connections) -> bool {
+    fn go_on<L: Look>(&mut self, connections: &mut Connections, look: &mut L) -> bool {
         let Some(delivery) = self.broker.reader.front() else {
             return false;
         };
@@ -311,7 +313,9 @@ impl Delivery {
             let channel = subscriptions.walked();
             let subscribers = subscriptions.walk(room);
             self.copies_left -= subscribers.len();
-            taken += if connections.recoveries.is_empty() {
+            taken += if L::LOOKS {
+                connections.deliver_looked_at(subscribers, channel, publication, look)
+            } else if connections.recoveries.is_empty() {
                 connections.deliver(subscribers, channel, publication)
             } else {
                 connections.deliver_or_collect(subscribers, channel, publication)
@@ -326,6 +330,7 @@ impl Delivery {
                 delivery.hash,
                 publication,
                 || unquotes(memory, *publication),
+                look,
                 &mut self.copies_left,
             );
             taken += more;
@@ -403,13 +408,14 @@ impl Delivery {
     pub(in crate::cores) fn awaits(
         &mut self,
         connections: &mut Connections,
+        look: &mut impl Look,
         awaited: Awaited,
     ) -> Option<Sequence> {
         let (Awaited::Published(place) | Awaited::Asked(place)) = awaited else {
             return None;
         };
         if !self.broker.reader.has_passed(place) {
-            self.deliver(connections);
+            self.deliver(connections, look);
         }
         (!self.broker.reader.has_passed(place)).then_some(place)
     }

@@ -120,7 +120,10 @@ impl<A: App> Core<A> {
             work = Work::new(Decisions::new(), Err(CloseReason::MessageTooBig));
         }
         loop {
-            if let Some(place) = self.delivery.awaits(&mut self.connections, work.awaited) {
+            if let Some(place) =
+                self.delivery
+                    .awaits(&mut self.connections, &mut self.lent.look(), work.awaited)
+            {
                 return self.suspend(id, work, WaitsFor::Delivery(place));
             }
             let outcome = match work.decisions.list().get(work.at) {
@@ -301,9 +304,13 @@ impl<A: App> Core<A> {
             Admission::Refused(_) => return Ok(Outcome::Next { done: 1 }),
         }
         let decisions = &work.decisions;
-        let place = self
-            .delivery
-            .publish(&mut self.connections, self.time.clock(), decisions, publish)?;
+        let place = self.delivery.publish(
+            &mut self.connections,
+            &mut self.lent.look(),
+            self.time.clock(),
+            decisions,
+            publish,
+        )?;
         if publish.marks.remembered || self.awaits_commit_of(publish) {
             let channel = decisions.bytes(publish.channel);
             work.commit = self.delivery.commit_of(publish, channel, place);

@@ -117,7 +117,9 @@ impl<A: App> Core<A> {
             return Input::Incomplete(consumed);
         }
         let asked = Awaited::Asked(self.delivery.claimed());
-        let waits = self.delivery.awaits(&mut self.connections, asked);
+        let waits = self
+            .delivery
+            .awaits(&mut self.connections, &mut self.lent.look(), asked);
         if let Some(Session::Mqtt(client)) = self.session(id) {
             client.may_subscribe = true;
             if let Some(place) = waits {

@@ -21,8 +21,12 @@ impl<A: App> Core<A> {
 
     #[inline(never)]
     fn resume_some_stalled(&mut self) {
-        self.abandoned
-            .publish(&mut self.delivery, &mut self.connections, self.time.clock());
+        self.abandoned.publish(
+            &mut self.delivery,
+            &mut self.connections,
+            &mut self.lent.look(),
+            self.time.clock(),
+        );
         if !self.abandoned.is_empty() {
             return;
         }

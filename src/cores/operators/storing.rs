@@ -75,7 +75,8 @@ impl<A: App> Core<A> {
             }
             thread::sleep(TRY_EVERY);
             self.delivery.begin_delivering();
-            self.delivery.deliver(&mut self.connections);
+            self.delivery
+                .deliver(&mut self.connections, &mut self.lent.look());
         }
     }
 

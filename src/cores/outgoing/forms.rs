@@ -292,6 +292,30 @@ pub(in crate::cores) fn write_frames(
     }
 }
 
+/// Appends the frame of a SocketCluster publication with other data.
+pub(in crate::cores) fn write_replaced(publication: &Publication<'_>, json: &str, out: &mut Vec<u8>) {
+    let Some((_, message)) = frame::parts(publication.frame()) else {
+        return;
+    };
+    let payload_bytes = publication.payload().len();
+    let behind = message.len().saturating_sub(END.len());
+    let before = &message[..behind.saturating_sub(payload_bytes)];
+    // Without data, the packet has no member for it.
+    let member = if payload_bytes == 0 { MEMBER } else { "" };
+    frame::write_header(
+        out,
+        OpCode::Text,
+        before.len() + member.len() + json.len() + END.len(),
+    );
+    out.extend_from_slice(before);
+    for part in [member, json, END] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// The end of a `#publish` packet, behind its data (`broker/publication.rs`).
+const END: &str = "}}";
+const MEMBER: &str = ",\"data\":";
 /// A column whose frame grew past this gives its memory back.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 

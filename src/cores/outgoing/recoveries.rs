@@ -25,7 +25,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::broker::{Publication, Sequence};
+use crate::broker::Sequence;
 use crate::clock::Uptime;
 use crate::decision::Wanted;
 use crate::history::Reading;
@@ -327,16 +327,21 @@ impl Recoveries {
 
     /// Takes a publication of its channel for a subscription that is not live: for as long as no more than `bytes_max`
     /// are collected. One alone may be of any size.
-    pub(in crate::cores) fn collect(&mut self, place: Place, publication: Publication<'_>, bytes_max: usize) {
+    pub(in crate::cores) fn collect(
+        &mut self,
+        place: Place,
+        sequence: Sequence,
+        frame: &[u8],
+        bytes_max: usize,
+    ) {
         let Some(recovery) = self.entries.get_mut(&place) else {
             return;
         };
         let Some(live) = recovery.stage.live_mut() else {
             return;
         };
-        let frame = publication.frame();
         let collected = &mut live.collected;
-        if publication.sequence() < live.from || collected.is_incomplete {
+        if sequence < live.from || collected.is_incomplete {
             return;
         }
         if collected.count > 0 && collected.frames.len() + frame.len() > bytes_max {
@@ -512,9 +517,7 @@ mod tests {
     }
 
     fn collect(recoveries: &mut Recoveries, sequence: u64, frame: &[u8]) {
-        with_publication_at(sequence, frame, |publication| {
-            recoveries.collect(PLACE, publication, 100)
-        });
+        recoveries.collect(PLACE, Sequence(sequence), frame, 100);
     }
 
     fn live(recoveries: &Recoveries) -> (u64, Vec<u8>, bool) {

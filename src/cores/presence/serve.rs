@@ -165,10 +165,13 @@ impl<A: App> Core<A> {
                 let Some(Decision::Publish(publish)) = decisions.decision(0) else {
                     continue;
                 };
-                if let Err(RingFull { .. }) =
-                    self.delivery
-                        .publish(&mut self.connections, self.time.clock(), &decisions, publish)
-                {
+                if let Err(RingFull { .. }) = self.delivery.publish(
+                    &mut self.connections,
+                    &mut self.lent.look(),
+                    self.time.clock(),
+                    &decisions,
+                    publish,
+                ) {
                     return Events::NoRoom;
                 }
                 self.metrics.presence_events.add(1);

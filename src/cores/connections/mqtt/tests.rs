@@ -14,6 +14,7 @@ use crate::client::ClientAddress;
 use crate::clock::{Now, Uptime};
 use crate::config::{QueueFull, SlowConsumer};
 use crate::cores::connections::Bounds;
+use crate::cores::connections::look::NoLook;
 use crate::cores::connections::retained::Handed;
 use crate::cores::lifecycle::connection::Phase;
 use crate::metrics::block::CoreMetrics;
@@ -216,7 +217,7 @@ impl Table {
             let mut copies_left = copies;
             let (_, is_over) =
                 self.connections
-                    .deliver_to_mqtt(hash, &publication, || false, &mut copies_left);
+                    .deliver_to_mqtt(hash, &publication, || false, &mut NoLook, &mut copies_left);
             if is_over {
                 return turn;
             }
