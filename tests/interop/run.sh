@@ -88,6 +88,7 @@ count "compression, with clients and in a browser" node compression.mjs --binary
 count "recovery, with clients whose connections break" node recovery.mjs --binary "$binary"
 count "the page at / in a browser" node page.mjs --binary "$binary"
 count "clients/js, with clients and in a browser" node memory.mjs --binary "$binary"
+count "an application before and after it moves" node ../../examples/moving/test.mjs --binary "$binary"
 count "services of clients/js, cut and killed" node services.mjs --binary "$binary"
 rm -rf "$output" "$certificate"
 echo "$passed passed, $failed failed"
