@@ -6,6 +6,7 @@ import {parseArgs} from 'node:util';
 import {perform} from './lib/wire.mjs';
 import {AUTH_KEY, CONFIGURATIONS, startReference, startTarget, stop} from './lib/servers.mjs';
 import {compare} from './lib/compare.mjs';
+import {scripts as application} from './scripts/application.mjs';
 import {scripts as auth} from './scripts/auth.mjs';
 import {scripts as frames} from './scripts/frames.mjs';
 import {scripts as http} from './scripts/http.mjs';
@@ -18,7 +19,7 @@ const {values: args} = parseArgs({options: {binary: {type: 'string'}, cores: {ty
 if (!args.binary && !args['self-test']) { console.error('usage: node differential.mjs --binary PATH | --self-test [--cores N] [--only TEXT] [--parallel N] [--show]'); process.exit(2); }
 
 // Scripts that wait begin first; the others run during their waits.
-const all = [...auth, ...timers, ...packets, ...frames, ...http, ...json].filter((s) => !args.only || s.name.includes(args.only)).sort((a, b) => (b.expires ?? 0) - (a.expires ?? 0));
+const all = [...application, ...auth, ...timers, ...packets, ...frames, ...http, ...json].filter((s) => !args.only || s.name.includes(args.only)).sort((a, b) => (b.expires ?? 0) - (a.expires ?? 0));
 const names = new Set();
 for (const script of all) { while (names.has(script.name)) script.name += ' (again)'; names.add(script.name); }
 

@@ -1,9 +1,11 @@
 // Runs the reference server (socketcluster-server 20.0.1) with the one procedure and event of Ringcast's built-in application.
 // node reference.mjs --port P --auth-key K [--protocol 1|2] [--max-payload BYTES] [--channel-limit N] [--no-client-publish]
-//   [--origins STRING] [--handshake-timeout MS] [--ping-interval MS] [--ping-timeout MS]
+//   [--origins STRING] [--handshake-timeout MS] [--ping-interval MS] [--ping-timeout MS] [--application]
+// With --application it also has the procedures and the middleware of lib/application.mjs.
 // Prints `listening PORT` when it accepts connections. With port 0 the system chooses a free port.
 import {createRequire} from 'node:module';
 import {parseArgs} from 'node:util';
+import {install} from './lib/application.mjs';
 
 const require = createRequire(import.meta.url);
 const {listen} = require('socketcluster-server');
@@ -11,7 +13,7 @@ const {listen} = require('socketcluster-server');
 const {values} = parseArgs({options: {
   port: {type: 'string'}, 'auth-key': {type: 'string'}, protocol: {type: 'string'}, 'max-payload': {type: 'string'},
   'channel-limit': {type: 'string'}, 'no-client-publish': {type: 'boolean'}, origins: {type: 'string'},
-  'handshake-timeout': {type: 'string'}, 'ping-interval': {type: 'string'}, 'ping-timeout': {type: 'string'},
+  application: {type: 'boolean'}, 'handshake-timeout': {type: 'string'}, 'ping-interval': {type: 'string'}, 'ping-timeout': {type: 'string'},
 }});
 if (!values.port || !values['auth-key']) { console.error('usage: node reference.mjs --port P --auth-key K [options]'); process.exit(2); }
 
@@ -23,6 +25,7 @@ if (values['no-client-publish']) options.allowClientPublish = false;
 if (values.origins !== undefined) options.origins = values.origins;
 
 const server = listen(Number(values.port), options, function () { console.log(`listening ${this.address().port}`); });
+if (values.application) install(server);
 let count = 0;
 
 (async () => {

@@ -1,7 +1,13 @@
 // Starts the reference server and Ringcast (the target) with equal configurations, and ends each by its process id.
+import fs from 'node:fs';
 import net from 'node:net';
+import os from 'node:os';
+import path from 'node:path';
 import {spawn} from 'node:child_process';
+import {createRequire} from 'node:module';
 import {fileURLToPath} from 'node:url';
+
+const jwt = createRequire(import.meta.url)('jsonwebtoken');
 
 export const AUTH_KEY = 'interop-secret-interop-secret-32';
 
@@ -14,6 +20,7 @@ export const CONFIGURATIONS = {
   origins: {origins: 'example.com:* localhost:8000 *:9000 secure.test:443', handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
   timers: {handshakeMs: 400, pingIntervalMs: 300, pingTimeoutMs: 1000},
   'protocol 1': {protocol: 1, messageBytes: 2000, channels: 3, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000},
+  application: {messageBytes: 4000, handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000, application: true},
   'no anonymous': {handshakeMs: 6000, pingIntervalMs: 60000, pingTimeoutMs: 120000, variables: {RINGCAST_ALLOW_ANONYMOUS: 'off'}},
   rules: {handshakeMs: 6000, pingIntervalMs: 400, pingTimeoutMs: 120000, variables: {RINGCAST_CONFIG: fileURLToPath(new URL('../rules.toml', import.meta.url))}},
   'protocol 1 timers': {protocol: 1, handshakeMs: 400, pingIntervalMs: 300, pingTimeoutMs: 1000},
@@ -38,8 +45,8 @@ export function freePort() {
 }
 
 /** Starts a server on ports that the system chooses. `patterns` find the ports, by name, in the server's output. */
-async function start(command, args, env, patterns) {
-  const child = spawn(command, args, {env, stdio: ['ignore', 'pipe', 'pipe']});
+async function start(command, args, env, patterns, input = 'ignore') {
+  const child = spawn(command, args, {env, stdio: [input, 'pipe', 'pipe']});
   const server = {child, output: '', exited: null};
   const names = Object.keys(patterns), isListening = () => names.every((name) => server[name]);
   running.add(child);
@@ -67,6 +74,7 @@ export async function startReference(configuration = {}) {
   const args = [fileURLToPath(new URL('../reference.mjs', import.meta.url)), '--port', '0', '--auth-key', AUTH_KEY];
   for (const [word, flag] of Object.entries(FLAGS)) if (configuration[word] !== undefined) args.push(`--${flag}`, String(configuration[word]));
   if (configuration.clientPublish === false) args.push('--no-client-publish');
+  if (configuration.application) args.push('--application');
   return start(process.execPath, args, process.env, {port: /listening (\d+)\n/});
 }
 
@@ -76,9 +84,32 @@ export async function startTarget(binary, configuration = {}, cores = 2, variabl
     RINGCAST_CORES: String(cores), RINGCAST_PROTOCOL: String(configuration.protocol ?? 2), RINGCAST_LOG: 'info', ...configuration.variables, ...variables};
   for (const [word, variable] of Object.entries(VARIABLES)) if (configuration[word] !== undefined) env[variable] = String(configuration[word]);
   if (configuration.clientPublish === false) env.RINGCAST_ALLOW_CLIENT_PUBLISH = 'false';
+  const application = configuration.application && await startApplication(env);
   const patterns = {port: /\bwss?:\/\/127\.0\.0\.1:(\d+)\//};
   if (env.RINGCAST_ADMIN !== 'off') patterns.admin = /control plane on https?:\/\/127\.0\.0\.1:(\d+)/;
-  return start(binary, [], env, patterns);
+  const server = await start(binary, [], env, patterns);
+  if (application) await application.serve(server.port);
+  return server;
+}
+
+/** Starts the application of the scripts, and sets the configuration with its hooks. Then `serve` lets it register its procedures. */
+async function startApplication(env) {
+  const program = fileURLToPath(new URL('../application.mjs', import.meta.url)), token = jwt.sign({service: true}, AUTH_KEY);
+  const application = await start(process.execPath, [program, token], process.env, {hooks: /hooks (\d+)\n/}, 'pipe');
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'ringcast-application-'));
+  process.on('exit', () => fs.rmSync(folder, {recursive: true, force: true}));
+  env.RINGCAST_CONFIG = path.join(folder, 'ringcast.toml');
+  const config = fs.readFileSync(new URL('../application.toml', import.meta.url), 'utf8');
+  fs.writeFileSync(env.RINGCAST_CONFIG, config.replaceAll('PORT', application.hooks));
+  application.serve = async (port) => {
+    application.child.stdin.write(`${port}\n`);
+    const end = Date.now() + PATIENCE_MS;
+    while (!application.output.includes('serving')) {
+      if (application.exited || Date.now() > end) throw new Error(`the application does not serve:\n${application.output}`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  return application;
 }
 
 export async function stop(server) {
