@@ -1,5 +1,6 @@
 """Recovery, history, presence and wills, with the real server."""
 
+import random
 from unittest import mock
 
 from ringcast_client import Position, Publication, Recovery, ServerError
@@ -62,6 +63,29 @@ last_value = true
             self.assertEqual([(one.data, one.replayed) for one in (*missed, live)], [(number, True), (number + 1, True), (number + 2, False)])
         answers = await take(recoveries, 4)
         self.assertEqual([(one.recovered, one.reason, one.publications) for one in answers], [(True, None, 0)] + [(True, None, 2)] * 3)
+
+    async def test_every_publication_comes_once_whenever_the_connection_is_cut(self):
+        seed = random.randrange(2**32)
+        chance = random.Random(seed)
+        proxy = await self.proxy()
+        client, other = await self.client(proxy.url), await self.client()
+        gaps = []
+        channel = client.subscribe(self.channel(), on_gap=gaps.append)
+        reader = aiter(channel)
+        await within(channel.subscribed())
+        # The history has 100 publications, and the client is never that far behind.
+        seen, published = [], 0
+        while published < 400:
+            for _ in range(chance.randrange(1, 20)):
+                await other.publish(channel.name, published)
+                published += 1
+            if chance.random() < 0.5:
+                proxy.cut()
+            while len(seen) < published - 60:
+                seen.append((await within(anext(reader))).data)
+        while len(seen) < published:
+            seen.append((await within(anext(reader))).data)
+        self.assertEqual((seen, gaps), (list(range(published)), []), f"seed {seed}")
 
     async def test_a_gap_is_told_with_its_reason_and_in_its_place(self):
         proxy = await self.proxy()
