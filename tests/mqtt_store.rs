@@ -22,7 +22,7 @@ use support::api::{JSON, Key, write_config};
 use support::eventually;
 use support::folder::Folder;
 use support::mqtt::{self, Mqtt};
-use support::process::{Held, Process};
+use support::process::{Held, Process, with_small_disk};
 
 /// A folder with a place for the store.
 struct Place {
@@ -645,6 +645,174 @@ fn kill_again_and_again(cores: &str, kills: u64) {
             assert_eq!(&once, got, "seed {seed}: {topic} has one twice");
         }
         assert_eq!(once, (begin..*count).collect::<Vec<_>>(), "seed {seed}: {topic}");
+    }
+}
+
+/// The publications wait for a session whose client is away. Nothing that was acknowledged is lost, in memory meanwhile.
+#[test]
+fn a_session_outlasts_a_full_disk_with_all_that_was_acknowledged() {
+    for mode in ["strict", "relaxed"] {
+        let place = Place::new();
+        let Some(command) = with_small_disk(&place.data) else {
+            return;
+        };
+        let settings = [
+            ("RINGCAST_STORE_MODE", mode),
+            ("RINGCAST_CORES", "2"),
+            ("RINGCAST_MQTT_QUEUE_BYTES_MAX", "50000000"),
+            ("RINGCAST_MQTT_QUEUE_MESSAGES_MAX", "100000"),
+        ];
+        let server = place.spawn(command, &settings);
+        let (mut subscriber, _) = resume(&server, 5, "subscriber");
+        subscriber.subscribe("t", 1);
+        drop(subscriber);
+        let mut admin = server.admin();
+        eventually("the subscriber has gone", || {
+            admin.metric("ringcast_mqtt_sessions_connected") == 0
+        });
+        // The disk as the server sees it.
+        let disk =
+            PathBuf::from(format!("/proc/{}/root", server.pid())).join(place.data.strip_prefix("/").unwrap());
+        let filler = disk.join("filler");
+        let mut file = fs::File::create(&filler).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+        drop(file);
+        let mut publisher = connect(&server, 5, "publisher");
+        let text = "x".repeat(3000);
+        let mut publish = |number: u32| {
+            let payload = format!("{number} {text}");
+            publisher.send(&mqtt::publish(5, 0x02, "t", 7, &[], payload.as_bytes()));
+            let answer = publisher.packet();
+            mqtt::body(&answer).get(2).copied().unwrap_or(0)
+        };
+        let (mut next, mut acknowledged) = (0, Vec::new());
+        eventually("a commit fails", || {
+            for _ in 0..50 {
+                match publish(next) {
+                    0 => acknowledged.push(next),
+                    code => assert!(mode == "strict" && [0x80, 0x97].contains(&code), "{code:x}"),
+                }
+                next += 1;
+            }
+            admin.metric("ringcast_store_failing") == 1
+        });
+        if mode == "strict" {
+            assert_eq!(publish(next), 0x97, "it is not published");
+            next += 1;
+        }
+        fs::remove_file(&filler).unwrap();
+        server.logged("commits succeed again");
+        let last = next;
+        assert_eq!(publish(last), 0, "{mode}");
+        let (mut subscriber, is_present) = resume(&server, 5, "subscriber");
+        assert!(is_present, "{mode}");
+        let mut got = Vec::new();
+        while got.last() != Some(&last) {
+            let message = subscriber.message();
+            subscriber.send(&mqtt::ack(0x40, message.id));
+            let text = String::from_utf8(message.payload).unwrap();
+            got.push(text.split_once(' ').unwrap().0.parse::<u32>().unwrap());
+        }
+        // And some that were published and not stored.
+        assert!(got.is_sorted(), "{mode}");
+        for number in acknowledged {
+            assert!(got.contains(&number), "{mode}: {number}");
+        }
+        // The disk ends with the process, so the next one has a copy.
+        let copy = Place::new();
+        eventually("the copy is whole", || {
+            fs::create_dir_all(&copy.data).unwrap();
+            fs::copy(disk.join("store.redb"), copy.data.join("store.redb")).unwrap();
+            let next = copy.start(&settings);
+            resume(&next, 5, "subscriber").1
+        });
+    }
+}
+
+/// Kills relaxed servers in the middle of what clients publish, and ends every third one in order. What was published to
+/// one that ends in order comes, and what comes for the first time comes in order. Of the others, some may be missing or
+/// come again.
+#[test]
+fn killed_relaxed_servers_keep_sessions_in_order_and_all_that_was_on_disk() {
+    let seed = from_environment("STORE_SEED", u64::from(std::process::id()));
+    println!("STORE_SEED={seed}");
+    let mut random = Random(seed);
+    let place = Place::new();
+    let settings = [("RINGCAST_STORE_MODE", "relaxed"), ("RINGCAST_CORES", "2")];
+    let mut publishers = [("one", 1), ("two", 2), ("three", 2)].map(|(name, qos)| Publisher {
+        name,
+        qos,
+        under_way: None,
+        next: 0,
+    });
+    let mut subscriber = Subscriber::default();
+    // The numbers that were published to servers that ended in order.
+    let mut safe: BTreeMap<&str, Vec<std::ops::Range<u32>>> = BTreeMap::new();
+    for round in 0..=from_environment("STORE_KILLS", 50) / 2 {
+        let mut server = place.start(&settings);
+        let is_orderly = round % 3 == 0;
+        let wait = Duration::from_micros(random.below(80_000));
+        if round == 0 {
+            let client = Mqtt::over_tcp(server.connect(), 4);
+            subscriber.run(client, |subscriber| subscriber.is_subscribed);
+        }
+        thread::scope(|scope| {
+            let client = Mqtt::over_tcp(server.connect(), 4);
+            scope.spawn(|| subscriber.run(client, |_| false));
+            let until = |publisher: &Publisher| match is_orderly {
+                true => publisher.next + 20,
+                false => u32::MAX,
+            };
+            let publishing: Vec<_> = publishers
+                .iter_mut()
+                .map(|publisher| {
+                    let client = Mqtt::over_tcp(server.connect(), 4);
+                    // One that was under way may have come to the server before.
+                    let range = publisher.next + 1..until(publisher);
+                    if is_orderly {
+                        safe.entry(publisher.name).or_default().push(range.clone());
+                    }
+                    scope.spawn(move || publisher.run(client, range.end))
+                })
+                .collect();
+            if is_orderly {
+                publishing.into_iter().for_each(|one| one.join().unwrap());
+                server.signal(Signal::SIGTERM);
+            } else {
+                thread::sleep(wait);
+                server.signal(Signal::SIGKILL);
+            }
+        });
+        assert_eq!(server.exit_code(), is_orderly.then_some(0));
+        if !is_orderly {
+            // The server may not know of these identifiers any more, and give them to other publications.
+            subscriber.unreleased.clear();
+        }
+    }
+    let server = place.start(&settings);
+    let ends: BTreeMap<String, u32> = publishers
+        .iter_mut()
+        .map(|publisher| {
+            let until = publisher.next + 2;
+            publisher.run(Mqtt::over_tcp(server.connect(), 4), until);
+            assert_eq!(publisher.next, until);
+            (format!("t/{}", publisher.name), until - 1)
+        })
+        .collect();
+    subscriber.run(Mqtt::over_tcp(server.connect(), 4), |subscriber| {
+        ends.iter().all(|(topic, end)| {
+            let got = subscriber.got.get(topic);
+            got.is_some_and(|got| got.contains(end))
+        })
+    });
+    for (name, ranges) in safe {
+        let mut seen = std::collections::BTreeSet::new();
+        let got = subscriber.got[&format!("t/{name}")].iter().copied();
+        let first: Vec<u32> = got.filter(|number| seen.insert(*number)).collect();
+        assert!(first.is_sorted(), "seed {seed}: {name} {first:?}");
+        for number in ranges.into_iter().flatten() {
+            assert!(seen.contains(&number), "seed {seed}: {name} {number}");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use support::folder::Folder;
-use support::process::Process;
+use support::process::{Process, with_small_disk};
 use support::{Client, Received, eventually};
 
 const CHANNELS: &str = r#"
@@ -449,31 +449,6 @@ fn names(directory: &Path) -> Vec<String> {
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect()
-}
-
-/// A disk of 4 MiB at `directory`, which only the process sees that the command starts; `None` if this system does not
-/// let a user mount one.
-fn with_small_disk(directory: &Path) -> Option<Command> {
-    fs::create_dir_all(directory).unwrap();
-    let mount = format!("mount -t tmpfs -o size=4m none {}", directory.display());
-    let script = format!("{mount} && exec \"$0\"");
-    let arguments = ["-Urm", "sh", "-c"];
-    let can_mount = Command::new("unshare")
-        .args(arguments)
-        .arg(&mount)
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !can_mount {
-        println!("this system does not let a user mount a disk: the test is left out");
-        return None;
-    }
-    let mut command = Command::new("unshare");
-    command
-        .args(arguments)
-        .args([&script, env!("CARGO_BIN_EXE_ringcast")])
-        .stdin(Stdio::null());
-    Some(command)
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -221,6 +222,31 @@ impl Admin {
             .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
             .sum()
     }
+}
+
+/// A disk of 4 MiB at `directory`, which only the process sees that the command starts; `None` if this system does not
+/// let a user mount one.
+pub(crate) fn with_small_disk(directory: &Path) -> Option<Command> {
+    fs::create_dir_all(directory).unwrap();
+    let mount = format!("mount -t tmpfs -o size=4m none {}", directory.display());
+    let script = format!("{mount} && exec \"$0\"");
+    let arguments = ["-Urm", "sh", "-c"];
+    let can_mount = Command::new("unshare")
+        .args(arguments)
+        .arg(&mount)
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !can_mount {
+        println!("this system does not let a user mount a disk: the test is left out");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command
+        .args(arguments)
+        .args([&script, env!("CARGO_BIN_EXE_ringcast")])
+        .stdin(Stdio::null());
+    Some(command)
 }
 
 /// A thread of a process, stopped as a debugger would stop it until the value is dropped. Only the thread that stopped
