@@ -103,8 +103,8 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         (
             "mqtt",
             &[
-                "app", "auth", "broker", "clock", "config", "decision", "hooks", "json", "policy", "session",
-                "slab", "store", "unicode", "wipe",
+                "app", "auth", "broker", "clock", "config", "decision", "hooks", "json", "policy",
+                "services", "session", "slab", "store", "unicode", "wipe",
             ][..],
         ),
         (

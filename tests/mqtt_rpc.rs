@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use ringcast::app::{AllowedPublish, CloseReason};
 use ringcast::app::{App, AppError, Call, CallAnswer, Client, Deferred, Name, Peer, RawJson, Refusal};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
+use ringcast::config::services::{ServiceSpec, Terms};
 use ringcast::internals::decision::Limit;
 use support::mqtt::{Message, Mqtt, MqttServer, ack, body, publish, string};
 use support::{eventually, mqtt};
@@ -295,4 +296,62 @@ fn ping_of_the_binary_answers_mqtt_clients() {
         request(&mut client, "other", &reply_to("replies", None), b""),
         0x10
     );
+}
+
+#[test]
+fn a_service_answers_mqtt_clients_as_it_answers_others() {
+    let (server, _) = server(|config| {
+        config.permissions.rules = vec![RuleSpec {
+            effect: Effect::Allow,
+            ..RuleSpec::default()
+        }];
+        config.services = vec![ServiceSpec {
+            pattern: "absent".to_owned(),
+            terms: Terms::default(),
+            file: None,
+            line: 0,
+        }];
+    });
+    let mut service = server.server.client();
+    let served = service.call("$serve", r#"{"procedure":"math.*"}"#);
+    assert!(served.contains(r#""window":64"#), "{served}");
+    let mut client = server.connect(5, "caller");
+    client.subscribe("replies", 0);
+    let correlation = [7; 200];
+    let properties = reply_to("replies", Some(&correlation));
+    assert_eq!(request(&mut client, "math.add", &properties, b"[1,2]"), 0);
+    let call = service.message();
+    let expected = r#"{"event":"math.add","cid":1,"data":{"data":[1,2],"caller":{"id":""#;
+    assert!(call.starts_with(expected), "{call}");
+    service.send_text(r#"{"rid":1,"data":{"sum":3}}"#);
+    let answer = client.message();
+    assert_eq!((&answer.topic[..], text(&answer)), ("replies", r#"{"sum":3}"#));
+    assert!(answer.properties.ends_with(&correlation), "{answer:?}");
+    // An error of the service, one of the server, and an event.
+    assert_eq!(
+        request(&mut client, "math.add", &reply_to("replies", None), b""),
+        0
+    );
+    service.message();
+    service.send_text(r#"{"rid":2,"error":{"name":"E","message":"no"}}"#);
+    let answer = client.message();
+    assert_eq!(text(&answer), r#"{"name":"E","message":"no"}"#);
+    assert_eq!(request(&mut client, "absent", &reply_to("replies", None), b""), 0);
+    let answer = client.message();
+    assert!(text(&answer).contains("NoServiceError"), "{answer:?}");
+    assert!(
+        answer.properties.ends_with(b"\x26\0\x05error\0\x011"),
+        "{answer:?}"
+    );
+    assert_eq!(request(&mut client, "math.note", &[], b"on"), 0);
+    let event = service.message();
+    assert!(
+        event.starts_with(r#"{"event":"math.note","data":{"data":"on","#),
+        "{event}"
+    );
+    // The caller goes: the service is told.
+    assert_eq!(request(&mut client, "math.add", &properties, b""), 0);
+    service.message();
+    drop(client);
+    assert_eq!(service.message(), r#"{"event":"$cancel","data":{"rid":3}}"#);
 }

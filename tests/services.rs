@@ -6,14 +6,14 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::folder::Folder;
 use support::process::Process;
-use support::{Client, eventually};
+use support::{Client, Received, eventually};
 
 const KEY: &str = "a key for the tests of services";
 
@@ -659,5 +659,178 @@ fn limits_refuse_what_is_too_much() {
     for limit in ["service_patterns", "service_members", "service_calls"] {
         let hits = scene.metric(&format!("ringcast_limit_hits_total{{limit=\"{limit}\"}}"));
         assert_eq!(hits, 1, "{limit}");
+    }
+}
+
+/// Random numbers that a seed replays.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % n
+    }
+}
+
+/// Answers, refuses, answers twice, lies about ids, forgets, gives up its pattern and comes back, or dies.
+fn misbehave(mut service: Peer, mut random: Random) {
+    let mut left = 20 + random.below(200);
+    while left > 0 {
+        left -= 1;
+        let Received::Text(text) = service.client.event() else {
+            return;
+        };
+        let message: Value = serde_json::from_str(&text).unwrap();
+        let Some(cid) = message["cid"].as_u64() else {
+            continue;
+        };
+        let data = &message["data"]["data"];
+        let answer = match random.below(20) {
+            0..14 => json!({"rid": cid, "data": data}),
+            14 | 15 => json!({"rid": cid, "error": {"name": "Refused", "message": "no"}}),
+            16 => json!({"rid": cid + 1_000_000, "data": "lie"}),
+            17 => json!({"event": "$unserve", "data": {"procedure": "work.*"}, "cid": left}),
+            18 => json!({"event": "$serve", "data": {"procedure": "work.*", "window": 7}, "cid": left}),
+            _ => continue,
+        };
+        for _ in 0..1 + random.below(2) {
+            if service
+                .client
+                .try_send_bytes(&support::frame::frame(0x81, answer.to_string().as_bytes()))
+                .is_err()
+            {
+                return;
+            }
+        }
+    }
+    service.client.reset();
+}
+
+#[test]
+fn each_call_of_a_thousand_callers_has_one_end_whatever_services_do() {
+    for (cores, seed) in [(1, 11_u64), (2, 12), (8, 13)] {
+        println!("seed {seed} on {cores} cores");
+        let config = "[[services]]\npattern = \"work.*\"\ntimeout_ms = 1500\nqueue_calls = 300\n";
+        let scene = Scene::new(cores, config, &[("RINGCAST_PINGS", "off")]);
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut bystander = scene.client();
+        let mut callers: Vec<Peer> = (0..1000).map(|_| scene.client()).collect();
+        let services: Vec<_> = (0..12)
+            .map(|_| {
+                let service = scene.service("work.*", 1 + u32::try_from(random.below(12)).unwrap());
+                let random = Random(1 + random.below(u64::MAX - 1));
+                std::thread::spawn(move || misbehave(service, random))
+            })
+            .collect();
+        let mut cids: Vec<Vec<u64>> = Vec::new();
+        for (at, caller) in callers.iter_mut().enumerate() {
+            let calls = 1 + random.below(3);
+            cids.push(
+                (0..calls)
+                    .map(|call| caller.begin("work.do", &json!([at, call])))
+                    .collect(),
+            );
+            bystander.has_all();
+        }
+        // Some go without waiting for their answers.
+        for gone in [10, 500, 900] {
+            callers.remove(gone).client.reset();
+            cids.remove(gone);
+        }
+        let mut ends: BTreeMap<String, usize> = BTreeMap::new();
+        for (caller, cids) in callers.iter_mut().zip(&cids) {
+            for cid in cids {
+                let end = match caller.end(*cid) {
+                    Ok(data) => {
+                        assert!(data.is_array(), "its own data, not {data}");
+                        "answered".to_owned()
+                    }
+                    Err(error) => error["name"].as_str().unwrap().to_owned(),
+                };
+                *ends.entry(end).or_default() += 1;
+            }
+        }
+        scene.is_at_rest();
+        for caller in &mut callers {
+            caller.has_all();
+            assert!(caller.kept.is_empty(), "a second end: {:?}", caller.kept);
+        }
+        println!("{ends:?}");
+        assert!(ends["answered"] > 100, "{ends:?}");
+        assert!(bystander.kept.is_empty());
+        // The services that are left end with the server.
+        drop(scene);
+        for service in services {
+            service.join().unwrap();
+        }
+    }
+}
+
+/// The page's packets are sent, and what it says that comes does come. A string that ends with `…` is any string.
+#[test]
+fn the_page_about_services_shows_what_is_sent() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/services.md")).unwrap();
+    let blocks = |kind: &str| -> Vec<&str> {
+        let begin = format!("```{kind}\n");
+        let parts = page.split(begin.as_str()).skip(1);
+        parts.map(|part| part.split("```").next().unwrap()).collect()
+    };
+    let config = blocks("toml").concat();
+    let folder = Folder::new();
+    let file = folder.write("ringcast.toml", &config);
+    let process = Process::start(&[
+        ("RINGCAST_CONFIG", file.to_str().unwrap()),
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_CORES", "2"),
+    ]);
+    let mut peers: BTreeMap<&str, Peer> = BTreeMap::new();
+    let mut steps = 0;
+    for line in blocks("text").concat().lines() {
+        let (name, rest) = line.split_once(' ').unwrap();
+        let (direction, packet) = rest.trim_start().split_once(' ').unwrap();
+        let peer = peers.entry(name).or_insert_with(|| {
+            let mut client = process.connect();
+            client.upgrade();
+            client.handshake();
+            let mut peer = Peer {
+                client,
+                kept: Vec::new(),
+                calls: 100,
+            };
+            let claims = match name {
+                "service" => json!({"sub": "server", "role": "service"}),
+                _ => json!({"sub": "ann"}),
+            };
+            peer.call("#authenticate", &json!(token(&claims))).unwrap();
+            peer
+        });
+        let said: Value = serde_json::from_str(packet).unwrap_or_else(|error| panic!("{error}: {packet}"));
+        match direction {
+            "→" => peer.client.send_text(packet),
+            "←" => {
+                let found: Value = serde_json::from_str(&peer.client.message()).unwrap();
+                assert!(
+                    is_as_said(&said, &found),
+                    "the page says {said}, and it is {found}"
+                );
+            }
+            other => panic!("{other}"),
+        }
+        steps += 1;
+    }
+    assert!(steps > 8, "{steps}");
+}
+
+fn is_as_said(said: &Value, found: &Value) -> bool {
+    match (said, found) {
+        (Value::String(said), Value::String(_)) if said.ends_with('…') => true,
+        (Value::Object(said), Value::Object(found)) => {
+            let mut members = said.iter().filter(|(key, _)| *key != "…");
+            let is_whole = said.contains_key("…") || said.len() == found.len();
+            is_whole && members.all(|(key, said)| found.get(key).is_some_and(|found| is_as_said(said, found)))
+        }
+        (said, found) => said == found,
     }
 }

@@ -467,10 +467,25 @@ impl Session {
     }
 
     /// Tells the client the end of its call of a service. `token` is what its session needs for the answer.
-    pub(crate) fn service_ended(&self, token: &[u8], ended: Ended<'_>, decisions: &mut Decisions) {
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn service_ended<A: App>(
+        &mut self,
+        token: &[u8],
+        ended: Ended<'_>,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
         match self {
-            Session::SocketCluster(session) => session.service_ended(token, ended, decisions),
-            Session::Mqtt(_) => {}
+            Session::SocketCluster(session) => {
+                session.service_ended(token, ended, decisions);
+                Ok(())
+            }
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.service_ended(token, ended, &mut env, decisions),
+                None => Err(CloseReason::NotMqtt),
+            },
         }
     }
 

@@ -1,5 +1,6 @@
 //! A call on its way, and the names by which cores speak of it.
 
+use crate::clock::Uptime;
 use crate::labels::labels;
 
 /// Names an open call: the core of its caller, and the slot there with the slot's generation.
@@ -61,6 +62,8 @@ pub struct ServiceCall {
     pub data: Vec<u8>,
     /// The same for all calls of one caller.
     pub caller: u64,
+    /// When its caller gives it up.
+    pub deadline: Uptime,
     /// The outcome, on the way back.
     pub outcome: Outcome,
 }
@@ -92,6 +95,30 @@ labels! {
         NoService = "no_service",
         /// All services are busy, and too many calls wait.
         Busy = "busy",
+    }
+}
+
+impl Failure {
+    /// The name of the error for the caller.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Failure::Gone => "ServiceGoneError",
+            Failure::TimedOut => "TimeoutError",
+            Failure::NoService => "NoServiceError",
+            Failure::Busy => "ServiceBusyError",
+        }
+    }
+
+    /// Its message.
+    pub const fn message(self) -> &'static str {
+        match self {
+            Failure::Gone => {
+                "The service that had the call has gone before its answer: it may have done what was asked"
+            }
+            Failure::TimedOut => "The service has not answered in time",
+            Failure::NoService => "No service is there for the procedure: try again later",
+            Failure::Busy => "All services for the procedure are busy: try again later",
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::call::{CallId, MemberKey, PoolId, ServiceCall};
 use crate::broker::CoreSet;
+use crate::clock::Uptime;
 use crate::config::services::Terms;
 
 /// The pools of one core.
@@ -85,6 +86,15 @@ pub enum Called {
     NoPool(Box<ServiceCall>),
     /// No member has room, and no more calls may wait.
     Full(Box<ServiceCall>),
+}
+
+/// A call that has waited.
+#[derive(Debug)]
+pub enum Next {
+    /// To be given to this member.
+    Given(MemberKey, Box<ServiceCall>),
+    /// Its caller has given it up, or does so now.
+    Overdue(Box<ServiceCall>),
 }
 
 /// Where a call was that its caller has given up.
@@ -328,8 +338,8 @@ impl Pools {
         Called::Waits
     }
 
-    /// Takes the next call that waits, if a member has room for it.
-    pub fn next(&mut self, id: PoolId) -> Option<(MemberKey, Box<ServiceCall>)> {
+    /// Takes the next call that waits, if a member has room for it. A call whose deadline has come is given to none.
+    pub fn next(&mut self, id: PoolId, now: Uptime) -> Option<Next> {
         let pool = self
             .slots
             .get_mut(id.slot as usize)
@@ -339,11 +349,14 @@ impl Pools {
         let member = pool.choose(pool.waiting.front()?.caller)?;
         let call = pool.waiting.pop_front()?;
         pool.waiting_bytes -= call.bytes();
+        if call.deadline <= now {
+            return Some(Next::Overdue(call));
+        }
         let flight = pool.give(member, id, call.id);
         if let (Some(call), Some(flight)) = (call.id, flight) {
             self.in_flight.insert(call, flight);
         }
-        Some((pool.members[member].key, call))
+        Some(Next::Given(pool.members[member].key, call))
     }
 
     /// A member has answered a call, or ended with it. Returns the pool, which may have room now.

@@ -189,7 +189,8 @@ fn members_get_calls_by_load_and_weight_within_their_windows_and_none_is_lost() 
         let bounds = PoolsMax { pools: 2, members: 4 };
         let mut pools = Pools::new(0, 1, bounds);
         let (mut model, mut next) = (Model::default(), 0_u32);
-        let mut pool = None;
+        let (mut pool, now) = (None, Uptime::from_ms(5));
+        let mut overdue = Vec::new();
         for _ in 0..500 {
             match random.below(10) {
                 0 | 1 => {
@@ -236,8 +237,12 @@ fn members_get_calls_by_load_and_weight_within_their_windows_and_none_is_lost() 
                         id: Some(id),
                         pool,
                         caller: u64::from(next),
+                        deadline: Uptime::from_ms(if random.below(6) == 0 { 5 } else { 6 }),
                         ..ServiceCall::default()
                     });
+                    if call.deadline <= now {
+                        overdue.push(id);
+                    }
                     let (is_empty, had_room) = (model.members.is_empty(), model.has_room());
                     match pools.call(call) {
                         Called::Given(member, _) => {
@@ -297,10 +302,16 @@ fn members_get_calls_by_load_and_weight_within_their_windows_and_none_is_lost() 
                 }
             }
             if let Some(pool) = pool {
-                while let Some((member, call)) = pools.next(pool) {
-                    let id = call.id.unwrap();
+                while let Some(next) = pools.next(pool, now) {
+                    let (id, member) = match next {
+                        Next::Given(member, call) => (call.id.unwrap(), Some(member)),
+                        Next::Overdue(call) => (call.id.unwrap(), None),
+                    };
                     assert_eq!(model.waiting.pop_front(), Some(id), "in their order");
-                    model.give(member, id);
+                    assert_eq!(member.is_none(), overdue.contains(&id));
+                    if let Some(member) = member {
+                        model.give(member, id);
+                    }
                 }
             }
             assert!(

@@ -28,5 +28,5 @@ pub use refusals::{ActionRefused, Refusals, TokenRefused};
 pub use reserved::{SYS, is_of_the_server, is_topic, reserved, why_not_retained};
 pub use rule_hits::RuleHits;
 pub use scratch::{Hits, Noted, Scratch};
-pub(crate) use services::{caller_number, write_service_call};
+pub(crate) use services::ServiceCaller;
 pub use settings::{Logins, MqttUse, Settings};

@@ -2,18 +2,14 @@
 
 use super::environment::Asked;
 use super::scratch::Scratch;
-use crate::app::SessionId;
+use crate::app::{Call, SessionId};
 use crate::auth::Claims;
-use crate::services::Question;
+use crate::policy::services::Services;
+use crate::services::{Order, Pattern, Question, ReplyTo, Token};
 
 /// Appends `{"data":D,"caller":{"id":I,"user":U,"claims":C}}`. Data that is absent is left out; so are the user and the
 /// claims of a client that is not authenticated.
-pub(crate) fn write_service_call(
-    data: Option<&[u8]>,
-    id: SessionId,
-    claims: Option<&Claims>,
-    out: &mut Vec<u8>,
-) {
+fn write_service_call(data: Option<&[u8]>, id: SessionId, claims: Option<&Claims>, out: &mut Vec<u8>) {
     out.push(b'{');
     if let Some(data) = data {
         out.extend_from_slice(b"\"data\":");
@@ -34,14 +30,60 @@ pub(crate) fn write_service_call(
     out.extend_from_slice(b"}}");
 }
 
+/// The client that calls a service.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServiceCaller<'a> {
+    /// Its connection.
+    pub(crate) connection: usize,
+    /// The id of its session.
+    pub(crate) id: SessionId,
+    /// The claims of its token.
+    pub(crate) claims: Option<&'a Claims>,
+}
+
 /// The number by which a pool knows a caller again: the random bytes of its id.
-pub(crate) fn caller_number(id: SessionId) -> u64 {
+fn caller_number(id: SessionId) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&id.as_bytes()[..8]);
     u64::from_le_bytes(bytes)
 }
 
 impl Scratch {
+    /// Has a call, or an event without a `token`, carried to a service, if there is one, or ought to be one by the rows of
+    /// `[[services]]`: then the call ends for the caller, whose session needs `token` for that. False if nothing is done.
+    #[inline(never)]
+    pub(crate) fn call_service(
+        &mut self,
+        call: &Call<'_>,
+        caller: ServiceCaller<'_>,
+        token: Option<Token>,
+        rows: &Services,
+    ) -> bool {
+        let name = call.event.as_bytes();
+        let entry = self.services.directory.find(name);
+        let is_absent = || Pattern::parse(name).is_some_and(|pattern| rows.covering(pattern).is_some());
+        if entry.is_none() && (token.is_none() || !is_absent()) {
+            return false;
+        }
+        let mut carried = self.services.new_call();
+        carried.event.extend_from_slice(name);
+        carried.caller = caller_number(caller.id);
+        let data = call.data.map(|data| data.as_str().as_bytes());
+        write_service_call(data, caller.id, caller.claims, &mut carried.data);
+        match (token, entry) {
+            (Some(token), entry) => self.services.order(Order::Call {
+                connection: caller.connection,
+                reply: ReplyTo::Client(token),
+                entry,
+                timeout: None,
+                call: carried,
+            }),
+            (None, Some(entry)) => self.services.order(Order::Event(entry, carried)),
+            (None, None) => return false,
+        }
+        true
+    }
+
     /// Asks a service about a client, for the server itself. `data` is JSON. No rule is asked.
     pub fn ask_service(&mut self, question: Question<'_>, data: &[u8], client: Asked<'_>) {
         self.services.ask(question, caller_number(client.id), |out| {

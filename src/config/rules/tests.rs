@@ -92,7 +92,7 @@ fn a_star_is_all_that_can_be_done_with_what_is_named_but_to_serve() {
     );
     assert_eq!(
         one("deny = \"*\"\nprocedures = \"a\"\nchannels = \"b\"").actions,
-        Action::ALL
+        all
     );
 }
 

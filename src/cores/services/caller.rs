@@ -40,6 +40,7 @@ impl<A: App> Core<A> {
             Ok(id) => {
                 row.meters.of(self.id.index()).open.add(1);
                 (call.id, call.pool, call.owner) = (Some(id), Some(entry.pool), entry.owner);
+                call.deadline = times.0 + timeout;
                 match self.tell_of_services(entry.owner, ServiceLetter::Call(call)) {
                     Sent::Sent | Sent::Kept => {}
                     Sent::Dropped => self.end_service_call(id, Failure::NoService),
@@ -114,9 +115,8 @@ impl<A: App> Core<A> {
         }
         let id = id_of(connection);
         if self.has_room_for_event(id) {
-            self.decide(id, |session, _, decisions| {
-                session.service_ended(token.as_bytes(), ended, decisions);
-                Ok(())
+            self.decide(id, |session, environment, decisions| {
+                session.service_ended(token.as_bytes(), ended, environment, decisions)
             });
             self.connections.note_input(id);
         }

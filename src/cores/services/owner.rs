@@ -5,8 +5,8 @@ use crate::decision::Limit;
 use crate::metrics::services::ServiceEvent;
 use crate::policy::services::Services;
 use crate::services::{
-    CallId, Called, Cancelled, Entry, Failure, GivenUp, GonePool, JoinFailure, MemberKey, Offer, Pattern,
-    PoolId, ServiceCall,
+    CallId, Called, Cancelled, Entry, Failure, GivenUp, GonePool, JoinFailure, MemberKey, Next, Offer,
+    Pattern, PoolId, ServiceCall,
 };
 
 use crate::cores::core::Core;
@@ -178,9 +178,13 @@ impl<A: App> Core<A> {
     }
 
     fn give_waiting(&mut self, pool: PoolId) {
-        while let Some((member, call)) = self.services.pools.next(pool) {
+        let now = self.time.now().uptime;
+        while let Some(next) = self.services.pools.next(pool, now) {
             self.count_taken(pool);
-            self.give(member, call);
+            match next {
+                Next::Given(member, call) => self.give(member, call),
+                Next::Overdue(call) => self.lent.scratch.common.services.recycle(call),
+            }
         }
     }
 

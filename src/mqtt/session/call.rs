@@ -19,13 +19,16 @@
 //! An answer may come later (`Peer::defer`). If the connection has ended by then, there is no response. Whether the response
 //! may be published is decided at once: an application that defers that decision (`Peer::defer_decision`) refuses it.
 //!
+//! If the application does not answer, a service may (`crate::services`): whatever it answers becomes the response, and a
+//! call that is not answered becomes an error.
+//!
 //! Limits: `channel_name_bytes_max` for both topics; `client_calls_max` for calls that wait for an answer.
 
 use super::publish::acknowledgement;
 use super::{Denied, Refused, Session, refused};
 use crate::app::{
-    AllowedPublish, AllowedPublishKind, AnswerKind, App, Call, Late, LateAnswer, Name, Peer, RawJson,
-    Refusal, TimerId,
+    AllowedPublish, AllowedPublishKind, AnswerKind, App, AppError, Call, Late, LateAnswer, Name, Peer,
+    RawJson, Refusal, TimerId,
 };
 use crate::config::channels::MqttPayload;
 use crate::config::rules::Action;
@@ -36,7 +39,8 @@ use crate::mqtt::packet::{Publish, Qos};
 use crate::mqtt::properties::{Property, put_binary};
 use crate::mqtt::publication::{self, Head, takes_payload};
 use crate::mqtt::{ReasonCode, payload};
-use crate::session;
+use crate::services::{Ended, Token};
+use crate::session::{self, ServiceCaller};
 
 /// The beginning of the topics to which a publication is a call; the name of the procedure follows.
 pub(super) const PREFIX: &[u8] = b"$rpc/";
@@ -173,6 +177,7 @@ impl Session {
         let Some(reply_to) = reply_to else {
             let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
             env.common.app.transmit(call, &mut peer);
+            self.call_service(call, None, env);
             self.settle(env)?;
             self.take_request(publish, None, env, decisions);
             return self.carry_out_orders(env, decisions);
@@ -187,9 +192,64 @@ impl Session {
         let is_deferred = env.common.scratch.app.call.is_deferred();
         self.keep_owed(env);
         self.settle(env)?;
-        let nobody = matches!(kind, AnswerKind::Silent) && !is_deferred;
+        let is_unanswered = matches!(kind, AnswerKind::Silent) && !is_deferred;
+        let nobody = is_unanswered && !self.call_service(call, Some(&token), env);
         self.take_request(publish, nobody.then_some(NOBODY), env, decisions);
         self.respond(reply_to, kind, env, decisions);
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// Has a call or an event that the application has not answered carried to a service. False if there can be none.
+    fn call_service<A: App>(
+        &self,
+        call: &Call<'_>,
+        reply_to: Option<&[u8]>,
+        env: &mut Environment<'_, '_, A>,
+    ) -> bool {
+        if !env.common.scratch.services.is_used {
+            return false;
+        }
+        let caller = ServiceCaller {
+            connection: env.common.address,
+            id: self.id,
+            claims: self.claims.as_deref(),
+        };
+        let rows = &env.common.policy.services;
+        env.common
+            .scratch
+            .call_service(call, caller, reply_to.map(Token::new), rows)
+    }
+
+    /// The client's call of a service has ended: publishes the answer, if the client may still publish it.
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn service_ended<A: App>(
+        &mut self,
+        token: &[u8],
+        ended: Ended<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        let Some(reply_to) = ReplyTo::read(token).filter(|_| self.is_open()) else {
+            return Ok(());
+        };
+        self.begin(env);
+        if self.may(Action::Publish, reply_to.topic, env) {
+            let mut error = Vec::new();
+            let (answer, is_error) = match ended {
+                Ended::Answered(data) => (data.unwrap_or_default(), false),
+                Ended::Refused(error) => (error, true),
+                Ended::Failed(failure) => {
+                    AppError::new(failure.message())
+                        .named(failure.name())
+                        .write_json(&mut error);
+                    (&error[..], true)
+                }
+            };
+            self.publish_response(reply_to, answer, is_error, env, decisions);
+        }
+        self.settle(env)?;
         self.carry_out_orders(env, decisions)
     }
 
@@ -340,20 +400,33 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) {
-        let scratch = &mut *env.common.scratch;
+        let scratch = &env.common.scratch;
         let (answer, is_error) = match kind {
             AnswerKind::Silent => return,
             AnswerKind::Empty => (Vec::new(), false),
             AnswerKind::Reply(piece) => (scratch.app.piece_bytes(piece).to_vec(), false),
             AnswerKind::Refuse(piece) => (scratch.app.piece_bytes(piece).to_vec(), true),
         };
+        self.publish_response(reply_to, &answer, is_error, env, decisions);
+    }
+
+    /// Decides the publication of an answer or an error, if the application lets the client publish it.
+    fn publish_response<A: App>(
+        &self,
+        reply_to: ReplyTo<'_>,
+        answer: &[u8],
+        is_error: bool,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let scratch = &mut *env.common.scratch;
         let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut scratch.app);
         let topic = Name::new(reply_to.topic);
-        let Ok(allowed) = env.common.app.publish_bytes(topic, &answer, &mut peer) else {
+        let Ok(allowed) = env.common.app.publish_bytes(topic, answer, &mut peer) else {
             return scratch.count_publication_refused();
         };
         let answer = match allowed.kind(&scratch.app) {
-            AllowedPublishKind::AsSent | AllowedPublishKind::Answered(_) => &answer[..],
+            AllowedPublishKind::AsSent | AllowedPublishKind::Answered(_) => answer,
             AllowedPublishKind::Rewritten(piece) => {
                 piece.map_or(&[][..], |piece| scratch.app.piece_bytes(piece))
             }

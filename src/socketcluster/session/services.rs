@@ -21,10 +21,9 @@ use crate::config::rules::Action;
 use crate::decision::Decisions;
 use crate::policy::Policy;
 use crate::services::{
-    CallId, Ended, Failure, JoinFailure, Offer, Order, PATTERN_BYTES_MAX, Pattern, ReplyTo, ServiceCall,
-    Token,
+    CallId, Ended, Failure, JoinFailure, Offer, Order, PATTERN_BYTES_MAX, Pattern, ServiceCall, Token,
 };
-use crate::session::{caller_number, write_service_call};
+use crate::session::ServiceCaller;
 use crate::socketcluster::encode;
 use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::{Number, NumberText};
@@ -125,39 +124,20 @@ impl Session {
     }
 
     /// Has a call or an event that the application has not answered carried to a service, if there may be one.
-    #[inline(never)]
     pub(super) fn call_service<A: App>(
         &self,
         call: &Call<'_>,
         cid: Option<&NumberText>,
         env: &mut Environment<'_, '_, A>,
     ) {
-        let name = call.event.as_bytes();
-        let services = &mut env.common.scratch.services;
-        let entry = services.directory.find(name);
-        if entry.is_none() {
-            let is_known = Pattern::parse(name)
-                .is_some_and(|pattern| env.common.policy.services.covering(pattern).is_some());
-            if !is_known || cid.is_none() {
-                return;
-            }
-        }
-        let mut carried = services.new_call();
-        carried.event.extend_from_slice(name);
-        carried.caller = caller_number(self.id);
-        let data = call.data.map(|data| data.as_str().as_bytes());
-        write_service_call(data, self.id, self.claims.as_deref(), &mut carried.data);
-        match (cid, entry) {
-            (Some(cid), entry) => services.order(Order::Call {
-                connection: env.common.address,
-                reply: ReplyTo::Client(Token::new(cid.as_bytes())),
-                entry,
-                timeout: None,
-                call: carried,
-            }),
-            (None, Some(entry)) => services.order(Order::Event(entry, carried)),
-            (None, None) => {}
-        }
+        let caller = ServiceCaller {
+            connection: env.common.address,
+            id: self.id,
+            claims: self.claims.as_deref(),
+        };
+        let token = cid.map(|cid| Token::new(cid.as_bytes()));
+        let rows = &env.common.policy.services;
+        env.common.scratch.call_service(call, caller, token, rows);
     }
 
     /// Calls the client as a service, or sends it an event. Gives the call back if the client cannot be called.
@@ -235,12 +215,9 @@ impl Session {
             Ended::Answered(data) => encode::response(token, data, out),
             Ended::Refused(error) => encode::error(token, |out| out.extend_from_slice(error), out),
             Ended::Failed(failure) => {
-                let (name, message) = named(failure);
-                encode::error(
-                    token,
-                    |out| encode::named_error(name, message.as_bytes(), out),
-                    out,
-                );
+                let message = failure.message().as_bytes();
+                let error = |out: &mut Vec<u8>| encode::named_error(failure.name(), message, out);
+                encode::error(token, error, out);
             }
         });
     }
@@ -288,25 +265,6 @@ impl Session {
         if self.is_open() {
             send(decisions, |out| encode::response(token, None, out));
         }
-    }
-}
-
-/// The name and the message of the error for a call that was not answered.
-fn named(failure: Failure) -> (&'static str, &'static str) {
-    match failure {
-        Failure::Gone => (
-            "ServiceGoneError",
-            "The service that had the call has gone before its answer: it may have done what was asked",
-        ),
-        Failure::TimedOut => ("TimeoutError", "The service has not answered in time"),
-        Failure::NoService => (
-            "NoServiceError",
-            "No service is there for the procedure: try again later",
-        ),
-        Failure::Busy => (
-            "ServiceBusyError",
-            "All services for the procedure are busy: try again later",
-        ),
     }
 }
 
