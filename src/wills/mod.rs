@@ -26,7 +26,7 @@ use std::mem::size_of;
 use std::time::Duration;
 
 pub use held::{HeldWill, HeldWills, NoRoom};
-pub use sessions::{RestoredWill, Sessions, WillPlan};
+pub use sessions::{Former, RestoredWill, Sessions, WillPlan};
 
 /// A publication that a client leaves behind.
 #[derive(Clone, Debug, PartialEq, Eq)]

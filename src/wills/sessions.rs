@@ -63,6 +63,16 @@ pub struct RestoredWill {
     pub due: Uptime,
 }
 
+/// A will that waited when its session came back, and the connection that had left it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Former {
+    /// The session has come back in time: the will is dropped.
+    Void(SessionId),
+    /// The will was due before: the caller publishes it now.
+    Due(SessionId, Will),
+}
+
 /// The fate of a will whose connection has ended.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use]
@@ -89,9 +99,9 @@ impl Sessions {
         }
     }
 
-    /// A connection has begun to use a key, or uses it again. If that drops a will that waited, returns the connection
-    /// that had left it.
-    pub fn claim(&mut self, key: SessionKey, generation: SessionId) -> Option<SessionId> {
+    /// A connection has begun to use a key, or has used it again, at this time. If a will waited, that drops it, or it was
+    /// due before: a core that is late learns of both at once.
+    pub fn claim(&mut self, key: SessionKey, generation: SessionId, at: Uptime) -> Option<Former> {
         let bytes = session_bytes(&key);
         let waits = match self.by_key.get_mut(&key) {
             Some(session) => {
@@ -108,7 +118,12 @@ impl Sessions {
                 None
             }
         };
-        waits.and_then(|due| self.forget(due))
+        let due = waits?;
+        let Waiting { will, generation, .. } = self.forget(due)?;
+        Some(match due.0 <= at {
+            true => Former::Due(generation, will),
+            false => Former::Void(generation),
+        })
     }
 
     /// A connection no longer uses a key: its client has closed it, or has given its will up.
@@ -190,6 +205,12 @@ impl Sessions {
         Some((generation, will))
     }
 
+    /// Whether nothing is kept of any session.
+    #[cfg(test)]
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty() && self.waiting.is_empty() && self.bytes == 0
+    }
+
     /// How many wills wait.
     pub fn waiting_len(&self) -> usize {
         self.waiting.len()
@@ -225,10 +246,10 @@ impl Sessions {
     }
 
     /// Drops a will that waits; its session stays.
-    fn forget(&mut self, due: Due) -> Option<SessionId> {
+    fn forget(&mut self, due: Due) -> Option<Waiting> {
         let waiting = self.waiting.remove(&due)?;
         self.bytes -= waiting_bytes(&waiting.will);
-        Some(waiting.generation)
+        Some(waiting)
     }
 }
 
@@ -271,14 +292,19 @@ mod tests {
         Uptime::from_ms(ms)
     }
 
+    /// A connection of the session, of which no will waits.
+    fn claim(sessions: &mut Sessions, name: u8) {
+        assert_eq!(sessions.claim(key(), generation(name), at(0)), None);
+    }
+
     fn assert_is_empty(sessions: &Sessions) {
-        assert!(sessions.by_key.is_empty() && sessions.waiting.is_empty() && sessions.bytes == 0);
+        assert!(sessions.is_empty(), "{sessions:?}");
     }
 
     #[test]
     fn a_will_waits_for_its_delay_and_no_longer() {
         let mut sessions = Sessions::new(10_000);
-        assert_eq!(sessions.claim(key(), generation(1)), None);
+        assert_eq!(sessions.claim(key(), generation(1), at(0)), None);
         assert_eq!(
             sessions.end(key(), generation(1), will(1, 50), at(100)),
             WillPlan::Waits(at(150))
@@ -292,19 +318,19 @@ mod tests {
     #[test]
     fn a_session_that_comes_back_has_no_will_of_its_former_connection_whichever_letter_comes_first() {
         let mut sessions = Sessions::new(10_000);
-        sessions.claim(key(), generation(1));
+        claim(&mut sessions, 1);
         assert_eq!(
             sessions.end(key(), generation(1), will(1, 50), at(100)),
             WillPlan::Waits(at(150))
         );
         assert_eq!(
-            sessions.claim(key(), generation(2)),
-            Some(generation(1)),
+            sessions.claim(key(), generation(2), at(149)),
+            Some(Former::Void(generation(1))),
             "the will that waited is dropped"
         );
         assert_eq!(sessions.next_due(), Uptime::NEVER);
 
-        sessions.claim(key(), generation(3));
+        claim(&mut sessions, 3);
         assert_eq!(
             sessions.end(key(), generation(2), will(2, 0), at(200)),
             WillPlan::Void
@@ -316,6 +342,26 @@ mod tests {
             "the late end of the second destroyed the third"
         );
         assert_is_empty(&sessions);
+    }
+
+    /// The core is late: it has not looked for due wills since, and learns now that the session has come back.
+    #[test]
+    fn a_will_was_due_if_its_session_has_come_back_after_its_delay() {
+        for (back_at, is_due) in [(149, false), (150, true)] {
+            let mut sessions = Sessions::new(10_000);
+            claim(&mut sessions, 1);
+            assert_eq!(
+                sessions.end(key(), generation(1), will(1, 50), at(100)),
+                WillPlan::Waits(at(150))
+            );
+            let former = match is_due {
+                true => Former::Due(generation(1), will(1, 50)),
+                false => Former::Void(generation(1)),
+            };
+            assert_eq!(sessions.claim(key(), generation(2), at(back_at)), Some(former));
+            sessions.release(&key(), generation(2));
+            assert_is_empty(&sessions);
+        }
     }
 
     #[test]
@@ -332,7 +378,10 @@ mod tests {
                 due: at(70),
             });
         }
-        assert_eq!(sessions.claim(key(), generation(3)), Some(generation(1)));
+        assert_eq!(
+            sessions.claim(key(), generation(3), at(69)),
+            Some(Former::Void(generation(1)))
+        );
         assert_eq!(sessions.take_due(at(69)), None);
         assert_eq!(sessions.take_due(at(70)), Some((generation(2), will(2, 50))));
         sessions.release(&key(), generation(3));
@@ -342,7 +391,7 @@ mod tests {
     #[test]
     fn a_will_for_which_there_is_no_room_is_published_early_rather_than_lost() {
         let mut sessions = Sessions::new(0);
-        sessions.claim(key(), generation(1));
+        claim(&mut sessions, 1);
         assert_eq!(
             sessions.end(key(), generation(1), will(1, 50), at(0)),
             WillPlan::PublishEarly(will(1, 50))
@@ -416,7 +465,9 @@ mod tests {
                         let name = u8::try_from(index).unwrap();
                         sent[index] += 1;
                         if sent[index] <= claims {
-                            sessions.claim(key(), generation(name));
+                            // The naive model looks for due wills at each moment: none is due here.
+                            let former = sessions.claim(key(), generation(name), at(now));
+                            prop_assert!(!matches!(former, Some(Former::Due(..))));
                             last_claim = Some(name);
                             expected.retain(|&(due, _)| due <= now);
                         } else if sent[index] == claims + 1 {

@@ -88,7 +88,7 @@ impl<A: App> Core<A> {
             .is_none_or(|key| self.post.has_room(self.owner_of(key)));
         let claim = held.session.clone().map(|key| {
             let owner = self.owner_of(&key);
-            let letter = will_letter(key, generation, WillNews::Claimed);
+            let letter = will_letter(key, generation, WillNews::Claimed(self.time.now().uptime));
             (owner, Letter::Will(letter))
         });
         if !has_room || claim.is_some_and(|(owner, letter)| self.post.try_send(owner, letter).is_err()) {

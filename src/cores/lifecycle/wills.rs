@@ -18,7 +18,7 @@ use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Limit};
 use crate::protocols;
 use crate::session::{self, SessionId};
-use crate::wills::{HeldWill, SessionKey, Will, WillPlan};
+use crate::wills::{Former, HeldWill, SessionKey, Will, WillPlan};
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Commit, Connection, ConnectionId};
@@ -176,13 +176,19 @@ impl<A: App> Core<A> {
             news,
         } = letter;
         match news {
-            WillNews::Claimed => {
-                if let Some(former) = self.will_sessions.claim(key, generation) {
+            WillNews::Claimed(at) => match self.will_sessions.claim(key, generation, at) {
+                None => {}
+                Some(Former::Void(former)) => {
                     self.metrics.wills_cancelled.add(1);
                     // Nobody waits for the commit: if it is lost, the later of both wills counts (`server/restore.rs`).
                     let _ = self.record_will_gone(former);
                 }
-            }
+                Some(Former::Due(former, will)) => {
+                    // As in `publish_due_wills`.
+                    let _ = self.record_will_gone(former);
+                    self.publish_will(&will, former);
+                }
+            },
             WillNews::Released => self.will_sessions.release(&key, generation),
             WillNews::Ended(will) => {
                 let held = HeldWill {
@@ -231,6 +237,10 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn publish_due_wills(&mut self) {
         let now = self.time.now().uptime;
         if self.will_sessions.next_due() > now {
+            return;
+        }
+        if self.post.has_letters() {
+            // This turn has left letters over. One of them may say that the session of a will has come back in time.
             return;
         }
         for _ in 0..WILLS_PER_TURN_MAX {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::app::SessionId;
 use crate::broker::Sequence;
+use crate::clock::Uptime;
 use crate::cores::CoreId;
 use crate::cores::lifecycle::moving::Moving;
 use crate::cores::post::service_letter::ServiceLetter;
@@ -148,8 +149,8 @@ pub(crate) struct WillLetter {
 /// What has become of a connection that uses the key of a session.
 #[derive(Debug)]
 pub(crate) enum WillNews {
-    /// It has begun to use the key, or uses it again.
-    Claimed,
+    /// It has begun to use the key, or uses it again, at this time.
+    Claimed(Uptime),
     /// It no longer uses the key.
     Released,
     /// It has ended and leaves a will.
