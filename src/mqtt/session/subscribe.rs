@@ -70,6 +70,11 @@ impl Session {
                 }
             });
         }
+        // What is published from now on comes live, and only what was retained before is to be sent. So this decision is the
+        // first: those behind it may have to wait, for the store or for room in what presence has to tell.
+        for &(filter, options, outcome) in &granted {
+            self.send_retained(filter, options, outcome, id, env, decisions);
+        }
         let State::Open(open) = &self.state else {
             return Ok(());
         };
@@ -95,29 +100,39 @@ impl Session {
         for &(filter, _, _) in &granted {
             self.enter_room(filter, env, decisions);
         }
-        for (filter, options, outcome) in granted {
-            let is_wanted = match (options.retain_handling, outcome) {
-                (RetainHandling::Always, _) | (RetainHandling::IfNew, SubscribeOutcome::New) => true,
-                (RetainHandling::IfNew | RetainHandling::Never, _) => false,
-            };
-            let State::Open(open) = &mut self.state else {
-                return Ok(());
-            };
-            if is_wanted {
-                let filter = decisions.write(|out| out.extend_from_slice(filter.as_bytes()));
-                decisions.push(Decision::SendRetained {
-                    filter,
-                    qos: options.qos as u8,
-                    id,
-                    // MQTT-3.8.3-3 is about all publications.
-                    except: match options.no_local {
-                        true => open.client_hash(env.sessions),
-                        false => 0,
-                    },
-                });
-            }
-        }
         self.carry_out_orders(env, decisions)
+    }
+
+    /// Decides to send what is retained, if the client wants it.
+    fn send_retained<A: App>(
+        &mut self,
+        filter: &str,
+        options: SubscribeOptions,
+        outcome: SubscribeOutcome,
+        id: u32,
+        env: &Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
+        let is_wanted = match (options.retain_handling, outcome) {
+            (RetainHandling::Always, _) | (RetainHandling::IfNew, SubscribeOutcome::New) => true,
+            (RetainHandling::IfNew | RetainHandling::Never, _) => false,
+        };
+        let State::Open(open) = &mut self.state else {
+            return;
+        };
+        if is_wanted {
+            let filter = decisions.write(|out| out.extend_from_slice(filter.as_bytes()));
+            decisions.push(Decision::SendRetained {
+                filter,
+                qos: options.qos as u8,
+                id,
+                // MQTT-3.8.3-3 is about all publications.
+                except: match options.no_local {
+                    true => open.client_hash(env.sessions),
+                    false => 0,
+                },
+            });
+        }
     }
 
     /// Asks the rules and the application about all filters, before any of them is granted.

@@ -211,6 +211,18 @@ fn unsubscribe_says_for_each_filter_whether_there_was_one() {
     }
 }
 
+/// What else is decided may have to wait, for the store or for presence, while publications come live: these would be sent
+/// once more as retained ones.
+#[test]
+fn retained_publications_are_asked_for_before_anything_else_is_done() {
+    let mut core = core();
+    let mut client = core.open(&connect(5, "c").bytes());
+    let did = core.receive(&mut client, &subscribe(5, 1, &[], &[("a", 0), ("b", 1)]));
+    let asked = |filter: &str, qos| Did::SendRetained(filter.to_owned(), qos, 0);
+    assert_eq!(did[..2], [asked("a", 0), asked("b", 1)]);
+    assert!(matches!(did[2..], [Did::Send(_)]), "{did:?}");
+}
+
 #[test]
 fn retained_publications_are_asked_for_as_retain_handling_says() {
     let mut core = core();
