@@ -43,6 +43,8 @@ pub(super) struct Told {
     pub(super) numbers: BTreeMap<String, usize>,
     /// What has become of connections of MQTT clients, in order, and has not been looked at.
     pub(super) lives: Vec<LifeEvent>,
+    /// The same of the ends of other connections, by the ids of their sessions.
+    pub(super) ends: Vec<(String, End)>,
 }
 
 /// The application was told of a connection of an MQTT client.
@@ -67,6 +69,8 @@ pub(super) struct Turn {
 pub(super) struct Session {
     /// The value of its connection.
     pub(super) number: Option<u64>,
+    /// The user that its token has named.
+    pub(super) user: Option<String>,
     pub(super) end: Option<End>,
 }
 
@@ -207,6 +211,8 @@ impl App for Actor {
                 peer.disconnect(CloseCode::new(SENT_AWAY).expect("one of 4000 to 4999"), "go");
                 peer.reply_empty()
             }
+            // No channel has a policy.
+            Some("$history") => peer.reply_empty(),
             _ => CallAnswer::silent(),
         }
     }
@@ -237,6 +243,9 @@ impl App for Actor {
         let number = peer.value().copied();
         let told = &mut *self.0.borrow_mut();
         let claims: Option<serde_json::Value> = peer.claims().and_then(|claims| claims.value().ok());
+        let user = claims
+            .as_ref()
+            .and_then(|claims| claims["sub"].as_str().map(str::to_owned));
         if let Some(number) = claims.and_then(|claims| claims["connection"].as_u64()) {
             let connection = usize::try_from(number).expect("few connections");
             told.numbers.insert(peer.id().to_string(), connection);
@@ -246,11 +255,12 @@ impl App for Actor {
                 end: None,
             });
         }
-        if told
-            .sessions
-            .insert(peer.id().to_string(), Session { number, end: None })
-            .is_some()
-        {
+        let session = Session {
+            number,
+            user,
+            end: None,
+        };
+        if told.sessions.insert(peer.id().to_string(), session).is_some() {
             told.wrong = Some("a session was connected twice".to_owned());
         }
     }
@@ -268,9 +278,14 @@ impl App for Actor {
                 end: Some(reason),
             });
         }
-        match told.sessions.get_mut(&client.id().to_string()) {
+        let id = client.id().to_string();
+        match told.sessions.get_mut(&id) {
             Some(session @ Session { end: None, .. }) => {
-                session.end = Some(End { reason, turn });
+                let end = End { reason, turn };
+                session.end = Some(end);
+                if device.is_none() {
+                    told.ends.push((id, end));
+                }
                 // MQTT clients may connect without a request of HTTP.
                 let has_none = session.number.is_none() && device.is_none();
                 if has_none || client.value::<u64>().copied() != session.number {

@@ -158,6 +158,12 @@ impl Following {
         self.next = Some(self.first_certain(log));
     }
 
+    /// The first place in the channel's log of which a publication may come.
+    pub(super) fn first_possible(&self, log: &Log) -> usize {
+        let asked = log.places(self.channel, self.asked..u64::MAX).start;
+        self.next.unwrap_or(asked)
+    }
+
     /// Whether everything that is published now comes at once, and not behind a replay.
     pub(super) fn is_live(&self) -> bool {
         self.replay == Replay::Over && !self.has_ended

@@ -6,6 +6,7 @@ use crate::config::SlowConsumer;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 use crate::mqtt::subscriptions::Subscriber;
+use crate::session::SessionId;
 
 use super::actor::Actor;
 
@@ -139,20 +140,8 @@ fn as_count(value: u64) -> usize {
 /// # Errors
 /// They are not.
 pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
-    let (mut subscribed, mut members) = (BTreeSet::new(), BTreeSet::new());
+    let (subscribed, mut members) = (subscribed(cores), BTreeSet::new());
     for core in cores {
-        for id in core.connections.ids() {
-            let session = core.connections.get(id).and_then(|one| one.phase.session_id());
-            let Some(session) = session else { continue };
-            let mut names: Vec<&[u8]> = core.delivery.subscriptions().channels_of(id.index()).collect();
-            names.extend(exact_filters(core, id));
-            for name in names {
-                let policy = core.lent.policy.channels.find(name);
-                if policy.is_some_and(|policy| policy.presence.is_on()) {
-                    subscribed.insert((name, session));
-                }
-            }
-        }
         for member in core.presence.rooms.all_connections() {
             if !members.insert(member) {
                 return Err(format!("{member:?} is a member twice"));
@@ -167,6 +156,26 @@ pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// The connections that are subscribed to channels with presence.
+pub(super) fn subscribed<'a>(cores: &[&'a Core<Actor>]) -> BTreeSet<(&'a [u8], SessionId)> {
+    let mut subscribed = BTreeSet::new();
+    for core in cores {
+        for id in core.connections.ids() {
+            let session = core.connections.get(id).and_then(|one| one.phase.session_id());
+            let Some(session) = session else { continue };
+            let mut names: Vec<&[u8]> = core.delivery.subscriptions().channels_of(id.index()).collect();
+            names.extend(exact_filters(core, id));
+            for name in names {
+                let policy = core.lent.policy.channels.find(name);
+                if policy.is_some_and(|policy| policy.presence.is_on()) {
+                    subscribed.insert((name, session));
+                }
+            }
+        }
+    }
+    subscribed
 }
 
 /// The channels of which an MQTT client is a member while it is connected: its filters without wildcards.
@@ -212,6 +221,20 @@ pub(super) fn of_groups(cores: &[&Core<Actor>]) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// All clients have left, and the delays of their wills are over.
+///
+/// # Errors
+/// Something is left of their wills.
+pub(super) fn of_wills(core: &Core<Actor>) -> Result<(), String> {
+    if core.wills.is_empty() && core.will_sessions.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "wills are left: {:?}, {:?}",
+        core.wills, core.will_sessions
+    ))
 }
 
 /// All MQTT clients have left, and their sessions have ended.

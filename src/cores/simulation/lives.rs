@@ -37,6 +37,8 @@ struct Life {
     /// Whether the session was there before; `None` if that cannot be told, or if the client is not connected yet.
     is_present: Option<bool>,
     has_begun: bool,
+    /// The connection that has begun its session, as far as that can be told.
+    key: Option<usize>,
     /// Its place among those that have begun.
     place: u64,
     end: Option<CloseReason>,
@@ -106,6 +108,7 @@ impl Lives {
             will: asked.will.map_or(WillState::None, |_| WillState::Kept),
             is_present: None,
             has_begun: false,
+            key: None,
             place: 0,
             end: None,
             is_displaced: false,
@@ -134,9 +137,9 @@ impl Lives {
         self.connections[connection].is_displaced
     }
 
-    /// The connection that has begun the session of a client.
-    pub(super) fn key_of(&self, device: usize) -> Option<usize> {
-        self.sessions.get(&device).map(|present| present.key)
+    /// The connection that has begun the session of a connection.
+    pub(super) fn key_of(&self, connection: usize) -> Option<usize> {
+        self.connections[connection].key
     }
 
     /// The client has read that its connection has begun a session.
@@ -146,6 +149,7 @@ impl Lives {
         {
             present.key = connection;
         }
+        self.connections[connection].key = Some(connection);
     }
 
     /// All connections of a client, to tell how it came to a failure.
@@ -207,7 +211,16 @@ impl Lives {
     fn begin(&mut self, connection: usize, at: Uptime) {
         let Life { device, asked, .. } = self.connections[connection];
         let before = self.sessions.get(&device).copied();
-        let is_there = before.map_or(Some(false), |present| present.lasts(at));
+        // What a DISCONNECT says holds when it is read, before its connection has ended. Nobody is told whether it was.
+        let left = before
+            .filter(|present| present.waits_since.is_none())
+            .and_then(|present| self.connections[present.connection].disconnect);
+        let may_end = left.is_some_and(|left| left.expiry_s == Some(0));
+        let is_there = match before {
+            Some(present) if may_end && present.expiry_s > 0 => None,
+            Some(present) => present.lasts(at),
+            None => Some(false),
+        };
         let is_present = match (is_there, asked.is_clean) {
             (_, true) | (Some(false), _) => Some(false),
             (Some(true), false) => Some(true),
@@ -222,6 +235,7 @@ impl Lives {
             old.will = match (old.will, is_present) {
                 (WillState::Kept, Some(true)) if delay_s > 0 => WillState::Never("its client came back"),
                 (WillState::Kept, None) if delay_s > 0 => WillState::Either,
+                (WillState::Kept, _) if left.is_some_and(|left| left.code == 0) => WillState::Either,
                 (WillState::Kept, _) => WillState::Due,
                 (WillState::Waits(due), _) if at >= due + TOLERANCE => WillState::Due,
                 (WillState::Waits(due), Some(true)) if at + TOLERANCE < due => {
@@ -238,7 +252,7 @@ impl Lives {
             (_, _) => connection,
         };
         let life = &mut self.connections[connection];
-        (life.has_begun, life.is_present) = (true, is_present);
+        (life.has_begun, life.is_present, life.key) = (true, is_present, Some(key));
         self.begun += 1;
         life.place = self.begun;
         self.sessions.insert(

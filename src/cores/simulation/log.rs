@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use serde_json::Value;
+
 use crate::broker::{Origin, Publication, Reader};
+use crate::clock::Uptime;
 use crate::mqtt::publication;
+use crate::policy::channels::PRESENCE_PREFIX;
 
 /// All publications of a run.
 #[derive(Debug)]
@@ -14,6 +18,8 @@ pub(super) struct Log {
     channels: BTreeMap<usize, Vec<Entry>>,
     /// The places of MQTT publications without data, by the channel: they clear what is retained.
     clears: BTreeMap<usize, Vec<u64>>,
+    /// The data of events of presence, by their numbers.
+    events: BTreeMap<usize, Value>,
     sent: Vec<Sent>,
     messages: usize,
 }
@@ -23,6 +29,8 @@ pub(super) struct Log {
 pub(super) struct Entry {
     pub(super) sequence: u64,
     pub(super) number: usize,
+    /// The beginning of the turn in which it was published.
+    pub(super) at: Uptime,
     pub(super) qos: u8,
     /// Whether it was published as the one that is retained.
     pub(super) retain: bool,
@@ -41,6 +49,8 @@ pub(super) enum Sender {
     Device(usize),
     /// A will.
     Will,
+    /// The server: events of presence.
+    Server,
 }
 
 /// A publication that a client has sent, or begun to.
@@ -59,7 +69,13 @@ pub(super) struct Sent {
 /// Channels from this number on are for shared subscriptions: MQTT clients have no other subscriptions to them.
 pub(super) const SHARED: usize = 1 << 20;
 
+/// Channels from this number on are those of the events of the members of other channels.
+pub(super) const PRESENCE: usize = 1 << 21;
+
 pub(super) fn channel_name(channel: usize) -> String {
+    if let Some(watched) = channel.checked_sub(PRESENCE) {
+        return format!("{PRESENCE_PREFIX}{}", channel_name(watched));
+    }
     match channel.checked_sub(SHARED) {
         None => format!("c/{channel}"),
         Some(shared) => format!("s/{shared}"),
@@ -68,6 +84,9 @@ pub(super) fn channel_name(channel: usize) -> String {
 
 /// The channel of this name.
 pub(super) fn channel_of(name: &str) -> Option<usize> {
+    if let Some(watched) = name.strip_prefix(PRESENCE_PREFIX) {
+        return Some(PRESENCE + channel_of(watched)?);
+    }
     match name.split_once('/')? {
         ("c", number) => number.parse().ok(),
         ("s", number) => Some(SHARED + number.parse::<usize>().ok()?),
@@ -81,6 +100,7 @@ impl Log {
             observer,
             channels: BTreeMap::new(),
             clears: BTreeMap::new(),
+            events: BTreeMap::new(),
             sent: Vec::new(),
             messages: 0,
         }
@@ -156,17 +176,40 @@ impl Log {
         self.channels.values().map(Vec::len).sum()
     }
 
-    /// Reads on. Returns the wills that were published.
+    /// The number of an event of presence with this data: the first from a place in the log of its channel on.
+    pub(super) fn event(&self, channel: usize, from: usize, data: &Value) -> Option<usize> {
+        let entries = self.of_channel(channel).get(from..)?;
+        let mut numbers = entries.iter().map(|entry| entry.number);
+        numbers.find(|number| self.events.get(number) == Some(data))
+    }
+
+    /// Reads on, in a turn that has begun at this time. Returns the wills that were published.
     ///
     /// # Errors
     /// Something is in the ring that nobody sent, twice, or out of the order in which its client sent it.
-    pub(super) fn read(&mut self) -> Result<Vec<usize>, String> {
+    pub(super) fn read(&mut self, at: Uptime) -> Result<Vec<usize>, String> {
         let mut wills = Vec::new();
         while let Some(delivery) = self.observer.next() {
             let publication = delivery.publication;
             let name = String::from_utf8_lossy(publication.channel()).into_owned();
-            let Some((number, entry)) = read_entry(&publication)? else {
-                let channel = channel_of(&name).ok_or_else(|| format!("{name} was cleared"))?;
+            let channel = channel_of(&name).ok_or_else(|| format!("nobody publishes in {name}"))?;
+            if channel >= PRESENCE {
+                let number = self.sent.len();
+                let entries = self.channels.entry(channel).or_default();
+                let data =
+                    serde_json::from_slice(publication.payload()).map_err(|error| error.to_string())?;
+                self.events.insert(number, data);
+                self.sent.push(Sent {
+                    sender: Sender::Server,
+                    channel,
+                    message: usize::MAX - number,
+                    is_sent_again: false,
+                    place: Some(entries.len()),
+                });
+                entries.push(entry_of(&publication, at, number));
+                continue;
+            }
+            let Some((number, entry)) = read_entry(&publication, at)? else {
                 let sequence = publication.sequence().as_u64();
                 self.clears.entry(channel).or_default().push(sequence);
                 continue;
@@ -223,7 +266,7 @@ impl Log {
         let mut last = BTreeMap::new();
         let mut missing = BTreeMap::new();
         for (number, sent) in self.sent.iter().enumerate() {
-            if sent.sender == Sender::Will || sent.is_sent_again {
+            if matches!(sent.sender, Sender::Will | Sender::Server) || sent.is_sent_again {
                 continue;
             }
             let Some((_, entry)) = self.entry(number) else {
@@ -251,26 +294,30 @@ impl Log {
     }
 }
 
+/// The entry of a publication of a SocketCluster client, or of the server.
+fn entry_of(publication: &Publication<'_>, at: Uptime, number: usize) -> Entry {
+    Entry {
+        sequence: publication.sequence().as_u64(),
+        number,
+        at,
+        qos: 1,
+        retain: false,
+        expires: false,
+        remembered: publication.is_remembered(),
+    }
+}
+
 /// The entry of a publication, and its number; `None` for one without data.
-fn read_entry(publication: &Publication<'_>) -> Result<Option<(usize, Entry)>, String> {
-    let sequence = publication.sequence().as_u64();
+fn read_entry(publication: &Publication<'_>, at: Uptime) -> Result<Option<(usize, Entry)>, String> {
     let text = String::from_utf8_lossy(publication.frame());
     let payload = String::from_utf8_lossy(publication.payload());
-    let entry = |number, qos, retain, expires| Entry {
-        sequence,
-        number,
-        qos,
-        retain,
-        expires,
-        remembered: publication.is_remembered(),
-    };
     match publication.origin() {
         Origin::SocketCluster => {
             let number = number_in(&text).ok_or_else(|| format!("nobody sent {text}"))?;
             if !payload.starts_with(&format!("\"{number}:")) || !text.ends_with(&format!(":{payload}}}}}")) {
                 return Err(format!("{payload} is taken for the payload of {text}"));
             }
-            Ok(Some((number, entry(number, 1, false, false))))
+            Ok(Some((number, entry_of(publication, at, number))))
         }
         Origin::Mqtt => {
             let view = publication::read(publication.frame()).ok_or("no publication of MQTT")?;
@@ -279,8 +326,13 @@ fn read_entry(publication: &Publication<'_>) -> Result<Option<(usize, Entry)>, S
             }
             let number = number_in_payload(&payload).ok_or_else(|| format!("nobody sent {payload}"))?;
             let head = view.head;
-            let expires = head.expires_at_ms.is_some();
-            Ok(Some((number, entry(number, head.qos, head.retain, expires))))
+            let entry = Entry {
+                qos: head.qos,
+                retain: head.retain,
+                expires: head.expires_at_ms.is_some(),
+                ..entry_of(publication, at, number)
+            };
+            Ok(Some((number, entry)))
         }
     }
 }

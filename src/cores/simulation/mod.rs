@@ -21,6 +21,11 @@
 //! what). A publication of theirs that is missing must be counted as dropped. `moves.rs` has other runs, whose
 //! connections move between cores with boxes for one letter.
 //!
+//! Clients of SocketCluster leave wills behind, with sessions that come back on other connections, ask for the past of
+//! channels (`client/past.rs`), and keep lists of members by answers and events (`client/presence.rs`). `wills.rs` says
+//! which will must be published, may be and must not. When nothing has changed for a while, a list of members is that of
+//! the connections there are.
+//!
 //! Each client checks what it receives (`client/`, `following.rs`). `world.rs` checks the cores whenever nothing is
 //! under way. When a core has ended, `leftovers.rs` checks that nothing is left. Turns of different cores never
 //! overlap: loom tests their access to the ring at the level of single instructions (`tests/loom`).
@@ -63,6 +68,7 @@ mod policies;
 mod random;
 mod schedule;
 mod shares;
+mod wills;
 mod wire;
 mod world;
 

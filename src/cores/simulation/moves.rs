@@ -1,15 +1,18 @@
 //! MQTT clients of a simulation: they connect to any core, and their connections must come to the core that owns their
-//! client id, whatever is cut, full, slow or lost meanwhile. The clients of `device/` have sessions.
+//! client id, with their wills, whatever is cut, full, slow or lost meanwhile. The clients of `device/` have sessions.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use super::Scale;
+use super::device::packets::{self, Connect, Version, Will};
+use super::lives::Asked;
+use super::log::{Sender, channel_name};
 use super::plan::Plan;
 use super::random::Random;
 use super::wire::{push_frame, response_head, take_frame};
-use super::world::World;
+use super::world::{Ground, World};
 use crate::broker::ChannelHasher;
 use crate::config::limits::Limits;
 use crate::cores::lifecycle::connection::Phase;
@@ -32,13 +35,10 @@ const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: simulation\r\nUpgrade: websoc
      Sec-WebSocket-Version: 13\r\n\r\n";
 
 impl Device {
-    fn new(index: usize, socket: UnixStream, random: &mut Random) -> Device {
+    fn new(index: usize, socket: UnixStream, random: &mut Random, ground: &mut Ground) -> Device {
         let client_id = format!("device {index}");
-        let mut body = b"\x00\x04MQTT\x05\x02\x00\x00\x00\x00".to_vec();
-        body.push(u8::try_from(client_id.len()).expect("a short name"));
-        body.extend_from_slice(client_id.as_bytes());
-        let mut packets = vec![0x10, u8::try_from(body.len()).expect("a short packet")];
-        packets.extend(body);
+        let mut packets = Vec::new();
+        connect(&client_id, index, random, ground, &mut packets);
         let pings = random.below(4);
         packets.extend([0xc0, 0].repeat(pings));
         let in_websocket = random.chance(1, 2);
@@ -114,8 +114,54 @@ impl Device {
     }
 }
 
+/// Writes CONNECT, half of the time with a will. The world judges what becomes of it (`lives.rs`).
+fn connect(client_id: &str, index: usize, random: &mut Random, ground: &mut Ground, out: &mut Vec<u8>) {
+    let channel = random.below(ground.plan.channels);
+    let will = random
+        .chance(1, 2)
+        .then(|| ground.log.begin(Sender::Will, channel));
+    ground.log.end_message();
+    let (expiry_s, delay_s) = random.of(&[(0, 0), (2, 0), (2, 1)]);
+    let connection = ground.lives.ask(
+        index,
+        Asked {
+            is_clean: true,
+            expiry_s,
+            will: will.map(|number| (number, delay_s)),
+        },
+    );
+    let claims = format!(r#"{{"sub":"{client_id}","connection":{connection}}}"#);
+    let unix_ms = ground.time.peek().unix_ms;
+    let token = ground
+        .tokens
+        .sign(&claims, None, unix_ms)
+        .expect("there is a key");
+    let topic = channel_name(channel);
+    let payload = will.map_or_else(String::new, |number| format!("\"{number}:w\""));
+    packets::connect(
+        Version::V5,
+        &Connect {
+            client_id,
+            is_clean: true,
+            expiry_s,
+            keep_alive_s: 0,
+            receive_maximum: None,
+            topic_aliases: 0,
+            will: will.map(|_| Will {
+                topic: &topic,
+                payload: payload.as_bytes(),
+                qos: random.of(&[0, 1, 2]),
+                retain: false,
+                delay_s,
+            }),
+            token: &token,
+        },
+        out,
+    );
+}
+
 /// So many runs whose boxes hold one letter, and turns handle little.
-fn run(seed: u64) -> u64 {
+fn run(seed: u64) -> (u64, u64) {
     let mut random = Random::new(seed);
     let plan = Plan {
         cores: 2 + random.below(3),
@@ -142,7 +188,8 @@ fn run(seed: u64) -> u64 {
             0 | 1 if devices.len() < 12 => {
                 let core = random.below(cores);
                 let socket = world.seats[core].listener_address.connect().expect("it listens");
-                devices.push(Device::new(devices.len(), socket, &mut random));
+                let device = Device::new(devices.len(), socket, &mut random, &mut world.ground);
+                devices.push(device);
             }
             2 if !devices.is_empty() && random.chance(1, 4) => {
                 let index = random.below(devices.len());
@@ -158,7 +205,8 @@ fn run(seed: u64) -> u64 {
                 .advance(Duration::from_millis(random.below(20) as u64)),
             5..=7 if !devices.is_empty() => {
                 let index = random.below(devices.len());
-                devices[index].write(1 + random.below(40));
+                let bytes_max = random.of(&[40, 400]);
+                devices[index].write(1 + random.below(bytes_max));
             }
             _ => {
                 let core = random.below(cores);
@@ -213,13 +261,14 @@ fn run(seed: u64) -> u64 {
     // More devices arrive, and the server drains while their connections are on their way.
     for core in 0..cores {
         let socket = world.seats[core].listener_address.connect().expect("it listens");
-        let mut device = Device::new(100 + core, socket, &mut random);
+        let mut device = Device::new(100 + core, socket, &mut random, &mut world.ground);
         device.write(usize::MAX);
         devices.push(device);
     }
     for _ in 0..random.below(8) {
         world.turn(random.below(cores));
     }
+    let wills = world.ground.lives.wills_published;
     world.drain();
     for _ in 0..80 {
         world.pass(Duration::from_millis(500));
@@ -245,11 +294,13 @@ fn run(seed: u64) -> u64 {
         devices.iter().all(|device| device.socket.is_none()),
         "seed {seed}: {devices:?}"
     );
-    moves
+    (moves, wills)
 }
 
 #[test]
 fn connections_come_to_the_core_that_owns_their_client_id_whatever_the_seed() {
-    let moves: u64 = (0..100).map(run).sum();
-    assert!(moves > 100, "{moves}");
+    let runs: Vec<_> = (0..100).map(run).collect();
+    let moves: u64 = runs.iter().map(|&(moves, _)| moves).sum();
+    let wills: u64 = runs.iter().map(|&(_, wills)| wills).sum();
+    assert!(moves > 100 && wills > 20, "{moves}, {wills}");
 }

@@ -36,6 +36,8 @@ pub(super) struct Plan {
     pub(super) padding_max: usize,
     /// Whether all channels have presence.
     pub(super) presence: bool,
+    /// Whether events tell of members that join and leave.
+    pub(super) presence_events: bool,
     /// Whether clients may speak MQTT.
     pub(super) mqtt: bool,
     /// Whether the application defers some decisions.
@@ -48,6 +50,9 @@ pub(super) struct Plan {
     /// Most publications that an MQTT client may have in flight.
     pub(super) receive_max: u16,
 }
+
+/// So few bytes that there is room for a few wills at a time.
+pub(super) const WILLS_TIGHT: u32 = 700;
 
 /// So many clients that not all of them are served in one turn.
 pub(super) const CROWD: usize = 30;
@@ -78,6 +83,7 @@ impl Default for Plan {
             steps: 0,
             padding_max: 100,
             presence: false,
+            presence_events: false,
             mqtt: false,
             defers: false,
             devices: 0,
@@ -107,7 +113,10 @@ impl Plan {
                 ..ChannelSpec::default()
             });
             for spec in &mut policies {
-                spec.policy.presence = PresencePolicy::Members;
+                spec.policy.presence = match self.presence_events {
+                    true => PresencePolicy::MembersAndEvents,
+                    false => PresencePolicy::Members,
+                };
             }
         }
         policies
@@ -151,6 +160,7 @@ impl Plan {
             abandoned_bytes_max: random.of(&[0, 1000, 1_000_000]),
             presence_grace: ms(random.of(&[0, 700])),
             presence_tick: ms(random.of(&[10, 500])),
+            wills_bytes_max: random.of(&[16 << 20, 16 << 20, 16 << 20, WILLS_TIGHT]),
             ..Limits::default()
         };
         let mqtt = random.chance(1, 3);
@@ -189,6 +199,7 @@ impl Plan {
             steps: 30 + random.below(270),
             padding_max: random.of(&[10, 100, 1000, 6000]),
             presence: random.chance(1, 2),
+            presence_events: random.chance(1, 2),
             mqtt,
             // MQTT clients are to be answered at rest.
             defers: random.chance(1, 3) && !mqtt,

@@ -1,6 +1,6 @@
 //! The policies of channels in a run, and what clients ask of the past.
 
-use super::log::channel_name;
+use super::log::{SHARED, channel_name};
 use super::random::Random;
 use crate::policy::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPolicy, PresencePolicy};
 
@@ -26,6 +26,8 @@ pub(super) enum Wanted {
     OtherEpoch,
     /// At most so many of the newest.
     Last(usize),
+    /// All since this time, in Unix milliseconds.
+    Since(u64),
 }
 
 impl Memory {
@@ -69,7 +71,7 @@ impl Memory {
 
     /// Whether the newest publication of a channel certainly comes first.
     pub(super) fn has_last_value(self, channel: usize) -> bool {
-        self == Memory::Everything && has_last_value(channel)
+        self == Memory::Everything && channel < SHARED && has_last_value(channel)
     }
 }
 

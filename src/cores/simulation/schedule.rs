@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::client::{Asked, Client, Phase};
 use super::leftovers;
+use super::log::{PRESENCE, SHARED};
 use super::plan::{CROWD, Plan};
 use super::policies::{Memory, Wanted};
 use super::random::Random;
@@ -37,6 +38,10 @@ pub(super) fn run(seed: u64) -> Summary {
         deliveries: world.ground.deliveries,
         replayed: world.ground.replayed,
         recoveries: world.ground.recoveries,
+        histories: world.ground.histories,
+        events: world.ground.events,
+        wills: world.ground.wills.published,
+        superseded: world.ground.wills.superseded,
         turns: world
             .handles
             .iter()
@@ -54,6 +59,13 @@ pub(super) struct Summary {
     pub(super) deliveries: usize,
     pub(super) replayed: u64,
     pub(super) recoveries: u64,
+    /// Answers to `$history` with publications.
+    pub(super) histories: u64,
+    /// Events of presence that came.
+    pub(super) events: u64,
+    /// Wills of SocketCluster clients that were published, and such that were void.
+    pub(super) wills: u64,
+    pub(super) superseded: u64,
     pub(super) turns: u64,
 }
 
@@ -112,7 +124,9 @@ impl World {
         let (is_deaf, has_token) = (random.chance(1, 12), random.chance(1, 4));
         let (is_slow, is_rude) = (random.chance(1, 10), random.chance(1, 20));
         if has_token {
-            let claims = format!(r#"{{"sub":"user {}"}}"#, random.below(3));
+            let user = random.below(3);
+            let claims = format!(r#"{{"sub":"user {user}"}}"#);
+            self.clients[index].user = Some(user);
             let unix_ms = self.ground.time.peek().unix_ms;
             let token = self
                 .policy
@@ -191,6 +205,7 @@ impl World {
         let by_ms = self.ground.random.of(&[-3_600_000, -1, 1000, 3_600_000]);
         self.ground.note(format!("the wall clock is set by {by_ms} ms"));
         self.ground.time.set_wall(by_ms);
+        self.ground.clock_sets += 1;
     }
 
     fn core_stands_still(&mut self) {
@@ -336,7 +351,10 @@ impl World {
                         client.write(ground, usize::MAX);
                         client.send_fin();
                     }
-                    _ => client.queue_close(ground, 1000),
+                    _ => {
+                        let code = ground.random.of(&[1000, 1000, 1001]);
+                        client.queue_close(ground, code);
+                    }
                 }
             });
         }
@@ -349,6 +367,12 @@ impl World {
         self.pass(longest * 2 + Duration::from_secs(1));
         if let Some(client) = self.clients.iter().find(|client| client.phase != Phase::Gone) {
             self.ground.fail(&format!("{client:?} is still here"));
+        }
+        self.pass(Duration::from_millis(WILL_DELAY_MAX_MS.into()) + Duration::from_secs(1));
+        for (index, seat) in self.seats.iter().enumerate() {
+            if let Some(core) = &seat.core {
+                self.ground.expect_of_core(index, leftovers::of_wills(core));
+            }
         }
         if !self.devices.is_empty() {
             let last = self.ground.plan.session_expiry_s_max + 1;
@@ -436,7 +460,15 @@ impl World {
 fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
     let channel = ground.random.below(ground.plan.channels);
     let may_send = client.may_send();
-    match ground.random.below(40) {
+    match ground.random.below(46) {
+        40..43 if client.session.is_some() && may_send => {
+            let asked = about_a_will(ground, channel);
+            sent(client, ground, &[asked], "says what it leaves behind")
+        }
+        43..46 if client.session.is_some() && may_send => {
+            let asked = question(ground, channel);
+            sent(client, ground, &[asked], "asks about a channel")
+        }
         0..6 if may_send => {
             let asked = subscription(ground, channel);
             sent(client, ground, &[asked], "subscribes")
@@ -521,12 +553,47 @@ fn subscription(ground: &mut Ground, channel: usize) -> Asked {
         3 => Wanted::After(0),
         4..6 => Wanted::Last(ground.random.of(&[0, 1, 5, 1000])),
         6..11 => Wanted::After(some_offset),
+        11..13 => {
+            let back_ms = ground.random.of(&[0, 100, 2000, 10_000]);
+            Wanted::Since(ground.time.peek().unix_ms.saturating_sub(back_ms))
+        }
         _ => Wanted::After(recent),
     };
     if ground.epoch.is_none() && matches!(wanted, Wanted::After(_)) {
         return Asked::Recover(channel, Wanted::Position);
     }
     Asked::Recover(channel, wanted)
+}
+
+/// A will, or that there is to be none any more.
+fn about_a_will(ground: &mut Ground, channel: usize) -> Asked {
+    if ground.random.chance(1, 8) {
+        return Asked::TakeWillBack;
+    }
+    let name = ground.random.of(&[None, Some(0), Some(0), Some(1)]);
+    let delay_ms = ground.random.of(&[0, 0, 200, 1000, WILL_DELAY_MAX_MS]);
+    Asked::Will(channel, name, delay_ms)
+}
+
+/// A question about the past of a channel or its members.
+fn question(ground: &mut Ground, channel: usize) -> Asked {
+    let watched = if ground.plan.mqtt && ground.random.chance(1, 4) {
+        SHARED
+    } else {
+        channel
+    };
+    match ground.random.below(3) {
+        0 if ground.plan.memory.is_some() => match subscription(ground, channel) {
+            Asked::Recover(channel, wanted) => {
+                let limit = ground.random.of(&[1, 3, 100]);
+                Asked::History(channel, wanted, limit)
+            }
+            asked => asked,
+        },
+        1 if ground.plan.presence && ground.plan.presence_events => Asked::Subscribe(PRESENCE + watched),
+        _ if ground.plan.presence => Asked::Members(watched),
+        _ => Asked::Call,
+    }
 }
 
 /// What a long array may hold. Seldom something that ends the connection in its middle.
@@ -591,7 +658,8 @@ fn leave(client: &mut Client, ground: &mut Ground) -> &'static str {
         client.send_fin();
         return "ends its direction";
     }
-    client.queue_close(ground, 1000);
+    let code = ground.random.of(&[1000, 1000, 1001]);
+    client.queue_close(ground, code);
     client.write(ground, usize::MAX);
     "says goodbye"
 }
@@ -603,3 +671,6 @@ fn some_bytes(ground: &mut Ground, client: &Client) -> usize {
         _ => usize::MAX,
     }
 }
+
+/// The longest delay of a will.
+const WILL_DELAY_MAX_MS: u32 = 3000;

@@ -1,7 +1,7 @@
 //! The server of a run and its surroundings: its cores, their clock, its clients, and the facts that the clients share.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,16 +11,17 @@ use mio::Events;
 use serde_json::Value;
 
 use super::actor::{Actor, Told, Turn};
-use super::client::Client;
+use super::client::{Client, Member};
 use super::device::Device;
 use super::following::Recovered;
 use super::listener::{ListenerAddress, SimulatedListener};
 use super::lives::Lives;
 use super::log::{Log, SHARED};
-use super::plan::Plan;
+use super::plan::{Plan, WILLS_TIGHT};
 use super::policies::{Memory, Wanted};
 use super::random::Random;
 use super::shares::Shares;
+use super::wills::Wills;
 use super::{SCALE, descriptors, leftovers};
 use crate::auth::{CredentialFields, Tokens};
 use crate::broker::{ChannelHasher, Epoch, Numbering, RingBytes, RingPlan, broker_with_outside};
@@ -39,7 +40,7 @@ use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
 use crate::protocols;
-use crate::session::{self, Logins};
+use crate::session::{self, Logins, SessionId};
 use crate::transport::port::Ports;
 
 /// A server and its clients.
@@ -53,6 +54,8 @@ pub(super) struct World {
     pub(super) policy: Arc<Policy>,
     pub(super) config: Config,
     rests: u64,
+    /// Who is in which channel, and since when that has not changed.
+    members: (BTreeSet<(String, Member)>, Uptime),
     pub(super) ground: Ground,
 }
 
@@ -76,6 +79,11 @@ pub(super) struct Ground {
     /// Publications that came as replays, and recoveries in which some came.
     pub(super) replayed: u64,
     pub(super) recoveries: u64,
+    /// Answers to `$history` with publications, and events of presence that have come.
+    pub(super) histories: u64,
+    pub(super) events: u64,
+    /// How often the wall clock was set.
+    pub(super) clock_sets: u32,
     /// How long the clock was moved on while a core stood still.
     pub(super) still_for: Duration,
     /// The epoch of positions, once a client knows it.
@@ -83,6 +91,7 @@ pub(super) struct Ground {
     /// The keys by which MQTT clients are known.
     pub(super) tokens: Tokens,
     pub(super) lives: Lives,
+    pub(super) wills: Wills,
     pub(super) shares: Shares,
     /// Publications of MQTT clients that were acknowledged, each with the numbers under which it was sent.
     pub(super) acknowledged: Vec<Vec<usize>>,
@@ -158,6 +167,7 @@ impl World {
             broker.hasher = ChannelHasher::with_key(key);
         }
         let connections_max = plan.limits.connections_max;
+        let is_tight = plan.limits.wills_bytes_max <= WILLS_TIGHT;
         let tokens = policy.tokens.clone();
         let devices = (0..plan.devices)
             .map(|index| Device::new(index, random.chance(1, 2)))
@@ -179,6 +189,7 @@ impl World {
             policy,
             config,
             rests: 0,
+            members: (BTreeSet::new(), Uptime::default()),
             ground: Ground {
                 random,
                 time,
@@ -193,10 +204,14 @@ impl World {
                 revoked: false,
                 replayed: 0,
                 recoveries: 0,
+                histories: 0,
+                events: 0,
+                clock_sets: 0,
                 still_for: Duration::ZERO,
                 epoch: None,
                 tokens: Tokens::clone(&tokens),
                 lives: Lives::default(),
+                wills: Wills::new(is_tight),
                 shares: Shares::default(),
                 acknowledged: Vec::new(),
                 device_deliveries: 0,
@@ -412,7 +427,41 @@ impl World {
         for client in &self.clients {
             ground.expect(client.index, "at rest", client.check_at_rest(ground));
         }
+        let now = ground.time.peek().uptime;
+        if !ground.draining {
+            let result = ground.wills.check_at_rest(now);
+            ground.expect_of("a will", result);
+        }
+        if ground.plan.presence && !ground.draining {
+            self.check_members_at_rest(now);
+        }
         self.check_devices_at_rest();
+    }
+
+    /// The members that clients know are those that there are, when nothing has changed for a while.
+    fn check_members_at_rest(&mut self, now: Uptime) {
+        let ground = &self.ground;
+        let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
+        let told = ground.told.borrow();
+        let member = |(name, session): (&[u8], SessionId)| {
+            let id = session.to_string();
+            let user = told.sessions.get(&id).and_then(|session| session.user.clone());
+            let name = String::from_utf8_lossy(name).into_owned();
+            (name, user.map_or(Member::Connection(id), Member::User))
+        };
+        let members = leftovers::subscribed(&cores).into_iter().map(member).collect();
+        drop(told);
+        if members != self.members.0 {
+            self.members = (members, now);
+        }
+        let (members, since) = &self.members;
+        let limits = &ground.plan.limits;
+        let known_after = limits.presence_grace + 2 * limits.presence_tick + MEMBERS_LATE_MAX;
+        if now.since(*since) > known_after && ground.plan.slow_consumer == SlowConsumer::Close {
+            for client in &self.clients {
+                ground.expect(client.index, "at rest", client.check_views(ground, members));
+            }
+        }
     }
 
     /// What must hold for MQTT clients whenever nothing is on its way, and no core stands still.
@@ -564,11 +613,19 @@ impl Ground {
             let result = self.lives.take(event);
             self.expect_of("an MQTT connection", result);
         }
-        match self.log.read() {
+        let ends = std::mem::take(&mut self.told.borrow_mut().ends);
+        for (id, end) in ends {
+            self.wills.end(&id, end);
+        }
+        let at = self.told.borrow().turn.now;
+        match self.log.read(at) {
             Ok(wills) => {
                 let now = self.time.peek().uptime;
                 for will in wills {
-                    let result = self.lives.note_will(will, now);
+                    let result = match self.wills.has(will) {
+                        true => self.wills.note_published(will, now),
+                        false => self.lives.note_will(will, now),
+                    };
                     self.expect_of("a will", result);
                 }
             }
@@ -746,5 +803,7 @@ const ROUNDS_MAX: u64 = 50_000;
 const BESIDE_ONE_MAX: Duration = Duration::from_millis(20);
 /// After so many times of rest, the tables of all cores are looked through.
 const TABLES_EVERY: u64 = 8;
+/// How late an event of presence may be at rest.
+const MEMBERS_LATE_MAX: Duration = Duration::from_millis(100);
 /// The text that describes a failure.
 const ACTIONS_KEPT: usize = 50;

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::Client;
 use super::calls::{Asked, Call};
+use super::past::check_since;
 use crate::config::SlowConsumer;
 use crate::cores::simulation::following::{Following, Recovered};
-use crate::cores::simulation::log::{self, channel_name, number_in};
+use crate::cores::simulation::log::{self, PRESENCE, channel_name, number_in};
 use crate::cores::simulation::policies::{Memory, Wanted};
 use crate::cores::simulation::world::Ground;
 
@@ -18,14 +19,8 @@ impl Client {
         if self.late.remove(&rid) {
             return;
         }
-        let has_memory = ground.plan.memory.is_some();
         let at = self.calls.iter().position(|call| call.cid == rid);
-        let is_next = |at: &usize| {
-            self.calls
-                .iter()
-                .take(*at)
-                .all(|call| has_memory && call.may_be_late())
-        };
+        let is_next = |at: &usize| self.calls.iter().take(*at).all(|call| call.may_be_late(ground));
         let Some(call) = at.filter(is_next).and_then(|at| self.calls.remove(at)) else {
             ground.fail(&format!(
                 "client {}: a reply to {rid}, and the next is {:?}",
@@ -44,6 +39,10 @@ impl Client {
             Asked::Handshake => {
                 self.session = packet["data"]["id"].as_str().map(str::to_owned);
                 self.opened_at = Some(ground.time.peek().uptime);
+                if packet["data"]["isAuthenticated"] != true {
+                    self.user = None;
+                }
+                self.begin_wills(ground);
                 self.session.is_some() && !is_error
             }
             Asked::Subscribe(channel) => self.subscribed(ground, channel, &call, stamp, is_error),
@@ -51,6 +50,24 @@ impl Client {
             Asked::Unsubscribe(channel) => self.unsubscribed(ground, channel, stamp, is_error),
             Asked::Publish(channel) => {
                 self.published(ground, channel, stamp);
+                !is_error
+            }
+            Asked::History(channel, wanted, limit) => {
+                self.history_read(ground, (channel, wanted, limit), &call, stamp, packet)
+            }
+            Asked::Members(channel) => match self.members_told(channel, packet) {
+                Ok(may) => may,
+                Err(error) => ground.fail(&format!("client {}: {error}: {packet}", self.index)),
+            },
+            Asked::Will(..) => {
+                let now = ground.time.peek().uptime;
+                ground.wills.answer(self.index, rid, is_error, now);
+                // There may be no room for it, here or in the box of the owner of its session.
+                !is_error || packet["error"]["name"] == "WillsFullError"
+            }
+            Asked::TakeWillBack => {
+                let now = ground.time.peek().uptime;
+                ground.wills.answer(self.index, rid, is_error, now);
                 !is_error
             }
             Asked::Forbidden => is_error,
@@ -76,7 +93,8 @@ impl Client {
             return is_full;
         }
         let answered = ground.log.claimed();
-        if ground.plan.memory.is_some() {
+        self.watch(channel, true);
+        if ground.plan.memory.is_some() && channel < PRESENCE {
             // A subscription that is there already goes on, and one that has not been answered begins with its answer.
             if self.is_subscribing_before(call, channel) {
                 return true;
@@ -120,7 +138,7 @@ impl Client {
     /// The subscription to a channel, if all that is published must reach it at once.
     pub(super) fn live(&self, channel: usize, ground: &Ground) -> Option<&Following> {
         let following = self.following.get(&channel)?;
-        let is_live = !ground.plan.memory.is_some() || following.is_live();
+        let is_live = !ground.plan.memory.is_some() || channel >= PRESENCE || following.is_live();
         (is_live && !self.is_subscribing(channel)).then_some(following)
     }
 
@@ -165,13 +183,22 @@ impl Client {
             self.following.insert(channel, Following::ended(channel));
             return true;
         }
+        if let Wanted::Since(unix_ms) = wanted
+            && ground.plan.memory == Memory::Everything
+            && is_whole
+        {
+            let end = ground.log.places(channel, 0..told.up_to + 1).end;
+            let first = end.saturating_sub(told.publications);
+            let result = check_since(ground, channel, unix_ms, first, call.clock_sets);
+            ground.expect(self.index, "by the answer to its subscription", result);
+        }
         let log = &ground.log;
         let following = match wanted {
             Wanted::After(after) if is_whole => Following::recovered(channel, after, told, log),
             Wanted::Last(max) if told.publications > max => return false,
             Wanted::After(_) | Wanted::OtherEpoch if told.publications > 0 => return false,
             Wanted::Position if told.publications > 1 => return false,
-            Wanted::After(_) | Wanted::OtherEpoch | Wanted::Position | Wanted::Last(_) => {
+            Wanted::After(_) | Wanted::OtherEpoch | Wanted::Position | Wanted::Last(_) | Wanted::Since(_) => {
                 Following::with_newest(channel, told, ground.plan.memory == Memory::Everything, log)
             }
         };
@@ -191,6 +218,7 @@ impl Client {
             let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
             ground.expect(self.index, "at the end of a subscription", all);
         }
+        self.watch(channel, false);
         self.following.remove(&channel).is_some() != is_error
     }
 
@@ -210,7 +238,14 @@ impl Client {
             // An MQTT client has cleared what is retained.
             return;
         }
-        let (Some(channel), Some(number)) = (channel_of(&packet["data"]["channel"]), number_in(text)) else {
+        let channel = channel_of(&packet["data"]["channel"]);
+        let number = match channel {
+            Some(channel) if channel >= PRESENCE => {
+                self.event_number(ground, channel, &packet["data"]["data"])
+            }
+            _ => number_in(text),
+        };
+        let (Some(channel), Some(number)) = (channel, number) else {
             ground.fail(&format!("client {}: {text}", self.index));
         };
         ground.trace.mix(number as u64);
@@ -232,7 +267,7 @@ impl Client {
             {
                 ground.fail(&format!("client {}: {text} has a wrong position", self.index));
             }
-        } else if ground.plan.memory == Memory::Everything {
+        } else if ground.plan.memory == Memory::Everything && channel < PRESENCE {
             ground.fail(&format!("client {}: {text} has no position", self.index));
         }
         let is_replayed = packet["data"]["replayed"] == true;
@@ -240,6 +275,11 @@ impl Client {
         match following.take(number, is_replayed, &ground.log, policy) {
             Ok(missing) => ground.missing += missing,
             Err(error) => ground.fail(&format!("client {}: {error}", self.index)),
+        }
+        if channel >= PRESENCE {
+            ground.events += 1;
+            let result = self.take_event(channel, &packet["data"]["data"]);
+            ground.expect(self.index, "by an event", result);
         }
         if policy != SlowConsumer::Conflate
             && !ground.plan.memory.is_some()
@@ -249,6 +289,23 @@ impl Client {
                 ground.fail(&format!("client {}: {number} overtook another", self.index));
             }
             self.last_sequence = entry.sequence;
+        }
+    }
+}
+
+impl Client {
+    /// The event of presence that has come: the first with such data that may come.
+    fn event_number(&self, ground: &Ground, channel: usize, data: &Value) -> Option<usize> {
+        let following = self.following.get(&channel)?;
+        ground
+            .log
+            .event(channel, following.first_possible(&ground.log), data)
+    }
+
+    fn begin_wills(&self, ground: &mut Ground) {
+        if let Some(id) = &self.session {
+            let end = ground.told.borrow().sessions.get(id).and_then(|one| one.end);
+            ground.wills.begin(self.index, id, end);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! What a client asks for: calls, in messages of their own or in arrays.
 
+use std::time::Duration;
+
 use super::Client;
-use crate::cores::simulation::log::{Sender, channel_name};
+use crate::cores::simulation::log::{PRESENCE, Sender, channel_name};
 use crate::cores::simulation::policies::Wanted;
+use crate::cores::simulation::wills::{Session, Will};
 use crate::cores::simulation::world::Ground;
 use crate::protocols::PART_BYTES_MAX;
 
@@ -14,6 +17,13 @@ pub(in crate::cores::simulation) enum Asked {
     Recover(usize, Wanted),
     Unsubscribe(usize),
     Publish(usize),
+    /// `$history`, with the most publications that the answer may have.
+    History(usize, Wanted, usize),
+    /// `$presence`.
+    Members(usize),
+    /// `$will`: the channel, the name of a session, and the delay in milliseconds.
+    Will(usize, Option<usize>, u32),
+    TakeWillBack,
     Forbidden,
     Call,
     /// An answer of so many bytes.
@@ -31,7 +41,10 @@ pub(super) struct Call {
     pub(super) end: usize,
     /// The end of the ring when that had been written.
     pub(super) stamp: Option<u64>,
+    /// How often the wall clock had been set when it was queued.
+    pub(super) clock_sets: u32,
 }
+
 impl Client {
     /// Queues a packet as a message of its own; `packet` is told the call id.
     pub(in crate::cores::simulation) fn ask(&mut self, ground: &mut Ground, asked: Asked) {
@@ -74,13 +87,13 @@ impl Client {
         data: &str,
         is_late: bool,
     ) {
-        let packet = self.call_packet(event, data, is_late);
+        let packet = self.call_packet(ground, event, data, is_late);
         ground.log.end_message();
         self.queue_text(ground, &packet);
         self.mark(usize::from(!is_late));
     }
 
-    fn call_packet(&mut self, event: &str, data: &str, is_late: bool) -> String {
+    fn call_packet(&mut self, ground: &Ground, event: &str, data: &str, is_late: bool) -> String {
         let cid = self.next_cid;
         self.next_cid += 1;
         self.sent.before_handshake |= cid == 1;
@@ -92,6 +105,7 @@ impl Client {
                 asked: Asked::Call,
                 end: usize::MAX,
                 stamp: None,
+                clock_sets: ground.clock_sets,
             });
         }
         call_text(event, data, cid)
@@ -105,6 +119,7 @@ impl Client {
             asked,
             end: usize::MAX,
             stamp: None,
+            clock_sets: ground.clock_sets,
         });
         if self.session.is_none() && asked != Asked::Handshake && cid == 1 {
             self.sent.before_handshake = true;
@@ -139,6 +154,24 @@ impl Client {
                     r##"{{"event":"#publish","data":{{"channel":"{name}","data":"{number}:{padding}"}},"cid":{cid}}}"##
                 )
             }
+            Asked::History(channel, wanted, limit) => {
+                let (name, wanted) = (channel_name(channel), wanted_text(ground, wanted));
+                let wanted = wanted.trim_matches(['{', '}']);
+                // A position is an object in the object.
+                let end = if wanted.contains('{') { "}" } else { "" };
+                let data = format!(r#"{{"channel":"{name}","limit":{limit},{wanted}{end}}}"#);
+                call_text("$history", data, cid)
+            }
+            Asked::Members(channel) => {
+                let data = format!(r#"{{"channel":"{}","limit":1000}}"#, channel_name(channel));
+                call_text("$presence", data, cid)
+            }
+            Asked::Will(channel, name, delay_ms) => self.will_packet(ground, (channel, name, delay_ms), cid),
+            Asked::TakeWillBack => {
+                let now = ground.time.peek().uptime;
+                ground.wills.ask(self.index, cid, None, now);
+                call_text("$will", "null", cid)
+            }
             Asked::Forbidden => {
                 format!(r##"{{"event":"#publish","data":{{"channel":"forbidden","data":1}},"cid":{cid}}}"##)
             }
@@ -151,6 +184,29 @@ impl Client {
                 call_text("send me away", 1, cid)
             }
         }
+    }
+
+    fn will_packet(
+        &self,
+        ground: &mut Ground,
+        (channel, name, delay_ms): (usize, Option<usize>, u32),
+        cid: u64,
+    ) -> String {
+        let will = Will {
+            number: ground.log.begin(Sender::Will, channel),
+            session: name.map(|name| Session {
+                user: self.user,
+                name,
+            }),
+            delay: Duration::from_millis(delay_ms.into()),
+        };
+        let now = ground.time.peek().uptime;
+        ground.wills.ask(self.index, cid, Some(will), now);
+        let session = name.map_or_else(String::new, |name| format!(r#","session":"{name}""#));
+        let (number, channel) = (will.number, channel_name(channel));
+        let data =
+            format!(r#"{{"channel":"{channel}","data":"{number}:will","delay_ms":{delay_ms}{session}}}"#);
+        call_text("$will", data, cid)
     }
 
     /// The last so many calls end with what is queued by now.
@@ -170,9 +226,19 @@ impl Call {
         }
     }
 
+    /// Whether the core that owns the channel answers it.
+    pub(super) fn is_of_an_owner(&self) -> bool {
+        matches!(self.asked, Asked::History(..) | Asked::Members(_))
+    }
+
     /// Whether others may be answered before it: the server asks the core that owns the channel.
-    pub(super) fn may_be_late(&self) -> bool {
-        self.subscribes_to().is_some()
+    pub(super) fn may_be_late(&self, ground: &Ground) -> bool {
+        match self.asked {
+            _ if self.is_of_an_owner() => true,
+            Asked::Subscribe(channel) => ground.plan.memory.is_some() && channel < PRESENCE,
+            Asked::Recover(..) => ground.plan.memory.is_some(),
+            _ => false,
+        }
     }
 }
 
@@ -183,6 +249,7 @@ fn wanted_text(ground: &Ground, wanted: Wanted) -> String {
         (Wanted::After(offset), Some(epoch)) => recover(epoch, offset),
         (Wanted::OtherEpoch, _) => recover("otherone", 1),
         (Wanted::Last(count), _) => format!(r#"{{"last":{count}}}"#),
+        (Wanted::Since(unix_ms), _) => format!(r#"{{"since":{unix_ms}}}"#),
         (Wanted::Position, _) | (Wanted::After(_), None) => r#"{"recover":null}"#.to_owned(),
     }
 }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::calls::Call;
 use super::{Client, Phase};
 use crate::config::SlowConsumer;
 use crate::config::limits::MemoryMax;
 use crate::cores::simulation::actor::SENT_AWAY;
 use crate::cores::simulation::world::Ground;
+use crate::decision::CloseReason;
 
 impl Client {
     pub(super) fn take_close(&mut self, ground: &mut Ground, payload: &[u8]) {
@@ -31,7 +33,7 @@ impl Client {
         let (limits, sent) = (&ground.plan.limits, &self.sent);
         match code {
             1000 => sent.close,
-            1001 => ground.draining,
+            1001 => ground.draining || (sent.close && sent.close_code == 1001),
             1002 | 1009 => sent.garbage,
             // Silence counts from the upgrade on, and not while the core stood still.
             4001 => self.session.is_none() || sent.dozed || !self.answers_pings,
@@ -40,6 +42,7 @@ impl Client {
             4010 => {
                 ground.plan.slow_consumer != SlowConsumer::Skip
                     || !self.late.is_empty()
+                    || self.calls.iter().any(Call::is_of_an_owner)
                     || limits.outbox_bytes_total_max != MemoryMax::Off
             }
             4029 => limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0,
@@ -59,7 +62,8 @@ impl Client {
         let Some(end) = told.sessions.get(id).and_then(|session| session.end) else {
             return Err("the application has not been told of the end".to_owned());
         };
-        let told_code = end.reason.code().map_or(1000, |code| code.as_u16());
+        let own_code = self.sent.close_code;
+        let told_code = end.reason.code().map_or(own_code, |code| code.as_u16());
         if told_code != code {
             return Err(format!(
                 "closed with {code}, and the application was told {end:?}"
@@ -85,9 +89,8 @@ impl Client {
         }
         // Replies that a paused connection had coming may be lost with it; one that left by itself gets them all.
         // A recovery that was under way may be lost as well.
-        let has_memory = ground.plan.memory.is_some();
-        let is_lost = self.calls.iter().any(|call| !has_memory || !call.may_be_late());
-        if code == 1000 && is_lost {
+        let is_lost = self.calls.iter().any(|call| !call.may_be_late(ground));
+        if end.reason == CloseReason::PeerClosed && is_lost {
             return Err(format!(
                 "{:?} were not answered before its close frame",
                 self.calls
@@ -120,9 +123,14 @@ impl Client {
         }
     }
 
+    /// Whether nothing keeps it from having all that is for it.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_open() && self.attentive && self.out.is_empty() && !self.sent.close && !self.sent.fin
+    }
+
     /// Nothing is on its way any more: what should have come by now?
     pub(in crate::cores::simulation) fn check_at_rest(&self, ground: &Ground) -> Result<(), String> {
-        if !self.is_open() || !self.attentive || !self.out.is_empty() || self.sent.close || self.sent.fin {
+        if !self.is_quiet() {
             return Ok(());
         }
         let limits = &ground.plan.limits;

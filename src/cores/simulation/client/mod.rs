@@ -7,6 +7,8 @@
 mod answers;
 mod calls;
 mod ends;
+mod past;
+mod presence;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -16,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::Value;
 
 pub(super) use self::calls::Asked;
+pub(super) use self::presence::{Member, View};
 
 use self::answers::channel_of;
 use self::calls::Call;
@@ -35,6 +38,8 @@ pub(super) struct Client {
     pub(super) answers_pings: bool,
     /// Whether it sends anything.
     pub(super) token: Option<String>,
+    /// The user that the token names, as far as the server takes it.
+    pub(super) user: Option<usize>,
     out: Vec<u8>,
     /// Bytes that the socket has taken, of all that was queued.
     written: usize,
@@ -48,6 +53,8 @@ pub(super) struct Client {
     late: BTreeSet<u64>,
     next_cid: u64,
     pub(super) following: BTreeMap<usize, Following>,
+    /// The members of the channels that it watches.
+    views: BTreeMap<usize, View>,
     /// The place of the publication that came last.
     last_sequence: u64,
     /// When it could have known that the server takes it for open.
@@ -67,6 +74,8 @@ pub(super) struct Client {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SentSomething {
     pub(super) close: bool,
+    /// The code of its close frame.
+    pub(super) close_code: u16,
     pub(super) fin: bool,
     pub(super) garbage: bool,
     pub(super) before_handshake: bool,
@@ -96,6 +105,7 @@ impl Client {
             attentive: true,
             answers_pings: true,
             token: None,
+            user: None,
             out: wire::REQUEST.as_bytes().to_vec(),
             written: 0,
             input: Vec::new(),
@@ -105,6 +115,7 @@ impl Client {
             late: BTreeSet::new(),
             next_cid: 1,
             following: BTreeMap::new(),
+            views: BTreeMap::new(),
             last_sequence: 0,
             opened_at: None,
             last_ping: None,
@@ -150,7 +161,8 @@ impl Client {
 
     pub(super) fn queue_close(&mut self, ground: &mut Ground, code: u16) {
         if !self.sent.close {
-            self.sent.close = true;
+            (self.sent.close, self.sent.close_code) = (true, code);
+            ground.wills.note_close(self.index, code);
             wire::push_close(&mut self.out, &mut ground.random, code);
         }
     }
@@ -311,6 +323,9 @@ impl Client {
                 ground.trace.mix(3);
                 let channel = channel_of(&packet["data"]["channel"]);
                 self.following.retain(|&followed, _| Some(followed) != channel);
+                if let Some(channel) = channel {
+                    self.watch(channel, false);
+                }
             }
             Some("question") => {
                 if self.may_send() && ground.random.chance(3, 4) {

@@ -11,7 +11,7 @@
 
 mod ends;
 mod link;
-mod packets;
+pub(super) mod packets;
 mod session;
 
 use std::os::unix::net::UnixStream;
@@ -464,7 +464,7 @@ impl Device {
         ground.trace.mix(u64::from(is_present));
         let claimed = ground.log.claimed();
         // Another connection may have begun the session, which has come to the server in between.
-        let key = ground.lives.key_of(self.index).filter(|_| is_present);
+        let key = ground.lives.key_of(number).filter(|_| is_present);
         if key == Some(self.session.key) {
             self.session.go_on();
         } else {

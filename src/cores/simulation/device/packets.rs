@@ -2,7 +2,7 @@
 
 /// The version that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
+pub(in crate::cores::simulation) enum Version {
     /// MQTT 3.1.1.
     V4,
     /// MQTT 5.0.
@@ -11,26 +11,26 @@ pub(super) enum Version {
 
 /// A CONNECT packet.
 #[derive(Debug)]
-pub(super) struct Connect<'a> {
-    pub(super) client_id: &'a str,
-    pub(super) is_clean: bool,
-    pub(super) expiry_s: u32,
-    pub(super) keep_alive_s: u16,
-    pub(super) receive_maximum: Option<u16>,
-    pub(super) topic_aliases: u16,
-    pub(super) will: Option<Will<'a>>,
+pub(in crate::cores::simulation) struct Connect<'a> {
+    pub(in crate::cores::simulation) client_id: &'a str,
+    pub(in crate::cores::simulation) is_clean: bool,
+    pub(in crate::cores::simulation) expiry_s: u32,
+    pub(in crate::cores::simulation) keep_alive_s: u16,
+    pub(in crate::cores::simulation) receive_maximum: Option<u16>,
+    pub(in crate::cores::simulation) topic_aliases: u16,
+    pub(in crate::cores::simulation) will: Option<Will<'a>>,
     /// The token in the place of the password.
-    pub(super) token: &'a str,
+    pub(in crate::cores::simulation) token: &'a str,
 }
 
 /// The will in a CONNECT packet.
 #[derive(Debug)]
-pub(super) struct Will<'a> {
-    pub(super) topic: &'a str,
-    pub(super) payload: &'a [u8],
-    pub(super) qos: u8,
-    pub(super) retain: bool,
-    pub(super) delay_s: u32,
+pub(in crate::cores::simulation) struct Will<'a> {
+    pub(in crate::cores::simulation) topic: &'a str,
+    pub(in crate::cores::simulation) payload: &'a [u8],
+    pub(in crate::cores::simulation) qos: u8,
+    pub(in crate::cores::simulation) retain: bool,
+    pub(in crate::cores::simulation) delay_s: u32,
 }
 
 /// A PUBLISH packet, in either direction.
@@ -106,7 +106,7 @@ impl Ack {
 
 pub(super) const PINGREQ: [u8; 2] = [0xC0, 0];
 
-pub(super) fn connect(version: Version, connect: &Connect<'_>, out: &mut Vec<u8>) {
+pub(in crate::cores::simulation) fn connect(version: Version, connect: &Connect<'_>, out: &mut Vec<u8>) {
     let mut body = b"\x00\x04MQTT".to_vec();
     body.push(if version.has_properties() { 5 } else { 4 });
     // A user name and a password, since 3.1.1 allows no password alone.

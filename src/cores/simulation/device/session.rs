@@ -309,8 +309,8 @@ impl Session {
             return Ok(Verdict::Fine);
         }
         Err(format!(
-            "publication {number} at {} of {topic} is not what is retained: {:?}",
-            entry.sequence, self.asks
+            "{publish:?} at {} is not what is retained: {entry:?}, {self:?}",
+            entry.sequence
         ))
     }
 
