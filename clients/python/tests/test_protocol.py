@@ -8,7 +8,7 @@ import unittest
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidURI
 
-from ringcast_client import CallError, Client, ClosedError, ConnectionLostError, Disconnected, KickedOutError, ServerError, Service
+from ringcast_client import CallError, Client, ClosedError, ConnectionLostError, Disconnected, KickedOutError, ServerError, Service, SlowReaderError
 from support import PATIENCE, QUICKLY, eventually, take, token, within
 
 
@@ -437,6 +437,56 @@ class Services(Scripted):
         async with client:
             await eventually(lambda: ends, "the answer of the second call")
         self.assertEqual(ends, [{"rid": 2}])
+
+    async def test_what_has_no_form_in_json_is_a_failure(self):
+        answers = []
+
+        async def act(peer):
+            await peer.handshake()
+            await peer.send({"event": "value", "cid": 1}, {"event": "error", "cid": 2})
+            for _ in range(2):
+                answers.append(await peer.receive())
+            await peer.websocket.wait_closed()
+
+        client = await self.script(act)
+
+        @client.procedure("value")
+        async def value(call):
+            return {1, 2}
+
+        @client.procedure("error")
+        async def error(call):
+            raise CallError("x", why={1, 2})
+
+        async with client:
+            await eventually(lambda: len(answers) == 2, "both answers")
+        self.assertEqual({answer["error"]["name"] for answer in answers}, {"InternalError"})
+
+    async def test_events_beyond_the_limit_are_dropped_and_told(self):
+        async def act(peer):
+            await peer.handshake()
+            packet = await peer.receive()
+            await peer.send({"rid": packet["cid"]})
+            for number in range(3):
+                await peer.send({"event": "log", "data": {"data": number, "caller": {"id": "c"}}})
+            await peer.websocket.wait_closed()
+
+        client = await self.script(act, pending_max=2)
+        service = Service(client)
+        began, go = [], asyncio.Event()
+
+        @service.receiver("log")
+        async def log(call):
+            began.append(call.data)
+            await go.wait()
+
+        events = client.events()
+        async with client:
+            problem = (await take(events, 2))[1]
+            self.assertIsInstance(problem.error, SlowReaderError)
+            await eventually(lambda: began == [0, 1], "two events")
+            go.set()
+            await eventually(lambda: not client._tasks, "their ends")
 
     async def test_a_refused_registration_raises(self):
         async def refuses(peer):

@@ -16,7 +16,7 @@ from websockets.uri import parse_uri
 from .backoff import Backoff
 from .channel import Channel, Gap
 from .connection import Connection
-from .errors import CallTimeoutError, ClosedError, ConnectionLostError, KickedOutError, ServerError
+from .errors import CallTimeoutError, ClosedError, ConnectionLostError, KickedOutError, ServerError, SlowReaderError
 from .history import History
 from .outbox import Outbox
 from .packet import ABSENT, Position, claims_of, encode
@@ -381,9 +381,11 @@ class Client:
         if event == "$unserved" and isinstance(data, dict) and self._service is not None:
             self._service._unserved(data.get("procedure"))
         found = self._service._resolve(event, data, False) if self._service is not None else None
-        if found is not None:
+        if found is not None and len(self._tasks) < self._pending_max:
             handler, call = found
             self._spawn(handler(call))
+        elif found is not None:
+            self._problem(f"{event} is dropped", SlowReaderError(f"{self._pending_max} events are being handled"))
         stream = self._receivers.get(event)
         if stream is not None:
             stream.push(data)

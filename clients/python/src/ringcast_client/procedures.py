@@ -82,11 +82,13 @@ class OpenCalls:
 
     async def _run(self, cid: int | float, handler: Handler, call: CallContext) -> None:
         try:
-            result = await handler(call)
-            answer = encode({"rid": cid, "data": ABSENT if result is None else result})
-        except CallError as error:
-            answer = encode({"rid": cid, "error": error.json()})
+            try:
+                result = await handler(call)
+                answer = encode({"rid": cid, "data": ABSENT if result is None else result})
+            except CallError as error:
+                answer = encode({"rid": cid, "error": error.json()})
         except Exception:
+            # The procedure has raised, or JSON has no form for what it returns or for a member of its error.
             log.exception("the procedure %s has failed; its caller gets an InternalError", call.procedure)
             answer = encode({"rid": cid, "error": _FAILED})
         self._outbox.put(answer)
