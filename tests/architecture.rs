@@ -80,7 +80,10 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             ][..],
         ),
         ("app", &["auth", "clock", "decision"][..]),
-        ("hooks", &["app", "auth", "config", "metrics", "targets"][..]),
+        (
+            "hooks",
+            &["app", "auth", "config", "metrics", "services", "targets"][..],
+        ),
         ("wills", &["app", "clock"][..]),
         ("http", &["auth", "client"][..]),
         (

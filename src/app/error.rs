@@ -31,7 +31,7 @@ impl AppError {
     }
 
     /// The error in what a client sent: an object or a string as they are, anything else as the reference reads it.
-    pub(super) fn received(json: &str) -> AppError {
+    pub(crate) fn received(json: &str) -> AppError {
         const MALFORMED: &str = "Invalid error message format";
         match serde_json::from_str(json) {
             Ok(Value::String(text)) => AppError::text(text),

@@ -78,7 +78,7 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     writeln!(out, "hooks: {}", config.hooks.len())?;
     for hook in &config.hooks {
         let actions: Vec<&str> = hook.actions.iter().map(|action| action.label()).collect();
-        writeln!(out, "  {}: {}: {}", hook.name, actions.join(", "), hook.host())?;
+        writeln!(out, "  {}: {}: {}", hook.name, actions.join(", "), hook.asked())?;
     }
     let cores = config.cores.placement.cpus(cpus.usable()).len();
     let memory = MemoryPlan::of(config, cores, &reading::machine(Path::new("/")));

@@ -32,8 +32,10 @@ pub struct HookSpec {
     pub channels: Vec<String>,
     /// The same for the names of procedures and one-way events.
     pub procedures: Vec<String>,
-    /// Where to ask.
+    /// Where to ask over HTTP; empty if a service is asked.
     pub url: String,
+    /// The procedure of a service that is asked in place of a URL.
+    pub service: Option<String>,
     /// How long an answer may take, from the question on.
     pub timeout: Duration,
     /// The decision if there is no answer.
@@ -129,6 +131,7 @@ impl HookSpec {
             channels: Vec::new(),
             procedures: Vec::new(),
             url: url.to_owned(),
+            service: None,
             timeout: Duration::from_secs(3),
             when_away: WhenAway::Refuse,
             concurrency: 64,
@@ -151,9 +154,10 @@ impl HookSpec {
         }
     }
 
-    /// The URL without its query, which may hold a token.
-    pub fn host(&self) -> &str {
-        self.url.split('?').next().unwrap_or_default()
+    /// What is asked: the service, or the URL without its query, which may hold a token.
+    pub fn asked(&self) -> &str {
+        let url = self.url.split('?').next().unwrap_or_default();
+        self.service.as_deref().unwrap_or(url)
     }
 }
 
@@ -192,7 +196,7 @@ struct HookKey {
     doc: &'static str,
 }
 
-const KEYS: [HookKey; 22] = [
+const KEYS: [HookKey; 23] = [
     HookKey {
         name: "name",
         default: "",
@@ -216,7 +220,12 @@ const KEYS: [HookKey; 22] = [
     HookKey {
         name: "url",
         default: "",
-        doc: "The address that is asked, `https://` or `http://`, without user and fragment. Required.",
+        doc: "The address that is asked, `https://` or `http://`, without user and fragment. Required, unless there is a `service`.",
+    },
+    HookKey {
+        name: "service",
+        default: "",
+        doc: "The name of a procedure: the [service](services.md) that answers it is asked, in place of a URL.",
     },
     HookKey {
         name: "timeout_ms",

@@ -19,6 +19,7 @@ use crate::config::ListFault;
 use crate::config::hooks::{HookAction, HookSpec, WhenAway};
 use crate::config::text_file::{self, SECRET_BYTES_MAX};
 use crate::metrics::hooks::HookMetrics;
+use crate::services::ServiceReply;
 use crate::targets::{LinkLocal, Signer, Target, TargetSettings, tls_of_authority, tls_of_system};
 
 /// The hooks of a configuration; at least one.
@@ -172,15 +173,50 @@ impl Hooks {
             // The decision that was dropped is one that nobody waits for.
         }
         hook.count_busy();
-        Asked::Decided(match hook.spec.when_away {
-            WhenAway::Allow => Ok(AllowedPublish::as_sent()),
-            WhenAway::Refuse => Err(unavailable().into()),
-        })
+        Asked::Decided(Hooks::unasked(hook))
     }
 
     fn room_for(&self, hook: &Arc<Hook>, bytes: usize) -> Option<(&Asking, Place)> {
         let asking = self.asking.as_ref().filter(|asking| asking.has_room())?;
         Some((asking, hook.take_in(bytes)?))
+    }
+
+    /// Prepares a question to the service of a hook: the JSON for the service, and what is to be done with its answer.
+    /// `None` if too many questions are open.
+    pub(crate) fn question_to_service(
+        hook: &Arc<Hook>,
+        subject: &Subject<'_>,
+        peer: &mut Peer<'_>,
+    ) -> Option<(Refusal, Vec<u8>, ServiceReply)> {
+        let bytes = if hook.spec.data { subject.data_len() } else { 0 };
+        let Some(place) = hook.take_in(bytes) else {
+            hook.count_busy();
+            return None;
+        };
+        let question = Question::of(subject, peer);
+        let (refusal, decision) = peer.defer_decision();
+        let id = format!("{}-{}", peer.id(), hook.next_number());
+        let json = question.json(&id, &hook.spec, &question.passed(&hook.spec));
+        let (hook, action) = (Arc::clone(hook), subject.action());
+        let reply = ServiceReply::new(move |answer| {
+            // If the core has no room for the decision, the deadline of decisions refuses the client.
+            let _ = match (hook.answer_of_service(action, answer), hook.spec.when_away) {
+                (Some(Ok(reply)), _) => decision.decide(move |peer| reply.apply(peer)),
+                (Some(Err(error)), _) => decision.refuse(error),
+                (None, WhenAway::Allow) => decision.allow(),
+                (None, WhenAway::Refuse) => decision.refuse(unavailable()),
+            };
+            drop(place);
+        });
+        Some((refusal, json, reply))
+    }
+
+    /// The decision of a hook that was not asked, since too many questions are open.
+    pub(crate) fn unasked(hook: &Hook) -> Result<AllowedPublish, Refusal> {
+        match hook.spec.when_away {
+            WhenAway::Allow => Ok(AllowedPublish::as_sent()),
+            WhenAway::Refuse => Err(unavailable().into()),
+        }
     }
 
     /// Tells a hook that a client has disconnected, if one wants to know. Returns false if too many questions are open.
@@ -258,6 +294,12 @@ impl Row {
         {
             return Ok(row(Arc::clone(&same.hook)));
         }
+        let metrics = same_name.map_or_else(Arc::<HookMetrics>::default, |same| {
+            Arc::clone(same.hook.metrics())
+        });
+        if spec.service.is_some() {
+            return Ok(row(Arc::new(Hook::new(spec.clone(), None, metrics))));
+        }
         let tls = match (&spec.ca_file, authorities) {
             (Some(file), Some(pem)) => {
                 Some(tls_of_authority(&pem).map_err(|error| named("ca_file", file, &error))?)
@@ -282,10 +324,7 @@ impl Row {
             idle_max: spec.concurrency as usize,
         });
         let target = target.map_err(|error| format!("url: {error}"))?;
-        let metrics = same_name.map_or_else(Arc::<HookMetrics>::default, |same| {
-            Arc::clone(same.hook.metrics())
-        });
-        Ok(row(Arc::new(Hook::new(spec.clone(), target, metrics))))
+        Ok(row(Arc::new(Hook::new(spec.clone(), Some(target), metrics))))
     }
 }
 

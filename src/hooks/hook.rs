@@ -19,20 +19,25 @@ use super::cache::{self, Cache};
 use super::circuit::{Change, Circuit};
 use super::question::{Passed, Question};
 use super::reply::{NotReply, Reply};
-use crate::config::hooks::HookSpec;
+use crate::app::AppError;
+use crate::config::hooks::{HookAction, HookSpec};
 use crate::metrics::hooks::{HookMetrics, HookOutcome};
+use crate::services::{Failure as Failed, ServiceFailure};
 use crate::targets::{Target, TargetError};
 
 /// One hook.
 pub(crate) struct Hook {
     pub(super) spec: HookSpec,
-    target: Target,
+    /// `None` if a service is asked.
+    target: Option<Target>,
     turns: Semaphore,
     circuit: Mutex<Circuit>,
     cache: Option<Mutex<Cache>>,
     /// Questions that are open, and the bytes of their data. Relaxed: they bound memory, and order nothing.
     open: AtomicU64,
     open_bytes: AtomicU64,
+    /// Counts questions to a service.
+    numbers: AtomicU64,
     metrics: Arc<HookMetrics>,
     /// When the log was told of a failure.
     told: Mutex<Option<Instant>>,
@@ -57,7 +62,7 @@ enum Failure {
 }
 
 impl Hook {
-    pub(super) fn new(spec: HookSpec, target: Target, metrics: Arc<HookMetrics>) -> Hook {
+    pub(super) fn new(spec: HookSpec, target: Option<Target>, metrics: Arc<HookMetrics>) -> Hook {
         Hook {
             turns: Semaphore::new(spec.concurrency as usize),
             circuit: Mutex::new(Circuit::new(spec.failures_max)),
@@ -66,6 +71,7 @@ impl Hook {
             spec,
             open: AtomicU64::new(0),
             open_bytes: AtomicU64::new(0),
+            numbers: AtomicU64::new(0),
             metrics,
             told: Mutex::new(None),
         }
@@ -100,6 +106,47 @@ impl Hook {
         let has_room = open < count_max
             && (open == 0 || open_bytes.saturating_add(bytes) <= u64::from(self.spec.waiting_bytes_max));
         has_room.then_some(place)
+    }
+
+    /// The service that is asked, if one is.
+    pub(crate) fn service(&self) -> Option<&str> {
+        self.spec.service.as_deref()
+    }
+
+    /// How long an answer may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.spec.timeout
+    }
+
+    /// The number of the next question to a service.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Reads the answer of a service to a question about this action, on the core of the client. Counts.
+    pub(super) fn answer_of_service(
+        &self,
+        action: HookAction,
+        answer: Result<Option<&str>, ServiceFailure<'_>>,
+    ) -> Option<Result<Reply, AppError>> {
+        let (outcome, decision) = match answer {
+            Ok(json) => match Reply::of_json(json.unwrap_or_default().as_bytes())
+                .and_then(|reply| reply.suits(action).map(|()| reply))
+            {
+                Ok(reply) if reply.is_refusal() => (HookOutcome::Refused, Some(Ok(reply))),
+                Ok(reply) => (HookOutcome::Allowed, Some(Ok(reply))),
+                Err(why) => {
+                    debug!("hook {}: the answer is none to a question: {why}", self.spec.name);
+                    (HookOutcome::Invalid, None)
+                }
+            },
+            Err(ServiceFailure::Refused(json)) => (HookOutcome::Refused, Some(Err(AppError::received(json)))),
+            Err(ServiceFailure::Failed(Failed::TimedOut)) => (HookOutcome::TimeOver, None),
+            Err(ServiceFailure::Failed(Failed::Gone | Failed::NoService)) => (HookOutcome::Unreachable, None),
+            Err(ServiceFailure::Failed(Failed::Busy)) => (HookOutcome::Busy, None),
+        };
+        self.metrics.count(outcome);
+        decision
     }
 
     /// Counts a question that was not taken in.
@@ -162,9 +209,12 @@ impl Hook {
         if !locked(&self.circuit).lets_through(Instant::now()) {
             return Err(Failure::CircuitOpen);
         }
+        let Some(target) = &self.target else {
+            return Err(Failure::CircuitOpen);
+        };
         let body = question.json(id, &self.spec, passed);
         let left = deadline.saturating_duration_since(Instant::now());
-        let asked = match self.target.post(body.into(), &[], left).await {
+        let asked = match target.post(body.into(), &[], left).await {
             Err(error) => Err(Failure::Target(error)),
             Ok(answer) if answer.status != StatusCode::OK => Err(Failure::Status(answer.status)),
             Ok(answer) => Reply::of_json(&answer.body)

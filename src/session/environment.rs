@@ -1,12 +1,17 @@
 //! The values that a core lends a session for one call.
 
+use std::sync::Arc;
+
 use super::{Scratch, Settings};
 use crate::app::{AllowedPublish, App, Peer, Piece, Refusal, SessionId};
+use crate::auth::rules::Rules;
 use crate::auth::{Claims, Issued};
 use crate::clock::Now;
+use crate::config::rules::Action;
 use crate::decision::{CloseReason, Limit};
-use crate::hooks::{self, Hooks, Subject};
+use crate::hooks::{self, Hook, Hooks, Subject};
 use crate::policy::Policy;
+use crate::services::Question;
 
 /// The values that a core lends a session of any protocol for one call.
 #[derive(Debug)]
@@ -92,7 +97,7 @@ impl<A: App> Environment<'_, A> {
             }
         }
         let hooks = self.policy.hooks.as_ref()?;
-        ask_hook(hooks, &subject, client, self.scratch)
+        self.ask_hook(hooks, &subject, client)
     }
 
     /// Tells the hook that wants to know it that a client has disconnected.
@@ -105,22 +110,60 @@ impl<A: App> Environment<'_, A> {
             }
         }
     }
+
+    /// Puts a question to the hook that decides it; `None` if there is no such hook.
+    #[cold]
+    fn ask_hook(
+        &mut self,
+        hooks: &Hooks,
+        subject: &Subject<'_>,
+        client: Asked<'_>,
+    ) -> Option<Result<AllowedPublish, Refusal>> {
+        let hook = hooks.find(subject)?;
+        if let Some(service) = hook.service() {
+            // A service that had to wait for its own decision could not give it.
+            let is_service = may_serve(&self.policy.rules, service, client.claims);
+            return (!is_service).then(|| self.ask_service(hook, service, subject, client));
+        }
+        Some(match hooks.ask(hook, subject, &mut self.scratch.peer(client)) {
+            hooks::Asked::Deferred(refusal) => Err(refusal),
+            hooks::Asked::Decided(decision) => {
+                self.scratch.hit(Limit::HookQuestions);
+                decision
+            }
+        })
+    }
+
+    fn ask_service(
+        &mut self,
+        hook: &Arc<Hook>,
+        service: &str,
+        subject: &Subject<'_>,
+        client: Asked<'_>,
+    ) -> Result<AllowedPublish, Refusal> {
+        let asked = Hooks::question_to_service(hook, subject, &mut self.scratch.peer(client));
+        let Some((refusal, data, reply)) = asked else {
+            self.scratch.hit(Limit::HookQuestions);
+            return Hooks::unasked(hook);
+        };
+        let question = Question {
+            connection: self.address,
+            service: service.as_bytes(),
+            timeout: hook.timeout(),
+            reply,
+        };
+        self.scratch.ask_service(question, &data, client);
+        Err(refusal)
+    }
 }
 
-/// Puts a question to the hook that decides it; `None` if there is no such hook.
-#[cold]
-fn ask_hook(
-    hooks: &Hooks,
-    subject: &Subject<'_>,
-    client: Asked<'_>,
-    scratch: &mut Scratch,
-) -> Option<Result<AllowedPublish, Refusal>> {
-    let hook = hooks.find(subject)?;
-    Some(match hooks.ask(hook, subject, &mut scratch.peer(client)) {
-        hooks::Asked::Deferred(refusal) => Err(refusal),
-        hooks::Asked::Decided(decision) => {
-            scratch.hit(Limit::HookQuestions);
-            decision
-        }
-    })
+/// Whether the rules allow a client to answer for a service.
+fn may_serve(rules: &Rules, service: &str, claims: Option<&Claims>) -> bool {
+    if !rules.name_serve() {
+        return false;
+    }
+    let mut claims = claims.cloned();
+    let facts = claims.as_mut().map(|claims| &*claims.facts(rules));
+    let decided = rules.decide(Action::Serve, service.as_bytes(), facts);
+    decided.verdict.allowed
 }

@@ -73,11 +73,15 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
     };
     let channels = patterns("channels", "channels", HookAction::is_on_channel)?;
     let procedures = patterns("procedures", "procedures", HookAction::is_on_procedure)?;
-    let address = text_if(
-        needed("url")?,
-        |text| url(text).is_some(),
-        "an address such as https://backend.example/hook, without user and fragment",
-    )?;
+    let service = service(keys, &actions)?;
+    let address = match service {
+        Some(_) => String::new(),
+        None => text_if(
+            needed("url")?,
+            |text| url(text).is_some(),
+            "an address such as https://backend.example/hook, without user and fragment",
+        )?,
+    };
     let default = HookSpec::new(&name, &address);
     let number = |name: &str, default: u32, min: u32, max: u32| match list::find(keys, name) {
         None => Ok(default),
@@ -105,6 +109,7 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
     })?;
     let cache = milliseconds("cache_ms", default.cache, 0, DAY_MS)?;
     Ok(HookSpec {
+        service,
         actions,
         channels,
         procedures,
@@ -135,6 +140,43 @@ fn text_if(key: &Key<'_>, is_right: impl Fn(&str) -> bool, expects: &str) -> Res
     text.map(str::to_owned)
         .ok_or_else(|| (key.line, format!("{}: expected {expects}", key.name)))
 }
+
+/// The service that is asked, if one is.
+fn service(keys: &[Key<'_>], actions: &[HookAction]) -> Result<Option<String>, Fault> {
+    let Some(key) = list::find(keys, "service") else {
+        return Ok(None);
+    };
+    let is_name =
+        |text: &str| (1..=256).contains(&text.len()) && !text.starts_with(['#', '$']) && !text.contains('*');
+    let name = text_if(
+        key,
+        is_name,
+        "the name of a procedure, without # or $ at its beginning and without *",
+    )?;
+    if let Some(other) = keys.iter().find(|key| OF_URLS.contains(&key.name)) {
+        let fault = format!("{} belongs to a URL, and a service is asked here", other.name);
+        return Err((other.line, fault));
+    }
+    if actions.contains(&HookAction::Disconnect) {
+        let fault =
+            "a service cannot be told of disconnect: the calls of a connection end with it; use a url";
+        return Err((key.line, fault.to_owned()));
+    }
+    Ok(Some(name))
+}
+
+/// Keys that mean nothing to a service.
+const OF_URLS: [&str; 9] = [
+    "url",
+    "failures_max",
+    "cache_ms",
+    "cache_by",
+    "cache_max",
+    "secret_file",
+    "ca_file",
+    "link_local",
+    "mqtt_password",
+];
 
 fn actions(key: &Key<'_>) -> Result<Vec<HookAction>, Fault> {
     let words = key.texts(r#""subscribe", "publish""#)?;

@@ -103,6 +103,31 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
     ] {
         assert_eq!(hooks(&with(lines)), Err(expected.to_owned()), "{lines}");
     }
+    for (lines, expected) in [
+        ("service = \"policy\"\n", Ok(Some("policy"))),
+        (
+            "service = \"policy*\"\n",
+            Err("service: expected the name of a procedure"),
+        ),
+        (
+            "service = \"policy\"\nurl = \"http://127.0.0.1:1/\"\n",
+            Err("url belongs to a URL"),
+        ),
+        (
+            "service = \"policy\"\ncache_ms = 5\n",
+            Err("cache_ms belongs to a URL"),
+        ),
+        ("", Err("url is missing")),
+    ] {
+        let text = format!("[[hooks]]\nname = \"a\"\nactions = \"connect\"\n{lines}");
+        match (hooks(&text), expected) {
+            (Ok(found), Ok(expected)) => assert_eq!(found[0].service.as_deref(), expected),
+            (Err(found), Err(expected)) => assert!(found.contains(expected), "{found}"),
+            (found, expected) => panic!("{found:?} instead of {expected:?}"),
+        }
+    }
+    let told = "[[hooks]]\nname = \"a\"\nactions = \"disconnect\"\nservice = \"policy\"\n";
+    assert!(hooks(told).unwrap_err().contains("cannot be told of disconnect"));
     let bad_url = "[[hooks]]\nname = \"a\"\nactions = \"connect\"\nurl = \"https://me:pass@x/\"";
     let refused = hooks(bad_url).unwrap_err();
     assert!(refused.starts_with("line 4: hooks number 1: url: expected") && !refused.contains("pass"));
