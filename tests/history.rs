@@ -6,7 +6,6 @@
 mod support;
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -489,7 +488,7 @@ impl<'s> Follower<'s> {
 /// are on different ones.
 #[test]
 fn every_publication_comes_exactly_once_or_the_client_is_told() {
-    let seed = seed();
+    let seed = support::seed();
     let server = server(|config| config.limits.outbox_bytes_max = 64 * 1024 * 1024);
     let channels: Vec<String> = names("room").take(3).chain(names("short").take(2)).collect();
     let stop = AtomicBool::new(false);
@@ -544,14 +543,6 @@ fn every_publication_comes_exactly_once_or_the_client_is_told() {
     });
     server.settles_at(0, 0);
     assert_eq!(server.total(|core| &core.recoveries_waiting), 0);
-}
-
-/// The seed of a random test: from the environment, or another one each time.
-fn seed() -> u64 {
-    let seed = std::env::var("RINGCAST_SEED")
-        .map_or_else(|_| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());
-    println!("RINGCAST_SEED={seed}");
-    seed
 }
 
 #[test]

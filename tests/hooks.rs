@@ -387,7 +387,9 @@ impl App for Counter {
             Some("who=staff") => Outbound::pass(),
             Some("who=stranger") => Outbound::withhold(),
             // Guests, among them all clients of MQTT on its own port.
-            _ => Outbound::instead(&order.map_or(json!("nothing"), |order| json!({ "id": order["id"] }))),
+            _ => Outbound::instead(
+                &order.map_or_else(|| json!("nothing"), |order| json!({ "id": order["id"] })),
+            ),
         }
     }
 }

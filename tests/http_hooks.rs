@@ -1,7 +1,7 @@
 //! Decisions of a backend that is asked over HTTP (`[[hooks]]`), by real clients of both protocols: what it may decide, the
 //! order that stays, the clients that do not wait, and what happens when it does not answer.
 
-#![allow(clippy::unwrap_used)] // a test
+#![allow(clippy::unwrap_used, clippy::disallowed_types)] // a test, which waits for locks
 
 mod support;
 

@@ -2,7 +2,7 @@
 //! over from themselves, and acknowledge when they like. Whatever happens, a session gets each publication with QoS 2
 //! exactly once, each with QoS 1 at least once, and each topic in order.
 //!
-//! Each run prints its seed; `RINGCAST_SEED=7 cargo test --test mqtt_sessions` repeats it.
+//! Each run prints its seed; `TEST_SEED=7 cargo test --test mqtt_sessions` repeats it.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
 
@@ -204,7 +204,7 @@ impl Publisher {
 }
 
 fn live(seed: u64) {
-    println!("RINGCAST_SEED={seed}");
+    println!("TEST_SEED={seed}");
     let mut random = Random(seed);
     let server = Server::start(|config| {
         config.mqtt.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -289,7 +289,7 @@ fn live(seed: u64) {
 
 #[test]
 fn sessions_lose_nothing_and_repeat_nothing_whatever_becomes_of_their_connections() {
-    match std::env::var("RINGCAST_SEED") {
+    match std::env::var("TEST_SEED") {
         Ok(seed) => live(seed.parse().unwrap()),
         Err(_) => (1..=4).for_each(live),
     }

@@ -569,10 +569,7 @@ type Placed = (Member, Option<String>, BTreeSet<String>);
 
 #[test]
 fn at_rest_the_members_are_the_connections_and_the_events_have_told_them() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed: u64 = seed.unwrap_or_else(|| u64::from(std::process::id()) + 1);
-    println!("SEED={seed}");
-    let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut random = Random(support::seed().wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let scene = Scene::new(POLICIES, &[("RINGCAST_PRESENCE_GRACE_MS", "30")]);
     let channels: Vec<String> = (0..6).map(|number| format!("room.{number}")).collect();
     let mut watcher = scene.client();
@@ -651,9 +648,9 @@ fn at_rest_the_members_are_the_connections_and_the_events_have_told_them() {
         let name = format!("$presence/{channel}");
         eventually("the events have told the members", || {
             let answer = watcher.call("$presence", &json!({"channel": channel}));
-            assert!(answer.is_ok(), "seed {seed}");
+            assert!(answer.is_ok());
             for (_, event) in watcher.events.extract_if(.., |(channel, _)| *channel == name) {
-                apply(&mut told, &event, seed);
+                apply(&mut told, &event);
             }
             told.keys().map(String::as_str).eq(expected.iter().copied())
         });
@@ -667,20 +664,17 @@ fn at_rest_the_members_are_the_connections_and_the_events_have_told_them() {
     });
 }
 
-fn apply(told: &mut BTreeMap<String, Value>, event: &Value, seed: u64) {
+fn apply(told: &mut BTreeMap<String, Value>, event: &Value) {
     for member in event["joined"].as_array().unwrap() {
         assert!(
             told.insert(key_of(member), member.clone()).is_none(),
-            "seed {seed}: joined twice: {event}"
+            "joined twice: {event}"
         );
     }
     for member in event["left"].as_array().unwrap() {
-        assert!(
-            told.remove(&key_of(member)).is_some(),
-            "seed {seed}: left twice: {event}"
-        );
+        assert!(told.remove(&key_of(member)).is_some(), "left twice: {event}");
     }
-    assert_eq!(event["count"], told.len(), "seed {seed}: {event}");
+    assert_eq!(event["count"], told.len(), "{event}");
 }
 
 /// The packets in `docs/presence.md`, in their order, of one client: lines with `>` are sent, lines with `<` must come.

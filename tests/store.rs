@@ -3,7 +3,7 @@
 //! What is on disk is read with redb itself, not with the code that wrote it: the tables are those of the head of
 //! `src/store/database.rs`.
 //!
-//! `STORE_KILLS=1000` kills as many servers as it says; `STORE_SEED` repeats a run.
+//! `STORE_KILLS=1000` kills as many servers as it says; `TEST_SEED` repeats a run.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
 
@@ -218,9 +218,7 @@ fn publish_until_the_end(mut client: Client, channel: &str, first: u64, ahead: u
 /// Kills servers of this mode again and again. What each had acknowledged before is on disk, apart from the last of a
 /// relaxed one.
 fn kill_again_and_again(mode: &str, kills: u64) {
-    let seed = from_environment("STORE_SEED", u64::from(std::process::id()));
-    println!("STORE_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random(support::seed());
     let place = Place::new();
     let (mut acknowledged, mut kept) = (
         BTreeMap::<String, Vec<u64>>::new(),
@@ -260,19 +258,16 @@ fn kill_again_and_again(mode: &str, kills: u64) {
             let before = kept.entry(channel.clone()).or_default();
             assert!(
                 found.starts_with(before),
-                "round {round} of seed {seed}: {channel} has lost what was there before"
+                "round {round}: {channel} has lost what was there before"
             );
             let added = &found[before.len()..];
             let expected: Vec<u64> = (round * 1_000_000..).take(added.len()).collect();
-            assert_eq!(
-                added, expected,
-                "round {round} of seed {seed}: {channel} has a gap"
-            );
+            assert_eq!(added, expected, "round {round}: {channel} has a gap");
             if mode == "strict" {
                 let last = numbers.last().map_or(0, |last| last - round * 1_000_000 + 1);
                 assert!(
                     added.len() as u64 >= last,
-                    "round {round} of seed {seed}: {channel} has {} of {last} acknowledged publications",
+                    "round {round}: {channel} has {} of {last} acknowledged publications",
                     added.len()
                 );
             }
@@ -719,9 +714,7 @@ fn set_wills_until_the_end(mut client: Client, session: &str, first: u64) -> u64
 /// call that was under way.
 #[test]
 fn a_killed_strict_server_has_the_last_will_that_it_acknowledged_of_each_session() {
-    let seed = from_environment("STORE_SEED", u64::from(std::process::id()));
-    println!("STORE_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random(support::seed());
     let place = Place::new();
     let mut total = 0;
     for round in 1..=from_environment("STORE_KILLS", 50) / 5 {
@@ -761,7 +754,7 @@ fn a_killed_strict_server_has_the_last_will_that_it_acknowledged_of_each_session
             };
             assert!(
                 found == after(done) || found == after(done + 1),
-                "round {round} of seed {seed}: {session} has {found:?} after {done} calls: {wills:?}"
+                "round {round}: {session} has {found:?} after {done} calls: {wills:?}"
             );
         }
     }

@@ -396,7 +396,7 @@ pub(super) mod tests {
                 ..Config::default()
             };
             let fault = Webhooks::compile(&config, b'.', None).unwrap_err();
-            assert_eq!(Webhooks::faults(&config, b'.'), [fault.clone()]);
+            assert_eq!(Webhooks::faults(&config, b'.'), std::slice::from_ref(&fault));
             fault.to_string()
         };
         for (found, expected) in [

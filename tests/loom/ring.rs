@@ -9,7 +9,9 @@
 
 use loom::sync::{Arc, Notify};
 use loom::thread;
-use ringcast_loom::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
+use ringcast_loom::broker::{
+    AllChannels, CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker,
+};
 
 const ROOMY: u64 = 1 << 20;
 const FACTS: Facts = Facts {
@@ -189,8 +191,8 @@ fn no_wake_up_is_lost() {
 #[test]
 fn no_wake_up_of_a_core_that_is_interested_in_all_channels_is_lost() {
     check(3, || {
-        let cores = cores::<3>(2);
-        cores[2].subscriptions.interest_in_all();
+        let mut cores = cores::<3>(2);
+        cores[2].subscriptions.wake_for_all(AllChannels::Filters, true);
         sleep_until_wanted(cores);
     });
 }

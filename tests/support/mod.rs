@@ -34,6 +34,16 @@ use ringcast::server::{self, Descriptors, Embedding};
 /// Longest time that a single wait may take, however busy the machine is. Only failing tests wait so long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The seed of a random test, which it prints: `TEST_SEED` of the environment, or another one each time.
+#[allow(clippy::print_stdout)] // the seed of a test that has failed
+pub(crate) fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    let seed = std::env::var("TEST_SEED")
+        .map_or_else(|_| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());
+    println!("TEST_SEED={seed}");
+    seed
+}
+
 /// The current time.
 #[expect(clippy::disallowed_methods, reason = "tests wait with a deadline")]
 pub(crate) fn now() -> Instant {

@@ -488,7 +488,6 @@ pub(in crate::cores) const AT_ONCE_MAX: usize = 64;
 mod tests {
     use super::*;
     use crate::broker::{Epoch, Position};
-    use crate::cores::outgoing::forms::tests::with_publication_at;
 
     const PLACE: Place = Place {
         connection: 7,

@@ -697,7 +697,7 @@ fn a_publication_that_finds_no_room_leaves_the_queue_as_it_was_and_another_drops
             in_flight_max: 4,
             ..BOUNDS
         };
-        let mut sessions = sessions(bounds.clone());
+        let mut sessions = sessions(bounds);
         let all = waiting_sessions(&mut sessions, 1 + random.below(5) as usize);
         let bytes_max = 400;
         for step in 0..200_u64 {
