@@ -12,6 +12,7 @@ use std::time::Duration;
 use ringcast::app::{AllowedPublish, App, Call, CallAnswer, Name, Peer, Refusal};
 use ringcast::config::Config;
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy};
+use ringcast::config::rules::{Effect, RuleSpec};
 use ringcast::internals::app::builtin::Builtin;
 use ringcast::server::Server;
 
@@ -56,7 +57,30 @@ pub(crate) fn measure_all() -> io::Result<()> {
     publish(&mut marker, address, ", remembered", PUBLISH_REMEMBERED)?;
     server.drain();
     server.wait().map_err(io::Error::other)?;
+    let server = counting::start(
+        1,
+        |config| {
+            never(config);
+            config.permissions.rules = vec![everything()];
+        },
+        Marked::new,
+    );
+    let address = server.address();
+    let mut marker = connect(address);
+    for in_flight in [1, 16] {
+        call_service(&mut marker, address, in_flight)?;
+    }
+    server.drain();
+    server.wait().map_err(io::Error::other)?;
     mqtt::measure_all(never)
+}
+
+/// A rule that allows every client everything, `serve` included.
+fn everything() -> RuleSpec {
+    RuleSpec {
+        effect: Effect::Allow,
+        ..RuleSpec::default()
+    }
 }
 
 /// A policy that keeps the last 1,000 publications of each room.
@@ -179,6 +203,36 @@ fn ping(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Resul
     })
 }
 
+/// Calls that a service answers, which is a client of the same core: the count has the caller's side, the owner's and the
+/// service's.
+fn call_service(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
+    let (mut caller, mut service) = (connect(address), connect(address));
+    service.call(SERVE);
+    let messages = vec![CALL; in_flight];
+    let mut round = || {
+        caller.send(&messages);
+        let answers: Vec<String> = (0..in_flight).map(|_| answer_to(&service.receive())).collect();
+        let answers: Vec<&str> = answers.iter().map(String::as_str).collect();
+        service.send(&answers);
+        for _ in 0..in_flight {
+            caller.receive();
+        }
+    };
+    (0..WARM_UP_ROUNDS).for_each(|_| round());
+    let name = format!("server: call of a service, {in_flight} in flight");
+    section(marker, &name, (ROUNDS * in_flight) as u64, || {
+        (0..ROUNDS).for_each(|_| round());
+        Ok(())
+    })
+}
+
+/// The service's answer to a call.
+fn answer_to(call: &str) -> String {
+    let cid = call.split_once(r#""cid":"#).map_or("", |(_, rest)| rest);
+    let digits = cid.split(|digit: char| !digit.is_ascii_digit()).next();
+    format!(r#"{{"rid":{},"data":{{"count":7}}}}"#, digits.unwrap_or("0"))
+}
+
 /// The publisher is not a subscriber: it receives acknowledgements, the other clients receive publications.
 pub(crate) fn fan_out(
     marker: &mut Client,
@@ -220,4 +274,6 @@ pub(crate) const CONNECTS: u64 = 500;
 pub(crate) const SUBSCRIBERS: usize = 200;
 const BEGINS: &str = r#"{"event":"begins","cid":1}"#;
 const ENDS: &str = r#"{"event":"ends","cid":1}"#;
+const SERVE: &str = r#"{"event":"$serve","data":{"procedure":"math.*"},"cid":3}"#;
+const CALL: &str = r#"{"event":"math.add","data":{"param":"hello"},"cid":2}"#;
 const SUBSCRIBE: &str = r##"{"event":"#subscribe","data":{"channel":"all"},"cid":3}"##;

@@ -22,6 +22,7 @@
 //! Limits: `[limits]`, the rows that begin with `service`; those of `[[services]]` for each pattern.
 
 mod access;
+mod by_number;
 mod call;
 mod directory;
 mod open_calls;
@@ -33,6 +34,7 @@ mod reply;
 mod tests;
 
 pub use access::{Access, Order, Question};
+pub use by_number::ByNumber;
 pub use call::{CallId, Ended, Failure, MemberKey, PoolId, ServiceCall, Token};
 pub use directory::{Directory, Entry};
 pub use open_calls::{Bounds as OpenCallsMax, Open, OpenCalls, TooMany};

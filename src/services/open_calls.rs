@@ -6,9 +6,9 @@
 //!
 //! Limits: [`Bounds`].
 
-use std::collections::HashMap;
 use std::time::Duration;
 
+use super::by_number::ByNumber;
 use super::call::{CallId, SLOT_BITS};
 use super::directory::Entry;
 use super::reply::ReplyTo;
@@ -25,7 +25,7 @@ pub struct OpenCalls {
     len: usize,
     /// Whenever a list is empty, its time limit may change.
     by_time: Vec<(Duration, List)>,
-    by_connection: HashMap<usize, (List, u32)>,
+    by_connection: ByNumber<usize, (List, u32)>,
 }
 
 /// Most open calls.
@@ -98,7 +98,7 @@ impl OpenCalls {
             free: NONE,
             len: 0,
             by_time: Vec::new(),
-            by_connection: HashMap::new(),
+            by_connection: ByNumber::default(),
         }
     }
 

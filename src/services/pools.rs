@@ -14,8 +14,8 @@
 //! Limits: [`Bounds`], and those of the [`Terms`] of each pool.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
 
+use super::by_number::ByNumber;
 use super::call::{CallId, MemberKey, PoolId, ServiceCall};
 use crate::broker::CoreSet;
 use crate::clock::Uptime;
@@ -30,7 +30,7 @@ pub struct Pools {
     cores: CoreSet,
     slots: Vec<Slot>,
     by_pattern: HashMap<Box<[u8]>, u32>,
-    in_flight: HashMap<CallId, Flight, BuildHasherDefault<IdHasher>>,
+    in_flight: ByNumber<CallId, Flight>,
     /// Counts members that have joined.
     serial: u64,
 }
@@ -555,27 +555,6 @@ impl Member {
 fn rank(caller: u64, member: u64) -> u64 {
     let mixed = (caller ^ member.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (mixed ^ mixed >> 31).wrapping_mul(0x94D0_49BB_1331_11EB) ^ mixed >> 29
-}
-
-/// Call ids are numbers of the server's own: they need no keyed hash.
-#[derive(Clone, Copy, Debug, Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        let mixed = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ mixed >> 32;
-    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,6 @@ fn caller_number(id: SessionId) -> u64 {
 impl Scratch {
     /// Has a call, or an event without a `token`, carried to a service, if there is one, or ought to be one by the rows of
     /// `[[services]]`: then the call ends for the caller, whose session needs `token` for that. False if nothing is done.
-    #[inline(never)]
     pub(crate) fn call_service(
         &mut self,
         call: &Call<'_>,

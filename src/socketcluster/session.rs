@@ -346,12 +346,7 @@ impl Session {
             None if env.common.settings.mqtt.retains() && event.name.is(retain::RETAIN) => {
                 self.retain(event, env, decisions)
             }
-            None if env.common.policy.rules.name_serve() && event.name.is(services::SERVE) => {
-                self.serve(event, env, decisions);
-                Ok(())
-            }
-            None if env.common.policy.rules.name_serve() && event.name.is(services::UNSERVE) => {
-                self.unserve(event, env, decisions);
+            None if env.common.policy.rules.name_serve() && self.serve_or_unserve(event, env, decisions) => {
                 Ok(())
             }
             None if !env.common.policy.channels.is_empty() && event.name.is(history::HISTORY) => {

@@ -1,10 +1,8 @@
 //! The parts of a core that services are made of.
 
-use std::collections::HashMap;
-
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
-use crate::services::{Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, Token};
+use crate::services::{ByNumber, Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, Token};
 
 /// Services on one core.
 #[derive(Debug)]
@@ -14,7 +12,7 @@ pub(in crate::cores) struct Services {
     /// The pools that this core owns.
     pub(in crate::cores) pools: Pools,
     /// The patterns that clients of this core serve, by connection.
-    registered: HashMap<usize, Vec<Registration>>,
+    registered: ByNumber<usize, Vec<Registration>>,
     /// Most patterns of a connection.
     registered_max: usize,
     /// Connections that have ended, and had calls or patterns.
@@ -53,7 +51,7 @@ impl Services {
                     members: limits.service_members_max,
                 },
             ),
-            registered: HashMap::new(),
+            registered: ByNumber::default(),
             registered_max: limits.services_per_connection_max as usize,
             ended: Vec::new(),
             changed: Vec::new(),

@@ -30,8 +30,8 @@ use crate::socketcluster::number::{Number, NumberText};
 use crate::socketcluster::packet::{Event, Response, is_falsy};
 
 /// The names of the calls.
-pub(super) const SERVE: &str = "$serve";
-pub(super) const UNSERVE: &str = "$unserve";
+const SERVE: &str = "$serve";
+const UNSERVE: &str = "$unserve";
 
 /// Calls that this client has been given, and has not answered, in the order of their ids.
 #[derive(Debug, Default)]
@@ -49,8 +49,26 @@ impl Served {
 }
 
 impl Session {
+    /// Handles `$serve` and `$unserve`; false if the event is another one.
+    #[inline(never)]
+    pub(super) fn serve_or_unserve<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) -> bool {
+        if event.name.is(SERVE) {
+            self.serve(event, env, decisions);
+        } else if event.name.is(UNSERVE) {
+            self.unserve(event, env, decisions);
+        } else {
+            return false;
+        }
+        true
+    }
+
     /// Has a pattern registered, if the client may serve it.
-    pub(super) fn serve<A: App>(
+    fn serve<A: App>(
         &mut self,
         event: &Event<'_>,
         env: &mut Environment<'_, '_, A>,
@@ -78,7 +96,7 @@ impl Session {
     }
 
     /// Has a pattern given up.
-    pub(super) fn unserve<A: App>(
+    fn unserve<A: App>(
         &self,
         event: &Event<'_>,
         env: &mut Environment<'_, '_, A>,
@@ -124,6 +142,7 @@ impl Session {
     }
 
     /// Has a call or an event that the application has not answered carried to a service, if there may be one.
+    #[inline(never)]
     pub(super) fn call_service<A: App>(
         &self,
         call: &Call<'_>,
