@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::connections::{Conditions, subject};
+use super::connections::{one, subject};
 use super::error::{ApiError, ErrorCode};
 use super::publish::present;
 use super::{answer_of, from_body};
@@ -83,13 +83,7 @@ struct AnswerShown {
 impl CallClients {
     pub(super) fn read(body: &Bytes) -> Result<CallClients, ApiError> {
         let body: CallBody = from_body(body)?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
-        let selection = conditions.one()?;
+        let selection = one(&body.user, &body.connection, &body.address)?;
         check_name("procedure", &body.procedure)?;
         let timeout_ms = body.timeout_ms.unwrap_or(TIMEOUT_DEFAULT_MS);
         if !(1..=TIMEOUT_MAX_MS).contains(&timeout_ms) {
@@ -131,13 +125,7 @@ impl CallClients {
 impl Transmit {
     pub(super) fn read(body: &Bytes) -> Result<Transmit, ApiError> {
         let body: TransmitBody = from_body(body)?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
-        let selection = conditions.one()?;
+        let selection = one(&body.user, &body.connection, &body.address)?;
         check_name("event", &body.event)?;
         Ok(Transmit {
             selection,

@@ -48,11 +48,11 @@ enum Act {
 
 /// The names of the conditions, of which a request has at most one.
 #[derive(Debug, Default)]
-pub(super) struct Conditions<'a> {
-    pub(super) user: Option<&'a str>,
-    pub(super) connection: Option<&'a str>,
-    pub(super) address: Option<&'a str>,
-    pub(super) channel: Option<&'a str>,
+struct Conditions<'a> {
+    user: Option<&'a str>,
+    connection: Option<&'a str>,
+    address: Option<&'a str>,
+    channel: Option<&'a str>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -129,14 +129,8 @@ impl ActOnConnections {
                 format!("code: {code} may not be sent in a close frame: expected 1000 or 3000 to 4999"),
             )
         })?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
         Ok(ActOnConnections {
-            selection: conditions.one()?,
+            selection: one(&body.user, &body.connection, &body.address)?,
             act: Act::Disconnect {
                 code,
                 reason: body.reason.unwrap_or_default(),
@@ -147,14 +141,8 @@ impl ActOnConnections {
     pub(super) fn of_subscribe(body: &Bytes, caller: &Caller<'_>) -> Result<ActOnConnections, ApiError> {
         let body: ChannelBody = from_body(body)?;
         caller.check_channel(ApiAction::Subscribe, &body.channel)?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
         Ok(ActOnConnections {
-            selection: conditions.one()?,
+            selection: one(&body.user, &body.connection, &body.address)?,
             act: Act::Subscribe {
                 channel: body.channel,
             },
@@ -164,14 +152,8 @@ impl ActOnConnections {
     pub(super) fn of_unsubscribe(body: &Bytes, caller: &Caller<'_>) -> Result<ActOnConnections, ApiError> {
         let body: UnsubscribeBody = from_body(body)?;
         caller.check_channel(ApiAction::Unsubscribe, &body.channel)?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
         Ok(ActOnConnections {
-            selection: conditions.one()?,
+            selection: one(&body.user, &body.connection, &body.address)?,
             act: Act::Unsubscribe {
                 channel: body.channel,
                 message: body.message,
@@ -223,17 +205,27 @@ impl Conditions<'_> {
             _ => wrong("several of user, connection, address and channel are there: name one"),
         }
     }
+}
 
-    /// The selection of the only condition, which must be there: nobody means all connections by mistake.
-    pub(super) fn one(&self) -> Result<Selection, ApiError> {
-        let selection = self.selection(ErrorCode::InvalidBody)?;
-        selection.ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::InvalidBody,
-                "name the connections by user, connection or address",
-            )
-        })
-    }
+/// The selection of the only condition in a body. It must be there: nobody means all connections by mistake.
+pub(super) fn one(
+    user: &Option<String>,
+    connection: &Option<String>,
+    address: &Option<String>,
+) -> Result<Selection, ApiError> {
+    let conditions = Conditions {
+        user: user.as_deref(),
+        connection: connection.as_deref(),
+        address: address.as_deref(),
+        channel: None,
+    };
+    let selection = conditions.selection(ErrorCode::InvalidBody)?;
+    selection.ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::InvalidBody,
+            "name the connections by user, connection or address",
+        )
+    })
 }
 
 /// What the audit trail names.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::connections::{Conditions, subject};
+use super::connections::{one, subject};
 use super::error::{ApiError, ErrorCode};
 use super::from_body;
 use crate::handle::{Handle, Selection};
@@ -66,14 +66,8 @@ impl ChangeTokens {
                 "claims: expected a JSON object, such as {\"sub\":\"ann\"}",
             ));
         }
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
         Ok(ChangeTokens {
-            selection: conditions.one()?,
+            selection: one(&body.user, &body.connection, &body.address)?,
             change: Change::SetClaims {
                 claims: body.claims,
                 expires_in: expiry(body.expires_in)?,
@@ -83,14 +77,8 @@ impl ChangeTokens {
 
     pub(super) fn of_refresh_token(body: &Bytes) -> Result<ChangeTokens, ApiError> {
         let body: RefreshTokenBody = from_body(body)?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
         Ok(ChangeTokens {
-            selection: conditions.one()?,
+            selection: one(&body.user, &body.connection, &body.address)?,
             change: Change::Refresh {
                 expires_in: expiry(body.expires_in)?,
             },
@@ -99,14 +87,8 @@ impl ChangeTokens {
 
     pub(super) fn of_remove_token(body: &Bytes) -> Result<ChangeTokens, ApiError> {
         let body: RemoveTokenBody = from_body(body)?;
-        let conditions = Conditions {
-            user: body.user.as_deref(),
-            connection: body.connection.as_deref(),
-            address: body.address.as_deref(),
-            channel: None,
-        };
         Ok(ChangeTokens {
-            selection: conditions.one()?,
+            selection: one(&body.user, &body.connection, &body.address)?,
             change: Change::Remove,
         })
     }

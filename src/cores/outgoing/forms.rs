@@ -324,18 +324,9 @@ pub(in crate::cores) mod tests {
     use super::*;
     use crate::broker::publication::{self, Facts, Kind, Marks, Sequence};
 
-    /// Lets `act` see a publication of this frame, as it would lie in the ring.
-    pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {
-        with_publication_at(1, frame, act)
-    }
-
-    /// The same at this place of the ring.
-    pub(in crate::cores) fn with_publication_at<R>(
-        sequence: u64,
-        frame: &[u8],
-        act: impl FnOnce(Publication<'_>) -> R,
-    ) -> R {
-        let facts = Facts {
+    /// The facts of a publication without marks.
+    fn facts() -> Facts {
+        Facts {
             at_ns: 0,
             kind: Kind::Json,
             origin: Origin::SocketCluster,
@@ -345,10 +336,56 @@ pub(in crate::cores) mod tests {
                 positioned: false,
             },
             retain: false,
-        };
+        }
+    }
+
+    /// Lets `act` see a publication of this frame, as it would lie in the ring.
+    pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {
         let mut buffer = Vec::new();
-        publication::write(&mut buffer, facts, b"c", &[frame]);
-        act(Publication::new(Sequence(sequence), &buffer))
+        publication::write(&mut buffer, facts(), b"c", &[frame]);
+        act(Publication::new(Sequence(1), &buffer))
+    }
+
+    #[test]
+    fn other_data_takes_the_place_of_the_data_alone() {
+        let position = r#""position":{"epoch":"k3j9x0ab","offset":123             }                "#;
+        for (before, data, instead, after) in [
+            (
+                r#""channel":"c","data":"#,
+                "[1,\"}}\"]",
+                "{}",
+                r#""channel":"c","data":{}"#.to_owned(),
+            ),
+            (
+                r#""channel":"c""#,
+                "",
+                "7",
+                r#""channel":"c","data":7"#.to_owned(),
+            ),
+            (
+                &format!(r#""channel":"c",{position},"data":"#),
+                "null",
+                "\"x\"",
+                format!(r#""channel":"c",{position},"data":"x""#),
+            ),
+        ] {
+            let packet = |members: &str| format!(r##"{{"event":"#publish","data":{{{members}}}}}"##);
+            let (mut frame, mut expected) = (Vec::new(), Vec::new());
+            frame::write(
+                &mut frame,
+                OpCode::Text,
+                packet(&format!("{before}{data}")).as_bytes(),
+            );
+            frame::write(&mut expected, OpCode::Text, packet(&after).as_bytes());
+            let facts = Facts {
+                payload_bytes: u32::try_from(data.len()).unwrap(),
+                ..facts()
+            };
+            let (mut buffer, mut replaced) = (Vec::new(), Vec::new());
+            publication::write(&mut buffer, facts, b"c", &[&frame]);
+            write_replaced(&Publication::new(Sequence(1), &buffer), instead, &mut replaced);
+            assert_eq!(String::from_utf8(replaced), String::from_utf8(expected));
+        }
     }
 
     const PLAIN: Form = Form::SocketCluster(Compression::Off);
