@@ -537,7 +537,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     metric(
         "ringcast_hook_seconds",
         "histogram",
-        "Seconds from a question to one of [[hooks]] to its answer, or to the end of its time, without answers that were kept.",
+        "Seconds from a question to one of [[hooks]] with a URL to its answer, or to the end of its time, without answers that were kept.",
         |server, out| {
             for hook in server.hooks {
                 out.histogram_of(("hook", hook.name), std::iter::once(&hook.metrics.seconds));
