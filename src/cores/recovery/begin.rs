@@ -35,6 +35,8 @@ impl<A: App> Core<A> {
             // A client that still gets publications of before is live from no position yet.
             Wanted::Position => self.connections.recoveries.has(place).then_some(Gap::InProgress),
         };
+        // The client takes the position for one up to which it has everything: what waits behind its outbox comes first.
+        self.connections.end_conflation(id, true);
         let live_from = self.delivery.next_for(place.connection, channel);
         self.answer_recovery(id, token, wanted, &self.told(gap, live_from, 0));
     }

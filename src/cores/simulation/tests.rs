@@ -1,5 +1,7 @@
 //! Runs the seeds, and scenarios for the faults that seeds have found.
 
+mod wills;
+
 use std::num::NonZero;
 use std::ops::Range;
 use std::process::Command;
@@ -16,9 +18,9 @@ use super::random::Random;
 use super::schedule::{self, Summary};
 use super::world::World;
 use crate::broker::{ChannelHasher, Sent};
-use crate::config::Config;
 use crate::config::limits::Limits;
 use crate::config::rules::RuleSpec;
+use crate::config::{Config, SlowConsumer};
 use crate::cores::CoreId;
 use crate::cores::arrivals::acceptor::Arrived;
 use crate::cores::fd_table;
@@ -26,7 +28,6 @@ use crate::cores::operators::mailbox::Order;
 use crate::cores::post::letter::Letter;
 use crate::decision::Limit;
 use crate::transport::port::Port;
-use crate::wills::SessionKey;
 
 /// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
 /// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before
@@ -764,6 +765,51 @@ fn a_position_is_not_told_before_what_the_client_has_asked_for_has_come() {
     assert_eq!((world.ground.replayed, world.ground.recoveries), (5, 1));
 }
 
+/// Seed 1573. The newest publication of a slow client waits behind its outbox when it asks where the channel stands. A client
+/// that is told a position takes all up to there for what it has had, and never asks for it again.
+#[test]
+fn a_position_is_not_told_before_what_waits_behind_a_full_outbox() {
+    let plan = Plan {
+        cores: 1,
+        limits: Limits {
+            outbox_bytes_max: 500,
+            ..Limits::default()
+        },
+        slow_consumer: SlowConsumer::Conflate,
+        memory: Memory::Everything,
+        send_buffer: 1,
+        padding_max: 1000,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(1), plan, Random::new(0));
+    let [reader, publisher] = [0; 2].map(|core| world.connect(core, false).unwrap());
+    for client in [reader, publisher] {
+        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    }
+    world.settle();
+    // A channel without a last value.
+    let ask = |world: &mut World| {
+        world.with(reader, |client, ground| {
+            client.ask(ground, Asked::Recover(1, Wanted::Position));
+            client.write(ground, usize::MAX);
+        });
+        world.settle();
+    };
+    ask(&mut world);
+    world.clients[reader].attentive = false;
+    world.clients[reader].sent.dozed = true;
+    for _ in 0..100 {
+        world.with(publisher, |client, ground| client.ask(ground, Asked::Publish(1)));
+        world.settle();
+    }
+    assert!(world.handles[0].metrics().publications_conflated.value() > 0);
+    ask(&mut world);
+    world.clients[reader].attentive = true;
+    // The client fails if a publication comes whose place is not behind the position.
+    world.settle();
+    assert!(!world.clients[reader].is_owed_an_answer());
+}
+
 /// The ring is full when an MQTT client publishes with QoS 2, and nothing is kept of connections that end. What the client
 /// sends again on its next connection is no duplicate of a publication that was dropped.
 #[test]
@@ -800,66 +846,4 @@ fn what_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
     world.settle();
     // The client fails if one that is acknowledged is not in the ring, and the log if one is there twice.
     assert_eq!(world.ground.log.len(), 4);
-}
-
-/// Two cores, and what clients of the first leave behind: sessions of the second one's. Turns take one letter each. The
-/// connection of `0` has ended, its will waits for 200 ms, and the second core stands still.
-fn with_a_will_that_waits() -> (World, [usize; 2], [usize; 2]) {
-    let plan = Plan {
-        scale: Scale {
-            letters_per_turn_max: 1,
-            ..Scale::default()
-        },
-        ..Plan::default()
-    };
-    let mut world = World::new(Some(1), plan, Random::new(0));
-    let hasher = ChannelHasher::with_key(1);
-    let is_of_1 = |name: &usize| {
-        let key = SessionKey::new(None, name.to_string().as_bytes());
-        hasher.hash(key.as_bytes()).owner(2) == 1
-    };
-    let mut names = (0..100).filter(is_of_1);
-    let names = [names.next().unwrap(), names.next().unwrap()];
-    let clients = [0; 3].map(|core| world.connect(core, false).unwrap());
-    for client in clients {
-        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
-    }
-    world.settle();
-    world.with(clients[0], |client, ground| {
-        client.ask(ground, Asked::Will(0, Some(names[0]), 200));
-    });
-    world.settle();
-    world.with(clients[0], |client, _| client.disappear());
-    world.settle();
-    world.seats[1].stands_still = true;
-    (world, [clients[1], clients[2]], names)
-}
-
-/// The letters about it wait in the box of its owner, which is late: it takes one in each turn.
-#[test]
-fn a_session_that_has_come_back_in_time_has_no_will_however_late_its_owner_learns_of_that() {
-    let (mut world, clients, names) = with_a_will_that_waits();
-    for (client, name) in clients.into_iter().zip([names[1], names[0]]) {
-        world.with(client, |client, ground| {
-            client.ask(ground, Asked::Will(0, Some(name), 0));
-        });
-        world.settle();
-    }
-    world.ground.time.advance(Duration::from_millis(300));
-    world.seats[1].stands_still = false;
-    world.settle();
-    assert_eq!(world.ground.wills.published, 0);
-}
-
-#[test]
-fn a_will_that_was_due_is_published_although_its_owner_learns_first_that_the_session_has_come_back() {
-    let (mut world, clients, names) = with_a_will_that_waits();
-    world.ground.time.advance(Duration::from_millis(300));
-    world.with(clients[0], |client, ground| {
-        client.ask(ground, Asked::Will(0, Some(names[0]), 0));
-    });
-    world.settle();
-    world.seats[1].stands_still = false;
-    world.settle();
-    assert_eq!(world.ground.wills.published, 1);
 }
