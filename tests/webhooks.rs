@@ -12,12 +12,14 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::Signal;
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
+use ringcast::config::secret::Secret;
 use ringcast::config::webhooks::{WebhookEvent, WebhookSpec};
 use ringcast::config::{Config, Placement, SlowConsumer};
+use ringcast::internals::auth::Tokens;
 use serde_json::Value;
 use support::folder::Folder;
 use support::mqtt::{self, Mqtt, MqttServer};
@@ -761,6 +763,101 @@ fn on_disk(folder: &Folder, data: &std::path::Path) -> usize {
     let events: redb::TableDefinition<'_, (u32, u64), &[u8]> = redb::TableDefinition::new("events");
     let table = database.begin_read().unwrap().open_table(events);
     table.map_or(0, |table| usize::try_from(table.len().unwrap()).unwrap())
+}
+
+/// A process that takes over does not send before the one before has ended: what that has left comes first.
+#[test]
+fn a_process_that_takes_over_goes_on_with_what_waits() {
+    let receiver = Receiver::new();
+    receiver.set(Mode::Status(503));
+    let folder = Folder::new();
+    let config = folder.write(
+        "ringcast.toml",
+        &format!(
+            "[[webhooks]]\nname = \"a\"\nurl = \"{}\"\nevents = \"publication\"\nchannels = \"**\"\ninterval_ms = 0\n",
+            receiver.url()
+        ),
+    );
+    let data = folder.file("data");
+    let start = |more: &[(&str, &str)]| {
+        let mut settings = vec![
+            ("RINGCAST_CONFIG", config.to_str().unwrap()),
+            ("RINGCAST_DATA_DIR", data.to_str().unwrap()),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+            ("RINGCAST_TAKE_OVER", "on"),
+        ];
+        settings.extend(more);
+        Process::start(&settings)
+    };
+    let queued = |server: &Process| metric_at(server.admin, "ringcast_webhook_queued_total{webhook=\"a\"}");
+    let mut old = start(&[]);
+    let mut client = old.client();
+    client.publish("news", "1");
+    client.ping();
+    eventually("the first is queued", || queued(&old) == 1);
+    let listen = old.address.to_string();
+    let new = start(&[("RINGCAST_LISTEN", &listen)]);
+    new.logged("webhooks: another process has the file in data_dir");
+    client.publish("news", "2");
+    client.ping();
+    eventually("the second is queued", || queued(&old) == 2);
+    drop(client);
+    old.signal(Signal::SIGTERM);
+    assert_eq!(old.exit_code(), Some(0));
+    let mut client = new.client();
+    client.publish("news", "3");
+    client.ping();
+    new.logged("webhook a: 2 events wait on disk");
+    receiver.set(Mode::Take);
+    eventually("all are taken", || receiver.taken().len() >= 3);
+    let data: Vec<u64> = receiver
+        .taken()
+        .iter()
+        .map(|event| event["data"].as_u64().unwrap())
+        .collect();
+    assert_eq!(data, [1, 2, 3]);
+}
+
+#[test]
+fn a_client_is_told_of_with_its_user() {
+    let receiver = Receiver::new();
+    const KEY: &str = "a key for the tests of webhooks";
+    let server = Server::start(|config| {
+        config.auth.key = Some(Secret::new(KEY));
+        presence(config, "room.*");
+        config
+            .webhooks
+            .push(webhook(&receiver, &WebhookEvent::ALL, &["room.*"]));
+    });
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let now = u64::try_from(since.as_millis()).unwrap();
+    let token = tokens.sign(r#"{"sub":"alice"}"#, Some(3600), now).unwrap();
+    let mut client = server.client();
+    let answer = client.call("#authenticate", &format!("\"{token}\""));
+    assert!(answer.contains("\"isAuthenticated\":true"), "{answer}");
+    client.subscribe("room.1");
+    let joined = receiver.event("member_joined");
+    assert_eq!(
+        (&joined["user"], &joined["connection"]),
+        (&"alice".into(), &Value::Null)
+    );
+    drop(client);
+    assert_eq!(receiver.event("disconnected")["user"], "alice");
+    assert_eq!(
+        receiver.event("connected")["user"],
+        Value::Null,
+        "it had no token then"
+    );
+    assert_eq!(receiver.event("member_left")["user"], "alice");
+    // No token and no key is in what was sent.
+    let sent: String = receiver
+        .requests()
+        .iter()
+        .map(|request| [&*request.head, &*request.body].concat())
+        .collect();
+    assert!(!sent.contains(&token) && !sent.contains(KEY));
 }
 
 #[test]

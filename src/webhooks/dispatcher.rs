@@ -244,13 +244,18 @@ impl Dispatcher {
     }
 
     fn change_occupancy(&mut self, core: usize, changes: Vec<Occupied>, unix_ms: u64, now: Now) {
+        // This thread may be late: whether a channel had a subscriber in time is a question of when the cores saw it.
+        let late_ms = now.unix_ms.saturating_sub(unix_ms);
+        let at = Now {
+            uptime: Uptime::from_ms(now.uptime.as_ms().saturating_sub(late_ms)),
+            unix_ms,
+        };
         for change in changes {
             // What was to be told before this change is told before it.
-            self.tell_vacated(now);
+            self.tell_vacated(at);
             let watched_by = watchers(&self.hooks, &change.channel);
-            let told = self.occupancy.change(core, &change, watched_by, now.uptime);
+            let told = self.occupancy.change(core, &change, watched_by, at.uptime);
             if told != 0 {
-                let at = Now { unix_ms, ..now };
                 self.tell_channel(change.channel, told, true, at);
             }
         }
@@ -321,7 +326,9 @@ impl Dispatcher {
     /// Does what is due at this time.
     pub(crate) fn tick(&mut self, now: Now) {
         self.refresh(now);
-        self.tell_vacated(now);
+        if self.intake.is_empty() {
+            self.tell_vacated(now);
+        }
         self.open_store(now);
         self.commit_if_due(now);
         if self.next_tidying <= now.uptime {
@@ -352,6 +359,7 @@ impl Dispatcher {
         metrics.bytes.set(self.intake.held() as u64);
         metrics.channels.set(self.occupancy.len() as u64);
         metrics.flaps.add(self.occupancy.take_flaps());
+        self.occupancy.give_back();
     }
 
     /// Tells the log of events that were dropped.

@@ -88,10 +88,9 @@ impl Intake {
         Some(told)
     }
 
-    /// How many events are in it.
-    #[cfg(test)]
-    fn len(&self) -> usize {
-        self.receiver.len()
+    /// Whether no event is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
     }
 
     /// Whether so many bytes more may be held.
@@ -140,7 +139,7 @@ mod tests {
                 ..
             })
         ));
-        assert_eq!((intake.held(), intake.len()), (2 * bytes, 2));
+        assert_eq!((intake.held(), intake.is_empty()), (2 * bytes, false));
         assert!(intake.take().is_some() && intake.take().is_some() && intake.take().is_none());
         assert_eq!(intake.held(), 0);
     }

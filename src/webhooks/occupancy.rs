@@ -155,6 +155,16 @@ impl Occupancy {
             .collect()
     }
 
+    /// Gives memory back that it has needed for more channels.
+    pub(super) fn give_back(&mut self) {
+        if self.channels.len() < self.channels.capacity() / 8 {
+            self.channels.shrink_to(self.channels.len() * 2);
+        }
+        if self.due.len() < self.due.capacity() / 8 {
+            self.due.shrink_to(self.due.len() * 2);
+        }
+    }
+
     /// How many channels it has.
     pub(super) fn len(&self) -> usize {
         self.channels.len()

@@ -213,6 +213,30 @@ fn a_channel_is_told_of_as_occupied_at_once_and_as_vacated_after_the_delay() {
     assert_eq!(fixture.pass(2001)[0].3, ["channel_vacated x"]);
 }
 
+/// The thread waits for a disk, say, and then finds all that has happened meanwhile.
+#[test]
+fn a_thread_that_is_late_tells_no_channel_as_vacated_that_had_a_subscriber_in_time() {
+    let events = [WebhookEvent::ChannelOccupied, WebhookEvent::ChannelVacated];
+    let mut spec = of(&events);
+    spec.interval = Duration::ZERO;
+    let mut fixture = Fixture::new(&[spec], None);
+    fixture.occupy("x", true, 0);
+    fixture.occupy("y", true, 0);
+    fixture.occupy("x", false, 10);
+    fixture.occupy("y", false, 10);
+    assert_eq!(
+        fixture.pass(10)[0].3,
+        ["channel_occupied x", "channel_occupied y"]
+    );
+    fixture.done(1, true, 11);
+    fixture.occupy("x", true, 900);
+    fixture.occupy("y", true, 1100);
+    assert_eq!(
+        fixture.pass(5000)[0].3,
+        ["channel_vacated y", "channel_occupied y"]
+    );
+}
+
 #[test]
 fn a_reload_keeps_the_queue_of_a_webhook_that_stays_and_drops_that_of_one_that_goes() {
     let events = [WebhookEvent::MemberJoined, WebhookEvent::ChannelOccupied];
