@@ -15,6 +15,7 @@
 
 pub(super) mod read;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ impl WebhookEvent {
 }
 
 /// One webhook.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebhookSpec {
     /// Its name; no two webhooks have the same.
     pub name: String,
@@ -107,6 +108,18 @@ pub struct WebhookSpec {
     pub file: Option<PathBuf>,
     /// Its line in the file, from 1; 0 without a file.
     pub line: usize,
+}
+
+impl fmt::Debug for WebhookSpec {
+    /// Without the URL, which may hold a secret.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("WebhookSpec")
+            .field("name", &self.name)
+            .field("events", &self.events)
+            .field("channels", &self.channels)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Default for WebhookSpec {

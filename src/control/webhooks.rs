@@ -224,6 +224,9 @@ impl Requests {
     }
 
     fn begin(&mut self, request: Request, clock: Clock) {
+        // What a reload has removed is here alone.
+        self.targets
+            .retain(|_, (webhook, _)| Arc::strong_count(webhook) > 1);
         let Request { key, webhook, body } = request;
         let target = self.target(key, &webhook);
         let within = webhook.spec.timeout;
@@ -395,7 +398,7 @@ const ACTIVE_FOR: Duration = Duration::from_secs(1);
 /// How often it looks at the limits that were reached.
 const LIMITS_EVERY: Duration = Duration::from_secs(1);
 /// Most bytes of an answer: nothing in it is used.
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// The part of an answer that `ringcast hooks test` shows.
 const SAID_BYTES_MAX: usize = 200;
 /// How much longer than its time the thread may take to commit, before the end of the process goes on without it.

@@ -98,6 +98,12 @@ impl Disk {
             Err(Fault::Damaged(what)) => {
                 let mut aside = path.clone().into_os_string();
                 aside.push(".damaged");
+                let mut count = 1;
+                while Path::new(&aside).exists() {
+                    aside = path.clone().into_os_string();
+                    aside.push(format!(".damaged-{count}"));
+                    count += 1;
+                }
                 std::fs::rename(&path, &aside).map_err(|error| NotOpened::System(error.to_string()))?;
                 error!(
                     "webhooks: {} is damaged: {what}. It is set aside as {}; events that waited in it are not sent",
@@ -346,7 +352,9 @@ impl From<redb::Error> for Fault {
                 }
                 _ => Fault::System(error.to_string()),
             },
-            redb::Error::PreviousIo | redb::Error::DatabaseClosed => Fault::System(error.to_string()),
+            redb::Error::PreviousIo | redb::Error::DatabaseClosed | redb::Error::UpgradeRequired(_) => {
+                Fault::System(error.to_string())
+            }
             other => Fault::Damaged(other.to_string()),
         }
     }

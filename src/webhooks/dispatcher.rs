@@ -44,6 +44,8 @@ pub(crate) struct Dispatcher {
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
     hooks: Vec<Hook>,
+    /// The counters of webhooks that were removed.
+    former: Vec<Arc<HookMetrics>>,
     occupancy: Occupancy,
     store: Store,
     /// Names this process in the ids of events.
@@ -95,6 +97,8 @@ struct Hook {
     since: Option<Uptime>,
     /// Requests that have failed since the last that did not.
     failures: u32,
+    /// Reads of the file that have failed, one after the other.
+    failed_reads: u32,
     metrics: Arc<HookMetrics>,
     /// Events that were dropped and that no line of the log has told of, with the last reason.
     untold: u64,
@@ -147,6 +151,7 @@ impl Dispatcher {
             webhooks: Arc::default(),
             intake: Arc::clone(intake),
             hooks: Vec::new(),
+            former: Vec::new(),
             occupancy: Occupancy::new(vacated_delay),
             store: match directory {
                 None => Store::Off,
@@ -205,9 +210,20 @@ impl Dispatcher {
             }
             hook.drop_some(count, WebhookDrop::Removed);
             hook.tell_drops();
+            hook.metrics.waiting.set(0);
+            hook.metrics.waiting_bytes.set(0);
+            hook.metrics.failing.set(0);
+            self.former.push(hook.metrics);
         }
         self.give_bits();
-        let metrics = self.hooks.iter().map(|hook| Arc::clone(&hook.metrics));
+        // The counts of a webhook that was removed remain, until there are many or another one has its name.
+        let hooks = &self.hooks;
+        let is_gone = |metrics: &Arc<HookMetrics>| hooks.iter().all(|hook| hook.metrics.name != metrics.name);
+        self.former.retain(is_gone);
+        let over = self.former.len().saturating_sub(WEBHOOKS_MAX);
+        self.former.drain(..over);
+        let metrics = hooks.iter().map(|hook| Arc::clone(&hook.metrics));
+        let metrics = metrics.chain(self.former.iter().cloned());
         self.intake.metrics.set_hooks(metrics.collect());
         let hooks = &self.hooks;
         let news = self.occupancy.rewatch(gone, |name| watchers(hooks, name));
@@ -410,7 +426,13 @@ impl Dispatcher {
                 continue;
             }
             let refilled = hook.with_keeper(&self.intake, &mut self.store, Queue::refill);
-            if let Err(cause) = refilled {
+            hook.failed_reads = match refilled {
+                Ok(()) => 0,
+                Err(_) => hook.failed_reads + 1,
+            };
+            if let Err(cause) = refilled
+                && hook.failed_reads >= READS_MAX
+            {
                 let count = hook.queue.give_up_spilled();
                 error!(
                     "webhook {}: {count} events on disk cannot be read, and are not sent: {cause}",
@@ -419,7 +441,7 @@ impl Dispatcher {
                 hook.drop_some(count, WebhookDrop::Store);
             }
             if hook.queue.len() > 0 && !hook.queue.is_sendable() {
-                // What is on disk alone cannot be committed now.
+                // What is on disk alone cannot be committed or read now.
                 hook.state = State::Waiting {
                     until: now.uptime + COMMIT_AGAIN,
                 };
@@ -649,6 +671,7 @@ impl Hook {
             state: State::Resting,
             since: None,
             failures: 0,
+            failed_reads: 0,
             metrics: Arc::new(HookMetrics::new(&webhook.spec.name)),
             untold: 0,
             untold_for: None,
@@ -808,6 +831,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Events that one pass takes out of the intake.
 const EVENTS_PER_PASS_MAX: usize = 4096;
 const TIDY_EVERY: Duration = Duration::from_secs(1);
+/// After so many reads of the file that have failed one after the other, a webhook gives up what is on disk.
+const READS_MAX: u32 = 60;
 /// How often the log is told of events that were dropped.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How soon a file that another process has is tried again.

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::event::Event;
-use crate::config::webhooks::WebhookEvent;
+use crate::config::webhooks::{WEBHOOKS_MAX, WebhookEvent};
 use crate::metrics::webhooks::WebhookMetrics;
 
 /// What is on its way.
@@ -93,9 +93,12 @@ impl Intake {
         self.receiver.is_empty()
     }
 
-    /// Whether so many bytes more may be held.
-    pub(crate) fn may_hold(&self, bytes: usize) -> bool {
-        self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.bytes_max
+    /// Whether a queue that holds `own` bytes may hold so many more. Queues leave a part of the bytes for events that are
+    /// on their way, and each has a small part that the others cannot take: a webhook whose receiver is away leaves room
+    /// for the others.
+    pub(crate) fn may_hold(&self, own: usize, bytes: usize) -> bool {
+        let all = self.bytes.load(Ordering::Relaxed).saturating_add(bytes);
+        all <= self.bytes_max / 4 * 3 || own + bytes <= self.bytes_max / 8 / WEBHOOKS_MAX
     }
 
     /// Counts bytes that are held from now on.
@@ -146,9 +149,21 @@ mod tests {
 
     #[test]
     fn the_bytes_of_all_events_are_bounded() {
-        let intake = Intake::new(100, 1000);
-        assert!(intake.has_room(1000) && !intake.has_room(1001));
-        intake.hold(900);
-        assert!(intake.may_hold(100) && !intake.may_hold(101) && !intake.has_room(101));
+        let intake = Intake::new(100, 256_000);
+        assert!(intake.has_room(256_000) && !intake.has_room(256_001));
+        intake.hold(191_000);
+        assert!(
+            intake.may_hold(5000, 1000) && !intake.may_hold(5000, 1001),
+            "three quarters"
+        );
+        assert!(
+            intake.may_hold(0, 1000) && !intake.may_hold(1, 1001),
+            "a part of its own"
+        );
+        intake.hold(1000 + 32_000);
+        assert!(
+            intake.has_room(32_000),
+            "the way from the cores is free when all queues are full"
+        );
     }
 }

@@ -15,9 +15,9 @@
 //!
 //! Invariants
 //! 1. A channel is in the table while a core has subscribers of it, or while it is vacating.
-//! 2. `due` is in the order of its times, since the delay never changes.
+//! 2. A channel is in `due` while it is vacating, once, with its `vacated_at`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use super::event::{Holder, Occupied};
@@ -27,11 +27,9 @@ use crate::clock::Uptime;
 #[derive(Debug)]
 pub(super) struct Occupancy {
     channels: HashMap<Box<[u8]>, Channel>,
-    /// Channels that may have been vacated: when that is to be looked at, and the vacating that it is about.
-    due: VecDeque<(Uptime, Box<[u8]>, u64)>,
+    /// The channels that are vacating, by the time at which they count as vacated.
+    due: BTreeSet<(Uptime, Box<[u8]>)>,
     delay: Duration,
-    /// The number of the last vacating.
-    vacatings: u64,
     /// How many channels got a subscriber while they were vacating, since this was last taken.
     flaps: u64,
 }
@@ -42,8 +40,8 @@ struct Channel {
     cores: [u128; 2],
     /// The webhooks that know of it as occupied, as bits.
     told: Hooks,
-    /// The number of its vacating; 0 while it has subscribers.
-    vacating: u64,
+    /// When it counts as vacated, while it has no subscribers.
+    vacated_at: Option<Uptime>,
 }
 
 /// Webhooks, as bits by their slots.
@@ -54,9 +52,8 @@ impl Occupancy {
     pub(super) fn new(delay: Duration) -> Occupancy {
         Occupancy {
             channels: HashMap::new(),
-            due: VecDeque::new(),
+            due: BTreeSet::new(),
             delay,
-            vacatings: 0,
             flaps: 0,
         }
     }
@@ -80,7 +77,8 @@ impl Occupancy {
                 return 0;
             };
             channel.cores[holder] |= bit;
-            if std::mem::take(&mut channel.vacating) != 0 {
+            if let Some(at) = channel.vacated_at.take() {
+                self.due.remove(&(at, change.channel.clone()));
                 self.flaps += 1;
             }
             let news = watched_by & !channel.told;
@@ -92,33 +90,27 @@ impl Occupancy {
             return 0;
         };
         channel.cores[holder] &= !bit;
-        if channel.cores == [0, 0] && channel.vacating == 0 {
-            self.vacatings += 1;
-            channel.vacating = self.vacatings;
-            self.due
-                .push_back((now + self.delay, change.channel.clone(), self.vacatings));
+        if channel.cores == [0, 0] && channel.vacated_at.is_none() {
+            let at = now + self.delay;
+            channel.vacated_at = Some(at);
+            self.due.insert((at, change.channel.clone()));
         }
         0
     }
 
     /// The next channel that has been vacated, and the webhooks that are to be told.
     pub(super) fn next_vacated(&mut self, now: Uptime) -> Option<(Box<[u8]>, Hooks)> {
-        while let Some((_, name, vacating)) = self.due.pop_front_if(|(at, ..)| *at <= now) {
-            if self
-                .channels
-                .get(&name)
-                .is_some_and(|channel| channel.vacating == vacating)
-            {
-                let told = self.channels.remove(&name).map_or(0, |channel| channel.told);
-                return Some((name, told));
-            }
+        if self.due.first()?.0 <= now {
+            let (_, name) = self.due.pop_first()?;
+            let told = self.channels.remove(&name).map_or(0, |channel| channel.told);
+            return Some((name, told));
         }
         None
     }
 
     /// When the next channel may have been vacated.
     pub(super) fn next_due(&self) -> Uptime {
-        self.due.front().map_or(Uptime::NEVER, |(at, ..)| *at)
+        self.due.first().map_or(Uptime::NEVER, |(at, _)| *at)
     }
 
     /// Other webhooks watch channels from now on: `gone` are not there any more, and `watched_by` says which watch this
@@ -129,18 +121,22 @@ impl Occupancy {
         watched_by: impl Fn(&[u8]) -> Hooks,
     ) -> Vec<(Box<[u8]>, Hooks)> {
         let mut news = Vec::new();
+        let due = &mut self.due;
         self.channels.retain(|name, channel| {
             // A webhook that came later may have got the bit of one that has gone.
             channel.told &= !gone;
             let watched_by = watched_by(name);
-            let untold = match channel.vacating {
-                0 => watched_by & !channel.told,
-                _ => 0,
+            let untold = match channel.vacated_at {
+                None => watched_by & !channel.told,
+                Some(_) => 0,
             };
             if untold != 0 {
                 news.push((name.clone(), untold));
             }
             channel.told = (channel.told & watched_by) | untold;
+            if let (0, Some(at)) = (watched_by, channel.vacated_at) {
+                due.remove(&(at, name.clone()));
+            }
             watched_by != 0
         });
         news
@@ -159,9 +155,6 @@ impl Occupancy {
     pub(super) fn give_back(&mut self) {
         if self.channels.len() < self.channels.capacity() / 8 {
             self.channels.shrink_to(self.channels.len() * 2);
-        }
-        if self.due.len() < self.due.capacity() / 8 {
-            self.due.shrink_to(self.due.len() * 2);
         }
     }
 

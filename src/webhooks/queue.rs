@@ -78,7 +78,7 @@ impl Queue {
             return Err(WebhookDrop::QueueFull);
         }
         let fits = self.memory_bytes + bytes <= keeper.spec.queue_bytes as usize;
-        let may_hold = keeper.intake.may_hold(bytes);
+        let may_hold = keeper.intake.may_hold(self.memory_bytes, bytes);
         match &mut keeper.disk {
             None if !fits => return Err(WebhookDrop::QueueFull),
             None if !may_hold => return Err(WebhookDrop::Memory),
@@ -86,7 +86,11 @@ impl Queue {
             Some(_) if self.bytes() + bytes as u64 > keeper.spec.disk_bytes => {
                 return Err(WebhookDrop::QueueFull);
             }
-            Some((disk, _)) if !disk.has_room(bytes) => return Err(WebhookDrop::Store),
+            Some((disk, _)) if !disk.has_room(bytes) && (self.spilled > 0 || !fits || !may_hold) => {
+                return Err(WebhookDrop::Store);
+            }
+            // The disk refuses commits: the event waits in memory alone.
+            Some((disk, _)) if !disk.has_room(bytes) => {}
             Some((disk, number)) => {
                 disk.add(*number, waiting.clone());
                 if self.spilled > 0 || !fits || !may_hold {
@@ -109,10 +113,13 @@ impl Queue {
         keeper.intake.release(std::mem::take(&mut self.memory_bytes));
         (self.spilled, self.spilled_bytes) = (found.count, found.bytes);
         (self.spilled_from, self.next) = (found.first, found.next.max(1));
+        // A gap is behind the events that are pushed again.
+        let dropped = std::mem::take(&mut self.dropped);
         let mut refused = 0;
         for waiting in own {
             refused += u64::from(self.push(waiting.unix_ms, &waiting.json, keeper).is_err());
         }
+        self.dropped += dropped;
         refused
     }
 
@@ -137,7 +144,7 @@ impl Queue {
         }
         for waiting in read {
             let bytes = waiting.bytes();
-            if !self.memory.is_empty() && !keeper.intake.may_hold(bytes) {
+            if !self.memory.is_empty() && !keeper.intake.may_hold(self.memory_bytes, bytes) {
                 break;
             }
             keeper.intake.hold(bytes);
@@ -197,11 +204,23 @@ impl Queue {
             .memory
             .iter()
             .take_while(|waiting| waiting.unix_ms < before_unix_ms);
-        let Some(through) = old.last().map(|waiting| waiting.number) else {
-            return 0;
-        };
+        let (mut through, mut missing) = (None, 0);
+        for waiting in old {
+            through = Some(waiting.number);
+            missing += 1 + gap(&waiting.json).map_or(0, |(count, _)| count);
+        }
+        let Some(through) = through else { return 0 };
         let count = self.pop_through(through, keeper);
-        self.dropped += count;
+        match self.memory.front_mut() {
+            Some(next) => {
+                let before = next.bytes();
+                next.json = with_gap(&next.json, missing);
+                let more = next.bytes().saturating_sub(before);
+                self.memory_bytes += more;
+                keeper.intake.hold(more);
+            }
+            None => self.dropped += missing,
+        }
         count
     }
 
@@ -238,13 +257,25 @@ impl Queue {
     }
 }
 
-/// An event that says how many were dropped before it.
+/// An event that says how many were dropped before it, beside those that it says already.
 fn with_gap(json: &[u8], dropped: u64) -> Arc<[u8]> {
-    let mut with_gap = format!("{{\"dropped_before\":{dropped},").into_bytes();
-    with_gap.extend_from_slice(json.strip_prefix(b"{").unwrap_or(json));
+    let (before, rest) = gap(json).unwrap_or_else(|| (0, json.strip_prefix(b"{").unwrap_or(json)));
+    let mut with_gap = GAP.to_vec();
+    with_gap.extend_from_slice(format!("{},", before + dropped).as_bytes());
+    with_gap.extend_from_slice(rest);
     with_gap.into()
 }
 
+/// How many events an event says to be missing before it, and what follows; `None` if it says nothing.
+fn gap(json: &[u8]) -> Option<(u64, &[u8])> {
+    let rest = json.strip_prefix(GAP)?;
+    let end = rest.iter().position(|byte| *byte == b',')?;
+    let count = std::str::from_utf8(&rest[..end]).ok()?.parse().ok()?;
+    Some((count, &rest[end + 1..]))
+}
+
+/// The beginning of an event that says how many were dropped before it.
+const GAP: &[u8] = br#"{"dropped_before":"#;
 /// Most bytes that are read from disk at once.
 const REFILL_BYTES_MAX: usize = 4 * 1024 * 1024;
 

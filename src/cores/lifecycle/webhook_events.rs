@@ -27,6 +27,8 @@ pub(in crate::cores) struct WebhookEvents {
     intake: Arc<Intake>,
     /// Changes of occupancy that are not told yet, in their order.
     changes: Vec<Noted>,
+    /// When more changes wait, those that cancel each other are left out.
+    compact_over: usize,
     /// The walk along the channels, until it is over.
     pub(in crate::cores) walk: Option<Walk>,
     metrics: Arc<CoreMetrics>,
@@ -72,6 +74,7 @@ impl WebhookEvents {
             webhooks: Arc::clone(webhooks),
             intake: Arc::clone(intake),
             changes: former.map_or_else(Vec::new, |former| former.changes),
+            compact_over: CHANGES_KEPT_MAX,
             walk: webhooks.watches_channels().then(Walk::default),
             metrics: Arc::clone(metrics),
         }))
@@ -135,8 +138,10 @@ impl WebhookEvents {
             told = end;
         }
         self.changes.drain(..told);
-        if self.changes.len() > CHANGES_KEPT_MAX {
+        if self.changes.len() > self.compact_over {
             self.changes = compact(std::mem::take(&mut self.changes));
+            // Many channels have changed: to look at all of them again is worth it when there are twice as many.
+            self.compact_over = CHANGES_KEPT_MAX.max(self.changes.len() * 2);
         }
     }
 
@@ -176,7 +181,7 @@ fn compact(changes: Vec<Noted>) -> Vec<Noted> {
 const CHANGES_PER_EVENT_MAX: usize = 256;
 /// How soon changes are told again for which there was no room: the thread that makes room comes as often.
 const RETRY: Duration = Duration::from_millis(20);
-/// When more changes wait, those that cancel each other are left out.
+/// The least of [`WebhookEvents::compact_over`].
 const CHANGES_KEPT_MAX: usize = 8192;
 
 #[cfg(test)]

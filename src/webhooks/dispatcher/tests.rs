@@ -268,7 +268,7 @@ fn a_reload_keeps_the_queue_of_a_webhook_that_stays_and_drops_that_of_one_that_g
         .iter()
         .map(|hook| hook.name.clone())
         .collect();
-    assert_eq!(names, ["c".into(), "a".into()]);
+    assert_eq!(names, ["c".into(), "a".into(), "b".into()]);
 }
 
 #[test]
