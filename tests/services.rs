@@ -13,7 +13,7 @@ use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::folder::Folder;
 use support::process::Process;
-use support::{Client, Received, eventually};
+use support::{Client, Received, TEXT, eventually, frame};
 
 const KEY: &str = "a key for the tests of services";
 
@@ -354,6 +354,38 @@ fn claims_that_go_take_the_patterns_along() {
         let cid = caller.begin("a", &json!(2));
         caller.error(cid) == "NoServiceError"
     });
+}
+
+/// The rights of the client go in the same write as `$serve`, or a moment later, when some cores know the pattern.
+#[test]
+fn a_pattern_is_not_served_by_a_client_whose_rights_go_while_it_is_registered() {
+    for cores in [1, 2, 8] {
+        let scene = Scene::new(cores, "", &[]);
+        let mut service = scene.user("server");
+        for round in 0..60 {
+            let remove = frame(TEXT, br##"{"event":"#removeAuthToken"}"##);
+            let cid = 1000 + round;
+            let serve = json!({"event": "$serve", "cid": cid, "data": {"procedure": format!("a{round}")}});
+            let mut bytes = frame(TEXT, serve.to_string().as_bytes());
+            if round % 2 == 0 {
+                bytes.extend(remove);
+                service.client.send_bytes(&bytes);
+            } else {
+                service.client.send_bytes(&bytes);
+                service.client.send_bytes(&remove);
+            }
+            if let Err(refused) = service.end(cid) {
+                assert_eq!(refused["name"], "SilentMiddlewareBlockedError");
+            } else {
+                service.find(|message| message["event"] == "$unserved");
+            }
+            let token = json!(token(&json!({"sub": "server"})));
+            service.call("#authenticate", &token).unwrap();
+        }
+        eventually("nothing is served", || {
+            scene.metric("ringcast_service_members") == 0
+        });
+    }
 }
 
 #[test]

@@ -73,6 +73,8 @@ pub enum JoinFailure {
     TooManyMembers,
     /// The service has given the pattern up meanwhile.
     Withdrawn,
+    /// The rules or the claims of the service have changed meanwhile: it may not serve the pattern.
+    Forbidden,
 }
 
 /// The fate of a call at the owner.

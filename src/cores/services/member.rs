@@ -20,8 +20,13 @@ impl<A: App> Core<A> {
         pattern: Box<[u8]>,
         offer: Offer,
     ) {
-        if self.session(id_of(connection)).is_none() {
+        let policy = Arc::clone(&self.lent.policy);
+        let Some(session) = self.session(id_of(connection)) else {
             return;
+        };
+        // Its claims or the rules may have changed since the call was read, when nothing was registered to be checked.
+        if !session.may_keep_service(&pattern, &policy) {
+            return self.answer_serve(connection, &token, Err(JoinFailure::Forbidden));
         }
         let (owner, _) = self.delivery.owner(&pattern);
         let registration = Registration {
@@ -123,7 +128,10 @@ impl<A: App> Core<A> {
             if session.may_keep_service(&pattern, &policy) {
                 continue;
             }
-            if let Some(registration) = self.services.unregister(connection, &pattern) {
+            if let Some(mut registration) = self.services.unregister(connection, &pattern) {
+                for token in std::mem::take(&mut registration.tokens) {
+                    self.answer_serve(connection, &token, Err(JoinFailure::Forbidden));
+                }
                 self.leave_pool(connection, registration);
                 self.metrics.rules_kick_outs.add(1);
                 self.decide(id, |session, _, decisions| {

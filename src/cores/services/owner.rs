@@ -33,7 +33,9 @@ impl<A: App> Core<A> {
             }
             Err(failure) => {
                 self.metrics.limit_hit(match failure {
-                    JoinFailure::TooManyPatterns | JoinFailure::Withdrawn => Limit::ServicePatterns,
+                    JoinFailure::TooManyPatterns | JoinFailure::Withdrawn | JoinFailure::Forbidden => {
+                        Limit::ServicePatterns
+                    }
                     JoinFailure::TooManyMembers => Limit::ServiceMembers,
                 });
                 Err(failure)

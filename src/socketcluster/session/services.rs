@@ -251,24 +251,26 @@ impl Session {
         if !self.is_open() {
             return;
         }
-        send(decisions, |out| match outcome {
-            Ok((pattern, offer)) => encode::serving(token, pattern, offer.weight, offer.window, out),
-            Err(failure) => {
-                let message = match failure {
-                    JoinFailure::TooManyPatterns => {
-                        "Too many patterns are served (service_patterns_max, services_per_connection_max)"
-                    }
-                    JoinFailure::TooManyMembers => {
-                        "Too many services serve this pattern (service_members_max)"
-                    }
-                    JoinFailure::Withdrawn => "The pattern was given up before all cores knew it",
-                };
-                encode::error(
-                    token,
-                    |out| encode::named_error("LimitError", message.as_bytes(), out),
-                    out,
-                );
+        let message = match outcome {
+            Ok((pattern, offer)) => {
+                return send(decisions, |out| {
+                    encode::serving(token, pattern, offer.weight, offer.window, out);
+                });
             }
+            // As if the rules had forbidden it when the call was read.
+            Err(JoinFailure::Forbidden) => {
+                let cid = Some(NumberText::copied(token));
+                return refuse(cid, &Refusal::silent(), Refused::Invoke, decisions);
+            }
+            Err(JoinFailure::TooManyPatterns) => {
+                "Too many patterns are served (service_patterns_max, services_per_connection_max)"
+            }
+            Err(JoinFailure::TooManyMembers) => "Too many services serve this pattern (service_members_max)",
+            Err(JoinFailure::Withdrawn) => "The pattern was given up before all cores knew it",
+        };
+        send(decisions, |out| {
+            let error = |out: &mut Vec<u8>| encode::named_error("LimitError", message.as_bytes(), out);
+            encode::error(token, error, out);
         });
     }
 
