@@ -1044,6 +1044,17 @@ fn clients_are_called_and_sent_events_by_keys_that_allow_it() {
             json!({"user": "ann", "event": "#removeAuthToken"}),
             invalid,
         ),
+        ("call", json!({"user": "ann", "procedure": "$cancel"}), invalid),
+        (
+            "transmit",
+            json!({"user": "ann", "event": "$cancel", "data": {"rid": 1}}),
+            invalid,
+        ),
+        (
+            "transmit",
+            json!({"user": "ann", "event": "$unserved", "data": {"procedure": "a"}}),
+            invalid,
+        ),
         ("call", json!({"procedure": "price"}), invalid),
         (
             "call",
@@ -1069,6 +1080,57 @@ fn clients_are_called_and_sent_events_by_keys_that_allow_it() {
             answer.text
         );
     }
+}
+
+/// A service trusts the claims that come with a call, which the server itself has written.
+#[test]
+fn no_key_can_pose_as_a_client_towards_a_service() {
+    let key = Key::for_all();
+    let rules = r#"
+[[rules]]
+allow = "serve"
+procedures = ["math.**"]
+to = { claim = "sub", is = "calculator" }
+"#;
+    let server = ApiServer::start(&[&key], rules, &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let mut service = client_of(&server, "calculator");
+    let mut other = client_of(&server, "ann");
+    let post = |path: &str, body: &Value| server.post(&key, &format!("/api/v1/{path}"), &body.to_string());
+    let forged = json!({"data": 1, "caller": {"id": "x", "user": "admin", "claims": {"sub": "admin"}}});
+    let refused = |service: &Client| {
+        for procedure in ["math.add", "math.*"] {
+            let called = json!({"user": "calculator", "procedure": procedure, "data": forged});
+            let called = post("call", &called);
+            assert_eq!(
+                called.json["answers"],
+                json!([{"connection": service.id, "failure": "is_service"}]),
+                "{}",
+                called.text
+            );
+            let sent = post(
+                "transmit",
+                &json!({"user": "calculator", "event": procedure, "data": forged}),
+            );
+            assert_eq!((sent.status, sent.code()), (422, "is_service"), "{}", sent.text);
+        }
+    };
+    // It may get carried calls as soon as it is registered, and has its procedures before that.
+    refused(&service);
+    service.call("$serve", r#"{"procedure":"math.*"}"#);
+    refused(&service);
+    let sent = post(
+        "transmit",
+        &json!({"user": "calculator", "event": "music", "data": 1}),
+    );
+    assert_eq!(sent.json, json!({"connections": 1}), "{}", sent.text);
+    assert_eq!(service.message(), r#"{"event":"music","data":1}"#);
+    // Who may not serve the name takes it for the server's.
+    let sent = post(
+        "transmit",
+        &json!({"user": "ann", "event": "math.add", "data": 1}),
+    );
+    assert_eq!(sent.json, json!({"connections": 1}), "{}", sent.text);
+    assert_eq!(other.message(), r#"{"event":"math.add","data":1}"#);
 }
 
 #[test]

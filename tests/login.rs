@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use ringcast::config::{Anonymous, Config, Protocol};
 use ringcast::internals::auth::passwords::{PasswordFile, PasswordHash};
 use ringcast::internals::decision::{CloseReason, Limit};
+use ringcast::server::Selection;
 use support::folder::Folder;
 use support::process::{Held, Process};
 use support::{Client, Server, UPGRADE, ask, eventually, frame, status};
@@ -117,6 +118,32 @@ fn curl_logs_in_asks_who_it_is_and_logs_out() {
     assert!(json.starts_with(r#"{"token":"#), "{json}");
     let bearer = format!("Authorization: Bearer {token}");
     assert!(curl(&["-H", &bearer, &at("whoami")]).contains(r#""sub":"aaa@bbb.com""#));
+}
+
+/// A token could be read by the scripts of the page, and used after the logout.
+#[test]
+fn no_token_is_made_of_a_cookie_and_tokens_of_clients_are_refreshed() {
+    let folder = Folder::new();
+    let server = start(&folder, |_| {});
+    let token = token(server.address);
+    let mut client = server.connect();
+    open_socket(&mut client, &format!("Host: test\r\nCookie: ringcast={token}"));
+    client.begin_call("#handshake", r#"{"authToken":null}"#);
+    let answer = client.message();
+    assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+    let refresh = || {
+        server
+            .running()
+            .handle()
+            .refresh_token(&Selection::All, None)
+            .wait()
+    };
+    assert_eq!(refresh(), Ok(0));
+    let answer = client.call("#authenticate", &format!("\"{token}\""));
+    assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+    assert_eq!(refresh(), Ok(1));
+    let given = client.message();
+    assert!(given.contains("#setAuthToken"), "{given}");
 }
 
 #[test]

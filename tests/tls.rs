@@ -21,6 +21,7 @@ use ringcast::app::{App, Call, CallAnswer, Peer};
 use ringcast::config::tls::{ClientAuth, OnListen};
 use ringcast::config::{Config, Placement};
 use ringcast::internals::metrics::block::Handshake;
+use ringcast::server::Selection;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion};
 use support::process::Process;
@@ -601,6 +602,21 @@ fn mirror_for_alice(change: impl FnOnce(&mut Config)) -> (Server, Arc<rustls::Cl
     );
     let trust = authority.trust(ALL, Some(&clients.client("alice", (2020, 2090))));
     (server, Arc::new(trust))
+}
+
+/// A token could be used without the certificate, and after its end.
+#[test]
+fn no_token_is_made_of_a_certificate() {
+    let (server, trust) = mirror_for_alice(|_| {});
+    let mut alice = client(server.address, &trust);
+    assert!(alice.call("who", "null").contains("alice"));
+    let refreshed = server
+        .running()
+        .handle()
+        .refresh_token(&Selection::All, None)
+        .wait();
+    assert_eq!(refreshed, Ok(0));
+    assert!(alice.call("who", "null").contains("alice"));
 }
 
 /// A browser sends the certificate for any page that opens the socket, as it does with a cookie.

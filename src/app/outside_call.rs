@@ -22,6 +22,8 @@ pub(crate) enum CallOutcome {
     TooLarge,
     /// The client's protocol has no calls: it was not called.
     NoCalls,
+    /// The client may serve the procedure, and would take the call for one of another client: it was not called.
+    IsService,
 }
 
 impl OutsideCall {

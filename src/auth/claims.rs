@@ -16,6 +16,8 @@ pub struct Claims {
     expires_at: Option<f64>,
     /// The leeway at the time of the check, which also applies to the expiry of the connection.
     leeway_seconds: u16,
+    /// Whether the client itself holds a token with these claims, and may be given another with them.
+    has_token: bool,
     /// The parts of the claims that rules use, once rules have been evaluated.
     facts: Option<Box<Facts>>,
 }
@@ -34,13 +36,27 @@ impl Claims {
             json,
             expires_at,
             leeway_seconds,
+            has_token: true,
             facts: None,
         }
     }
 
+    /// The same claims for a client that does not hold the token, as of the cookie that a page's script cannot read.
+    pub(crate) fn without_token(self) -> Claims {
+        Claims {
+            has_token: false,
+            ..self
+        }
+    }
+
+    /// Whether the client itself holds a token with these claims.
+    pub(crate) fn has_token(&self) -> bool {
+        self.has_token
+    }
+
     /// Claims from another source than a token: a JSON object, and its claim `exp` in seconds since 1970.
     pub(crate) fn trusted(json: String, expires_at: Option<f64>) -> Claims {
-        Claims::new(json, expires_at, 0)
+        Claims::new(json, expires_at, 0).without_token()
     }
 
     /// Claims that the program or its backend vouches for: a JSON object, with an `exp` in seconds since 1970 or without.

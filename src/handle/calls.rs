@@ -56,6 +56,9 @@ pub enum ClientFailure {
     TooLarge,
     /// Its protocol has no calls, as MQTT: it was not called.
     NoCalls,
+    /// The rules allow it to serve the procedure, so that it would take the call for one of a client, with the claims that
+    /// the data names: it was not called.
+    IsService,
 }
 
 impl Handle {
@@ -64,8 +67,8 @@ impl Handle {
     ///
     /// # Errors
     /// [`HandleError::NoSuchConnection`], [`HandleError::ClientRefused`], [`HandleError::NoAnswer`],
-    /// [`HandleError::TooManyCalls`], [`HandleError::NotInProtocol`], [`HandleError::NotJson`],
-    /// [`HandleError::TooLarge`], or an error of every operation.
+    /// [`HandleError::TooManyCalls`], [`HandleError::NotInProtocol`], [`HandleError::IsService`],
+    /// [`HandleError::NotJson`], [`HandleError::TooLarge`], or an error of every operation.
     pub fn call(
         &self,
         id: SessionId,
@@ -108,6 +111,7 @@ impl Handle {
                 Err(ClientFailure::NoAnswer | ClientFailure::TooLarge) => Err(HandleError::NoAnswer),
                 Err(ClientFailure::TooManyCalls) => Err(HandleError::TooManyCalls),
                 Err(ClientFailure::NoCalls) => Err(HandleError::NotInProtocol),
+                Err(ClientFailure::IsService) => Err(HandleError::IsService),
             }
         })
     }
@@ -211,6 +215,7 @@ fn client_answer((id, outcome): (SessionId, Option<CallOutcome>)) -> ClientAnswe
         Some(CallOutcome::TooMany) => Err(ClientFailure::TooManyCalls),
         Some(CallOutcome::TooLarge) => Err(ClientFailure::TooLarge),
         Some(CallOutcome::NoCalls) => Err(ClientFailure::NoCalls),
+        Some(CallOutcome::IsService) => Err(ClientFailure::IsService),
     };
     ClientAnswer { id, result }
 }

@@ -221,8 +221,9 @@ impl Handle {
         self.act(selection, act)
     }
 
-    /// Signs a new token for each connection that is authenticated, with the claims of its token but for its times, and
-    /// gives it to the client as [`Handle::set_claims`] does. Returns with how many connections it was done.
+    /// Signs a new token for each connection whose client holds one, with the claims of its token but for its times, and
+    /// gives it to the client as [`Handle::set_claims`] does. A client that is authenticated by its certificate, a cookie, or
+    /// the claims of an application or a hook is left out: the token would outlive these, and could be used without them. Returns with how many connections it was done.
     ///
     /// # Errors
     /// [`HandleError::NotSigned`], or as [`Handle::disconnect`].
@@ -327,6 +328,9 @@ fn result_of(counts: &[ActCounts]) -> Result<u64, HandleError> {
     let done = sum(|counts| counts.done);
     if done == 0 && sum(|counts| counts.not_signed) > 0 {
         return Err(HandleError::NotSigned);
+    }
+    if done == 0 && sum(|counts| counts.services) > 0 {
+        return Err(HandleError::IsService);
     }
     if done == 0 && sum(|counts| counts.not_in_protocol) > 0 {
         return Err(HandleError::NotInProtocol);

@@ -62,6 +62,9 @@ pub enum HandleError {
     /// The connections speak a protocol that has nothing which corresponds to the operation, as MQTT has no events and no
     /// calls to clients. Nothing was done.
     NotInProtocol,
+    /// The rules allow these clients to serve the procedure or the event: they would take what the program sends for a call
+    /// or an event of a client, which the server passes on with the caller's claims. Nothing was sent.
+    IsService,
     /// No token with these claims can be signed: they are no JSON object, a time among them is no number, or the server
     /// has no key that signs. No client was given one.
     NotSigned,
@@ -122,6 +125,10 @@ impl fmt::Display for HandleError {
             HandleError::NotInProtocol => formatter.write_str(
                 "not done: the connections speak MQTT, which has no events and no calls to clients; publish to a topic \
                  that they subscribe to",
+            ),
+            HandleError::IsService => formatter.write_str(
+                "not sent: the rules allow these clients to serve this name, and they would take it for a call or an event \
+                 of a client; use a name that no rule with the action serve allows them",
             ),
             HandleError::NotSigned => formatter.write_str(
                 "no token can be signed: the claims must be a JSON object whose iat, nbf and exp are numbers, and the \

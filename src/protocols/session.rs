@@ -526,6 +526,14 @@ impl Session {
         }
     }
 
+    /// Whether the rules allow the client to serve a procedure, whether it does or not.
+    pub(crate) fn may_serve_one(&mut self, procedure: &[u8], policy: &Policy) -> bool {
+        match self {
+            Session::SocketCluster(session) => session.may_serve_one(procedure, policy),
+            Session::Mqtt(_) => false,
+        }
+    }
+
     /// Subscribes the client, which has not asked for it, if the rules allow it. The client is told.
     pub fn subscribe_by_server<A: App>(
         &mut self,

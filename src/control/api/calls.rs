@@ -149,15 +149,15 @@ impl Transmit {
     }
 }
 
-/// The clients' libraries handle events whose names begin with `#` themselves: by these, keys without the actions for tokens
-/// and subscriptions could change both.
+/// The clients' libraries handle events whose names begin with `#` or `$` themselves, as the server's: by these, keys
+/// without the actions for tokens and subscriptions could change both, and could cancel calls that services carry out.
 fn check_name(member: &str, name: &str) -> Result<(), ApiError> {
-    if name.starts_with('#') {
+    if name.starts_with(['#', '$']) {
         return Err(ApiError::new(
             ErrorCode::InvalidBody,
             format!(
-                "{member}: {name:?} begins with #, as the protocol's own events do; for tokens and subscriptions there are \
-                 requests of their own"
+                "{member}: {name:?} begins with # or $, as the server's own events do; for tokens and subscriptions there \
+                 are requests of their own"
             ),
         ));
     }
@@ -171,6 +171,7 @@ fn shown(answer: &ClientAnswer) -> Result<AnswerShown, ApiError> {
         Err(ClientFailure::NoAnswer) => (None, None, Some("no_answer")),
         Err(ClientFailure::TooManyCalls) => (None, None, Some("too_many_calls")),
         Err(ClientFailure::NoCalls) => (None, None, Some("no_calls")),
+        Err(ClientFailure::IsService) => (None, None, Some("is_service")),
         Err(ClientFailure::TooLarge) => (None, None, Some("too_large")),
     };
     let received = |json: Option<&str>| {

@@ -117,6 +117,8 @@ codes! {
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, Conflict;
     /// The connections speak a protocol that has nothing which corresponds to the request.
     NotInProtocol = "not_in_protocol", UNPROCESSABLE_ENTITY, Conflict;
+    /// The clients may serve the event, so that they would take it for one of a client.
+    IsService = "is_service", UNPROCESSABLE_ENTITY, Conflict;
     /// No token with these claims can be signed.
     NotSigned = "not_signed", UNPROCESSABLE_ENTITY, Conflict;
     /// The first request with this idempotency key is not answered yet.
@@ -298,6 +300,7 @@ impl From<HandleError> for ApiError {
                 ErrorCode::InvalidParameter
             }
             HandleError::NotInProtocol => ErrorCode::NotInProtocol,
+            HandleError::IsService => ErrorCode::IsService,
             HandleError::NotSigned => ErrorCode::NotSigned,
             HandleError::Ended => ErrorCode::Ending,
             HandleError::OnCore => ErrorCode::Failed,

@@ -119,7 +119,7 @@ impl<A: App> Core<A> {
         let trust = self.origins().trust(request, is_https);
         let token = cookie.and_then(|cookie| cookie.value_for(trust));
         if let Some(claims) = token.and_then(|token| self.verified(id, token, "cookie")) {
-            return Some(Box::new(claims));
+            return Some(Box::new(claims.without_token()));
         }
         let claims = certificate?.value_for(trust)?;
         self.unless_revoked(id, claims)

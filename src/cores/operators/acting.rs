@@ -22,6 +22,8 @@ enum Acted {
     NotDone,
     /// The protocol has nothing that corresponds to it.
     NotInProtocol,
+    /// The client may serve the event.
+    IsService,
     /// No token can be signed.
     NotSigned,
 }
@@ -51,6 +53,7 @@ impl<A: App> Core<A> {
                         Acted::Done => acting.counts.done += 1,
                         Acted::NotDone => {}
                         Acted::NotInProtocol => acting.counts.not_in_protocol += 1,
+                        Acted::IsService => acting.counts.services += 1,
                         Acted::NotSigned => acting.counts.not_signed += 1,
                     }
                 }
@@ -94,10 +97,25 @@ impl<A: App> Core<A> {
             return outside.tell(CallOutcome::ConnectionEnded);
         }
         let (event, data) = (&calling.event, calling.data.as_deref());
+        if self.is_service_for(id, event) {
+            return outside.tell(CallOutcome::IsService);
+        }
         self.decide(id, |session, environment, decisions| {
             session.call_from_outside(event, data, outside, environment, decisions);
             Ok(())
         });
+    }
+
+    /// Whether the client may serve this procedure. A service gets the calls of other clients in the same packets as those
+    /// of the server, with the claims of the caller in the data, which a program could forge. Not only what is registered
+    /// counts: a client has its procedures before it registers them.
+    fn is_service_for(&mut self, id: ConnectionId, procedure: &str) -> bool {
+        let policy = Arc::clone(&self.lent.policy);
+        let procedure = procedure.as_bytes();
+        self.services.serves(id.token().0, procedure)
+            || self
+                .session(id)
+                .is_some_and(|session| session.may_serve_one(procedure, &policy))
     }
 
     fn act(&mut self, id: ConnectionId, act: &Act) -> Acted {
@@ -114,6 +132,9 @@ impl<A: App> Core<A> {
                 Acted::Done
             }
             Act::Transmit { event, data } => {
+                if self.is_service_for(id, event) {
+                    return Acted::IsService;
+                }
                 if !self.has_room_for_event(id) {
                     return Acted::NotDone;
                 }
@@ -150,7 +171,9 @@ impl<A: App> Core<A> {
         let claims: Box<str> = match claims {
             NewClaims::Given(claims) => (**claims).into(),
             NewClaims::AsBefore => {
+                // A certificate or a cookie must not become a token, which others can use, and which outlives it.
                 let before = self.session(id).and_then(|session| session.claims());
+                let before = before.filter(|claims| claims.has_token());
                 let Some(claims) = before.and_then(|claims| claims.without_times()) else {
                     return Acted::NotDone;
                 };

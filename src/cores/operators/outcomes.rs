@@ -100,7 +100,8 @@ impl Outcomes {
             | CallOutcome::ConnectionEnded
             | CallOutcome::TooMany
             | CallOutcome::TooLarge
-            | CallOutcome::NoCalls => 0,
+            | CallOutcome::NoCalls
+            | CallOutcome::IsService => 0,
         };
         let take = |left: usize| left.checked_sub(bytes);
         match self

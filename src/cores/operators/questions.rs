@@ -170,6 +170,8 @@ pub(crate) struct ActCounts {
     pub(crate) done: u64,
     /// The protocol of these connections has nothing that corresponds to the operation.
     pub(crate) not_in_protocol: u64,
+    /// These clients may serve the event.
+    pub(crate) services: u64,
     /// For these connections no token with these claims can be signed.
     pub(crate) not_signed: u64,
 }

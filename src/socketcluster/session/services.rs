@@ -141,6 +141,13 @@ impl Session {
         rules.name_serve() && decided.verdict.allowed
     }
 
+    /// Whether the rules allow the client to serve a procedure, whether it does or not.
+    pub fn may_serve_one(&mut self, procedure: &[u8], policy: &Policy) -> bool {
+        let rules = &policy.rules;
+        let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
+        rules.name_serve() && rules.decide(Action::Serve, procedure, facts).verdict.allowed
+    }
+
     /// Has a call or an event that the application has not answered carried to a service, if there may be one.
     #[inline(never)]
     pub(super) fn call_service<A: App>(
