@@ -574,6 +574,7 @@ const API: &[(&str, &[&str])] = &[
             "Answers",
             "ChannelInfo",
             "ClientAnswer",
+            "ClientAnswers",
             "ClientFailure",
             "ClientProtocol",
             "ConnectionInfo",

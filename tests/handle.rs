@@ -826,7 +826,8 @@ fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() 
     let unanswered = handle
         .call_clients(&owing, "owed", &1, short, Answers::All)
         .wait()
-        .unwrap();
+        .unwrap()
+        .answers;
     assert_eq!(results(&unanswered, [&anns[4]]), [Err(ClientFailure::NoAnswer)]);
     called(&anns[4].message(), "owed");
     let answers = call(PATIENCE);
@@ -837,7 +838,9 @@ fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() 
     let third = anns.remove(3);
     let third_id = id(&third);
     drop(third);
-    let answers = answers.join().unwrap().unwrap();
+    let called = answers.join().unwrap().unwrap();
+    assert!(called.is_complete);
+    let answers = called.answers;
     let error = r#"{"message":"no"}"#.to_owned();
     assert_eq!(
         results(&answers, &anns),
@@ -857,7 +860,9 @@ fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() 
     // What is known when the time is over is returned.
     let answers = call(Duration::from_millis(300));
     answer(&mut anns[0], "where", "\"data\":2");
-    let answers = answers.join().unwrap().unwrap();
+    let called = answers.join().unwrap().unwrap();
+    assert!(called.is_complete, "all clients were called in time");
+    let answers = called.answers;
     assert_eq!(
         results(&answers, &anns)[..2],
         [Ok(Some("2".to_owned())), Err(ClientFailure::NoAnswer)]
@@ -866,8 +871,40 @@ fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() 
     let nobody = Selection::User("carl".to_owned());
     let answers = handle
         .call_clients(&nobody, "where", &1, PATIENCE, Answers::All)
-        .wait();
-    assert_eq!(answers, Ok(Vec::new()));
+        .wait()
+        .unwrap();
+    assert!(answers.answers.is_empty() && answers.is_complete);
+}
+
+#[test]
+fn clients_of_a_core_that_stands_still_are_no_silent_gap_among_the_answers() {
+    for answers in [Answers::All, Answers::First] {
+        let (stopped, has_stopped) = bounded(1);
+        let (let_go_on, go_on) = bounded(1);
+        let server = Server::start_with(
+            |_| {},
+            |_| Still {
+                stopped: stopped.clone(),
+                go_on: go_on.clone(),
+                handle: Arc::default(),
+            },
+        );
+        let (mut still, mut other) = (client_of(&server, 1), client_of(&server, 0));
+        still.begin_call("stop", "null");
+        has_stopped.recv().unwrap();
+        let handle = handle(&server);
+        let call = thread::spawn(move || {
+            let short = Duration::from_millis(500);
+            handle
+                .call_clients(&Selection::All, "where", &1, short, answers)
+                .wait()
+        });
+        answer(&mut other, "where", "\"error\":1");
+        let called = call.join().unwrap().unwrap();
+        assert!(!called.is_complete, "{called:?}");
+        assert!(called.answers.iter().any(|answer| answer.id == id(&other)));
+        let_go_on.send(()).unwrap();
+    }
 }
 
 #[test]
@@ -887,7 +924,7 @@ fn the_first_answer_of_a_user_is_enough_if_asked_for_and_failures_are_none() {
     let first = call();
     answer(&mut anns[0], "where", "\"error\":\"no\"");
     answer(&mut anns[3], "where", "\"data\":3");
-    let first = first.join().unwrap().unwrap();
+    let first = first.join().unwrap().unwrap().answers;
     assert_eq!(first.len(), 1, "{first:?}");
     assert_eq!(results(&first, [&anns[3]]), [Ok(Some("3".to_owned()))]);
     for ann in &mut anns[1..3] {
@@ -897,7 +934,7 @@ fn the_first_answer_of_a_user_is_enough_if_asked_for_and_failures_are_none() {
     for ann in &mut anns {
         answer(ann, "where", "\"error\":\"no\"");
     }
-    let none = none.join().unwrap().unwrap();
+    let none = none.join().unwrap().unwrap().answers;
     assert_eq!(none.len(), 4);
     assert!(none.iter().all(|answer| answer.result.is_err()), "{none:?}");
 }

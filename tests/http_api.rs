@@ -519,6 +519,41 @@ fn a_repeated_request_is_carried_out_once_and_gets_the_first_answer() {
     );
 }
 
+/// The other cores have carried the request out, and this one still will.
+#[test]
+fn a_request_that_a_core_has_not_answered_is_not_carried_out_twice_for_its_clients() {
+    let key = Key::for_all();
+    let server = ApiServer::start(&[&key], "", &[("RINGCAST_LIVENESS_TIMEOUT_MS", "3600000")]);
+    let mut clients: Vec<Client> = (0..8).map(|_| server.process.client()).collect();
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    let transmit = |idempotency_key: &str, event: &str| {
+        let repeated = format!("Idempotency-Key: {idempotency_key}");
+        let body = json!({"address": "127.0.0.1", "event": event}).to_string();
+        let headers = [&*authorization, JSON, &repeated];
+        server.ask_with("POST", "/api/v1/transmit", &headers, &body)
+    };
+    let held = Held::thread(server.process.pid(), "core 1");
+    for is_repetition in [false, true] {
+        let answer = transmit("one", "first");
+        assert_eq!(
+            (answer.status, answer.code()),
+            (503, "cores_unanswered"),
+            "{}",
+            answer.text
+        );
+        assert_eq!(answer.header("idempotency-replayed").is_some(), is_repetition);
+    }
+    drop(held);
+    eventually("all cores answer", || {
+        server.get(&key, "/api/v1/connections").status == 200
+    });
+    assert_eq!(transmit("two", "second").json, json!({"connections": 8}));
+    for client in &mut clients {
+        assert_eq!(client.message(), r#"{"event":"first"}"#);
+        assert_eq!(client.message(), r#"{"event":"second"}"#);
+    }
+}
+
 #[test]
 fn many_repetitions_at_once_are_carried_out_once() {
     let key = Key::for_all();

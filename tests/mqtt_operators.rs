@@ -229,7 +229,7 @@ fn a_program_unsubscribes_mqtt_clients_and_changes_their_claims_and_is_told_what
     assert_eq!(handle.transmit(&all, "hello", &1).wait(), not_in_protocol);
     assert_eq!(handle.subscribe_connections(&all, "a").wait(), not_in_protocol);
     let answers = handle.call_clients(&all, "hello", &1, PATIENCE, Answers::All);
-    let answers = answers.wait().unwrap();
+    let answers = answers.wait().unwrap().answers;
     assert_eq!(answers.len(), 1);
     assert_eq!(answers[0].result, Err(ClientFailure::NoCalls));
     assert_eq!(

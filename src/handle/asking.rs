@@ -15,7 +15,7 @@ use crate::cores::operators::mailbox::{CoreHandle, NotAsked};
 use crate::cores::operators::questions::{Answer, Question};
 
 use super::error::HandleError;
-use super::waits::End;
+use super::waits::{End, Reply, Wait};
 use super::{Handle, Shared};
 
 /// The answer of one core.
@@ -48,10 +48,21 @@ impl Shared {
         deadline: Uptime,
         question: impl FnOnce(Answer<T>) -> Question,
     ) -> Result<Asked<T>, HandleError> {
+        let place = self.waits.answer(deadline)?;
+        self.ask_with(place, core, deadline, question).await
+    }
+
+    /// Asks a core whose answer has a place.
+    async fn ask_with<T: Send + 'static>(
+        &self,
+        (wait, reply): (Wait, Reply),
+        core: &CoreHandle,
+        deadline: Uptime,
+        question: impl FnOnce(Answer<T>) -> Question,
+    ) -> Result<Asked<T>, HandleError> {
         if self.has_ended() {
             return Err(HandleError::Ended);
         }
-        let (wait, reply) = self.waits.answer(deadline)?;
         let mut question = question(Answer::new(move |value| reply.give(value)));
         loop {
             question = match core.ask(question) {
@@ -118,7 +129,7 @@ impl Shared {
             given: Vec::new(),
             unanswered: Vec::new(),
         };
-        let asked = self.ask_each(deadline, question, is_last).await;
+        let asked = self.ask_each(deadline, question, is_last).await?;
         for (core, asked) in asked.into_iter().enumerate() {
             match asked.transpose()? {
                 Some(Asked::Answered(answer)) => answers.given.push(answer),
@@ -131,15 +142,20 @@ impl Shared {
 
     /// Asks all cores at the same time. Returns how that ended for each core, in their order; `None` for a core whose
     /// answer was not awaited, since another's was the last.
+    ///
+    /// # Errors
+    /// Too many operations wait: no core is asked.
     async fn ask_each<T: Send + 'static>(
         &self,
         deadline: Uptime,
         question: impl Fn(Answer<T>) -> Question,
         is_last: impl Fn(&Result<Asked<T>, HandleError>) -> bool,
-    ) -> Vec<Option<Result<Asked<T>, HandleError>>> {
-        let cores = self.cores.iter();
-        let asked = cores.map(|core| Box::pin(self.ask(core, deadline, &question)));
-        all(asked.collect(), is_last).await
+    ) -> Result<Vec<Option<Result<Asked<T>, HandleError>>>, HandleError> {
+        let places = self.cores.iter().map(|_| self.waits.answer(deadline));
+        let places: Vec<_> = places.collect::<Result<_, _>>()?;
+        let asked = self.cores.iter().zip(places);
+        let asked = asked.map(|(core, place)| Box::pin(self.ask_with(place, core, deadline, &question)));
+        Ok(all(asked.collect(), is_last).await)
     }
 
     /// When a question that begins now must be answered.
@@ -171,6 +187,7 @@ impl Handle {
         let deadline = shared.clock.uptime() + time;
         let (mut answers, mut unanswered) = (Vec::new(), Vec::new());
         let asked = shared.ask_each(deadline, question, |_| false).await;
+        let asked = asked.unwrap_or_else(|_| shared.cores.iter().map(|_| None).collect());
         for (core, asked) in asked.into_iter().enumerate() {
             match asked {
                 Some(Ok(Asked::Answered(answer))) => answers.push((core, answer)),

@@ -39,6 +39,18 @@ pub struct ClientAnswer {
     pub result: Result<Option<String>, ClientFailure>,
 }
 
+/// The ends of the calls to the clients of a selection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientAnswers {
+    /// One for each client that was called, in the order of the calls; with [`Answers::First`] the first answer alone, if
+    /// there is one.
+    pub answers: Vec<ClientAnswer>,
+    /// False if the selection may have more clients: there are over 1000, or a core has not looked at all of its connections
+    /// in time, and calls the others later. True with [`Answers::First`] and an answer.
+    pub is_complete: bool,
+}
+
 /// Why a client has not answered a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -99,7 +111,7 @@ impl Handle {
             let selection = Selection::Session(id);
             let answers = shared.call(selection, call?, within, Answers::All).await;
             let answer = match answers {
-                Ok(answers) => answers.into_iter().next(),
+                Ok(called) => called.answers.into_iter().next(),
                 // The time may be over before the core has called the client.
                 Err(HandleError::Unanswered { .. }) => return Err(HandleError::NoAnswer),
                 Err(error) => return Err(error),
@@ -118,7 +130,7 @@ impl Handle {
 
     /// Calls a procedure of all clients of a selection at the same time, of at most 1000. With [`Answers::All`], returns
     /// what became of each call; with [`Answers::First`], the first answer alone, or all failures if no client has
-    /// answered. The clients have `within` to answer, and no longer than `ack_timeout_ms`.
+    /// answered. [`ClientAnswers::is_complete`] tells whether these are all clients. The clients have `within` to answer, and no longer than `ack_timeout_ms`.
     ///
     /// # Errors
     /// [`HandleError::NotJson`], [`HandleError::TooLarge`], or an error of every operation.
@@ -130,7 +142,7 @@ impl Handle {
         data: &(impl Serialize + ?Sized),
         within: Duration,
         answers: Answers,
-    ) -> Pending<Vec<ClientAnswer>> {
+    ) -> Pending<ClientAnswers> {
         match serde_json::to_string(data) {
             Ok(json) => self.call_clients_json(selection, event, Some(&json), within, answers),
             Err(_) => Pending::new(async { Err(HandleError::NotJson) }),
@@ -148,7 +160,7 @@ impl Handle {
         json: Option<&str>,
         within: Duration,
         answers: Answers,
-    ) -> Pending<Vec<ClientAnswer>> {
+    ) -> Pending<ClientAnswers> {
         let shared = Arc::clone(&self.0);
         let call = shared.call_of(event, json);
         let selection = selection.clone();
@@ -171,7 +183,7 @@ impl Shared {
         call: Call,
         within: Duration,
         answers: Answers,
-    ) -> Result<Vec<ClientAnswer>, HandleError> {
+    ) -> Result<ClientAnswers, HandleError> {
         let deadline = self.clock.uptime() + within;
         let is_of_one = matches!(selection, Selection::Session(_));
         let outcomes = match is_of_one {
@@ -201,9 +213,17 @@ impl Shared {
         if answers == Answers::First
             && let Some(first) = ended.iter().position(|answer| answer.result.is_ok())
         {
-            ended = vec![ended.swap_remove(first)];
+            return Ok(ClientAnswers {
+                answers: vec![ended.swap_remove(first)],
+                is_complete: true,
+            });
         }
-        Ok(ended)
+        let all_looked = told.unanswered.is_empty() || outcomes.are_through(self.cores.len());
+        Ok(ClientAnswers {
+            // A session is on one core.
+            is_complete: is_of_one || (all_looked && !outcomes.left_clients_out()),
+            answers: ended,
+        })
     }
 }
 

@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-pub use calls::{Answers, ClientAnswer, ClientFailure};
+pub use calls::{Answers, ClientAnswer, ClientAnswers, ClientFailure};
 pub use connections::{ChannelInfo, ConnectionInfo, Page};
 pub use error::HandleError;
 pub use history::{History, HistoryEntry, HistoryQuery};

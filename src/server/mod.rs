@@ -45,8 +45,8 @@ pub use crate::cores::CoreId;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::HandleThread;
 pub use crate::handle::{
-    Answers, ChannelInfo, ClientAnswer, ClientFailure, ConnectionInfo, Handle, HandleError, History,
-    HistoryEntry, HistoryQuery, MemberInfo, Page, Pending, Position, Receipt, Received, Selection,
+    Answers, ChannelInfo, ClientAnswer, ClientAnswers, ClientFailure, ConnectionInfo, Handle, HandleError,
+    History, HistoryEntry, HistoryQuery, MemberInfo, Page, Pending, Position, Receipt, Received, Selection,
     Subscriber,
 };
 use crate::log;

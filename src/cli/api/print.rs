@@ -69,7 +69,11 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
                 writeln!(out, "{} {text}", shown(&call["connection"]))?;
             }
             let count = answer["answers"].as_array().map_or(0, Vec::len);
-            writeln!(out, "connections called: {count}")
+            writeln!(out, "connections called: {count}")?;
+            match answer.get("incomplete") {
+                Some(_) => writeln!(out, "there may be more, which were not called in time"),
+                None => Ok(()),
+            }
         }
         Name::Transmit => writeln!(out, "connections sent to: {}", answer["connections"]),
         Name::SetClaims | Name::RefreshToken => {

@@ -67,6 +67,9 @@ struct TransmitBody {
 #[derive(Serialize)]
 struct CallAnswer {
     answers: Vec<AnswerShown>,
+    /// Whether there may be more clients, which are not among the answers.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    incomplete: bool,
 }
 
 #[derive(Serialize)]
@@ -114,11 +117,14 @@ impl CallClients {
 
     pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         let data = self.data.as_deref().map(RawValue::get);
-        let answers = handle
+        let called = handle
             .call_clients_json(&self.selection, &self.procedure, data, self.within, self.answers)
             .await?;
-        let answers = answers.iter().map(shown).collect::<Result<_, _>>()?;
-        answer_of(&CallAnswer { answers })
+        let answers = called.answers.iter().map(shown).collect::<Result<_, _>>()?;
+        answer_of(&CallAnswer {
+            answers,
+            incomplete: !called.is_complete,
+        })
     }
 }
 

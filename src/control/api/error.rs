@@ -123,6 +123,8 @@ codes! {
     NotSigned = "not_signed", UNPROCESSABLE_ENTITY, Conflict;
     /// The first request with this idempotency key is not answered yet.
     IdempotencyKeyInUse = "idempotency_key_in_use", CONFLICT, Conflict;
+    /// A repetition: the request was carried out, and its answer was not kept.
+    AnswerNotKept = "answer_not_kept", CONFLICT, Conflict;
     /// `api_idempotency_keys_max` keys are remembered.
     IdempotencyKeysFull = "idempotency_keys_full", SERVICE_UNAVAILABLE, Unavailable;
     /// The ring had no room in time.

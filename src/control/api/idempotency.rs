@@ -12,8 +12,11 @@
 //!
 //! Keys of one API key do not meet those of another. Keys are remembered in this process only.
 //!
+//! Answers of calls are as large as clients make them. A large answer for which there is no room is not kept: a repetition
+//! learns that the request was carried out, and other keys are not affected.
+//!
 //! Limits: `api_idempotency_keys_max` keys (a further one is answered 503: to forget an older key early would let its
-//! repetition through), `api_idempotency_ms`, [`ANSWERS_BYTES_MAX`].
+//! repetition through), `api_idempotency_ms`, [`LARGE_ANSWER_BYTES_MAX`], [`LARGE_ANSWERS_BYTES_MAX`].
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -39,8 +42,8 @@ struct Table {
     entries: HashMap<Key, Entry>,
     /// The keys of all entries with the times of their end, the oldest first. All are kept for the same time.
     ends: VecDeque<(Uptime, Key)>,
-    /// The bytes of all answers.
-    answer_bytes: usize,
+    /// The bytes of all large answers.
+    large_bytes: usize,
 }
 
 /// The hash of an API key's name and an idempotency key.
@@ -125,7 +128,7 @@ impl IdempotencyKeys {
                 State::Done(answer) => Ok(Begin::Again(answer.clone())),
             };
         }
-        if table.entries.len() >= self.keys_max || table.answer_bytes >= ANSWERS_BYTES_MAX {
+        if table.entries.len() >= self.keys_max {
             let (ends, _) = table.ends.front().copied().unwrap_or((now, key));
             return Err(ApiError::new(
                 ErrorCode::IdempotencyKeysFull,
@@ -159,8 +162,12 @@ impl InProgress {
         if let Some(entry) = table.entries.get_mut(&self.key)
             && entry.ends == self.ends
         {
-            entry.state = State::Done(answer.clone());
-            table.answer_bytes += answer.body.len();
+            let bytes = large_bytes_of(answer);
+            let has_room =
+                bytes <= LARGE_ANSWER_BYTES_MAX && table.large_bytes + bytes <= LARGE_ANSWERS_BYTES_MAX;
+            let kept = if has_room { answer.clone() } else { not_kept() };
+            table.large_bytes += large_bytes_of(&kept);
+            entry.state = State::Done(kept);
         }
     }
 }
@@ -196,10 +203,27 @@ impl Table {
             if let Some(entry) = self.entries.remove(&key)
                 && let State::Done(answer) = entry.state
             {
-                self.answer_bytes -= answer.body.len();
+                self.large_bytes -= large_bytes_of(&answer);
             }
         }
     }
+}
+
+/// What a large answer takes of the room for them; 0 for others.
+fn large_bytes_of(answer: &KeptAnswer) -> usize {
+    match answer.body.len() {
+        bytes if bytes > SMALL_ANSWER_BYTES_MAX => bytes,
+        _ => 0,
+    }
+}
+
+/// The answer to the repetition of a request whose own answer was not kept.
+fn not_kept() -> KeptAnswer {
+    let error = ApiError::new(
+        ErrorCode::AnswerNotKept,
+        "the request was carried out, and its answer was too large to be kept for repetitions",
+    );
+    super::kept(error.code().status(), error.body().to_string())
 }
 
 /// The hash of several parts; their lengths count, so that no two lists of parts have the same.
@@ -218,8 +242,12 @@ fn whole_ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Most bytes that kept answers may have before no further key is accepted.
-const ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Answers up to this size are always kept.
+const SMALL_ANSWER_BYTES_MAX: usize = 1024;
+/// A larger answer than this is not kept.
+const LARGE_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+/// Most bytes of all answers that are not small.
+const LARGE_ANSWERS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -266,7 +294,7 @@ mod tests {
             }
         }
         first(&keys, "k", "x", 5 + KEEP_MS).finish(&answer("two"));
-        assert_eq!(keys.table.read().unwrap().answer_bytes, 3);
+        assert_eq!(keys.table.read().unwrap().large_bytes, 0);
     }
 
     #[test]
@@ -317,6 +345,36 @@ mod tests {
         first(&keys, "n", "x", KEEP_MS + 10).finish(&answer("three"));
         slow.finish(&answer("late"));
         assert_eq!(keys.table.read().unwrap().entries.len(), 2);
-        assert_eq!(keys.table.read().unwrap().answer_bytes, 8);
+    }
+
+    /// Answers of calls have the sizes that clients choose.
+    #[test]
+    fn large_answers_take_bounded_room_and_shut_no_other_key_out() {
+        let keys = keys(1000);
+        let sized = |bytes: usize| KeptAnswer {
+            status: StatusCode::OK,
+            body: vec![b'x'; bytes].into(),
+        };
+        let again = |key: &str| match keys.begin("a", key, &[b"x"], at(1)) {
+            Ok(Begin::Again(kept)) => kept,
+            other => panic!("{other:?}"),
+        };
+        first(&keys, "huge", "x", 0).finish(&sized(LARGE_ANSWER_BYTES_MAX + 1));
+        assert_eq!(again("huge"), not_kept());
+        // As many at a time as the control plane has connections, and more.
+        let under_way: Vec<_> = (0..100).map(|n| first(&keys, &n.to_string(), "x", 0)).collect();
+        for progress in under_way {
+            progress.finish(&sized(LARGE_ANSWER_BYTES_MAX));
+        }
+        let bytes = keys.table.read().unwrap().large_bytes;
+        assert_eq!(bytes, LARGE_ANSWERS_BYTES_MAX);
+        assert_eq!(again("0").body.len(), LARGE_ANSWER_BYTES_MAX);
+        assert_eq!(again("99"), not_kept());
+        first(&keys, "small", "x", 1).finish(&sized(SMALL_ANSWER_BYTES_MAX));
+        assert_eq!(again("small").body.len(), SMALL_ANSWER_BYTES_MAX);
+        // Their room comes back.
+        first(&keys, "later", "x", KEEP_MS + 1).finish(&sized(SMALL_ANSWER_BYTES_MAX + 1));
+        let bytes = keys.table.read().unwrap().large_bytes;
+        assert_eq!(bytes, SMALL_ANSWER_BYTES_MAX + 1);
     }
 }

@@ -250,11 +250,12 @@ async fn run(
 ) -> Result<KeptAnswer, ApiError> {
     let handle = shared.handle.clone();
     let task = tokio::spawn(async move {
+        let may_be_done_twice = operation.may_be_done_twice();
         let result = operation.run(&handle).await;
         let (had_effect, answer) = match &result {
             Ok(json) => (true, kept(StatusCode::OK, json.clone())),
             Err(error) => (
-                error.had_effect(),
+                error.had_effect() || (!may_be_done_twice && error.code() == ErrorCode::CoresUnanswered),
                 kept(error.code().status(), error.body().to_string()),
             ),
         };

@@ -87,6 +87,23 @@ impl Operation {
         }
     }
 
+    /// Whether it does no harm to carry it out again after cores have not answered: the other cores have carried it out,
+    /// and these still may.
+    pub(super) fn may_be_done_twice(&self) -> bool {
+        match self {
+            Operation::Call(_) | Operation::Transmit(_) => false,
+            Operation::Publish(_)
+            | Operation::History(_)
+            | Operation::RemoveHistory(_)
+            | Operation::Members(_)
+            | Operation::CountMembers(_)
+            | Operation::Channels(_)
+            | Operation::Connections(_)
+            | Operation::Act(_)
+            | Operation::Tokens(_) => true,
+        }
+    }
+
     /// Carries it out.
     pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         match self {

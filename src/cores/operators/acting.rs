@@ -76,7 +76,10 @@ impl<A: App> Core<A> {
                     }
                 }
                 Selected::Later => return false,
-                Selected::End => return true,
+                Selected::End => {
+                    calling.calls.note_through();
+                    return true;
+                }
             }
         }
     }

@@ -15,7 +15,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -30,6 +30,10 @@ pub(crate) struct Outcomes {
     room: AtomicUsize,
     /// For how many bytes of answers there is room.
     bytes_left: AtomicUsize,
+    /// How many cores have looked at all of their connections.
+    through: AtomicUsize,
+    /// Whether there was no room for a call.
+    is_full: AtomicBool,
     sender: Sender<Entry>,
     entries: Receiver<Entry>,
 }
@@ -72,9 +76,21 @@ impl Outcomes {
         Arc::new(Outcomes {
             room: AtomicUsize::new(calls_max),
             bytes_left: AtomicUsize::new(bytes_max),
+            through: AtomicUsize::new(0),
+            is_full: AtomicBool::new(false),
             sender,
             entries,
         })
+    }
+
+    /// Whether at least so many cores have looked at all of their connections.
+    pub(crate) fn are_through(&self, cores: usize) -> bool {
+        self.through.load(Ordering::Relaxed) >= cores
+    }
+
+    /// Whether a client was not called for want of room.
+    pub(crate) fn left_clients_out(&self) -> bool {
+        self.is_full.load(Ordering::Relaxed)
     }
 
     /// The clients that were called, in the order of the calls, each with its outcome if that is known.
@@ -137,12 +153,22 @@ impl CoreCalls {
     pub(super) fn begin(self: &Arc<Self>, id: SessionId) -> Option<OutsideCall> {
         let take_one = |room: usize| room.checked_sub(1);
         let room = &self.outcomes.room;
-        room.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one)
-            .ok()?;
+        if room
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one)
+            .is_err()
+        {
+            self.outcomes.is_full.store(true, Ordering::Relaxed);
+            return None;
+        }
         self.called.fetch_add(1, Ordering::Relaxed);
         self.outcomes.put((id, None));
         let calls = Arc::clone(self);
         Some(OutsideCall::new(move |outcome| calls.note(id, outcome)))
+    }
+
+    /// The core has looked at all of its connections.
+    pub(super) fn note_through(&self) {
+        self.outcomes.through.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many clients were called.
@@ -280,6 +306,7 @@ mod tests {
         let ((one, _), (other, _)) = (calls(&outcomes, Until::All), calls(&outcomes, Until::All));
         let begun = [1, 2, 3, 4].map(|number| [&one, &other][usize::from(number) % 2].begin(session(number)));
         assert_eq!(begun.iter().flatten().count(), 3);
+        assert!(outcomes.left_clients_out());
         begun
             .into_iter()
             .flatten()
