@@ -14,6 +14,7 @@ use ringcast::app::{
     App, AppError, Call, CallAnswer, DeferredDecision, Name, Outbound, Peer, RawJson, Refusal, TimerId,
     TimerRefused,
 };
+use ringcast::config::Placement;
 use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
 use support::{Client, PATIENCE, Server, UPGRADE, mqtt};
@@ -360,6 +361,70 @@ fn timers_of_clients_come_in_their_order_unless_they_are_cancelled_and_end_with_
     watcher.publication("alarms");
     let timer = timer_in(&other.call("in", "600"));
     assert_eq!(watcher.publication("alarms"), timer.to_string());
+}
+
+/// An application that sets as many timers for one moment as a client names. At the first, it says so and waits for the test.
+struct Crowd {
+    came: Vec<u64>,
+    begun: SyncSender<()>,
+    go_on: Receiver<()>,
+}
+
+impl App for Crowd {
+    fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
+        let Some(count) = call.data.and_then(|data| data.parse::<u64>(peer).ok()) else {
+            return peer.reply(&self.came.len());
+        };
+        for _ in 0..count {
+            peer.set_timer(Duration::from_millis(1)).unwrap();
+        }
+        peer.reply_empty()
+    }
+
+    fn timer(&mut self, timer: TimerId, peer: &mut Peer<'_>) {
+        if self.came.is_empty() {
+            self.begun.send(()).unwrap();
+            self.go_on.recv_timeout(PATIENCE).unwrap();
+        }
+        self.came.push(timer.as_u64());
+        if self.came.len() == CROWD as usize {
+            peer.transmit("came", &self.came.is_sorted());
+        }
+    }
+}
+
+/// More timers than a core runs in one turn.
+const CROWD: u32 = 20_000;
+
+#[test]
+fn timers_of_one_moment_come_in_their_order_and_leave_turns_to_others() {
+    let (begun, begins) = sync_channel(1);
+    let (go, go_on) = sync_channel(1);
+    let mut gate = Some((begun, go_on));
+    let server = Server::start_with(
+        |config| {
+            config.cores.placement = Placement::Count(1);
+            config.limits.timers_per_connection_max = CROWD;
+        },
+        move |_| {
+            let (begun, go_on) = gate.take().unwrap();
+            Crowd {
+                came: Vec::new(),
+                begun,
+                go_on,
+            }
+        },
+    );
+    let (mut client, mut other) = (server.client(), server.client());
+    client.call("set", &CROWD.to_string());
+    begins.recv_timeout(PATIENCE).unwrap();
+    // The core stands at the first timer: it finds the call of the other client in the next turn.
+    other.begin_call("came", "null");
+    go.send(()).unwrap();
+    let answer = other.message();
+    let came = timer_in(&answer).as_u64().unwrap();
+    assert!((1..u64::from(CROWD) / 2).contains(&came), "{answer}");
+    assert_eq!(client.message(), r#"{"event":"came","data":true}"#);
 }
 
 /// An application that lets the clients of "staff" see all of an order, "guests" all but the price, and "strangers" nothing.

@@ -8,7 +8,7 @@
 //!
 //! Limits: `timers_per_connection_max`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
@@ -49,7 +49,8 @@ impl std::error::Error for TimerRefused {}
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     /// In the order of their times; of two with the same time, the one that was set first is first. No list is empty.
-    by_connection: HashMap<usize, Vec<Timer>>,
+    /// Timers come from the front, which costs the same however many are behind.
+    by_connection: HashMap<usize, VecDeque<Timer>>,
     /// The number of the last timer.
     last: u64,
     /// The time of this turn.
@@ -129,7 +130,7 @@ impl Timers {
         }
         let timers = self.by_connection.get(&address);
         timers
-            .and_then(|timers| timers.first())
+            .and_then(|timers| timers.front())
             .map_or(Uptime::NEVER, |timer| timer.at)
     }
 
@@ -145,7 +146,7 @@ impl Timers {
             .iter()
             .take_while(|timer| timer.at <= now)
             .position(|timer| timer.id.0 <= last)?;
-        let due = timers.remove(place);
+        let due = timers.remove(place)?;
         if timers.is_empty() {
             self.by_connection.remove(&address);
         }

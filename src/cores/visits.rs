@@ -1,4 +1,4 @@
-//! Visits: connections whose deadline may have come.
+//! Visits: connections whose deadline may have come, and the application's timers of these.
 //!
 //! Limits: `VISITS_PER_TURN_MAX`; `DECIDED_CHECKS_MAX` (`input/late_answers.rs`).
 
@@ -25,17 +25,19 @@ impl<A: App> Core<A> {
     #[inline(never)]
     fn visit_some_due(&mut self) {
         let room = self.connections.room(1).max(VISITS_PER_TURN_MIN);
-        for _ in 0..VISITS_PER_TURN_MAX.min(room) {
+        let mut left = VISITS_PER_TURN_MAX.min(room);
+        while left > 0 {
             if self.shares.decided_checks >= DECIDED_CHECKS_MAX {
                 return;
             }
             let Some(index) = self.wheel.take_due() else {
                 return;
             };
+            left -= 1;
             if let Some(id) = self.connections.id_at(index) {
                 self.visit(id);
                 if !self.lent.scratch.common.app.timers.is_empty() {
-                    self.run_timers(id);
+                    left = self.run_timers(id, left);
                 }
                 self.arm(id);
             }
@@ -129,19 +131,31 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Tells the application of the timers of a connection that have come. If it sends something to a client that does not
-    /// read, the connection is closed: nothing else bounds what is sent without a question.
+    /// Tells the application of the timers of a connection that have come: of the first one, and of as many more as `left`
+    /// visits. Returns how many visits are left. The other timers come in later turns: their connection is armed again.
+    ///
+    /// If the application sends something to a client that does not read, the connection is closed: nothing else bounds
+    /// what is sent without a question.
     #[cold]
-    fn run_timers(&mut self, id: ConnectionId) {
+    fn run_timers(&mut self, id: ConnectionId, mut left: usize) -> usize {
         let now = self.time.now().uptime;
         let last = self.lent.scratch.common.app.timers.last();
+        let mut is_first = true;
         while let Some(connection) = self.connections.get(id) {
             let timers = &mut self.lent.scratch.common.app.timers;
             if connection.is_ending() || next_timer(connection, timers) > now {
-                return;
+                return left;
             }
+            // The visit has counted for the first.
+            if !is_first {
+                let Some(fewer) = left.checked_sub(1) else {
+                    return left;
+                };
+                left = fewer;
+            }
+            is_first = false;
             let Some(timer) = timers.take_due(id.token().0, now, last) else {
-                return;
+                return left;
             };
             let bytes_before = connection.waiting_bytes();
             self.decide(id, |session, environment, decisions| {
@@ -149,13 +163,15 @@ impl<A: App> Core<A> {
             });
             let bytes = self.connections.get(id).map_or(0, |one| one.waiting_bytes());
             if bytes > bytes_before && !self.has_room_for_event(id) {
-                return;
+                return left;
             }
         }
+        left
     }
 }
 
-/// Most visits of one turn, so that the heartbeats of a hundred thousand connections do not delay other work.
+/// Most visits of one turn, so that the heartbeats of a hundred thousand connections do not delay other work. Each
+/// further timer of a connection counts as one.
 const VISITS_PER_TURN_MAX: usize = 4096;
 /// Visits of a turn that has more publications to deliver than it can. A core that is late with publications must still
 /// ping its clients: otherwise it would take all of them for silent.
