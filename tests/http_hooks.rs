@@ -151,12 +151,17 @@ fn the_cookie_of_the_upgrade_makes_a_client_the_user_whom_the_backend_knows() {
 /// A browser adds the cookies of its user to the request of any page.
 #[test]
 fn a_page_of_another_origin_does_not_act_by_the_cookies_of_its_visitor() {
-    let backend = backend_that(by_cookie);
+    let backend = backend_that(|asked| {
+        // Not of the credentials that the browser adds.
+        assert_eq!(asked.json["client"]["headers"], json!({"x-own": "1"}));
+        by_cookie(asked)
+    });
     let server = asking(&backend, &[Connect], |hook| {
         hook.cookies = vec!["session".to_owned()];
         hook.headers = vec!["authorization".to_owned(), "x-own".to_owned()];
     });
-    let lines = "Origin: https://evil.example\r\nCookie: session=ann's\r\nAuthorization: Basic eDp5\r\n";
+    let lines =
+        "Origin: https://evil.example\r\nCookie: session=ann's\r\nAuthorization: Basic eDp5\r\nX-Own: 1\r\n";
     let mut victim = upgraded(&server, lines);
     assert_eq!(
         handshake(&mut victim).pointer("/error/name"),
@@ -379,6 +384,74 @@ fn the_backend_is_told_of_the_end_of_a_client_that_was_connected() {
         (&json!("disconnect"), &json!(id))
     );
     assert!(question["reason"].is_string());
+}
+
+/// A backend that is told of many ends, and says nothing to them, is asked about subscriptions all the same.
+#[test]
+fn what_the_backend_answers_to_the_end_of_a_client_does_not_count() {
+    let (tell, told) = sync_channel(100);
+    let backend = Backend::raw(move |asked, stream| {
+        let answer = match asked.text("/action") {
+            "disconnect" => {
+                tell.send(()).unwrap();
+                "HTTP/1.1 204 No Content\r\n\r\n"
+            }
+            _ => "HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"allow\":true}",
+        };
+        stream.write_all(answer.as_bytes()).is_ok()
+    });
+    let server = asking(&backend, &[Subscribe, Disconnect], |hook| {
+        hook.failures_max = 2;
+        hook.cache = PATIENCE;
+        hook.cache_by = vec![CacheBy::Claims];
+    });
+    for _ in 0..5 {
+        drop(server.client());
+        told.recv_timeout(PATIENCE).unwrap();
+    }
+    server.client().subscribe("a");
+}
+
+#[test]
+fn neither_history_nor_members_nor_a_response_topic_lead_past_a_hook() {
+    let backend = backend_that(|asked| json!({"allow": asked.text("/channel") == "room.open"}));
+    let hook = HookSpec {
+        channels: vec!["room.**".to_owned()],
+        ..hook(&backend.url(), &[Subscribe, Publish])
+    };
+    let server = MqttServer::start(|config| {
+        with_hook(config, hook);
+        config.channels = vec![ringcast::config::channels::ChannelSpec {
+            names: vec!["room.**".to_owned()],
+            policy: ringcast::config::channels::ChannelPolicy {
+                last_value: true,
+                presence: ringcast::config::channels::PresencePolicy::MembersAndEvents,
+                ..Default::default()
+            },
+            ..Default::default()
+        }];
+    });
+    let mut client = server.server.client();
+    for (event, data) in [
+        ("$history", json!({"channel": "room.NAME", "last": 1})),
+        ("$presence", json!({"channel": "room.NAME"})),
+        ("#subscribe", json!({"channel": "$presence/room.NAME"})),
+    ] {
+        for (name, is_allowed) in [("closed", false), ("open", event != "#subscribe")] {
+            let data = data.to_string().replace("NAME", name);
+            let answer = parsed(&client.call(event, &data));
+            assert_eq!(
+                answer.get("error").is_none(),
+                is_allowed,
+                "{event} {data}: {answer}"
+            );
+        }
+    }
+    let mut lamp = server.connect(5, "lamp");
+    let topic = support::mqtt::string("room.closed");
+    lamp.send(&publish(5, 2, "$rpc/ping", 7, &[&[8][..], &topic].concat(), b""));
+    let answer = lamp.packet();
+    assert_eq!((answer[0], answer[4]), (0x40, 0x87), "{answer:?}");
 }
 
 /// What a target does with a request, and the outcome that is counted.

@@ -24,7 +24,7 @@ use crate::config::hooks::WhenAway;
 
 /// The way to the threads.
 #[derive(Clone, Debug)]
-pub(super) struct Asking(Sender<Box<Open>>);
+pub(super) struct Asking(Sender<Box<Sent>>);
 
 /// A question on its way.
 pub(super) struct Open {
@@ -34,6 +34,12 @@ pub(super) struct Open {
     pub(super) decision: Option<DeferredDecision>,
     /// Counts until the answer is given.
     pub(super) place: Place,
+}
+
+/// A question, and a share of the way: the threads do not end before it is answered, also if a reload removes all hooks.
+struct Sent {
+    open: Open,
+    way: Asking,
 }
 
 impl Asking {
@@ -71,25 +77,27 @@ impl Asking {
 
     /// Takes a question. Returns false, and drops the question, if there is no room.
     pub(super) fn take(&self, open: Open) -> bool {
-        self.0.try_send(Box::new(open)).is_ok()
+        let way = self.clone();
+        self.0.try_send(Box::new(Sent { open, way })).is_ok()
     }
 }
 
 /// Hands questions to the runtime until no core and no policy can send any more. Then `end` is dropped.
-fn take_in(questions: &Receiver<Box<Open>>, runtime: &Handle, random: u64, end: oneshot::Sender<()>) {
-    for (number, open) in questions.iter().enumerate() {
-        runtime.spawn(answer(open, format!("{random:016x}-{number}")));
+fn take_in(questions: &Receiver<Box<Sent>>, runtime: &Handle, random: u64, end: oneshot::Sender<()>) {
+    for (number, sent) in questions.iter().enumerate() {
+        runtime.spawn(answer(*sent, format!("{random:016x}-{number}")));
     }
     drop(end);
 }
 
-async fn answer(open: Box<Open>, id: String) {
+async fn answer(sent: Sent, id: String) {
+    let Sent { open, way } = sent;
     let Open {
         hook,
         question,
         decision,
         place,
-    } = *open;
+    } = open;
     let reply = hook.answer(&question, &id).await;
     let Some(decision) = decision else { return };
     let mut sent = match (reply, hook.spec.when_away) {
@@ -102,7 +110,7 @@ async fn answer(open: Box<Open>, id: String) {
         sleep(AGAIN).await;
         sent = unsent.retry();
     }
-    drop(place);
+    drop((place, way));
 }
 
 /// The error that a client gets when a hook that would decide does not.

@@ -16,6 +16,7 @@ use super::question::{COOKIE, Question, Subject};
 use crate::app::{AllowedPublish, Client, CloseReason, Peer, Refusal};
 use crate::auth::rules::{Pattern, filter_meets, first_bytes};
 use crate::config::ListFault;
+use crate::config::channels::PRESENCE_PREFIX;
 use crate::config::hooks::{HookAction, HookSpec, WhenAway};
 use crate::config::text_file::{self, SECRET_BYTES_MAX};
 use crate::metrics::hooks::HookMetrics;
@@ -30,6 +31,8 @@ pub(crate) struct Hooks {
     /// The headers of an upgrade that some hook passes on, in lower case, and the cookies.
     headers: Vec<String>,
     cookies: Vec<String>,
+    /// Whether some hook passes the query on.
+    passes_query: bool,
     /// `None` before [`Hooks::started`]: a check of the configuration asks nobody.
     asking: Option<Asking>,
 }
@@ -81,6 +84,7 @@ impl Hooks {
                 rows,
                 headers: all(|spec| &spec.headers),
                 cookies: all(|spec| &spec.cookies),
+                passes_query: specs.iter().any(|spec| spec.query),
                 asking: before.and_then(|before| before.asking.clone()),
             })
         }))
@@ -109,6 +113,7 @@ impl Hooks {
             rows: self.rows.clone(),
             headers: self.headers.clone(),
             cookies: self.cookies.clone(),
+            passes_query: self.passes_query,
             asking: Some(Asking::start()?),
         }))
     }
@@ -128,6 +133,11 @@ impl Hooks {
         &self.cookies
     }
 
+    /// Whether the query of an upgrade is kept.
+    pub(crate) fn passes_query(&self) -> bool {
+        self.passes_query
+    }
+
     /// The hook that decides what a client wants.
     pub(crate) fn find(&self, subject: &Subject<'_>) -> Option<&Arc<Hook>> {
         let action = subject.action();
@@ -143,23 +153,26 @@ impl Hooks {
             (false, true) => &row.procedures,
             (false, false) => return true,
         };
-        if let Subject::SubscribeFilter { filter } = subject {
-            return patterns
-                .iter()
-                .any(|pattern| filter_meets(filter, pattern, self.separator));
-        }
+        let is_about = |name: &[u8]| {
+            if let (Subject::SubscribeFilter { .. }, Ok(filter)) = (subject, std::str::from_utf8(name)) {
+                let mut patterns = patterns.iter();
+                return patterns.any(|pattern| filter_meets(filter, pattern, self.separator));
+            }
+            let (first, mut patterns) = (first_bytes(name), patterns.iter());
+            patterns.any(|pattern| pattern.matches(name, first, self.separator, &[]))
+        };
         let name = subject.name();
-        let first = first_bytes(name);
-        patterns
-            .iter()
-            .any(|pattern| pattern.matches(name, first, self.separator, &[]))
+        // Who may not subscribe to a channel may not watch its members either.
+        let watched = name.strip_prefix(PRESENCE_PREFIX.as_bytes());
+        is_about(name) || (action == HookAction::Subscribe && watched.is_some_and(is_about))
     }
 
     /// Asks a hook. If too many questions are open, decides as if its target were away.
     pub(crate) fn ask(&self, hook: &Arc<Hook>, subject: &Subject<'_>, peer: &mut Peer<'_>) -> Asked {
-        let bytes = if hook.spec.data { subject.data_len() } else { 0 };
+        let claims = peer.claims().map_or(0, |claims| claims.json().len());
+        let bytes = subject.bytes(&hook.spec) + claims;
         if let Some((asking, place)) = self.room_for(hook, bytes) {
-            let question = Question::of(subject, peer);
+            let question = Question::of(subject, peer, &hook.spec);
             let (refusal, decision) = peer.defer_decision();
             let open = Open {
                 hook: Arc::clone(hook),
@@ -188,12 +201,13 @@ impl Hooks {
         subject: &Subject<'_>,
         peer: &mut Peer<'_>,
     ) -> Option<(Refusal, Vec<u8>, ServiceReply)> {
-        let bytes = if hook.spec.data { subject.data_len() } else { 0 };
+        let claims = peer.claims().map_or(0, |claims| claims.json().len());
+        let bytes = subject.bytes(&hook.spec) + claims;
         let Some(place) = hook.take_in(bytes) else {
             hook.count_busy();
             return None;
         };
-        let question = Question::of(subject, peer);
+        let question = Question::of(subject, peer, &hook.spec);
         let (refusal, decision) = peer.defer_decision();
         let id = format!("{}-{}", peer.id(), hook.next_number());
         let json = question.json(&id, &hook.spec, &question.passed(&hook.spec));
@@ -441,6 +455,8 @@ mod tests {
             ("room/+/x", "rooms"),
             ("room/+/y", ""),
             ("other/#", ""),
+            ("$presence/room/1/x", "rooms"),
+            ("$presence/#", "rooms"),
             ("room/1", ""),
         ] {
             assert_eq!(

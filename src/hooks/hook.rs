@@ -158,7 +158,8 @@ impl Hook {
     pub(super) async fn answer(&self, question: &Question, id: &str) -> Option<Arc<Reply>> {
         let passed = question.passed(&self.spec);
         let begin = Instant::now();
-        let key = self.cache.as_ref().map(|cache| {
+        let is_told = question.action() == HookAction::Disconnect;
+        let key = self.cache.as_ref().filter(|_| !is_told).map(|cache| {
             let key = cache::key(question, &self.spec.cache_by, &passed);
             (cache, key)
         });
@@ -206,6 +207,11 @@ impl Hook {
         let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
             return Err(Failure::NoTurn);
         };
+        let left = deadline.saturating_duration_since(Instant::now());
+        // What would be cut off says nothing about the target, and costs it a request.
+        if left < self.spec.timeout / 4 {
+            return Err(Failure::NoTurn);
+        }
         if !locked(&self.circuit).lets_through(Instant::now()) {
             return Err(Failure::CircuitOpen);
         }
@@ -213,9 +219,11 @@ impl Hook {
             return Err(Failure::CircuitOpen);
         };
         let body = question.json(id, &self.spec, passed);
-        let left = deadline.saturating_duration_since(Instant::now());
         let asked = match target.post(body.into(), &[], left).await {
             Err(error) => Err(Failure::Target(error)),
+            Ok(answer) if answer.status.is_success() && question.action() == HookAction::Disconnect => {
+                Ok(Reply::allowing())
+            }
             Ok(answer) if answer.status != StatusCode::OK => Err(Failure::Status(answer.status)),
             Ok(answer) => Reply::of_json(&answer.body)
                 .and_then(|reply| reply.suits(question.action()).map(|()| reply))

@@ -97,10 +97,20 @@ impl<'a> Subject<'a> {
         }
     }
 
-    /// The bytes of its data.
-    pub(super) fn data_len(&self) -> usize {
+    /// The bytes that a question about it holds, beside the claims of the client.
+    pub(super) fn bytes(&self, spec: &HookSpec) -> usize {
+        let data = if spec.data { self.data_len() } else { 0 };
+        self.name().len() + data
+    }
+
+    fn data_len(&self) -> usize {
         match self {
-            Subject::Connect(_)
+            Subject::Connect(Some(mqtt)) => {
+                mqtt.client_id.len()
+                    + mqtt.user_name.map_or(0, str::len)
+                    + mqtt.password.map_or(0, <[u8]>::len)
+            }
+            Subject::Connect(None)
             | Subject::Authenticate
             | Subject::SubscribeFilter { .. }
             | Subject::Disconnect => 0,
@@ -149,8 +159,9 @@ enum Data {
 
 impl Question {
     /// What a client wants.
-    pub(super) fn of(subject: &Subject<'_>, peer: &Peer<'_>) -> Question {
+    pub(super) fn of(subject: &Subject<'_>, peer: &Peer<'_>, spec: &HookSpec) -> Question {
         Question {
+            data: if spec.data { subject.data() } else { Data::None },
             token_expired: peer.token_expired(),
             request: peer.passed_on().cloned(),
             ..Question::about(
@@ -186,7 +197,7 @@ impl Question {
         Question {
             action: subject.action(),
             name: subject.name().into(),
-            data: subject.data(),
+            data: Data::None,
             client: client.into(),
             claims: claims.map(Box::from),
             token_expired: None,

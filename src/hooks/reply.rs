@@ -69,7 +69,14 @@ impl Reply {
     /// Reads an answer.
     pub(super) fn of_json(json: &[u8]) -> Result<Reply, NotReply> {
         let wrong = |why: &str| NotReply(why.to_owned());
-        let written: Written = serde_json::from_slice(json).map_err(|error| NotReply(error.to_string()))?;
+        let written: Written = serde_json::from_slice(json).map_err(|error| {
+            // The text of the error may hold a value of the answer, such as a token.
+            let (line, column) = (error.line(), error.column());
+            NotReply(format!(
+                "{:?} error at line {line}, column {column}",
+                error.classify()
+            ))
+        })?;
         let mut claims = written
             .claims
             .iter()
@@ -110,6 +117,17 @@ impl Reply {
             subscribe: written.subscribe,
             bytes: json.len(),
         })
+    }
+
+    /// The answer of a target that was told something, whatever it says.
+    pub(super) fn allowing() -> Reply {
+        Reply {
+            verdict: Verdict::Allow,
+            claims: None,
+            token: None,
+            subscribe: Vec::new(),
+            bytes: 0,
+        }
     }
 
     /// Whether it can be an answer about this action.

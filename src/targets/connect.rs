@@ -16,6 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
@@ -60,7 +61,10 @@ pub(crate) async fn connect(
 
 async fn connect_tcp(address: &Address, link_local: LinkLocal) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-    for found in lookup_host((address.host.as_str(), address.port)).await? {
+    let mut left = lookup_host((address.host.as_str(), address.port))
+        .await?
+        .peekable();
+    while let Some(found) = left.next() {
         if link_local == LinkLocal::Refused && is_of_the_machine(found.ip()) {
             last = io::Error::new(
                 io::ErrorKind::PermissionDenied,
@@ -71,9 +75,18 @@ async fn connect_tcp(address: &Address, link_local: LinkLocal) -> io::Result<Tcp
             );
             continue;
         }
-        match TcpStream::connect(found).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
+        let connecting = TcpStream::connect(found);
+        // One address that swallows packets does not use up the time of the others.
+        let connected = match left.peek() {
+            Some(_) => timeout(ADDRESS_TIME_MAX, connecting).await,
+            None => Ok(connecting.await),
+        };
+        match connected {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = error,
+            Err(_) => {
+                last = io::Error::new(io::ErrorKind::TimedOut, format!("{} does not answer", found.ip()))
+            }
         }
     }
     Err(last)
@@ -153,6 +166,8 @@ fn tls(roots: RootCertStore) -> io::Result<TlsConnector> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// How long an address is tried that is not the last one of its name.
+const ADDRESS_TIME_MAX: Duration = Duration::from_millis(500);
 /// Metadata services beyond the link-local block: Alibaba Cloud, and Azure's platform address.
 const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 /// The metadata service of Amazon EC2.

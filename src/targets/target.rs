@@ -2,7 +2,7 @@
 //!
 //! A connection is kept after an answer that has been read to its end, and used again by the next request, the one used
 //! last first. The other server may close it at any time, also at the moment at which a request is sent. Such a request
-//! is sent a second time, on a new connection, if not a byte of an answer has come: requests carry an id by which a
+//! is sent a second time, on a new connection, if the head of an answer has not come: requests carry an id by which a
 //! receiver can tell that it has seen one before.
 //!
 //! Limits: `idle_max` connections are kept without a request, each for [`IDLE_TIME_MAX`]; `answer_bytes_max`; the
@@ -109,7 +109,8 @@ impl Target {
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<Answer, TargetError> {
         let headers = self.headers(&body, headers).map_err(ExchangeError::from)?;
-        while let Some(connection) = self.take_idle() {
+        // Once: a request that ends one connection after the other is the receiver's to refuse.
+        if let Some(connection) = self.take_idle() {
             match self.send(connection, &headers, body.clone()).await {
                 Err(Unsent::Closed(_)) => {}
                 Err(Unsent::Failed(error)) => return Err(error.into()),

@@ -108,7 +108,7 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
         )
     })?;
     let cache = milliseconds("cache_ms", default.cache, 0, DAY_MS)?;
-    Ok(HookSpec {
+    let spec = HookSpec {
         service,
         actions,
         channels,
@@ -132,7 +132,28 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
         link_local: switch("link_local", default.link_local)?,
         line,
         ..default
-    })
+    };
+    match list::find(keys, "cache_by").zip(shared_login(&spec)) {
+        Some((key, fault)) => Err((key.line, fault)),
+        None => Ok(spec),
+    }
+}
+
+/// Why clients that connect would get answers that are meant for others.
+fn shared_login(spec: &HookSpec) -> Option<String> {
+    let by = |word: CacheBy| spec.cache_by.contains(&word);
+    if spec.cache.is_zero() || by(CacheBy::Connection) || !spec.actions.contains(&HookAction::Connect) {
+        return None;
+    }
+    let tells_request = !spec.headers.is_empty() || !spec.cookies.is_empty() || spec.query;
+    let missing = match (tells_request, spec.mqtt_password) {
+        (true, _) if !by(CacheBy::Request) => "request",
+        (_, true) if !by(CacheBy::Mqtt) => "mqtt",
+        (_, _) => return None,
+    };
+    Some(format!(
+        "cache_by: {missing} is missing: connect is told it, and a client would get the answer that was meant for another"
+    ))
 }
 
 fn text_if(key: &Key<'_>, is_right: impl Fn(&str) -> bool, expects: &str) -> Result<String, Fault> {

@@ -85,6 +85,11 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
             "line 6: hooks number 1: cache_by: everybody cannot stand beside others",
         ),
         (
+            "actions = \"connect\"\ncookies = \"s\"\ncache_ms = 1\ncache_by = \"claims\"",
+            "line 7: hooks number 1: cache_by: request is missing: connect is told it, and a client would get the answer \
+             that was meant for another",
+        ),
+        (
             "actions = \"connect\"\nheaders = [\"a: b\\r\\nx\"]",
             "line 5: hooks number 1: headers: \"a: b\\r\\nx\" is none of names of headers",
         ),

@@ -42,6 +42,16 @@ impl<A: App> Core<A> {
             let value = cookie::find(request, name).and_then(|cookie| cookie.value_for(trust));
             headers.extend(value.map(|value| (COOKIES.to_owned(), format!("{name}={value}").into_bytes())));
         }
-        UpgradeRequest::new(request.path(), request.query().unwrap_or_default(), headers, peer)
+        let query = request
+            .query()
+            .filter(|_| hooks.passes_query())
+            .unwrap_or_default();
+        // It is kept as long as the connection lasts.
+        let path = request.path();
+        let path = &path[..path.floor_char_boundary(PATH_BYTES_MAX)];
+        UpgradeRequest::new(path, query, headers, peer)
     }
 }
+
+/// Of a longer path the beginning is kept.
+const PATH_BYTES_MAX: usize = 1024;

@@ -162,6 +162,7 @@ impl Session {
                 return self.carry_out_orders(env, decisions);
             }
         }
+        self.settle(env)?;
         self.hand_on(publish, &call, reply_to, env, decisions)
     }
 
@@ -303,6 +304,18 @@ impl Session {
             return refused(
                 ReasonCode::NotAuthorized,
                 "the rules do not allow the client to publish to the Response Topic",
+            );
+        }
+        let asked = Subject::PublishBytes {
+            topic: response,
+            payload: b"",
+        };
+        let mut hooks = env.common.policy.hooks.iter();
+        if hooks.any(|hooks| hooks.find(&asked).is_some()) {
+            // The answer is published at once, and could not wait for the hook.
+            return refused(
+                ReasonCode::NotAuthorized,
+                "a hook decides what is published to the Response Topic",
             );
         }
         let calls_max = env.settings.client_calls_max as usize;

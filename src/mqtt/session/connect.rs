@@ -4,7 +4,7 @@
 //! application, the will, and then the session. A refused client gets CONNACK with a code, and the connection ends.
 
 use super::connack::{Accepted, ConnAck};
-use super::identity::Identity;
+use super::identity::{Identity, token_of};
 use super::{Denied, End, Open, Refused, Session, State, refused};
 use crate::app::{App, Peer};
 use crate::auth::Claims;
@@ -145,13 +145,20 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         self.claims = claims;
-        let asked = self
-            .ask_application(connect, env)
-            .and_then(|questions| self.will_of(connect, questions, env));
+        let before = self.claims.clone();
+        let asked = match self.ask_application(connect, env) {
+            Ok(questions) => {
+                // The will is one of the user whom the application or a hook has made of the client.
+                self.settle(env)?;
+                self.will_of(connect, questions, env)
+            }
+            Err(denied) => Err(denied),
+        };
         let asked = match asked {
             Ok(will) => Ok(will),
             Err(Denied::Refused(refusal)) => Err(for_connack(refusal)),
             Err(Denied::Deferred { number, question }) => {
+                self.claims = before;
                 let pending = PendingConnect {
                     body: without_password(body, connect.password),
                 };
@@ -271,10 +278,12 @@ impl Session {
     ) -> Result<usize, Denied> {
         self.begin(env);
         let client = self.asked();
+        // A token is the server's to check, and nobody else is told it.
+        let token = token_of(connect, env.settings.token_in).map(str::as_bytes);
         let subject = Subject::Connect(Some(MqttConnect {
             client_id: connect.client_id,
-            user_name: connect.user_name,
-            password: connect.password,
+            user_name: connect.user_name.filter(|name| token != Some(name.as_bytes())),
+            password: connect.password.filter(|password| token != Some(*password)),
         }));
         let asked = env
             .common

@@ -86,7 +86,7 @@ impl Session {
 }
 
 /// The token in CONNECT, if there is one.
-fn token_of<'a>(connect: &Connect<'a>, token_in: TokenIn) -> Option<&'a str> {
+pub(super) fn token_of<'a>(connect: &Connect<'a>, token_in: TokenIn) -> Option<&'a str> {
     let password = connect
         .password
         .and_then(|password| str::from_utf8(password).ok());

@@ -181,10 +181,19 @@ impl Session {
                 "the rules do not allow all that the filter could match",
             );
         }
+        let subject = Subject::SubscribeFilter { filter };
+        let mut hooks = env.common.policy.hooks.iter();
+        // Each answer handles the packet again from its beginning.
+        if question >= HOOKED_FILTERS_MAX && hooks.any(|hooks| hooks.find(&subject).is_some()) {
+            return refused(
+                ReasonCode::QuotaExceeded,
+                "a hook is asked about no more than the first 100 filters of a packet",
+            );
+        }
         let asked = env.common.ask(
             question,
             self.asked(),
-            Subject::SubscribeFilter { filter },
+            subject,
             |app, peer| app.subscribe(Name::new(filter.as_bytes()), None, peer),
             |_| (),
         );
@@ -354,6 +363,9 @@ const fn unsubscribed_code(outcome: UnsubscribeOutcome) -> ReasonCode {
         UnsubscribeOutcome::NotSubscribed => ReasonCode::NoSubscriptionExisted,
     }
 }
+
+/// A hook is asked about so many filters of one packet.
+const HOOKED_FILTERS_MAX: usize = 100;
 
 /// The subscription that a client is granted with a filter.
 enum Granted {

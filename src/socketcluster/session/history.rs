@@ -46,6 +46,11 @@ impl Session {
         if !self.may(Action::History, decisions.bytes(channel), env) {
             return refuse(Some(cid), &Refusal::silent(), Refused::Invoke, decisions);
         }
+        match self.may_look_into(event, decisions.bytes(channel), env) {
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => return refuse(Some(cid), &refusal, Refused::Invoke, decisions),
+            None => return,
+        }
         let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
         let call = decisions.write(|out| call.write(out));
         decisions.push(Decision::ReadHistory { channel, token, call });

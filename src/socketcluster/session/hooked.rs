@@ -24,6 +24,28 @@ pub(super) fn subject<'a>(call: &Call<'a>, action: Action) -> Subject<'a> {
 }
 
 impl Session {
+    /// Whether the hook that decides about subscriptions to a channel lets the client look into it: at its history or its
+    /// members. `None` if the decision will come; then the packet is kept. What the hook orders beside it is not done.
+    #[inline]
+    pub(super) fn may_look_into<A: App>(
+        &mut self,
+        event: &Event<'_>,
+        channel: &[u8],
+        env: &mut Environment<'_, '_, A>,
+    ) -> Option<Result<(), Refusal>> {
+        let subject = Subject::Subscribe { channel, data: None };
+        let Some(decided) = env.common.decided_elsewhere(0, self.asked(None), subject) else {
+            return Some(Ok(()));
+        };
+        if let Err(refusal) = &decided
+            && let Some(number) = refusal.decision_number()
+        {
+            self.await_decision(number, About::event(event), Vec::new(), env);
+            return None;
+        }
+        Some(decided.map(|_| ()))
+    }
+
     /// Does with a call or a one-way event what a hook has decided, or keeps it until the decision comes.
     #[cold]
     pub(super) fn follow_hook<A: App>(
@@ -62,6 +84,8 @@ impl Session {
                 return self.carry_out_orders(answer, env, decisions);
             }
         }
+        // The call is one of the user whom the hook has made of the client.
+        self.settle(env)?;
         self.hand_on(&call, cid.as_ref(), expired, env, decisions)
     }
 }

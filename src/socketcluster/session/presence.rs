@@ -51,6 +51,11 @@ impl Session {
         if !self.may(Action::Presence, decisions.bytes(channel), env) {
             return refuse(Some(cid), &Refusal::silent(), Refused::Invoke, decisions);
         }
+        match self.may_look_into(event, decisions.bytes(channel), env) {
+            Some(Ok(())) => {}
+            Some(Err(refusal)) => return refuse(Some(cid), &refusal, Refused::Invoke, decisions),
+            None => return,
+        }
         let policy = env.common.policy.channels.find(decisions.bytes(channel));
         if !policy.is_some_and(|policy| policy.presence.is_on()) {
             return answer_error(cid, &no_presence(), decisions);
