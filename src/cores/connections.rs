@@ -306,6 +306,7 @@ impl Connections {
     }
 
     /// The connection, if it has not ended.
+    #[inline]
     pub(in crate::cores) fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.slab
             .get(id.index() as usize)

@@ -122,6 +122,7 @@ impl<'m> Merged<'m> {
     }
 
     /// The highest QoS of them.
+    #[inline]
     pub fn qos(self) -> Qos {
         let mut highest = self.matches[0];
         for other in &self.matches[1..] {
