@@ -821,6 +821,7 @@ fn a_process_that_takes_over_goes_on_with_what_waits() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a token says when it was signed")]
 fn a_client_is_told_of_with_its_user() {
     let receiver = Receiver::new();
     const KEY: &str = "a key for the tests of webhooks";

@@ -226,6 +226,7 @@ impl Admin {
 
 /// A disk of 4 MiB at `directory`, which only the process sees that the command starts; `None` if this system does not
 /// let a user mount one.
+#[allow(clippy::print_stdout)] // why a test was left out
 pub(crate) fn with_small_disk(directory: &Path) -> Option<Command> {
     fs::create_dir_all(directory).unwrap();
     let mount = format!("mount -t tmpfs -o size=4m none {}", directory.display());
