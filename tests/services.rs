@@ -626,6 +626,87 @@ fn one_way_events_reach_one_service_each() {
     }
 }
 
+/// Sends events to a service that does not read, until it gets no more. Returns how many were sent.
+fn fill(scene: &Scene, caller: &mut Peer, event: &str) -> u64 {
+    let dropped = "ringcast_service_events_total{pattern=\"\",result=\"dropped\"}";
+    let mut sent = 0;
+    while scene.metric(dropped) == 0 {
+        for _ in 0..8 {
+            caller.transmit(event, &json!("x".repeat(60_000)));
+            sent += 1;
+        }
+        caller.has_all();
+    }
+    sent
+}
+
+#[test]
+fn the_calls_of_a_service_that_does_not_read_wait_until_it_reads() {
+    for cores in [1, 2] {
+        let scene = Scene::new(
+            cores,
+            "[[services]]\npattern = \"work\"\nqueue_calls = 3000\n",
+            &[("RINGCAST_OUTBOX_BYTES_MAX", "500000")],
+        );
+        let mut service = scene.service("work", 1);
+        service.call("$serve", &json!({"procedure": "note"})).unwrap();
+        let mut caller = scene.client();
+        let first = caller.begin("work", &json!(0));
+        let asked = service.asked();
+        let transmitted = fill(&scene, &mut caller, "note");
+        let cids: Vec<u64> = (0..2500).map(|at| caller.begin("work", &json!(at))).collect();
+        caller.has_all();
+        // All of them wait for this answer. The service has room for none of them.
+        service.answer(&asked, &json!(0));
+        caller.end(first).unwrap();
+        caller.has_all();
+        assert!(caller.kept.is_empty(), "{:?}", caller.kept);
+        let mut events = 0;
+        for (at, cid) in cids.into_iter().enumerate() {
+            let asked = loop {
+                let asked = service.asked();
+                if asked.cid.is_some() {
+                    break asked;
+                }
+                events += 1;
+            };
+            assert_eq!(asked.data["data"], at, "in order");
+            service.answer(&asked, &json!(at));
+            assert_eq!(caller.end(cid), Ok(json!(at)));
+        }
+        let counted = |result: &str| {
+            scene.metric(&format!(
+                "ringcast_service_events_total{{pattern=\"\",result=\"{result}\"}}"
+            ))
+        };
+        assert_eq!(counted("sent"), events);
+        assert_eq!(counted("sent") + counted("dropped"), transmitted);
+        scene.is_at_rest();
+    }
+}
+
+#[test]
+fn the_calls_of_a_service_that_does_not_read_go_to_another_one() {
+    for cores in [1, 8] {
+        let scene = Scene::new(cores, "", &[("RINGCAST_OUTBOX_BYTES_MAX", "500000")]);
+        let mut stalled = scene.service("note", 64);
+        stalled
+            .call("$serve", &json!({"procedure": "work", "window": 64}))
+            .unwrap();
+        let mut caller = scene.client();
+        fill(&scene, &mut caller, "note");
+        let mut healthy = scene.service("work", 64);
+        for at in 0..50 {
+            let cid = caller.begin("work", &json!(at));
+            let asked = healthy.asked();
+            assert_eq!(asked.data["data"], at);
+            healthy.answer(&asked, &json!(at));
+            assert_eq!(caller.end(cid), Ok(json!(at)));
+        }
+        scene.is_at_rest();
+    }
+}
+
 #[test]
 fn without_a_service_the_configuration_says_error_or_silence() {
     let config =

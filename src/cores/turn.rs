@@ -496,7 +496,7 @@ impl<A: App> Core<A> {
         until = until.min(self.will_sessions.next_due());
         until = until.min(self.presence.due);
         until = until.min(self.history_calls.next_deadline());
-        until = until.min(self.services.open.next_deadline());
+        until = until.min(self.services.next_due(self.time.now().uptime));
         if self
             .delivery
             .on_disk()

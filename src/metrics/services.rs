@@ -51,7 +51,7 @@ pub struct ServiceMeters {
 pub struct ServiceMetrics {
     /// Calls of this core's clients that have ended.
     pub ends: Counters<{ ServiceEnd::COUNT }>,
-    /// One-way events for services that this core owns.
+    /// One-way events that this core has sent to a service of its own, or has dropped.
     pub events: Counters<{ ServiceEvent::COUNT }>,
     /// How long the calls took that a service has answered.
     pub seconds: Histogram,

@@ -108,8 +108,9 @@ impl Access {
 
     /// A call has ended.
     pub fn recycle(&mut self, mut call: Box<ServiceCall>) {
-        if self.spare.len() < SPARE_MAX && call.data.capacity() <= BYTES_KEPT_MAX {
-            call.clear();
+        call.clear();
+        let bytes = call.data.capacity() + call.event.capacity();
+        if self.spare.len() < SPARE_MAX && bytes <= BYTES_KEPT_MAX {
             self.spare.push(call);
         }
     }
@@ -143,3 +144,23 @@ const SPARE_MAX: usize = 256;
 const BYTES_KEPT_MAX: usize = 16 * 1024;
 /// A longer list is given back.
 const ORDERS_KEPT_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_buffers_of_large_calls_are_given_back() {
+        for (event, data, is_kept) in [(8, 8, true), (1 << 20, 8, false), (8, 1 << 20, false)] {
+            let mut access = Access::default();
+            let mut call = access.new_call();
+            call.event.resize(event, b'n');
+            call.data.resize(data, b'd');
+            access.recycle(call);
+            let call = access.new_call();
+            assert!(call.event.is_empty() && call.data.is_empty());
+            assert_eq!(call.data.capacity() > 0, is_kept, "{event} {data}");
+            assert_eq!(call.event.capacity() > 0, is_kept, "{event} {data}");
+        }
+    }
+}

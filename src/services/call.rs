@@ -27,6 +27,8 @@ impl CallId {
     }
 }
 
+/// Bytes that a buffer of a call keeps until the answer comes.
+const BYTES_KEPT_MAX: usize = 1024;
 const CORE_BITS: u32 = 7;
 pub(super) const SLOT_BITS: u32 = 25;
 
@@ -143,6 +145,15 @@ impl ServiceCall {
             Outcome::Refused => Ended::Refused(&self.data),
             Outcome::Failed(failure) => Ended::Failed(failure),
         })
+    }
+
+    /// The service has been sent the call. Its name and data are not needed any more, and large buffers are given back:
+    /// it may take the service long to answer.
+    pub fn note_sent(&mut self) {
+        for buffer in [&mut self.event, &mut self.data] {
+            buffer.clear();
+            buffer.shrink_to(BYTES_KEPT_MAX);
+        }
     }
 
     /// The service has answered.

@@ -40,6 +40,7 @@ pub use directory::{Directory, Entry};
 pub use open_calls::{Bounds as OpenCallsMax, Open, OpenCalls, TooMany};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use pools::{
-    Bounds as PoolsMax, Called, Cancelled, GivenUp, GonePool, JoinFailure, Joined, Next, Offer, Pools,
+    Bounds as PoolsMax, Called, Cancelled, GivenUp, GonePool, JoinFailure, Joined, Next, NotGot, Offer,
+    Pools, TakenBack,
 };
 pub use reply::{ReplyTo, ServiceFailure, ServiceReply};

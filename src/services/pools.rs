@@ -5,9 +5,11 @@
 //! 1. A call waits only if no member has room, and calls that wait are given in their order.
 //! 2. A call is in `in_flight` from the moment at which it is given to a member until its end is told, or the member says
 //!    that it has not got it.
+//!    A call that comes back without being in `in_flight` has ended for its caller meanwhile, and is given to nobody.
 //! 3. A pool has members. With the last one it is gone, and its calls that wait are refused.
 //!
-//! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers.
+//! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers. A member
+//! whose outbox is full is **full**: it gets nothing until its core says that it has room again.
 //!
 //! Cost: a choice looks at all members of the pool.
 //!
@@ -99,6 +101,31 @@ pub enum Next {
     Overdue(Box<ServiceCall>),
 }
 
+/// Why a member has not got a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotGot {
+    /// Its connection has ended, or does not serve the pattern any more.
+    HasLeft,
+    /// Its outbox is full.
+    IsFull,
+}
+
+/// A call has come back from a member.
+#[derive(Debug)]
+pub struct TakenBack {
+    /// Whether another member may get it: its caller has not given it up meanwhile.
+    pub is_open: bool,
+    /// The pool, if it has no members any more.
+    pub gone: Option<GonePool>,
+}
+
+/// The place of a call among calls that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    First,
+    Last,
+}
+
 /// Where a call was that its caller has given up.
 #[derive(Debug)]
 pub enum Cancelled {
@@ -139,6 +166,7 @@ struct Member {
     offer: Offer,
     in_flight: u32,
     is_slow: bool,
+    is_full: bool,
     /// [`Pool::given`] when it was chosen last.
     chosen_at: u64,
 }
@@ -221,6 +249,7 @@ impl Pools {
                 offer,
                 in_flight: 0,
                 is_slow: false,
+                is_full: false,
                 chosen_at: 0,
             }),
         }
@@ -310,6 +339,15 @@ impl Pools {
 
     /// Gives a call to a member, or lets it wait.
     pub fn call(&mut self, call: Box<ServiceCall>) -> Called {
+        self.give_or_keep(call, Place::Last)
+    }
+
+    /// The same for a call that a member has not got. It is older than all calls that wait.
+    pub fn call_again(&mut self, call: Box<ServiceCall>) -> Called {
+        self.give_or_keep(call, Place::First)
+    }
+
+    fn give_or_keep(&mut self, call: Box<ServiceCall>, place: Place) -> Called {
         let Some(id) = call.pool else {
             return Called::NoPool(call);
         };
@@ -321,7 +359,7 @@ impl Pools {
         else {
             return Called::NoPool(call);
         };
-        if pool.waiting.is_empty()
+        if (pool.waiting.is_empty() || place == Place::First)
             && let Some(member) = pool.choose(call.caller)
         {
             let flight = pool.give(member, id, call.id);
@@ -336,7 +374,10 @@ impl Pools {
             return Called::Full(call);
         }
         pool.waiting_bytes += call.bytes();
-        pool.waiting.push_back(call);
+        match place {
+            Place::First => pool.waiting.push_front(call),
+            Place::Last => pool.waiting.push_back(call),
+        }
         Called::Waits
     }
 
@@ -366,12 +407,34 @@ impl Pools {
         self.land(call, |member| member.is_slow = false)
     }
 
-    /// A member has not got a call, since its connection has ended or does not serve the pattern any more. It gets no
-    /// more. Returns what [`Pools::leave`] does.
-    pub fn not_got(&mut self, call: &ServiceCall, key: MemberKey) -> Option<GonePool> {
-        let flight = call.id.and_then(|id| self.in_flight.remove(&id));
-        let pool = flight.map(|flight| flight.pool).or(call.pool)?;
-        self.leave_pool(pool, key)
+    /// A member has not got a call or an event. It gets no more: never, if it has left, or until it has room.
+    pub fn take_back(&mut self, call: &ServiceCall, key: MemberKey, why: NotGot) -> TakenBack {
+        let landed = call.id.and_then(|id| self.land(id, |_| {}));
+        let gone = call.pool.and_then(|id| match why {
+            NotGot::HasLeft => self.leave_pool(id, key),
+            NotGot::IsFull => {
+                let pool = self.pool(id)?;
+                if let Some(member) = pool.members.iter_mut().find(|member| member.key == key) {
+                    member.is_full = true;
+                }
+                None
+            }
+        });
+        TakenBack {
+            is_open: call.id.is_none() || landed.is_some(),
+            gone,
+        }
+    }
+
+    /// The outbox of a member has room again. Returns the pool, which may have room now.
+    pub fn has_room_again(&mut self, pattern: &[u8], key: MemberKey) -> Option<PoolId> {
+        let slot = *self.by_pattern.get(pattern)?;
+        let entry = self.slots.get_mut(slot as usize)?;
+        let generation = entry.generation;
+        let mut members = entry.pool.as_mut()?.members.iter_mut();
+        let member = members.find(|member| member.key == key)?;
+        member.is_full = false;
+        Some(PoolId { slot, generation })
     }
 
     /// The caller of a call has gone, or has waited long enough: then the member that has it is slow.
@@ -548,7 +611,7 @@ impl Member {
         } else {
             self.offer.window
         };
-        self.in_flight < window
+        !self.is_full && self.in_flight < window
     }
 }
 

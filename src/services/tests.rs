@@ -355,15 +355,81 @@ fn a_call_that_a_member_has_not_got_goes_to_another_one() {
     let Called::Given(first, call) = pools.call(call) else {
         panic!("there is room")
     };
-    assert!(pools.not_got(&call, first).is_none());
-    let Called::Given(second, call) = pools.call(call) else {
+    let back = pools.take_back(&call, first, NotGot::HasLeft);
+    assert!(back.is_open && back.gone.is_none());
+    let Called::Given(second, call) = pools.call_again(call) else {
         panic!("there is room")
     };
     assert_ne!(first, second);
     assert_eq!(pools.loads(b"p"), [(second, 1)]);
-    assert!(pools.not_got(&call, second).is_some(), "it was the last one");
-    assert!(matches!(pools.call(call), Called::NoPool(_)));
+    let back = pools.take_back(&call, second, NotGot::HasLeft);
+    assert!(back.is_open && back.gone.is_some(), "it was the last one");
+    assert!(matches!(pools.call_again(call), Called::NoPool(_)));
     assert_eq!((pools.patterns_len(), pools.in_flight_len()), (0, 0));
+}
+
+fn call_of(pool: PoolId, number: u32) -> Box<ServiceCall> {
+    Box::new(ServiceCall {
+        id: Some(CallId::new(0, number, 1)),
+        pool: Some(pool),
+        deadline: Uptime::NEVER,
+        ..ServiceCall::default()
+    })
+}
+
+#[test]
+fn a_call_that_was_cancelled_on_its_way_is_given_to_nobody() {
+    for why in [NotGot::HasLeft, NotGot::IsFull] {
+        let mut pools = Pools::new(0, 1, PoolsMax { pools: 1, members: 9 });
+        let offer = Offer { weight: 1, window: 2 };
+        let mut join = |number| pools.join(b"p", key(number), offer, || (Terms::default(), 0));
+        let pool = join(1).unwrap().pool;
+        join(2).unwrap();
+        let Called::Given(member, call) = pools.call(call_of(pool, 1)) else {
+            panic!("there is room")
+        };
+        let cancelled = pools.cancel(call.id.unwrap(), pool, GivenUp::CallerGone);
+        assert!(matches!(cancelled, Cancelled::Given(..)));
+        let back = pools.take_back(&call, member, why);
+        assert!(!back.is_open && back.gone.is_none(), "{why:?}");
+        assert_eq!(pools.in_flight_len(), 0);
+    }
+}
+
+#[test]
+fn a_full_member_is_left_out_until_it_has_room_and_stays_slow() {
+    let mut pools = Pools::new(0, 1, PoolsMax { pools: 1, members: 9 });
+    let offer = Offer { weight: 1, window: 2 };
+    let pool = pools
+        .join(b"p", key(1), offer, || (Terms::default(), 0))
+        .unwrap()
+        .pool;
+    // A call that is not answered in time makes it slow, so its window is one.
+    let Called::Given(..) = pools.call(call_of(pool, 1)) else {
+        panic!("there is room")
+    };
+    pools.cancel(CallId::new(0, 1, 1), pool, GivenUp::TimedOut);
+    let Called::Given(member, call) = pools.call(call_of(pool, 2)) else {
+        panic!("there is room")
+    };
+    assert!(matches!(pools.call(call_of(pool, 3)), Called::Waits));
+    assert!(pools.take_back(&call, member, NotGot::IsFull).is_open);
+    assert!(matches!(pools.call_again(call), Called::Waits));
+    let now = Uptime::from_ms(1);
+    assert!(pools.next(pool, now).is_none(), "it is full");
+    // Another member gets what comes, the oldest call first.
+    pools.join(b"p", key(2), offer, || (Terms::default(), 0)).unwrap();
+    for number in [2, 3] {
+        let Some(Next::Given(member, call)) = pools.next(pool, now) else {
+            panic!("another one has room")
+        };
+        assert_eq!((member, call.id), (key(2), Some(CallId::new(0, number, 1))));
+    }
+    assert!(matches!(pools.call(call_of(pool, 4)), Called::Waits));
+    assert!(matches!(pools.call(call_of(pool, 5)), Called::Waits));
+    assert_eq!(pools.has_room_again(b"p", key(1)), Some(pool));
+    assert!(matches!(pools.next(pool, now), Some(Next::Given(..))));
+    assert!(pools.next(pool, now).is_none(), "it is still slow");
 }
 
 #[test]

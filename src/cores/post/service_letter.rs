@@ -1,6 +1,6 @@
 //! Letters about services (`cores/services`).
 
-use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, Offer, PoolId, ServiceCall};
+use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, NotGot, Offer, PoolId, ServiceCall};
 
 /// A letter about services. How many may be kept for a full box is bounded by the kinds: letters about a call by the calls
 /// that may be open on all cores, letters about a pattern by the patterns that may be served. Events are sent only if
@@ -36,11 +36,14 @@ pub(crate) enum ServiceLetter {
         connection: usize,
         call: Box<ServiceCall>,
     },
-    /// To the owner: the service has not got the call, since it has ended or has given the pattern up.
+    /// To the owner: the service has not got the call or the event.
     NotGot {
         member: MemberKey,
+        why: NotGot,
         call: Box<ServiceCall>,
     },
+    /// To the owner: the outbox of a service that was full has room again.
+    HasRoom { pattern: Box<[u8]>, member: MemberKey },
     /// To the core of the caller: the answer, or a failure.
     Answer(Box<ServiceCall>),
     /// To the core of the caller: the core of the service has stopped.

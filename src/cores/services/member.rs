@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::decision::Limit;
-use crate::services::{CallId, Failure, JoinFailure, MemberKey, Offer, ServiceCall, Token};
+use crate::metrics::services::ServiceEvent;
+use crate::services::{CallId, JoinFailure, MemberKey, NotGot, Offer, ServiceCall, Token};
 
 use super::caller::id_of;
 use super::state::Registration;
@@ -146,10 +147,11 @@ impl<A: App> Core<A> {
     pub(super) fn give_call(&mut self, connection: usize, call: Box<ServiceCall>) {
         let id = id_of(connection);
         if !self.services.serves(connection, &call.event) {
-            return self.give_call_back(connection, call);
+            return self.give_call_back(connection, NotGot::HasLeft, call);
         }
         if !self.has_room_for_call(connection) {
-            return self.refuse_call(call);
+            self.services.full.insert(connection);
+            return self.give_call_back(connection, NotGot::IsFull, call);
         }
         let mut given = None;
         let mut left = Some(call);
@@ -160,40 +162,71 @@ impl<A: App> Core<A> {
         self.connections.note_input(id);
         match (given, left) {
             (Some(Ok(None)), _) => {}
-            (Some(Ok(Some(event))), _) => self.lent.scratch.common.services.recycle(event),
-            (Some(Err(call)), _) | (None, Some(call)) => self.give_call_back(connection, call),
+            (Some(Ok(Some(event))), _) => {
+                self.count_event(self.row_of_event(&event), ServiceEvent::Sent);
+                self.lent.scratch.common.services.recycle(event);
+            }
+            (Some(Err(call)), _) | (None, Some(call)) => {
+                self.give_call_back(connection, NotGot::HasLeft, call);
+            }
             (None, None) => {}
         }
     }
 
     /// Whether the outbox of a service has room. Callers must not be able to have a service closed that reads slowly.
     fn has_room_for_call(&mut self, connection: usize) -> bool {
-        let id = id_of(connection);
         let bytes_max = self.limits.outbox_bytes_max as usize / 2;
-        let is_full = |core: &Self| {
-            let connection = core.connections.get(id);
-            connection.is_some_and(|connection| connection.waiting_bytes() > bytes_max)
-        };
-        if is_full(self) {
-            self.connections.flush_now(id);
+        if self.waits_for(connection) > bytes_max {
+            self.connections.flush_now(id_of(connection));
         }
-        !is_full(self)
+        self.waits_for(connection) <= bytes_max
     }
 
-    fn refuse_call(&mut self, mut call: Box<ServiceCall>) {
-        self.metrics.limit_hit(Limit::ServiceQueue);
-        match call.id {
-            Some(_) => {
-                call.fail(Failure::Busy);
-                self.pass_answer_on(call);
+    /// How many bytes wait for a service that has not read them.
+    fn waits_for(&self, connection: usize) -> usize {
+        let connection = self.connections.get(id_of(connection));
+        connection.map_or(0, |connection| connection.waiting_bytes())
+    }
+
+    /// Tells owners which services have room again. Half of the room that calls may take is free then, so that a service
+    /// does not become full with each call.
+    pub(super) fn tell_of_room(&mut self) {
+        let bytes_max = self.limits.outbox_bytes_max as usize / 4;
+        let mut full = std::mem::take(&mut self.services.full);
+        let mut with_room = Vec::new();
+        full.retain(|connection| {
+            let is_full = self.waits_for(*connection) > bytes_max;
+            if !is_full {
+                with_room.push(*connection);
             }
-            None => self.lent.scratch.common.services.recycle(call),
+            is_full
+        });
+        self.services.full = full;
+        for connection in with_room {
+            let member = self.member(connection);
+            let registered = self.services.registered(connection).iter();
+            let patterns: Vec<_> = registered.map(|one| (one.owner, one.pattern.clone())).collect();
+            for (owner, pattern) in patterns {
+                self.tell_of_services(owner, ServiceLetter::HasRoom { pattern, member });
+            }
         }
     }
 
-    fn give_call_back(&mut self, connection: usize, call: Box<ServiceCall>) {
+    /// The row of `[[services]]` for an event, as its owner has it.
+    fn row_of_event(&self, event: &ServiceCall) -> Option<usize> {
+        let directory = &self.lent.scratch.common.services.directory;
+        directory.find(&event.event).map(|entry| entry.row)
+    }
+
+    fn give_call_back(&mut self, connection: usize, why: NotGot, call: Box<ServiceCall>) {
+        // No window bounds events, so they may not wait for a box.
+        if call.id.is_none() && !self.post.has_room(call.owner) {
+            self.metrics.limit_hit(Limit::ServiceQueue);
+            self.count_event(self.row_of_event(&call), ServiceEvent::Dropped);
+            return self.lent.scratch.common.services.recycle(call);
+        }
         let member = self.member(connection);
-        self.tell_of_services(call.owner, ServiceLetter::NotGot { member, call });
+        self.tell_of_services(call.owner, ServiceLetter::NotGot { member, why, call });
     }
 
     /// A service has answered, or has ended: tells the owner and the caller.

@@ -10,9 +10,9 @@
 //! Sessions order what they want done (`services::Order`). [`serve`] does it in the same turn, between two messages: a
 //! call may lead to the session of another connection of the same core.
 //!
-//! What a core tells itself it does at once, without a letter.
+//! What a core tells itself does not go through its box: it takes such a letter as soon as it has done the one before.
 //!
-//! Without services and without calls of the server's own a turn looks at three numbers.
+//! Without services and without calls of the server's own a turn looks at a few numbers.
 
 pub(in crate::cores) mod state;
 

@@ -5,8 +5,8 @@ use crate::decision::Limit;
 use crate::metrics::services::ServiceEvent;
 use crate::policy::services::Services;
 use crate::services::{
-    CallId, Called, Cancelled, Entry, Failure, GivenUp, GonePool, JoinFailure, MemberKey, Next, Offer,
-    Pattern, PoolId, ServiceCall,
+    CallId, Called, Cancelled, Entry, Failure, GivenUp, GonePool, JoinFailure, MemberKey, Next, NotGot,
+    Offer, Pattern, PoolId, ServiceCall, TakenBack,
 };
 
 use crate::cores::core::Core;
@@ -116,26 +116,31 @@ impl<A: App> Core<A> {
     /// Chooses a service for a call or an event.
     pub(super) fn choose_service(&mut self, call: Box<ServiceCall>) {
         let row = call.pool.and_then(|pool| self.services.pools.row(pool));
-        let is_event = call.id.is_none();
-        match self.services.pools.call(call) {
-            Called::Given(member, call) => {
-                if is_event {
-                    self.count_event(row, ServiceEvent::Sent);
-                }
-                self.give(member, call);
+        let called = self.services.pools.call(call);
+        self.carry_on(called, row);
+    }
+
+    fn carry_on(&mut self, called: Called, row: Option<usize>) {
+        match called {
+            // No window bounds events, so they may not wait for a box.
+            Called::Given(member, call) if call.id.is_none() && !self.post.has_room(member.core) => {
+                self.metrics.limit_hit(Limit::ServiceQueue);
+                self.count_event(row, ServiceEvent::Dropped);
+                self.lent.scratch.common.services.recycle(call);
             }
+            Called::Given(member, call) => self.give(member, call),
             Called::Waits => {
                 let row = self.lent.policy.services.row(row.unwrap_or(usize::MAX));
                 row.meters.of(self.id.index()).waiting.add(1);
             }
             Called::NoPool(call) => {
-                if is_event {
+                if call.id.is_none() {
                     self.count_event(row, ServiceEvent::Dropped);
                 }
                 self.fail_call(call, Failure::NoService);
             }
             Called::Full(call) => {
-                if is_event {
+                if call.id.is_none() {
                     self.count_event(row, ServiceEvent::Dropped);
                 }
                 self.metrics.limit_hit(Limit::ServiceQueue);
@@ -144,16 +149,28 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn count_event(&self, row: Option<usize>, event: ServiceEvent) {
+    pub(super) fn count_event(&self, row: Option<usize>, event: ServiceEvent) {
         let row = self.lent.policy.services.row(row.unwrap_or(usize::MAX));
         row.meters.of(self.id.index()).events[event.index()].add(1);
     }
 
-    /// A member has not got a call: another one gets it.
-    pub(super) fn choose_another(&mut self, member: MemberKey, call: Box<ServiceCall>) {
-        let gone = self.services.pools.not_got(&call, member);
+    /// A member has not got a call: another one gets it, unless its caller has given it up meanwhile.
+    pub(super) fn choose_another(&mut self, member: MemberKey, why: NotGot, call: Box<ServiceCall>) {
+        let row = call.pool.and_then(|pool| self.services.pools.row(pool));
+        let TakenBack { is_open, gone } = self.services.pools.take_back(&call, member, why);
         self.end_pool(gone);
-        self.choose_service(call);
+        if !is_open {
+            return self.lent.scratch.common.services.recycle(call);
+        }
+        let called = self.services.pools.call_again(call);
+        self.carry_on(called, row);
+    }
+
+    /// A member that was full has room.
+    pub(super) fn note_room_again(&mut self, pattern: &[u8], member: MemberKey) {
+        if let Some(pool) = self.services.pools.has_room_again(pattern, member) {
+            self.give_waiting(pool);
+        }
     }
 
     /// A member has answered a call: it has room.

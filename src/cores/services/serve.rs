@@ -1,6 +1,6 @@
 //! What services have to do in a turn, and their letters.
 //!
-//! Limits: [`ROUNDS_MAX`]. What is left over is done in the next turn.
+//! Limits: [`ROUNDS_MAX`], [`LETTERS_TO_SELF_MAX`]. What is left over is done in the next turn.
 
 use std::sync::Arc;
 
@@ -26,6 +26,8 @@ impl<A: App> Core<A> {
     fn serve_due_services(&mut self) {
         // From now on the core looks for overdue calls in its turns.
         self.keeps_state = true;
+        self.take_letters_to_self();
+        self.tell_of_room();
         self.end_overdue_service_calls();
         for _ in 0..ROUNDS_MAX {
             // Services that have gone come first, so that no call is given to them.
@@ -75,10 +77,27 @@ impl<A: App> Core<A> {
     /// Tells a core something about services.
     pub(super) fn tell_of_services(&mut self, core: usize, letter: ServiceLetter) -> Sent {
         if core == self.id.index() {
-            self.take_service_letter(letter);
+            self.services.to_self.push_back(letter);
+            self.take_letters_to_self();
             return Sent::Sent;
         }
         self.post.send(core, Letter::Service(letter))
+    }
+
+    /// Takes what this core has told itself. A letter may lead to further ones: they are taken after it, and not within
+    /// it, so the stack does not grow with the calls that wait.
+    fn take_letters_to_self(&mut self) {
+        if self.services.takes_letters {
+            return;
+        }
+        self.services.takes_letters = true;
+        for _ in 0..LETTERS_TO_SELF_MAX {
+            let Some(letter) = self.services.to_self.pop_front() else {
+                break;
+            };
+            self.take_service_letter(letter);
+        }
+        self.services.takes_letters = false;
     }
 
     /// A core, or this one, tells something about services.
@@ -99,7 +118,8 @@ impl<A: App> Core<A> {
             ServiceLetter::Known { pool, core } => self.note_known(pool, core),
             ServiceLetter::Call(call) => self.choose_service(call),
             ServiceLetter::Give { connection, call } => self.give_call(connection, call),
-            ServiceLetter::NotGot { member, call } => self.choose_another(member, call),
+            ServiceLetter::NotGot { member, why, call } => self.choose_another(member, why, call),
+            ServiceLetter::HasRoom { pattern, member } => self.note_room_again(&pattern, member),
             ServiceLetter::Answer(call) => self.take_answer(call),
             ServiceLetter::Lost { id, failure } => self.end_service_call(id, failure),
             ServiceLetter::Done { id } => self.note_done_call(id),
@@ -160,3 +180,5 @@ impl<A: App> Core<A> {
 
 /// How often one turn does what sessions want done: what it does may end connections, whose calls end with them.
 const ROUNDS_MAX: usize = 4;
+/// Letters to itself that a core takes at once.
+const LETTERS_TO_SELF_MAX: usize = 1024;

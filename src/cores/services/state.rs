@@ -1,7 +1,11 @@
 //! The parts of a core that services are made of.
 
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
+use crate::cores::post::service_letter::ServiceLetter;
 use crate::services::{ByNumber, Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, Token};
 
 /// Services on one core.
@@ -19,6 +23,12 @@ pub(in crate::cores) struct Services {
     ended: Vec<usize>,
     /// Connections with patterns whose claims have changed.
     changed: Vec<usize>,
+    /// What this core has told itself, in order.
+    pub(super) to_self: VecDeque<ServiceLetter>,
+    /// Whether it takes these letters now.
+    pub(super) takes_letters: bool,
+    /// Connections that had no room for a call. The owners of their patterns are told when they have room.
+    pub(super) full: BTreeSet<usize>,
 }
 
 /// A pattern that a connection serves.
@@ -55,6 +65,9 @@ impl Services {
             registered_max: limits.services_per_connection_max as usize,
             ended: Vec::new(),
             changed: Vec::new(),
+            to_self: VecDeque::new(),
+            takes_letters: false,
+            full: BTreeSet::new(),
         }
     }
 
@@ -63,13 +76,25 @@ impl Services {
     pub(in crate::cores) fn has_work(&self, now: Uptime) -> bool {
         !self.ended.is_empty()
             || !self.changed.is_empty()
+            || !self.to_self.is_empty()
+            || !self.full.is_empty()
             || (!self.open.is_empty() && self.open.next_deadline() <= now)
     }
 
     /// Whether something is left to do that no deadline brings.
     #[inline]
     pub(in crate::cores) fn has_work_left(&self) -> bool {
-        !self.ended.is_empty() || !self.changed.is_empty()
+        !self.ended.is_empty() || !self.changed.is_empty() || !self.to_self.is_empty()
+    }
+
+    /// When the next turn is due, if no event comes.
+    pub(in crate::cores) fn next_due(&self, now: Uptime) -> Uptime {
+        let deadline = self.open.next_deadline();
+        if self.full.is_empty() {
+            deadline
+        } else {
+            deadline.min(now + ROOM_RETRY)
+        }
     }
 
     /// A connection has ended.
@@ -155,3 +180,6 @@ impl Services {
         patterns.any(|pattern| pattern.covers(Pattern::Name(procedure)))
     }
 }
+
+/// How soon a core looks again whether a full outbox has room, if nothing else gives it work.
+const ROOM_RETRY: Duration = Duration::from_millis(10);

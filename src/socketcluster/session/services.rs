@@ -172,7 +172,7 @@ impl Session {
     /// The session is not open.
     pub(crate) fn give_call(
         &mut self,
-        call: Box<ServiceCall>,
+        mut call: Box<ServiceCall>,
         decisions: &mut Decisions,
     ) -> Result<Option<Box<ServiceCall>>, Box<ServiceCall>> {
         if !self.is_open() {
@@ -188,6 +188,7 @@ impl Session {
         send(decisions, |out| {
             encode::call(&call.event, cid, Some(&call.data), out)
         });
+        call.note_sent();
         calls.served.0.push_back((cid, call));
         Ok(None)
     }
