@@ -770,6 +770,31 @@ fn limits_refuse_what_is_too_much() {
     }
 }
 
+#[test]
+fn the_open_calls_of_a_core_have_so_many_bytes_together() {
+    let scene = Scene::new(1, "", &[("RINGCAST_SERVICE_CALL_BYTES_PER_CORE_MAX", "50000")]);
+    let mut service = scene.service("a", 64);
+    let mut caller = scene.client();
+    let cids: Vec<u64> = (0..3)
+        .map(|_| caller.begin("a", &json!("x".repeat(20_000))))
+        .collect();
+    assert_eq!(caller.error(cids[2]), "ServiceBusyError");
+    let hits = scene.metric("ringcast_limit_hits_total{limit=\"service_call_bytes\"}");
+    assert_eq!(hits, 1);
+    assert!(scene.metric("ringcast_service_call_bytes") > 40_000);
+    for cid in &cids[..2] {
+        let asked = service.asked();
+        service.answer(&asked, &json!(1));
+        assert_eq!(caller.end(*cid), Ok(json!(1)));
+    }
+    // Any one call has room.
+    let cid = caller.begin("a", &json!("x".repeat(60_000)));
+    let asked = service.asked();
+    service.answer(&asked, &json!(1));
+    assert_eq!(caller.end(cid), Ok(json!(1)));
+    assert_eq!(scene.metric("ringcast_service_call_bytes"), 0);
+}
+
 /// Random numbers that a seed replays.
 struct Random(u64);
 

@@ -132,6 +132,10 @@ settings! {
         /// Most open calls to services of all clients of one core. A further one is answered with a `ServiceBusyError`.
         service_calls_per_core_max: u32 = 65_536, "service_calls_per_core_max", number!(1 to 4294967295);
 
+        /// Most bytes of the open calls to services of all clients of one core: names, data and claims. A further call is
+        /// answered with a `ServiceBusyError`. If no call is open, any one has room.
+        service_call_bytes_per_core_max: u32 = 256 * 1024 * 1024, "service_call_bytes_per_core_max", number!(1 to 4294967295);
+
         /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then
         /// the connection is closed with 4033. A client that reads slowly is not closed. 0 sets no time.
         write_timeout: Duration = Duration::from_secs(60), "write_timeout_ms", milliseconds!(0 to 2147483647);

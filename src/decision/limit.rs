@@ -166,6 +166,8 @@ labels! {
         /// `service_calls_per_connection_max` or `service_calls_per_core_max`: the call of a service is answered with a
         /// `ServiceBusyError`.
         ServiceCalls = "service_calls",
+        /// `service_call_bytes_per_core_max`: the call of a service is answered with a `ServiceBusyError`.
+        ServiceCallBytes = "service_call_bytes",
         /// No service has room for a call, and `queue_calls` or `queue_bytes` of its `[[services]]` wait: answered with a
         /// `ServiceBusyError`; or no service has room for a one-way event, which is dropped.
         ServiceQueue = "service_queue",

@@ -317,6 +317,9 @@ core_metrics! {
     /// Services of the patterns that this core owns.
     service_members: Gauge, "ringcast_service_members";
 
+    /// Bytes of the open calls of this core's clients to services.
+    service_call_bytes: Gauge, "ringcast_service_call_bytes";
+
     /// Answers of services, or failures, that came when their call had ended: the caller had gone, or was told that there
     /// was no answer in time.
     service_answers_late: Counter, "ringcast_service_answers_late_total";

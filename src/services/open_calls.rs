@@ -23,6 +23,7 @@ pub struct OpenCalls {
     /// The first slot that is free, in a list.
     free: u32,
     len: usize,
+    bytes: usize,
     /// Whenever a list is empty, its time limit may change.
     by_time: Vec<(Duration, List)>,
     by_connection: ByNumber<usize, (List, u32)>,
@@ -35,6 +36,8 @@ pub struct Bounds {
     pub of_core: u32,
     /// Of one connection.
     pub of_connection: u32,
+    /// Most bytes of the calls of one core. If no call is open, any one call has room.
+    pub bytes_of_core: u32,
 }
 
 /// An open call.
@@ -49,13 +52,19 @@ pub struct Open {
     /// When it began.
     pub began_ns: u64,
     deadline: Uptime,
+    bytes: usize,
     /// The index of its list in `by_time`.
     list: usize,
 }
 
-/// Too many calls are open.
+/// What too many calls are open for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooMany;
+pub enum TooMany {
+    /// Their number.
+    Calls,
+    /// Their bytes.
+    Bytes,
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -97,6 +106,7 @@ impl OpenCalls {
             slots: Vec::new(),
             free: NONE,
             len: 0,
+            bytes: 0,
             by_time: Vec::new(),
             by_connection: ByNumber::default(),
         }
@@ -106,6 +116,12 @@ impl OpenCalls {
     #[inline]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// How many bytes the open calls had when they began.
+    #[inline]
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether no call is open.
@@ -119,7 +135,7 @@ impl OpenCalls {
         self.by_connection.contains_key(&connection)
     }
 
-    /// Opens a call, unless there are too many: then the reply is given back.
+    /// Opens a call of so many bytes, unless there are too many: then the reply is given back.
     ///
     /// # Errors
     /// Too many calls are open.
@@ -129,12 +145,16 @@ impl OpenCalls {
         reply: ReplyTo,
         place: Entry,
         timeout: Duration,
+        bytes: usize,
         (now, now_ns): (Uptime, u64),
     ) -> Result<CallId, (TooMany, ReplyTo)> {
         let count = self.by_connection.get(&connection).map_or(0, |(_, count)| *count);
         let slots_max = (self.bounds.of_core as usize).min(1 << SLOT_BITS);
         if self.len >= slots_max || count >= self.bounds.of_connection {
-            return Err((TooMany, reply));
+            return Err((TooMany::Calls, reply));
+        }
+        if self.len > 0 && self.bytes + bytes > self.bounds.bytes_of_core as usize {
+            return Err((TooMany::Bytes, reply));
         }
         let slot = self.take_slot();
         let list = self.list_of(timeout);
@@ -145,10 +165,12 @@ impl OpenCalls {
             place,
             began_ns: now_ns,
             deadline: now + timeout,
+            bytes,
             list,
         });
         let id = CallId::new(self.core, slot, entry.generation);
         self.len += 1;
+        self.bytes += bytes;
         link(&mut self.slots, &mut self.by_time[list].1, slot, |slot| {
             &mut slot.time
         });
@@ -230,6 +252,7 @@ impl OpenCalls {
             }
         }
         self.len -= 1;
+        self.bytes -= open.bytes;
         let entry = &mut self.slots[slot as usize];
         entry.generation = entry.generation.wrapping_add(1);
         entry.time.after = self.free;

@@ -49,9 +49,11 @@ fn every_open_call_ends_once_by_whatever_comes_first() {
         let bounds = OpenCallsMax {
             of_core: 12,
             of_connection: 4,
+            bytes_of_core: 100,
         };
         let mut calls = OpenCalls::new(3, bounds);
         let mut model: Vec<(CallId, usize, usize, Uptime)> = Vec::new();
+        let mut bytes_of: HashMap<CallId, usize> = HashMap::new();
         let mut ended: Vec<CallId> = Vec::new();
         let mut now_ms = 0;
         for _ in 0..400 {
@@ -60,12 +62,17 @@ fn every_open_call_ends_once_by_whatever_comes_first() {
                 0..4 => {
                     let (connection, owner) = (random.below(5), random.below(3));
                     let timeout = Duration::from_millis([5, 20, 60][random.below(3)]);
-                    let begun = calls.begin(connection, reply(), place(owner, 0), timeout, (now, 0));
+                    let bytes = random.below(30);
+                    let open: usize = model.iter().map(|(id, ..)| bytes_of[id]).sum();
+                    let place = place(owner, 0);
+                    let begun = calls.begin(connection, reply(), place, timeout, bytes, (now, 0));
                     let of_connection = model.iter().filter(|(_, of, ..)| *of == connection).count();
-                    let has_room = model.len() < 12 && of_connection < 4;
+                    let has_room =
+                        model.len() < 12 && of_connection < 4 && (model.is_empty() || open + bytes <= 100);
                     assert_eq!(begun.is_ok(), has_room);
                     if let Ok(id) = begun {
                         assert_eq!(id.core(), 3);
+                        bytes_of.insert(id, bytes);
                         assert!(!ended.contains(&id), "a name is never given twice");
                         model.push((id, connection, owner, now + timeout));
                     }
@@ -106,6 +113,8 @@ fn every_open_call_ends_once_by_whatever_comes_first() {
             }
             assert!(ended.iter().all(|id| calls.take(*id).is_none()));
             assert_eq!((calls.len(), calls.is_empty()), (model.len(), model.is_empty()));
+            let open: usize = model.iter().map(|(id, ..)| bytes_of[id]).sum();
+            assert_eq!(calls.bytes(), open);
             let next = model.iter().map(|(.., deadline)| *deadline).min();
             assert_eq!(calls.next_deadline(), next.unwrap_or(Uptime::NEVER));
         }

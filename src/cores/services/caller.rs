@@ -36,8 +36,15 @@ impl<A: App> Core<A> {
         let row = self.lent.policy.services.row(entry.row);
         let timeout = timeout.unwrap_or(row.terms.timeout);
         let times = (self.time.now().uptime, self.time.clock().elapsed_ns());
-        match self.services.open.begin(connection, reply, entry, timeout, times) {
+        let begun = self
+            .services
+            .open
+            .begin(connection, reply, entry, timeout, call.bytes(), times);
+        match begun {
             Ok(id) => {
+                self.metrics
+                    .service_call_bytes
+                    .set(self.services.open.bytes() as u64);
                 row.meters.of(self.id.index()).open.add(1);
                 (call.id, call.pool, call.owner) = (Some(id), Some(entry.pool), entry.owner);
                 call.deadline = times.0 + timeout;
@@ -46,8 +53,11 @@ impl<A: App> Core<A> {
                     Sent::Dropped => self.end_service_call(id, Failure::NoService),
                 }
             }
-            Err((TooMany, reply)) => {
-                self.metrics.limit_hit(Limit::ServiceCalls);
+            Err((too_many, reply)) => {
+                self.metrics.limit_hit(match too_many {
+                    TooMany::Calls => Limit::ServiceCalls,
+                    TooMany::Bytes => Limit::ServiceCallBytes,
+                });
                 self.lent.scratch.common.services.recycle(call);
                 self.tell_end_of_call(connection, reply, entry.row, Ended::Failed(Failure::Busy));
             }
@@ -88,6 +98,9 @@ impl<A: App> Core<A> {
     }
 
     fn end_open_call(&mut self, open: Open, ended: Ended<'_>) {
+        self.metrics
+            .service_call_bytes
+            .set(self.services.open.bytes() as u64);
         let meters = self
             .lent
             .policy
@@ -145,6 +158,9 @@ impl<A: App> Core<A> {
             meters.open.add(u64::MAX);
             meters.ends[ServiceEnd::CallerGone.index()].add(1);
         }
+        self.metrics
+            .service_call_bytes
+            .set(self.services.open.bytes() as u64);
     }
 
     /// The owner of the pools of some calls has stopped. A service may have got them before, on this core or a third one.

@@ -51,6 +51,7 @@ impl Services {
                 OpenCallsMax {
                     of_core: limits.service_calls_per_core_max,
                     of_connection: limits.service_calls_per_connection_max,
+                    bytes_of_core: limits.service_call_bytes_per_core_max,
                 },
             ),
             pools: Pools::new(
