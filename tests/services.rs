@@ -737,6 +737,51 @@ fn without_a_service_the_configuration_says_error_or_silence() {
     });
 }
 
+/// Registers and gives up the same patterns in one write, as often as a turn reads, and ends with one that is served or
+/// with none: the last word counts, each call is answered, and the owner keeps no member that the client does not know of.
+#[test]
+fn patterns_that_are_registered_and_given_up_in_alternation_end_as_the_client_said_last() {
+    for cores in [1, 2, 8] {
+        let scene = Scene::new(cores, "", &[("RINGCAST_SERVICE_MEMBERS_MAX", "1")]);
+        let mut caller = scene.client();
+        for round in 0..10 {
+            let mut clients: Vec<Peer> = (0..2).map(|_| scene.user("server")).collect();
+            let mut last = Vec::new();
+            for client in &mut clients {
+                let mut bytes = Vec::new();
+                for at in 0..101_u64 {
+                    let event = if at % 2 == 0 || at % 7 == 1 {
+                        "$serve"
+                    } else {
+                        "$unserve"
+                    };
+                    let data = json!({"procedure": "p", "window": 1 + at});
+                    let call = json!({"event": event, "data": data, "cid": 1000 + at}).to_string();
+                    bytes.extend(frame(TEXT, call.as_bytes()));
+                }
+                client.client.send_bytes(&bytes);
+            }
+            for client in &mut clients {
+                let ends: Vec<_> = (0..101).map(|at| client.end(1000 + at)).collect();
+                last.push(ends[100].clone());
+            }
+            let serving = last.iter().filter(|end| end.is_ok()).count();
+            assert_eq!(serving, 1, "round {round} on {cores} cores: {last:?}");
+            assert_eq!(scene.metric("ringcast_service_members"), 1);
+            let at = last.iter().position(Result::is_ok).unwrap();
+            assert_eq!(last[at].as_ref().unwrap()["window"], 101);
+            let cid = caller.begin("p", &json!(round));
+            let asked = clients[at].asked();
+            clients[at].answer(&asked, &json!(round));
+            assert_eq!(caller.end(cid), Ok(json!(round)));
+            drop(clients);
+            eventually("nothing is served", || {
+                scene.metric("ringcast_service_members") == 0
+            });
+        }
+    }
+}
+
 #[test]
 fn limits_refuse_what_is_too_much() {
     let scene = Scene::new(

@@ -3,8 +3,9 @@
 use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, NotGot, Offer, PoolId, ServiceCall};
 
 /// A letter about services. How many may be kept for a full box is bounded by the kinds: letters about a call by the calls
-/// that may be open on all cores, letters about a pattern by the patterns that may be served. Events are sent only if
-/// there is room. If the receiver has stopped, so have its clients and its pools, and its callers need no answer.
+/// that may be open on all cores, letters about a pattern by the patterns that may be served: a client's next letter about
+/// one is sent when all cores have taken those that the last one brought about, unless its connection ends. Events are sent
+/// only if there is room. If the receiver has stopped, so have its clients and its pools, and its callers need no answer.
 #[derive(Debug)]
 pub(crate) enum ServiceLetter {
     /// To the owner: a service registers a pattern, or changes its offer.

@@ -8,7 +8,7 @@ use crate::metrics::services::ServiceEvent;
 use crate::services::{CallId, JoinFailure, MemberKey, NotGot, Offer, ServiceCall, Token};
 
 use super::caller::id_of;
-use super::state::Registration;
+use super::state::{Registered, Registration, Stage};
 use crate::cores::core::Core;
 use crate::cores::post::service_letter::ServiceLetter;
 
@@ -30,20 +30,22 @@ impl<A: App> Core<A> {
             return self.answer_serve(connection, &token, Err(JoinFailure::Forbidden));
         }
         let (owner, _) = self.delivery.owner(&pattern);
-        let registration = Registration {
-            pattern: pattern.clone(),
-            owner,
-            offer,
-            tokens: vec![token.clone()],
-        };
-        if !self.services.register(connection, registration) {
-            self.metrics.limit_hit(Limit::ServicePatterns);
-            return self.answer_serve(connection, &token, Err(JoinFailure::TooManyPatterns));
+        let of = (&*pattern, owner);
+        match self.services.register(connection, of, offer, token.clone()) {
+            Registered::Ask => self.ask_to_join(connection, owner, pattern, offer),
+            Registered::Waits => {}
+            Registered::TooMany => {
+                self.metrics.limit_hit(Limit::ServicePatterns);
+                self.answer_serve(connection, &token, Err(JoinFailure::TooManyPatterns));
+            }
         }
-        let member = self.member(connection);
+    }
+
+    /// Asks the owner of a pattern to have a client of this core as a member, with this offer.
+    fn ask_to_join(&mut self, connection: usize, owner: usize, pattern: Box<[u8]>, offer: Offer) {
         let joins = ServiceLetter::Joins {
             pattern,
-            member,
+            member: self.member(connection),
             offer,
         };
         self.tell_of_services(owner, joins);
@@ -51,22 +53,37 @@ impl<A: App> Core<A> {
 
     /// A client gives a pattern up. Calls that it has may still be answered.
     pub(super) fn unregister_service(&mut self, connection: usize, token: &Token, pattern: &[u8]) {
-        if let Some(registration) = self.services.unregister(connection, pattern) {
-            for token in &registration.tokens {
-                self.answer_serve(connection, token, Err(JoinFailure::Withdrawn));
-            }
-            self.leave_pool(connection, registration);
-        }
+        self.give_pattern_up(connection, pattern, JoinFailure::Withdrawn);
         self.decide(id_of(connection), |session, _, decisions| {
             session.service_given_up(token.as_bytes(), decisions);
             Ok(())
         });
     }
 
+    /// A client does not serve a pattern any more. False if it did not want to.
+    fn give_pattern_up(&mut self, connection: usize, pattern: &[u8], why: JoinFailure) -> bool {
+        let Some(taken) = self.services.give_up(connection, pattern) else {
+            return false;
+        };
+        for token in taken.tokens {
+            self.answer_serve(connection, &token, Err(why));
+        }
+        if let Some(registration) = taken.registration {
+            self.leave_pool(connection, registration);
+        }
+        true
+    }
+
+    /// Tells the owner that a client is no member any more, and gives back what it has not got.
     fn leave_pool(&mut self, connection: usize, registration: Registration) {
-        let Registration { pattern, owner, .. } = registration;
+        let Registration {
+            pattern, owner, held, ..
+        } = registration;
         let member = self.member(connection);
         self.tell_of_services(owner, ServiceLetter::Leaves { pattern, member });
+        for call in held {
+            self.give_call_back(connection, NotGot::HasLeft, call);
+        }
     }
 
     fn member(&self, connection: usize) -> MemberKey {
@@ -87,13 +104,32 @@ impl<A: App> Core<A> {
         let Some(registration) = registered.find(|one| *one.pattern == *pattern) else {
             return;
         };
-        let offer = registration.offer;
+        let (offer, owner, stage) = (registration.offer, registration.owner, registration.stage);
         let tokens = std::mem::take(&mut registration.tokens);
-        if outcome.is_err() {
-            self.services.unregister(connection, pattern);
+        let mut held = Vec::new();
+        let mut again = None;
+        if let Some(next) = registration.next.take() {
+            // It stays a member, if it is one, with the new offer.
+            again = Some(next.offer);
+            held = std::mem::take(&mut registration.held);
+            (registration.offer, registration.tokens) = (next.offer, next.tokens);
+            registration.stage = Stage::Asked;
+        } else if stage == Stage::GivenUp || outcome.is_err() {
+            let taken = self.services.unregister(connection, pattern);
+            taken
+                .into_iter()
+                .for_each(|registration| self.leave_pool(connection, registration));
+        } else {
+            registration.stage = Stage::Served;
         }
         for token in tokens {
             self.answer_serve(connection, &token, outcome.map(|()| (pattern, offer)));
+        }
+        if let Some(offer) = again {
+            self.ask_to_join(connection, owner, pattern.into(), offer);
+        }
+        for call in held {
+            self.give_call(connection, call);
         }
     }
 
@@ -129,11 +165,7 @@ impl<A: App> Core<A> {
             if session.may_keep_service(&pattern, &policy) {
                 continue;
             }
-            if let Some(mut registration) = self.services.unregister(connection, &pattern) {
-                for token in std::mem::take(&mut registration.tokens) {
-                    self.answer_serve(connection, &token, Err(JoinFailure::Forbidden));
-                }
-                self.leave_pool(connection, registration);
+            if self.give_pattern_up(connection, &pattern, JoinFailure::Forbidden) {
                 self.metrics.rules_kick_outs.add(1);
                 self.decide(id, |session, _, decisions| {
                     session.service_forbidden(&pattern, decisions);
@@ -147,7 +179,10 @@ impl<A: App> Core<A> {
     pub(super) fn give_call(&mut self, connection: usize, call: Box<ServiceCall>) {
         let id = id_of(connection);
         if !self.services.serves(connection, &call.event) {
-            return self.give_call_back(connection, NotGot::HasLeft, call);
+            if let Some(call) = self.services.hold(connection, call) {
+                self.give_call_back(connection, NotGot::HasLeft, call);
+            }
+            return;
         }
         if !self.has_room_for_call(connection) {
             self.services.full.insert(connection);

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::cores::post::service_letter::ServiceLetter;
-use crate::services::{ByNumber, Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, Token};
+use crate::services::{
+    ByNumber, Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, ServiceCall, Token,
+};
 
 /// Services on one core.
 #[derive(Debug)]
@@ -38,8 +40,59 @@ pub(in crate::cores) struct Registration {
     /// The core that owns the pattern.
     pub(in crate::cores) owner: usize,
     pub(in crate::cores) offer: Offer,
-    /// The calls of `$serve` that are not answered yet.
+    pub(in crate::cores) stage: Stage,
+    /// The calls of `$serve` that the owner's next answer answers.
     pub(in crate::cores) tokens: Vec<Token>,
+    /// What the client has asked for since the owner was asked.
+    pub(in crate::cores) next: Option<Next>,
+    /// Calls that came although the client has given the pattern up.
+    #[expect(clippy::vec_box, reason = "calls travel from core to core in their boxes")]
+    pub(in crate::cores) held: Vec<Box<ServiceCall>>,
+}
+
+/// How far a registration is. The owner is told nothing new about it before it has answered, which it does when all cores
+/// know the pattern: so a client that gives a pattern up and registers it again and again sends few letters, and no answer
+/// is taken for that to another question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Stage {
+    /// The owner was asked.
+    Asked,
+    /// All cores know the pattern.
+    Served,
+    /// The owner was asked, and the client has given the pattern up since.
+    GivenUp,
+}
+
+/// A `$serve` that waits for the answer to the one before.
+#[derive(Debug)]
+pub(in crate::cores) struct Next {
+    pub(in crate::cores) offer: Offer,
+    pub(in crate::cores) tokens: Vec<Token>,
+}
+
+/// What is to be done after `$serve`.
+pub(in crate::cores) enum Registered {
+    /// The owner is to be asked.
+    Ask,
+    /// It is asked when its answer to the last question has come.
+    Waits,
+    /// The connection serves as many patterns as it may.
+    TooMany,
+}
+
+/// What was taken from a registration that was given up.
+#[derive(Debug, Default)]
+pub(in crate::cores) struct Taken {
+    /// The calls of `$serve` that have no answer yet.
+    pub(in crate::cores) tokens: Vec<Token>,
+    /// The whole registration, if the owner is to be told now.
+    pub(in crate::cores) registration: Option<Registration>,
+}
+
+impl Registration {
+    fn is_wanted(&self) -> bool {
+        self.stage != Stage::GivenUp || self.next.is_some()
+    }
 }
 
 impl Services {
@@ -129,26 +182,73 @@ impl Services {
         self.changed.pop()
     }
 
-    /// Keeps that a connection serves a pattern; false if it serves as many as it may.
-    pub(in crate::cores) fn register(&mut self, connection: usize, registration: Registration) -> bool {
+    /// Keeps that a connection wants to serve a pattern.
+    pub(in crate::cores) fn register(
+        &mut self,
+        connection: usize,
+        (pattern, owner): (&[u8], usize),
+        offer: Offer,
+        token: Token,
+    ) -> Registered {
+        let max = self.registered_max;
         let registered = self.registered.entry(connection).or_default();
-        let mut same = registered.iter_mut();
-        if let Some(same) = same.find(|same| same.pattern == registration.pattern) {
-            same.offer = registration.offer;
-            same.tokens.extend(registration.tokens);
-            return true;
-        }
-        if registered.len() >= self.registered_max {
+        let wanted = registered.iter().filter(|one| one.is_wanted()).count();
+        let at = registered.iter().position(|one| *one.pattern == *pattern);
+        let is_wanted = at.is_some_and(|at| registered[at].is_wanted());
+        // Those that were given up, and that some cores do not know yet, are bounded as well.
+        if (!is_wanted && wanted >= max) || (at.is_none() && registered.len() >= max.saturating_mul(2)) {
             if registered.is_empty() {
                 self.registered.remove(&connection);
             }
-            return false;
+            return Registered::TooMany;
         }
-        registered.push(registration);
-        true
+        let Some(at) = at else {
+            registered.push(Registration {
+                pattern: pattern.into(),
+                owner,
+                offer,
+                stage: Stage::Asked,
+                tokens: vec![token],
+                next: None,
+                held: Vec::new(),
+            });
+            return Registered::Ask;
+        };
+        let same = &mut registered[at];
+        match same.stage {
+            Stage::Served => {
+                same.offer = offer;
+                same.tokens.push(token);
+                same.stage = Stage::Asked;
+                Registered::Ask
+            }
+            Stage::Asked | Stage::GivenUp => {
+                let tokens = Vec::new();
+                let next = same.next.get_or_insert(Next { offer, tokens });
+                next.offer = offer;
+                next.tokens.push(token);
+                Registered::Waits
+            }
+        }
     }
 
-    /// Takes a pattern away from a connection.
+    /// Takes a pattern away from a connection; `None` if it does not want to serve it.
+    pub(in crate::cores) fn give_up(&mut self, connection: usize, pattern: &[u8]) -> Option<Taken> {
+        let mut registered = self.registered(connection).iter_mut();
+        let one = registered.find(|one| *one.pattern == *pattern && one.is_wanted())?;
+        let mut tokens = std::mem::take(&mut one.tokens);
+        tokens.extend(one.next.take().into_iter().flat_map(|next| next.tokens));
+        let registration = match one.stage {
+            Stage::Served => self.unregister(connection, pattern),
+            Stage::Asked | Stage::GivenUp => {
+                one.stage = Stage::GivenUp;
+                None
+            }
+        };
+        Some(Taken { tokens, registration })
+    }
+
+    /// Takes the entry of a pattern of a connection.
     pub(in crate::cores) fn unregister(&mut self, connection: usize, pattern: &[u8]) -> Option<Registration> {
         let registered = self.registered.get_mut(&connection)?;
         let at = registered.iter().position(|one| *one.pattern == *pattern)?;
@@ -164,6 +264,28 @@ impl Services {
         self.registered.remove(&connection).unwrap_or_default()
     }
 
+    /// Keeps a call for a pattern that the client has given up until its owner may be told; gives it back if there is no
+    /// such pattern.
+    pub(in crate::cores) fn hold(
+        &mut self,
+        connection: usize,
+        call: Box<ServiceCall>,
+    ) -> Option<Box<ServiceCall>> {
+        let mut registered = self.registered(connection).iter_mut();
+        let given_up = registered.find(|one| {
+            let pattern = Pattern::parse(&one.pattern);
+            one.stage == Stage::GivenUp
+                && pattern.is_some_and(|pattern| pattern.covers(Pattern::Name(&call.event)))
+        });
+        match given_up {
+            Some(one) => {
+                one.held.push(call);
+                None
+            }
+            None => Some(call),
+        }
+    }
+
     /// The patterns that a connection serves.
     pub(in crate::cores) fn registered(&mut self, connection: usize) -> &mut [Registration] {
         self.registered
@@ -177,6 +299,7 @@ impl Services {
         let mut patterns = registered
             .into_iter()
             .flatten()
+            .filter(|one| one.stage != Stage::GivenUp)
             .filter_map(|one| Pattern::parse(&one.pattern));
         patterns.any(|pattern| pattern.covers(Pattern::Name(procedure)))
     }
