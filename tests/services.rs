@@ -737,6 +737,30 @@ fn without_a_service_the_configuration_says_error_or_silence() {
     });
 }
 
+#[test]
+fn a_call_that_waits_goes_on_to_a_service_of_a_prefix_when_the_last_of_its_name_goes() {
+    for cores in [1, 2, 8] {
+        let scene = Scene::new(cores, "[[services]]\npattern = \"math.add\"\n", &[]);
+        let named = scene.service("math.add", 1);
+        let mut prefix = scene.service("math.*", 8);
+        let mut caller = scene.client();
+        let first = caller.begin("math.add", &json!(1));
+        let waiting = caller.begin("math.add", &json!(2));
+        let mut named = named;
+        assert_eq!(named.asked().data["data"], 1);
+        named.client.reset();
+        assert_eq!(caller.error(first), "ServiceGoneError");
+        let asked = prefix.asked();
+        assert_eq!(
+            (asked.event.as_str(), &asked.data["data"]),
+            ("math.add", &json!(2))
+        );
+        prefix.answer(&asked, &json!("done"));
+        assert_eq!(caller.end(waiting), Ok(json!("done")));
+        scene.is_at_rest();
+    }
+}
+
 /// Registers and gives up the same patterns in one write, as often as a turn reads, and ends with one that is served or
 /// with none: the last word counts, each call is answered, and the owner keeps no member that the client does not know of.
 #[test]

@@ -35,7 +35,7 @@ mod tests;
 
 pub use access::{Access, Order, Question};
 pub use by_number::ByNumber;
-pub use call::{CallId, Ended, Failure, MemberKey, PoolId, ServiceCall, Token};
+pub use call::{CallId, Ended, Failure, MemberKey, Outcome, PoolId, ServiceCall, Token};
 pub use directory::{Directory, Entry};
 pub use open_calls::{Bounds as OpenCallsMax, Open, OpenCalls, TooMany};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};

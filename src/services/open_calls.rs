@@ -189,6 +189,13 @@ impl OpenCalls {
         self.take_at(u32::try_from(id.slot()).ok()?)
     }
 
+    /// The place of an open call, for a call that goes on to another pool.
+    pub fn place_mut(&mut self, id: CallId) -> Option<&mut Entry> {
+        let slot = self.slots.get_mut(id.slot())?;
+        let is_it = slot.generation == id.generation() && id.core() == self.core;
+        slot.open.as_mut().filter(|_| is_it).map(|open| &mut open.place)
+    }
+
     /// Takes a call whose deadline has come.
     pub fn take_overdue(&mut self, now: Uptime) -> Option<(CallId, Open)> {
         let slot = self.by_time.iter().find_map(|(_, list)| {

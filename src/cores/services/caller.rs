@@ -9,7 +9,9 @@ use crate::broker::Sent;
 use crate::decision::Limit;
 use crate::metrics::services::{ServiceEnd, ServiceEvent};
 use crate::policy::services::Absent;
-use crate::services::{CallId, Ended, Entry, Failure, GivenUp, Open, Pattern, ReplyTo, ServiceCall, TooMany};
+use crate::services::{
+    CallId, Ended, Entry, Failure, GivenUp, Open, Outcome, Pattern, ReplyTo, ServiceCall, TooMany,
+};
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
@@ -78,10 +80,40 @@ impl<A: App> Core<A> {
 
     /// The answer to a call, or its failure, has come.
     pub(super) fn take_answer(&mut self, call: Box<ServiceCall>) {
+        let Some(call) = self.call_again(call) else {
+            return;
+        };
         if let (Some(id), Some(ended)) = (call.id, call.ended()) {
             self.end_call(id, ended);
         }
         self.lent.scratch.common.services.recycle(call);
+    }
+
+    /// A call whose pool has gone goes on to the next pattern of its name, if there is one. The owner has told that the
+    /// pool is gone before it has told the failure, so the directory does not have it any more.
+    fn call_again(&mut self, mut call: Box<ServiceCall>) -> Option<Box<ServiceCall>> {
+        if call.outcome != Outcome::Failed(Failure::NoService) {
+            return Some(call);
+        }
+        let directory = &self.lent.scratch.common.services.directory;
+        let (Some(id), Some(next)) = (call.id, directory.find(&call.event)) else {
+            return Some(call);
+        };
+        let place = match self.services.open.place_mut(id) {
+            Some(place) if (place.owner, place.pool) != (next.owner, next.pool) => place,
+            Some(_) | None => return Some(call),
+        };
+        let before = std::mem::replace(place, next);
+        let rows = &self.lent.policy.services;
+        let core = self.id.index();
+        rows.row(before.row).meters.of(core).open.add(u64::MAX);
+        rows.row(next.row).meters.of(core).open.add(1);
+        (call.pool, call.owner, call.outcome) = (Some(next.pool), next.owner, Outcome::Open);
+        match self.tell_of_services(next.owner, ServiceLetter::Call(call)) {
+            Sent::Sent | Sent::Kept => {}
+            Sent::Dropped => self.end_service_call(id, Failure::NoService),
+        }
+        None
     }
 
     /// A call has failed.
