@@ -761,6 +761,19 @@ fn a_call_that_waits_goes_on_to_a_service_of_a_prefix_when_the_last_of_its_name_
     }
 }
 
+/// The application answers `ping` and handles the event: a service of everything gets neither.
+#[test]
+fn an_event_that_the_application_has_handled_reaches_no_service() {
+    let scene = Scene::new(2, "", &[]);
+    let mut all = scene.service("*", 8);
+    let mut caller = scene.client();
+    caller.transmit("ping", &json!(1));
+    caller.find(|message| message["event"] == "pong");
+    caller.transmit("other", &json!(2));
+    assert_eq!(all.asked().event, "other");
+    assert!(all.kept.is_empty(), "{:?}", all.kept);
+}
+
 /// Registers and gives up the same patterns in one write, as often as a turn reads, and ends with one that is served or
 /// with none: the last word counts, each call is answered, and the owner keeps no member that the client does not know of.
 #[test]

@@ -60,6 +60,7 @@ impl App for Builtin {
 
     fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {
         if let Some(pong) = self.count(call) {
+            peer.handled();
             peer.transmit_written("pong", |out| pong.write(out));
         }
     }

@@ -18,8 +18,9 @@ pub(crate) struct CurrentCall {
     /// Where the core finds the session.
     address: usize,
     calls: CallsLeft,
-    /// Whether the application has taken the right to answer the call later.
-    is_deferred: bool,
+    /// Whether the application has said that it handles the call or the event: it has taken the right to answer later, or
+    /// there is no answer.
+    is_handled: bool,
     /// The number of the last decision that was deferred on this core.
     last_decision: DecisionNumber,
 }
@@ -41,7 +42,7 @@ impl CurrentCall {
     pub(super) fn clear(&mut self, address: usize) {
         self.token.clear();
         self.owed = None;
-        self.is_deferred = false;
+        self.is_handled = false;
         self.address = address;
         self.calls = CallsLeft::Ended;
     }
@@ -74,9 +75,14 @@ impl CurrentCall {
         self.owed = owed;
     }
 
-    /// Whether the application has taken the right to answer later since the session has begun to ask it.
-    pub(crate) fn is_deferred(&self) -> bool {
-        self.is_deferred
+    /// Whether the application has said, since the session has begun to ask it, that it handles the call or the event.
+    pub(crate) fn is_handled(&self) -> bool {
+        self.is_handled
+    }
+
+    /// The application handles the call or the event.
+    pub(super) fn note_handled(&mut self) {
+        self.is_handled = true;
     }
 
     /// The answers that the client waits for, after the application was asked.
@@ -119,7 +125,7 @@ impl CurrentCall {
     pub(super) fn defer(&mut self, sender: Option<&Arc<dyn LateAnswerSender>>) -> Deferred {
         match (self.calls, sender) {
             (CallsLeft::Some { .. }, Some(sender)) => {
-                self.is_deferred = true;
+                self.note_handled();
                 let owed = (!self.token.is_empty()).then(|| self.owed.get_or_insert_default().clone());
                 Deferred::new(self.address, &self.token, owed, Arc::clone(sender))
             }

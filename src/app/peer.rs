@@ -106,6 +106,12 @@ impl<'a> Peer<'a> {
         (CallAnswer::silent(), self.scratch.defer())
     }
 
+    /// Says that the application has handled the event, or the call that it answers with [`CallAnswer::silent`]. Without
+    /// this, it goes on to a service, if one serves its name.
+    pub fn handled(&mut self) {
+        self.scratch.call.note_handled();
+    }
+
     /// Decides later, in the methods that return a [`Refusal`]: they return the one that this gives them. The packet
     /// waits, and with it all that the client sends after it; other clients do not. After `decision_timeout_ms` the
     /// client is refused.
@@ -344,7 +350,8 @@ pub struct CallAnswer {
 }
 
 impl CallAnswer {
-    /// No answer at all: the client's call will time out.
+    /// No answer of the application's: a service gets the call, if one serves its name and [`Peer::handled`] was not called.
+    /// Otherwise nothing is answered, and the client's call will time out.
     pub fn silent() -> CallAnswer {
         CallAnswer {
             kind: AnswerKind::Silent,

@@ -452,9 +452,8 @@ impl Session {
         };
         if env.common.scratch.services.is_used {
             let is_answered = match answer {
-                Some((_, AnswerKind::Silent)) => env.common.scratch.app.call.is_deferred(),
+                Some((_, AnswerKind::Silent)) | None => env.common.scratch.app.call.is_handled(),
                 Some(_) => true,
-                None => false,
             };
             if !is_answered {
                 self.call_service(call, cid, env);

@@ -178,7 +178,9 @@ impl Session {
         let Some(reply_to) = reply_to else {
             let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
             env.common.app.transmit(call, &mut peer);
-            self.call_service(call, None, env);
+            if !env.common.scratch.app.call.is_handled() {
+                self.call_service(call, None, env);
+            }
             self.settle(env)?;
             self.take_request(publish, None, env, decisions);
             return self.carry_out_orders(env, decisions);
@@ -190,10 +192,10 @@ impl Session {
         let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
         let answer = env.common.app.invoke(call, &mut peer);
         let kind = answer.kind(&env.common.scratch.app);
-        let is_deferred = env.common.scratch.app.call.is_deferred();
+        let is_handled = env.common.scratch.app.call.is_handled();
         self.keep_owed(env);
         self.settle(env)?;
-        let is_unanswered = matches!(kind, AnswerKind::Silent) && !is_deferred;
+        let is_unanswered = matches!(kind, AnswerKind::Silent) && !is_handled;
         let nobody = is_unanswered && !self.call_service(call, Some(&token), env);
         self.take_request(publish, nobody.then_some(NOBODY), env, decisions);
         self.respond(reply_to, kind, env, decisions);
