@@ -311,3 +311,30 @@ fn with_log_format_json_lines_are_objects() {
     assert!(message.contains(" cores on CPUs "), "{message}");
     assert_eq!(exit_code(&mut child), Some(0));
 }
+
+#[test]
+fn no_level_of_an_old_server_hides_what_was_made_of_its_environment() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for level in ["0", "1", "2"] {
+        let (reader, writer) = pipe().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ringcast"))
+            // Another program's address: the log ends with the start.
+            .env("RINGCAST_LISTEN", &address)
+            .env("RINGCAST_ADMIN", "off")
+            .env("SOCKETCLUSTER_LOG_LEVEL", level)
+            .env("SOCKETCLUSTER_OPTIONS", r#"{"mine":1,"pingInterval":5000}"#)
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let lines: Vec<String> = BufReader::new(reader).lines().map(Result::unwrap).collect();
+        assert_ne!(exit_code(&mut child), Some(0));
+        for name in [
+            "SOCKETCLUSTER_LOG_LEVEL is read as",
+            "OPTIONS.mine is not used",
+            "OPTIONS.pingInterval is read as",
+        ] {
+            assert!(lines.iter().any(|line| line.contains(name)), "{level}: {lines:?}");
+        }
+    }
+}

@@ -4,21 +4,22 @@
 //!
 //! | variable | is read as |
 //! |---|---|
-//! | `SOCKETCLUSTER_PORT` | `listen`, at all IPv4 addresses |
+//! | `SOCKETCLUSTER_PORT` | `listen`, at all addresses |
 //! | `SOCKETCLUSTER_WORKERS` | `cores` |
 //! | `SOCKETCLUSTER_LOG_LEVEL` | `log` |
-//! | `SOCKETCLUSTER_SOCKET_CHANNEL_LIMIT` | `limits.channels_per_connection_max` |
 //! | `SOCKETCLUSTER_OPTIONS` | the options of socketcluster-server that have a setting, by [`OPTIONS`] |
 //! | the other names of [`NAMES_WITHOUT_SETTING`] | nothing |
 //!
-//! Nothing here is an error: an option that is not known, or has a value that the setting does not take, is named and left
-//! out. Kubernetes makes variables of such names for a Service that is called `socketcluster`; these are left alone.
+//! Nothing here is an error: an option that is not known, has a value that the setting does not take, or does not go with
+//! the other settings ([`unsuited`]), is named and left out. Of two names for one setting, the one deeper inside the options
+//! counts ([`Inherited::depth`]). Kubernetes makes variables of such names for a Service that is called `socketcluster`; these are left alone.
 
 use std::ffi::OsStr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use serde_json::{Map, Value};
 
-use super::environment;
+use super::{Config, environment};
 
 /// What a variable, or a part of it, stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,47 @@ pub(super) enum Meaning {
     Setting { key: &'static str, text: String },
     /// There is no such setting. Says why, or what to do.
     None(&'static str),
+}
+
+impl Inherited {
+    /// How many names lead to it: `wsEngineServerOptions.maxPayload` replaces `maxPayload`, and the options replace variables.
+    pub(super) fn depth(&self) -> usize {
+        self.name.split('.').count()
+    }
+}
+
+/// Why a start with this configuration would fail because of the setting `key`, beside what `Config::conflicts` finds.
+pub(super) fn unsuited(config: &Config, key: &str) -> Option<&'static str> {
+    let auth = &config.auth;
+    let is_for_secrets = auth.algorithm.as_ref().map(|name| name.starts_with("HS"));
+    let has_public_keys =
+        auth.public_key_file.is_some() || config.jwks.file.is_some() || config.jwks.url.is_some();
+    match key {
+        "auth_algorithm" if is_for_secrets == Some(false) => {
+            Some("it is for a key in a file, whose algorithm the server finds by itself")
+        }
+        "auth_algorithm" if has_public_keys => {
+            Some("it is for a shared key, and RINGCAST_AUTH_PUBLIC_KEY_FILE or a set of keys has others")
+        }
+        "auth_key" if is_for_secrets == Some(false) => Some("RINGCAST_AUTH_ALGORITHM is for a key in a file"),
+        "auth_key" => {
+            let key = auth.key.as_ref().map(|key| key.expose().trim_ascii_start());
+            key.is_some_and(|key| key.starts_with(b"-----BEGIN "))
+                .then_some(PEM)
+        }
+        "listen" => {
+            let port = config.listen.address.port();
+            let clients = config.client_addresses();
+            let others = clients
+                .filter(|(name, _)| *name != "listen")
+                .map(|(_, address)| address);
+            let is_taken = others
+                .chain(config.admin.address)
+                .any(|other| other.port() == port);
+            (is_taken && port != 0).then_some("another setting of Ringcast has its port")
+        }
+        _ => None,
+    }
 }
 
 /// Whether a variable is one of the boilerplate's.
@@ -117,24 +159,17 @@ const OPTIONS_VARIABLE: &str = "SOCKETCLUSTER_OPTIONS";
 type Convert = fn(&Value) -> Option<String>;
 
 /// Variables with the keys of their settings.
-const VARIABLES: [(&str, &str, Convert); 4] = [
+const VARIABLES: [(&str, &str, Convert); 3] = [
     ("SOCKETCLUSTER_PORT", "listen", port),
-    ("SOCKETCLUSTER_WORKERS", "cores", plain),
+    ("SOCKETCLUSTER_WORKERS", "cores", number),
     ("SOCKETCLUSTER_LOG_LEVEL", "log", log_level),
-    (
-        "SOCKETCLUSTER_SOCKET_CHANNEL_LIMIT",
-        "limits.channels_per_connection_max",
-        plain,
-    ),
 ];
 
 /// Options of socketcluster-server with the keys of their settings.
-const OPTIONS: [(&str, &str, Convert); 21] = [
-    ("port", "listen", port),
-    ("workers", "cores", plain),
+const OPTIONS: [(&str, &str, Convert); 22] = [
+    ("workers", "cores", number),
     ("authKey", "auth_key", plain),
     ("authAlgorithm", "auth_algorithm", plain),
-    ("authSignAlgorithm", "auth_algorithm", plain),
     ("authDefaultExpiry", "auth_default_expiry", plain),
     ("path", "path", plain),
     ("origins", "origins", plain),
@@ -147,6 +182,13 @@ const OPTIONS: [(&str, &str, Convert); 21] = [
     ("allowClientPublish", "allow_client_publish", on_if_true),
     ("socketChannelLimit", "limits.channels_per_connection_max", plain),
     ("perMessageDeflate", "compression", on_if_true),
+    ("maxPayload", "limits.message_bytes_max", plain),
+    ("wsEngineServerOptions.path", "path", plain),
+    (
+        "wsEngineServerOptions.perMessageDeflate",
+        "compression",
+        on_if_true,
+    ),
     (
         "wsEngineServerOptions.maxPayload",
         "limits.message_bytes_max",
@@ -168,7 +210,11 @@ const OWN_CODE: &str =
 const PEM: &str = "write the key to a file, and name that by RINGCAST_AUTH_PRIVATE_KEY_FILE or RINGCAST_AUTH_PUBLIC_KEY_FILE";
 const ENGINE: &str = "Ringcast has a WebSocket engine of its own";
 
-const NAMES_WITHOUT_SETTING: [(&str, &str); 21] = [
+const NAMES_WITHOUT_SETTING: [(&str, &str); 22] = [
+    (
+        "SOCKETCLUSTER_SOCKET_CHANNEL_LIMIT",
+        "server.js does not use it; write RINGCAST_CHANNELS_PER_CONNECTION_MAX for such a limit",
+    ),
     ("SOCKETCLUSTER_WS_ENGINE", ENGINE),
     ("SOCKETCLUSTER_BROKERS", ONE_MACHINE),
     ("SOCKETCLUSTER_APP_NAME", "Ringcast has no name of an application"),
@@ -192,7 +238,15 @@ const NAMES_WITHOUT_SETTING: [(&str, &str); 21] = [
     ("SCC_BROKER_SERVER_PORT", ONE_MACHINE),
 ];
 
-const OPTIONS_WITHOUT_SETTING: [(&str, &str); 13] = [
+const OPTIONS_WITHOUT_SETTING: [(&str, &str); 15] = [
+    (
+        "port",
+        "server.js does not use it; SOCKETCLUSTER_PORT names the port",
+    ),
+    (
+        "authSignAlgorithm",
+        "socketcluster-server does not use it; authAlgorithm names the algorithm",
+    ),
     ("authPrivateKey", PEM),
     ("authPublicKey", PEM),
     (
@@ -220,16 +274,37 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-/// The boilerplate listens at all addresses.
-fn port(value: &Value) -> Option<String> {
-    let port: u16 = plain(value)?.parse().ok()?;
-    Some(format!("0.0.0.0:{port}"))
+/// A number, where the setting takes other texts as well.
+fn number(value: &Value) -> Option<String> {
+    let number: u64 = plain(value)?.parse().ok()?;
+    Some(number.to_string())
 }
 
-/// The boilerplate's levels: 0 for nothing, 1 for errors, 2 for warnings and the line about the start.
+/// The boilerplate listens at all addresses, as Node does by default: at those of IPv6 and IPv4, or of IPv4 if the system has
+/// no IPv6.
+fn port(value: &Value) -> Option<String> {
+    let port: u16 = plain(value)?.parse().ok()?;
+    let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let address: SocketAddr = if has_ipv6 {
+        (Ipv6Addr::UNSPECIFIED, port).into()
+    } else {
+        (Ipv4Addr::UNSPECIFIED, port).into()
+    };
+    Some(address.to_string())
+}
+
+/// The boilerplate's levels: 0 for nothing, 1 for errors, 2 for warnings and the line about the start. The warnings about
+/// settings stay at each: they say what was made of these variables.
 fn log_level(value: &Value) -> Option<String> {
     let level: u8 = plain(value)?.parse().ok()?;
-    Some(if level < 2 { "error" } else { "info" }.to_owned())
+    Some(
+        if level < 2 {
+            "error,ringcast::server=warn"
+        } else {
+            "info"
+        }
+        .to_owned(),
+    )
 }
 
 /// Options that are true in JavaScript, such as an object of options of their own.

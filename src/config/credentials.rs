@@ -129,6 +129,19 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_beats_the_key_of_an_old_server_and_its_line_says_so() {
+        let folder = Folder::with("inherited", &[("auth_key", b"of systemd\n")]);
+        let options = ("SOCKETCLUSTER_OPTIONS", r#"{"authKey":"of the old server"}"#);
+        let loaded = folder.load(&[], &[options]).unwrap();
+        assert_eq!(auth_key(&loaded), (&b"of systemd"[..], Source::Credential));
+        assert!(
+            loaded.inherited[0].contains(" is not used: "),
+            "{:?}",
+            loaded.inherited
+        );
+    }
+
+    #[test]
     fn a_credential_may_be_the_file_that_a_setting_names_and_others_are_left_alone() {
         let files: &[(&str, &[u8])] = &[
             ("password_file", b""),

@@ -10,6 +10,7 @@
 //! 2. An error never shows the value of a secret, nor a line of the file.
 //! 3. All errors are found, not only the first; errors that would follow from another are left out.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -181,56 +182,48 @@ impl ConfigSources {
                 reading.errors.push(error);
             }
         }
-        self.merge_inherited(&mut reading);
         // From the weakest source to the strongest: a later value replaces an earlier one.
         for (index, setting) in SETTINGS.iter().enumerate() {
             self.merge_credential(&mut reading, index, setting);
             self.merge_variable(&mut reading, index, setting);
             self.merge_flag(&mut reading, index, setting);
         }
+        self.merge_inherited(&mut reading);
         reading.find_conflicts();
         (reading.loaded, reading.errors)
     }
 
-    /// Takes over the variables of SocketCluster's boilerplate, unless a variable of this server or a flag has the same
-    /// setting. None of them is an error.
+    /// Takes over the variables of SocketCluster's boilerplate for settings that no stronger source has set. None of them is
+    /// an error: a value with which the server would not start is left out.
     fn merge_inherited(&self, reading: &mut Reading) {
-        for (variable, value) in &self.inherited {
-            for Inherited { name, meaning } in boilerplate::read(variable, value) {
-                let why_not = match meaning {
-                    Meaning::None(why) => why,
-                    Meaning::Setting { key, text } => match self.store_inherited(reading, key, &text) {
-                        Ok(instead) => {
-                            let line = format!("{name} is read as {instead}; write that instead");
-                            reading.loaded.inherited.push(line);
-                            continue;
-                        }
-                        Err(why) => why,
-                    },
-                };
-                let line = format!("{name} is not used: {why_not}");
-                reading.loaded.inherited.push(line);
-            }
+        let mut parts: Vec<(usize, Inherited)> = self
+            .inherited
+            .iter()
+            .flat_map(|(variable, value)| boilerplate::read(variable, value))
+            .enumerate()
+            .collect();
+        // Of two names for a setting, the first one counts.
+        parts.sort_by_key(|(_, part)| Reverse(part.depth()));
+        let mut names: Vec<(&str, String)> = Vec::new();
+        let mut lines: Vec<(usize, String)> = Vec::new();
+        for (place, Inherited { name, meaning }) in parts {
+            let stored = match meaning {
+                Meaning::None(why) => Err(why.to_owned()),
+                Meaning::Setting { key, text } => match names.iter().find(|(other, _)| *other == key) {
+                    Some((_, stronger)) => Err(format!("{stronger} sets the same")),
+                    None => reading
+                        .store_inherited(key, &text)
+                        .inspect(|_| names.push((key, name.clone()))),
+                },
+            };
+            let line = match stored {
+                Ok(instead) => format!("{name} is read as {instead}; write that instead"),
+                Err(why) => format!("{name} is not used: {why}"),
+            };
+            lines.push((place, line));
         }
-    }
-
-    /// Returns how the variable of the setting is written.
-    fn store_inherited(&self, reading: &mut Reading, key: &str, text: &str) -> Result<String, &'static str> {
-        let index = SETTINGS.iter().position(|setting| setting.key() == key);
-        let (index, setting) = index
-            .and_then(|index| Some((index, SETTINGS.get(index)?)))
-            .ok_or("there is no such setting")?;
-        let is_set = self.flags.iter().any(|(flag, _)| is_flag_of(flag, setting))
-            || self.variables.iter().any(|(name, _)| *name == setting.variable());
-        if is_set {
-            return Err("its setting is set by a variable of Ringcast or a flag; remove it");
-        }
-        setting
-            .store(&mut reading.loaded.config, text)
-            .map_err(|_| BAD_VALUE)?;
-        reading.loaded.sources[index] = Source::Variable;
-        let shown = if setting.kind == Kind::Secret { "…" } else { text };
-        Ok(format!("{}={shown}", setting.variable()))
+        lines.sort();
+        reading.loaded.inherited = lines.into_iter().map(|(_, line)| line).collect();
     }
 
     fn merge_credential(&self, reading: &mut Reading, index: usize, setting: &Setting) {
@@ -341,6 +334,36 @@ impl Reading {
         self.loaded.config.services = contents.services;
         self.loaded.config.webhooks = contents.webhooks;
         self.loaded.config.hooks = contents.hooks;
+    }
+
+    /// Returns how the variable of the setting is written, or why the value is not used.
+    fn store_inherited(&mut self, key: &str, text: &str) -> Result<String, String> {
+        let mut settings = SETTINGS.iter().enumerate();
+        let found = settings.find(|(_, setting)| setting.key() == key);
+        let (index, setting) = found.ok_or("there is no such setting")?;
+        match self.loaded.sources[index] {
+            Source::Default | Source::File => {}
+            Source::Credential | Source::Variable | Source::Flag => {
+                return Err(
+                    "its setting is set by a credential, a variable of Ringcast or a flag; remove it"
+                        .to_owned(),
+                );
+            }
+        }
+        let mut config = self.loaded.config.clone();
+        setting.store(&mut config, text).map_err(|_| BAD_VALUE)?;
+        if let Some(why) = boilerplate::unsuited(&config, key) {
+            return Err(why.to_owned());
+        }
+        let before = self.loaded.config.conflicts();
+        let conflicts = config.conflicts();
+        if let Some(conflict) = conflicts.iter().find(|conflict| !before.contains(conflict)) {
+            return Err(format!("with it, {conflict}"));
+        }
+        self.loaded.config = config;
+        self.loaded.sources[index] = Source::Variable;
+        let shown = if setting.kind == Kind::Secret { "…" } else { text };
+        Ok(format!("{}={shown}", setting.variable()))
     }
 
     fn store(&mut self, index: usize, text: &str, source: Source, place: impl Fn() -> String) {

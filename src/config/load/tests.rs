@@ -415,7 +415,7 @@ fn the_environment_of_a_socketcluster_server_is_taken_over_and_each_line_says_wh
     )
     .unwrap();
     let config = &loaded.config;
-    assert_eq!(config.listen.address.to_string(), "0.0.0.0:8123");
+    assert_eq!(config.listen.address.to_string(), "[::]:8123");
     assert_eq!(
         config.auth.key.as_ref().unwrap().expose(),
         b"the key of the old server, kept"
@@ -428,9 +428,9 @@ fn the_environment_of_a_socketcluster_server_is_taken_over_and_each_line_says_wh
     assert_eq!(
         lines,
         [
-            "SOCKETCLUSTER_PORT is read as RINGCAST_LISTEN=0.0.0.0:8123; write that instead",
+            "SOCKETCLUSTER_PORT is read as RINGCAST_LISTEN=[::]:8123; write that instead",
             "SOCKETCLUSTER_WORKERS is read as RINGCAST_CORES=2; write that instead",
-            "SOCKETCLUSTER_LOG_LEVEL is read as RINGCAST_LOG=error; write that instead",
+            "SOCKETCLUSTER_LOG_LEVEL is read as RINGCAST_LOG=error,ringcast::server=warn; write that instead",
             "SOCKETCLUSTER_OPTIONS.ackTimeout is not used: its value is not one that the setting takes",
             "SOCKETCLUSTER_OPTIONS.authKey is read as RINGCAST_AUTH_KEY=…; write that instead",
             "SOCKETCLUSTER_OPTIONS.authPrivateKey is not used: write the key to a file, and name that by \
@@ -471,6 +471,7 @@ fn settings_of_this_server_are_stronger_than_those_of_the_old_one_and_nothing_of
         ),
         ("SOCKETCLUSTER_PORT", "http"),
         ("SOCKETCLUSTER_WORKERS", "many"),
+        ("SOCKETCLUSTER_WORKERS", "126-127"),
         ("SOCKETCLUSTER_LOG_LEVEL", "x"),
         ("SOCKETCLUSTER_SOCKET_CHANNEL_LIMIT", "1e9"),
     ] {
@@ -485,4 +486,85 @@ fn settings_of_this_server_are_stronger_than_those_of_the_old_one_and_nothing_of
             loaded.inherited
         );
     }
+}
+
+/// Each of these is what a server of SocketCluster may have, and would not let this one start.
+#[test]
+fn a_value_of_the_old_server_that_does_not_go_with_the_settings_is_left_out() {
+    let rsa = r#"{"authAlgorithm":"RS256","authPrivateKey":"-----BEGIN","authPublicKey":"-----BEGIN"}"#;
+    let port = ("SOCKETCLUSTER_PORT", "9464");
+    for (variable, file) in [
+        (("SOCKETCLUSTER_OPTIONS", rsa), ""),
+        (
+            (
+                "SOCKETCLUSTER_OPTIONS",
+                r#"{"authKey":"-----BEGIN PUBLIC KEY-----"}"#,
+            ),
+            "",
+        ),
+        (
+            ("SOCKETCLUSTER_OPTIONS", r#"{"authAlgorithm":"HS512"}"#),
+            "auth_public_key_file = \"public.pem\"",
+        ),
+        (
+            ("SOCKETCLUSTER_OPTIONS", r#"{"authAlgorithm":"HS512"}"#),
+            "jwks_file = \"keys.json\"",
+        ),
+        (
+            ("SOCKETCLUSTER_OPTIONS", r#"{"authKey":"a shared key"}"#),
+            "auth_public_key_file = \"public.pem\"",
+        ),
+        (
+            ("SOCKETCLUSTER_OPTIONS", r#"{"authKey":"a shared key"}"#),
+            "auth_algorithm = \"RS256\"\njwks_file = \"keys.json\"",
+        ),
+        (port, "admin = \"127.0.0.1:9464\""),
+        (("SOCKETCLUSTER_PORT", "1883"), "mqtt_listen = \"127.0.0.1:1883\""),
+    ] {
+        let loaded = load(&[], &[variable], Some(file)).unwrap();
+        let without = load(&[], &[], Some(file)).unwrap();
+        let settings = |loaded: &Loaded| -> Vec<_> {
+            let settings = loaded.settings();
+            settings
+                .map(|(setting, value, source)| (setting.name, value, source))
+                .collect()
+        };
+        assert_eq!(settings(&loaded), settings(&without), "{variable:?}");
+        for line in &loaded.inherited {
+            assert!(line.contains(" is not used: "), "{line}");
+        }
+        assert!(!loaded.inherited.is_empty(), "{variable:?}");
+    }
+}
+
+#[test]
+fn of_two_names_for_a_setting_the_one_that_the_old_server_used_counts_in_any_order() {
+    let options = r#"{"maxPayload":7000,"wsEngineServerOptions":{"maxPayload":8000},"port":9000,"workers":3,
+        "authAlgorithm":"HS256","authSignAlgorithm":"HS512"}"#;
+    let mut variables = [
+        ("SOCKETCLUSTER_OPTIONS", options),
+        ("SOCKETCLUSTER_PORT", "8123"),
+        ("SOCKETCLUSTER_WORKERS", "2"),
+        ("SOCKETCLUSTER_SOCKET_CHANNEL_LIMIT", "7"),
+    ];
+    for _ in 0..2 {
+        let loaded = load(&[], &variables, None).unwrap();
+        let config = &loaded.config;
+        assert_eq!(config.listen.address.port(), 8123);
+        assert_eq!(config.cores.placement.to_string(), "3");
+        assert_eq!(config.limits.message_bytes_max, 8000);
+        assert_eq!(config.auth.algorithm.as_deref(), Some("HS256"));
+        let channels = Config::default().limits.channels_per_connection_max;
+        assert_eq!(config.limits.channels_per_connection_max, channels);
+        let unused = loaded
+            .inherited
+            .iter()
+            .filter(|line| line.contains(" is not used: "));
+        assert_eq!(unused.count(), 5, "{:?}", loaded.inherited);
+        variables.reverse();
+    }
+    let alone = ("SOCKETCLUSTER_OPTIONS", r#"{"maxPayload":10485760,"port":9000}"#);
+    let loaded = load(&[], &[alone], None).unwrap();
+    assert_eq!(loaded.config.limits.message_bytes_max, 10_485_760);
+    assert_eq!(loaded.config.listen.address, Config::default().listen.address);
 }
