@@ -22,7 +22,7 @@ use support::api::{JSON, Key, write_config};
 use support::eventually;
 use support::folder::Folder;
 use support::mqtt::{self, Mqtt};
-use support::process::{Held, Process, with_small_disk};
+use support::process::{Held, Process, fill_disk, with_small_disk};
 
 /// A folder with a place for the store.
 struct Place {
@@ -668,13 +668,7 @@ fn a_session_outlasts_a_full_disk_with_all_that_was_acknowledged() {
         eventually("the subscriber has gone", || {
             admin.metric("ringcast_mqtt_sessions_connected") == 0
         });
-        // The disk as the server sees it.
-        let disk =
-            PathBuf::from(format!("/proc/{}/root", server.pid())).join(place.data.strip_prefix("/").unwrap());
-        let filler = disk.join("filler");
-        let mut file = fs::File::create(&filler).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        drop(file);
+        let (disk, filler) = fill_disk(&server, &place.data);
         let mut publisher = connect(&server, 5, "publisher");
         let text = "x".repeat(3000);
         let mut publish = |number: u32| {

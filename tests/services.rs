@@ -8,7 +8,6 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::Signal;
 use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::folder::Folder;
@@ -60,9 +59,7 @@ impl Scene {
     }
 
     fn reload(&self, config: &str) {
-        self.folder.write("ringcast.toml", config);
-        self.process.signal(Signal::SIGHUP);
-        self.process.logged("reloaded");
+        self.process.reload(&self.folder.file("ringcast.toml"), config);
     }
 
     fn client(&self) -> Peer {

@@ -20,7 +20,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use support::folder::Folder;
-use support::process::{Process, with_small_disk};
+use support::process::{Process, fill_disk, with_small_disk};
 use support::{Client, Received, eventually};
 
 const CHANNELS: &str = r#"
@@ -462,13 +462,7 @@ fn on_a_full_disk_strict_refuses_and_relaxed_goes_on_in_memory_and_both_recover(
         let mut server = place.spawn(command, &settings);
         let mut client = server.client();
         assert!(is_acknowledgement(&publish(&mut client, "room.1", 0)));
-        // The disk as the server sees it.
-        let disk =
-            PathBuf::from(format!("/proc/{}/root", server.pid())).join(place.data.strip_prefix("/").unwrap());
-        let filler = disk.join("filler");
-        let mut file = fs::File::create(&filler).unwrap();
-        while file.write_all(&[0; 4096]).is_ok() {}
-        drop(file);
+        let (disk, filler) = fill_disk(&server, &place.data);
         let mut number = 1;
         let mut admin = server.admin();
         let text = "x".repeat(2000);
@@ -649,9 +643,7 @@ fn a_channel_that_was_not_remembered_for_a_while_is_not_recovered_at_the_next_st
     let answer = subscribe(&mut client, "room.1", "null");
     let position = position_in(&answer);
     for (policies, number) in [(String::new(), 1), (CHANNELS.to_owned(), 2)] {
-        fs::write(&place.config, policies).unwrap();
-        server.signal(Signal::SIGHUP);
-        server.logged("reloaded");
+        server.reload(&place.config, &policies);
         assert!(is_acknowledgement(&publish(
             &mut server.client(),
             "room.1",

@@ -627,13 +627,12 @@ fn requests_are_signed_and_a_reload_replaces_secrets_and_webhooks() {
     assert_eq!(requests[0].json()["webhook"], "a");
 
     // Another secret, and another webhook: it is told what is occupied now.
+    let file = folder.file("ringcast.toml");
     folder.write("secret", "another secret of this server\n");
-    folder.write(
-        "ringcast.toml",
+    server.reload(
+        &file,
         &[entry("a", &receiver, &signed), entry("b", &other, "")].concat(),
     );
-    server.signal(Signal::SIGHUP);
-    server.logged("reloaded");
     eventually("b is told of the channel", || {
         other.words() == ["channel_occupied held"]
     });
@@ -657,18 +656,14 @@ fn requests_are_signed_and_a_reload_replaces_secrets_and_webhooks() {
     // Without webhooks nothing is sent any more, and with them again, all goes on.
     let channels = || metric_at(server.admin, "ringcast_webhook_channels");
     eventually("the channel is counted", || channels() == 1);
-    folder.write("ringcast.toml", "");
-    server.signal(Signal::SIGHUP);
-    server.logged("reloaded");
+    server.reload(&file, "");
     eventually("the thread knows", || {
         metric_at(server.admin, "ringcast_webhook_channels") == 0
     });
     let seen = (receiver.requests().len(), other.requests().len());
     let _third = server.client();
     client.subscribe("unseen");
-    folder.write("ringcast.toml", &entry("b", &other, ""));
-    server.signal(Signal::SIGHUP);
-    server.logged("reloaded");
+    server.reload(&file, &entry("b", &other, ""));
     eventually("b is told what is occupied", || {
         let words = other.words();
         words[1..].iter().any(|word| word == "channel_occupied unseen")

@@ -9,8 +9,9 @@ import {spawn} from 'node:child_process';
 import {createHmac} from 'node:crypto';
 import {createRequire} from 'node:module';
 import {fileURLToPath} from 'node:url';
-import {isDeepStrictEqual, parseArgs} from 'node:util';
+import {parseArgs} from 'node:util';
 import {CallError, connect} from '../../clients/js/index.js';
+import {PATIENCE_MS, check, eventually, exitWithResults, within} from './lib/checks.mjs';
 import {AUTH_KEY, startTarget, stop} from './lib/servers.mjs';
 
 const {values: args} = parseArgs({options: {binary: {type: 'string'}}});
@@ -18,26 +19,6 @@ if (!args.binary) { console.error('usage: node services.mjs --binary BINARY'); p
 process.on('unhandledRejection', () => {}); // when a connection ends, the client rejects its pending promises
 const require = createRequire(import.meta.url);
 const MAJORS = [15, 16, 19, 20];
-const PATIENCE_MS = 60000;
-
-let passed = 0, failed = 0;
-function check(name, found, expected = true) {
-  if (isDeepStrictEqual(found, expected)) { passed++; console.log(`PASS ${name}`); return; }
-  failed++;
-  console.log(`FAIL ${name}\n  found    ${JSON.stringify(found)}\n  expected ${JSON.stringify(expected)}`);
-}
-async function within(promise, what) {
-  let timer;
-  const late = new Promise((_, reject) => { timer = setTimeout(() => reject(new Error(`not in time: ${what}`)), PATIENCE_MS); });
-  try { return await Promise.race([promise, late]); } finally { clearTimeout(timer); }
-}
-async function eventually(condition, what) {
-  const end = Date.now() + PATIENCE_MS;
-  while (!condition()) {
-    if (Date.now() > end) throw new Error(`not in time: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
 const errorOf = (promise) => promise.then(() => null, ({name, message}) => ({name, message}));
 const part = (value) => Buffer.from(value).toString('base64url');
 function token(claims) {
@@ -192,5 +173,4 @@ try {
 caller.disconnect();
 proxy.close();
 await stop(server);
-console.log(`${passed} passed, ${failed} failed`);
-process.exit(failed ? 1 : 0);
+exitWithResults();

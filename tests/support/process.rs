@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -131,6 +131,14 @@ impl Process {
         kill(self.pid(), signal).unwrap();
     }
 
+    /// Writes the configuration file, and waits until the server has reloaded it.
+    #[track_caller]
+    pub(crate) fn reload(&self, file: &Path, config: &str) {
+        fs::write(file, config).unwrap();
+        self.signal(Signal::SIGHUP);
+        self.logged("reloaded");
+    }
+
     pub(crate) fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.child.id()).unwrap())
     }
@@ -248,6 +256,17 @@ pub(crate) fn with_small_disk(directory: &Path) -> Option<Command> {
         .args([&script, env!("CARGO_BIN_EXE_ringcast")])
         .stdin(Stdio::null());
     Some(command)
+}
+
+/// Fills the disk of a process that [`with_small_disk`] started at `directory`. Returns the directory as the process sees
+/// it, and the file that fills it.
+pub(crate) fn fill_disk(process: &Process, directory: &Path) -> (PathBuf, PathBuf) {
+    let root = PathBuf::from(format!("/proc/{}/root", process.pid()));
+    let disk = root.join(directory.strip_prefix("/").unwrap());
+    let filler = disk.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    (disk, filler)
 }
 
 /// A thread of a process, stopped as a debugger would stop it until the value is dropped. Only the thread that stopped
