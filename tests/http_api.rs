@@ -1168,6 +1168,45 @@ to = { claim = "sub", is = "calculator" }
     assert_eq!(other.message(), r#"{"event":"math.add","data":1}"#);
 }
 
+/// Each holds a connection of the control plane, and a new connection there ends another one when all are taken.
+#[test]
+fn calls_that_wait_for_clients_leave_room_for_other_requests() {
+    let key = Key::for_all();
+    let settings = [
+        ("RINGCAST_CALLS_PER_CONNECTION_MAX", "1000"),
+        ("RINGCAST_ACK_TIMEOUT_MS", "60000"),
+    ];
+    let server = ApiServer::start(&[&key], "", &settings);
+    let mut client = server.process.client();
+    let body = json!({"address": "127.0.0.1", "procedure": "slow", "timeout_ms": 60_000}).to_string();
+    let call = || server.post(&key, "/api/v1/call", &body);
+    thread::scope(|scope| {
+        let calls: Vec<_> = (0..32).map(|_| scope.spawn(call)).collect();
+        let packets: Vec<Value> = (0..32)
+            .map(|_| serde_json::from_str(&client.message()).unwrap())
+            .collect();
+        let busy = call();
+        assert_eq!((busy.status, busy.code()), (503, "busy"), "{}", busy.text);
+        for _ in 0..64 {
+            assert_eq!(server.get(&key, "/api/v1/connections").status, 200);
+        }
+        for packet in packets {
+            client.send_text(&format!("{{\"rid\":{},\"data\":1}}", packet["cid"]));
+        }
+        for call in calls {
+            let answer = call.join().unwrap();
+            assert_eq!(answer.json["answers"][0]["data"], 1, "{}", answer.text);
+        }
+    });
+    assert!(call_is_free(&server, &key));
+}
+
+/// Whether another call may begin.
+fn call_is_free(server: &ApiServer, key: &Key) -> bool {
+    let nobody = json!({"user": "nobody", "procedure": "slow"}).to_string();
+    server.post(key, "/api/v1/call", &nobody).status == 200
+}
+
 #[test]
 fn tokens_of_clients_are_set_refreshed_and_taken_away() {
     let key = Key::for_all();

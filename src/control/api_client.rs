@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::api::CALL_TIME_MAX_MS;
 use super::exchange::exchange;
 use crate::targets::ExchangeError;
 
@@ -150,7 +151,11 @@ impl ApiAnswer {
     }
 }
 
-/// How long a request may take: the longest one waits for room in the ring.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a request may take: the longest one waits for the answers of clients.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(90);
+const _: () = assert!(
+    ANSWER_TIME_MAX.as_secs() >= CALL_TIME_MAX_MS / 1000 + 10,
+    "the server's answer comes when the time of its clients is over"
+);
 /// Largest answer.
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;

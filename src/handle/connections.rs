@@ -199,7 +199,7 @@ impl Handle {
 
     /// Signs a token with these claims for each connection, and gives it to the client, which is authenticated from then
     /// on: it gets `#setAuthToken`. An MQTT client is authenticated by the claims and gets no token, since its protocol has
-    /// no packet for that. `expires_in` is in whole seconds; without it, the configured time. An `exp` among the claims is
+    /// no packet for that. `expires_in` is rounded up to whole seconds, of which it has at least one; without it, the configured time. An `exp` among the claims is
     /// kept instead. Subscriptions that the rules do not allow any more end. Returns with how many connections it was done.
     ///
     /// # Errors
@@ -215,7 +215,7 @@ impl Handle {
             let json = self.0.publishing.check_data(SET_AUTH_TOKEN, Some(&json))?;
             Ok(Act::SetToken {
                 claims: NewClaims::Given(json.as_deref().unwrap_or_default().into()),
-                expires_in: expires_in.map(|time| time.as_secs()),
+                expires_in: expires_in.map(whole_seconds),
             })
         });
         self.act(selection, act)
@@ -230,7 +230,7 @@ impl Handle {
     pub fn refresh_token(&self, selection: &Selection, expires_in: Option<Duration>) -> Pending<u64> {
         let act = Act::SetToken {
             claims: NewClaims::AsBefore,
-            expires_in: expires_in.map(|time| time.as_secs()),
+            expires_in: expires_in.map(whole_seconds),
         };
         self.act(selection, Ok(act))
     }
@@ -332,10 +332,16 @@ fn result_of(counts: &[ActCounts]) -> Result<u64, HandleError> {
     if done == 0 && sum(|counts| counts.services) > 0 {
         return Err(HandleError::IsService);
     }
-    if done == 0 && sum(|counts| counts.not_in_protocol) > 0 {
+    if done == 0 && sum(|counts| counts.not_done) == 0 && sum(|counts| counts.not_in_protocol) > 0 {
         return Err(HandleError::NotInProtocol);
     }
     Ok(done)
+}
+
+/// The time of a token in seconds. A token that had expired when it was given would log the client out.
+fn whole_seconds(time: Duration) -> u64 {
+    let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
+    seconds.max(1)
 }
 
 /// Adds up the subscribers of each channel. Each list has the first names of a core, `limit` of them if there are as
@@ -391,3 +397,34 @@ pub(super) fn page_size(limit: usize) -> usize {
 
 /// Most items of a page.
 const PAGE_MAX: usize = 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_given_for_a_second_at_least() {
+        let seconds = [0, 1, 999, 1000, 1001, 2000].map(|ms| whole_seconds(Duration::from_millis(ms)));
+        assert_eq!(seconds, [1, 1, 1, 1, 2, 2]);
+        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn an_operation_is_not_in_the_protocol_only_if_no_connection_has_another() {
+        let of = |done, not_done, not_in_protocol| ActCounts {
+            done,
+            not_done,
+            not_in_protocol,
+            ..ActCounts::default()
+        };
+        for (counts, result) in [
+            ([of(0, 0, 0), of(0, 0, 1)], Err(HandleError::NotInProtocol)),
+            // The rules do not allow the channel to the other connection.
+            ([of(0, 1, 0), of(0, 0, 1)], Ok(0)),
+            ([of(1, 0, 0), of(0, 0, 1)], Ok(1)),
+            ([of(0, 0, 0), of(0, 0, 0)], Ok(0)),
+        ] {
+            assert_eq!(result_of(&counts), result, "{counts:?}");
+        }
+    }
+}

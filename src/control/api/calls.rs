@@ -197,4 +197,4 @@ fn shown(answer: &ClientAnswer) -> Result<AnswerShown, ApiError> {
 /// How long clients have to answer if the request does not say it.
 const TIMEOUT_DEFAULT_MS: u64 = 10_000;
 /// How long a request may be open at most.
-const TIMEOUT_MAX_MS: u64 = 60_000;
+pub(in crate::control) const TIMEOUT_MAX_MS: u64 = 60_000;

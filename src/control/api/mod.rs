@@ -47,7 +47,9 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::admin_slots::ADMIN_SLOTS_MAX;
 use super::{ControlState, guard, request_audit};
 use crate::audit::{self, Event};
 use crate::auth::api_keys::{ApiKey, ApiKeys};
@@ -56,6 +58,7 @@ use crate::config::api_keys::ApiAction;
 use crate::metrics::api::{ApiMetrics, ApiOutcome, ApiRoute};
 use crate::policy::channels::Channels;
 use crate::session::MqttUse;
+pub(super) use calls::TIMEOUT_MAX_MS as CALL_TIME_MAX_MS;
 use error::{ApiError, ErrorCode};
 use idempotency::{Begin, IdempotencyKeys, InProgress, KeptAnswer};
 use operation::Operation;
@@ -66,6 +69,8 @@ use parameters::Parameters;
 pub(super) struct Api {
     pub(super) metrics: ApiMetrics,
     idempotency_keys: Arc<IdempotencyKeys>,
+    /// Has a permit for each call to clients that may be under way.
+    calls: Arc<Semaphore>,
 }
 
 impl Api {
@@ -76,6 +81,7 @@ impl Api {
                 limits.api_idempotency_keys_max as usize,
                 limits.api_idempotency,
             ),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
         }
     }
 }
@@ -249,7 +255,12 @@ async fn run(
     in_progress: Option<InProgress>,
 ) -> Result<KeptAnswer, ApiError> {
     let handle = shared.handle.clone();
+    let permit = operation
+        .waits_for_clients()
+        .then(|| permit(&shared.api.calls))
+        .transpose()?;
     let task = tokio::spawn(async move {
+        let _permit = permit;
         let may_be_done_twice = operation.may_be_done_twice();
         let result = operation.run(&handle).await;
         let (had_effect, answer) = match &result {
@@ -272,6 +283,17 @@ async fn run(
     })
 }
 
+/// The right to call clients, which may take a minute.
+fn permit(calls: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+    Arc::clone(calls).try_acquire_owned().map_err(|_| {
+        ApiError::new(
+            ErrorCode::Busy,
+            format!("{CALLS_MAX} calls to clients are under way: call later, or with a shorter timeout_ms"),
+        )
+        .retry_after(Duration::from_secs(1))
+    })
+}
+
 fn kept(status: StatusCode, mut body: String) -> KeptAnswer {
     // So that a shell shows its prompt on a line of its own.
     body.push('\n');
@@ -280,6 +302,9 @@ fn kept(status: StatusCode, mut body: String) -> KeptAnswer {
         body: body.into(),
     }
 }
+
+/// Most calls to clients at a time. Each holds a connection of the control plane: others are left for other requests.
+const CALLS_MAX: usize = ADMIN_SLOTS_MAX / 2;
 
 /// The description of the API.
 fn description() -> KeptAnswer {

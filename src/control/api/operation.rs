@@ -104,6 +104,11 @@ impl Operation {
         }
     }
 
+    /// Whether it takes as long as clients take to answer.
+    pub(super) fn waits_for_clients(&self) -> bool {
+        matches!(self, Operation::Call(_))
+    }
+
     /// Carries it out.
     pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
         match self {

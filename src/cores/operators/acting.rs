@@ -18,7 +18,7 @@ use crate::cores::operators::selection::{Selected, Selection};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Acted {
     Done,
-    /// There was nothing to do.
+    /// There was nothing to do, or it was not allowed.
     NotDone,
     /// The protocol has nothing that corresponds to it.
     NotInProtocol,
@@ -51,7 +51,7 @@ impl<A: App> Core<A> {
                     *effort = effort.saturating_sub(effort_of_one);
                     match self.act(id, &acting.act) {
                         Acted::Done => acting.counts.done += 1,
-                        Acted::NotDone => {}
+                        Acted::NotDone => acting.counts.not_done += 1,
                         Acted::NotInProtocol => acting.counts.not_in_protocol += 1,
                         Acted::IsService => acting.counts.services += 1,
                         Acted::NotSigned => acting.counts.not_signed += 1,

@@ -168,6 +168,8 @@ pub(crate) struct Acting {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ActCounts {
     pub(crate) done: u64,
+    /// With these connections there was nothing to do, or it was not allowed.
+    pub(crate) not_done: u64,
     /// The protocol of these connections has nothing that corresponds to the operation.
     pub(crate) not_in_protocol: u64,
     /// These clients may serve the event.
