@@ -1159,7 +1159,7 @@ to = { claim = "sub", is = "calculator" }
     );
     assert_eq!(sent.json, json!({"connections": 1}), "{}", sent.text);
     assert_eq!(service.message(), r#"{"event":"music","data":1}"#);
-    // Who may not serve the name takes it for the server's.
+    // A client that may not serve the name takes the event for one of the server.
     let sent = post(
         "transmit",
         &json!({"user": "ann", "event": "math.add", "data": 1}),

@@ -58,13 +58,14 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Variables that begin as ours do and were set by other programs, such as Kubernetes.
     pub ignored: Vec<String>,
-    /// What was read of variables of SocketCluster's boilerplate, and what to write instead: a line for each.
+    /// A line for each variable or option of SocketCluster's boilerplate: which setting it has set and how to write that instead,
+    /// or why it is not used.
     pub inherited: Vec<String>,
     /// By the order of [`SETTINGS`].
     sources: Vec<Source>,
 }
 
-/// What was read, and all that is wrong with it.
+/// The settings that were read, and all errors in them.
 #[derive(Debug)]
 struct Reading {
     loaded: Loaded,
