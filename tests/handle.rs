@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ringcast::app::{App, Call, CallAnswer, CloseCode, Peer, SessionId};
-use ringcast::config::Placement;
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, PresencePolicy};
 use ringcast::config::rules::{Action, Effect, RuleSpec};
+use ringcast::config::{Config, Placement};
 use ringcast::internals::decision::Limit;
 use ringcast::server::{
     Answers, ClientAnswer, ClientFailure, Handle, HandleError, History, HistoryQuery, Position, Receipt,
@@ -185,19 +185,22 @@ impl App for Still {
     }
 }
 
+/// A server whose cores stop at the call `stop`. The receiver tells that a core has stopped, and the sender lets it go on.
+fn with_stops(set: impl FnOnce(&mut Config)) -> (Server, Receiver<()>, Sender<()>) {
+    let (stopped, has_stopped) = bounded(1);
+    let (let_go_on, go_on) = bounded(1);
+    let server = Server::start_with(set, |_| Still {
+        stopped: stopped.clone(),
+        go_on: go_on.clone(),
+        handle: Arc::default(),
+    });
+    (server, has_stopped, let_go_on)
+}
+
 #[test]
 fn a_ring_without_room_refuses_the_program_and_leaves_half_of_it_to_clients() {
     const SLOTS: u32 = 64;
-    let (stopped, has_stopped) = bounded(1);
-    let (let_go_on, go_on) = bounded(1);
-    let server = Server::start_with(
-        |config| config.limits.ring_slots = SLOTS,
-        |_| Still {
-            stopped: stopped.clone(),
-            go_on: go_on.clone(),
-            handle: Arc::default(),
-        },
-    );
+    let (server, has_stopped, let_go_on) = with_stops(|config| config.limits.ring_slots = SLOTS);
     let mut subscriber = subscribed(&server, "news");
     let (mut stopper, mut other) = (client_of(&server, 0), client_of(&server, 1));
     let call = stopper.begin_call("stop", "null");
@@ -668,16 +671,7 @@ fn events_reach_the_clients_of_a_selection_and_no_others() {
 
 #[test]
 fn a_core_that_stands_still_is_named_and_the_others_answer() {
-    let (stopped, has_stopped) = bounded(1);
-    let (let_go_on, go_on) = bounded(1);
-    let server = Server::start_with(
-        |_| {},
-        |_| Still {
-            stopped: stopped.clone(),
-            go_on: go_on.clone(),
-            handle: Arc::default(),
-        },
-    );
+    let (server, has_stopped, let_go_on) = with_stops(|_| {});
     let (mut still, mut other) = (client_of(&server, 1), client_of(&server, 0));
     still.begin_call("stop", "null");
     has_stopped.recv().unwrap();
@@ -879,16 +873,7 @@ fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() 
 #[test]
 fn clients_of_a_core_that_stands_still_are_no_silent_gap_among_the_answers() {
     for answers in [Answers::All, Answers::First] {
-        let (stopped, has_stopped) = bounded(1);
-        let (let_go_on, go_on) = bounded(1);
-        let server = Server::start_with(
-            |_| {},
-            |_| Still {
-                stopped: stopped.clone(),
-                go_on: go_on.clone(),
-                handle: Arc::default(),
-            },
-        );
+        let (server, has_stopped, let_go_on) = with_stops(|_| {});
         let (mut still, mut other) = (client_of(&server, 1), client_of(&server, 0));
         still.begin_call("stop", "null");
         has_stopped.recv().unwrap();
@@ -1238,4 +1223,38 @@ fn what_a_channel_remembers_is_read_from_any_thread_and_removed() {
     let plain = handle.history("plain", HistoryQuery::Last, 1).wait().unwrap();
     assert_eq!((numbers(&plain), plain.unknown()), (vec![], Some("no history")));
     assert!(plain.is_off());
+}
+
+/// An application that needs time for each change of a client's claims, as an RSA key needs for each token.
+struct Slow;
+
+impl App for Slow {
+    fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
+        peer.reply_empty()
+    }
+
+    fn user_changed(&mut self, _client: &mut ringcast::app::Client<'_>) {
+        thread::sleep(TIME_OF_ONE);
+    }
+}
+
+const TIME_OF_ONE: Duration = Duration::from_millis(15);
+
+/// The core needs more time for all of them than it has to answer one question.
+#[test]
+fn an_operation_on_many_connections_lasts_as_long_as_they_need_and_each_has_it_once() {
+    const CLIENTS: usize = 400;
+    let server = Server::start_with(|config| config.cores.placement = Placement::Count(1), |_| Slow);
+    let handle = handle(&server);
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| server.client()).collect();
+    let claims = json!({ "sub": "ann" });
+    let set = handle.set_claims(&Selection::All, &claims, None).wait();
+    assert_eq!(set, Ok(CLIENTS as u64));
+    for client in &mut clients {
+        let messages = rest(client);
+        assert!(
+            matches!(&messages[..], [given] if given.contains("#setAuthToken")),
+            "{messages:?}"
+        );
+    }
 }

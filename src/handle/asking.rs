@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use crate::clock::Uptime;
 use crate::cores::operators::mailbox::{CoreHandle, NotAsked};
-use crate::cores::operators::questions::{Answer, Question};
+use crate::cores::operators::questions::{ActCounts, ActStep, Answer, Question};
 
 use super::error::HandleError;
 use super::waits::{End, Reply, Wait};
@@ -35,6 +35,37 @@ pub(super) struct Answers<T> {
     pub(super) given: Vec<T>,
     /// The indexes of the cores that have not answered in time.
     pub(super) unanswered: Vec<usize>,
+}
+
+/// How a question to a core ended; `None` if its end was not awaited.
+type AskedOrNot<T> = Option<Result<Asked<T>, HandleError>>;
+
+impl<T> Answers<T> {
+    /// The answers among the ends of questions to all cores.
+    fn of(asked: Vec<AskedOrNot<T>>) -> Result<Answers<T>, HandleError> {
+        let mut answers = Answers {
+            given: Vec::new(),
+            unanswered: Vec::new(),
+        };
+        for (core, asked) in asked.into_iter().enumerate() {
+            match asked.transpose()? {
+                Some(Asked::Answered(answer)) => answers.given.push(answer),
+                Some(Asked::Unanswered) => answers.unanswered.push(core),
+                Some(Asked::Ended) | None => {}
+            }
+        }
+        Ok(answers)
+    }
+
+    /// The answers, if no core is missing that has not ended.
+    fn of_all(self) -> Result<Vec<T>, HandleError> {
+        match self.unanswered.is_empty() {
+            true => Ok(self.given),
+            false => Err(HandleError::Unanswered {
+                cores: self.unanswered,
+            }),
+        }
+    }
 }
 
 impl Shared {
@@ -101,12 +132,55 @@ impl Shared {
         let answers = self
             .ask_until(self.answer_deadline(), question, |_| false)
             .await?;
-        if answers.unanswered.is_empty() {
-            Ok(answers.given)
-        } else {
-            Err(HandleError::Unanswered {
-                cores: answers.unanswered,
-            })
+        answers.of_all()
+    }
+
+    /// Has all cores carry out an operation at the same time, each in steps: `question` asks for the step that goes on from
+    /// a place. Each step has its own time, so that the operation lasts as long as its connections need. Returns the counts of
+    /// each core.
+    ///
+    /// # Errors
+    /// As [`Shared::ask_all`]. A core that has no place for a further step counts as one that has not answered.
+    pub(super) async fn ask_all_in_steps(
+        &self,
+        question: impl Fn(u32, Answer<ActStep>) -> Question,
+    ) -> Result<Vec<ActCounts>, HandleError> {
+        let deadline = self.answer_deadline();
+        let asked = self.cores.iter().zip(self.places(deadline)?);
+        let asked = asked.map(|(core, place)| Box::pin(self.ask_in_steps(place, core, deadline, &question)));
+        let asked = all(asked.collect(), Result::is_err).await;
+        Answers::of(asked)?.of_all()
+    }
+
+    async fn ask_in_steps(
+        &self,
+        mut place: (Wait, Reply),
+        core: &CoreHandle,
+        mut deadline: Uptime,
+        question: impl Fn(u32, Answer<ActStep>) -> Question,
+    ) -> Result<Asked<ActCounts>, HandleError> {
+        let mut counts = ActCounts::default();
+        let mut from = 0;
+        loop {
+            let step = |answer| question(from, answer);
+            match self.ask_with(place, core, deadline, step).await? {
+                Asked::Answered(step) => {
+                    counts += step.counts;
+                    let Some(next) = step.next else {
+                        return Ok(Asked::Answered(counts));
+                    };
+                    from = next;
+                }
+                // What it did before its end was done.
+                Asked::Ended => return Ok(Asked::Answered(counts)),
+                Asked::Unanswered => return Ok(Asked::Unanswered),
+            }
+            deadline = self.answer_deadline();
+            let Ok(next) = self.waits.answer(deadline) else {
+                // "Busy" would say that nothing was done.
+                return Ok(Asked::Unanswered);
+            };
+            place = next;
         }
     }
 
@@ -125,19 +199,7 @@ impl Shared {
             Ok(Asked::Ended | Asked::Unanswered) => false,
             Err(_) => true,
         };
-        let mut answers = Answers {
-            given: Vec::new(),
-            unanswered: Vec::new(),
-        };
-        let asked = self.ask_each(deadline, question, is_last).await?;
-        for (core, asked) in asked.into_iter().enumerate() {
-            match asked.transpose()? {
-                Some(Asked::Answered(answer)) => answers.given.push(answer),
-                Some(Asked::Unanswered) => answers.unanswered.push(core),
-                Some(Asked::Ended) | None => {}
-            }
-        }
-        Ok(answers)
+        Answers::of(self.ask_each(deadline, question, is_last).await?)
     }
 
     /// Asks all cores at the same time. Returns how that ended for each core, in their order; `None` for a core whose
@@ -150,12 +212,16 @@ impl Shared {
         deadline: Uptime,
         question: impl Fn(Answer<T>) -> Question,
         is_last: impl Fn(&Result<Asked<T>, HandleError>) -> bool,
-    ) -> Result<Vec<Option<Result<Asked<T>, HandleError>>>, HandleError> {
-        let places = self.cores.iter().map(|_| self.waits.answer(deadline));
-        let places: Vec<_> = places.collect::<Result<_, _>>()?;
-        let asked = self.cores.iter().zip(places);
+    ) -> Result<Vec<AskedOrNot<T>>, HandleError> {
+        let asked = self.cores.iter().zip(self.places(deadline)?);
         let asked = asked.map(|(core, place)| Box::pin(self.ask_with(place, core, deadline, &question)));
         Ok(all(asked.collect(), is_last).await)
+    }
+
+    /// A place for the answer of each core.
+    fn places(&self, deadline: Uptime) -> Result<Vec<(Wait, Reply)>, HandleError> {
+        let cores = self.cores.iter();
+        cores.map(|_| self.waits.answer(deadline)).collect()
     }
 
     /// When a question that begins now must be answered.
@@ -227,7 +293,7 @@ async fn all<F: Future>(
     results
 }
 
-/// How long cores have to answer: as long as for a revocation.
+/// How long cores have to answer, or to answer a step of an operation: as long as for a revocation.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
 /// How soon a core is asked again that has no room for another question.
 const ASK_AGAIN: Duration = Duration::from_millis(2);

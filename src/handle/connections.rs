@@ -169,7 +169,8 @@ impl Handle {
     /// Sends clients an event. Returns to how many. MQTT has no events: its connections are left out.
     ///
     /// # Errors
-    /// [`HandleError::NotInProtocol`]: all connections speak MQTT. [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
+    /// [`HandleError::NotInProtocol`]: all connections speak MQTT. [`HandleError::IsService`]: the rules allow all clients
+    /// to serve the event. [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
     pub fn transmit(
         &self,
         selection: &Selection,
@@ -199,8 +200,9 @@ impl Handle {
 
     /// Signs a token with these claims for each connection, and gives it to the client, which is authenticated from then
     /// on: it gets `#setAuthToken`. An MQTT client is authenticated by the claims and gets no token, since its protocol has
-    /// no packet for that. `expires_in` is rounded up to whole seconds, of which it has at least one; without it, the configured time. An `exp` among the claims is
-    /// kept instead. Subscriptions that the rules do not allow any more end. Returns with how many connections it was done.
+    /// no packet for that. `expires_in` is rounded up to whole seconds, and is one second at least; without it, the
+    /// configured time applies. An `exp` among the claims is kept instead. Subscriptions that the rules do not allow any
+    /// more end. Returns with how many connections it was done.
     ///
     /// # Errors
     /// [`HandleError::NotSigned`], [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
@@ -223,7 +225,8 @@ impl Handle {
 
     /// Signs a new token for each connection whose client holds one, with the claims of its token but for its times, and
     /// gives it to the client as [`Handle::set_claims`] does. A client that is authenticated by its certificate, a cookie, or
-    /// the claims of an application or a hook is left out: the token would outlive these, and could be used without them. Returns with how many connections it was done.
+    /// the claims of an application or a hook is left out: the token would outlive these, and could be used without them.
+    /// Returns with how many connections it was done.
     ///
     /// # Errors
     /// [`HandleError::NotSigned`], or as [`Handle::disconnect`].
@@ -251,8 +254,8 @@ impl Handle {
         Pending::new(async move {
             let act = act?;
             let counts = shared
-                .ask_all(|answer| {
-                    let selecting = Selecting::new(selection.clone(), 0);
+                .ask_all_in_steps(|from, answer| {
+                    let selecting = Selecting::new(selection.clone(), from);
                     Question::Act(Acting::new(selecting, act.clone(), answer))
                 })
                 .await?;
@@ -329,10 +332,11 @@ fn result_of(counts: &[ActCounts]) -> Result<u64, HandleError> {
     if done == 0 && sum(|counts| counts.not_signed) > 0 {
         return Err(HandleError::NotSigned);
     }
-    if done == 0 && sum(|counts| counts.services) > 0 {
+    let has_others = done > 0 || sum(|counts| counts.not_done) > 0;
+    if !has_others && sum(|counts| counts.services) > 0 {
         return Err(HandleError::IsService);
     }
-    if done == 0 && sum(|counts| counts.not_done) == 0 && sum(|counts| counts.not_in_protocol) > 0 {
+    if !has_others && sum(|counts| counts.not_in_protocol) > 0 {
         return Err(HandleError::NotInProtocol);
     }
     Ok(done)
@@ -410,21 +414,34 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_is_not_in_the_protocol_only_if_no_connection_has_another() {
-        let of = |done, not_done, not_in_protocol| ActCounts {
+    fn an_operation_is_refused_for_its_connections_only_if_it_fits_none_of_them() {
+        let of = |done, not_done| ActCounts {
             done,
             not_done,
-            not_in_protocol,
             ..ActCounts::default()
         };
-        for (counts, result) in [
-            ([of(0, 0, 0), of(0, 0, 1)], Err(HandleError::NotInProtocol)),
-            // The rules do not allow the channel to the other connection.
-            ([of(0, 1, 0), of(0, 0, 1)], Ok(0)),
-            ([of(1, 0, 0), of(0, 0, 1)], Ok(1)),
-            ([of(0, 0, 0), of(0, 0, 0)], Ok(0)),
+        let mqtt = ActCounts {
+            not_in_protocol: 1,
+            ..ActCounts::default()
+        };
+        let service = ActCounts {
+            services: 1,
+            ..ActCounts::default()
+        };
+        for (refused, error) in [
+            (mqtt, HandleError::NotInProtocol),
+            (service, HandleError::IsService),
         ] {
-            assert_eq!(result_of(&counts), result, "{counts:?}");
+            for (counts, result) in [
+                ([of(0, 0), refused], Err(error.clone())),
+                // The other connection has no room for the event, or the rules do not allow it the channel.
+                ([of(0, 1), refused], Ok(0)),
+                ([of(1, 0), refused], Ok(1)),
+                ([of(0, 0), of(0, 0)], Ok(0)),
+            ] {
+                assert_eq!(result_of(&counts), result, "{counts:?}");
+            }
         }
+        assert_eq!(result_of(&[mqtt, service]), Err(HandleError::IsService));
     }
 }

@@ -43,7 +43,7 @@ pub enum HandleError {
     /// Too many operations of handles wait already: 4096 answers, or 1024 publications for room. Nothing was done.
     Busy,
     /// These cores have not answered within 5 s: they stand still, or have much to do. They may still do what they were
-    /// asked; the other cores have done it.
+    /// asked; the other cores have done it. Of an operation on many connections, which goes in steps, each step has 5 s.
     Unanswered {
         /// The indexes of the cores.
         cores: Vec<usize>,

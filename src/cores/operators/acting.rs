@@ -1,7 +1,10 @@
 //! Does what other threads ask for with the connections of a selection: closes them, sends them events, calls them,
 //! begins and ends their subscriptions, gives them tokens and takes tokens away. Some connections in each turn.
 //!
-//! Limits: `EFFORT_PER_TURN_MAX` (`report.rs`); `CALLED_MAX` (`outcomes.rs`).
+//! An operation is done in steps, each of which is a question of its own: the thread that asks learns how far the core has
+//! got, and gives each step its own time. So an operation on any number of connections has an end.
+//!
+//! Limits: `EFFORT_PER_TURN_MAX` and `EFFORT_PER_STEP_MAX` (`questions.rs`); `CALLED_MAX` (`outcomes.rs`).
 
 use std::sync::Arc;
 
@@ -35,7 +38,7 @@ impl From<bool> for Acted {
 }
 
 impl<A: App> Core<A> {
-    /// Goes on with an operation on connections. True when it is done.
+    /// Goes on with a step of an operation on connections. True when the step is done.
     pub(in crate::cores) fn act_some(&mut self, acting: &mut Acting, effort: &mut u32) -> bool {
         let effort_of_one = match &acting.act {
             Act::SetToken { .. } => EFFORT_OF_A_TOKEN,
@@ -45,10 +48,12 @@ impl<A: App> Core<A> {
             | Act::Unsubscribe { .. }
             | Act::RemoveToken => EFFORT_OF_AN_ACT,
         };
-        loop {
-            match self.next_selected(&mut acting.selecting, effort) {
+        let given = acting.effort_left.min(*effort);
+        let mut left = given;
+        acting.is_at_end = loop {
+            match self.next_selected(&mut acting.selecting, &mut left) {
                 Selected::Found(id) => {
-                    *effort = effort.saturating_sub(effort_of_one);
+                    left = left.saturating_sub(effort_of_one);
                     match self.act(id, &acting.act) {
                         Acted::Done => acting.counts.done += 1,
                         Acted::NotDone => acting.counts.not_done += 1,
@@ -57,10 +62,13 @@ impl<A: App> Core<A> {
                         Acted::NotSigned => acting.counts.not_signed += 1,
                     }
                 }
-                Selected::Later => return false,
-                Selected::End => return true,
+                Selected::Later => break false,
+                Selected::End => break true,
             }
-        }
+        };
+        *effort -= given - left;
+        acting.effort_left -= given - left;
+        acting.is_at_end || acting.effort_left == 0
     }
 
     /// Goes on to look for clients and to call them. True when all are called.

@@ -2,7 +2,7 @@
 //!
 //! To answer, a core goes through its whole table of connections or of channels, some places in each turn.
 //!
-//! Limits: `EFFORT_PER_TURN_MAX` (`report.rs`).
+//! Limits: `EFFORT_PER_TURN_MAX` (`questions.rs`).
 
 use crate::app::App;
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
+use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -155,13 +156,25 @@ pub(crate) enum HistoryAsked {
     Remove { answer: Answer<usize> },
 }
 
-/// An operation on connections.
+/// A step of an operation on connections.
 #[derive(Debug)]
 pub(crate) struct Acting {
     pub(super) selecting: Selecting,
     pub(super) act: Act,
+    /// What the step may still do before its answer is given.
+    pub(super) effort_left: u32,
+    /// Whether there are no more connections.
+    pub(super) is_at_end: bool,
     pub(super) counts: ActCounts,
-    pub(super) answer: Answer<ActCounts>,
+    pub(super) answer: Answer<ActStep>,
+}
+
+/// What a step of an operation on connections has done.
+#[derive(Debug)]
+pub(crate) struct ActStep {
+    pub(crate) counts: ActCounts,
+    /// The place from which the next step goes on; `None` if there are no more connections.
+    pub(crate) next: Option<u32>,
 }
 
 /// With how many connections an operation was done, and with how many it was not.
@@ -176,6 +189,16 @@ pub(crate) struct ActCounts {
     pub(crate) services: u64,
     /// For these connections no token with these claims can be signed.
     pub(crate) not_signed: u64,
+}
+
+impl AddAssign for ActCounts {
+    fn add_assign(&mut self, other: ActCounts) {
+        self.done += other.done;
+        self.not_done += other.not_done;
+        self.not_in_protocol += other.not_in_protocol;
+        self.services += other.services;
+        self.not_signed += other.not_signed;
+    }
 }
 
 /// What is done with a connection.
@@ -204,9 +227,9 @@ pub(crate) enum Act {
 /// The claims of a new token.
 #[derive(Clone, Debug)]
 pub(crate) enum NewClaims {
-    /// These: the text of a JSON object.
+    /// These claims: the text of a JSON object.
     Given(Arc<str>),
-    /// Those of the token that the client has, which is issued again.
+    /// The claims of the token that the client holds: the server issues that token again.
     AsBefore,
 }
 
@@ -361,14 +384,23 @@ impl Calling {
 }
 
 impl Acting {
-    /// An operation on all connections of the selection.
-    pub(crate) fn new(selecting: Selecting, act: Act, answer: Answer<ActCounts>) -> Acting {
+    /// A step of an operation on the connections of the selection.
+    pub(crate) fn new(selecting: Selecting, act: Act, answer: Answer<ActStep>) -> Acting {
         Acting {
             selecting,
             act,
+            effort_left: EFFORT_PER_STEP_MAX,
+            is_at_end: false,
             counts: ActCounts::default(),
             answer,
         }
+    }
+
+    /// Answers with what was done.
+    pub(super) fn conclude(self) {
+        let next = (!self.is_at_end).then_some(self.selecting.next);
+        let counts = self.counts;
+        self.answer.give(ActStep { counts, next });
     }
 }
 
@@ -390,3 +422,10 @@ impl Survey {
         }
     }
 }
+
+/// Places of a table that one turn looks at for questions: one out of the caches costs 0.1 µs.
+pub(super) const EFFORT_PER_TURN_MAX: u32 = 2048;
+/// What a step of an operation on connections does before it is answered: it signs 64 tokens, or acts on 2048 connections, or
+/// looks at 65,536 places of the table. That takes 32 turns, each of which may take a tenth of a second before the time of the
+/// step is over.
+const EFFORT_PER_STEP_MAX: u32 = 32 * EFFORT_PER_TURN_MAX;

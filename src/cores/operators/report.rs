@@ -5,7 +5,7 @@
 //! payloads and tokens. To find the connections that hold most it must examine every connection, so it does that in
 //! steps, one in each turn.
 //!
-//! Limits: `EFFORT_PER_TURN_MAX`, for all questions of a turn together.
+//! Limits: [`EFFORT_PER_TURN_MAX`], for all questions of a turn together.
 
 use std::cmp::Reverse;
 
@@ -13,7 +13,7 @@ use crate::app::App;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::Connection;
-use crate::cores::operators::questions::{Question, Slow, Survey};
+use crate::cores::operators::questions::{EFFORT_PER_TURN_MAX, Question, Slow, Survey};
 
 impl<A: App> Core<A> {
     /// Answers questions, as far as a turn may. One may be left for the next turn, and the questions behind it.
@@ -83,7 +83,7 @@ impl<A: App> Core<A> {
                 if !self.act_some(&mut acting, effort) {
                     return Some(Question::Act(acting));
                 }
-                acting.answer.give(acting.counts);
+                acting.conclude();
             }
         }
         None
@@ -149,6 +149,3 @@ fn waiting_bytes(connection: &Connection) -> usize {
     let outbox = &connection.outbox;
     outbox.len() + outbox.conflated().map_or(0, |conflated| conflated.bytes())
 }
-
-/// Places of a table that one turn looks at for questions: one out of the caches costs 0.1 µs.
-const EFFORT_PER_TURN_MAX: u32 = 2048;
