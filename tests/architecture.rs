@@ -549,6 +549,7 @@ const API: &[(&str, &[&str])] = &[
         &["CacheBy", "HOOKS_MAX", "HookAction", "HookSpec", "WhenAway"],
     ),
     ("config/limits.rs", &["MemoryMax"]),
+    ("config/target_url.rs", &["TargetUrl"]),
     (
         "config/webhooks.rs",
         &["WEBHOOKS_MAX", "WebhookEvent", "WebhookSpec"],

@@ -5,17 +5,19 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use ringcast::config::hooks::{CacheBy, HookAction, HookSpec, WhenAway};
+use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::config::{Anonymous, Config};
 use ringcast::internals::decision::Limit;
 use serde_json::{Value, json};
@@ -24,6 +26,7 @@ use support::folder::Folder;
 use support::mqtt::{MqttServer, publish, subscribe};
 use support::process::Process;
 use support::schema;
+use support::secure::Authority;
 use support::{Client, PATIENCE, Server, UPGRADE, eventually};
 
 use HookAction::{Authenticate, Connect, Disconnect, Invoke, Publish, Subscribe, Transmit};
@@ -554,6 +557,101 @@ fn connections_to_a_target_are_used_again() {
     assert_eq!((backend.asked(), backend.connections()), (20, 1));
 }
 
+/// Other servers close idle connections when they like, also when a question is on its way to them.
+#[test]
+fn a_backend_that_dies_on_idle_connections_decides_every_question_once() {
+    let seen = Arc::new(Mutex::new((BTreeSet::new(), Vec::new())));
+    let shared = Arc::clone(&seen);
+    let backend = Backend::raw(move |asked, stream| {
+        let (connections, ids) = &mut *shared.lock().unwrap();
+        ids.push(asked.text("/id").to_owned());
+        // The second question of a connection is not answered.
+        connections.insert(stream.peer_addr().unwrap())
+            && stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"allow\":true}")
+                .is_ok()
+    });
+    let server = asking(&backend, &[Subscribe], |hook| hook.failures_max = 1);
+    let mut client = server.client();
+    for number in 0..20 {
+        client.subscribe(&format!("a{number}"));
+    }
+    let seen = seen.lock().unwrap();
+    let ids: BTreeSet<&String> = seen.1.iter().collect();
+    assert_eq!(
+        (ids.len(), seen.1.len()),
+        (20, 39),
+        "the same id when it is sent again"
+    );
+}
+
+#[test]
+fn a_backend_is_asked_through_tls_if_its_certificate_is_right() {
+    let (ours, others) = (Authority::new("ours"), Authority::new("others"));
+    let pair = ours.server(&["127.0.0.1"]);
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let url = format!("https://{}/hook", listener.local_addr().unwrap());
+    let config = Arc::new(pair.server_config());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let config = Arc::clone(&config);
+            thread::spawn(move || {
+                let tls = rustls::ServerConnection::new(config).unwrap();
+                let mut stream = BufReader::new(rustls::StreamOwned::new(tls, stream.unwrap()));
+                while support::backend::read(&mut stream).is_some() {
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{\"allow\":true}";
+                    stream.get_mut().write_all(answer).unwrap();
+                }
+            });
+        }
+    });
+    let folder = Folder::new();
+    for (authority, is_trusted) in [(&ours, true), (&others, false)] {
+        let hook = HookSpec {
+            ca_file: Some(folder.write("ca.pem", &authority.pem())),
+            ..hook(&url, &[Subscribe])
+        };
+        let server = Server::start(|config| with_hook(config, hook));
+        let mut client = server.client();
+        let answer = parsed(&client.call("#subscribe", r#"{"channel":"a"}"#));
+        let error = &answer["error"]["name"];
+        assert_eq!(error.is_null(), is_trusted, "{answer}");
+        assert!(is_trusted || error == "HookUnavailableError", "{answer}");
+    }
+}
+
+#[test]
+fn a_question_on_its_way_is_decided_by_its_hook_whatever_a_reload_has_done() {
+    let (backend, told, answer) = held();
+    let folder = Folder::new();
+    let gate = |more: &str| {
+        format!(
+            "[[hooks]]\nname = \"gate\"\nactions = \"subscribe\"\nchannels = \"**\"\nurl = \"{}\"\n{more}",
+            backend.url()
+        )
+    };
+    let file = folder.write("ringcast.toml", &gate("timeout_ms = 4000\nconcurrency = 1\n"));
+    let process = Process::start(&[("RINGCAST_CONFIG", file.to_str().unwrap())]);
+    // Another hook with the name, and then none at all.
+    for next in [gate("timeout_ms = 4000\nconcurrency = 2\n"), String::new()] {
+        let mut client = process.client();
+        client.send_text(r##"{"event":"#subscribe","data":{"channel":"a"},"cid":7}"##);
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), "a");
+        folder.write("ringcast.toml", &next);
+        process.signal(nix::sys::signal::Signal::SIGHUP);
+        process.logged("SIGHUP: reloaded");
+        answer.send(json!({"error": "closed"})).unwrap();
+        let decided = parsed(&client.message());
+        assert_eq!(
+            (&decided["rid"], &decided["error"]),
+            (&json!(7), &json!("closed"))
+        );
+    }
+    let mut client = process.client();
+    client.subscribe("b");
+    assert_eq!(backend.asked(), 2, "there is no hook any more");
+}
+
 #[test]
 fn more_questions_than_may_wait_are_decided_at_once_and_counted() {
     let (backend, told, answer) = held();
@@ -655,6 +753,34 @@ fn clients_of_mqtt_are_asked_about_as_well() {
     assert_eq!(lamp.message().payload, b"\xff\xfe");
     lamp.send(&publish(5, 0, "for/lamp", 0, &[], b"2"));
     assert_eq!(lamp.message().topic, "for/lamp");
+}
+
+/// The rules are asked about a will again when the answer about it has come.
+#[test]
+fn a_will_is_judged_by_the_claims_of_the_hook_also_when_a_hook_is_asked_about_it() {
+    let backend = backend_that(|asked| match asked.text("/action") {
+        "connect" => json!({"allow": true, "claims": {"sub": "ann"}}),
+        _ => json!({"allow": true, "data": asked.json["client"]["claims"]["sub"]}),
+    });
+    let hook = hook(&backend.url(), &[Connect, Publish]);
+    let server = MqttServer::start(|config| {
+        with_hook(config, hook);
+        config.permissions.allow_anonymous = Anonymous::Off;
+        config.permissions.rules = vec![RuleSpec {
+            effect: Effect::Allow,
+            actions: vec![Action::Publish],
+            channels: Some(vec!["{sub}".to_owned()]),
+            ..RuleSpec::default()
+        }];
+    });
+    for (topic, code) in [("ann", 0), ("bea", 0x87)] {
+        let mut lamp = server.open(support::mqtt::Over::Tcp, 5);
+        let string = support::mqtt::string;
+        let will = [string("lamp"), vec![0], string(topic), string("1")];
+        lamp.send(&support::mqtt::connect_with(5, 0x06, 60, &[], &will.concat()));
+        let connack = lamp.packet();
+        assert_eq!((connack[0], connack[3]), (0x20, code), "{topic}: {connack:?}");
+    }
 }
 
 #[test]

@@ -14,10 +14,7 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use ringcast::internals::auth::{KeySet, SetOrigin, Tokens};
-use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::folder::Folder;
 use support::process::Process;
@@ -263,7 +260,7 @@ impl KeyServer {
             request_count: Arc::clone(&request_count),
         };
         server.answers(&good(keys));
-        let tls = pair.map(|pair| Arc::new(server_config(pair)));
+        let tls = pair.map(|pair| Arc::new(pair.server_config()));
         // Ends with the process of the test.
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -308,17 +305,6 @@ fn serve(mut stream: impl Read + Write, answer: &str) -> bool {
     // A client that does not want all of a large answer disconnects.
     let _ = stream.write_all(answer.as_bytes()).and_then(|()| stream.flush());
     true
-}
-
-fn server_config(pair: &Pair) -> ServerConfig {
-    let certificate = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap();
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
-    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap()
 }
 
 fn good(keys: &[Value]) -> String {

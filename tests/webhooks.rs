@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::sys::signal::Signal;
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
 use ringcast::config::secret::Secret;
+use ringcast::config::target_url::TargetUrl;
 use ringcast::config::webhooks::{WebhookEvent, WebhookSpec};
 use ringcast::config::{Config, Placement, SlowConsumer};
 use ringcast::internals::auth::Tokens;
@@ -30,6 +31,8 @@ use support::{Client, PATIENCE, Server, ask, eventually};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Take,
+    /// Takes the events, and answers with more than anybody wants to read.
+    TakeAndTalk,
     Status(u16),
     /// Reads the request, and answers nothing.
     Hang,
@@ -192,6 +195,15 @@ fn serve(stream: &TcpStream, shared: &Shared, address: SocketAddr) -> std::io::R
                 shared.taken.write().unwrap().extend(events);
                 "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_owned()
             }
+            Mode::TakeAndTalk => {
+                let events = request.json()["events"].as_array().unwrap().clone();
+                shared.taken.write().unwrap().extend(events);
+                let mut stream = stream;
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n")?;
+                // The other end closes the connection before all is said.
+                while stream.write_all(&[b' '; 65536]).is_ok() {}
+                return Ok(());
+            }
             Mode::Status(status) => format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n"),
             Mode::Hang => {
                 while *shared.mode.read().unwrap() == Mode::Hang && !shared.is_over.load(Ordering::Relaxed) {
@@ -212,7 +224,7 @@ fn serve(stream: &TcpStream, shared: &Shared, address: SocketAddr) -> std::io::R
 fn webhook(receiver: &Receiver, events: &[WebhookEvent], channels: &[&str]) -> WebhookSpec {
     WebhookSpec {
         name: "test".to_owned(),
-        url: receiver.url(),
+        url: TargetUrl::new(receiver.url()),
         events: events.to_vec(),
         channels: channels.iter().map(|name| (*name).to_owned()).collect(),
         interval: Duration::from_millis(5),
@@ -441,6 +453,93 @@ fn a_channel_that_is_vacated_for_a_moment_is_told_of_once() {
     let mut words = receiver.words();
     words[2..].sort();
     assert_eq!(words[2..], ["channel_vacated a", "channel_vacated b"]);
+}
+
+/// Events that were taken are not sent again because of what the receiver says beside the status.
+#[test]
+fn the_status_of_an_answer_decides_however_long_its_body_is() {
+    let receiver = Receiver::new();
+    receiver.set(Mode::TakeAndTalk);
+    let server = Server::start(|config| {
+        config
+            .webhooks
+            .push(webhook(&receiver, &[WebhookEvent::Publication], &["**"]));
+        with_admin(config);
+    });
+    let mut client = server.client();
+    let delivered = || metric(&server, "ringcast_webhook_delivered_total{webhook=\"test\"}");
+    for number in 1..=3 {
+        client.publish("news", &number.to_string());
+        eventually("the event is delivered", || delivered() == number);
+    }
+    assert_eq!(receiver.taken().len(), 3);
+    assert!(
+        receiver
+            .requests()
+            .iter()
+            .all(|request| request.json()["attempt"] == 1)
+    );
+}
+
+/// Each of the first four is away in another way; the others are told everything meanwhile.
+#[test]
+fn receivers_that_are_away_take_nothing_from_healthy_ones_beside_them() {
+    const COUNT: usize = 150;
+    let receivers: Vec<Receiver> = (0..6).map(|_| Receiver::new()).collect();
+    for (receiver, mode) in receivers
+        .iter()
+        .zip([Mode::Hang, Mode::Close, Mode::Status(500), Mode::Redirect])
+    {
+        receiver.set(mode);
+    }
+    let server = Server::start(|config| {
+        // What waits for all webhooks is more than fits: some of it is dropped, of those that are away.
+        config.limits.webhook_bytes_max = 6 << 20;
+        for (number, receiver) in receivers.iter().enumerate() {
+            config.webhooks.push(WebhookSpec {
+                name: format!("w{number}"),
+                timeout: Duration::from_secs(60),
+                ..webhook(receiver, &[WebhookEvent::Publication], &["**"])
+            });
+        }
+        with_admin(config);
+    });
+    let mut client = server.client();
+    let data = format!("\"{}\"", "x".repeat(10_000));
+    for number in 1..=COUNT {
+        client.publish("news", &data);
+        // One after the other, so that the healthy ones have no reason to drop anything.
+        for healthy in &receivers[4..] {
+            eventually("a healthy receiver is told", || healthy.taken().len() == number);
+        }
+    }
+    let dropped = |number: usize| {
+        let series = format!("ringcast_webhook_dropped_total{{webhook=\"w{number}\",reason=\"memory\"}}");
+        metric(&server, &series)
+    };
+    assert!(
+        (0..4).all(|number| dropped(number) > 0),
+        "they had to drop something"
+    );
+    assert_eq!((dropped(4), dropped(5)), (0, 0));
+    assert!(receivers[..4].iter().all(|away| away.taken().is_empty()));
+    // Each comes back, and is told what has waited and how much is missing.
+    for receiver in &receivers[..4] {
+        receiver.set(Mode::Take);
+    }
+    client.publish("news", "1");
+    for (number, receiver) in receivers[..4].iter().enumerate() {
+        let told = || {
+            let missing = |event: &Value| event["dropped_before"].as_u64().unwrap_or(0);
+            receiver
+                .taken()
+                .iter()
+                .map(|event| 1 + missing(event))
+                .sum::<u64>()
+        };
+        eventually("nothing is missing without a word", || told() == COUNT as u64 + 1);
+        assert_eq!((COUNT + 1 - receiver.taken().len()) as u64, dropped(number));
+    }
 }
 
 /// Whatever the receiver does, each event arrives in the end, in order, and repetitions can be told by their ids.

@@ -8,7 +8,8 @@ use lexopt::Arg;
 
 use super::CliError;
 use crate::config::Config;
-use crate::config::webhooks::{WebhookEvent, WebhookSpec, is_webhook_url};
+use crate::config::target_url::TargetUrl;
+use crate::config::webhooks::{WebhookEvent, WebhookSpec};
 use crate::control::webhooks::{Tried, send_samples};
 use crate::webhooks::Webhooks;
 use crate::webhooks::dispatcher::Failure;
@@ -47,7 +48,7 @@ impl HooksArguments {
                 }
                 Arg::Value(word) if !is_test && word == "test" => is_test = true,
                 Arg::Value(word) if is_test && spec.url.is_empty() => {
-                    let url = word.into_string().ok().filter(|url| is_webhook_url(url));
+                    let url = word.to_str().and_then(TargetUrl::parse);
                     spec.url =
                         url.ok_or_else(|| usage("expected an address such as https://shop.example/events"))?;
                 }

@@ -19,6 +19,7 @@ pub(super) mod read;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::target_url::TargetUrl;
 use crate::labels::labels;
 
 /// One hook.
@@ -33,7 +34,7 @@ pub struct HookSpec {
     /// The same for the names of procedures and one-way events.
     pub procedures: Vec<String>,
     /// Where to ask over HTTP; empty if a service is asked.
-    pub url: String,
+    pub url: TargetUrl,
     /// The procedure of a service that is asked in place of a URL.
     pub service: Option<String>,
     /// How long an answer may take, from the question on.
@@ -130,7 +131,7 @@ impl HookSpec {
             actions: Vec::new(),
             channels: Vec::new(),
             procedures: Vec::new(),
-            url: url.to_owned(),
+            url: TargetUrl::new(url),
             service: None,
             timeout: Duration::from_secs(3),
             when_away: WhenAway::Refuse,
@@ -154,10 +155,11 @@ impl HookSpec {
         }
     }
 
-    /// What is asked: the service, or the URL without its query, which may hold a token.
+    /// The target of questions, for people: the service, or the URL without its query, which may hold a token.
     pub fn asked(&self) -> &str {
-        let url = self.url.split('?').next().unwrap_or_default();
-        self.service.as_deref().unwrap_or(url)
+        self.service
+            .as_deref()
+            .unwrap_or_else(|| self.url.without_query())
     }
 }
 

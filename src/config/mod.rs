@@ -34,6 +34,7 @@ pub mod services;
 pub(crate) mod settings;
 mod socketcluster;
 mod store;
+pub mod target_url;
 pub(crate) mod text_file;
 pub mod tls;
 mod toml_file;

@@ -15,10 +15,10 @@
 
 pub(super) mod read;
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::target_url::TargetUrl;
 use crate::labels::labels;
 
 labels! {
@@ -71,12 +71,12 @@ impl WebhookEvent {
 }
 
 /// One webhook.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookSpec {
     /// Its name; no two webhooks have the same.
     pub name: String,
     /// The URL to which events are posted.
-    pub url: String,
+    pub url: TargetUrl,
     /// What it is told.
     pub events: Vec<WebhookEvent>,
     /// Patterns of the channels that events about channels must be on, as in rules, but without claims. Empty: all
@@ -110,23 +110,11 @@ pub struct WebhookSpec {
     pub line: usize,
 }
 
-impl fmt::Debug for WebhookSpec {
-    /// Without the URL, which may hold a secret.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("WebhookSpec")
-            .field("name", &self.name)
-            .field("events", &self.events)
-            .field("channels", &self.channels)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Default for WebhookSpec {
     fn default() -> WebhookSpec {
         WebhookSpec {
             name: String::new(),
-            url: String::new(),
+            url: TargetUrl::default(),
             events: Vec::new(),
             channels: Vec::new(),
             secret_file: None,
@@ -251,17 +239,6 @@ pub fn events_markdown() -> String {
         table.push_str(&format!("| `{}` | {doc} |\n", event.label()));
     }
     table
-}
-
-/// Whether events can be posted to this URL: `https://` or `http://`, a host, perhaps a port, a path and a query. No user,
-/// because its password would be shown, and no fragment.
-pub(crate) fn is_webhook_url(text: &str) -> bool {
-    super::jwks::url(text).is_some()
-}
-
-/// Whether an attacker between this machine and the server of the URL could read what is sent there.
-pub(crate) fn is_readable(url: &str) -> bool {
-    super::jwks::is_forgeable(url)
 }
 
 /// Most webhooks: each event is compared with all of them.

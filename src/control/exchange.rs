@@ -16,7 +16,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::task::spawn_blocking;
 
-use crate::targets::{Address, ExchangeError, LinkLocal, Stream, connect, tls_of_system};
+use crate::targets::{Address, ExchangeError, LinkLocal, LookUps, Stream, connect, tls_of_system};
 
 /// Sends the request to the server of its URL; `check` sees the head of the answer before the body is read.
 ///
@@ -42,7 +42,7 @@ pub(super) async fn exchange<E: From<ExchangeError>>(
         None
     };
     // These URLs are an operator's, who may have a reason.
-    let stream = connect(&address, tls.as_ref(), LinkLocal::Allowed)
+    let stream = connect(&address, &LookUps::default(), tls.as_ref(), LinkLocal::Allowed)
         .await
         .map_err(ExchangeError::from)?;
     send(stream, request, bytes_max, check).await

@@ -293,12 +293,12 @@ impl Requests {
 fn target_of(webhook: &Webhook) -> io::Result<Target> {
     let spec = &webhook.spec;
     let tls = match &webhook.authority {
-        _ if !spec.url.starts_with("https:") => None,
+        _ if !spec.url.is_secure() => None,
         Some(pem) => Some(tls_of_authority(pem)?),
         None => Some(tls_of_system()?),
     };
     Target::new(TargetSettings {
-        url: spec.url.clone(),
+        url: spec.url.expose().to_owned(),
         tls,
         link_local: match spec.link_local {
             true => LinkLocal::Allowed,
@@ -321,7 +321,8 @@ async fn post(target: &Target, body: Vec<u8>, within: Duration) -> Result<(), Fa
     } else {
         ""
     };
-    let said = &answer.body[..answer.body.len().min(SAID_BYTES_MAX)];
+    let body = answer.body.unwrap_or_default();
+    let said = &body[..body.len().min(SAID_BYTES_MAX)];
     Err(Failure {
         answer: WebhookAnswer::Status,
         cause: format!("the answer is {}{redirects}", answer.status),

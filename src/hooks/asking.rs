@@ -20,7 +20,8 @@ use tokio::time::sleep;
 use super::hook::{Hook, Place};
 use super::question::Question;
 use crate::app::{AppError, DeferredDecision, Undelivered};
-use crate::config::hooks::WhenAway;
+use crate::config::hooks::{HOOKS_MAX, WhenAway};
+use crate::targets::LOOK_UPS_MAX;
 
 /// The way to the threads.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl Asking {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .thread_name("hooks names")
-            .max_blocking_threads(LOOK_UPS_MAX)
+            .max_blocking_threads(LOOK_UPS_MAX * HOOKS_MAX)
             .build()?;
         let handle = runtime.handle().clone();
         let (end, ended) = oneshot::channel();
@@ -120,7 +121,5 @@ pub(super) fn unavailable() -> AppError {
 
 /// Most questions that wait for the intake.
 pub(super) const QUESTIONS_MAX: usize = 8192;
-/// Threads for look-ups of host names.
-const LOOK_UPS_MAX: usize = 16;
 /// How long to wait before a core is sent an answer again that it had no room for.
 const AGAIN: Duration = Duration::from_millis(5);

@@ -318,7 +318,7 @@ impl Row {
             (Some(file), Some(pem)) => {
                 Some(tls_of_authority(&pem).map_err(|error| named("ca_file", file, &error))?)
             }
-            (_, _) if spec.url.starts_with("https:") => {
+            (_, _) if spec.url.is_secure() => {
                 if of_system.is_none() {
                     *of_system = Some(tls_of_system().map_err(|error| format!("url: {error}"))?);
                 }
@@ -327,7 +327,7 @@ impl Row {
             (_, _) => None,
         };
         let target = Target::new(TargetSettings {
-            url: spec.url.clone(),
+            url: spec.url.expose().to_owned(),
             tls,
             link_local: match spec.link_local {
                 true => LinkLocal::Allowed,

@@ -225,9 +225,11 @@ impl Hook {
                 Ok(Reply::allowing())
             }
             Ok(answer) if answer.status != StatusCode::OK => Err(Failure::Status(answer.status)),
-            Ok(answer) => Reply::of_json(&answer.body)
-                .and_then(|reply| reply.suits(question.action()).map(|()| reply))
-                .map_err(Failure::NotReply),
+            Ok(answer) => answer.body.map_err(Failure::Target).and_then(|body| {
+                Reply::of_json(&body)
+                    .and_then(|reply| reply.suits(question.action()).map(|()| reply))
+                    .map_err(Failure::NotReply)
+            }),
         };
         match &asked {
             Ok(_) => self.succeeded(),

@@ -491,6 +491,11 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Channels with subscribers that webhooks watch (channel_occupied, channel_vacated).",
         |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.channels.value())),
     ),
+    gauge(
+        "ringcast_webhook_channel_bytes",
+        "Bytes of memory for the table of these channels, which webhook_bytes_max does not count.",
+        |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.channel_bytes.value())),
+    ),
     counter(
         "ringcast_webhook_flaps_total",
         "Channels that lost their last subscriber and got another one within webhook_vacated_delay_ms: webhooks were not told.",

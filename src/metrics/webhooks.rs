@@ -57,6 +57,8 @@ pub struct WebhookMetrics {
     pub flaps: Counter,
     /// Channels with subscribers that webhooks watch.
     pub channels: Counter,
+    /// Bytes of the table of these channels.
+    pub channel_bytes: Counter,
     /// Bytes of events in memory.
     pub bytes: Counter,
     /// Commits to disk that failed.

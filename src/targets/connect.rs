@@ -15,11 +15,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Duration, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
+use super::look_ups::LookUps;
 
 /// A connection, with or without TLS.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -40,10 +41,11 @@ pub(crate) enum LinkLocal {
 /// The other server cannot be reached, or is not the one that its certificate would have to name.
 pub(crate) async fn connect(
     address: &Address,
+    look_ups: &LookUps,
     tls: Option<&TlsConnector>,
     link_local: LinkLocal,
 ) -> io::Result<Box<dyn Stream>> {
-    let stream = connect_tcp(address, link_local).await?;
+    let stream = connect_tcp(address, look_ups, link_local).await?;
     // A request is written at once, and another one follows only after the answer.
     stream.set_nodelay(true)?;
     if !address.is_secure {
@@ -59,11 +61,9 @@ pub(crate) async fn connect(
     Ok(Box::new(tls.connect(name, stream).await?))
 }
 
-async fn connect_tcp(address: &Address, link_local: LinkLocal) -> io::Result<TcpStream> {
+async fn connect_tcp(address: &Address, look_ups: &LookUps, link_local: LinkLocal) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "its name has no address");
-    let mut left = lookup_host((address.host.as_str(), address.port))
-        .await?
-        .peekable();
+    let mut left = look_ups.addresses(address).await?.into_iter().peekable();
     while let Some(found) = left.next() {
         if link_local == LinkLocal::Refused && is_of_the_machine(found.ip()) {
             last = io::Error::new(

@@ -13,12 +13,14 @@
 mod address;
 mod connect;
 mod error;
+mod look_ups;
 mod signature;
 mod target;
 
 pub(crate) use self::address::Address;
 pub(crate) use self::connect::{LinkLocal, Stream, connect, tls_of_authority, tls_of_system};
 pub(crate) use self::error::ExchangeError;
+pub(crate) use self::look_ups::{LOOK_UPS_MAX, LookUps};
 pub(crate) use self::signature::Signer;
 pub(crate) use self::target::{Target, TargetError, TargetSettings};
 

@@ -19,18 +19,19 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
 use super::address::Address;
 use super::connect::{LinkLocal, connect};
 use super::error::ExchangeError;
+use super::look_ups::LookUps;
 use super::signature::{SIGNATURE_HEADER, Signer};
 
 /// What a target is made of.
@@ -52,6 +53,7 @@ pub(crate) struct TargetSettings {
 pub(crate) struct Target {
     address: Address,
     settings: TargetSettings,
+    look_ups: LookUps,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -59,7 +61,8 @@ pub(crate) struct Target {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) body: Bytes,
+    /// Or why it was not read to its end: the status is known all the same.
+    pub(crate) body: Result<Bytes, TargetError>,
 }
 
 /// Why a request has no answer.
@@ -83,6 +86,7 @@ impl Target {
         Ok(Target {
             address: Address::of(&url)?,
             settings,
+            look_ups: LookUps::default(),
             idle: Mutex::default(),
         })
     }
@@ -91,23 +95,28 @@ impl Target {
     /// future closes the connection.
     ///
     /// # Errors
-    /// There is no answer `within` this time, or none that may be read.
+    /// The head of an answer has not come `within` this time, or is none.
     pub(crate) async fn post(
         &self,
         body: Bytes,
         headers: &[(HeaderName, HeaderValue)],
         within: Duration,
     ) -> Result<Answer, TargetError> {
-        timeout(within, self.exchange(body, headers))
+        let deadline = Instant::now() + within;
+        let (status, answer) = timeout_at(deadline, self.exchange(body, headers))
             .await
-            .unwrap_or(Err(TargetError::TimeOver))
+            .unwrap_or(Err(TargetError::TimeOver))?;
+        let body = timeout_at(deadline, self.read(answer))
+            .await
+            .unwrap_or(Err(TargetError::TimeOver));
+        Ok(Answer { status, body })
     }
 
     async fn exchange(
         &self,
         body: Bytes,
         headers: &[(HeaderName, HeaderValue)],
-    ) -> Result<Answer, TargetError> {
+    ) -> Result<(StatusCode, Unread), TargetError> {
         let headers = self.headers(&body, headers).map_err(ExchangeError::from)?;
         // Once: a request that ends one connection after the other is the receiver's to refuse.
         if let Some(connection) = self.take_idle() {
@@ -146,6 +155,7 @@ impl Target {
     async fn open(&self) -> Result<Connection, ExchangeError> {
         let stream = connect(
             &self.address,
+            &self.look_ups,
             self.settings.tls.as_ref(),
             self.settings.link_local,
         )
@@ -168,7 +178,7 @@ impl Target {
         mut connection: Connection,
         headers: &HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, Unsent> {
+    ) -> Result<(StatusCode, Unread), Unsent> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = hyper::Method::POST;
         *request.uri_mut() = self.address.path.clone();
@@ -181,21 +191,22 @@ impl Target {
             }
         })?;
         let (head, body) = response.into_parts();
+        Ok((head.status, Unread { connection, body }))
+    }
+
+    /// Reads the body of an answer. Its connection is kept if it can be used again.
+    async fn read(&self, answer: Unread) -> Result<Bytes, TargetError> {
+        let Unread { mut connection, body } = answer;
         let body = Limited::new(body, self.settings.answer_bytes_max).collect().await;
-        let body = body.map_err(|error| {
-            Unsent::Failed(match error.downcast::<hyper::Error>() {
-                Ok(error) => ExchangeError::Http(*error),
-                Err(_) => ExchangeError::TooLarge,
-            })
+        let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
+            Ok(error) => ExchangeError::Http(*error),
+            Err(_) => ExchangeError::TooLarge,
         })?;
         // At once, unless the other server has answered before it has read the request.
         if let Ok(Ok(())) = timeout(READY_TIME_MAX, connection.sender.ready()).await {
             self.keep(connection);
         }
-        Ok(Answer {
-            status: head.status,
-            body: body.to_bytes(),
-        })
+        Ok(body.to_bytes())
     }
 
     /// The idle connection that was used last.
@@ -234,9 +245,15 @@ impl Drop for Connection {
     }
 }
 
+/// An answer whose head has come.
+struct Unread {
+    connection: Connection,
+    body: Incoming,
+}
+
 /// Why a request on one connection has no answer.
 enum Unsent {
-    /// The other server has closed the connection before the first byte of an answer.
+    /// The other server has closed the connection before the head of an answer.
     Closed(hyper::Error),
     Failed(ExchangeError),
 }

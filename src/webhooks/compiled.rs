@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::intake::Intake;
 use crate::auth::rules::{Pattern, RecentNames, first_bytes};
 use crate::config::secret::Secret;
-use crate::config::webhooks::{WebhookEvent, WebhookSpec, is_readable};
+use crate::config::webhooks::{WebhookEvent, WebhookSpec};
 use crate::config::{Config, ListFault, text_file};
 use crate::targets::{Signer, tls_of_authority};
 
@@ -120,7 +120,7 @@ impl Webhooks {
                      secret_file"
                 ));
             }
-            if is_readable(&hook.spec.url) {
+            if hook.spec.url.is_readable() {
                 warnings.push(format!(
                     "webhooks: {name}: url is not https: an attacker on the network can read all events"
                 ));
@@ -306,11 +306,12 @@ fn fault_of(index: usize, spec: &WebhookSpec, fault: String) -> ListFault {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::config::target_url::TargetUrl;
 
     pub(crate) fn hook(name: &str, events: &[WebhookEvent], channels: &[&str]) -> WebhookSpec {
         WebhookSpec {
             name: name.to_owned(),
-            url: "http://127.0.0.1:9/".to_owned(),
+            url: TargetUrl::new("http://127.0.0.1:9/"),
             events: events.to_vec(),
             channels: channels.iter().map(|name| (*name).to_owned()).collect(),
             ..WebhookSpec::default()
@@ -435,13 +436,13 @@ pub(super) mod tests {
         spec.secret_file = Some(file.clone());
         let first = compile(std::slice::from_ref(&spec), None);
         assert!(first.warnings().is_empty());
-        spec.url = "http://10.0.0.1/".to_owned();
+        spec.url = TargetUrl::new("http://10.0.0.1/");
         let readable = compile(std::slice::from_ref(&spec), None).warnings();
         assert!(
             readable.len() == 1 && readable[0].contains("url is not https"),
             "{readable:?}"
         );
-        spec.url = "http://127.0.0.1:9/".to_owned();
+        spec.url = TargetUrl::new("http://127.0.0.1:9/");
         assert!(Arc::ptr_eq(
             &first,
             &compile(std::slice::from_ref(&spec), Some(&first))

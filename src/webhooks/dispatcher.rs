@@ -7,7 +7,7 @@
 //!                                             else  ▼  │ back-off has passed
 //!                                                 waiting
 //! ```
-//! Each webhook has one request under way at most, and a request that has failed is made again before any other: so its
+//! Each webhook has one request under way at most, also after a reload has removed it and another one has made it anew, and a request that has failed is made again before any other: so its
 //! events arrive in their order. An event is done when a request with it was answered with a status from 200 to 299. Any
 //! other outcome is a failure, a redirect as well; after it the webhook waits, twice as long each time, up to
 //! [`BACKOFF_MAX`], and less by up to half by chance, so that servers that failed together do not come back together.
@@ -44,6 +44,8 @@ pub(crate) struct Dispatcher {
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
     hooks: Vec<Hook>,
+    /// Webhooks that were removed while a request of theirs was under way, each with its name, until that has ended.
+    leaving: Vec<(u64, String)>,
     /// The counters of webhooks that were removed.
     former: Vec<Arc<HookMetrics>>,
     occupancy: Occupancy,
@@ -112,6 +114,11 @@ enum State {
     Sending {
         through: u64,
     },
+    /// A request of a former webhook with the same name is under way.
+    Following {
+        /// The key of that webhook.
+        key: u64,
+    },
     /// A request has failed.
     Waiting {
         until: Uptime,
@@ -151,6 +158,7 @@ impl Dispatcher {
             webhooks: Arc::default(),
             intake: Arc::clone(intake),
             hooks: Vec::new(),
+            leaving: Vec::new(),
             former: Vec::new(),
             occupancy: Occupancy::new(vacated_delay),
             store: match directory {
@@ -197,7 +205,12 @@ impl Dispatcher {
                 }
                 None => {
                     self.hooks_made += 1;
-                    self.hooks.push(Hook::new(self.hooks_made, webhook));
+                    let mut hook = Hook::new(self.hooks_made, webhook);
+                    // Its receiver gets one request at a time, whichever webhook has made it.
+                    if let Some((key, _)) = self.leaving.iter().find(|(_, leaving)| leaving == name) {
+                        hook.state = State::Following { key: *key };
+                    }
+                    self.hooks.push(hook);
                 }
             }
         }
@@ -210,6 +223,9 @@ impl Dispatcher {
             }
             hook.drop_some(count, WebhookDrop::Removed);
             hook.tell_drops();
+            if let State::Sending { .. } = hook.state {
+                self.leaving.push((hook.key, hook.webhook.spec.name.clone()));
+            }
             hook.metrics.waiting.set(0);
             hook.metrics.waiting_bytes.set(0);
             hook.metrics.failing.set(0);
@@ -374,6 +390,7 @@ impl Dispatcher {
         let metrics = &self.intake.metrics;
         metrics.bytes.set(self.intake.held() as u64);
         metrics.channels.set(self.occupancy.len() as u64);
+        metrics.channel_bytes.set(self.occupancy.bytes() as u64);
         metrics.flaps.add(self.occupancy.take_flaps());
         self.occupancy.give_back();
     }
@@ -464,6 +481,14 @@ impl Dispatcher {
         if !matches!(&outcome, Err(Failure { answer, .. }) if *answer != WebhookAnswer::Status) {
             self.intake.metrics.request_seconds.record_ns(took_ns);
         }
+        if let Some(at) = self.leaving.iter().position(|(leaving, _)| *leaving == key) {
+            self.leaving.swap_remove(at);
+            let following = State::Following { key };
+            let mut hooks = self.hooks.iter_mut();
+            if let Some(hook) = hooks.find(|hook| hook.state == following) {
+                hook.state = State::Resting;
+            }
+        }
         // A reload may have removed the webhook.
         let Some(hook) = self.hooks.iter_mut().find(|hook| hook.key == key) else {
             return;
@@ -530,7 +555,7 @@ impl Dispatcher {
         self.hooks.iter().all(|hook| match hook.state {
             State::Resting => hook.queue.len() == 0 || matches!(self.store, Store::Opening { .. }),
             State::Waiting { .. } => true,
-            State::Sending { .. } => false,
+            State::Sending { .. } | State::Following { .. } => false,
         })
     }
 
@@ -702,7 +727,7 @@ impl Hook {
     /// When a request is to be made.
     fn next_due(&self) -> Uptime {
         match (self.state, self.since) {
-            (State::Sending { .. }, _) | (State::Resting, None) => Uptime::NEVER,
+            (State::Sending { .. } | State::Following { .. }, _) | (State::Resting, None) => Uptime::NEVER,
             (State::Waiting { until }, _) => until,
             (State::Resting, Some(_)) if self.queue.has_full_batch(&self.webhook.spec) => Uptime::default(),
             (State::Resting, Some(since)) => since + self.webhook.spec.interval,

@@ -30,6 +30,8 @@ pub(super) struct Occupancy {
     /// The channels that are vacating, by the time at which they count as vacated.
     due: BTreeSet<(Uptime, Box<[u8]>)>,
     delay: Duration,
+    /// The bytes of the names in `channels` and in `due`.
+    name_bytes: usize,
     /// How many channels got a subscriber while they were vacating, since this was last taken.
     flaps: u64,
 }
@@ -54,6 +56,7 @@ impl Occupancy {
             channels: HashMap::new(),
             due: BTreeSet::new(),
             delay,
+            name_bytes: 0,
             flaps: 0,
         }
     }
@@ -72,6 +75,7 @@ impl Occupancy {
             }
             if !self.channels.contains_key(&change.channel) {
                 self.channels.insert(change.channel.clone(), Channel::default());
+                self.name_bytes += change.channel.len();
             }
             let Some(channel) = self.channels.get_mut(&change.channel) else {
                 return 0;
@@ -79,6 +83,7 @@ impl Occupancy {
             channel.cores[holder] |= bit;
             if let Some(at) = channel.vacated_at.take() {
                 self.due.remove(&(at, change.channel.clone()));
+                self.name_bytes -= change.channel.len();
                 self.flaps += 1;
             }
             let news = watched_by & !channel.told;
@@ -94,6 +99,7 @@ impl Occupancy {
             let at = now + self.delay;
             channel.vacated_at = Some(at);
             self.due.insert((at, change.channel.clone()));
+            self.name_bytes += change.channel.len();
         }
         0
     }
@@ -102,6 +108,7 @@ impl Occupancy {
     pub(super) fn next_vacated(&mut self, now: Uptime) -> Option<(Box<[u8]>, Hooks)> {
         if self.due.first()?.0 <= now {
             let (_, name) = self.due.pop_first()?;
+            self.name_bytes -= 2 * name.len();
             let told = self.channels.remove(&name).map_or(0, |channel| channel.told);
             return Some((name, told));
         }
@@ -121,7 +128,7 @@ impl Occupancy {
         watched_by: impl Fn(&[u8]) -> Hooks,
     ) -> Vec<(Box<[u8]>, Hooks)> {
         let mut news = Vec::new();
-        let due = &mut self.due;
+        let (due, name_bytes) = (&mut self.due, &mut self.name_bytes);
         self.channels.retain(|name, channel| {
             // A webhook that came later may have got the bit of one that has gone.
             channel.told &= !gone;
@@ -134,8 +141,12 @@ impl Occupancy {
                 news.push((name.clone(), untold));
             }
             channel.told = (channel.told & watched_by) | untold;
-            if let (0, Some(at)) = (watched_by, channel.vacated_at) {
-                due.remove(&(at, name.clone()));
+            if watched_by == 0 {
+                *name_bytes -= name.len();
+                if let Some(at) = channel.vacated_at {
+                    due.remove(&(at, name.clone()));
+                    *name_bytes -= name.len();
+                }
             }
             watched_by != 0
         });
@@ -145,6 +156,7 @@ impl Occupancy {
     /// The server ends: the channels that webhooks know as occupied, each with these webhooks.
     pub(super) fn end(&mut self) -> Vec<(Box<[u8]>, Hooks)> {
         self.due.clear();
+        self.name_bytes = 0;
         self.channels
             .drain()
             .map(|(name, channel)| (name, channel.told))
@@ -161,6 +173,13 @@ impl Occupancy {
     /// How many channels it has.
     pub(super) fn len(&self) -> usize {
         self.channels.len()
+    }
+
+    /// How many bytes of memory the table needs.
+    pub(super) fn bytes(&self) -> usize {
+        let channel = size_of::<(Box<[u8]>, Channel)>();
+        let due = size_of::<(Uptime, Box<[u8]>)>();
+        self.channels.capacity() * channel + self.due.len() * due + self.name_bytes
     }
 
     /// How many channels got a subscriber while they were vacating, since the last call.

@@ -1,6 +1,6 @@
 //! A backend of the test: an HTTP server that is asked questions, and answers as the test says.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -94,7 +94,8 @@ impl Backend {
     }
 }
 
-fn read(stream: &mut BufReader<TcpStream>) -> Option<Asked> {
+/// Reads a request; `None` at the end of the connection.
+pub(crate) fn read(stream: &mut impl BufRead) -> Option<Asked> {
     let mut head = Vec::new();
     loop {
         let mut line = String::new();

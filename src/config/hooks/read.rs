@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{CacheBy, HOOKS_MAX, HookAction, HookSpec, KEYS, WhenAway};
 use crate::config::api_keys::is_key_name;
 use crate::config::error::ListFault;
-use crate::config::jwks::url;
 use crate::config::list::{self, Fault, Key, Place};
 use crate::config::nearest::nearest;
+use crate::config::target_url::TargetUrl;
 
 /// Reads the hooks of a file. With a fault there are no hooks; the faults are the first one of each hook that has one.
 pub(in crate::config) fn read(place: Place<'_>) -> (Vec<HookSpec>, Vec<ListFault>) {
@@ -78,7 +78,7 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
         Some(_) => String::new(),
         None => text_if(
             needed("url")?,
-            |text| url(text).is_some(),
+            |text| TargetUrl::parse(text).is_some(),
             "an address such as https://backend.example/hook, without user and fragment",
         )?,
     };

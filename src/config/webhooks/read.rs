@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{KEYS, WEBHOOKS_MAX, WebhookEvent, WebhookSpec, is_webhook_url};
+use super::{KEYS, WEBHOOKS_MAX, WebhookEvent, WebhookSpec};
 use crate::config::api_keys::is_key_name;
 use crate::config::error::ListFault;
 use crate::config::list::{self, Fault, Key, Place};
 use crate::config::nearest::nearest;
+use crate::config::target_url::TargetUrl;
 
 /// Reads the list of a file. A list with a fault is empty; the faults are the first one of each webhook that has one.
 pub(in crate::config) fn read(place: Place<'_>) -> (Vec<WebhookSpec>, Vec<ListFault>) {
@@ -102,9 +103,9 @@ fn path(keys: &[Key<'_>], name: &str) -> Result<Option<PathBuf>, Fault> {
 }
 
 /// The value is not shown if it is wrong: it may hold a password.
-fn url(key: &Key<'_>) -> Result<String, Fault> {
-    let url = key.value.as_str().filter(|text| is_webhook_url(text));
-    url.map(str::to_owned).ok_or_else(|| {
+fn url(key: &Key<'_>) -> Result<TargetUrl, Fault> {
+    let url = key.value.as_str().and_then(TargetUrl::parse);
+    url.ok_or_else(|| {
         let fault = "url: expected an address such as https://shop.example/events, without user and fragment (the value \
                      found is not shown)";
         (key.line, fault.to_owned())

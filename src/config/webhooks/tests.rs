@@ -38,7 +38,7 @@ fn a_webhook_is_read_as_it_is_written() {
         read[0],
         WebhookSpec {
             name: "shop".to_owned(),
-            url: "https://shop.example/e?x=1".to_owned(),
+            url: TargetUrl::new("https://shop.example/e?x=1"),
             events: vec![WebhookEvent::MemberLeft, WebhookEvent::Publication],
             channels: vec!["room.*".to_owned()],
             secret_file: Some("s".into()),

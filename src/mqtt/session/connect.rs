@@ -24,12 +24,15 @@ use crate::session::LoginAnswer;
 pub(super) struct PendingConnect {
     /// The bytes behind the fixed header, with zeros in the place of the password.
     body: Box<[u8]>,
+    /// The claims that the answers so far have given the client: its will is judged by them.
+    settled: Option<Box<Claims>>,
 }
 
 impl PendingConnect {
     /// How many bytes it keeps.
     pub(super) fn bytes(&self) -> usize {
-        self.body.len()
+        let claims = self.settled.as_deref().map_or(0, |claims| claims.json().len());
+        self.body.len() + claims
     }
 }
 
@@ -72,11 +75,18 @@ impl Session {
             .and_then(|()| check_support(&connect))
             .and_then(|()| self.identify(&connect, env));
         match identity {
-            Ok(Identity::Known(claims)) => self.admit(&connect, body, Some(claims), env, decisions),
-            Ok(Identity::Anonymous) => self.admit(&connect, body, None, env, decisions),
+            Ok(Identity::Known(claims)) => self.admit(
+                &connect,
+                body,
+                (Some(claims.clone()), Some(claims)),
+                env,
+                decisions,
+            ),
+            Ok(Identity::Anonymous) => self.admit(&connect, body, (None, None), env, decisions),
             Ok(Identity::ToBeChecked(credentials)) => {
                 self.state = State::LoggingIn(PendingConnect {
                     body: without_password(body, connect.password),
+                    settled: None,
                 });
                 decisions.push_login(credentials);
                 Ok(())
@@ -119,7 +129,10 @@ impl Session {
             LoginAnswer::Unsigned => return Err(CloseReason::SigningFailed),
         };
         match claims {
-            Ok(claims) => self.admit(&connect, &pending.body, Some(Box::new(claims)), env, decisions),
+            Ok(claims) => {
+                let claims = Some(Box::new(claims));
+                self.admit(&connect, &pending.body, (claims.clone(), claims), env, decisions)
+            }
             Err(refusal) => refuse(&connect, refusal, env.settings, decisions),
         }
     }
@@ -135,32 +148,33 @@ impl Session {
         Some(answer.write_refusal(BUSY.code, BUSY.text, reference, decisions))
     }
 
-    /// The client is known: asks the application, and gives the client its session. `body` is that of its CONNECT.
+    /// The client is known: asks the application, and gives the client its session. `body` is that of its CONNECT. The first
+    /// claims are those with which the client is asked about; the second those that the answers so far have given it.
     fn admit<A: App>(
         &mut self,
         connect: &Connect<'_>,
         body: &[u8],
-        claims: Option<Box<Claims>>,
+        (claims, settled): (Option<Box<Claims>>, Option<Box<Claims>>),
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         self.claims = claims;
-        let before = self.claims.clone();
-        let asked = match self.ask_application(connect, env) {
+        let (before, asked) = match self.ask_application(connect, env) {
             Ok(questions) => {
                 // The will is one of the user whom the application or a hook has made of the client.
+                let before = std::mem::replace(&mut self.claims, settled);
                 self.settle(env)?;
-                self.will_of(connect, questions, env)
+                (before, self.will_of(connect, questions, env))
             }
-            Err(denied) => Err(denied),
+            Err(denied) => (self.claims.clone(), Err(denied)),
         };
         let asked = match asked {
             Ok(will) => Ok(will),
             Err(Denied::Refused(refusal)) => Err(for_connack(refusal)),
             Err(Denied::Deferred { number, question }) => {
-                self.claims = before;
                 let pending = PendingConnect {
                     body: without_password(body, connect.password),
+                    settled: std::mem::replace(&mut self.claims, before),
                 };
                 let decided = (0..question).map(|_| Ok(())).collect();
                 let undecided = Session::undecided(number, decided, env);
@@ -266,7 +280,7 @@ impl Session {
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         let connect = decode_connect(CONNECT, &pending.body).map_err(|_| CloseReason::MalformedMqtt)?;
-        let claims = self.claims.take();
+        let claims = (self.claims.take(), pending.settled.clone());
         self.admit(&connect, &pending.body, claims, env, decisions)
     }
 

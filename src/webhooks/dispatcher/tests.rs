@@ -368,3 +368,39 @@ fn at_the_end_all_channels_are_vacated_and_webhooks_that_waited_try_once_more() 
     let dropped = &fixture.dispatcher.hooks[0].metrics.dropped;
     assert_eq!(dropped[WebhookDrop::Stopped.index()].value(), 2);
 }
+
+/// A receiver gets one request at a time, also of a webhook that was removed and named again meanwhile.
+#[test]
+fn a_webhook_that_is_named_again_waits_for_the_request_of_the_one_before() {
+    for is_delivered in [true, false] {
+        let spec = of(&[WebhookEvent::MemberJoined]);
+        let mut fixture = Fixture::new(std::slice::from_ref(&spec), None);
+        fixture.member("x", 0);
+        assert!(fixture.pass(0).is_empty());
+        let first = fixture.pass(100);
+        let key = first[0].0;
+        for specs in [
+            &[][..],
+            std::slice::from_ref(&spec),
+            &[],
+            std::slice::from_ref(&spec),
+        ] {
+            fixture.webhooks = compile(specs, Some(&fixture.webhooks));
+            fixture.current.store(Arc::clone(&fixture.webhooks));
+            fixture.pass(150);
+        }
+        fixture.member("y", 200);
+        assert!(fixture.pass(200).is_empty());
+        assert!(fixture.pass(1000).is_empty(), "the first request is under way");
+        assert!(!fixture.dispatcher.has_ended());
+        fixture.done(key, is_delivered, 1000);
+        let second = fixture.pass(1000);
+        assert_eq!(second[0].3, ["member_joined y"], "its attempt is the first one");
+        assert_eq!(second[0].2, 1);
+        let counted = &fixture.dispatcher.hooks[0].metrics;
+        assert_eq!(counted.requests[WebhookAnswer::Delivered.index()].value(), 0);
+        fixture.done(second[0].0, true, 1000);
+        assert_eq!(fixture.dispatcher.hooks[0].metrics.delivered.value(), 1);
+        assert!(fixture.dispatcher.leaving.is_empty());
+    }
+}

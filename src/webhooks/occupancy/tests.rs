@@ -73,7 +73,12 @@ fn a_webhook_that_comes_later_is_told_what_is_occupied_then() {
     let news = occupancy.rewatch(0, |name| if name == b"b" { 0 } else { 3 });
     assert_eq!(news, [(b"a"[..].into(), 2)], "c is on its way out");
     assert_eq!(occupancy.len(), 2, "b is watched no more");
+    assert_eq!(occupancy.name_bytes, 3, "a, and c twice");
     assert_eq!(occupancy.next_vacated(at(1000)), Some((b"c"[..].into(), 1)));
+    occupancy.change(0, &said("gone", true), 1, at(0));
+    occupancy.change(0, &said("gone", false), 1, at(0));
+    occupancy.rewatch(0, |name| if name == b"gone" { 0 } else { 3 });
+    assert_eq!((occupancy.name_bytes, occupancy.next_due()), (1, Uptime::NEVER));
     let news = occupancy.rewatch(2, |_| 3);
     assert_eq!(news, [(b"a"[..].into(), 2)], "another webhook has its bit now");
     assert_eq!(occupancy.end(), [(b"a"[..].into(), 3)]);
@@ -119,6 +124,9 @@ proptest! {
             let is_occupied = held.keys().any(|(_, of, _)| *of == channel);
             prop_assert_eq!(told.get(&name).copied().unwrap_or(false), is_occupied);
         }
+        let names = occupancy.channels.keys().chain(occupancy.due.iter().map(|(_, name)| name));
+        prop_assert_eq!(occupancy.name_bytes, names.map(|name| name.len()).sum::<usize>());
+        prop_assert!(occupancy.bytes() >= occupancy.name_bytes);
         prop_assert_eq!(occupancy.len(), (0..3).filter(|channel| held.keys().any(|(_, of, _)| of == channel)).count());
     }
 }
