@@ -508,10 +508,12 @@ const API: &[(&str, &[&str])] = &[
             "mod limits",
             "mod rules",
             "mod secret",
+            "mod target_url",
             "mod tls",
             "mod webhooks",
         ],
     ),
+    ("config/target_url.rs", &["TargetUrl"]),
     (
         "config/services.rs",
         &["Absent", "SERVICES_MAX", "ServiceSpec", "Terms"],

@@ -600,6 +600,63 @@ fn a_caller_that_goes_cancels_its_calls_those_that_wait_too() {
     }
 }
 
+/// The service has the time of the test for its answer, or none: its window is free with the answer in the one case, and
+/// without it in the other.
+#[test]
+fn a_cancelled_call_counts_in_its_window_until_it_is_answered_or_has_had_its_time() {
+    for (cores, cancel_ms) in [(1, "60000"), (2, "60000"), (8, "60000"), (1, "0"), (8, "0")] {
+        let scene = Scene::new(
+            cores,
+            "[[services]]\npattern = \"late\"\ntimeout_ms = 100\n",
+            &[("RINGCAST_SERVICE_CANCEL_MS", cancel_ms)],
+        );
+        let mut late = scene.service("late", 1);
+        let mut service = scene.service("c", 2);
+        let (mut caller, mut other) = (scene.client(), scene.client());
+        let timed_out = caller.begin("late", &json!(0));
+        for at in 0..2 {
+            caller.begin("c", &json!(at));
+        }
+        let asked: Vec<Asked> = (0..2).map(|_| service.asked()).collect();
+        assert_eq!(caller.error(timed_out), "TimeoutError");
+        assert_eq!(late.cancelled(), late.asked().cid.unwrap());
+        caller.client.reset();
+        let cancelled = [service.cancelled(), service.cancelled()];
+        assert!(asked.iter().all(|asked| cancelled.contains(&asked.cid.unwrap())));
+        let cids: Vec<u64> = (2..4).map(|at| other.begin("c", &json!(at))).collect();
+        let hits = |scene: &Scene| scene.metric("ringcast_limit_hits_total{limit=\"service_cancel_time\"}");
+        if cancel_ms == "0" {
+            eventually("the windows are free", || hits(&scene) == 3);
+        } else {
+            eventually("both wait", || {
+                scene.metric("ringcast_service_calls_waiting") == 2
+            });
+            service.has_all();
+            assert_eq!(service.calls_kept(), 0, "it may be at work on both");
+            // One answer makes room for one call.
+            service.answer(&asked[1], &json!("too late"));
+            eventually("one waits", || {
+                scene.metric("ringcast_service_calls_waiting") == 1
+            });
+            service.has_all();
+            assert_eq!(service.calls_kept(), 1);
+            service.answer(&asked[0], &json!("too late"));
+            eventually("none waits", || {
+                scene.metric("ringcast_service_calls_waiting") == 0
+            });
+            assert_eq!(scene.metric("ringcast_service_answers_late_total"), 2);
+            assert_eq!(hits(&scene), 0);
+        }
+        for (cid, at) in cids.into_iter().zip(2..) {
+            let asked = service.asked();
+            assert_eq!(asked.data["data"], at, "in order");
+            service.answer(&asked, &json!(at));
+            assert_eq!(other.end(cid), Ok(json!(at)));
+        }
+        scene.is_at_rest();
+    }
+}
+
 #[test]
 fn one_way_events_reach_one_service_each() {
     for cores in [1, 8] {

@@ -126,6 +126,10 @@ settings! {
         /// Most calls in flight of one service for a pattern. A service that offers a larger window gets this one.
         service_window_max: u32 = 1024, "service_window_max", number!(1 to 65536);
 
+        /// Milliseconds for which a call counts in the window of its service after `$cancel`, if the service does not answer
+        /// it. A service that ignores `$cancel` gets no more calls at a time than its window for as long.
+        service_cancel_time: Duration = Duration::from_secs(1), "service_cancel_ms", milliseconds!(0 to 60000);
+
         /// Most calls to services that one client may leave open. A further one is answered with a `ServiceBusyError`.
         service_calls_per_connection_max: u32 = 256, "service_calls_per_connection_max", number!(1 to 65536);
 

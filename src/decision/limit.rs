@@ -174,5 +174,7 @@ labels! {
         /// A call that a service did not answer within the `timeout_ms` of its `[[services]]`: answered with a
         /// `TimeoutError`.
         ServiceTime = "service_time",
+        /// `service_cancel_ms`: a service has not answered a call after `$cancel`, and its window is free for another one.
+        ServiceCancelTime = "service_cancel_time",
     }
 }

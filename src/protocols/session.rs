@@ -458,10 +458,19 @@ impl Session {
         }
     }
 
-    /// Nobody waits for the answer to a call that the client was given as a service: gives it back.
-    pub(crate) fn cancel_call(&mut self, id: CallId, decisions: &mut Decisions) -> Option<Box<ServiceCall>> {
+    /// Nobody waits for the answer to a call that the client was given as a service. The session keeps the call until the
+    /// client answers, or [`Session::take_cancelled`]; false if it does not have the call.
+    pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime, decisions: &mut Decisions) -> bool {
         match self {
-            Session::SocketCluster(session) => session.cancel_call(id, decisions),
+            Session::SocketCluster(session) => session.cancel_call(id, until, decisions),
+            Session::Mqtt(_) => false,
+        }
+    }
+
+    /// Takes a cancelled call that the client has not answered.
+    pub(crate) fn take_cancelled(&mut self, id: CallId) -> Option<Box<ServiceCall>> {
+        match self {
+            Session::SocketCluster(session) => session.take_cancelled(id),
             Session::Mqtt(_) => None,
         }
     }

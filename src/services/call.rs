@@ -4,7 +4,7 @@ use crate::clock::Uptime;
 use crate::labels::labels;
 
 /// Names an open call: the core of its caller, and the slot there with the slot's generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(u64);
 
 impl CallId {
@@ -33,7 +33,7 @@ const CORE_BITS: u32 = 7;
 pub(super) const SLOT_BITS: u32 = 25;
 
 /// Names a pool of its owner. It never names the pool that takes the same place later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolId {
     pub(super) slot: u32,
     pub(super) generation: u32,
@@ -64,8 +64,10 @@ pub struct ServiceCall {
     pub data: Vec<u8>,
     /// The same for all calls of one caller.
     pub caller: u64,
-    /// When its caller gives it up.
+    /// When its caller gives it up. After `$cancel`: when the window of its service is free again without an answer.
     pub deadline: Uptime,
+    /// Whether its service was told `$cancel`.
+    pub is_cancelled: bool,
     /// The outcome, on the way back.
     pub outcome: Outcome,
 }
@@ -180,6 +182,7 @@ impl ServiceCall {
 
     pub(super) fn clear(&mut self) {
         (self.id, self.pool, self.outcome) = (None, None, Outcome::Open);
+        self.is_cancelled = false;
         self.event.clear();
         self.data.clear();
     }

@@ -57,12 +57,12 @@ pub struct Open {
     list: usize,
 }
 
-/// What too many calls are open for.
+/// The limit that keeps a call from being opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooMany {
-    /// Their number.
+    /// The number of open calls.
     Calls,
-    /// Their bytes.
+    /// The bytes of open calls.
     Bytes,
 }
 
@@ -211,11 +211,13 @@ impl OpenCalls {
         self.take_named(list.last)
     }
 
-    /// Takes a call whose pool was owned by a core that has stopped. All calls are searched.
-    pub fn take_of_owner(&mut self, owner: usize) -> Option<(CallId, Open)> {
+    /// Takes the calls whose pools were owned by a core that has stopped. All calls are looked at, once.
+    pub fn take_of_owner(&mut self, owner: usize) -> Vec<Open> {
         let is_of = |slot: &Slot| slot.open.as_ref().is_some_and(|open| open.place.owner == owner);
-        let slot = self.slots.iter().position(is_of)?;
-        self.take_named(u32::try_from(slot).ok()?)
+        let slots = 0..u32::try_from(self.slots.len()).unwrap_or(NONE);
+        slots
+            .filter_map(|slot| is_of(&self.slots[slot as usize]).then(|| self.take_at(slot))?)
+            .collect()
     }
 
     /// The earliest deadline.

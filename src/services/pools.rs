@@ -3,9 +3,9 @@
 //!
 //! Invariants
 //! 1. A call waits only if no member has room, and calls that wait are given in their order.
-//! 2. A call is in `in_flight` from the moment at which it is given to a member until its end is told, or the member says
-//!    that it has not got it.
-//!    A call that comes back without being in `in_flight` has ended for its caller meanwhile, and is given to nobody.
+//! 2. A call is in `in_flight`, and counts in the window of its member, from the moment at which it is given to the member
+//!    until the core of the member says that it is done, or that the member has not got it. So a service that goes on with
+//!    a call after `$cancel` gets no other call in its place. A call that comes back and was cancelled is given to nobody.
 //! 3. A pool has members. With the last one it is gone, and its calls that wait are refused.
 //!
 //! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers. A member
@@ -129,11 +129,11 @@ enum Place {
 /// Where a call was that its caller has given up.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// A member has it.
-    Given(MemberKey, PoolId),
+    /// A member has it: it is to be told. The call counts in its window until [`Pools::done`].
+    Given(MemberKey),
     /// It waited.
     Waited(Box<ServiceCall>),
-    /// It has ended.
+    /// It has ended, or was cancelled before.
     Unknown,
 }
 
@@ -176,6 +176,7 @@ struct Flight {
     pool: PoolId,
     member: MemberKey,
     serial: u64,
+    is_cancelled: bool,
 }
 
 impl Pools {
@@ -402,14 +403,16 @@ impl Pools {
         Some(Next::Given(pool.members[member].key, call))
     }
 
-    /// A member has answered a call, or ended with it. Returns the pool, which may have room now.
+    /// A member has answered a call, or ended with it, or had time enough after `$cancel`. Returns the pool, which may have
+    /// room now. The end of a cancelled call does not say that the member answers in time.
     pub fn done(&mut self, call: CallId) -> Option<PoolId> {
-        self.land(call, |member| member.is_slow = false)
+        let flight = self.land(call, |member, flight| member.is_slow &= flight.is_cancelled)?;
+        self.pool(flight.pool).is_some().then_some(flight.pool)
     }
 
     /// A member has not got a call or an event. It gets no more: never, if it has left, or until it has room.
     pub fn take_back(&mut self, call: &ServiceCall, key: MemberKey, why: NotGot) -> TakenBack {
-        let landed = call.id.and_then(|id| self.land(id, |_| {}));
+        let landed = call.id.and_then(|id| self.land(id, |_, _| {}));
         let gone = call.pool.and_then(|id| match why {
             NotGot::HasLeft => self.leave_pool(id, key),
             NotGot::IsFull => {
@@ -421,7 +424,7 @@ impl Pools {
             }
         });
         TakenBack {
-            is_open: call.id.is_none() || landed.is_some(),
+            is_open: call.id.is_none() || landed.is_some_and(|flight| !flight.is_cancelled),
             gone,
         }
     }
@@ -439,9 +442,15 @@ impl Pools {
 
     /// The caller of a call has gone, or has waited long enough: then the member that has it is slow.
     pub fn cancel(&mut self, call: CallId, pool: PoolId, why: GivenUp) -> Cancelled {
-        if let Some(flight) = self.in_flight.get(&call).copied() {
-            self.land(call, |member| member.is_slow |= why == GivenUp::TimedOut);
-            return Cancelled::Given(flight.member, flight.pool);
+        if let Some(flight) = self.in_flight.get_mut(&call) {
+            if std::mem::replace(&mut flight.is_cancelled, true) {
+                return Cancelled::Unknown;
+            }
+            let flight = *flight;
+            if let Some(member) = self.member_of(flight) {
+                member.is_slow |= why == GivenUp::TimedOut;
+            }
+            return Cancelled::Given(flight.member);
         }
         let Some(pool) = self.pool(pool) else {
             return Cancelled::Unknown;
@@ -457,15 +466,19 @@ impl Pools {
         Cancelled::Waited(call)
     }
 
-    fn land(&mut self, call: CallId, note: impl FnOnce(&mut Member)) -> Option<PoolId> {
+    fn land(&mut self, call: CallId, note: impl FnOnce(&mut Member, Flight)) -> Option<Flight> {
         let flight = self.in_flight.remove(&call)?;
-        let pool = self.pool(flight.pool)?;
-        let mut members = pool.members.iter_mut();
-        if let Some(member) = members.find(|member| member.serial == flight.serial) {
+        if let Some(member) = self.member_of(flight) {
             member.in_flight = member.in_flight.saturating_sub(1);
-            note(member);
+            note(member, flight);
         }
-        Some(flight.pool)
+        Some(flight)
+    }
+
+    /// The member that has a call, if it has not left the pool since.
+    fn member_of(&mut self, flight: Flight) -> Option<&mut Member> {
+        let mut members = self.pool(flight.pool)?.members.iter_mut();
+        members.find(|member| member.serial == flight.serial)
     }
 
     /// A core has stopped. Its members are gone.
@@ -473,8 +486,9 @@ impl Pools {
         self.cores = self.cores.without(CoreSet::of(core));
         let mut stopped = Stopped::default();
         let of_core = |_: &CallId, flight: &mut Flight| flight.member.core == core;
-        let lost = self.in_flight.extract_if(of_core).map(|(call, _)| call);
-        stopped.lost.extend(lost);
+        let lost = self.in_flight.extract_if(of_core);
+        let waited_for = lost.filter(|(_, flight)| !flight.is_cancelled);
+        stopped.lost.extend(waited_for.map(|(call, _)| call));
         for slot in 0..self.slots.len() {
             let generation = self.slots[slot].generation;
             let Some(pool) = &mut self.slots[slot].pool else {
@@ -544,7 +558,7 @@ pub enum GivenUp {
 /// What ends with a core.
 #[derive(Debug, Default)]
 pub struct Stopped {
-    /// The calls that its members had.
+    /// The calls that its members had, and that were not cancelled.
     pub lost: Vec<CallId>,
     /// The pools that have no members any more.
     pub gone: Vec<GonePool>,
@@ -592,6 +606,7 @@ impl Pool {
             pool,
             member: member.key,
             serial: member.serial,
+            is_cancelled: false,
         })
     }
 

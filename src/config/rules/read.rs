@@ -108,7 +108,7 @@ fn actions(key: &Key<'_>, words: &[String], rule: Named) -> Result<Vec<Action>, 
     let mut named = [false; Action::COUNT];
     for word in words {
         if word == EVERY_ACTION {
-            // Who may answer for others is to be said by name.
+            // The right to answer the calls of other clients is never a part of `*`: a rule has to name it.
             for action in Action::ALL.into_iter().filter(|action| *action != Action::Serve) {
                 let is_named = if action.is_on_channel() {
                     rule.channels

@@ -3,7 +3,7 @@
 use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, NotGot, Offer, PoolId, ServiceCall};
 
 /// A letter about services. How many may be kept for a full box is bounded by the kinds: letters about a call by the calls
-/// that may be open on all cores, letters about a pattern by the patterns that may be served: a client's next letter about
+/// that may be open on all cores and those that were cancelled and count in a window, letters about a pattern by the patterns that may be served: a client's next letter about
 /// one is sent when all cores have taken those that the last one brought about, unless its connection ends. Events are sent
 /// only if there is room. If the receiver has stopped, so have its clients and its pools, and its callers need no answer.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) enum ServiceLetter {
     Answer(Box<ServiceCall>),
     /// To the core of the caller: the core of the service has stopped.
     Lost { id: CallId, failure: Failure },
-    /// To the owner: the service has answered, or has ended.
+    /// To the owner: the service has answered, or has ended, or had time enough after `$cancel`.
     Done { id: CallId },
     /// To the owner: nobody waits for the answer.
     Cancel { id: CallId, pool: PoolId, why: GivenUp },
@@ -57,7 +57,7 @@ pub(crate) enum ServiceLetter {
     Drop { connection: usize, id: CallId },
 }
 
-/// What has become of a pattern.
+/// A change of a pattern that all cores have to know.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PatternNews {
     /// It has services, in this pool.

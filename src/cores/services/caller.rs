@@ -197,7 +197,7 @@ impl<A: App> Core<A> {
 
     /// The owner of the pools of some calls has stopped. A service may have got them before, on this core or a third one.
     pub(super) fn give_up_calls_to(&mut self, owner: usize) {
-        while let Some((_, open)) = self.services.open.take_of_owner(owner) {
+        for open in self.services.open.take_of_owner(owner) {
             self.end_open_call(open, Ended::Failed(Failure::Gone));
         }
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::decision::Limit;
 use crate::metrics::services::ServiceEvent;
-use crate::services::{CallId, JoinFailure, MemberKey, NotGot, Offer, ServiceCall, Token};
+use crate::services::{CallId, Failure, JoinFailure, MemberKey, NotGot, Offer, Outcome, ServiceCall, Token};
 
 use super::caller::id_of;
-use super::state::{Registered, Registration, Stage};
+use super::state::{Hold, Registered, Registration, Stage};
 use crate::cores::core::Core;
 use crate::cores::post::service_letter::ServiceLetter;
 
@@ -179,10 +179,14 @@ impl<A: App> Core<A> {
     pub(super) fn give_call(&mut self, connection: usize, call: Box<ServiceCall>) {
         let id = id_of(connection);
         if !self.services.serves(connection, &call.event) {
-            if let Some(call) = self.services.hold(connection, call) {
-                self.give_call_back(connection, NotGot::HasLeft, call);
-            }
-            return;
+            return match self.services.hold(connection, call) {
+                Hold::Held => {}
+                Hold::Event(event) => {
+                    self.count_event(self.row_of_event(&event), ServiceEvent::Dropped);
+                    self.lent.scratch.common.services.recycle(event);
+                }
+                Hold::NoPattern(call) => self.give_call_back(connection, NotGot::HasLeft, call),
+            };
         }
         if !self.has_room_for_call(connection) {
             self.services.full.insert(connection);
@@ -264,24 +268,49 @@ impl<A: App> Core<A> {
         self.tell_of_services(call.owner, ServiceLetter::NotGot { member, why, call });
     }
 
-    /// A service has answered, or has ended: tells the owner and the caller.
+    /// A service has answered, or has ended: tells the owner and the caller, unless the caller has given the call up.
     pub(super) fn pass_answer_on(&mut self, call: Box<ServiceCall>) {
-        if let Some(id) = call.id {
-            self.tell_of_services(call.owner, ServiceLetter::Done { id });
+        let Some(id) = call.id else { return };
+        self.tell_of_services(call.owner, ServiceLetter::Done { id });
+        if !call.is_cancelled {
             self.tell_of_services(id.core(), ServiceLetter::Answer(call));
+            return;
         }
+        self.services.cancelled.remove(&(call.deadline, id));
+        if call.outcome != Outcome::Failed(Failure::Gone) {
+            self.metrics.service_answers_late.add(1);
+        }
+        self.lent.scratch.common.services.recycle(call);
     }
 
-    /// Nobody waits for a service's answer any more.
+    /// Nobody waits for a service's answer any more. The call counts in the window of the service until the service
+    /// answers, which it need not do, or has had time to end its work.
     pub(super) fn drop_call(&mut self, connection: usize, id: CallId) {
-        let mut dropped = None;
+        if let Some(call) = self.services.take_held(connection, id) {
+            self.tell_of_services(call.owner, ServiceLetter::Done { id });
+            return self.lent.scratch.common.services.recycle(call);
+        }
+        let until = self.time.now().uptime + self.limits.service_cancel_time;
+        let mut had_it = false;
         self.decide(id_of(connection), |session, _, decisions| {
-            dropped = session.cancel_call(id, decisions);
+            had_it = session.cancel_call(id, until, decisions);
             Ok(())
         });
         self.connections.note_input(id_of(connection));
-        if let Some(call) = dropped {
-            self.lent.scratch.common.services.recycle(call);
+        if had_it {
+            self.services.cancelled.insert((until, id), connection);
+        }
+    }
+
+    /// Takes cancelled calls out of the windows of services that have had time enough to answer them.
+    pub(super) fn end_overdue_cancels(&mut self) {
+        while let Some((id, connection)) = self.services.take_overdue_cancel(self.time.now().uptime) {
+            let session = self.session(id_of(connection));
+            if let Some(call) = session.and_then(|session| session.take_cancelled(id)) {
+                self.metrics.limit_hit(Limit::ServiceCancelTime);
+                self.tell_of_services(call.owner, ServiceLetter::Done { id });
+                self.lent.scratch.common.services.recycle(call);
+            }
         }
     }
 }

@@ -173,7 +173,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A member has answered a call: it has room.
+    /// A member has no more to do with a call: it has room.
     pub(super) fn note_done_call(&mut self, id: CallId) {
         if let Some(pool) = self.services.pools.done(id) {
             self.give_waiting(pool);
@@ -183,10 +183,9 @@ impl<A: App> Core<A> {
     /// Nobody waits for the answer to a call any more.
     pub(super) fn cancel_call(&mut self, id: CallId, pool: PoolId, why: GivenUp) {
         match self.services.pools.cancel(id, pool, why) {
-            Cancelled::Given(member, pool) => {
+            Cancelled::Given(member) => {
                 let connection = member.connection;
                 self.tell_of_services(member.core, ServiceLetter::Drop { connection, id });
-                self.give_waiting(pool);
             }
             Cancelled::Waited(call) => {
                 self.count_taken(pool);

@@ -29,6 +29,7 @@ impl<A: App> Core<A> {
         self.take_letters_to_self();
         self.tell_of_room();
         self.end_overdue_service_calls();
+        self.end_overdue_cancels();
         for _ in 0..ROUNDS_MAX {
             // Services that have gone come first, so that no call is given to them.
             while let Some(connection) = self.services.next_ended() {

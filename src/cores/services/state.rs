@@ -1,13 +1,13 @@
 //! The parts of a core that services are made of.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::cores::post::service_letter::ServiceLetter;
 use crate::services::{
-    ByNumber, Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, ServiceCall, Token,
+    ByNumber, CallId, Offer, OpenCalls, OpenCallsMax, Pattern, Pools, PoolsMax, ServiceCall, Token,
 };
 
 /// Services on one core.
@@ -31,6 +31,9 @@ pub(in crate::cores) struct Services {
     pub(super) takes_letters: bool,
     /// Connections that had no room for a call. The owners of their patterns are told when they have room.
     pub(super) full: BTreeSet<usize>,
+    /// The connections that were told `$cancel` of a call and have not answered it, by the time at which the call does not
+    /// count in their windows any more. So many as the windows have room for.
+    pub(super) cancelled: BTreeMap<(Uptime, CallId), usize>,
 }
 
 /// A pattern that a connection serves.
@@ -70,23 +73,34 @@ pub(in crate::cores) struct Next {
     pub(in crate::cores) tokens: Vec<Token>,
 }
 
-/// What is to be done after `$serve`.
+/// The next step after `$serve`.
 pub(in crate::cores) enum Registered {
     /// The owner is to be asked.
     Ask,
-    /// It is asked when its answer to the last question has come.
+    /// The owner is asked when its answer to the last question has come.
     Waits,
     /// The connection serves as many patterns as it may.
     TooMany,
 }
 
-/// What was taken from a registration that was given up.
+/// The parts of a registration that was given up, which its core has to answer or to tell the owner.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Taken {
     /// The calls of `$serve` that have no answer yet.
     pub(in crate::cores) tokens: Vec<Token>,
     /// The whole registration, if the owner is to be told now.
     pub(in crate::cores) registration: Option<Registration>,
+}
+
+/// The fate of a call or an event for a pattern that its client does not serve.
+#[derive(Debug)]
+pub(super) enum Hold {
+    /// The call is kept until the owner may be told that the client has left.
+    Held,
+    /// The event is to be dropped.
+    Event(Box<ServiceCall>),
+    /// The client is no member any more: the owner may be told.
+    NoPattern(Box<ServiceCall>),
 }
 
 impl Registration {
@@ -122,6 +136,7 @@ impl Services {
             to_self: VecDeque::new(),
             takes_letters: false,
             full: BTreeSet::new(),
+            cancelled: BTreeMap::new(),
         }
     }
 
@@ -133,6 +148,7 @@ impl Services {
             || !self.to_self.is_empty()
             || !self.full.is_empty()
             || (!self.open.is_empty() && self.open.next_deadline() <= now)
+            || self.next_cancel() <= now
     }
 
     /// Whether something is left to do that no deadline brings.
@@ -143,12 +159,29 @@ impl Services {
 
     /// When the next turn is due, if no event comes.
     pub(in crate::cores) fn next_due(&self, now: Uptime) -> Uptime {
-        let deadline = self.open.next_deadline();
+        let deadline = self.open.next_deadline().min(self.next_cancel());
         if self.full.is_empty() {
             deadline
         } else {
             deadline.min(now + ROOM_RETRY)
         }
+    }
+
+    /// When a cancelled call counts in the window of its service no longer.
+    #[inline]
+    fn next_cancel(&self) -> Uptime {
+        self.cancelled
+            .first_key_value()
+            .map_or(Uptime::NEVER, |((until, _), _)| *until)
+    }
+
+    /// Takes a cancelled call that counts in the window of its service no longer.
+    pub(super) fn take_overdue_cancel(&mut self, now: Uptime) -> Option<(CallId, usize)> {
+        let first = self.cancelled.first_entry()?;
+        (first.key().0 <= now).then(|| {
+            let ((_, id), connection) = first.remove_entry();
+            (id, connection)
+        })
     }
 
     /// A connection has ended.
@@ -264,13 +297,9 @@ impl Services {
         self.registered.remove(&connection).unwrap_or_default()
     }
 
-    /// Keeps a call for a pattern that the client has given up until its owner may be told; gives it back if there is no
-    /// such pattern.
-    pub(in crate::cores) fn hold(
-        &mut self,
-        connection: usize,
-        call: Box<ServiceCall>,
-    ) -> Option<Box<ServiceCall>> {
+    /// Keeps a call for a pattern that the client has given up until its owner may be told. An event is not kept, since no
+    /// window bounds events.
+    pub(super) fn hold(&mut self, connection: usize, call: Box<ServiceCall>) -> Hold {
         let mut registered = self.registered(connection).iter_mut();
         let given_up = registered.find(|one| {
             let pattern = Pattern::parse(&one.pattern);
@@ -278,12 +307,21 @@ impl Services {
                 && pattern.is_some_and(|pattern| pattern.covers(Pattern::Name(&call.event)))
         });
         match given_up {
+            Some(_) if call.id.is_none() => Hold::Event(call),
             Some(one) => {
                 one.held.push(call);
-                None
+                Hold::Held
             }
-            None => Some(call),
+            None => Hold::NoPattern(call),
         }
+    }
+
+    /// Takes a call that was kept, and that its caller has given up.
+    pub(super) fn take_held(&mut self, connection: usize, id: CallId) -> Option<Box<ServiceCall>> {
+        self.registered(connection).iter_mut().find_map(|one| {
+            let at = one.held.iter().position(|call| call.id == Some(id))?;
+            Some(one.held.remove(at))
+        })
     }
 
     /// The patterns that a connection serves.
@@ -307,3 +345,68 @@ impl Services {
 
 /// How soon a core looks again whether a full outbox has room, if nothing else gives it work.
 const ROOM_RETRY: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::services::{Entry, PoolId, ReplyTo};
+
+    /// The id of a new call.
+    fn call_id(calls: &mut OpenCalls) -> CallId {
+        let (reply, pool) = (ReplyTo::Client(Token::new(b"1")), PoolId::default());
+        let place = Entry {
+            owner: 0,
+            pool,
+            row: 0,
+        };
+        let times = (Uptime::from_ms(0), 0);
+        calls
+            .begin(1, reply, place, Duration::from_secs(1), 1, times)
+            .expect("there is room")
+    }
+
+    #[test]
+    fn a_pattern_that_is_being_given_up_keeps_calls_until_they_are_cancelled_and_no_events() {
+        let limits = Limits::default();
+        let mut services = Services::new(0, 1, &limits);
+        let mut calls = OpenCalls::new(
+            0,
+            OpenCallsMax {
+                of_core: 9,
+                of_connection: 9,
+                bytes_of_core: 9,
+            },
+        );
+        let ids = [call_id(&mut calls), call_id(&mut calls)];
+        let call = |id, event: &[u8]| {
+            Box::new(ServiceCall {
+                id,
+                event: event.into(),
+                ..ServiceCall::default()
+            })
+        };
+        let offer = Offer { weight: 1, window: 1 };
+        services.register(7, (b"p*", 0), offer, Token::new(b"1"));
+        assert!(
+            services
+                .give_up(7, b"p*")
+                .is_some_and(|taken| taken.registration.is_none())
+        );
+        for id in ids {
+            assert!(matches!(services.hold(7, call(Some(id), b"p1")), Hold::Held));
+        }
+        assert!(matches!(services.hold(7, call(None, b"p1")), Hold::Event(_)));
+        assert!(matches!(services.hold(7, call(None, b"q")), Hold::NoPattern(_)));
+        assert!(matches!(services.hold(8, call(None, b"p1")), Hold::NoPattern(_)));
+        assert_eq!(
+            services.take_held(7, ids[0]).and_then(|call| call.id),
+            Some(ids[0])
+        );
+        assert!(services.take_held(7, ids[0]).is_none() && services.take_held(8, ids[1]).is_none());
+        let taken = services.unregister(7, b"p*").expect("it is known");
+        assert_eq!(
+            taken.held.iter().map(|call| call.id).collect::<Vec<_>>(),
+            [Some(ids[1])]
+        );
+    }
+}

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use super::recovery::{each_member, whole};
 use super::{Environment, Session, invalid_action, passed_on, refuse, send};
 use crate::app::{App, Call, Refusal, Refused};
+use crate::clock::Uptime;
 use crate::config::rules::Action;
 use crate::decision::Decisions;
 use crate::policy::Policy;
@@ -193,13 +194,23 @@ impl Session {
         Ok(None)
     }
 
-    /// Nobody waits for the answer to a call any more. Tells the client, and gives the call back.
-    pub(crate) fn cancel_call(&mut self, id: CallId, decisions: &mut Decisions) -> Option<Box<ServiceCall>> {
+    /// Nobody waits for the answer to a call any more. Tells the client, and keeps the call until the client answers or
+    /// [`Session::take_cancelled`]; false if the client has answered it, or has not got it.
+    pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime, decisions: &mut Decisions) -> bool {
+        let mut served = self.calls.iter_mut().flat_map(|calls| &mut calls.served.0);
+        let Some((cid, call)) = served.find(|(_, call)| call.id == Some(id)) else {
+            return false;
+        };
+        (call.is_cancelled, call.deadline) = (true, until);
+        send(decisions, |out| encode::cancelled(*cid, out));
+        true
+    }
+
+    /// Takes a cancelled call that the client has not answered.
+    pub(crate) fn take_cancelled(&mut self, id: CallId) -> Option<Box<ServiceCall>> {
         let served = &mut self.calls.as_mut()?.served.0;
         let at = served.iter().position(|(_, call)| call.id == Some(id))?;
-        let (cid, call) = served.remove(at)?;
-        send(decisions, |out| encode::cancelled(cid, out));
-        Some(call)
+        served.remove(at).map(|(_, call)| call)
     }
 
     /// Takes a response, if it answers a call that the client was given as a service.
