@@ -52,7 +52,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if is_signed(self.server.secret, self.headers.get("Ringcast-Signature", ""), body):
-            status, answer = 200, json.dumps(decide(json.loads(body))).encode()
+            asked = json.loads(body)
+            # Several publications, if the hook has a batch_max.
+            answer = [decide(question) for question in asked] if isinstance(asked, list) else decide(asked)
+            status, answer = 200, json.dumps(answer).encode()
         else:
             status, answer = 403, b""
         self.send_response(status)

@@ -45,6 +45,10 @@ pub struct HookSpec {
     pub concurrency: u32,
     /// Most questions that wait for one of these requests.
     pub waiting_max: u32,
+    /// Most publications that one request asks about; with 1, each question has a request of its own, and is no array.
+    pub batch_max: u32,
+    /// How long a question about a publication waits for others that share its request.
+    pub batch_wait: Duration,
     /// Most bytes of questions that are open.
     pub waiting_bytes_max: u32,
     /// After so many failures one after the other, the target is left alone for a while; 0: never.
@@ -138,6 +142,8 @@ impl HookSpec {
             concurrency: 64,
             waiting_max: 1000,
             waiting_bytes_max: 16 << 20,
+            batch_max: 1,
+            batch_wait: Duration::from_millis(5),
             failures_max: 5,
             cache: Duration::ZERO,
             cache_by: Vec::new(),
@@ -198,7 +204,7 @@ struct HookKey {
     doc: &'static str,
 }
 
-const KEYS: [HookKey; 23] = [
+const KEYS: [HookKey; 25] = [
     HookKey {
         name: "name",
         default: "",
@@ -247,12 +253,22 @@ const KEYS: [HookKey; 23] = [
     HookKey {
         name: "waiting_max",
         default: "1000",
-        doc: "Most questions that wait, up to 1000000. For a further one the target counts as away.",
+        doc: "Most questions that wait, beside those that `concurrency` requests hold, up to 1000000. For a further one the target counts as away.",
     },
     HookKey {
         name: "waiting_bytes_max",
         default: "16777216",
         doc: "Most bytes of the data of all open questions, up to 1073741824. For a further one the target counts as away.",
+    },
+    HookKey {
+        name: "batch_max",
+        default: "1",
+        doc: "Most publications that one request asks about, up to 1000. With more than 1, each request about publications has an [array](hooks.md#several-publications-in-one-request) of questions.",
+    },
+    HookKey {
+        name: "batch_wait_ms",
+        default: "5",
+        doc: "Milliseconds that a question waits for others with which it shares a request, up to half of `timeout_ms`. 0: a request asks what waits at its turn.",
     },
     HookKey {
         name: "failures_max",

@@ -1,4 +1,4 @@
-//! One hook: its target, its turns, its circuit, its cached answers, and its counts.
+//! One hook: its target, its turns, its circuit, its cached answers, its batches, and its counts.
 
 #![expect(
     clippy::disallowed_types,
@@ -11,10 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use hyper::body::Bytes;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{debug, info, warn};
 
+use super::batches::{self, Answered, Batch, Batches, Joined};
 use super::cache::{self, Cache};
 use super::circuit::{Change, Circuit};
 use super::question::{Passed, Question};
@@ -23,7 +25,7 @@ use crate::app::AppError;
 use crate::config::hooks::{HookAction, HookSpec};
 use crate::metrics::hooks::{HookMetrics, HookOutcome};
 use crate::services::{Failure as Failed, ServiceFailure};
-use crate::targets::{Target, TargetError};
+use crate::targets::{Answer, Target, TargetError};
 
 /// One hook.
 pub(crate) struct Hook {
@@ -32,6 +34,8 @@ pub(crate) struct Hook {
     target: Option<Target>,
     turns: Semaphore,
     circuit: Mutex<Circuit>,
+    /// `None` if each question has a request of its own.
+    batches: Option<Batches>,
     cache: Option<Mutex<Cache>>,
     /// Questions that are open, and the bytes of their data. Relaxed: they bound memory, and order nothing.
     open: AtomicU64,
@@ -51,7 +55,7 @@ pub(super) struct Place {
 
 /// Why a question has no answer.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     /// It has waited for its turn until its time was over.
     NoTurn,
     /// The target is left alone.
@@ -66,6 +70,7 @@ impl Hook {
         Hook {
             turns: Semaphore::new(spec.concurrency as usize),
             circuit: Mutex::new(Circuit::new(spec.failures_max)),
+            batches: Batches::new(spec.batch_max),
             cache: Cache::new(spec.cache, spec.cache_max).map(Mutex::new),
             target,
             spec,
@@ -101,7 +106,8 @@ impl Hook {
         };
         let open = self.open.fetch_add(1, Ordering::Relaxed);
         let open_bytes = self.open_bytes.fetch_add(bytes, Ordering::Relaxed);
-        let count_max = u64::from(self.spec.concurrency) + u64::from(self.spec.waiting_max);
+        let asked_max = u64::from(self.spec.concurrency) * u64::from(self.spec.batch_max);
+        let count_max = asked_max + u64::from(self.spec.waiting_max);
         // A question alone is taken in, whatever its bytes.
         let has_room = open < count_max
             && (open == 0 || open_bytes.saturating_add(bytes) <= u64::from(self.spec.waiting_bytes_max));
@@ -155,7 +161,7 @@ impl Hook {
     }
 
     /// The answer to a question; `None` if there is none. Counts, and tells the log.
-    pub(super) async fn answer(&self, question: &Question, id: &str) -> Option<Arc<Reply>> {
+    pub(super) async fn answer(self: &Arc<Self>, question: &Question, id: &str) -> Option<Arc<Reply>> {
         let passed = question.passed(&self.spec);
         let begin = Instant::now();
         let is_told = question.action() == HookAction::Disconnect;
@@ -197,45 +203,163 @@ impl Hook {
     }
 
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         question: &Question,
         id: &str,
         passed: &Passed<'_>,
         begin: Instant,
-    ) -> Result<Reply, Failure> {
+    ) -> Answered {
         let deadline = begin + self.spec.timeout;
+        let json = || question.json(id, &self.spec, passed);
+        match &self.batches {
+            Some(batches) if question.action() == HookAction::Publish => {
+                self.ask_with_others(batches, json().into(), deadline).await
+            }
+            Some(_) | None => self
+                .ask_alone(question.action(), json, deadline)
+                .await
+                .map_err(Arc::new),
+        }
+    }
+
+    /// By a request of its own.
+    async fn ask_alone(
+        &self,
+        action: HookAction,
+        json: impl FnOnce() -> Vec<u8>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
         let Ok(Ok(_turn)) = timeout_at(deadline, self.turns.acquire()).await else {
             return Err(Failure::NoTurn);
         };
-        let left = deadline.saturating_duration_since(Instant::now());
-        // What would be cut off says nothing about the target, and costs it a request.
-        if left < self.spec.timeout / 4 {
+        let now = Instant::now();
+        if self.is_too_late(deadline, now) {
             return Err(Failure::NoTurn);
         }
-        if !locked(&self.circuit).lets_through(Instant::now()) {
-            return Err(Failure::CircuitOpen);
-        }
-        let Some(target) = &self.target else {
-            return Err(Failure::CircuitOpen);
-        };
-        let body = question.json(id, &self.spec, passed);
-        let asked = match target.post(body.into(), &[], left).await {
-            Err(error) => Err(Failure::Target(error)),
-            Ok(answer) if answer.status.is_success() && question.action() == HookAction::Disconnect => {
+        let target = self.reachable(now)?;
+        let answer = self.post(target, json(), deadline - now).await;
+        let asked = match answer {
+            Ok(answer) if answer.status.is_success() && action == HookAction::Disconnect => {
                 Ok(Reply::allowing())
             }
-            Ok(answer) if answer.status != StatusCode::OK => Err(Failure::Status(answer.status)),
-            Ok(answer) => answer.body.map_err(Failure::Target).and_then(|body| {
+            Ok(answer) => read(answer).and_then(|body| {
                 Reply::of_json(&body)
-                    .and_then(|reply| reply.suits(question.action()).map(|()| reply))
+                    .and_then(|reply| reply.suits(action).map(|()| reply))
                     .map_err(Failure::NotReply)
             }),
+            Err(failure) => Err(failure),
         };
         match &asked {
             Ok(_) => self.succeeded(),
             Err(failure) => self.failed(failure),
         }
         asked
+    }
+
+    /// By a request that questions about other publications share.
+    async fn ask_with_others(
+        self: &Arc<Self>,
+        batches: &Batches,
+        json: Arc<[u8]>,
+        deadline: Instant,
+    ) -> Answered {
+        let (answer, answered) = oneshot::channel();
+        let joined = Joined {
+            json: Arc::downgrade(&json),
+            deadline,
+            answer,
+        };
+        if let Some(batch) = batches.join(&json, joined) {
+            tokio::spawn(Arc::clone(self).send(batch));
+        }
+        match timeout_at(deadline, answered).await {
+            Ok(Ok(answered)) => answered,
+            // It was left out.
+            Ok(Err(_)) => Err(Arc::new(Failure::NoTurn)),
+            Err(_) => Err(Arc::new(Failure::Target(TargetError::TimeOver))),
+        }
+    }
+
+    /// Waits for questions that join the batch and for a turn, and sends the batch.
+    async fn send(self: Arc<Self>, batch: Arc<Batch>) {
+        let Some(batches) = &self.batches else { return };
+        // Whether it is full or not, the batch is sent then.
+        let _ = timeout(self.spec.batch_wait, batch.filled()).await;
+        let Ok(_turn) = self.turns.acquire().await else {
+            return;
+        };
+        let now = Instant::now();
+        let (mut questions, mut answers, mut last) = (Vec::new(), Vec::new(), now);
+        for joined in batches.close(&batch) {
+            // The sender that is dropped with the others tells them that they have no turn.
+            if let Some(json) = joined.json.upgrade()
+                && !self.is_too_late(joined.deadline, now)
+            {
+                questions.push(json);
+                answers.push(joined.answer);
+                last = last.max(joined.deadline);
+            }
+        }
+        if questions.is_empty() {
+            return;
+        }
+        let body = batches::body(&questions);
+        drop(questions);
+        let replies = self.replies(body, answers.len(), now, last).await;
+        match replies {
+            // Some questions do not wait any more.
+            Ok(replies) => {
+                for (answer, reply) in answers.into_iter().zip(replies) {
+                    let _ = answer.send(reply.map_err(Failure::NotReply).map_err(Arc::new));
+                }
+            }
+            Err(failure) => {
+                let failure = Arc::new(failure);
+                for answer in answers {
+                    let _ = answer.send(Err(Arc::clone(&failure)));
+                }
+            }
+        }
+    }
+
+    /// The answers to a request with so many questions, in their order.
+    async fn replies(
+        &self,
+        body: Vec<u8>,
+        count: usize,
+        now: Instant,
+        deadline: Instant,
+    ) -> Result<Vec<Result<Reply, NotReply>>, Failure> {
+        let target = self.reachable(now)?;
+        let answer = self.post(target, body, deadline - now).await;
+        let replies = answer.and_then(read).and_then(|body| {
+            let replies = Reply::of_array(&body, count, HookAction::Publish);
+            replies.map_err(Failure::NotReply)
+        });
+        match &replies {
+            Ok(_) => self.succeeded(),
+            Err(failure) => self.failed(failure),
+        }
+        replies
+    }
+
+    /// Whether so little time is left for an answer that a request would be cut off: this would say nothing about the
+    /// target, and cost it a request.
+    fn is_too_late(&self, deadline: Instant, now: Instant) -> bool {
+        deadline.saturating_duration_since(now) < self.spec.timeout / 4
+    }
+
+    /// The target, unless it is left alone. If there is one, the outcome of a request is to be told.
+    fn reachable(&self, now: Instant) -> Result<&Target, Failure> {
+        let target = self.target.as_ref().ok_or(Failure::CircuitOpen)?;
+        let is_tried = locked(&self.circuit).lets_through(now);
+        is_tried.then_some(target).ok_or(Failure::CircuitOpen)
+    }
+
+    async fn post(&self, target: &Target, body: Vec<u8>, within: Duration) -> Result<Answer, Failure> {
+        self.metrics.count_request();
+        let answer = target.post(body.into(), &[], within).await;
+        answer.map_err(Failure::Target)
     }
 
     fn succeeded(&self) {
@@ -309,6 +433,14 @@ impl fmt::Debug for Hook {
             .debug_struct("Hook")
             .field("name", &self.spec.name)
             .finish_non_exhaustive()
+    }
+}
+
+/// The body of an answer.
+fn read(answer: Answer) -> Result<Bytes, Failure> {
+    match answer.status {
+        StatusCode::OK => answer.body.map_err(Failure::Target),
+        status => Err(Failure::Status(status)),
     }
 }
 

@@ -9,6 +9,8 @@
 //! deferred (`app/deferred_decision.rs`): its connection is not read, and no other connection waits. The thread `hooks`
 //! has a runtime of its own, so that a slow target holds neither a core nor the control plane.
 //!
+//! Publications of several connections share a request if the hook says so (`batches`).
+//!
 //! A hook with a `service` is asked by a call of that service instead, which the session makes (`session/environment.rs`):
 //! no thread takes part, and the answer is read on the core of the client.
 //!
@@ -20,6 +22,7 @@
 //! Limits: those of each hook (`config/hooks.rs`); [`QUESTIONS_MAX`](asking::QUESTIONS_MAX) for all hooks together.
 
 mod asking;
+mod batches;
 mod cache;
 mod circuit;
 mod compiled;

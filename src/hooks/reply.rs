@@ -69,14 +69,7 @@ impl Reply {
     /// Reads an answer.
     pub(super) fn of_json(json: &[u8]) -> Result<Reply, NotReply> {
         let wrong = |why: &str| NotReply(why.to_owned());
-        let written: Written = serde_json::from_slice(json).map_err(|error| {
-            // The text of the error may hold a value of the answer, such as a token.
-            let (line, column) = (error.line(), error.column());
-            NotReply(format!(
-                "{:?} error at line {line}, column {column}",
-                error.classify()
-            ))
-        })?;
+        let written: Written = serde_json::from_slice(json).map_err(|error| not_json(&error))?;
         let mut claims = written
             .claims
             .iter()
@@ -117,6 +110,29 @@ impl Reply {
             subscribe: written.subscribe,
             bytes: json.len(),
         })
+    }
+
+    /// Reads the answers to so many questions about this action: an array in the order of the questions. One of the answers
+    /// can be wrong, and the others right.
+    pub(super) fn of_array(
+        json: &[u8],
+        count: usize,
+        action: HookAction,
+    ) -> Result<Vec<Result<Reply, NotReply>>, NotReply> {
+        let written: Vec<&RawValue> = serde_json::from_slice(json).map_err(|error| not_json(&error))?;
+        if written.len() != count {
+            let found = written.len();
+            return Err(NotReply(format!("{found} answers to {count} questions")));
+        }
+        let replies = written.iter().map(|json| {
+            Reply::of_json(json.get().as_bytes()).and_then(|reply| reply.suits(action).map(|()| reply))
+        });
+        let replies: Vec<Result<Reply, NotReply>> = replies.collect();
+        // A target that gives no right answer has failed as one that is asked a single question.
+        match replies.iter().all(Result::is_err) {
+            true => Err(NotReply("none of the answers of the array is right".to_owned())),
+            false => Ok(replies),
+        }
     }
 
     /// The answer of a target that was told something, whatever it says.
@@ -174,6 +190,15 @@ impl Reply {
             Verdict::Answer(answer) => peer.answered(answer),
         })
     }
+}
+
+/// The text of the error may hold a value of the answer, such as a token.
+fn not_json(error: &serde_json::Error) -> NotReply {
+    let (line, column) = (error.line(), error.column());
+    NotReply(format!(
+        "{:?} error at line {line}, column {column}",
+        error.classify()
+    ))
 }
 
 fn refusal(error: Value, code: Option<CloseCode>) -> Result<Refusal, NotReply> {

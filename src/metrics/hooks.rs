@@ -10,6 +10,7 @@ use crate::labels::labels;
 pub struct HookMetrics {
     outcomes: [AtomicU64; HookOutcome::COUNT],
     cached: AtomicU64,
+    requests: AtomicU64,
     /// From the question to its end, without answers that were kept. Written by the thread of the hooks.
     pub seconds: Histogram,
 }
@@ -67,5 +68,15 @@ impl HookMetrics {
     /// How many answers were used again.
     pub fn cached(&self) -> u64 {
         self.cached.load(Ordering::Relaxed)
+    }
+
+    /// Counts a request to the target.
+    pub fn count_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many requests were sent.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 }

@@ -529,6 +529,16 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         },
     )
     .labelled(&["hook"]),
+    counter(
+        "ringcast_hook_requests_total",
+        "Requests to [[hooks]] with a URL; fewer than questions where a request asks about several publications (batch_max).",
+        |server, out| {
+            for hook in server.hooks {
+                out.labelled("hook", hook.name, hook.metrics.requests());
+            }
+        },
+    )
+    .labelled(&["hook"]),
     gauge(
         "ringcast_hook_open",
         "Questions to [[hooks]] that wait for their turn or for their answer.",

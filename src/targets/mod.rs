@@ -22,7 +22,7 @@ pub(crate) use self::connect::{LinkLocal, Stream, connect, tls_of_authority, tls
 pub(crate) use self::error::ExchangeError;
 pub(crate) use self::look_ups::{LOOK_UPS_MAX, LookUps};
 pub(crate) use self::signature::Signer;
-pub(crate) use self::target::{Target, TargetError, TargetSettings};
+pub(crate) use self::target::{Answer, Target, TargetError, TargetSettings};
 
 #[cfg(test)]
 mod tests;

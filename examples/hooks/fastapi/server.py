@@ -49,11 +49,16 @@ def invoke(question: dict[str, Any]) -> dict[str, Any]:
 
 
 @app.post("/ringcast")
-async def decide(request: Request) -> dict[str, Any]:
+async def decide(request: Request) -> dict[str, Any] | list[dict[str, Any]]:
     body = await request.body()
     if not is_signed(request.headers.get("ringcast-signature", ""), body):
         raise HTTPException(401, "wrong signature")
-    question = json.loads(body)
+    asked = json.loads(body)
+    # Several publications share a request: `batch_max` of ringcast.toml.
+    return [answer(question) for question in asked] if isinstance(asked, list) else answer(asked)
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
     return {"subscribe": subscribe, "publish": publish, "invoke": invoke}[question["action"]](question)
 
 

@@ -118,6 +118,8 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
         concurrency: number("concurrency", default.concurrency, 1, 10_000)?,
         waiting_max: number("waiting_max", default.waiting_max, 0, 1_000_000)?,
         waiting_bytes_max: number("waiting_bytes_max", default.waiting_bytes_max, 0, 1 << 30)?,
+        batch_max: number("batch_max", default.batch_max, 1, 1000)?,
+        batch_wait: milliseconds("batch_wait_ms", default.batch_wait, 0, 30_000)?,
         failures_max: number("failures_max", default.failures_max, 0, 1_000_000)?,
         cache,
         cache_by: cache_by(keys, cache)?,
@@ -133,10 +135,33 @@ fn hook(keys: &[Key<'_>], line: usize) -> Result<HookSpec, Fault> {
         line,
         ..default
     };
+    check_batch(keys, &spec)?;
     match list::find(keys, "cache_by").zip(shared_login(&spec)) {
         Some((key, fault)) => Err((key.line, fault)),
         None => Ok(spec),
     }
+}
+
+/// Checks that the keys of batches mean something.
+fn check_batch(keys: &[Key<'_>], spec: &HookSpec) -> Result<(), Fault> {
+    let max = list::find(keys, "batch_max").filter(|_| spec.batch_max > 1);
+    let fault = match (max, list::find(keys, "batch_wait_ms")) {
+        (Some(max), _) if !spec.actions.contains(&HookAction::Publish) => (
+            max.line,
+            "batch_max: only publish is asked about in batches, and it is not among the actions",
+        ),
+        (None, Some(wait)) => (
+            wait.line,
+            "batch_wait_ms is said, but each question has a request of its own: set batch_max, or remove batch_wait_ms",
+        ),
+        // Beside the wait there must be time for the answer.
+        (Some(max), wait) if spec.batch_wait > spec.timeout / 2 => (
+            wait.unwrap_or(max).line,
+            "batch_wait_ms is more than half of timeout_ms, which includes it",
+        ),
+        (_, _) => return Ok(()),
+    };
+    Err((fault.0, fault.1.to_owned()))
 }
 
 /// Why clients that connect would get answers that are meant for others.
@@ -187,8 +212,10 @@ fn service(keys: &[Key<'_>], actions: &[HookAction]) -> Result<Option<String>, F
 }
 
 /// Keys that mean nothing to a service.
-const OF_URLS: [&str; 9] = [
+const OF_URLS: [&str; 11] = [
     "url",
+    "batch_max",
+    "batch_wait_ms",
     "failures_max",
     "cache_ms",
     "cache_by",

@@ -102,6 +102,19 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
             "line 5: hooks number 1: timeout is not known; did you mean timeout_ms?",
         ),
         (
+            "actions = \"connect\"\nbatch_max = 2",
+            "line 5: hooks number 1: batch_max: only publish is asked about in batches, and it is not among the actions",
+        ),
+        (
+            "actions = \"publish\"\nchannels = \"a\"\nbatch_wait_ms = 2",
+            "line 6: hooks number 1: batch_wait_ms is said, but each question has a request of its own: set batch_max, or \
+             remove batch_wait_ms",
+        ),
+        (
+            "actions = \"publish\"\nchannels = \"a\"\nbatch_max = 2\ntimeout_ms = 100\nbatch_wait_ms = 51",
+            "line 8: hooks number 1: batch_wait_ms is more than half of timeout_ms, which includes it",
+        ),
+        (
             "actions = \"connect\"\nconcurrency = 0",
             "line 5: hooks number 1: concurrency: found 0, expected a whole number from 1 to 10000",
         ),
@@ -121,6 +134,10 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
         (
             "service = \"policy\"\ncache_ms = 5\n",
             Err("cache_ms belongs to a URL"),
+        ),
+        (
+            "service = \"policy\"\nbatch_max = 2\n",
+            Err("batch_max belongs to a URL"),
         ),
         ("", Err("url is missing")),
     ] {

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_types)] // a test, which waits for locks
 
+mod batches;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
@@ -51,16 +53,20 @@ fn hook(url: &str, actions: &[HookAction]) -> HookSpec {
 
 /// A backend whose questions and answers are those of the schema.
 fn backend_that(answer: impl Fn(&Asked) -> Value + Send + Sync + 'static) -> Backend {
-    let text = include_str!("../docs/hooks.schema.json");
+    let text = include_str!("../../docs/hooks.schema.json");
     let schemas: Value = serde_json::from_str(text).unwrap();
     let check = move |name: &str, value: &Value| {
         let schema = &schemas["$defs"][name];
         assert_eq!(schema::difference(&schemas, schema, value), None, "{value}");
     };
     Backend::start(move |asked| {
-        check("question", &asked.json);
+        let (question, answers) = match asked.json {
+            Value::Array(_) => ("questions", "answers"),
+            _ => ("question", "answer"),
+        };
+        check(question, &asked.json);
         let answer = answer(asked);
-        check("answer", &answer);
+        check(answers, &answer);
         answer
     })
 }
@@ -804,8 +810,15 @@ fn the_example_of_the_documentation_decides_as_it_says() {
     let folder = Folder::new();
     let secret = folder.path().join("ringcast-hook-secret");
     fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let (_backend, port) = example(&secret);
-    let text = CONFIGURATION
+    for more in ["", "batch_max = 20\n"] {
+        the_example_decides(&folder, &secret, more);
+    }
+}
+
+/// With these lines at the end of the configuration.
+fn the_example_decides(folder: &Folder, secret: &Path, more: &str) {
+    let (_backend, port) = example(secret);
+    let text = (CONFIGURATION.to_owned() + more)
         .replace("127.0.0.1:9000", &format!("127.0.0.1:{port}"))
         .replace("/etc/ringcast/hook-secret", secret.to_str().unwrap());
     let file = folder.path().join("ringcast.toml");
@@ -891,9 +904,9 @@ impl Drop for Ended {
 
 #[test]
 fn the_documentation_shows_the_example_that_is_tested() {
-    let page = include_str!("../docs/hooks.md");
+    let page = include_str!("../../docs/hooks.md");
     assert!(page.contains(CONFIGURATION), "the configuration");
-    let code = include_str!("../examples/hooks/backend.py");
+    let code = include_str!("../../examples/hooks/backend.py");
     let function = code.find("def is_signed").unwrap();
     let function = &code[function..code.find("class Handler").unwrap()];
     assert!(page.contains(function.trim_end()), "the check of a signature");
