@@ -37,9 +37,14 @@
 
 #![allow(clippy::unwrap_used)] // a test
 
+#[path = "architecture/source.rs"]
+mod source;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use source::{Source, sources};
 
 /// For each module at the top of `src`: the modules it may import besides itself.
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
@@ -68,10 +73,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("labels", &[][..]),
         ("metrics", &["audit", "config", "decision", "labels"][..]),
         ("auth", &["clock", "config", "text"][..]),
-        (
-            "login",
-            &["auth", "client", "clock", "config", "metrics", "replace"][..],
-        ),
+        ("login", &["auth", "client", "clock", "metrics", "replace"][..]),
         (
             "policy",
             &[
@@ -248,42 +250,11 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "login", "replace", "text", "webhooks",
             ][..],
         ),
-        ("main", &["internals"][..]),
+        ("main", &[][..]),
         ("guide", &[][..]),
         ("prelude", &["app", "config", "server"][..]),
-        (
-            "internals",
-            &[
-                "app",
-                "audit",
-                "auth",
-                "broker",
-                "cli",
-                "client",
-                "clock",
-                "config",
-                "control",
-                "cores",
-                "decision",
-                "history",
-                "http",
-                "json",
-                "log",
-                "login",
-                "metrics",
-                "mqtt",
-                "policy",
-                "presence",
-                "protocols",
-                "retained",
-                "session",
-                "socketcluster",
-                "text",
-                "webhooks",
-                "websocket",
-                "wills",
-            ][..],
-        ),
+        // Opens all others for tests, by a macro.
+        ("internals", &["app", "config"][..]),
         ("lib", &[][..]),
     ])
 }
@@ -308,19 +279,24 @@ const PURE: &[&str] = &[
     "text",
 ];
 
-/// What a pure module must not touch.
+/// What a pure module must not name: beginnings of paths, and ends of paths.
 const IMPURE: &[&str] = &[
     "std::net::Tcp",
     "std::net::Udp",
+    "std::os::unix::net",
     "std::thread",
     "std::fs",
+    "std::process",
     "std::io::Read",
+    "std::io::stdin",
     "Instant::now",
     "SystemTime::now",
     "mio::",
     "tokio::",
     "socket2::",
     "nix::",
+    "libc::",
+    "rustix::",
     "crossbeam_channel::",
 ];
 
@@ -340,31 +316,65 @@ const UNSAFE: &[&str] = &[
 #[test]
 fn imports_never_turn_round() {
     let allowed = allowed();
-    for (module, path, text) in sources() {
-        let Some(may) = allowed.get(module.as_str()) else {
+    let mut used = BTreeSet::new();
+    for source in sources() {
+        let (module, path) = (source.module(), &source.path);
+        let Some(may) = allowed.get(module) else {
             panic!("{path:?}: module `{module}` has no place in the layers; give it one in this test");
         };
-        for (line, imported) in imports(&text) {
+        for (line, imported) in source.imported_modules() {
+            let allowance = may.iter().find(|may| **may == imported);
             assert!(
-                imported == module || may.contains(&imported.as_str()),
+                imported == module || allowance.is_some() || module == "lib",
                 "{path:?}:{line}: `{module}` imports `{imported}`, which lies beside or above it \
                  (layers: head of this test)"
             );
+            used.extend(allowance.map(|imported| (module, *imported)));
+        }
+    }
+    for (module, may) in &allowed {
+        for imported in *may {
+            let is_used = used.contains(&(*module, *imported));
+            assert!(
+                is_used,
+                "`{module}` does not import `{imported}`: remove it from `allowed`"
+            );
+        }
+    }
+}
+
+/// Modules that import each other in a circle are one module in several folders.
+#[test]
+fn the_table_of_imports_has_no_circle() {
+    let allowed = allowed();
+    let mut left: BTreeSet<&str> = allowed.keys().copied().collect();
+    while !left.is_empty() {
+        let free: Vec<&str> = left
+            .iter()
+            .copied()
+            .filter(|module| !allowed[module].iter().any(|imported| left.contains(imported)))
+            .collect();
+        assert!(!free.is_empty(), "each of {left:?} imports another one of them");
+        for module in free {
+            left.remove(module);
         }
     }
 }
 
 #[test]
 fn pure_modules_touch_no_socket_clock_thread_or_file() {
-    for (module, path, text) in sources() {
-        if !PURE.contains(&module.as_str()) {
+    for source in sources() {
+        let (module, path) = (source.module(), &source.path);
+        if !PURE.contains(&module) {
             continue;
         }
-        for (number, line) in code_lines(&text) {
+        for named in &source.named {
+            let (text, line) = (named.path.join("::"), named.line);
             for word in IMPURE {
+                let is_named = text.starts_with(word) || text.ends_with(&format!("::{word}"));
                 assert!(
-                    !line.contains(word),
-                    "{path:?}:{number}: `{module}` is pure and must not use `{word}`"
+                    !is_named,
+                    "{path:?}:{line}: `{module}` is pure and must not use `{text}`"
                 );
             }
         }
@@ -373,33 +383,125 @@ fn pure_modules_touch_no_socket_clock_thread_or_file() {
 
 #[test]
 fn unsafe_stands_only_where_it_is_argued_for() {
-    for (_, path, text) in sources() {
-        if UNSAFE.iter().any(|allowed| path.ends_with(allowed)) {
-            continue;
-        }
-        for (number, line) in code_lines(&text) {
-            let found =
-                line.contains("unsafe {") || line.contains("unsafe fn") || line.contains("unsafe impl");
-            assert!(!found, "{path:?}:{number}: `unsafe` outside {UNSAFE:?}");
-        }
+    let mut files = BTreeSet::new();
+    for source in sources().iter().filter(|source| !source.unsafe_lines.is_empty()) {
+        let (path, lines) = (&source.path, &source.unsafe_lines);
+        let listed = UNSAFE.iter().find(|listed| path.ends_with(listed));
+        assert!(
+            listed.is_some(),
+            "{path:?}:{lines:?}: `unsafe` outside {UNSAFE:?}"
+        );
+        files.extend(listed);
     }
+    let listed: BTreeSet<&&str> = UNSAFE.iter().collect();
+    assert_eq!(
+        files, listed,
+        "a file that has no `unsafe` any more is to leave the list"
+    );
 }
 
 #[test]
 fn only_the_hot_room_owns_a_poll_and_only_the_control_room_a_runtime() {
-    for (module, path, text) in sources() {
-        for (number, line) in code_lines(&text) {
-            // mimalloc has the word in its path; the allocator is the binary's choice.
-            if line.replace("mimalloc::", "").contains("mio::") {
-                let owner = ["cores", "transport", "server"].contains(&module.as_str());
-                assert!(owner, "{path:?}:{number}: `{module}` must not know mio");
-            }
-            if line.contains("tokio::") || line.contains("axum::") {
-                let owner = ["control", "hooks", "targets"].contains(&module.as_str());
-                assert!(owner, "{path:?}:{number}: `{module}` must not know tokio");
-            }
+    for source in sources() {
+        let (module, path) = (source.module(), &source.path);
+        for named in source.named.iter().filter(|named| !named.is_of_crate) {
+            let owners: &[&str] = match named.path[0].as_str() {
+                "mio" => &["cores", "transport", "server"],
+                "tokio" | "axum" | "hyper" => &["control", "hooks", "targets"],
+                _ => continue,
+            };
+            let (text, line) = (named.path.join("::"), named.line);
+            assert!(
+                owners.contains(&module),
+                "{path:?}:{line}: `{module}` must not know `{text}`"
+            );
         }
     }
+}
+
+/// The checks of this file see an import however it is spelled, and nothing that only tests have.
+#[test]
+fn an_import_is_seen_in_every_spelling() {
+    let read = |text: &str| {
+        let place = ["cores", "input", "intake"].map(str::to_owned).to_vec();
+        let source = Source::read(PathBuf::from("planted.rs"), place, text);
+        let named = source.named.iter();
+        let named: BTreeSet<(bool, String)> = named
+            .map(|named| (named.is_of_crate, named.path.join("::")))
+            .collect();
+        (named, source)
+    };
+    for planted in [
+        "use crate::control::X;",
+        "use crate::{app::App, control::X};",
+        "use crate::{\n    app::{App, Call},\n    control::{\n        X,\n    },\n};",
+        "use super::super::super::control::X as Y;",
+        "pub(in crate::cores) use crate::control::X;",
+        "fn f() -> u8 { crate::control::X.len() }",
+        "fn f(x: crate::control::X) {}",
+        "fn f() { println!(\"{}\", crate::control::X); }",
+        "#[cfg(test)]\nmod tests;\nuse crate::control::X;",
+        "#[cfg(test)]\nmod tests {\n    fn f() {}\n}\nuse crate::control::X;",
+        "struct A<T>(Vec<crate::control::X>, T);",
+        "mod inner { use crate::control::X; }",
+        "mod inner { use super::super::super::super::control::X; }",
+        "macro_rules! f { () => { $crate::control::X } }",
+    ] {
+        let (named, _) = read(planted);
+        assert!(
+            named.contains(&(true, "control::X".to_owned())),
+            "{planted}: {named:?}"
+        );
+    }
+    for (planted, is_of_crate, path) in [
+        ("mod part; use part::X;", true, "cores::input::intake::part::X"),
+        ("use self::part::X;", true, "cores::input::intake::part::X"),
+        ("use super::X;", true, "cores::input::X"),
+        (
+            "use std::{fs, net::{IpAddr, TcpStream}};",
+            false,
+            "std::net::TcpStream",
+        ),
+        (
+            "fn f() { ::std::time::Instant::now(); }",
+            false,
+            "std::time::Instant::now",
+        ),
+    ] {
+        let (named, _) = read(planted);
+        assert!(
+            named.contains(&(is_of_crate, path.to_owned())),
+            "{planted}: {named:?}"
+        );
+    }
+    for innocent in [
+        "// use crate::control::X;",
+        "/// See [`crate::control::X`].\nfn f() {}",
+        "const A: &str = \"crate::control::X\";",
+        "#[cfg(test)]\nuse crate::control::X;",
+        "#[cfg(test)]\npub(crate) fn f<A, B>() { crate::control::X }",
+        "#[cfg(all(test, not(ringcast_loom)))]\nmod tests { use crate::control::X; unsafe fn f() {} }",
+        "struct A { #[cfg(test)] x: crate::control::X, }",
+        "#![cfg(test)]\nuse crate::control::X;",
+    ] {
+        let (named, source) = read(innocent);
+        let is_seen = named.iter().any(|(_, path)| path.contains("control"));
+        assert!(
+            !is_seen && source.unsafe_lines.is_empty(),
+            "{innocent}: {named:?}"
+        );
+    }
+    let (_, source) = read("fn f() {\n    unsafe\n    { g() }\n}");
+    assert_eq!(source.unsafe_lines, [2]);
+    let step = "self\n.two(); Core::three(self); Self::four(self); core.five(1); self.part.six();";
+    let (_, source) = read(&format!(
+        "impl<A: App> Core<A> {{ fn one(&mut self) {{ {step} }} }}"
+    ));
+    let called: Vec<&str> = source.steps["one"]
+        .iter()
+        .map(|(_, name)| name.as_str())
+        .collect();
+    assert_eq!(called, ["two", "three", "four", "five"]);
 }
 
 /// What a program that embeds the server may use, and nothing else: the public names of each visible module.
@@ -755,24 +857,27 @@ const OUTSIDE: &[&str] = &["core", "turn_time", "fd_table", "mod", "parts"];
 
 /// One source of `src/cores`.
 struct CoreFile {
-    path: PathBuf,
+    source: &'static Source,
     /// The name in `src/cores`: of the folder, or of the file.
-    name: String,
-    /// The methods of the core in it, each with the names of methods of the core that it calls, by line.
-    steps: BTreeMap<String, Vec<(usize, String)>>,
-    /// What it imports from `src/cores`: the path below, by line.
+    name: &'static str,
+    /// The paths below `src/cores` that it names, by line.
     imports: Vec<(usize, Vec<String>)>,
 }
 
 impl CoreFile {
     /// Its place in the map; `None` outside.
     fn room(&self) -> Option<usize> {
-        room(&self.name)
+        room(self.name)
     }
 
     /// Whether it holds steps of the core, rather than parts that it is made of.
     fn has_steps(&self) -> bool {
-        !self.steps.is_empty()
+        !self.source.steps.is_empty()
+    }
+
+    /// The path of its module below `cores`.
+    fn below(&self) -> &'static [String] {
+        &self.source.place[1..]
     }
 }
 
@@ -792,17 +897,17 @@ fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
     let files = core_files();
     let mut room_of_step = BTreeMap::new();
     for file in &files {
-        for step in file.steps.keys() {
-            room_of_step.insert(step.clone(), (file.room(), file.path.clone()));
+        for step in file.source.steps.keys() {
+            room_of_step.insert(step.clone(), (file.room(), file.source.path.clone()));
         }
     }
     let mut arrows = 0;
     for file in &files {
         let Some(own) = file.room() else {
             assert!(
-                OUTSIDE.contains(&file.name.as_str()),
+                OUTSIDE.contains(&file.name),
                 "{:?}: has no room in the map at the head of this test",
-                file.path
+                file.source.path
             );
             continue;
         };
@@ -814,12 +919,12 @@ fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
             assert!(
                 other <= own,
                 "{:?}:{line}: `{}` imports `{}`, which lies above it",
-                file.path,
+                file.source.path,
                 ROOMS[own],
                 ROOMS[other]
             );
         }
-        for (line, called) in file.steps.values().flatten() {
+        for (line, called) in file.source.steps.values().flatten() {
             let Some((Some(other), defined)) = room_of_step.get(called) else {
                 continue;
             };
@@ -827,7 +932,7 @@ fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
             assert!(
                 *other <= own,
                 "{:?}:{line}: a step in `{}` calls `{called}` of {defined:?}, which lies above it",
-                file.path,
+                file.source.path,
                 ROOMS[own]
             );
         }
@@ -846,7 +951,7 @@ fn parts_of_a_core_know_neither_the_core_nor_its_steps() {
     let step_files: Vec<Vec<String>> = files
         .iter()
         .filter(|file| file.has_steps() && file.name != "core")
-        .map(|file| module_of(&file.path))
+        .map(|file| file.below().to_vec())
         .collect();
     for file in &files {
         if (file.has_steps() && file.name != "core") || file.name == "mod" || file.name == "parts" {
@@ -856,13 +961,13 @@ fn parts_of_a_core_know_neither_the_core_nor_its_steps() {
             assert!(
                 imported[0] != "core",
                 "{:?}:{line}: a part of a core imports the core",
-                file.path
+                file.source.path
             );
             for step_file in &step_files {
                 assert!(
                     !imported.starts_with(step_file),
                     "{:?}:{line}: a part of a core, or the core itself, imports from a file of steps, `{}`",
-                    file.path,
+                    file.source.path,
                     step_file.join("::")
                 );
             }
@@ -873,101 +978,41 @@ fn parts_of_a_core_know_neither_the_core_nor_its_steps() {
         assert!(
             steps.is_none(),
             "{:?}: what is sent and delivered has no core to close or to read a connection with",
-            steps.map(|file| &file.path)
+            steps.map(|file| &file.source.path)
         );
     }
-}
-
-/// The path of a file's module below `cores`.
-fn module_of(path: &Path) -> Vec<String> {
-    let names = path.components().map(|name| name.as_os_str().to_str().unwrap());
-    // The checkout may have any name.
-    let below = names.skip_while(|name| *name != "src");
-    let below = below.skip_while(|name| *name != "cores").skip(1);
-    below
-        .map(|name| name.trim_end_matches(".rs").to_owned())
-        .filter(|name| name != "mod")
-        .collect()
 }
 
 /// All sources of `src/cores` but the simulation and the files of unit tests.
 fn core_files() -> Vec<CoreFile> {
     let mut files = Vec::new();
-    for (module, path, text) in sources() {
-        let below = module_of(&path);
-        if module != "cores" || below.first().is_some_and(|name| name == "simulation") {
+    for source in sources() {
+        let name = source.place.get(1).map_or("mod", String::as_str);
+        if source.module() != "cores" || name == "simulation" {
             continue;
         }
-        let name = below.first().cloned().unwrap_or_else(|| "mod".to_owned());
-        let (mut steps, mut imports) = (BTreeMap::new(), Vec::new());
-        let (mut in_core, mut step) = (false, String::new());
-        for (number, line) in code_lines_before_tests(&text) {
-            if line.starts_with("impl<A: App> Core<A>") {
-                in_core = true;
-            } else if line.starts_with('}') {
-                in_core = false;
-            }
-            if in_core && let Some(name) = method(line) {
-                steps.insert(name.clone(), Vec::new());
-                step = name;
-            } else if in_core && let Some(calls) = steps.get_mut(&step) {
-                calls.extend(called(line).map(|name| (number, name)));
-            }
-            for after in line.split("crate::cores::").skip(1) {
-                let words = after.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':');
-                let path = words.into_iter().next().unwrap_or("").split("::");
-                let modules: Vec<String> = path
-                    .take_while(|name| name.starts_with(|c: char| c.is_ascii_lowercase()))
-                    .map(str::to_owned)
-                    .collect();
-                // The ids and settings in `mod.rs` are known to all, the simulation to what it replaces.
-                if modules.first().is_some_and(|name| name != "simulation") {
-                    imports.push((number, modules));
-                }
-            }
-        }
+        let below = source
+            .named
+            .iter()
+            .filter(|named| named.is_of_crate && named.path[0] == "cores");
+        let imports = below.map(|named| {
+            let modules = named.path[1..]
+                .iter()
+                .take_while(|name| name.starts_with(|c: char| c.is_ascii_lowercase()));
+            (named.line, modules.cloned().collect::<Vec<String>>())
+        });
+        // The ids and settings in `mod.rs` are known to all, the simulation to what it replaces.
+        let imports = imports
+            .filter(|(_, path)| path.first().is_some_and(|name| name != "simulation"))
+            .collect();
         files.push(CoreFile {
-            path,
+            source,
             name,
-            steps,
             imports,
         });
     }
     assert!(files.len() > 30, "the rooms are where this test looks for them");
     files
-}
-
-/// The name of a method that begins in this line of an `impl`.
-fn method(line: &str) -> Option<String> {
-    let line = line.strip_prefix("    ").filter(|line| !line.starts_with(' '))?;
-    let (before, after) = line.split_once("fn ")?;
-    let is_head = before.is_empty() || before.starts_with("pub");
-    is_head.then(|| {
-        after
-            .chars()
-            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
-            .collect()
-    })
-}
-
-/// The methods of the core that a line of a method calls, by `self` or as the `core` of a closure.
-fn called(line: &str) -> impl Iterator<Item = String> {
-    let after = ["self.", "core."]
-        .into_iter()
-        .flat_map(|whose| line.split(whose).skip(1));
-    after.filter_map(|after| {
-        let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_')?;
-        after[end..].starts_with('(').then(|| after[..end].to_owned())
-    })
-}
-
-/// As [`code_lines`], but past items that only tests have.
-fn code_lines_before_tests(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .take_while(|(_, line)| !line.starts_with("mod tests"))
-        .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        .map(|(index, line)| (index + 1, line))
 }
 
 /// The files of the cores that may know how a WebSocket frames its bytes. All others have a `Wire` and a `Framing`.
@@ -984,11 +1029,12 @@ const WEBSOCKET: &[&str] = &[
 
 #[test]
 fn a_core_knows_websockets_only_where_it_meets_them() {
-    for (module, path, text) in sources() {
-        if module != "cores" || WEBSOCKET.iter().any(|allowed| path.ends_with(allowed)) {
+    for source in sources() {
+        let path = &source.path;
+        if source.module() != "cores" || WEBSOCKET.iter().any(|allowed| path.ends_with(allowed)) {
             continue;
         }
-        for (line, imported) in imports(&text) {
+        for (line, imported) in source.imported_modules() {
             assert!(
                 imported != "websocket",
                 "{path:?}:{line}: imports `websocket`; a connection, its outbox and its end know only a wire and a framing \
@@ -996,66 +1042,4 @@ fn a_core_knows_websockets_only_where_it_meets_them() {
             );
         }
     }
-}
-
-/// All sources but the files of unit tests: top-level module, path, text.
-fn sources() -> Vec<(String, PathBuf, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let (mut found, mut folders) = (Vec::new(), vec![root.clone()]);
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs")
-                && !path.ends_with("tests.rs")
-            {
-                let relative = path.strip_prefix(&root).unwrap();
-                let first = relative
-                    .components()
-                    .next()
-                    .unwrap()
-                    .as_os_str()
-                    .to_str()
-                    .unwrap();
-                let module = first.trim_end_matches(".rs").to_owned();
-                let text = fs::read_to_string(&path).unwrap();
-                found.push((module, path, text));
-            }
-        }
-    }
-    assert!(found.len() > 30, "the sources are where this test looks for them");
-    found
-}
-
-/// Lines that are neither comments nor behind the file's own tests.
-fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
-        .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        .map(|(index, line)| (index + 1, line))
-}
-
-/// The top-level modules of this crate that a file names by `crate::`.
-fn imports(text: &str) -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    for (number, line) in code_lines(text) {
-        for after in line.split("crate::").skip(1) {
-            let names: Vec<&str> = match after.strip_prefix('{') {
-                Some(group) => group.split([',', '}']).map(str::trim).collect(),
-                None => vec![after],
-            };
-            for name in names {
-                let module: String = name
-                    .chars()
-                    .take_while(|c| c.is_ascii_lowercase() || *c == '_')
-                    .collect();
-                if !module.is_empty() {
-                    found.push((number, module));
-                }
-            }
-        }
-    }
-    found
 }
