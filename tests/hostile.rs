@@ -423,7 +423,7 @@ impl PeekEnd for &TcpStream {
 
 #[test]
 fn a_flood_of_connections_passes() {
-    let (server, _healthy) = beside_a_healthy_client(
+    let (server, mut healthy) = beside_a_healthy_client(
         |_| {},
         |server| {
             thread::scope(|scope| {
@@ -444,7 +444,8 @@ fn a_flood_of_connections_passes() {
             });
         },
     );
-    // The server may not have seen connections that were reset before it accepted them.
-    let seen = server.closes(CloseReason::PeerVanished);
-    assert!((800..=1200).contains(&seen), "{seen}");
+    // Some may still wait to be accepted. The server may never see a connection that was reset before.
+    let seen = || server.closes(CloseReason::PeerVanished);
+    healthy.check_until("all that were not reset are seen", || seen() >= 800);
+    assert!(seen() <= 1200, "{}", seen());
 }
