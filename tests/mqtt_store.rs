@@ -461,11 +461,115 @@ fn a_client_has_left_when_it_has_sent_disconnect_whatever_its_connection_waits_f
     eventually("the publication is retained", || {
         admin.metric("ringcast_publications_total") > 0
     });
-    let (mut next, is_present) = resume(&server, 5, "leaver");
-    assert!(!is_present, "the client has ended the session");
+    let mut next = Mqtt::over_tcp(server.connect(), 5);
+    next.send(&lasting(5, "leaver"));
+    eventually("the next connection has the client id", || {
+        admin.metric("ringcast_mqtt_take_overs_total") == 1
+    });
     drop(store);
+    let answer = next.packet();
+    let is_new = (answer[0], &mqtt::body(&answer)[..2]) == (0x20, &[0, 0]);
+    assert!(is_new, "the client has ended the session: {answer:x?}");
     next.ping();
     watcher.ping();
+}
+
+/// CONNACK waits, and with it what the client has sent behind CONNECT. Nobody else does.
+#[test]
+fn connack_of_a_strict_server_and_all_that_follows_wait_for_the_disk_in_order() {
+    let place = Place::new();
+    let server = place.start(&[
+        ("RINGCAST_STORE_MODE", "strict"),
+        ("RINGCAST_CORES", "1"),
+        ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
+    ]);
+    let mut admin = server.admin();
+    let mut other = connect(&server, 5, "other");
+    let store = Held::thread(server.pid(), "store");
+    let mut older = Mqtt::over_tcp(server.connect(), 5);
+    older.send(&lasting(5, "c"));
+    eventually("it has a session", || admin.metric("ringcast_mqtt_sessions") == 2);
+    let mut client = Mqtt::over_tcp(server.connect(), 5);
+    let packets = [
+        lasting(5, "c"),
+        mqtt::subscribe(5, 1, &[], &[("t", 0)]),
+        mqtt::publish(5, 0x02, "t", 7, &[], b"1"),
+    ];
+    client.send(&packets.concat());
+    // It is taken over, and has got no packet, since CONNACK would be the first.
+    assert_eq!(older.next(), None);
+    other.ping();
+    assert_eq!(admin.metric("ringcast_publications_total"), 0);
+    assert_eq!(admin.metric("ringcast_mqtt_sessions_connected"), 2);
+    drop(store);
+    let answer = client.packet();
+    assert_eq!((answer[0], &mqtt::body(&answer)[..2]), (0x20, &[0, 0][..]));
+    assert_eq!(client.packet()[0], 0x90);
+    let mut last = [client.packet()[0], client.packet()[0]];
+    last.sort_unstable();
+    assert_eq!(last, [0x30, 0x40]);
+}
+
+/// Connects clients again and again while strict servers are killed. A session that CONNACK has told of is there, and one
+/// of whose end it has told is not.
+#[test]
+fn killed_strict_servers_have_the_sessions_of_which_connack_has_told_and_no_others() {
+    let mut random = Random(support::seed());
+    let place = Place::new();
+    let settings = [("RINGCAST_STORE_MODE", "strict"), ("RINGCAST_CORES", "2")];
+    let mut told: BTreeMap<String, bool> = BTreeMap::new();
+    let (mut there, mut ended) = (0, 0);
+    for round in 0..from_environment("STORE_KILLS", 50) / 5 {
+        let server = place.start(&settings);
+        for (id, is_there) in &mut told {
+            let (_, is_present) = resume(&server, 5, id);
+            assert_eq!(is_present, *is_there, "{id}, round {round}");
+            *if is_present { &mut there } else { &mut ended } += 1;
+            *is_there = true;
+        }
+        let wait = Duration::from_micros(random.below(40_000));
+        let mut own: Vec<BTreeMap<String, bool>> = vec![BTreeMap::new(); 3];
+        for (at, (id, is_there)) in std::mem::take(&mut told).into_iter().enumerate() {
+            // The rest would make the test long.
+            if at < 60 {
+                own[at % 3].insert(id, is_there);
+            }
+        }
+        thread::scope(|scope| {
+            for (number, told) in own.iter_mut().enumerate() {
+                let (server, mut random) = (&server, Random(random.0 + number as u64));
+                scope.spawn(move || {
+                    for next in 0..40 {
+                        let old = told
+                            .keys()
+                            .nth(usize::try_from(random.below(8)).unwrap())
+                            .cloned();
+                        let id = old.unwrap_or_else(|| format!("{round}-{number}-{next}"));
+                        // Until CONNACK comes, nobody knows.
+                        told.remove(&id);
+                        let lasts = random.below(3) > 0;
+                        let packet = match lasts {
+                            true => lasting(5, &id),
+                            false => mqtt::connect(5, &id),
+                        };
+                        let Ok(stream) = TcpStream::connect(server.address) else {
+                            return;
+                        };
+                        let mut client = Mqtt::over_tcp(support::Client::over(stream), 5);
+                        if !client.try_send(&packet) || client.next().is_none() {
+                            return;
+                        }
+                        told.insert(id, lasts);
+                    }
+                });
+            }
+            thread::sleep(wait);
+            server.signal(Signal::SIGKILL);
+        });
+        told = own.into_iter().flatten().collect();
+    }
+    println!("{there} sessions were there, {ended} had ended");
+    assert!(there > 20 && ended > 5);
 }
 
 /// Numbers from a seed.
@@ -691,6 +795,17 @@ fn a_session_outlasts_a_full_disk_with_all_that_was_acknowledged() {
         if mode == "strict" {
             assert_eq!(publish(next), 0x97, "it is not published");
             next += 1;
+            // A new session cannot be stored, and needs no room if it ends with its connection.
+            for (version, code) in [(4, 3), (5, 0x88)] {
+                let mut new = Mqtt::over_tcp(server.connect(), version);
+                new.send(&lasting(version, "new"));
+                let answer = new.packet();
+                assert_eq!((answer[0], &mqtt::body(&answer)[..2]), (0x20, &[0, code][..]));
+                assert_eq!(new.next(), None);
+                connect(&server, version, "new").ping();
+            }
+            // One that is on disk goes on.
+            assert!(resume(&server, 5, "subscriber").1);
         }
         fs::remove_file(&filler).unwrap();
         server.logged("commits succeed again");

@@ -168,9 +168,7 @@ impl Scratch {
         }
         let decide = again.decide.take()?;
         let kept = std::mem::take(&mut again.kept);
-        // Pieces lie where they lay when the orders were made.
-        debug_assert!(self.pieces.is_empty() && self.orders.is_empty(), "asked first");
-        (self.pieces, self.orders, self.orders_noted) = (kept.pieces, kept.orders, kept.noted);
+        self.put_back_orders(kept);
         Some(decide(&mut Peer::new(id, claims, token_expired, self)))
     }
 
@@ -182,6 +180,13 @@ impl Scratch {
             noted: orders.len(),
             orders,
         }
+    }
+
+    /// Goes on with orders that were kept.
+    pub(crate) fn put_back_orders(&mut self, kept: Kept) {
+        // Pieces lie where they lay when the orders were made.
+        debug_assert!(self.pieces.is_empty() && self.orders.is_empty(), "asked first");
+        (self.pieces, self.orders, self.orders_noted) = (kept.pieces, kept.orders, kept.noted);
     }
 
     /// Whether the application has ordered anything.

@@ -152,6 +152,9 @@ pub enum Decision {
     },
     /// Carry out what follows when everything about the MQTT sessions of this core is on disk that has changed by now.
     AwaitSaved,
+    /// Tell the session by `Session::session_saved` when its MQTT session is on disk, or cannot be. Until then no packet of
+    /// the client is handled.
+    SaveSession,
     /// Ask the core that owns a channel about its members, and tell the session by `Session::presence_answered`.
     AskPresence {
         /// The channel's name.
@@ -322,6 +325,7 @@ impl Decision {
             Decision::EndOther { connection, reason } => Decision::EndOther { connection, reason },
             Decision::Acknowledge { token } => Decision::Acknowledge { token: span(token) },
             Decision::AwaitSaved => Decision::AwaitSaved,
+            Decision::SaveSession => Decision::SaveSession,
             Decision::AskPresence {
                 channel,
                 token,
@@ -525,6 +529,7 @@ impl Decisions {
             | Decision::Close { .. }
             | Decision::EndOther { .. }
             | Decision::AwaitSaved
+            | Decision::SaveSession
             | Decision::AskPresence { .. }
             | Decision::EnterRoom { .. }
             | Decision::LeaveRoom { .. }

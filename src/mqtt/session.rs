@@ -1,9 +1,10 @@
 //! One MQTT client's session as long as its connection: packets in, decisions out.
 //!
 //! ```text
-//!  new ──► AwaitingConnect ──CONNECT──► LoggingIn ──answer──► Deciding ──decision──► Open ──ended──► Ended
-//!                 │           no password └───────────►│ prompt └────────────────────►│
-//!                 └── refused: CONNACK with a code, end                               └── DISCONNECT, fault, timer: end
+//!  new ──► AwaitingConnect ──CONNECT──► LoggingIn ──answer──► Deciding ──decision──► Saving ──saved──► Open ──ended──► Ended
+//!                 │           no password └───────────►│ prompt └───────────►│ no store └───────────►│
+//!                 └── refused: CONNACK with a code, end                                              └── DISCONNECT, fault,
+//!                                                                                                        timer: end
 //! ```
 //! What outlives the connection (subscriptions, packets in flight, queue, will, expiry) is in
 //! [`Sessions`](super::sessions::Sessions), which the core lends. A connection reaches the core that owns its client id
@@ -12,7 +13,8 @@
 //! Invariants
 //! 1. CONNACK is the first packet to the client (MQTT-3.2.0-1), and comes after the older connection of the same client
 //!    id was told to end (MQTT-3.1.4-3).
-//! 2. While a login is under way, or the application decides later, no packet is handled: [`Session::is_waiting`].
+//! 2. While a login is under way, the application decides later, or CONNACK waits for the disk, no packet is handled:
+//!    [`Session::is_waiting`].
 //! 3. A publication is decided before its acknowledgement, so an acknowledged publication has a place in the order.
 //! 4. The application is told of the end of a session once, and only if CONNACK has accepted it.
 //!
@@ -25,8 +27,10 @@
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
 //!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
 //!  undecided.rs  packets whose decision is deferred
+//!  accept.rs     CONNACK, when a strict store has the session
 //! ```
 
+mod accept;
 mod aliases;
 mod answers;
 mod call;
@@ -46,6 +50,7 @@ mod will;
 #[cfg(test)]
 mod tests;
 
+use self::accept::Accepting;
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
 pub use self::permissions::CheckedFilters;
@@ -80,6 +85,8 @@ enum State {
     LoggingIn(PendingConnect),
     /// The application decides later about CONNECT. The core reads no further packet.
     Deciding(PendingConnect, Box<Undecided>),
+    /// CONNACK waits until a strict store has the session. The core reads no further packet.
+    Saving(Box<Accepting>),
     /// CONNACK has accepted the client.
     Open(Open),
     /// The connection has ended.
@@ -138,12 +145,12 @@ impl Session {
         matches!(self.state, State::Open(_))
     }
 
-    /// Whether further packets have to wait for the answer to a login, or for a decision of the application.
+    /// Whether further packets have to wait for the answer to a login, for a decision of the application, or for the disk.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match &self.state {
             State::Open(open) => open.undecided.is_some(),
-            State::LoggingIn(_) | State::Deciding(..) => true,
+            State::LoggingIn(_) | State::Deciding(..) | State::Saving(_) => true,
             State::AwaitingConnect { .. } | State::Ended => false,
         }
     }
@@ -157,7 +164,11 @@ impl Session {
     pub fn session_ref(&self) -> Option<SessionRef> {
         match &self.state {
             State::Open(open) => Some(open.session),
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Deciding(..) | State::Ended => None,
+            State::AwaitingConnect { .. }
+            | State::LoggingIn(_)
+            | State::Deciding(..)
+            | State::Saving(_)
+            | State::Ended => None,
         }
     }
 
@@ -177,7 +188,7 @@ impl Session {
             State::Open(open) if open.expires > self.heard => open.version,
             State::Open(_) => return Err(CloseReason::TokenExpired),
             State::AwaitingConnect { .. } => return self.connect(first, body, env, decisions),
-            State::LoggingIn(_) | State::Deciding(..) | State::Ended => {
+            State::LoggingIn(_) | State::Deciding(..) | State::Saving(_) | State::Ended => {
                 return Err(CloseReason::MqttProtocolError);
             }
         };
@@ -257,7 +268,11 @@ impl Session {
     fn open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.state {
             State::Open(open) => Some(open),
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Deciding(..) | State::Ended => None,
+            State::AwaitingConnect { .. }
+            | State::LoggingIn(_)
+            | State::Deciding(..)
+            | State::Saving(_)
+            | State::Ended => None,
         }
     }
 }

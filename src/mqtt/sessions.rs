@@ -20,7 +20,9 @@
 //! will (`will.rs`), and when the session ends. Publications that several sessions keep are kept once (`kept.rs`).
 //!
 //! With a store (`data_dir`), sessions that outlive their connections are on disk, too: what changes is noted and saved at
-//! the end of the turn (`saving.rs`).
+//! the end of the turn (`saving.rs`). If the store is strict, CONNACK waits for that: between CONNECT and
+//! [`Sessions::accept`] the session has its connection, and queues what is published. No client has been told of a session
+//! that has begun with such a connection: it ends with it.
 //!
 //! Invariants
 //! 1. `by_client_id` has the numbers of all sessions that have not ended, each under the hash of its client id.
@@ -161,6 +163,8 @@ pub struct Connected {
     pub is_present: bool,
     /// The address of an older connection with this client id, which the core has to end.
     pub displaced: Option<usize>,
+    /// Whether CONNACK waits for the disk: then [`Sessions::accept`] follows.
+    pub awaits_disk: bool,
 }
 
 /// The client gets no session.
@@ -272,11 +276,13 @@ impl Sessions {
         }
         let mut displaced = None;
         let mut resumed = None;
+        let was_saved = known.is_some_and(|number| self.states[number as usize].is_saved);
         if let Some(number) = known {
             // The core may be late: of a session that waits and has not ended, the will may be due.
             let is_due = self.states[number as usize].deadline() <= now.uptime;
+            let is_untold = self.states[number as usize].is_untold();
             displaced = self.detach(number);
-            let continues = !connect.clean_start && self.states[number as usize].expiry_s > 0;
+            let continues = !connect.clean_start && !is_untold && self.states[number as usize].expiry_s > 0;
             // A delay of the will ends with the session, or the session's next connection cancels the will
             // (MQTT-3.1.3-9). Without a delay it is due by the end of the connection.
             if let Some(will) = self.take_will_of(number)
@@ -294,14 +300,54 @@ impl Sessions {
             Some(number) => number,
             None => self.create(&connect),
         };
+        let is_strict = self.saving.as_ref().is_some_and(|saving| saving.is_strict);
+        let awaits_disk = is_strict && (connect.expiry_s > 0 || was_saved);
+        let address = connect.address;
         self.attach(number, connect);
+        if awaits_disk {
+            let is_new = resumed.is_none();
+            self.states[number as usize].phase = Phase::Connecting { address, is_new };
+        } else {
+            self.begin_sending(number);
+        }
         self.counts.resumed += u64::from(resumed.is_some());
         self.counts.taken_over += u64::from(displaced.is_some());
         Ok(Connected {
             session: self.name(number),
             is_present: resumed.is_some(),
             displaced,
+            awaits_disk,
         })
+    }
+
+    /// The disk has what the CONNECT of the connection at this address has changed: its client is accepted. Nothing changes
+    /// if another connection has the session by now.
+    pub fn accept(&mut self, session: SessionRef, address: usize) {
+        if let Some(state) = self.state_mut(session)
+            && matches!(state.phase, Phase::Connecting { address: own, .. } if own == address)
+        {
+            state.phase = Phase::Connected { address };
+            self.begin_sending(session.number);
+        }
+    }
+
+    /// CONNACK refuses the client of the connection at this address, with which the session has begun: the session ends, and
+    /// the will is that of no connection.
+    pub fn refuse(&mut self, session: SessionRef, address: usize) {
+        if self.is_of(session, address) {
+            self.detach(session.number);
+            self.take_will_of(session.number);
+            self.end(session.number);
+        }
+    }
+
+    /// The client of a session is accepted, and gets what is in flight, again, and what waits.
+    fn begin_sending(&mut self, number: u32) {
+        if self.states[number as usize].has_waiting() {
+            self.list(number);
+        }
+        self.wake(self.name(number));
+        self.shares.note_connected(self.name(number), true);
     }
 
     /// The client at this address has sent DISCONNECT. Its wishes about the will and the expiry of the session hold from now
@@ -333,8 +379,9 @@ impl Sessions {
         }
         self.leave(session, address, end);
         let number = session.number;
+        let state = &self.states[number as usize];
+        let expiry_s = if state.is_untold() { 0 } else { state.expiry_s };
         self.detach(number);
-        let expiry_s = self.states[number as usize].expiry_s;
         // The next process publishes it.
         let is_left = self.is_elsewhere && expiry_s > 0;
         if let Some(will) = self.take_will_of(number) {
@@ -361,7 +408,7 @@ impl Sessions {
     /// Whether the session exists, and the connection at this address has it.
     pub fn is_of(&self, session: SessionRef, address: usize) -> bool {
         self.state(session)
-            .is_some_and(|state| state.phase == Phase::Connected { address })
+            .is_some_and(|state| state.address() == Some(address))
     }
 
     /// Whether the session exists.
@@ -518,8 +565,7 @@ impl Sessions {
     /// The addresses of some connections that have sessions.
     pub(crate) fn some_connected(&self, max: usize) -> Vec<usize> {
         let states = (0..self.states.places()).filter_map(|index| self.states.get(index));
-        let connected = states.filter_map(SessionState::client);
-        connected.map(|client| client.address).take(max).collect()
+        states.filter_map(SessionState::address).take(max).collect()
     }
 
     /// How many sessions there are.
@@ -654,7 +700,7 @@ impl Sessions {
     fn attach(&mut self, number: u32, connect: Connect<'_>) {
         self.wills_bytes += connect.will.as_ref().map_or(0, |will| will.bytes());
         let state = &mut self.states[number as usize];
-        let has_more = state.connect(connect, self.bounds.in_flight_max);
+        state.connect(connect, self.bounds.in_flight_max);
         self.connected += 1;
         if let Some(saving) = &mut self.saving {
             if state.is_lasting() {
@@ -664,11 +710,6 @@ impl Sessions {
                 saving.end(number, state);
             }
         }
-        if has_more {
-            self.list(number);
-        }
-        self.wake(self.name(number));
-        self.shares.note_connected(self.name(number), true);
     }
 
     /// Takes the session from its connection, or its deadline from a session that waits. Returns the address of the
@@ -679,6 +720,10 @@ impl Sessions {
             Phase::Connected { address } => {
                 self.connected -= 1;
                 self.shares.note_connected(self.name(number), false);
+                Some(address)
+            }
+            Phase::Connecting { address, .. } => {
+                self.connected -= 1;
                 Some(address)
             }
             Phase::Waiting { .. } | Phase::Ended => {

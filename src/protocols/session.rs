@@ -147,8 +147,8 @@ impl Session {
         }
     }
 
-    /// Whether the session waits for the answer to a login or for a decision of the application, and takes no message
-    /// before it.
+    /// Whether the session waits for the answer to a login, for a decision of the application or for the disk, and takes no
+    /// message before it.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match self {
@@ -259,6 +259,25 @@ impl Session {
                 None => Ok(decisions.write(|_| {})),
             },
         }
+    }
+
+    /// A [`Decision::SaveSession`](crate::decision::Decision::SaveSession) was carried out: the session is on disk, or cannot
+    /// be now.
+    ///
+    /// # Errors
+    /// The connection is to be closed after the decisions so far were carried out.
+    pub(crate) fn session_saved<A: App>(
+        &mut self,
+        outcome: Stored,
+        env: &mut Environment<'_, A>,
+        decisions: &mut Decisions,
+    ) -> Result<(), CloseReason> {
+        if let Session::Mqtt(client) = self
+            && let Some(mut env) = env.mqtt()
+        {
+            return client.session.saved(outcome, &mut env, decisions);
+        }
+        Ok(())
     }
 
     /// Appends the message that answers a [`Decision::SubscribeFrom`](crate::decision::Decision::SubscribeFrom), after

@@ -250,6 +250,7 @@ impl<A: App> Core<A> {
                 work.commit = commit;
             }
             Decision::AwaitSaved => return Ok(self.await_saved(id, &mut work.commit)),
+            Decision::SaveSession => self.waiting.await_save(self.next_save(), id),
             Decision::AskPresence {
                 channel,
                 token,
@@ -330,15 +331,9 @@ impl<A: App> Core<A> {
     /// Goes on when everything about MQTT sessions is on disk that has changed before.
     #[inline(never)]
     fn await_saved(&mut self, id: ConnectionId, commit: &mut Option<Commit>) -> Outcome {
-        let next_save = || {
-            self.connections
-                .mqtt
-                .as_ref()
-                .map_or(0, |sessions| sessions.next_save())
-        };
         let awaited = match *commit {
             Some(awaited @ Commit::Saved(_)) => awaited,
-            Some(_) | None => Commit::Saved(next_save()),
+            Some(_) | None => Commit::Saved(self.next_save()),
         };
         *commit = Some(awaited);
         match self.delivery.outcome(awaited) {
@@ -352,6 +347,12 @@ impl<A: App> Core<A> {
                 Outcome::Closed
             }
         }
+    }
+
+    /// The save that will have all that has changed of MQTT sessions by now.
+    fn next_save(&self) -> u64 {
+        let sessions = self.connections.mqtt.as_ref();
+        sessions.map_or(0, |sessions| sessions.next_save())
     }
 
     /// Sets a connection's will, or takes it away, and answers: with a store that is strict, after the commit.
@@ -458,6 +459,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::Close { .. }
         | Decision::EndOther { .. }
         | Decision::AwaitSaved
+        | Decision::SaveSession
         | Decision::AskPresence { .. }
         | Decision::EnterRoom { .. }
         | Decision::LeaveRoom { .. }

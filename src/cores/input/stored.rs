@@ -1,6 +1,8 @@
 //! Publications that a store keeps (`data_dir`): those to remembered channels, and those of MQTT clients that are retained
 //! or that sessions keep. They may have to wait for room at the store, and their acknowledgement for a commit. Only the
-//! connection itself waits.
+//! connection itself waits. The same holds for CONNACK of MQTT clients whose sessions a strict store keeps.
+//!
+//! Limits: `ACCEPTED_PER_TURN_MAX`.
 //!
 //! Waits: for the thread of the store, which waits for the disk and for no core.
 
@@ -104,9 +106,33 @@ impl<A: App> Core<A> {
     /// Goes on with connections that have waited for a commit, if there was one.
     #[inline]
     pub(in crate::cores) fn resume_awaiting_commit(&mut self) {
+        if self.waiting.first_save().is_some() {
+            self.accept_saved();
+        }
         if self.waiting.awaiting_commit_count() > 0 && self.delivery.take_commits() {
             self.resume_after_commit();
         }
+    }
+
+    /// Lets MQTT clients in whose sessions are on disk, as many as one turn may; and answers those whose sessions cannot be.
+    #[cold]
+    fn accept_saved(&mut self) {
+        let mut left = ACCEPTED_PER_TURN_MAX;
+        while let Some(save) = self.waiting.first_save()
+            && let Some(outcome) = self.delivery.outcome(Commit::Saved(save))
+        {
+            if left == 0 {
+                return self.waiting.leave_saved(true);
+            }
+            left -= 1;
+            if let Some(id) = self.waiting.next_awaiting_save() {
+                self.decide(id, |session, environment, decisions| {
+                    session.session_saved(outcome, environment, decisions)
+                });
+                self.follow_decision(id);
+            }
+        }
+        self.waiting.leave_saved(false);
     }
 
     #[cold]
@@ -119,3 +145,6 @@ impl<A: App> Core<A> {
         }
     }
 }
+
+/// MQTT clients that one turn lets in after a commit, at some microseconds each.
+const ACCEPTED_PER_TURN_MAX: usize = 256;

@@ -30,6 +30,11 @@ pub(in crate::cores) struct Waiting {
     walking: VecDeque<ConnectionId>,
     /// Connections that wait for a commit of the store.
     awaiting_commit: VecDeque<ConnectionId>,
+    /// MQTT connections whose CONNACK waits until their sessions are on disk, each with the save that has its session.
+    /// They have no suspended work: their sessions take no packet.
+    awaiting_save: VecDeque<(u64, ConnectionId)>,
+    /// Whether some of them can go on in the next turn.
+    has_saved: bool,
     /// Connections whose next decision has something to tell another core, which has too much to do already.
     awaiting_post: VecDeque<ConnectionId>,
     /// Connections that are to move to another core, which takes none now.
@@ -149,6 +154,26 @@ impl Waiting {
         self.awaiting_commit.pop_front()
     }
 
+    /// The CONNACK of a connection waits for a save.
+    pub(in crate::cores) fn await_save(&mut self, save: u64, id: ConnectionId) {
+        self.awaiting_save.push_back((save, id));
+    }
+
+    /// The save for which the CONNACK has waited longest.
+    pub(in crate::cores) fn first_save(&self) -> Option<u64> {
+        self.awaiting_save.front().map(|&(save, _)| save)
+    }
+
+    /// The connection whose CONNACK has waited longest.
+    pub(in crate::cores) fn next_awaiting_save(&mut self) -> Option<ConnectionId> {
+        self.awaiting_save.pop_front().map(|(_, id)| id)
+    }
+
+    /// Notes whether further connections whose sessions are on disk are left for the next turn.
+    pub(in crate::cores) fn leave_saved(&mut self, has_saved: bool) {
+        self.has_saved = has_saved;
+    }
+
     /// How many connections have more channels to be gone through.
     pub(in crate::cores) fn walking_count(&self) -> usize {
         self.walking.len()
@@ -192,11 +217,12 @@ impl Waiting {
             || !self.transitional.is_empty()
             || !self.awaiting_delivery.is_empty()
             || !self.walking.is_empty()
+            || self.has_saved
     }
 
     /// How long each queue is, by name.
     #[cfg(test)]
-    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 8] {
+    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 9] {
         [
             ("unfinished", self.unfinished.len()),
             ("transitional", self.transitional.len()),
@@ -204,6 +230,7 @@ impl Waiting {
             ("awaiting_delivery", self.awaiting_delivery.len()),
             ("walking", self.walking.len()),
             ("awaiting_commit", self.awaiting_commit.len()),
+            ("awaiting_save", self.awaiting_save.len()),
             ("awaiting_post", self.awaiting_post.len()),
             ("awaiting_move", self.awaiting_move.len()),
         ]

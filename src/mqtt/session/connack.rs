@@ -3,8 +3,8 @@
 //! An accepting CONNACK of MQTT 5 has the properties whose values differ from what a client assumes without them; all
 //! features that are announced there are available.
 
-use super::send;
-use crate::decision::{CloseReason, Decision, Decisions, Span};
+use super::{Open, send};
+use crate::decision::{CloseReason, Decision, Decisions};
 use crate::mqtt::encode::{self, ConnAckProperties, SessionPresent};
 use crate::mqtt::frame::PACKET_BYTES_MAX;
 use crate::mqtt::packet::Connect;
@@ -21,12 +21,12 @@ pub(super) struct ConnAck {
 }
 
 /// The facts about its connection that an accepted client is told.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Accepted<'a> {
+#[derive(Debug)]
+pub(super) struct Accepted {
     /// Whether its session is one that it had before.
     pub(super) is_present: bool,
     /// Its client id, if it has brought none.
-    pub(super) assigned_client_id: Option<&'a str>,
+    pub(super) assigned_client_id: Option<Box<str>>,
     /// For how long its session outlives the connection, if not as long as it has asked for.
     pub(super) session_expiry_s: Option<u32>,
     /// The keep alive that it is to use, if not its own.
@@ -43,13 +43,21 @@ impl ConnAck {
         }
     }
 
+    /// The client of a connection.
+    pub(super) fn to(open: &Open) -> ConnAck {
+        ConnAck {
+            version: open.version,
+            packet_bytes_max: open.packet_bytes_max,
+        }
+    }
+
     /// Accepts the client.
     ///
     /// # Errors
     /// The client takes no packet of that size (MQTT-3.1.2-24): it cannot be told anything, and the connection ends.
     pub(super) fn accept(
         self,
-        accepted: &Accepted<'_>,
+        accepted: &Accepted,
         settings: &Settings,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
@@ -72,7 +80,7 @@ impl ConnAck {
             receive_maximum: (receive_maximum < u16::MAX).then_some(receive_maximum),
             retain_available: (!settings.retain_available).then_some(false),
             maximum_packet_size: ((packet_bytes_max as usize) < PACKET_BYTES_MAX).then_some(packet_bytes_max),
-            assigned_client_id: accepted.assigned_client_id,
+            assigned_client_id: accepted.assigned_client_id.as_deref(),
             topic_alias_maximum: (settings.topic_aliases_max > 0).then_some(settings.topic_aliases_max),
             server_keep_alive: accepted.keep_alive_s,
             ..ConnAckProperties::default()
@@ -95,22 +103,20 @@ impl ConnAck {
         server_reference: Option<&str>,
         decisions: &mut Decisions,
     ) {
-        let message = self.write_refusal(code, text, server_reference, decisions);
+        let message = decisions.write(|out| self.write_refusal(code, text, server_reference, out));
         decisions.push(Decision::Send { message });
     }
 
-    /// Writes the refusal. The text is left out if the client takes no packet of that size.
+    /// Appends the refusal. The text is left out if the client takes no packet of that size.
     pub(super) fn write_refusal(
         self,
         code: ReasonCode,
         text: &str,
         server_reference: Option<&str>,
-        decisions: &mut Decisions,
-    ) -> Span {
+        out: &mut Vec<u8>,
+    ) {
         if !self.version.has_properties() {
-            return decisions.write(|out| {
-                encode::connack(out, SessionPresent::No, code.return_code());
-            });
+            return encode::connack(out, SessionPresent::No, code.return_code());
         }
         let names_other_server = matches!(code, ReasonCode::UseAnotherServer | ReasonCode::ServerMoved);
         let mut properties = ConnAckProperties {
@@ -118,13 +124,12 @@ impl ConnAck {
             server_reference: server_reference.filter(|_| names_other_server),
             ..ConnAckProperties::default()
         };
-        let mut packet = Vec::new();
-        encode::connack_5(&mut packet, SessionPresent::No, code, &properties);
-        if packet.len() > self.packet_bytes_max as usize {
-            packet.clear();
+        let start = out.len();
+        encode::connack_5(out, SessionPresent::No, code, &properties);
+        if out.len() - start > self.packet_bytes_max as usize {
+            out.truncate(start);
             properties.reason_string = None;
-            encode::connack_5(&mut packet, SessionPresent::No, code, &properties);
+            encode::connack_5(out, SessionPresent::No, code, &properties);
         }
-        decisions.write(|out| out.extend_from_slice(&packet))
     }
 }

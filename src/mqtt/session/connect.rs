@@ -5,8 +5,8 @@
 
 use super::connack::{Accepted, ConnAck};
 use super::identity::{Identity, token_of};
-use super::{Denied, End, Open, Refused, Session, State, refused};
-use crate::app::{App, Peer};
+use super::{Accepting, Denied, End, Open, Refused, Session, State, refused};
+use crate::app::App;
 use crate::auth::Claims;
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
@@ -145,7 +145,7 @@ impl Session {
         let connect = decode_connect(CONNECT, &pending.body).ok()?;
         let answer = ConnAck::of(&connect);
         let reference = settings.server_reference.as_deref();
-        Some(answer.write_refusal(BUSY.code, BUSY.text, reference, decisions))
+        Some(decisions.write(|out| answer.write_refusal(BUSY.code, BUSY.text, reference, out)))
     }
 
     /// The client is known: asks the application, and gives the client its session. `body` is that of its CONNECT. The first
@@ -225,7 +225,7 @@ impl Session {
             }
         };
         let keep_alive = keep_alive(connect, env.settings);
-        self.state = State::Open(Open {
+        let open = Open {
             session: connected.session,
             version: connect.version,
             explains: properties.number(Property::RequestProblemInformation) != Some(0),
@@ -239,37 +239,26 @@ impl Session {
             owed: None,
             undecided: None,
             end: End::Lost,
-        });
+        };
         if let Some(connection) = connected.displaced {
             decisions.push(Decision::EndOther {
                 connection,
                 reason: CloseReason::TakenOver,
             });
         }
-        ConnAck::of(connect).accept(
-            &Accepted {
-                is_present: connected.is_present,
-                assigned_client_id: assigned.as_deref(),
-                session_expiry_s: (expiry.granted_s != expiry.asked_s).then_some(expiry.granted_s),
-                keep_alive_s: keep_alive.announced_s,
-            },
-            env.settings,
-            decisions,
-        )?;
-        if connected.is_present && self.drop_forbidden_filters(env) {
-            self.drop_forbidden_waiting(env);
+        let accepted = Accepted {
+            is_present: connected.is_present,
+            assigned_client_id: assigned.map(String::into_boxed_str),
+            session_expiry_s: (expiry.granted_s != expiry.asked_s).then_some(expiry.granted_s),
+            keep_alive_s: keep_alive.announced_s,
+        };
+        if connected.awaits_disk {
+            let orders = env.common.scratch.app.keep_orders();
+            self.state = State::Saving(Box::new(Accepting::new(open, accepted, orders, env.common.now)));
+            decisions.push(Decision::SaveSession);
+            return Ok(());
         }
-        self.enter_rooms(env, decisions);
-        self.carry_out_orders(env, decisions)?;
-        self.begin(env);
-        env.common.app.connected(&mut Peer::new(
-            self.id,
-            self.claims.as_deref(),
-            None,
-            &mut env.common.scratch.app,
-        ));
-        self.settle(env)?;
-        self.carry_out_orders(env, decisions)
+        self.accept(open, &accepted, env, decisions)
     }
 
     /// The application has decided about a CONNECT that waited for it.

@@ -39,8 +39,11 @@ impl Session {
         Err(CloseReason::MqttDisconnected)
     }
 
-    /// Appends the last packet to the client: DISCONNECT of MQTT 5. `text` says more than the reason.
+    /// Appends the last packet to the client: DISCONNECT of MQTT 5, or CONNACK if that has not been sent. `text` says more than the reason.
     pub fn write_farewell(&self, reason: CloseReason, text: &str, settings: &Settings, out: &mut Vec<u8>) {
+        if let State::Saving(accepting) = &self.state {
+            return accepting.write_farewell(reason, settings, out);
+        }
         let State::Open(open) = &self.state else { return };
         let Some(code) = reason.reason_code().and_then(ReasonCode::from_u8) else {
             return;
@@ -66,8 +69,15 @@ impl Session {
 
     /// The connection has ended, whatever the cause. The application is told, if it was told of the client.
     pub fn ended<A: App>(&mut self, env: &mut Environment<'_, '_, A>, reason: CloseReason) {
-        let State::Open(open) = std::mem::replace(&mut self.state, State::Ended) else {
-            return;
+        let open = match std::mem::replace(&mut self.state, State::Ended) {
+            State::Open(open) => open,
+            State::Saving(accepting) => {
+                let (sessions, address) = (&mut *env.sessions, env.common.address);
+                return sessions.disconnect(accepting.session(), address, End::Lost, env.common.now);
+            }
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Deciding(..) | State::Ended => {
+                return;
+            }
         };
         env.sessions
             .disconnect(open.session, env.common.address, open.end, env.common.now);

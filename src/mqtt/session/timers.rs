@@ -15,6 +15,7 @@ impl Session {
     pub fn next_deadline(&self, common: &session::Settings) -> Uptime {
         match &self.state {
             State::AwaitingConnect { since } => *since + common.handshake_timeout,
+            State::Saving(accepting) => accepting.since() + common.handshake_timeout,
             State::Open(open) => {
                 let deadline = self.silent_from(open.silence_ms_max).min(open.expires);
                 deadline.min(self.decision_deadline())
@@ -42,6 +43,9 @@ impl Session {
             State::AwaitingConnect { since } if *since + env.common.settings.handshake_timeout <= now => {
                 Err(CloseReason::HandshakeTimeout)
             }
+            State::Saving(accepting) if accepting.since() + env.common.settings.handshake_timeout <= now => {
+                Err(CloseReason::HandshakeTimeout)
+            }
             State::Open(open) if self.silent_from(open.silence_ms_max) <= now => {
                 Err(CloseReason::KeepAliveTimeout)
             }
@@ -49,6 +53,7 @@ impl Session {
             State::AwaitingConnect { .. }
             | State::LoggingIn(_)
             | State::Deciding(..)
+            | State::Saving(_)
             | State::Open(_)
             | State::Ended => Ok(()),
         }

@@ -141,7 +141,9 @@ impl Session {
                 .undecided
                 .as_ref()
                 .map_or(Uptime::NEVER, |kept| kept.undecided.deadline),
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => Uptime::NEVER,
+            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Saving(_) | State::Ended => {
+                Uptime::NEVER
+            }
         }
     }
 
@@ -153,6 +155,7 @@ impl Session {
                 .undecided
                 .as_ref()
                 .map_or(0, |kept| kept.body.len() + kept.undecided.kept.bytes()),
+            State::Saving(accepting) => accepting.bytes(),
             State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => 0,
         }
     }
@@ -189,7 +192,11 @@ impl Session {
                 env.common.scratch.app.again = Some(again(*undecided, decide));
                 self.admit_again(&pending, env, decisions)
             }
-            State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Deciding(..) | State::Ended => {
+            State::AwaitingConnect { .. }
+            | State::LoggingIn(_)
+            | State::Deciding(..)
+            | State::Saving(_)
+            | State::Ended => {
                 return Ok(());
             }
         };

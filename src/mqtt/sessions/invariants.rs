@@ -22,7 +22,7 @@ impl Sessions {
             wills_bytes += state.will_bytes();
             let number = u32::try_from(number).unwrap_or(u32::MAX);
             match state.phase {
-                Phase::Connected { .. } => connected += 1,
+                Phase::Connected { .. } | Phase::Connecting { .. } => connected += 1,
                 Phase::Waiting { .. } | Phase::Ended => {
                     let deadline = state.deadline();
                     let is_listed = self.deadlines.contains(&(deadline, number));

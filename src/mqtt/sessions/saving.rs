@@ -7,9 +7,9 @@
 //! which takes little memory: sessions, and numbers of publications that they have. So a full disk loses nothing that is
 //! still there when the disk takes it.
 //!
-//! Saves are numbered. In strict mode an acknowledgement waits until the save behind the change is committed, and so does a
-//! publication with QoS 2 before it is sent for the first time: if the server forgot its packet identifier, the client
-//! would take the next publication with it for the same one.
+//! Saves are numbered. In strict mode an acknowledgement, CONNACK included, waits until the save behind the change is
+//! committed, and so does a publication with QoS 2 before it is sent for the first time: if the server forgot its packet
+//! identifier, the client would take the next publication with it for the same one.
 //!
 //! Invariant: a session that lasts is on disk, or noted as a whole; one that does not last is not on disk, or in `ended`.
 
@@ -476,7 +476,7 @@ fn head(state: &SessionState, now: Now) -> Head<'_> {
                 let ago = u64::try_from(now.uptime.since(since).as_millis()).unwrap_or(u64::MAX);
                 Some(now.unix_ms.saturating_sub(ago).max(1))
             }
-            Phase::Connected { .. } | Phase::Ended => None,
+            Phase::Connected { .. } | Phase::Connecting { .. } | Phase::Ended => None,
         },
         user: state.user(),
     }

@@ -53,6 +53,13 @@ pub(super) enum Phase {
         /// Where the core finds the connection.
         address: usize,
     },
+    /// A connection has the session, and its CONNACK waits until the session is on disk: nothing may be sent before.
+    Connecting {
+        /// Where the core finds the connection.
+        address: usize,
+        /// Whether the session has begun with it. Then no client has been told of the session.
+        is_new: bool,
+    },
     /// The session waits for its client.
     Waiting { since: Uptime },
     /// The session has ended, and its subscriptions are ending.
@@ -126,8 +133,8 @@ impl SessionState {
         state
     }
 
-    /// The session has a new connection. True if something is to be sent: what is in flight, again, and what waits.
-    pub(super) fn connect(&mut self, connect: Connect<'_>, in_flight_max: u16) -> bool {
+    /// The session has a new connection.
+    pub(super) fn connect(&mut self, connect: Connect<'_>, in_flight_max: u16) {
         self.phase = Phase::Connected {
             address: connect.address,
         };
@@ -141,12 +148,8 @@ impl SessionState {
         self.packet_bytes_max = connect.packet_bytes_max;
         self.in_flight_max = connect.receive_maximum.min(in_flight_max).max(1);
         self.version = connect.version;
-        match &mut self.traffic {
-            Some(traffic) => {
-                traffic.outgoing.reconnect();
-                traffic.outgoing.has_more()
-            }
-            None => false,
+        if let Some(traffic) = &mut self.traffic {
+            traffic.outgoing.reconnect();
         }
     }
 
@@ -184,8 +187,21 @@ impl SessionState {
                     .as_ref()
                     .is_some_and(|extras| extras.aliases.is_some()),
             }),
+            Phase::Connecting { .. } | Phase::Waiting { .. } | Phase::Ended => None,
+        }
+    }
+
+    /// Where the core finds its connection, if it has one, whether its CONNACK has been sent or not.
+    pub(super) fn address(&self) -> Option<usize> {
+        match self.phase {
+            Phase::Connected { address } | Phase::Connecting { address, .. } => Some(address),
             Phase::Waiting { .. } | Phase::Ended => None,
         }
+    }
+
+    /// Whether no client has been told of the session: it has begun with a connection whose CONNACK has not been sent.
+    pub(super) fn is_untold(&self) -> bool {
+        matches!(self.phase, Phase::Connecting { is_new: true, .. })
     }
 
     /// The session has ended: nothing names it any more.
@@ -198,7 +214,7 @@ impl SessionState {
     /// When the session ends if its client does not come back; `NEVER` while it has a connection.
     pub(super) fn expires_at(&self) -> Uptime {
         match self.phase {
-            Phase::Connected { .. } | Phase::Ended => Uptime::NEVER,
+            Phase::Connected { .. } | Phase::Connecting { .. } | Phase::Ended => Uptime::NEVER,
             Phase::Waiting { .. } if self.expiry_s == u32::MAX => Uptime::NEVER,
             Phase::Waiting { since } => since + Duration::from_secs(self.expiry_s.into()),
         }
@@ -211,7 +227,10 @@ impl SessionState {
                 let due = since + Duration::from_secs(will.delay_s.into());
                 due.min(self.expires_at())
             }
-            (Phase::Waiting { .. } | Phase::Connected { .. } | Phase::Ended, _) => self.expires_at(),
+            (
+                Phase::Waiting { .. } | Phase::Connected { .. } | Phase::Connecting { .. } | Phase::Ended,
+                _,
+            ) => self.expires_at(),
         }
     }
 

@@ -222,6 +222,7 @@ impl<A: App> Client<A> {
                 }
                 Decision::Acknowledge { token } => format!("acknowledge {}", text(token)),
                 Decision::AwaitSaved => "await the disk".to_owned(),
+                Decision::SaveSession => "save the session".to_owned(),
                 Decision::Login => {
                     let Credentials { user, password } = decisions.credentials().unwrap();
                     format!("login {user} {}", str::from_utf8(password.expose()).unwrap())

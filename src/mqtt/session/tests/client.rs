@@ -11,7 +11,7 @@ use crate::broker::ChannelHasher;
 use crate::clock::{Now, Uptime};
 use crate::config::QueueFull;
 use crate::config::rules::{Effect, RuleSpec};
-use crate::decision::{CloseReason, Decision, Decisions};
+use crate::decision::{CloseReason, Decision, Decisions, Stored};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::publication;
 use crate::mqtt::session::Session;
@@ -51,6 +51,8 @@ pub(super) enum Did {
     EndOther(usize, CloseReason),
     /// Check a password.
     Login(String, Vec<u8>),
+    /// Go on when the session is on disk.
+    SaveSession,
     /// Acknowledge what is stored.
     Acknowledge(Vec<u8>),
     /// End this connection.
@@ -125,6 +127,13 @@ impl<A: App> Core<A> {
         let (first, body) = split(packet);
         self.run(client, |session, env, decisions| {
             session.receive(first, body, env, decisions)
+        })
+    }
+
+    /// The session of a client is on disk, or cannot be.
+    pub(super) fn saved(&mut self, client: &mut Client, outcome: Stored) -> Vec<Did> {
+        self.run(client, |session, env, decisions| {
+            session.saved(outcome, env, decisions)
         })
     }
 
@@ -217,6 +226,7 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
             Did::Login(credentials.user.clone(), credentials.password.expose().to_vec())
         }
         Decision::Acknowledge { token } => Did::Acknowledge(decisions.bytes(token).to_vec()),
+        Decision::SaveSession => Did::SaveSession,
         Decision::Close { reason, .. } => Did::Close(reason),
         Decision::SendRetained { filter, qos, id, .. } => {
             let filter = String::from_utf8(decisions.bytes(filter).to_vec()).unwrap();

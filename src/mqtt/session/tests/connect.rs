@@ -1,7 +1,7 @@
 //! CONNECT and CONNACK: sections 3.1 and 3.2.
 
-use super::client::{Did, connect, core, packet, publish, sent, string};
-use crate::decision::CloseReason;
+use super::client::{Connect, Did, connect, core, packet, publish, sent, string};
+use crate::decision::{CloseReason, Stored};
 
 #[test]
 fn each_version_gets_its_own_connack() {
@@ -358,4 +358,97 @@ fn a_stopping_server_names_the_other_server() {
     assert!(farewell.ends_with(&[&[0x1c][..], &string("other:1883")].concat()));
     let old = core.open(&connect(4, "b").bytes());
     assert!(core.farewell(&old, CloseReason::Draining, "").is_empty());
+}
+
+/// CONNECT of a client whose session outlives its connection.
+fn lasting(level: u8) -> Vec<u8> {
+    let properties = match level {
+        5 => vec![0x11, 0, 0, 0, 100],
+        _ => Vec::new(),
+    };
+    Connect {
+        clean: false,
+        properties,
+        will: Some((0, Vec::new(), "gone", b"1")),
+        ..connect(level, "a")
+    }
+    .bytes()
+}
+
+#[test]
+fn connack_waits_until_a_strict_store_has_the_session() {
+    for level in [4, 5] {
+        let mut core = core();
+        core.sessions.begin_saving(true, 0);
+        let mut client = core.client();
+        assert_eq!(core.receive(&mut client, &lasting(level)), [Did::SaveSession]);
+        assert!(client.session.is_waiting() && !client.session.is_open());
+        let did = core.saved(&mut client, Stored::Yes);
+        assert_eq!(sent(&did)[0][2..4], [0, 0]);
+        assert!(!client.session.is_waiting() && client.session.is_open());
+        // It is told once.
+        assert_eq!(core.saved(&mut client, Stored::Yes), []);
+        // Another connection gets the session: the first one ends at once, and CONNACK waits.
+        let mut next = core.client();
+        let did = core.receive(&mut next, &lasting(level));
+        let end = Did::EndOther(client.address, CloseReason::TakenOver);
+        assert_eq!(did, [end, Did::SaveSession]);
+        core.end(&mut client, CloseReason::TakenOver);
+        let did = core.saved(&mut next, Stored::Yes);
+        assert_eq!(sent(&did)[0][2..4], [1, 0]);
+        // A session that ends with its connection is on no disk.
+        let mut brief = core.client();
+        let did = core.receive(&mut brief, &connect(level, "b").bytes());
+        assert_eq!(sent(&did)[0][2..4], [0, 0]);
+    }
+}
+
+#[test]
+fn a_disk_that_takes_nothing_refuses_new_sessions_and_lets_the_others_in() {
+    for (level, code) in [(4, 3), (5, 0x88)] {
+        let mut core = core();
+        core.sessions.begin_saving(true, 0);
+        let mut client = core.client();
+        core.receive(&mut client, &lasting(level));
+        let did = core.saved(&mut client, Stored::Unknown);
+        let [Did::Send(connack), Did::Close(CloseReason::MqttRefused)] = &did[..] else {
+            panic!("{did:?}");
+        };
+        assert_eq!((connack[0], &connack[2..4]), (0x20, &[0, code][..]));
+        assert!(core.farewell(&client, CloseReason::MqttRefused, "").is_empty());
+        core.end(&mut client, CloseReason::MqttRefused);
+        assert!(core.sessions.is_empty() && core.sessions.take_will().is_none());
+
+        let mut client = core.client();
+        core.receive(&mut client, &lasting(level));
+        core.saved(&mut client, Stored::Yes);
+        let mut next = core.client();
+        core.receive(&mut next, &lasting(level));
+        core.end(&mut client, CloseReason::TakenOver);
+        let did = core.saved(&mut next, Stored::Unknown);
+        assert_eq!(sent(&did)[0][2..4], [1, 0], "it may make room");
+    }
+}
+
+#[test]
+fn a_connection_ends_without_a_packet_but_connack_while_that_waits_for_the_disk() {
+    let mut core = core();
+    core.sessions.begin_saving(true, 0);
+    let mut client = core.client();
+    core.receive(&mut client, &lasting(5));
+    assert_eq!(core.tick(&mut client), []);
+    assert!(core.farewell(&client, CloseReason::TakenOver, "").is_empty());
+    let farewell = core.farewell(&client, CloseReason::Draining, "");
+    assert_eq!((farewell[0], farewell[3]), (0x20, 0x88));
+    core.settings.server_reference = Some("b".into());
+    assert_eq!(core.farewell(&client, CloseReason::Draining, "")[3], 0x9c);
+    let deadline = client.session.next_deadline(&core.common);
+    assert_eq!(deadline, core.now.uptime + core.common.handshake_timeout);
+    core.now.uptime = deadline;
+    assert_eq!(
+        core.tick(&mut client),
+        [Did::Close(CloseReason::HandshakeTimeout)]
+    );
+    core.end(&mut client, CloseReason::HandshakeTimeout);
+    assert!(core.sessions.is_empty() && core.sessions.take_will().is_some());
 }

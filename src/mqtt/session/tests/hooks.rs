@@ -8,7 +8,7 @@ use crate::app::{
     AllowedPublish, App, AppError, Claims, Client, CloseCode, DeferredDecision, Late, LateAnswer,
     LateAnswerSender, Name, Peer, RawJson, Refusal, Returned, Undelivered,
 };
-use crate::decision::CloseReason;
+use crate::decision::{CloseReason, Stored};
 use crate::mqtt::subscriptions::Subscriber;
 use crate::session;
 
@@ -277,6 +277,28 @@ fn connack_waits_until_the_application_has_decided_about_the_client_its_user_and
     );
 }
 
+#[test]
+fn what_the_application_has_asked_for_waits_with_connack_for_the_disk() {
+    let mut court = Court::new();
+    court.core.sessions.begin_saving(true, 0);
+    let mut client = court.core.client();
+    let connect = Connect {
+        properties: vec![0x11, 0, 0, 0, 100],
+        will: Some((0, Vec::new(), "gone", b"1")),
+        ..connect(5, "a")
+    };
+    court.core.receive(&mut client, &connect.bytes());
+    court.decide(&mut client, "handshake", DeferredDecision::allow);
+    let did = court.decide(&mut client, "publish gone", DeferredDecision::allow);
+    assert_eq!(did, [Did::SaveSession]);
+    assert!(client.session.is_waiting() && client.session.kept_bytes() > 0);
+    let did = court.core.saved(&mut client, Stored::Yes);
+    assert_eq!(first(&did)[..4], [0x20, first(&did)[1], 0, 0]);
+    let asked = Did::Publish("asked".to_owned(), 0, false, b"\"gone\"".to_vec());
+    assert_eq!(did[1], asked);
+    assert!(client.session.is_open() && !client.session.is_waiting());
+}
+
 /// The packet that is sent first.
 fn first(did: &[Did]) -> &[u8] {
     let mut packets = did.iter().filter_map(|did| match did {
@@ -286,6 +308,7 @@ fn first(did: &[Did]) -> &[u8] {
         | Did::EndOther(..)
         | Did::Login(..)
         | Did::Acknowledge(_)
+        | Did::SaveSession
         | Did::Close(_) => None,
     });
     packets.next().unwrap()

@@ -235,6 +235,7 @@ fn retained_publications_are_asked_for_as_retain_handling_says() {
             | Did::EndOther(..)
             | Did::Login(..)
             | Did::Acknowledge(_)
+            | Did::SaveSession
             | Did::Close(_) => None,
         });
         asked.collect::<Vec<_>>()

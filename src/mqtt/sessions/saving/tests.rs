@@ -275,6 +275,8 @@ struct World {
     at_ms: u64,
     address: usize,
     published: u32,
+    /// Connections whose CONNACK waits for the disk: the save that it waits for, the session, and the address.
+    awaiting: Vec<(u64, SessionRef, usize)>,
 }
 
 impl World {
@@ -283,6 +285,24 @@ impl World {
         let session = self.sessions.name(number);
         let client = self.sessions.client(session.number, session.serial);
         Some((session, client.map(|client| client.address)))
+    }
+
+    /// Sends CONNACK to clients whose sessions are on disk: so they are, or no more if they are not to last.
+    fn accept(&mut self, committed: u64, disk: &Model) {
+        for (save, session, address) in std::mem::take(&mut self.awaiting) {
+            if save > committed {
+                self.awaiting.push((save, session, address));
+            } else if self.sessions.is_of(session, address) {
+                let client_id = self.sessions.client_id(session).unwrap().as_bytes();
+                let is_lasting = self.sessions.expiry_s(session).unwrap() > 0;
+                let head = disk.items.get(&(client_id.to_vec(), vec![0]));
+                let is_connected = head.map(|head| Head::read(head).unwrap().since_unix_ms.is_none());
+                assert_eq!(is_connected, is_lasting.then_some(true));
+                assert!(self.sessions.client(session.number, session.serial).is_none());
+                self.sessions.accept(session, address);
+                assert!(self.sessions.client(session.number, session.serial).is_some());
+            }
+        }
     }
 
     fn step(&mut self, step: Step, disk: &mut Model) {
@@ -318,10 +338,17 @@ impl World {
                         })
                     }),
                 };
-                self.sessions.connect(connect, at).unwrap();
+                let connected = self.sessions.connect(connect, at).unwrap();
+                if connected.awaits_disk {
+                    let save = self.sessions.next_save();
+                    self.awaiting.push((save, connected.session, self.address));
+                }
             }
             Step::Disconnect { id, expiry } => {
-                if let Some((session, Some(address))) = self.session(id) {
+                let Some((session, _)) = self.session(id) else {
+                    return;
+                };
+                if let Some(address) = self.sessions.state(session).unwrap().address() {
                     let end = match expiry {
                         Some(seconds) => End::Orderly {
                             with_will: false,
@@ -431,6 +458,7 @@ impl World {
                 if let Some(save) = self.sessions.save(at, disk) {
                     disk.check();
                     self.sessions.note_committed(save);
+                    self.accept(save, disk);
                 }
             }
         }
@@ -467,6 +495,7 @@ proptest! {
             at_ms: 0,
             address: 0,
             published: 0,
+            awaiting: Vec::new(),
         };
         for steps in lives {
             for step in steps {
@@ -477,6 +506,7 @@ proptest! {
             let stored: BTreeSet<String> = disk.items.keys().map(|(id, _)| String::from_utf8(id.clone()).unwrap()).collect();
             prop_assert_eq!(&stored, &before.keys().cloned().collect::<BTreeSet<_>>());
             world.sessions = disk.restored(bounds, is_strict, now(world.at_ms));
+            world.awaiting.clear();
             prop_assert_eq!(&views(&world.sessions), &before);
             // The next process begins by writing what it has changed, and nothing is lost by that.
             world.save_all(&mut disk);
@@ -607,6 +637,7 @@ fn a_process_that_stops_leaves_wills_and_sessions_to_the_next_one() {
 fn in_strict_mode_a_publication_with_qos_2_is_sent_when_its_packet_identifier_is_on_disk() {
     let mut sessions = sessions(BOUNDS, true, 0);
     let session = sessions.connect(connect("c", 100, None), now(0)).unwrap().session;
+    sessions.accept(session, 1);
     let offer = |sessions: &mut Sessions, qos: u8, payload: &[u8]| {
         let content = Content {
             topic: b"t",
@@ -668,6 +699,7 @@ fn in_strict_mode_a_publication_with_qos_2_is_sent_when_its_packet_identifier_is
 fn in_strict_mode_the_identifier_of_a_publication_is_on_disk_when_the_publication_is() {
     let mut sessions = sessions(BOUNDS, true, 0);
     let session = sessions.connect(connect("c", 100, None), now(0)).unwrap().session;
+    sessions.accept(session, 1);
     let on_disk = |sessions: &mut Sessions, disk: &mut Model| -> Vec<u16> {
         disk.room = usize::MAX;
         sessions.save(now(1), disk);
@@ -705,4 +737,149 @@ fn after_a_crash_of_a_relaxed_server_a_new_publication_is_not_taken_for_an_old_o
         assert_eq!(after.is_repeated(session, 7, false), !may_miss_some);
         assert!(after.is_repeated(session, 8, true) && after.is_repeated(session, 8, false));
     }
+}
+
+/// A session of a client that waits for CONNACK, in strict mode. With `is_known`, the client has had it before.
+fn awaiting(is_known: bool) -> (Sessions, SessionRef) {
+    let mut sessions = sessions(BOUNDS, true, 0);
+    if is_known {
+        let session = sessions.connect(connect("c", 100, None), now(0)).unwrap().session;
+        saved(&mut sessions, now(1));
+        sessions.accept(session, 1);
+        sessions.disconnect(session, 1, End::Lost, now(2));
+    }
+    let connected = Connect {
+        address: 2,
+        ..connect("c", 100, Some(0))
+    };
+    let connected = sessions.connect(connected, now(3)).unwrap();
+    assert_eq!((connected.is_present, connected.awaits_disk), (is_known, true));
+    (sessions, connected.session)
+}
+
+#[test]
+fn in_strict_mode_a_client_gets_nothing_before_its_session_is_on_disk() {
+    for is_known in [false, true] {
+        let (mut sessions, session) = awaiting(is_known);
+        let content = Content {
+            topic: b"t",
+            properties: b"",
+            payload: b"1",
+            expires_at: None,
+            is_utf8: false,
+        };
+        let outbound = Outbound {
+            qos: 1,
+            retain: false,
+        };
+        assert_eq!(
+            sessions.offer(session, outbound, &content, &[], true),
+            Offer::Waits
+        );
+        assert!(sessions.client(session.number, session.serial).is_none());
+        let written = |sessions: &mut Sessions| {
+            let mut count = 0;
+            while let Some(session) = sessions.next_ready() {
+                sessions.send_next(session, UNIX_MS, |_, _| Written::Queued);
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(written(&mut sessions), 0);
+        // The address is that of another connection.
+        sessions.accept(session, 1);
+        assert_eq!(written(&mut sessions), 0);
+        sessions.accept(session, 2);
+        assert_eq!(written(&mut sessions), 1);
+        assert!(sessions.is_of(session, 2));
+    }
+}
+
+#[test]
+fn a_connection_that_ends_before_connack_leaves_its_will_and_no_session_that_has_begun_with_it() {
+    for is_known in [false, true] {
+        let (mut sessions, session) = awaiting(is_known);
+        sessions.disconnect(session, 2, End::Lost, now(4));
+        assert_eq!(
+            (sessions.len(), sessions.connected_len()),
+            (usize::from(is_known), 0)
+        );
+        assert!(sessions.take_will().is_some() && sessions.wills_bytes == 0);
+        let disk = saved(&mut sessions, now(5));
+        assert_eq!(disk.restored(BOUNDS, true, now(6)).len(), usize::from(is_known));
+
+        // The next connection has a session of its own, if it comes before the end.
+        let (mut sessions, session) = awaiting(is_known);
+        let next = Connect {
+            address: 3,
+            ..connect("c", 100, None)
+        };
+        let next = sessions.connect(next, now(4)).unwrap();
+        assert_eq!((next.is_present, next.displaced), (is_known, Some(2)));
+        assert_eq!(next.session == session, is_known);
+        assert!(sessions.take_will().is_some() && sessions.wills_bytes == 0);
+        sessions.disconnect(session, 2, End::Lost, now(5));
+        sessions.accept(next.session, 3);
+        assert!(sessions.is_of(next.session, 3) && sessions.connected_len() == 1);
+    }
+}
+
+#[test]
+fn connack_waits_for_the_disk_where_it_says_something_about_a_session_on_disk() {
+    // Whether the store is strict, whether the client has a session there, clean start, expiry; whether CONNACK waits.
+    for (is_strict, is_known, clean_start, expiry_s, waits) in [
+        (true, false, false, 0, false),
+        (true, false, true, 100, true),
+        (true, true, false, 0, true),
+        (true, true, true, 0, true),
+        (true, true, false, 100, true),
+        (false, true, true, 100, false),
+        (false, false, false, 100, false),
+    ] {
+        let mut sessions = sessions(BOUNDS, is_strict, 0);
+        if is_known {
+            let session = sessions.connect(connect("c", 100, None), now(0)).unwrap().session;
+            saved(&mut sessions, now(1));
+            sessions.accept(session, 1);
+        }
+        let next = Connect {
+            clean_start,
+            address: 2,
+            ..connect("c", expiry_s, None)
+        };
+        let next = sessions.connect(next, now(2)).unwrap();
+        assert_eq!(
+            next.awaits_disk, waits,
+            "{is_strict} {is_known} {clean_start} {expiry_s}"
+        );
+        let client = sessions.client(next.session.number, next.session.serial);
+        assert_eq!(client.is_none(), waits);
+    }
+}
+
+#[test]
+fn a_process_that_stops_disconnects_clients_that_wait_for_connack() {
+    let (mut sessions, session) = awaiting(true);
+    sessions.let_go();
+    assert_eq!(sessions.some_connected(10), [2]);
+    sessions.disconnect(session, 2, End::Lost, now(4));
+    assert_eq!(
+        saved(&mut sessions, now(5)).restored(BOUNDS, true, now(6)).len(),
+        1
+    );
+}
+
+#[test]
+fn a_connection_that_connack_refuses_leaves_neither_a_will_nor_a_session() {
+    let (mut sessions, session) = awaiting(false);
+    // The address is that of another connection.
+    sessions.refuse(session, 1);
+    assert!(sessions.is_of(session, 2));
+    sessions.refuse(session, 2);
+    assert!(sessions.is_empty() && sessions.connected_len() == 0);
+    assert!(sessions.take_will().is_none() && sessions.wills_bytes == 0);
+    assert_eq!(
+        saved(&mut sessions, now(5)).restored(BOUNDS, true, now(6)).len(),
+        0
+    );
 }
