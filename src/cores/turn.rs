@@ -438,7 +438,7 @@ impl<A: App> Core<A> {
             || self.retained_asks.has_work
             || self.delivery.has_retained_work()
             || self.connections.is_shedding()
-            || self.unsubscribing.has_work()
+            || self.has_unsubscribing()
             || (self.waiting.awaiting_post_count() > 0 && !self.presence.memberships.is_congested())
             || self.connections.has_mqtt_work()
             || self.services.has_work_left()

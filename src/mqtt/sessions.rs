@@ -24,10 +24,15 @@
 //! [`Sessions::accept`] the session has its connection, and queues what is published. No client has been told of a session
 //! that has begun with such a connection: it ends with it.
 //!
+//! A session may have ten thousand subscriptions. From its end on nothing names it, it is sent nothing, and its client id
+//! is free. Its groups, its publications and its subscriptions go in as many turns as they take, in this order: a
+//! publication that it gives back to a group does not come to it again.
+//!
 //! Invariants
 //! 1. `by_client_id` has the numbers of all sessions that have not ended, each under the hash of its client id.
 //! 2. `deadlines` has one entry for each session that waits and has a deadline, and no other.
-//! 3. A number is not used again before all subscriptions of its session have ended.
+//! 3. A number is not used again before its session has nothing left. Sessions that have ended and have something left
+//!    are in `ending`, each once.
 //! 4. `wills_bytes` is the sum of the wills of all sessions; those that are due do not count.
 //! 5. A session is in `ready` once at most: `is_listed` says so.
 //!
@@ -91,8 +96,10 @@ pub struct Sessions {
     place: Place,
     last_serial: u64,
     deadlines: BTreeSet<(Uptime, u32)>,
-    /// Sessions that have ended and still have subscriptions.
-    ending: Vec<u32>,
+    /// Sessions that have ended and still have something, by the names that they had; the one that ended first is first.
+    ending: VecDeque<SessionRef>,
+    /// How much of sessions that end, or whose connections come and go, this turn may still go through.
+    steps_left: usize,
     kept: KeptPublications,
     /// Connected sessions that may have something to send.
     ready: VecDeque<u32>,
@@ -219,7 +226,8 @@ impl Sessions {
             place,
             last_serial,
             deadlines: BTreeSet::new(),
-            ending: Vec::new(),
+            ending: VecDeque::new(),
+            steps_left: usize::MAX,
             kept: KeptPublications::new(),
             ready: VecDeque::new(),
             woken: Vec::new(),
@@ -347,7 +355,7 @@ impl Sessions {
             self.list(number);
         }
         self.wake(self.name(number));
-        self.shares.note_connected(self.name(number), true);
+        self.note_connected(number, true);
     }
 
     /// The client at this address has sent DISCONNECT. Its wishes about the will and the expiry of the session hold from now
@@ -503,9 +511,20 @@ impl Sessions {
             .map_or(0, |traffic| traffic.incoming.len())
     }
 
+    /// Begins a turn, which may go through this many groups, publications and subscriptions of sessions that end. Before the
+    /// first turn there is no bound.
+    pub fn begin_turn(&mut self, steps_max: usize) {
+        self.steps_left = steps_max;
+    }
+
+    /// Whether sessions that have ended have something left.
+    pub fn has_ending(&self) -> bool {
+        !self.ending.is_empty()
+    }
+
     /// When [`Sessions::end_due`] has something to do next.
     pub fn next_due(&self) -> Uptime {
-        if !self.ending.is_empty() {
+        if self.has_ending() || self.shares.has_untold() {
             return Uptime::default();
         }
         if self.is_elsewhere {
@@ -516,13 +535,12 @@ impl Sessions {
             .map_or(Uptime::NEVER, |&(deadline, _)| deadline)
     }
 
-    /// Ends sessions whose time is over, and finds wills whose delay has passed, as many as one turn may.
+    /// Goes on with sessions that have ended, ends sessions whose time is over, and finds wills whose delay has passed: as
+    /// many as this turn may.
     pub fn end_due(&mut self, now: Uptime) {
-        if let Some(number) = self.ending.pop() {
-            self.end_subscriptions(number);
-        }
-        let mut effort = if self.is_elsewhere { 0 } else { EFFORT_PER_TURN_MAX };
-        while effort > 0 {
+        self.end_some();
+        self.tell_presence();
+        while self.steps_left > 0 && !self.is_elsewhere {
             let Some(&(deadline, number)) = self.deadlines.first() else {
                 return;
             };
@@ -530,11 +548,11 @@ impl Sessions {
                 return;
             }
             self.deadlines.pop_first();
-            effort = effort.saturating_sub(self.effort_of_end(number));
             if self.states[number as usize].expires_at() <= now {
                 self.expire(number);
                 continue;
             }
+            self.steps_left -= 1;
             if let Some(will) = self.take_will_of(number) {
                 self.due_wills.push_back(will);
                 self.note(number, |pending| pending.will = true);
@@ -719,7 +737,7 @@ impl Sessions {
         match state.phase {
             Phase::Connected { address } => {
                 self.connected -= 1;
-                self.shares.note_connected(self.name(number), false);
+                self.note_connected(number, false);
                 Some(address)
             }
             Phase::Connecting { address, .. } => {
@@ -756,15 +774,11 @@ impl Sessions {
 
     /// Ends a session that is detached and has no will.
     fn end(&mut self, number: u32) {
-        // First, so that nothing that it gives back to a group comes to it again.
-        self.shares.end(self.name(number));
-        self.wake(self.name(number));
+        let session = self.name(number);
+        self.wake(session);
         let state = &mut self.states[number as usize];
         if let Some(saving) = &mut self.saving {
             saving.end(number, state);
-        }
-        if let Some(traffic) = &mut state.traffic {
-            traffic.outgoing.clear(&mut self.kept);
         }
         state.end();
         let hash = self.place.hash(&state.client_id);
@@ -778,27 +792,59 @@ impl Sessions {
                     place.hash(&states[other as usize].client_id)
                 });
         }
-        self.tell_groups();
-        self.end_subscriptions(number);
+        self.ending.push_back(session);
+        self.end_some();
     }
 
-    /// The cost of the end of a session, in publications or subscriptions that go with it.
-    fn effort_of_end(&self, number: u32) -> usize {
-        let traffic = self.states[number as usize].traffic.as_deref();
-        let subscriptions = self.subscriptions.count_of(Subscriber::Session(number));
-        EFFORT_OF_A_SESSION
-            + traffic.map_or(0, |traffic| traffic.outgoing.len())
-            + subscriptions.min(SUBSCRIPTIONS_PER_TURN_MAX)
-    }
-
-    /// Ends subscriptions of a session that has ended, as many as one turn may. With the last, its number is free.
-    fn end_subscriptions(&mut self, number: u32) {
-        let subscriber = Subscriber::Session(number);
-        match self.subscriptions.end(subscriber, SUBSCRIPTIONS_PER_TURN_MAX) {
-            EndOutcome::Ended => {
-                self.states.remove(number as usize);
+    /// Goes on with sessions that have ended, as far as this turn may. A session that has nothing left has its number no
+    /// more.
+    fn end_some(&mut self) {
+        while self.steps_left > 0
+            && let Some(&session) = self.ending.front()
+        {
+            if !self.end_some_of(session) {
+                return;
             }
-            EndOutcome::HasMore => self.ending.push(number),
+            self.steps_left = self.steps_left.saturating_sub(1);
+            self.ending.pop_front();
+            self.states.remove(session.number as usize);
+        }
+    }
+
+    /// Ends groups, publications and subscriptions of a session that has ended, as many as this turn may. Returns whether
+    /// that was all.
+    fn end_some_of(&mut self, session: SessionRef) -> bool {
+        self.steps_left -= self.shares.end_some(session, self.steps_left);
+        self.follow_groups();
+        if self.shares.count_of(session) > 0 {
+            return false;
+        }
+        let state = &mut self.states[session.number as usize];
+        if let Some(traffic) = &mut state.traffic {
+            self.steps_left -= traffic.outgoing.clear_some(self.steps_left, &mut self.kept);
+            if !traffic.outgoing.is_empty() {
+                self.tell_groups();
+                return false;
+            }
+            state.traffic = None;
+        }
+        self.tell_groups();
+        let subscriber = Subscriber::Session(session.number);
+        let before = self.subscriptions.count_of(subscriber);
+        let outcome = self.subscriptions.end(subscriber, self.steps_left);
+        self.steps_left -= before - self.subscriptions.count_of(subscriber);
+        outcome == EndOutcome::Ended
+    }
+
+    /// A session has got a connection, or has lost it: its groups are told, as many of them as this turn may.
+    fn note_connected(&mut self, number: u32, is_connected: bool) {
+        self.shares.note_connected(self.name(number), is_connected);
+        self.tell_presence();
+    }
+
+    fn tell_presence(&mut self) {
+        if self.shares.has_untold() {
+            self.steps_left -= self.shares.tell_presence(self.steps_left);
         }
     }
 }
@@ -808,11 +854,3 @@ impl Place {
         self.hasher.hash(client_id.as_bytes()).as_u64()
     }
 }
-
-/// Subscriptions that one step ends.
-const SUBSCRIPTIONS_PER_TURN_MAX: usize = 1000;
-/// The work of one turn about sessions that end, at up to 100 ns for each publication or subscription that goes with them:
-/// a million sessions that expire at once must not hold up the others.
-const EFFORT_PER_TURN_MAX: usize = 4096;
-/// The cost of the end of a session that has nothing.
-const EFFORT_OF_A_SESSION: usize = 16;

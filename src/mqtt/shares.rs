@@ -14,7 +14,11 @@
 //! flight of a group is known here by tags on its publications (`sessions/kept.rs`).
 //!
 //! If a session ends, what it has not got goes back to the group, by its number and not by the topic: QoS 1 without an
-//! acknowledgement, and what was never sent. QoS 2 that has been sent does not (MQTT-4.8.2-5).
+//! acknowledgement, and what was never sent. QoS 2 that has been sent does not (MQTT-4.8.2-5). Only a session that has
+//! ended gives something back, so it is a member no more.
+//!
+//! A session may be in ten thousand groups. When it gets a connection, loses it, or ends, the groups are told some at a
+//! time: as many as a turn may.
 //!
 //! News for other cores are collected and sent at the end of the turn, one letter for each core, if there is room. SUBACK
 //! waits for the owner: whoever has got it is a member for all that is published from then on.
@@ -26,6 +30,7 @@
 mod groups;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 
 pub use self::groups::GroupRef;
 use self::groups::{Chosen, Groups, Member};
@@ -56,6 +61,8 @@ pub struct Shares {
     last_wait: u64,
     redispatched: u64,
     dropped: u64,
+    /// Sessions whose groups do not all know whether they have connections, each once.
+    untold: VecDeque<SessionRef>,
 }
 
 /// The memberships of one session.
@@ -63,6 +70,21 @@ pub struct Shares {
 struct Memberships {
     filters: BTreeMap<Box<str>, Options>,
     bytes: usize,
+    /// `None` while all owners know whether the session has a connection.
+    telling: Option<Telling>,
+}
+
+/// The owners of a session's groups are being told whether it has a connection: one group after the other, in the order
+/// of their texts, and after the last one comes the first.
+#[derive(Debug)]
+struct Telling {
+    /// The serial number of the session.
+    serial: u64,
+    is_connected: bool,
+    /// The group that was told last; `None` before the first.
+    last: Option<Box<str>>,
+    /// How many groups are still to be told.
+    left: usize,
 }
 
 /// News from core to core about shared subscriptions.
@@ -223,6 +245,7 @@ impl Shares {
             last_wait: 0,
             redispatched: 0,
             dropped: 0,
+            untold: VecDeque::new(),
         }
     }
 
@@ -260,6 +283,10 @@ impl Shares {
         } else {
             memberships.bytes = bytes;
             memberships.filters.insert(text.into(), options);
+            if let Some(telling) = &mut memberships.telling {
+                // Its owner learns it by the news of the join. It may come before groups that are still to be told.
+                telling.left += 1;
+            }
             SubscribeOutcome::New
         };
         self.tell(
@@ -308,34 +335,97 @@ impl Shares {
         UnsubscribeOutcome::Unsubscribed
     }
 
-    /// A session has ended: it leaves all of its groups.
-    pub fn end(&mut self, session: SessionRef) {
-        let Some(memberships) = self.memberships.remove(&session.number) else {
+    /// A session has ended: it leaves some of its groups, at most `max`. Returns how many.
+    pub fn end_some(&mut self, session: SessionRef, max: usize) -> usize {
+        let mut left = 0;
+        while let Some(memberships) = self.memberships.get_mut(&session.number) {
+            if memberships.filters.is_empty() {
+                self.memberships.remove(&session.number);
+                break;
+            }
+            if left == max {
+                break;
+            }
+            left += 1;
+            if let Some((text, _)) = memberships.filters.pop_first() {
+                let (owner, serial) = (self.owner(&text), session.serial);
+                self.tell(owner, News::Left { text, serial });
+            }
+        }
+        left
+    }
+
+    /// A session has got a connection, or has lost it: the owners of its groups are told by [`Shares::tell_presence`].
+    pub fn note_connected(&mut self, session: SessionRef, is_connected: bool) {
+        let Some(memberships) = self.memberships.get_mut(&session.number) else {
             return;
         };
-        for text in memberships.filters.into_keys() {
-            let (owner, serial) = (self.owner(&text), session.serial);
-            self.tell(owner, News::Left { text, serial });
+        let left = memberships.filters.len();
+        if left == 0 {
+            return;
+        }
+        match &mut memberships.telling {
+            // The groups that have been told are told again, after the others.
+            Some(telling) => (telling.is_connected, telling.left) = (is_connected, left),
+            telling @ None => {
+                *telling = Some(Telling {
+                    serial: session.serial,
+                    is_connected,
+                    last: None,
+                    left,
+                });
+                self.untold.push_back(session);
+            }
         }
     }
 
-    /// A session has got a connection, or has lost it.
-    pub fn note_connected(&mut self, session: SessionRef, is_connected: bool) {
-        let Some(memberships) = self.memberships.get(&session.number) else {
-            return;
-        };
-        let texts: Vec<Box<str>> = memberships.filters.keys().cloned().collect();
-        for text in texts {
+    /// Whether owners are still to be told that sessions have got connections, or have lost them.
+    pub fn has_untold(&self) -> bool {
+        !self.untold.is_empty()
+    }
+
+    /// Tells the owners of some groups, at most `max`, that sessions have got connections or have lost them. Returns how
+    /// many. Until then a group may choose a member as if it had a connection, which has none: what it is given waits in
+    /// its session.
+    pub fn tell_presence(&mut self, max: usize) -> usize {
+        let mut told = 0;
+        while told < max
+            && let Some(&session) = self.untold.front()
+        {
+            let Some((text, is_connected)) = self.next_untold(session) else {
+                self.untold.pop_front();
+                continue;
+            };
             let (owner, serial) = (self.owner(&text), session.serial);
-            self.tell(
-                owner,
-                News::Presence {
-                    text,
-                    serial,
-                    is_connected,
-                },
-            );
+            let news = News::Presence {
+                text,
+                serial,
+                is_connected,
+            };
+            self.tell(owner, news);
+            told += 1;
         }
+        told
+    }
+
+    /// The next group of a session whose owner is to be told whether the session has a connection.
+    fn next_untold(&mut self, session: SessionRef) -> Option<(Box<str>, bool)> {
+        let memberships = self.memberships.get_mut(&session.number)?;
+        let telling = memberships
+            .telling
+            .as_mut()
+            .filter(|telling| telling.serial == session.serial)?;
+        let filters = &memberships.filters;
+        let after = telling.last.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = filters.range((after, Bound::Unbounded)).next();
+        let next = next.or_else(|| filters.first_key_value());
+        let left = telling.left.checked_sub(1);
+        let (Some((text, _)), Some(left)) = (next, left) else {
+            memberships.telling = None;
+            return None;
+        };
+        (telling.left, telling.last) = (left, Some(text.clone()));
+        Some((text.clone(), telling.is_connected))
     }
 
     /// The shared subscriptions of a session, as `$share/GROUP/FILTER`: at most `max`, behind the first `skipped`.
@@ -506,7 +596,9 @@ impl Shares {
             }
             News::Settled(tag) => self.groups.settle(tag.group, tag.session.serial),
             News::GivenBack(tag, publication) => {
-                self.groups.settle(tag.group, tag.session.serial);
+                // The session has ended, and may have more groups to leave than one turn may: without this, the group
+                // could choose it again.
+                self.groups.remove_member(tag.group, tag.session.serial);
                 self.redispatched += 1;
                 self.give(tag.group, tag.published, || publication);
             }

@@ -12,7 +12,6 @@ use mio::Token;
 use crate::app::App;
 use crate::broker::{CoreSet, RingFull, Sequence};
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish, Span, Stored};
-use crate::presence::Departure;
 use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
@@ -261,8 +260,7 @@ impl<A: App> Core<A> {
             }
             Decision::LeaveRoom { channel } => {
                 let name = channel.map(|channel| decisions.bytes(channel));
-                self.presence
-                    .leave_mqtt(id.index(), name, Departure::Unsubscribed);
+                self.presence.leave_mqtt(id.index(), name);
             }
             Decision::UserChanged => {
                 self.services.note_changed(id.token().0);

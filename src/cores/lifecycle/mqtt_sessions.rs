@@ -4,7 +4,7 @@
 //! A will queues behind the publications of connections that have ended before the ring had room
 //! (`delivery/abandoned_publications.rs`): nothing waits for the ring here.
 //!
-//! Limits: `WILLS_PER_TURN_MAX`.
+//! Limits: `WILLS_PER_TURN_MAX`; `CHANNELS_PER_TURN_MAX` (`unsubscribing.rs`) for sessions that end.
 
 use crate::app::App;
 use crate::decision::Limit;
@@ -14,15 +14,17 @@ use crate::session::MqttUse;
 use crate::{protocols, session};
 
 use crate::cores::core::Core;
+use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 
 impl<A: App> Core<A> {
     /// Ends sessions whose time is over, and publishes wills that are due, as many as one turn may.
     pub(in crate::cores) fn tend_mqtt_sessions(&mut self) {
         let now = self.time.now().uptime;
-        if let Some(sessions) = &mut self.connections.mqtt
-            && sessions.next_due() <= now
-        {
-            sessions.end_due(now);
+        if let Some(sessions) = &mut self.connections.mqtt {
+            sessions.begin_turn(channels_per_turn_max());
+            if sessions.next_due() <= now {
+                sessions.end_due(now);
+            }
         }
         for _ in 0..WILLS_PER_TURN_MAX {
             let sessions = self.connections.mqtt.as_mut();

@@ -1,8 +1,8 @@
-//! Ends the subscriptions of connections that have ended: a bounded number in each turn (`unsubscribing.rs`).
+//! Ends the subscriptions of connections that have ended, and has MQTT connections that have ended leave their rooms: a
+//! bounded number in each turn (`unsubscribing.rs`).
 
 use crate::app::App;
 use crate::clock::Uptime;
-use crate::presence::Departure;
 use crate::session::SessionId;
 
 use crate::cores::core::Core;
@@ -17,6 +17,20 @@ impl<A: App> Core<A> {
         if self.unsubscribing.has_work() {
             self.go_on_unsubscribing();
         }
+        if self.presence.mqtt.has_leaving() {
+            self.leave_some_mqtt_rooms();
+        }
+    }
+
+    /// Whether connections that have ended have subscriptions or rooms left.
+    pub(in crate::cores) fn has_unsubscribing(&self) -> bool {
+        self.unsubscribing.has_work() || self.presence.mqtt.has_leaving()
+    }
+
+    #[inline(never)]
+    fn leave_some_mqtt_rooms(&mut self) {
+        let left = self.presence.leave_some_mqtt(self.unsubscribing.left());
+        self.unsubscribing.count(left);
     }
 
     #[inline(never)]
@@ -39,7 +53,8 @@ impl<A: App> Core<A> {
     /// Ends the subscriptions of a connection that ends now, or as many as this turn may still end.
     pub(super) fn begin_to_unsubscribe(&mut self, id: ConnectionId, session: Option<SessionId>) {
         if self.connections.mqtt.is_some() {
-            self.presence.leave_mqtt(id.index(), None, Departure::Ended);
+            self.presence.mqtt.end(id.index());
+            self.leave_some_mqtt_rooms();
         }
         if self.unsubscribe_some(id, session) > 0 {
             self.connections.seal(id);

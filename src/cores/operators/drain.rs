@@ -24,7 +24,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Continues a drain, as far as a turn may. True when no connection is left or on its way from another core.
+    /// Continues a drain, as far as a turn may. True when no connection is left or on its way from another core, and nothing
+    /// of those that have ended.
     pub(in crate::cores) fn drain_some(&mut self) -> bool {
         let Some(draining) = &mut self.draining else {
             return false;
@@ -48,7 +49,11 @@ impl<A: App> Core<A> {
                 self.close_due();
             }
         }
-        self.abandoned.is_empty() && self.acceptor.is_closed_and_empty()
+        let mqtt = self.connections.mqtt.as_deref();
+        self.abandoned.is_empty()
+            && self.acceptor.is_closed_and_empty()
+            && !self.has_unsubscribing()
+            && !mqtt.is_some_and(|sessions| sessions.has_ending())
     }
 
     fn close_due(&mut self) {

@@ -4,20 +4,31 @@
 //! A filter with wildcards makes no member, nor does a shared subscription: who has one is in no channel in particular. The
 //! session says when such a filter comes and goes ([`Decision::EnterRoom`](crate::decision::Decision::EnterRoom)).
 //!
-//! Invariant: a connection has an entry while it is in a room, and only connections of MQTT have one.
+//! A client may be in ten thousand rooms. When its connection ends it leaves some of them in each turn, as a connection of
+//! SocketCluster does (`lifecycle/unsubscribing.rs`).
 //!
-//! Limit: `channels_per_connection_max`, which bounds the filters of a session.
+//! Invariants
+//! 1. A connection has an entry in `guests` while it is in a room, and only connections of MQTT have one.
+//! 2. The rooms of a connection that has ended are in `leaving`, until their owners are to be told.
+//!
+//! Limits: `channels_per_connection_max`, which bounds the filters of a session; `CHANNELS_PER_TURN_MAX`
+//! (`lifecycle/unsubscribing.rs`) for the rooms that connections leave by their end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::memberships::{MemberOf, Memberships};
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher};
 use crate::presence::{Departure, Identity, What};
 
-/// The rooms of this core's MQTT connections, by the index of the connection.
+/// The rooms of this core's MQTT connections.
 #[derive(Debug, Default)]
-pub(in crate::cores) struct MqttRooms(HashMap<u32, Guest>);
+pub(in crate::cores) struct MqttRooms {
+    /// By the index of the connection.
+    guests: HashMap<u32, Guest>,
+    /// Connections that have ended and have rooms to leave; the one that ended first is first.
+    leaving: VecDeque<Guest>,
+}
 
 /// A connection that is in rooms.
 #[derive(Debug)]
@@ -48,7 +59,7 @@ impl MqttRooms {
         memberships: &mut Memberships,
     ) {
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
-        let guest = self.0.entry(connection).or_insert_with(|| Guest {
+        let guest = self.guests.entry(connection).or_insert_with(|| Guest {
             session: member.session,
             identity,
             rooms: BTreeMap::new(),
@@ -67,23 +78,23 @@ impl MqttRooms {
     /// Whether no connection is in any room.
     #[inline]
     pub(in crate::cores) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.guests.is_empty()
     }
 
-    /// A connection leaves a room, if it is in it; or all rooms.
+    /// A connection that goes on leaves a room, if it is in it; or all rooms.
     pub(in crate::cores) fn leave(
         &mut self,
         connection: u32,
         name: Option<&[u8]>,
-        departure: Departure,
         memberships: &mut Memberships,
     ) {
-        let Some(guest) = self.0.get_mut(&connection) else {
+        let Some(guest) = self.guests.get_mut(&connection) else {
             return;
         };
         let (session, identity) = (guest.session, guest.identity);
         let mut tell = |name: &[u8], room: &Room| {
-            memberships.tell(name, room.hash, session, What::Leaves(identity, departure));
+            let leaves = What::Leaves(identity, Departure::Unsubscribed);
+            memberships.tell(name, room.hash, session, leaves);
         };
         match name {
             Some(name) => {
@@ -98,8 +109,37 @@ impl MqttRooms {
             }
         }
         if guest.rooms.is_empty() {
-            self.0.remove(&connection);
+            self.guests.remove(&connection);
         }
+    }
+
+    /// A connection has ended: it leaves its rooms by [`MqttRooms::leave_some`].
+    pub(in crate::cores) fn end(&mut self, connection: u32) {
+        self.leaving.extend(self.guests.remove(&connection));
+    }
+
+    /// Whether connections that have ended have rooms to leave.
+    #[inline]
+    pub(in crate::cores) fn has_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Connections that have ended leave some rooms, at most `max`. Returns how many.
+    pub(in crate::cores) fn leave_some(&mut self, max: usize, memberships: &mut Memberships) -> usize {
+        let mut left = 0;
+        while left < max
+            && let Some(guest) = self.leaving.front_mut()
+        {
+            if let Some((name, room)) = guest.rooms.pop_first() {
+                let leaves = What::Leaves(guest.identity, Departure::Ended);
+                memberships.tell(&name, room.hash, guest.session, leaves);
+                left += 1;
+            } else {
+                self.leaving.pop_front();
+            }
+        }
+        self.leaving.pop_front_if(|guest| guest.rooms.is_empty());
+        left
     }
 
     /// A connection may be another member from now on.
@@ -110,7 +150,7 @@ impl MqttRooms {
         hasher: &ChannelHasher,
         memberships: &mut Memberships,
     ) {
-        let Some(guest) = self.0.get_mut(&connection) else {
+        let Some(guest) = self.guests.get_mut(&connection) else {
             return;
         };
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
@@ -177,14 +217,16 @@ mod tests {
             told(&mut memberships),
             ["a joins as -", "a says {}", "b joins as -", "b says {}"]
         );
-        rooms.leave(3, Some(b"c"), Departure::Unsubscribed, &mut memberships);
-        rooms.leave(4, None, Departure::Ended, &mut memberships);
+        rooms.leave(3, Some(b"c"), &mut memberships);
+        rooms.end(4);
         rooms.rename(3, &member(None), &hasher, &mut memberships);
         assert!(told(&mut memberships).is_empty());
-        rooms.leave(3, Some(b"b"), Departure::Unsubscribed, &mut memberships);
+        rooms.leave(3, Some(b"b"), &mut memberships);
         rooms.rename(3, &member(Some("ann")), &hasher, &mut memberships);
-        rooms.leave(3, None, Departure::Ended, &mut memberships);
-        rooms.leave(3, None, Departure::Ended, &mut memberships);
+        for _ in 0..2 {
+            rooms.end(3);
+            rooms.leave_some(usize::MAX, &mut memberships);
+        }
         assert_eq!(
             told(&mut memberships),
             [
@@ -196,5 +238,46 @@ mod tests {
             ]
         );
         assert!(rooms.is_empty());
+    }
+
+    #[test]
+    fn connections_that_have_ended_leave_a_bounded_number_of_rooms_in_each_turn_and_their_places_are_free() {
+        let hasher = ChannelHasher::new();
+        let mut memberships = Memberships::new(1, true);
+        let mut rooms = MqttRooms::default();
+        let member = |byte| MemberOf {
+            session: SessionId::new([byte; SessionId::BYTES]),
+            user: None,
+        };
+        for (connection, count) in [(1, 9), (2, 3)] {
+            for number in 0..count {
+                let (name, member) = (format!("{connection}/{number}"), member(1));
+                rooms.join(
+                    connection,
+                    name.as_bytes(),
+                    b"",
+                    member,
+                    &hasher,
+                    &mut memberships,
+                );
+            }
+            rooms.end(connection);
+        }
+        // The next connection in the first one's place.
+        rooms.join(1, b"new", b"", member(2), &hasher, &mut memberships);
+        assert_eq!(told(&mut memberships).len(), 13);
+        let mut turns = Vec::new();
+        while rooms.has_leaving() {
+            let left = rooms.leave_some(5, &mut memberships);
+            let told = told(&mut memberships);
+            assert!(
+                told.iter()
+                    .all(|line| line.ends_with("leaves Ended") && !line.starts_with("new"))
+            );
+            assert_eq!(told.len(), left);
+            turns.push(left);
+        }
+        assert_eq!(turns, [5, 5, 2]);
+        assert!(!rooms.is_empty(), "the next connection is where it was");
     }
 }

@@ -6,7 +6,7 @@ use crate::broker::ChannelHasher;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::policy::channels::Channels;
-use crate::presence::{Departure, Rooms, Settings, Told};
+use crate::presence::{Rooms, Settings, Told};
 
 use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::presence::memberships::Memberships;
@@ -62,18 +62,18 @@ impl Presence {
         }
     }
 
-    /// An MQTT connection leaves a room, or all of them.
-    pub(in crate::cores) fn leave_mqtt(
-        &mut self,
-        connection: u32,
-        name: Option<&[u8]>,
-        departure: Departure,
-    ) {
+    /// An MQTT connection that goes on leaves a room, or all of them.
+    pub(in crate::cores) fn leave_mqtt(&mut self, connection: u32, name: Option<&[u8]>) {
         if !self.mqtt.is_empty() {
-            self.mqtt
-                .leave(connection, name, departure, &mut self.memberships);
+            self.mqtt.leave(connection, name, &mut self.memberships);
             self.due = Uptime::default();
         }
+    }
+
+    /// MQTT connections that have ended leave some of their rooms, at most `max`. Returns how many.
+    pub(in crate::cores) fn leave_some_mqtt(&mut self, max: usize) -> usize {
+        self.due = Uptime::default();
+        self.mqtt.leave_some(max, &mut self.memberships)
     }
 
     /// Another core, or this one, tells something about channels that this core owns.

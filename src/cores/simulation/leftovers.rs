@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::mqtt::sessions::Sessions;
 use crate::mqtt::subscriptions::Subscriber;
 use crate::session::SessionId;
 
@@ -119,6 +120,11 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
         ("subscriptions", as_count(core.delivery.subscriptions().len())),
         ("sessions", as_count(core.counts.sessions())),
         ("contexts", core.lent.scratch.common.app.contexts.len()),
+        ("ends of connections", usize::from(core.has_unsubscribing())),
+        (
+            "ends of MQTT sessions",
+            usize::from(core.connections.mqtt.as_deref().is_some_and(Sessions::has_ending)),
+        ),
     ] {
         if left > 0 {
             return Err(format!("it has ended, and has left {left} {what}"));

@@ -13,10 +13,7 @@ impl Sessions {
         let (mut wills_bytes, mut connected, mut lasting, mut deadlines) = (0, 0, 0, 0);
         for (number, state) in self.states.iter() {
             if state.phase == Phase::Ended {
-                if state.traffic.is_some() || state.will().is_some() {
-                    return Some(format!("session {number} has ended and has something: {state:?}"));
-                }
-                continue;
+                return Some(format!("session {number} has ended and has something: {state:?}"));
             }
             lasting += 1;
             wills_bytes += state.will_bytes();

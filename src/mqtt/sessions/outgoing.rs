@@ -100,11 +100,6 @@ impl Outgoing {
         self.entries.len() - self.in_flight as usize
     }
 
-    /// How many are in flight and wait.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// The bytes of the publications that are kept, sent or not.
     pub(super) fn kept_bytes(&self) -> u32 {
         self.bytes
@@ -299,22 +294,25 @@ impl Outgoing {
         self.has_lapped
     }
 
-    /// Forgets everything. What groups have given to the session goes back to them, unless the client may have it with
-    /// QoS 2 (MQTT-4.8.2-5).
-    pub(super) fn clear(&mut self, kept_all: &mut KeptPublications) {
-        let in_flight = self.in_flight as usize;
-        for (at, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+    /// The session has ended: forgets the first entries, at most `max`, and returns how many. What groups have given to the
+    /// session goes back to them, unless the client may have it with QoS 2 (MQTT-4.8.2-5).
+    pub(super) fn clear_some(&mut self, max: usize, kept_all: &mut KeptPublications) -> usize {
+        let count = self.entries.len().min(max);
+        for entry in self.entries.drain(..count) {
+            let is_in_flight = self.in_flight > 0;
+            self.in_flight = self.in_flight.saturating_sub(1);
             let Some(kept) = entry.kept() else {
                 continue;
             };
-            if entry.qos == 2 && at < in_flight {
+            self.bytes -= kept_all.size(kept);
+            if entry.qos == 2 && is_in_flight {
                 kept_all.release(kept);
             } else {
                 kept_all.give_back(kept);
             }
         }
-        (self.sent, self.in_flight, self.bytes) = (0, 0, 0);
-        self.saved = None;
+        self.sent = self.sent.min(self.in_flight);
+        count
     }
 
     /// Has the disk told of the entries from now on.

@@ -75,7 +75,7 @@ impl Sessions {
     }
 
     /// Subscribes the groups of this core to their filters.
-    fn follow_groups(&mut self) {
+    pub(super) fn follow_groups(&mut self) {
         while let Some(change) = self.shares.next_change() {
             match change {
                 FilterChange::Added(group, text) => {

@@ -62,7 +62,7 @@ pub(super) enum Phase {
     },
     /// The session waits for its client.
     Waiting { since: Uptime },
-    /// The session has ended, and its subscriptions are ending.
+    /// The session has ended, and its groups, publications and subscriptions go with it.
     Ended,
 }
 
@@ -204,11 +204,10 @@ impl SessionState {
         matches!(self.phase, Phase::Connecting { is_new: true, .. })
     }
 
-    /// The session has ended: nothing names it any more.
+    /// The session has ended: nothing names it any more. What it still has to send goes with its last subscriptions.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
         self.serial = 0;
-        self.traffic = None;
     }
 
     /// When the session ends if its client does not come back; `NEVER` while it has a connection.

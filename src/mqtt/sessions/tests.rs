@@ -544,47 +544,115 @@ fn sessions_and_wills_are_bounded() {
     assert_eq!(sessions.len(), 2);
 }
 
-#[test]
-fn a_step_ends_the_fewer_sessions_the_more_they_have() {
-    for (filters, queued) in [(0, 0), (100, 0), (0, 100)] {
-        let mut sessions = sessions(BOUNDS);
-        let limits = SubscriptionLimits {
-            channels_max: 1000,
-            names_bytes_max: 100_000,
-        };
-        let options = Options {
-            qos: Qos::AtLeastOnce,
-            no_local: false,
-            retain_as_published: false,
-            id: 0,
-        };
-        for number in 0..100 {
-            let id = number.to_string();
-            let session = sessions.connect(by(&id, number), now(0)).unwrap().session;
-            for filter in 0..filters {
-                let subscriber = Subscriber::Session(session.number);
-                let filter = filter.to_string();
-                sessions
-                    .subscriptions
-                    .subscribe(subscriber, &filter, options, limits);
-            }
-            sessions.disconnect(session, number, End::Lost, now(0));
-            for _ in 0..queued {
-                sessions.offer(session, qos(1), &content(b"x"), &[], false);
-                sessions.end_publication();
-            }
-        }
-        sessions.end_due(now(100).uptime);
-        let has_nothing = filters + queued == 0;
-        assert_eq!(sessions.is_empty(), has_nothing, "{filters} {queued}");
-        let mut steps = 1;
-        while sessions.next_due() <= now(100).uptime {
-            sessions.end_due(now(100).uptime);
-            steps += 1;
-        }
-        assert!(sessions.is_empty() && steps <= 4, "{steps}");
-        assert_eq!((sessions.kept_bytes(), sessions.subscriptions.len()), (0, 0));
+/// A session with so many filters, groups of its own and publications that wait, whose connection has been lost.
+fn left_alone(sessions: &mut Sessions, client_id: &str, parts: [usize; 3], expiry_s: u32) -> SessionRef {
+    let [filters, groups, queued] = parts;
+    let limits = SubscriptionLimits {
+        channels_max: 1000,
+        names_bytes_max: 100_000,
+    };
+    let options = Options {
+        qos: Qos::AtLeastOnce,
+        no_local: false,
+        retain_as_published: false,
+        id: 0,
+    };
+    let connect = Connect {
+        expiry_s,
+        ..by(client_id, 1)
+    };
+    let session = connected(sessions, connect, 0);
+    for filter in 0..filters {
+        let subscriber = Subscriber::Session(session.number);
+        let filter = filter.to_string();
+        sessions
+            .subscriptions
+            .subscribe(subscriber, &filter, options, limits);
     }
+    for group in 0..groups {
+        let text = format!("$share/{client_id}/{group}");
+        sessions.join_group(session, &text, options, limits, 0);
+    }
+    for _ in 0..queued {
+        sessions.offer(session, qos(1), &content(b"x"), &[], false);
+        sessions.end_publication();
+    }
+    sessions.disconnect(session, 1, End::Lost, now(0));
+    session
+}
+
+/// Filters of sessions, groups, and publications.
+fn things(sessions: &Sessions) -> usize {
+    // The filter of a group is a subscription, too.
+    usize::try_from(sessions.subscriptions.len()).unwrap() + sessions.kept.len()
+}
+
+#[test]
+fn a_turn_goes_through_a_bounded_part_of_the_sessions_that_end() {
+    const STEPS_MAX: usize = 300;
+    for parts in [[0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100], [40, 30, 30]] {
+        for expiry_s in [0, 100] {
+            let mut sessions = sessions(BOUNDS);
+            sessions.begin_turn(usize::from(expiry_s > 0) * usize::MAX);
+            for number in 0..50 {
+                let session = left_alone(&mut sessions, &number.to_string(), parts, expiry_s);
+                assert_eq!(sessions.exists(session), expiry_s > 0);
+            }
+            let total = things(&sessions);
+            let mut turns = 0;
+            while sessions.next_due() <= now(100).uptime {
+                let before = things(&sessions);
+                sessions.begin_turn(STEPS_MAX);
+                sessions.end_due(now(100).uptime);
+                assert!(before - things(&sessions) <= STEPS_MAX, "{parts:?}");
+                turns += 1;
+            }
+            assert_eq!(total, 50 * parts.iter().sum::<usize>(), "{expiry_s}");
+            assert!((total / STEPS_MAX..=total / STEPS_MAX + 1).contains(&turns) || total == 0);
+            assert!(sessions.is_empty() && sessions.states.iter().next().is_none());
+            assert_eq!((things(&sessions), sessions.kept_bytes()), (0, 0));
+            assert_eq!(sessions.shares.groups_len(), 0);
+        }
+    }
+}
+
+#[test]
+fn a_session_that_ends_step_by_step_has_ended_for_everybody_at_once() {
+    let mut sessions = sessions(BOUNDS);
+    let old = left_alone(&mut sessions, "c", [10, 10, 10], 100);
+    sessions.begin_turn(3);
+    let connect = Connect {
+        clean_start: true,
+        ..by("c", 2)
+    };
+    let new = sessions.connect(connect, now(1)).unwrap();
+    assert!(!new.is_present && sessions.has_ending());
+    let mut turns = 0;
+    while sessions.has_ending() {
+        assert!(!sessions.exists(old) && sessions.find("c") == Some(new.session.number));
+        assert_ne!(new.session.number, old.number, "its number is not free");
+        assert_eq!(
+            sessions.subscriber(old.number, u64::MAX),
+            None,
+            "nothing is delivered to it"
+        );
+        assert_eq!(
+            sessions.offer(old, qos(1), &content(b"late"), &[], true),
+            Offer::Dropped
+        );
+        sessions.begin_turn(3);
+        sessions.end_due(now(1).uptime);
+        turns += 1;
+    }
+    // 30 things, of which the first turn has done 3.
+    assert_eq!(turns, 9);
+    assert_eq!(
+        (things(&sessions), sessions.kept_bytes(), sessions.len()),
+        (0, 0, 1)
+    );
+    let next = connected(&mut sessions, by("d", 3), 1);
+    assert_eq!(next.number, old.number, "its number is free");
+    assert!(sent(&mut sessions, UNIX_MS).is_empty());
 }
 
 /// Random numbers that a seed repeats (SplitMix64).

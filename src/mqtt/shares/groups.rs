@@ -151,6 +151,14 @@ impl Groups {
         }
     }
 
+    /// A session has ended: it is a member no more, if it was one.
+    pub(super) fn remove_member(&mut self, group: GroupRef, serial: u64) {
+        if let Some(found) = self.get_mut(group) {
+            found.remove(serial);
+            self.remove_if_empty(group.number);
+        }
+    }
+
     pub(super) fn set_connected(&mut self, text: &str, serial: u64, is_connected: bool) {
         if let Some(&number) = self.by_text.get(text) {
             self.groups[number as usize].change(serial, |member| member.is_connected = is_connected);
@@ -204,6 +212,13 @@ impl Groups {
     #[cfg(test)]
     pub(super) fn by_text(&self, text: &str) -> Option<u32> {
         self.by_text.get(text).copied()
+    }
+
+    /// Whether each member has a connection.
+    #[cfg(test)]
+    pub(super) fn connected_members(&self) -> Vec<bool> {
+        let members = self.groups.iter().flat_map(|(_, group)| group.members.values());
+        members.map(|member| member.is_connected).collect()
     }
 
     /// How many publications each member has in flight, by the group and the serial number of its session.

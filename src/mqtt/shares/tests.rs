@@ -28,6 +28,8 @@ struct World {
     /// By core and number: the serial number of the session, and what it holds.
     sessions: BTreeMap<(usize, u32), (u64, Vec<Handed>)>,
     last_serial: u64,
+    /// Sessions that have ended and have not left all of their groups; their numbers are not free.
+    ending: Vec<(usize, SessionRef)>,
     /// The publications that members have got for good, and how often.
     done: BTreeMap<u32, u32>,
     published: u32,
@@ -57,6 +59,7 @@ impl World {
             cores: (0..CORES).map(|core| Shares::new(&bounds, place(core))).collect(),
             sessions: BTreeMap::new(),
             last_serial: 0,
+            ending: Vec::new(),
             done: BTreeMap::new(),
             published: 0,
         }
@@ -64,6 +67,13 @@ impl World {
 
     /// The session with this number of a core; it begins if there is none.
     fn session(&mut self, core: usize, number: u32) -> SessionRef {
+        while self
+            .ending
+            .iter()
+            .any(|&(at, old)| (at, old.number) == (core, number))
+        {
+            self.go_on();
+        }
         let last_serial = &mut self.last_serial;
         let (serial, _) = self.sessions.entry((core, number)).or_insert_with(|| {
             *last_serial += 1;
@@ -103,8 +113,22 @@ impl World {
         }
     }
 
+    /// A turn of all cores, which may go through one group each.
+    fn go_on(&mut self) {
+        self.cores.iter_mut().for_each(|core| {
+            core.tell_presence(1);
+        });
+        let cores = &mut self.cores;
+        self.ending.retain(|&(core, session)| {
+            let left = cores[core].end_some(session, 1);
+            assert!(left <= 1);
+            left == 1
+        });
+    }
+
     /// Carries the news from one core to another, and gives sessions what has come for them.
     fn carry(&mut self, from: usize, to: usize) {
+        self.go_on();
         let news = self.cores[from].take_news(to);
         self.cores[to].be_told(from, news);
         for core in 0..CORES {
@@ -119,7 +143,12 @@ impl World {
     }
 
     fn carry_all(&mut self) {
-        while self.cores.iter().any(|core| core.has_news() || core.has_work()) {
+        while !self.ending.is_empty()
+            || self
+                .cores
+                .iter()
+                .any(|core| core.has_news() || core.has_work() || core.has_untold())
+        {
             for from in 0..CORES {
                 for to in 0..CORES {
                     self.carry(from, to);
@@ -146,7 +175,7 @@ impl World {
         let Some((serial, held)) = self.sessions.remove(&(core, number)) else {
             return;
         };
-        self.cores[core].end(SessionRef { number, serial });
+        self.ending.push((core, SessionRef { number, serial }));
         for handed in held {
             self.cores[core].give_back(handed.tag, handed.publication);
         }
@@ -327,6 +356,37 @@ fn a_session_has_as_many_memberships_as_filters() {
 }
 
 #[test]
+fn a_turn_tells_a_bounded_number_of_groups_of_connections_that_come_and_go_and_in_the_end_all_know_the_last()
+{
+    let mut world = World::new(10);
+    let limits = SubscriptionLimits {
+        channels_max: 100,
+        ..LIMITS
+    };
+    let session = world.session(0, 0);
+    for group in 0..10 {
+        let text = format!("$share/{group}/a");
+        world.cores[0].join(session, &text, options(Qos::AtMostOnce), limits, 0);
+    }
+    world.carry_all();
+    world.cores[0].note_connected(session, false);
+    assert_eq!(world.cores[0].tell_presence(4), 4);
+    // It comes back, and joins another group meanwhile, which comes before the others.
+    world.cores[0].note_connected(session, true);
+    world.cores[0].join(session, "$share/5+/a", options(Qos::AtMostOnce), limits, 0);
+    let told = std::iter::from_fn(|| Some(world.cores[0].tell_presence(4)).filter(|&told| told > 0));
+    assert_eq!(told.collect::<Vec<_>>(), [4, 4, 3]);
+    assert!(!world.cores[0].has_untold());
+    world.carry_all();
+    let known: Vec<bool> = world
+        .cores
+        .iter()
+        .flat_map(|core| core.groups.connected_members())
+        .collect();
+    assert_eq!(known, [true; 11]);
+}
+
+#[test]
 fn the_filter_of_a_group_is_subscribed_while_it_has_members() {
     let mut world = World::new(10);
     let owner = world.cores[0].owner(GROUPS[0]);
@@ -339,8 +399,10 @@ fn the_filter_of_a_group_is_subscribed_while_it_has_members() {
     );
     assert_eq!(shares.next_change(), None);
     world.end(owner, 0);
+    world.carry_all();
     assert_eq!(world.cores[owner].next_change(), None);
     world.end(owner, 1);
+    world.carry_all();
     assert_eq!(world.cores[owner].next_change(), Some(FilterChange::Removed(0)));
 }
 
