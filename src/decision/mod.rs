@@ -164,6 +164,9 @@ pub enum Decision {
         /// A [`PresenceRequest`], as [`PresenceRequest::write`] has written it.
         request: Span,
     },
+    /// An MQTT client has come back to its session: go through its filters by `Session::resume_some`, some in each turn, and
+    /// make the connection a member of the rooms that are found.
+    ResumeSession,
     /// Make this connection of MQTT a member of a channel with presence.
     EnterRoom {
         /// The channel's name.
@@ -335,6 +338,7 @@ impl Decision {
                 token: span(token),
                 request: span(request),
             },
+            Decision::ResumeSession => Decision::ResumeSession,
             Decision::EnterRoom { channel, info } => Decision::EnterRoom {
                 channel: span(channel),
                 info: span(info),
@@ -531,6 +535,7 @@ impl Decisions {
             | Decision::AwaitSaved
             | Decision::SaveSession
             | Decision::AskPresence { .. }
+            | Decision::ResumeSession
             | Decision::EnterRoom { .. }
             | Decision::LeaveRoom { .. }
             | Decision::UserChanged

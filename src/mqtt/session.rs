@@ -53,7 +53,7 @@ mod tests;
 use self::accept::Accepting;
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
-pub use self::permissions::CheckedFilters;
+pub use self::permissions::{CheckedFilters, Resumed};
 use self::undecided::{KeptPacket, Undecided};
 use super::environment::Environment;
 use super::fault::Fault;

@@ -46,6 +46,7 @@ mod invariants;
 mod kept;
 mod outgoing;
 mod restore;
+mod resuming;
 mod saved;
 mod saving;
 mod sending;

@@ -12,7 +12,7 @@ use crate::decision::{
 };
 use crate::history::Reading;
 use crate::mqtt::receiver::Receiver;
-use crate::mqtt::session::CheckedFilters;
+use crate::mqtt::session::{CheckedFilters, Resumed};
 use crate::mqtt::sessions::{SessionRef, Sessions};
 use crate::policy::Policy;
 use crate::services::{CallId, Ended, JoinFailure, Offer, ServiceCall};
@@ -392,6 +392,27 @@ impl Session {
         match self {
             Session::SocketCluster(_) => None,
             Session::Mqtt(client) => Some(client.session.recheck_filters(from, max, &mut env.mqtt()?)),
+        }
+    }
+
+    /// Goes through some filters of the session that an MQTT client has come back to. Returns the outcome, and the JSON by
+    /// which other clients know this one; `None` for other protocols.
+    pub(crate) fn resume_some<A: App>(
+        &mut self,
+        from: u32,
+        max: usize,
+        env: &mut Environment<'_, A>,
+    ) -> Option<(Resumed, Vec<u8>)> {
+        match self {
+            Session::SocketCluster(_) => None,
+            Session::Mqtt(client) => {
+                let (mut env, mut info) = (env.mqtt()?, Vec::new());
+                let resumed = client.session.resume_some(from, max, &mut env);
+                if !resumed.rooms.is_empty() {
+                    client.session.write_info(&env, &mut info);
+                }
+                Some((resumed, info))
+            }
         }
     }
 

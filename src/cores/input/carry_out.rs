@@ -198,7 +198,10 @@ impl<A: App> Core<A> {
         match decision {
             Decision::Send { .. } => return Ok(self.send_some(id, work)),
             Decision::SendBinary { message } => self.send(id, Content::Binary, decisions.bytes(message)),
-            Decision::Subscribe { .. } | Decision::SubscribeFrom { .. } | Decision::EnterRoom { .. }
+            Decision::Subscribe { .. }
+            | Decision::SubscribeFrom { .. }
+            | Decision::ResumeSession
+            | Decision::EnterRoom { .. }
                 if self.presence.memberships.is_congested() =>
             {
                 return Ok(Outcome::NotBeforePost);
@@ -255,6 +258,10 @@ impl<A: App> Core<A> {
                 token,
                 request,
             } => self.ask_presence(id, channel, token, request, decisions),
+            Decision::ResumeSession => {
+                let next = self.resume_session(id, work.next_channel);
+                return Ok(Outcome::of_walk(next));
+            }
             Decision::EnterRoom { channel, info } => {
                 self.enter_mqtt_room(id, decisions.bytes(channel), decisions.bytes(info));
             }
@@ -459,6 +466,7 @@ fn changes_subscriptions(decision: Decision) -> bool {
         | Decision::AwaitSaved
         | Decision::SaveSession
         | Decision::AskPresence { .. }
+        | Decision::ResumeSession
         | Decision::EnterRoom { .. }
         | Decision::LeaveRoom { .. }
         | Decision::UserChanged

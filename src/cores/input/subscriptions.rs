@@ -189,11 +189,28 @@ impl<A: App> Core<A> {
         self.count_hits(id);
         if checked.has_dropped {
             // The rest is checked when the client comes back.
-            let text = "the rules have changed, and do not allow a subscription any more";
+            let text = "the rules do not allow a subscription any more";
             self.close_saying(id, CloseReason::NoLongerAllowed, text);
             return None;
         }
         checked.next
+    }
+
+    /// Goes through some filters of the session that an MQTT client has come back to, from `from` on, and makes the client
+    /// a member of their rooms. Returns where to go on, if there are more.
+    pub(in crate::cores) fn resume_session(&mut self, id: ConnectionId, from: u32) -> Option<u32> {
+        let (connection, mqtt) = self.connections.get_with_mqtt(id)?;
+        let Phase::Open(open) = &mut connection.phase else {
+            return None;
+        };
+        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let max = channels_per_turn_max();
+        let (resumed, info) = open.session.resume_some(from, max, &mut environment)?;
+        self.count_hits(id);
+        for room in &resumed.rooms {
+            self.enter_mqtt_room(id, room.as_bytes(), &info);
+        }
+        resumed.next
     }
 
     /// The names of as many of a connection's channels as one turn may go through, and where to continue.

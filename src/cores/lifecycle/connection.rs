@@ -264,6 +264,11 @@ impl Work {
         self.close_reason.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
     }
 
+    /// Whether it goes through the session that an MQTT client has come back to: CONNACK follows.
+    pub(in crate::cores) fn resumes_session(&self) -> bool {
+        matches!(self.decisions.list().get(self.at), Some(Decision::ResumeSession))
+    }
+
     /// Makes a copy to keep while it waits, in memory of just its size: the core's own buffers may be much larger.
     pub(in crate::cores) fn parked(mut self) -> Box<Work> {
         self.decisions.shrink();

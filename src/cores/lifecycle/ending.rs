@@ -68,16 +68,21 @@ impl<A: App> Core<A> {
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
                 connection.reading.resume(Why::Decision);
-                if let Some(work) = connection.take_suspended()
+                let work = connection.take_suspended();
+                // No packet comes before CONNACK (MQTT-3.2.0-1), which waits behind this.
+                let awaits_connack = work.as_ref().is_some_and(|work| work.resumes_session());
+                if let Some(work) = work
                     && self.abandon(&work) > 0
                 {
                     let sessions = self.connections.mqtt.as_deref_mut();
                     open.session
                         .publications_dropped(&work.decisions, work.at, sessions);
                 }
-                let settings = &self.lent.settings;
-                open.session
-                    .write_farewell(reason, text, settings, &mut last_packet);
+                if !awaits_connack {
+                    let settings = &self.lent.settings;
+                    open.session
+                        .write_farewell(reason, text, settings, &mut last_packet);
+                }
                 Some(self.end_session(id, open, reason))
             }
             // All that is left is the socket.

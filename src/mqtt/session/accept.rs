@@ -115,7 +115,8 @@ impl Session {
         self.accept(open, &accepted, env, decisions)
     }
 
-    /// Sends CONNACK, and does what the application has asked for.
+    /// Has the filters of a session gone through that the client has come back to, sends CONNACK, and does what the
+    /// application has asked for.
     pub(super) fn accept<A: App>(
         &mut self,
         open: Open,
@@ -125,11 +126,10 @@ impl Session {
     ) -> Result<(), CloseReason> {
         let connack = ConnAck::to(&open);
         self.state = State::Open(open);
-        connack.accept(accepted, env.settings, decisions)?;
-        if accepted.is_present && self.drop_forbidden_filters(env) {
-            self.drop_forbidden_waiting(env);
+        if accepted.is_present {
+            self.begin_resuming(env, decisions);
         }
-        self.enter_rooms(env, decisions);
+        connack.accept(accepted, env.settings, decisions)?;
         self.carry_out_orders(env, decisions)?;
         self.begin(env);
         env.common.app.connected(&mut Peer::new(

@@ -156,12 +156,8 @@ impl Session {
         }
         env.common.scratch.app.orders = orders;
         env.common.scratch.app.orders.clear();
-        if has_other_claims && result.is_ok() && self.drop_forbidden_filters(env) {
-            result = close_saying(
-                decisions,
-                CloseReason::NoLongerAllowed,
-                "the client is another user now, which the rules do not allow a subscription",
-            );
+        if has_other_claims {
+            decisions.push(Decision::CheckSubscriptions);
         }
         result
     }

@@ -1,11 +1,13 @@
 //! The actions that the rules and the application allow the client. The rules are asked first.
 //!
 //! Filters outlive the claims and the rules by which they were granted. They are checked again when the client comes back
-//! to its session, and when the core has new rules: then some in each turn. A filter that is no longer allowed is dropped.
+//! to its session, and when the core has new rules: some in each turn. A filter that is no longer allowed is dropped.
+//! A client that comes back gets CONNACK when all of its filters have been checked, and nothing is sent to it before.
 //! MQTT has no packet to tell a client of that, so the connection ends with it: the client connects again, and learns what
 //! it may from SUBACK. What has waited for a session under a filter that its client has lost meanwhile is dropped too,
 //! unless the rules allow the client its topic.
 
+use super::presence::room_of;
 use super::{Denied, Refused, Session, call, refused};
 use crate::app::{AllowedPublishKind, App, Name, Piece};
 use crate::auth::Revocation;
@@ -15,6 +17,7 @@ use crate::decision::{Decision, Decisions, Limit};
 use crate::hooks::Subject;
 use crate::mqtt::ReasonCode;
 use crate::mqtt::environment::Environment;
+use crate::mqtt::sessions::SessionRef;
 use crate::mqtt::subscriptions::Subscriber;
 use crate::mqtt::topic::Filter;
 use crate::policy::Policy;
@@ -27,6 +30,15 @@ pub struct CheckedFilters {
     /// Whether some are not allowed: they are dropped.
     pub has_dropped: bool,
     /// Where to go on, if there are more.
+    pub next: Option<u32>,
+}
+
+/// The outcome of one step of a client's coming back to its session.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Resumed {
+    /// Channels with presence that the client is a member of again.
+    pub rooms: Vec<Box<str>>,
+    /// Where to go on, if there is more.
     pub next: Option<u32>,
 }
 
@@ -139,23 +151,91 @@ impl Session {
         max: usize,
         env: &mut Environment<'_, '_, A>,
     ) -> CheckedFilters {
+        match self.session_ref() {
+            Some(session) if env.common.policy.rules.enforces() => {
+                self.check_some(session, from, max, env, |_, _| {})
+            }
+            Some(_) | None => CheckedFilters {
+                has_dropped: false,
+                next: None,
+            },
+        }
+    }
+
+    /// Decides to go through the filters of the session that the client has come back to ([`Session::resume_some`]), if
+    /// there is something to find. The client is sent nothing before.
+    pub(super) fn begin_resuming<A: App>(&self, env: &mut Environment<'_, '_, A>, decisions: &mut Decisions) {
+        let policy = env.common.policy;
+        if let Some(session) = self.session_ref()
+            && (policy.rules.enforces() || policy.channels.has_presence())
+        {
+            env.sessions.begin_check(session);
+            decisions.push(Decision::ResumeSession);
+        }
+    }
+
+    /// The client has come back to its session. Goes through some of its filters, at most `max` from `from` on: drops those
+    /// that the rules do not allow, and finds the rooms of the others. If some were dropped, then goes through what waits
+    /// for the client: drops what the rules do not allow it any more. A caller begins with 0.
+    pub fn resume_some<A: App>(
+        &mut self,
+        from: u32,
+        max: usize,
+        env: &mut Environment<'_, '_, A>,
+    ) -> Resumed {
+        let mut resumed = Resumed {
+            rooms: Vec::new(),
+            next: None,
+        };
+        let Some(session) = self.session_ref() else {
+            return resumed;
+        };
+        if from < WAITING_FROM {
+            let had_dropped = from & HAS_DROPPED != 0;
+            let checked = self.check_some(session, from & !HAS_DROPPED, max, env, |filter, env| {
+                resumed.rooms.extend(room_of(filter, env));
+            });
+            let has_dropped = had_dropped || checked.has_dropped;
+            resumed.next = match checked.next {
+                Some(next) => Some(if has_dropped { next | HAS_DROPPED } else { next }),
+                None => (has_dropped && env.sessions.outgoing_len(session).1 > 0).then_some(WAITING_FROM),
+            };
+        } else {
+            let (policy, skipped) = (env.common.policy, (from - WAITING_FROM) as usize);
+            let next = env.sessions.retain_some_waiting(session, skipped, max, |topic| {
+                let topic = String::from_utf8_lossy(topic);
+                self.judge(&topic, policy).1.verdict.allowed
+            });
+            let next = next.and_then(|skipped| u32::try_from(skipped).ok());
+            resumed.next = next.and_then(|skipped| WAITING_FROM.checked_add(skipped));
+        }
+        if resumed.next.is_none() {
+            env.sessions.accept(session, env.common.address);
+        }
+        resumed
+    }
+
+    /// Drops those of some filters that the rules do not allow. Calls `keeps` with the others, but for shared subscriptions.
+    fn check_some<A: App>(
+        &mut self,
+        session: SessionRef,
+        from: u32,
+        max: usize,
+        env: &mut Environment<'_, '_, A>,
+        mut keeps: impl FnMut(&str, &Environment<'_, '_, A>),
+    ) -> CheckedFilters {
+        let policy = env.common.policy;
         let mut checked = CheckedFilters {
             has_dropped: false,
             next: None,
         };
-        let policy = env.common.policy;
-        let Some(session) = self.session_ref().filter(|_| policy.rules.enforces()) else {
-            return checked;
-        };
         if from >= SHARED_FROM {
-            let (mut at, texts) = (
-                from,
-                env.sessions.shares.texts_of(session, from - SHARED_FROM, max),
-            );
-            checked.next = (texts.len() == max).then_some(from);
+            let mut at = from;
+            let texts = env.sessions.shares.texts_of(session, from - SHARED_FROM, max);
+            let is_last = texts.len() < max;
             for text in texts {
                 let is_allowed = match Filter::parse(&text) {
-                    Ok(Filter::Shared { filter, .. }) => self.judge(filter, policy).1.verdict.allowed,
+                    Ok(Filter::Shared { filter, .. }) => self.allows(filter, policy),
                     Ok(Filter::Plain(_)) | Err(_) => true,
                 };
                 if is_allowed {
@@ -167,7 +247,7 @@ impl Session {
                     checked.has_dropped = true;
                 }
             }
-            checked.next = checked.next.map(|_| at);
+            checked.next = (!is_last).then_some(at);
             return checked;
         }
         let subscriber = Subscriber::Session(session.number);
@@ -175,7 +255,9 @@ impl Session {
         for (filter, _) in filters {
             // A filter is text.
             let text = String::from_utf8_lossy(&filter);
-            if !self.judge(&text, policy).1.verdict.allowed {
+            if self.allows(&text, policy) {
+                keeps(&text, env);
+            } else {
                 env.common.scratch.count_filter_dropped();
                 env.sessions.unsubscribe(session, &text);
                 self.tell_unsubscribed(&text, env);
@@ -187,27 +269,9 @@ impl Session {
         checked
     }
 
-    /// Drops the filters of the session that the rules do not allow. Returns whether there were any. Looks at all of
-    /// them, which are `channels_per_connection_max` at most.
-    pub(super) fn drop_forbidden_filters<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> bool {
-        let (mut has_dropped, mut from) = (false, Some(0));
-        while let Some(next) = from {
-            let checked = self.recheck_filters(next, FILTERS_PER_STEP, env);
-            has_dropped |= checked.has_dropped;
-            from = checked.next;
-        }
-        has_dropped
-    }
-
-    /// Drops the publications that wait for the client and whose topics the rules do not allow it any more.
-    pub(super) fn drop_forbidden_waiting<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
-        let policy = env.common.policy;
-        if let Some(session) = self.session_ref() {
-            env.sessions.retain_waiting(session, |topic| {
-                let topic = String::from_utf8_lossy(topic);
-                self.judge(&topic, policy).1.verdict.allowed
-            });
-        }
+    /// Whether the rules, if there are any, allow a filter now.
+    fn allows(&mut self, filter: &str, policy: &Policy) -> bool {
+        !policy.rules.enforces() || self.judge(filter, policy).1.verdict.allowed
     }
 
     /// Takes the client's claims away if `revocation` revokes them. Returns whether it does: then the connection is to be
@@ -252,10 +316,12 @@ impl Session {
     }
 }
 
-/// Filters that are copied at a time when all of a session are checked.
-const FILTERS_PER_STEP: usize = 256;
 /// A check goes on behind it with shared subscriptions, by their number. Those before it are numbers of filters.
 const SHARED_FROM: u32 = 1 << 31;
+/// Behind it with the publications that wait, by their number.
+const WAITING_FROM: u32 = SHARED_FROM | 1 << 30;
+/// A check that goes on before those has dropped a filter. Filters have lower numbers.
+const HAS_DROPPED: u32 = 1 << 29;
 
 /// Topics that no client publishes to.
 pub(super) fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {

@@ -165,25 +165,30 @@ impl Outgoing {
         }
     }
 
-    /// Drops those that wait and whose topics are not to be kept. Returns how many they were.
-    pub(super) fn retain_waiting(
+    /// Drops those of some that wait whose topics are not to be kept: looks at most at `max`, behind the first `skipped` of
+    /// those that wait. Returns how many are behind which the caller goes on; `None` if these were all.
+    pub(super) fn retain_some_waiting(
         &mut self,
+        skipped: usize,
+        max: usize,
         mut is_kept: impl FnMut(&[u8]) -> bool,
         kept_all: &mut KeptPublications,
-    ) -> usize {
-        let waiting = self.entries.split_off(self.in_flight as usize);
-        let before = waiting.len();
-        for entry in waiting {
-            if entry
+    ) -> Option<usize> {
+        let mut at = self.in_flight as usize + skipped;
+        for _ in 0..max {
+            let topic = self
+                .entries
+                .get(at)?
                 .kept()
-                .is_none_or(|kept| is_kept(kept_all.get(kept).0.topic))
-            {
-                self.entries.push_back(entry);
-            } else {
+                .map(|kept| kept_all.get(kept).0.topic);
+            if topic.is_none_or(&mut is_kept) {
+                at += 1;
+            } else if let Some(entry) = self.entries.remove(at) {
+                self.note_removed(at);
                 self.let_go(entry, kept_all);
             }
         }
-        self.in_flight as usize + before - self.entries.len()
+        Some(at - self.in_flight as usize)
     }
 
     /// A new connection: everything in flight is to be sent again.

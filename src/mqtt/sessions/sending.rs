@@ -324,24 +324,6 @@ impl Sessions {
             })
     }
 
-    /// Drops those publications that wait for a session and whose topics are not to be kept.
-    pub fn retain_waiting(&mut self, session: SessionRef, is_kept: impl FnMut(&[u8]) -> bool) {
-        let Some(state) = self
-            .states
-            .get_mut(session.number as usize)
-            .filter(|state| state.serial == session.serial)
-        else {
-            return;
-        };
-        if let Some(traffic) = state.traffic.as_deref_mut() {
-            let dropped = traffic.outgoing.retain_waiting(is_kept, &mut self.kept);
-            self.counts.dropped_forbidden += dropped as u64;
-            if dropped > 0 {
-                self.note(session.number, |pending| pending.outgoing = true);
-            }
-        }
-    }
-
     /// Counts a publication that was too large for a client.
     pub fn count_too_large(&mut self) {
         self.counts.dropped_too_large += 1;

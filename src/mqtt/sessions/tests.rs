@@ -655,6 +655,39 @@ fn a_session_that_ends_step_by_step_has_ended_for_everybody_at_once() {
     assert!(sent(&mut sessions, UNIX_MS).is_empty());
 }
 
+#[test]
+fn a_client_that_has_come_back_is_sent_nothing_while_its_filters_are_checked() {
+    let mut sessions = sessions(BOUNDS);
+    let session = connected(&mut sessions, by("c", 1), 0);
+    sessions.disconnect(session, 1, End::Lost, now(0));
+    sessions.offer(session, qos(1), &content(b"before"), &[], false);
+    sessions.end_publication();
+    for is_cut in [true, false] {
+        assert!(sessions.connect(by("c", 2), now(1)).unwrap().is_present);
+        sessions.begin_check(session);
+        let client = sessions.client(session.number, session.serial);
+        assert_eq!((client, sessions.is_of(session, 2)), (None, true));
+        assert_eq!(
+            sessions.offer(session, qos(1), &content(b"meanwhile"), &[], true),
+            Offer::Waits
+        );
+        sessions.end_publication();
+        assert!(sent(&mut sessions, UNIX_MS).is_empty());
+        assert_eq!(sessions.some_connected(9), [2]);
+        if is_cut {
+            sessions.disconnect(session, 2, End::Lost, now(1));
+        }
+    }
+    sessions.accept(session, 2);
+    let payloads = [&b"before"[..], b"meanwhile", b"meanwhile"];
+    let expected: Vec<_> = (1..)
+        .zip(payloads)
+        .map(|(id, payload)| publish(payload, 1, id, false))
+        .collect();
+    assert_eq!(sent(&mut sessions, UNIX_MS), expected);
+    assert!(sessions.client(session.number, session.serial).is_some());
+}
+
 /// Random numbers that a seed repeats (SplitMix64).
 struct Random(u64);
 

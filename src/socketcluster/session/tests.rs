@@ -169,7 +169,9 @@ impl<A: App> Client<A> {
             .filter(|decision| !matches!(decision, Decision::UserChanged))
             .map(|decision| match *decision {
                 Decision::UserChanged => unreachable!("filtered out"),
-                Decision::EnterRoom { .. } | Decision::LeaveRoom { .. } => panic!("{decision:?}"),
+                Decision::ResumeSession | Decision::EnterRoom { .. } | Decision::LeaveRoom { .. } => {
+                    panic!("{decision:?}")
+                }
                 Decision::AskPresence {
                     channel,
                     token,

@@ -29,6 +29,10 @@ pub(super) struct Core<A: App> {
     pub(super) app: A,
     pub(super) scratch: session::Scratch,
     pub(super) now: Now,
+    /// How much of a session a turn goes through when its client comes back.
+    pub(super) resumed_per_turn: usize,
+    /// How many turns that has taken the last client that has come back.
+    pub(super) resumed_in: usize,
     connections: usize,
 }
 
@@ -90,6 +94,8 @@ pub(super) fn core_with<A: App>(app: A) -> Core<A> {
             uptime: Uptime::from_ms(5_000),
             unix_ms: 1_000_000_000,
         },
+        resumed_per_turn: 1,
+        resumed_in: 0,
         connections: 0,
     }
 }
@@ -186,11 +192,18 @@ impl<A: App> Core<A> {
             sessions: &mut self.sessions,
         };
         let result = act(&mut client.session, &mut env, &mut decisions);
-        let mut did: Vec<Did> = decisions
-            .list()
-            .iter()
-            .map(|decision| shown(*decision, &decisions))
-            .collect();
+        let mut did = Vec::new();
+        for decision in decisions.list() {
+            let mut from = matches!(decision, Decision::ResumeSession).then_some(0);
+            if from.is_none() {
+                did.push(shown(*decision, &decisions));
+            }
+            while let Some(at) = from {
+                self.resumed_in = if at == 0 { 1 } else { self.resumed_in + 1 };
+                let max = self.resumed_per_turn;
+                from = client.session.resume_some(at, max, &mut env).next;
+            }
+        }
         if let Err(reason) = result
             && did.last() != Some(&Did::Close(reason))
         {

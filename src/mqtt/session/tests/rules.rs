@@ -145,6 +145,59 @@ fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
     assert_eq!(core.sessions.take_counts().dropped_forbidden, 2);
 }
 
+#[test]
+fn a_client_that_comes_back_has_its_filters_and_what_waits_gone_through_a_few_at_a_time_before_connack() {
+    let mut core = core();
+    core.allow(&[allow(&["**"])]);
+    let mut packet = connect(4, "a");
+    packet.clean = false;
+    let mut client = core.open(&packet.bytes());
+    let filters: Vec<String> = (0..20)
+        .map(|number| format!("a/{number}"))
+        .chain((0..10).map(|number| format!("b/{number}")))
+        .chain((0..5).map(|number| format!("$share/g/b/{number}")))
+        .collect();
+    let filters: Vec<_> = filters.iter().map(|filter| (&**filter, 0)).collect();
+    core.receive(&mut client, &subscribe(4, 1, &[], &filters));
+    let session = client.session.session_ref().unwrap();
+    core.end(&mut client, CloseReason::PeerVanished);
+    let outbound = Outbound {
+        qos: 1,
+        retain: false,
+    };
+    for number in 0..10 {
+        let topic = format!("{}/{number}", if number % 2 == 0 { "a" } else { "b" });
+        let content = Content {
+            topic: topic.as_bytes(),
+            properties: b"",
+            payload: b"x",
+            expires_at: None,
+            is_utf8: false,
+        };
+        core.sessions.offer(session, outbound, &content, &[], false);
+        core.sessions.end_publication();
+    }
+    // How many steps of 7 it takes: 30 filters, the shared ones that are left, and what waits if a filter was dropped.
+    for (allowed, steps, left) in [("**", 5 + 1, (30, 5, 10)), ("a/**", 5 + 1 + 2, (20, 0, 5))] {
+        core.allow(&[allow(&[allowed])]);
+        core.resumed_per_turn = 7;
+        let mut client = core.client();
+        let did = core.receive(&mut client, &packet.bytes());
+        assert_eq!(sent(&did), [[0x20, 2, 1, 0]]);
+        assert_eq!(core.resumed_in, steps, "{allowed}");
+        let subscriber = Subscriber::Session(session.number);
+        assert_eq!(core.sessions.subscriptions.count_of(subscriber), left.0);
+        assert_eq!(core.sessions.shares.count_of(session), left.1);
+        assert_eq!(core.sessions.outgoing_len(session), (0, left.2));
+        assert_eq!(
+            core.sessions.next_ready(),
+            Some(session),
+            "it is sent what waits now"
+        );
+        core.end(&mut client, CloseReason::PeerVanished);
+    }
+}
+
 fn text(text: &str) -> crate::config::rules::Scalar {
     crate::config::rules::Scalar::Text(text.to_owned())
 }
