@@ -836,6 +836,150 @@ fn a_session_outlasts_a_full_disk_with_all_that_was_acknowledged() {
     }
 }
 
+/// Waits until the content of the file is less than it was.
+fn content_falls(server: &Process, before: u64) {
+    let mut admin = server.admin();
+    eventually("the content is less", || {
+        admin.metric("ringcast_store_content_bytes") < before
+    });
+}
+
+/// What adds something is refused, before a commit fails; what removes something is not. When clients have read what
+/// waited for them, there is room without a restart.
+#[test]
+fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_and_takes_all_that_makes_room() {
+    let place = Place::new();
+    let settings = [
+        ("RINGCAST_STORE_MODE", "strict"),
+        ("RINGCAST_STORE_BYTES_MAX", "4200000"),
+        ("RINGCAST_CORES", "2"),
+        ("RINGCAST_MQTT_QUEUE_BYTES_MAX", "50000000"),
+        ("RINGCAST_MQTT_QUEUE_MESSAGES_MAX", "100000"),
+        ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
+    ];
+    let server = place.start(&settings);
+    let mut admin = server.admin();
+    for (id, filter) in [("subscriber", "t"), ("ended", "u")] {
+        let (mut client, _) = resume(&server, 5, id);
+        client.subscribe(filter, 1);
+        client.subscribe("v", 1);
+    }
+    let mut publisher = connect(&server, 5, "publisher");
+    let text = "x".repeat(3000);
+    let mut publish = |topic: &str, retain: u8, payload: &str| {
+        publisher.send(&mqtt::publish(
+            5,
+            0x02 | retain,
+            topic,
+            7,
+            &[],
+            payload.as_bytes(),
+        ));
+        let answer = publisher.packet();
+        mqtt::body(&answer).get(2).copied().unwrap_or(0)
+    };
+    assert_eq!((publish("r", 1, &text), publish("u", 0, &text)), (0, 0));
+    let mut stored = 0;
+    let refusal = loop {
+        match publish("t", 0, &format!("{stored} {text}")) {
+            0 => stored += 1,
+            code => break code,
+        }
+    };
+    assert_eq!(refusal, 0x97, "it is not published");
+    server.logged("nearly full");
+    // To a session and retained; but not where nothing would be kept.
+    assert_eq!((publish("t", 0, "1"), publish("r", 1, "2")), (0x97, 0x97));
+    assert_eq!(publish("nobody", 0, "3"), 0);
+    let mut old = connect(&server, 4, "old");
+    old.send(&mqtt::publish(4, 0x02, "t", 7, &[], b"4"));
+    assert_eq!(old.next(), None);
+    for (name, value) in [
+        ("ringcast_store_full", 1),
+        ("ringcast_store_failing", 0),
+        ("ringcast_store_failures_total", 0),
+        ("ringcast_limit_hits_total{limit=\"store_bytes\"}", 4),
+    ] {
+        assert_eq!(admin.metric(name), value, "{name}");
+    }
+    // A retained publication that is cleared, a filter, a session that a clean start ends.
+    let content = |admin: &mut support::process::Admin| admin.metric("ringcast_store_content_bytes");
+    let before = content(&mut admin);
+    assert_eq!(publish("r", 1, ""), 0);
+    content_falls(&server, before);
+    let before = content(&mut admin);
+    let (mut ended, is_present) = resume(&server, 5, "ended");
+    assert!(is_present);
+    ended.message();
+    ended.send(&mqtt::unsubscribe(5, 2, &["v"]));
+    assert_eq!(ended.packet()[0], 0xb0);
+    content_falls(&server, before);
+    let before = content(&mut admin);
+    connect(&server, 5, "ended").ping();
+    content_falls(&server, before);
+    // The client comes back, and reads.
+    let (mut subscriber, is_present) = resume(&server, 5, "subscriber");
+    assert!(is_present);
+    for number in 0..stored {
+        let message = subscriber.message();
+        subscriber.send(&mqtt::ack(0x40, message.id));
+        let text = String::from_utf8(message.payload).unwrap();
+        assert_eq!(text.split_once(' ').unwrap().0, number.to_string());
+    }
+    server.logged("there is room again");
+    assert_eq!(publish("t", 0, "last"), 0);
+    expect_message(&mut subscriber, "last", 1, false);
+    // Nobody has acknowledged the last one, so that the next process has it, and no other.
+    server.signal(Signal::SIGKILL);
+    drop(server);
+    let server = place.start(&settings);
+    let (mut subscriber, is_present) = resume(&server, 5, "subscriber");
+    assert!(is_present);
+    expect_message(&mut subscriber, "last", 1, true);
+    assert!(!resume(&server, 5, "ended").1);
+    assert!(place.data.join("store.redb").metadata().unwrap().len() <= 4_200_000);
+}
+
+/// A relaxed server goes on in memory. What clients have read makes room, and then all is on disk.
+#[test]
+fn with_a_full_file_relaxed_goes_on_in_memory_until_clients_have_made_room() {
+    let place = Place::new();
+    let settings = [
+        ("RINGCAST_STORE_MODE", "relaxed"),
+        ("RINGCAST_STORE_BYTES_MAX", "4200000"),
+        ("RINGCAST_CORES", "2"),
+        ("RINGCAST_MQTT_QUEUE_BYTES_MAX", "50000000"),
+        ("RINGCAST_MQTT_QUEUE_MESSAGES_MAX", "100000"),
+        ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
+    ];
+    let server = place.start(&settings);
+    let mut admin = server.admin();
+    let (mut subscriber, _) = resume(&server, 5, "subscriber");
+    subscriber.subscribe("t", 1);
+    drop(subscriber);
+    let mut publisher = connect(&server, 5, "publisher");
+    let text = "x".repeat(3000);
+    let mut next = 0;
+    eventually("a commit fails", || {
+        for _ in 0..50 {
+            retain(&mut publisher, "t", &[], &format!("{next} {text}"));
+            next += 1;
+        }
+        admin.metric("ringcast_store_failing") == 1
+    });
+    let (mut subscriber, is_present) = resume(&server, 5, "subscriber");
+    assert!(is_present);
+    for number in 0..next {
+        let message = subscriber.message();
+        subscriber.send(&mqtt::ack(0x40, message.id));
+        let text = String::from_utf8(message.payload).unwrap();
+        assert_eq!(text.split_once(' ').unwrap().0, number.to_string());
+    }
+    server.logged("commits succeed again");
+    eventually("there is room", || admin.metric("ringcast_store_full") == 0);
+    assert_eq!(admin.metric("ringcast_store_failing"), 0);
+}
+
 /// Kills relaxed servers in the middle of what clients publish, and ends every third one in order. What was published to
 /// one that ends in order comes, and what comes for the first time comes in order. Of the others, some may be missing or
 /// come again.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use support::api::{self, Key, write_config};
 use support::folder::Folder;
 use support::process::{Process, fill_disk, with_small_disk};
 use support::{Client, Received, eventually};
@@ -514,6 +515,70 @@ fn on_a_full_disk_strict_refuses_and_relaxed_goes_on_in_memory_and_both_recover(
         server.signal(Signal::SIGTERM);
         assert_eq!(server.exit_code(), Some(0));
     }
+}
+
+/// Histories and wills: what adds something is refused before a commit fails, and what removes something is not.
+#[test]
+fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_until_a_history_is_removed() {
+    let place = Place::new();
+    let key = Key::for_all();
+    write_config(&place.config, &[&key], CHANNELS);
+    let settings = [
+        ("RINGCAST_STORE_MODE", "strict"),
+        ("RINGCAST_STORE_BYTES_MAX", "4200000"),
+    ];
+    let server = place.start(&settings);
+    let mut client = server.client();
+    let mut admin = server.admin();
+    let will = |client: &mut Client, data: &str| client.call("$will", data);
+    let some_will = r#"{"channel":"room.1","data":1}"#;
+    assert!(is_acknowledgement(&will(&mut client, some_will)));
+    let text = "x".repeat(2000);
+    let large = format!(r#"{{"channel":"room.2","data":"{text}"}}"#);
+    let mut stored = 0;
+    let refusal = loop {
+        let answer = client.call("#publish", &large);
+        if !is_acknowledgement(&answer) {
+            break answer;
+        }
+        stored += 1;
+    };
+    assert!(
+        refusal.contains("StoreError") && refusal.contains("was not published"),
+        "{refusal}"
+    );
+    server.logged("nearly full");
+    let refused = |client: &mut Client| publish(client, "room.1", 0).contains("was not published");
+    assert!(refused(&mut client) && will(&mut client, some_will).contains("StoreError"));
+    for (name, value) in [
+        ("ringcast_store_full", 1),
+        ("ringcast_store_failing", 0),
+        ("ringcast_store_failures_total", 0),
+    ] {
+        assert_eq!(admin.metric(name), value, "{name}");
+    }
+    assert_eq!(
+        admin.metric("ringcast_limit_hits_total{limit=\"store_bytes\"}"),
+        2
+    );
+    // Channels without a policy need no disk, and no room is needed to take a will back.
+    assert!(is_acknowledgement(&publish(&mut client, "other", 0)));
+    assert!(is_acknowledgement(&will(&mut client, "null")));
+    let authorization = format!("Authorization: Bearer {}", key.key);
+    let path = "/api/v1/history?channel=room.2";
+    let answer = api::ask(server.admin, "DELETE", path, &[&authorization], "");
+    assert_eq!((answer.status, &answer.json["removed"]), (200, &stored.into()));
+    eventually("there is room", || {
+        is_acknowledgement(&publish(&mut client, "room.1", 1))
+    });
+    server.logged("there is room again");
+    assert_eq!(admin.metric("ringcast_store_full"), 0);
+    server.signal(Signal::SIGKILL);
+    drop(server);
+    let on_disk = place.on_disk();
+    assert_eq!(on_disk["room.1"], [1]);
+    assert!(on_disk.get("room.2").is_none_or(Vec::is_empty));
+    assert!(fs::metadata(place.file()).unwrap().len() <= 4_200_000);
 }
 
 /// The numbers on a channel in the copy of a file that may have been written to meanwhile.

@@ -266,8 +266,9 @@ settings! {
         /// its publications.
         history_channels_max: u32 = 100_000, "history_channels_max", number!(1 to 4294967295);
 
-        /// Largest size in bytes of the file in `data_dir`. When a commit needs more, it fails as on a full disk. 0 sets
-        /// no limit.
+        /// Largest size in bytes of the file in `data_dir`. Its content may take two fifths of that, since to remove
+        /// something takes room, too. When little is left, `store_mode` `strict` refuses publications that the disk would have
+        /// to keep, and goes on with all that removes something. 0 sets no limit.
         store_bytes_max: u64 = 0, "store_bytes_max", number!(0 to 1099511627776);
 
         /// Most bytes of changes that wait to be committed to `data_dir`, in equal shares for each core. While a share is

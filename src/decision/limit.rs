@@ -107,6 +107,9 @@ labels! {
         SubscriberQueue = "subscriber_queue",
         /// `store_queue_bytes_max` with `store_mode` `strict`: a publisher to a remembered channel waits for a commit.
         StoreQueueBytes = "store_queue_bytes",
+        /// `store_bytes_max` with `store_mode` `strict`: a publication that the disk would have to keep is refused, since
+        /// what is left is for what makes room.
+        StoreBytes = "store_bytes",
         /// `presence_members_max`: the client is subscribed, but is no member of the channel; or its info is refused.
         PresenceMembers = "presence_members",
         /// An info over `presence_info_bytes_max`: answered with an `InvalidArgumentsError`.

@@ -268,7 +268,7 @@ impl Shared {
 /// The error of a publication that a store in this state does not take.
 fn not_stored(state: StoreState) -> HandleError {
     match state {
-        StoreState::Open | StoreState::Failing => HandleError::NotStored,
+        StoreState::Open | StoreState::Full | StoreState::Failing => HandleError::NotStored,
         StoreState::Closing | StoreState::Closed => HandleError::Elsewhere,
     }
 }

@@ -32,7 +32,7 @@ use crate::policy::channels::Channels;
 use crate::session::{self, MqttUse};
 use crate::socketcluster::json::Fault;
 use crate::socketcluster::publication;
-use crate::store::{StoreHandle, StoreState};
+use crate::store::{StoreChange, StoreHandle, StoreState};
 use crate::websocket::frame::{self, OpCode};
 
 use super::error::HandleError;
@@ -357,7 +357,7 @@ impl Publishing {
             return Ok(true);
         }
         match store.state() {
-            StoreState::Open | StoreState::Closing => Ok(false),
+            StoreState::Open | StoreState::Full | StoreState::Closing => Ok(false),
             state @ (StoreState::Failing | StoreState::Closed) => Err(state),
         }
     }
@@ -402,7 +402,8 @@ impl Publishing {
             Some(OnDisk::Retained) => store.is_strict() || publication.marks.remembered,
             None => false,
         });
-        let _stays_open = match store.map(StoreHandle::begin_publication).transpose() {
+        let change = StoreChange::of(facts.retain, publication.marks.remembered, facts.payload_bytes);
+        let _stays_open = match store.map(|store| store.begin_publication(change)).transpose() {
             Ok(stays_open) => stays_open,
             Err(state) => return (CoreSet::EMPTY, Err(Unmade::NotStored(state))),
         };

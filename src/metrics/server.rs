@@ -404,6 +404,21 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "Length of the file in data_dir, in bytes.",
         |server, out| out.optional(server.store.map(|store| store.bytes.value())),
     ),
+    gauge(
+        "ringcast_store_content_bytes",
+        "Bytes that the content of data_dir takes, where limits.store_bytes_max bounds it.",
+        |server, out| out.optional(bounded(server, |store| store.content_bytes.value())),
+    ),
+    gauge(
+        "ringcast_store_content_bytes_max",
+        "Bytes that the content of data_dir may take, where limits.store_bytes_max bounds it: two fifths of it. Commits that would have more fail, unless they remove as much as they add.",
+        |server, out| out.optional(bounded(server, |store| store.content_bytes_max.value())),
+    ),
+    gauge(
+        "ringcast_store_full",
+        "1 while the content of data_dir takes 15 sixteenths of what it may, or more: the mode strict refuses publications that it would have to keep; else 0. What removes something goes on.",
+        |server, out| out.optional(server.store.map(|store| store.full.value())),
+    ),
     counter(
         "ringcast_webhook_lost_total",
         "Events for webhooks that cores dropped, since too many waited (webhook_events_waiting_max, webhook_bytes_max), where [[webhooks]] are configured.",
@@ -561,6 +576,12 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     )
     .labelled(&["hook"]),
 ];
+
+/// A value of a store whose file is bounded.
+fn bounded(server: &Server<'_>, value: fn(&StoreMetrics) -> u64) -> Option<u64> {
+    let store = server.store.filter(|store| store.content_bytes_max.value() > 0);
+    store.map(value)
+}
 
 /// A sample for each webhook.
 fn each_webhook(server: &Server<'_>, out: &mut Samples<'_>, value: fn(&HookMetrics) -> u64) {

@@ -15,6 +15,12 @@ pub struct StoreMetrics {
     pub commit_seconds: Histogram,
     /// Length of the file.
     pub bytes: Counter,
+    /// The bytes that keys and values take, if the file is bounded.
+    pub content_bytes: Counter,
+    /// The bytes that they may take; 0 if the file is not bounded.
+    pub content_bytes_max: Counter,
+    /// 1 while little of that is left.
+    pub full: Counter,
     /// 1 while the last commit has failed.
     pub failing: Counter,
     /// Publications that were not stored, for lack of room. Written by all cores.
@@ -38,6 +44,13 @@ impl StoreMetrics {
     /// Sets the length of the file.
     pub(crate) fn set_bytes(&self, bytes: u64) {
         self.bytes.set(bytes);
+    }
+
+    /// Sets how much of a bounded file keys and values take and may take, and whether little of that is left.
+    pub(crate) fn set_content(&self, bytes: u64, bytes_max: u64, is_full: bool) {
+        self.content_bytes.set(bytes);
+        self.content_bytes_max.set(bytes_max);
+        self.full.set(u64::from(is_full));
     }
 
     /// Counts a publication that was not stored, on any core.

@@ -14,6 +14,11 @@
 //! damaged rather than older. (With one phase redb would go back to the commit before, which in strict mode would lose
 //! what was acknowledged.) At a start the checksums of all pages are verified, and the form of all values.
 //!
+//! **A file that may not grow.** To remove something takes free pages, too, since redb writes changed pages anew, and has
+//! those of the last commit back with the next one. So of a file with a bound (`store_bytes_max`) the content may take
+//! two fifths ([`Content`]): a commit that would have more is refused like one on a full disk, unless it removes at least
+//! as much as it adds. A full store opens again when enough was removed, without a restart.
+//!
 //! After an error of the disk redb refuses everything until the file is opened again: so does [`Database::apply`], which
 //! consumes the database then.
 
@@ -50,7 +55,12 @@ const MQTT_PUBLICATIONS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new(
 pub(super) struct Database {
     redb: redb::Database,
     path: PathBuf,
+    bytes_max: u64,
 }
+
+/// The bytes that all keys and values take, in a file that is bounded; of another one they are not counted at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Content(u64);
 
 /// Why the database could not do what it was asked for.
 #[derive(Debug)]
@@ -70,6 +80,20 @@ pub(super) enum Check {
     Everything,
     /// The file was open a moment ago; only an unfinished commit is undone.
     LastCommit,
+}
+
+impl Content {
+    /// As a number, for the metrics.
+    pub(super) const fn bytes(self) -> u64 {
+        self.0
+    }
+
+    /// Whether so little is left of `max` that nothing is to be added but what makes room. It stays so until an eighth is
+    /// left.
+    pub(super) const fn nears(self, max: Content, has_neared: bool) -> bool {
+        let sixteenths = if has_neared { 14 } else { 15 };
+        self.0 / sixteenths >= max.0 / 16
+    }
 }
 
 impl Database {
@@ -105,6 +129,7 @@ impl Database {
             Ok(redb) => Ok(Database {
                 redb: redb.map_err(Fault::from)?,
                 path,
+                bytes_max,
             }),
             Err(_) => Err(Fault::Damaged("it cannot be read".to_owned())),
         }
@@ -248,7 +273,34 @@ impl Database {
         catch_unwind(read).unwrap_or_else(|_| Err(Fault::Damaged("it cannot be read".to_owned())))
     }
 
-    /// Commits changes and the head, all or nothing: `head.next_number` and `holders` go on in it.
+    /// How much content there is, if the file is bounded. Reads all of it.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub(super) fn content(&self) -> Result<Content, Fault> {
+        if self.content_max().is_none() {
+            return Ok(Content::default());
+        }
+        let bytes = self.bytes_of(HEAD)?
+            + self.bytes_of(CHANNELS)?
+            + self.bytes_of(PUBLICATIONS)?
+            + self.bytes_of(WILLS)?
+            + self.bytes_of(RETAINED)?
+            + self.bytes_of(MQTT_SESSIONS)?
+            + self.bytes_of(MQTT_PUBLICATIONS)?;
+        Ok(Content(bytes.unsigned_abs()))
+    }
+
+    fn bytes_of<K: redb::Key + 'static>(&self, table: TableDefinition<'_, K, &[u8]>) -> Result<i64, Fault> {
+        let mut bytes = 0;
+        self.read_table(table, |key, value| {
+            bytes += size_of_entry::<K>(&key, value);
+            Ok(())
+        })?;
+        Ok(bytes)
+    }
+
+    /// Commits changes and the head, all or nothing: `head.next_number`, `holders` and `content` go on in it.
     ///
     /// # Errors
     /// See [`Fault`]. Nothing was changed; the database must be opened again.
@@ -257,57 +309,54 @@ impl Database {
         changes: &Changes,
         head: &mut StoredHead,
         holders: &mut Holders,
+        content: &mut Content,
     ) -> Result<Database, Fault> {
         let mut new_head = *head;
-        self.commit(changes, &mut new_head, holders)?;
+        *content = self.commit(changes, &mut new_head, holders, *content)?;
         *head = new_head;
         holders.add(changes);
         Ok(self)
     }
 
-    fn commit(&self, changes: &Changes, head: &mut StoredHead, holders: &Holders) -> Result<(), redb::Error> {
-        let mut transaction = self.redb.begin_write()?;
+    fn commit(
+        &self,
+        changes: &Changes,
+        head: &mut StoredHead,
+        holders: &Holders,
+        before: Content,
+    ) -> Result<Content, Fault> {
+        let mut transaction = self.redb.begin_write().map_err(redb::Error::from)?;
         transaction.set_two_phase_commit(true);
+        let size = write_changes(&transaction, changes, head, holders)?;
+        let after = Content(before.0.saturating_add_signed(size));
+        if size > 0
+            && let Some(max) = self.content_max()
+            && after > max
         {
-            let mut channels = transaction.open_table(CHANNELS)?;
-            let mut publications = transaction.open_table(PUBLICATIONS)?;
-            for (name, changes) in changes.channels() {
-                change_channel(name, changes, head, &mut channels, &mut publications)?;
-            }
-            let mut wills = transaction.open_table(WILLS)?;
-            for (generation, will) in changes.wills() {
-                match will {
-                    Some(will) => wills.insert(generation, will)?,
-                    None => wills.remove(generation)?,
-                };
-            }
-            let mut retained = transaction.open_table(RETAINED)?;
-            for (topic, value) in changes.retained() {
-                match value {
-                    Some(value) => retained.insert(topic, value)?,
-                    None => retained.remove(topic)?,
-                };
-            }
-            let mut sessions = transaction.open_table(MQTT_SESSIONS)?;
-            for (client_id, changes) in changes.sessions() {
-                change_session(client_id, changes, &mut sessions)?;
-            }
-            let mut publications = transaction.open_table(MQTT_PUBLICATIONS)?;
-            for (number, changes) in changes.publications() {
-                match (holders.after(number, changes), &changes.content) {
-                    (0, _) if holders.has(number) => {
-                        publications.remove(number)?;
-                    }
-                    (0, _) | (_, None) => {}
-                    (_, Some(content)) => {
-                        publications.insert(number, &**content)?;
-                    }
-                }
-            }
-            transaction.open_table(HEAD)?.insert((), &head.to_bytes()[..])?;
+            transaction.abort().map_err(redb::Error::from)?;
+            return Err(Fault::System(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!(
+                    "its content would take {} bytes, and store_bytes_max leaves {} to it",
+                    after.0, max.0
+                ),
+            )));
         }
-        transaction.commit()?;
-        Ok(())
+        transaction.commit().map_err(redb::Error::from)?;
+        Ok(after)
+    }
+
+    /// How much content the file may have, if it is bounded: two fifths of the length to which it can grow. redb doubles the
+    /// length up to that of a region, and then adds regions.
+    pub(super) fn content_max(&self) -> Option<Content> {
+        if self.bytes_max == u64::MAX {
+            return None;
+        }
+        let mut length = self.bytes().clamp(1, self.bytes_max);
+        while length + length.min(REGION_BYTES) <= self.bytes_max {
+            length += length.min(REGION_BYTES);
+        }
+        Some(Content(length / 5 * 2))
     }
 
     /// The length of the file.
@@ -356,10 +405,112 @@ impl Holders {
     }
 }
 
+/// Writes changes and the head. Returns by how many bytes the content grows.
+fn write_changes(
+    transaction: &redb::WriteTransaction,
+    changes: &Changes,
+    head: &mut StoredHead,
+    holders: &Holders,
+) -> Result<i64, redb::Error> {
+    let mut size = 0;
+    let mut channels = Measured::new(transaction.open_table(CHANNELS)?, &mut size);
+    let publications = transaction.open_table(PUBLICATIONS)?;
+    let mut grown = 0;
+    let mut publications = Measured::new(publications, &mut grown);
+    for (name, changes) in changes.channels() {
+        change_channel(name, changes, head, &mut channels, &mut publications)?;
+    }
+    drop((channels, publications));
+    size += grown;
+    let mut wills = Measured::new(transaction.open_table(WILLS)?, &mut size);
+    for (generation, will) in changes.wills() {
+        match will {
+            Some(will) => wills.insert(generation, will)?,
+            None => wills.remove(generation)?,
+        }
+    }
+    drop(wills);
+    let mut retained = Measured::new(transaction.open_table(RETAINED)?, &mut size);
+    for (topic, value) in changes.retained() {
+        match value {
+            Some(value) => retained.insert(topic, value)?,
+            None => retained.remove(topic)?,
+        }
+    }
+    drop(retained);
+    let mut sessions = Measured::new(transaction.open_table(MQTT_SESSIONS)?, &mut size);
+    for (client_id, changes) in changes.sessions() {
+        change_session(client_id, changes, &mut sessions)?;
+    }
+    drop(sessions);
+    let mut publications = Measured::new(transaction.open_table(MQTT_PUBLICATIONS)?, &mut size);
+    for (number, changes) in changes.publications() {
+        match (holders.after(number, changes), &changes.content) {
+            (0, _) if holders.has(number) => publications.remove(number)?,
+            (0, _) | (_, None) => {}
+            (_, Some(content)) => publications.insert(number, content)?,
+        }
+    }
+    drop(publications);
+    Measured::new(transaction.open_table(HEAD)?, &mut size).insert((), &head.to_bytes())?;
+    Ok(size)
+}
+
+/// A table of which is counted by how many bytes it grows.
+struct Measured<'a, 't, K: redb::Key + 'static> {
+    table: Table<'t, K, &'static [u8]>,
+    size: &'a mut i64,
+}
+
+impl<'a, 't, K: redb::Key + 'static> Measured<'a, 't, K> {
+    fn new(table: Table<'t, K, &'static [u8]>, size: &'a mut i64) -> Measured<'a, 't, K> {
+        Measured { table, size }
+    }
+
+    fn insert<'k>(&mut self, key: K::SelfType<'k>, value: &[u8]) -> Result<(), redb::Error> {
+        *self.size += size_of_entry::<K>(&key, value);
+        if let Some(before) = self.table.insert(&key, value)? {
+            *self.size -= size_of_entry::<K>(&key, before.value());
+        }
+        Ok(())
+    }
+
+    fn remove<'k>(&mut self, key: K::SelfType<'k>) -> Result<(), redb::Error> {
+        if let Some(before) = self.table.remove(&key)? {
+            *self.size -= size_of_entry::<K>(&key, before.value());
+        }
+        Ok(())
+    }
+
+    fn remove_in<'k, B: std::borrow::Borrow<K::SelfType<'k>> + 'k>(
+        &mut self,
+        keys: impl std::ops::RangeBounds<B> + 'k,
+    ) -> Result<(), redb::Error> {
+        let size = &mut *self.size;
+        self.table.retain_in(keys, |key, value| {
+            *size -= size_of_entry::<K>(&key, value);
+            false
+        })?;
+        Ok(())
+    }
+}
+
+/// The bytes that an entry takes: twice its own, since pages may be half empty; or if a page does not hold two such
+/// entries, pages of its own, of which redb allocates a power of two.
+fn size_of_entry<K: redb::Key>(key: &K::SelfType<'_>, value: &[u8]) -> i64 {
+    let bytes = K::as_bytes(key).as_ref().len() + value.len() + ENTRY_HEAD_BYTES;
+    let bytes = match bytes {
+        ..=HALF_PAGE_BYTES => 2 * bytes,
+        _ => bytes.next_power_of_two(),
+    };
+    // Less than memory has.
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
 fn change_session(
     client_id: &[u8],
     changes: &SessionChanges,
-    sessions: &mut Table<'_, &[u8], &[u8]>,
+    sessions: &mut Measured<'_, '_, &'static [u8]>,
 ) -> Result<(), redb::Error> {
     let Ok(length) = u16::try_from(client_id.len()) else {
         return Ok(()); // No client id is longer (MQTT section 1.5.4).
@@ -372,7 +523,7 @@ fn change_session(
             Bound::Included(&key[..]),
             end.as_deref().map_or(Bound::Unbounded, Bound::Excluded),
         );
-        sessions.retain_in::<&[u8], _>(items, |_, _| false)?;
+        sessions.remove_in::<&[u8]>(items)?;
     }
     for (item, value) in changes.items() {
         key.truncate(id_end);
@@ -380,7 +531,7 @@ fn change_session(
         match value {
             Some(value) => sessions.insert(&key[..], value)?,
             None => sessions.remove(&key[..])?,
-        };
+        }
     }
     Ok(())
 }
@@ -403,18 +554,18 @@ fn change_channel(
     name: &[u8],
     changes: &ChannelChanges,
     head: &mut StoredHead,
-    channels: &mut Table<'_, &[u8], &[u8]>,
-    publications: &mut Table<'_, (u64, u64), &[u8]>,
+    channels: &mut Measured<'_, '_, &'static [u8]>,
+    publications: &mut Measured<'_, '_, (u64, u64)>,
 ) -> Result<(), redb::Error> {
     let mut before =
-        match channels.get(name)? {
+        match channels.table.get(name)? {
             Some(value) => Some(StoredChannel::read(value.value()).ok_or_else(|| {
                 redb::Error::Corrupted("a channel is in a form that is not known".to_owned())
             })?),
             None => None,
         };
     if let Some(channel) = before.filter(|_| changes.is_removed) {
-        publications.retain_in(all_of(channel.number), |_, _| false)?;
+        publications.remove_in(all_of(channel.number))?;
         channels.remove(name)?;
         before = None;
     }
@@ -432,13 +583,13 @@ fn change_channel(
     if changes.kept.after > channel.kept.after {
         channel.kept.after = changes.kept.after;
         let forgotten = (channel.number, 0)..=(channel.number, channel.kept.after);
-        publications.retain_in(forgotten, |_, _| false)?;
+        publications.remove_in(forgotten)?;
     }
     for (offset, value) in &changes.publications {
-        publications.insert((channel.number, *offset), &**value)?;
+        publications.insert((channel.number, *offset), value)?;
     }
     if before != Some(channel) {
-        channels.insert(name, &channel.to_bytes()[..])?;
+        channels.insert(name, &channel.to_bytes())?;
     }
     Ok(())
 }
@@ -545,3 +696,7 @@ impl StorageBackend for BoundedFile {
 
 /// Memory for pages of the file: the inner pages of the trees, and what a commit changes.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
+/// The bytes of a page and of a region of redb, and what it needs for an entry beside key and value, rounded up.
+const HALF_PAGE_BYTES: usize = 2048;
+const REGION_BYTES: u64 = 1 << 32;
+const ENTRY_HEAD_BYTES: usize = 16;

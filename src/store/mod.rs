@@ -42,7 +42,7 @@ use crossbeam_channel::{Sender, bounded};
 use tracing::{error, info, warn};
 
 use self::changes::Changes;
-use self::database::{Check, Database, FILE_NAME, Fault, Holders};
+use self::database::{Check, Content, Database, FILE_NAME, Fault, Holders};
 use self::directory::{Lock, NoLock};
 pub(crate) use self::format::{Generation, StoredWill};
 use self::format::{State, StoredChannel, StoredHead, StoredPublication};
@@ -85,6 +85,25 @@ impl StoreSettings {
     }
 }
 
+/// The change that a publication makes to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreChange {
+    /// It is kept.
+    Adds,
+    /// It clears what is retained on its topic, and nothing remembers it: it is taken while the store is full, too.
+    Clears,
+}
+
+impl StoreChange {
+    /// The change of a publication with so many bytes of payload.
+    pub(crate) const fn of(is_retained: bool, is_remembered: bool, payload_bytes: u32) -> StoreChange {
+        match (is_retained, is_remembered, payload_bytes) {
+            (true, false, 0) => StoreChange::Clears,
+            (_, _, _) => StoreChange::Adds,
+        }
+    }
+}
+
 /// How a directory that another process has is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taking {
@@ -103,6 +122,7 @@ pub(crate) struct Store {
     database: Database,
     head: StoredHead,
     holders: Holders,
+    content: Content,
     /// Whether the last process has not ended in order, and may have acknowledged what is not here.
     may_miss_some: bool,
     clock: Clock,
@@ -160,9 +180,10 @@ impl Store {
             database.read_retained(|_, _| {})?;
             database.read_sessions(|_, _, _| {})?;
             database.read_publications(|_, _| {})?;
-            Ok((database, head))
+            let content = database.content()?;
+            Ok((database, head, content))
         };
-        let (database, head) = match open() {
+        let (database, head, mut content) = match open() {
             Err(Fault::Damaged(what)) => {
                 let aside = directory::set_aside(&path, clock.now().unix_ms)
                     .map_err(|error| StoreError::system(&path, error))?;
@@ -179,7 +200,12 @@ impl Store {
         let may_miss_some = head.is_some_and(|head| head.state == State::Relaxed);
         let mut head = begin(head, epoch, policies, settings.mode, &path);
         // The offsets of this process are reserved before it gives any out.
-        let reserved = database.apply(&Changes::default(), &mut head, &mut Holders::default());
+        let reserved = database.apply(
+            &Changes::default(),
+            &mut head,
+            &mut Holders::default(),
+            &mut content,
+        );
         let database = match reserved {
             Err(Fault::System(cause)) if is_full(&cause) => {
                 error!(
@@ -202,6 +228,7 @@ impl Store {
             database,
             head,
             holders: Holders::default(),
+            content,
             may_miss_some,
             clock,
         })
@@ -302,6 +329,7 @@ impl Store {
             database,
             mut head,
             mut holders,
+            mut content,
             may_miss_some: _,
             clock,
         } = self;
@@ -309,7 +337,7 @@ impl Store {
         first.add(changes);
         head.removed_through = head.removed_through.max(first.removed_through);
         let shared = Arc::new(Shared::new(cores));
-        let (database, changes) = match database.apply(&first, &mut head, &mut holders) {
+        let (database, changes) = match database.apply(&first, &mut head, &mut holders, &mut content) {
             Ok(database) => (Some(database), Changes::default()),
             Err(Fault::System(cause)) if is_full(&cause) => {
                 error!(
@@ -348,6 +376,7 @@ impl Store {
             database,
             head,
             holders,
+            content,
             lock,
             inbox,
             orders: order_inbox,
@@ -357,6 +386,7 @@ impl Store {
             taken: vec![Taken::default(); cores].into(),
             commit_at_ns,
         };
+        writer.note_room();
         let thread = thread::Builder::new()
             .name("store".to_owned())
             .spawn(move || writer.run())
@@ -528,12 +558,16 @@ impl StoreHandle {
     ///
     /// # Errors
     /// It may not be made, in this state of the store.
-    pub(crate) fn begin_publication(&self) -> Result<Outside<'_>, StoreState> {
+    pub(crate) fn begin_publication(&self, change: StoreChange) -> Result<Outside<'_>, StoreState> {
         let outside = Outside(&self.shared);
         match self.shared.begin_outside() {
             StoreState::Open => Ok(outside),
-            StoreState::Failing if !self.is_strict() => Ok(outside),
-            state => Err(state),
+            StoreState::Full | StoreState::Failing if !self.is_strict() || change == StoreChange::Clears => {
+                Ok(outside)
+            }
+            state @ (StoreState::Full | StoreState::Failing | StoreState::Closing | StoreState::Closed) => {
+                Err(state)
+            }
         }
     }
 

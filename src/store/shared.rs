@@ -12,6 +12,9 @@ use crate::metrics::store::StoreMetrics;
 pub(crate) enum StoreState {
     /// The last commit has succeeded.
     Open,
+    /// The last commit has succeeded, and little is left of `store_bytes_max`: a strict store is kept free for what makes
+    /// room, and takes no new publication.
+    Full,
     /// The last commit has failed; the thread tries again.
     Failing,
     /// Another process has asked for the store, or the server ends: no core publishes to remembered channels any more.
@@ -73,6 +76,7 @@ impl Shared {
     pub(super) fn state(&self) -> StoreState {
         match self.state.load(Ordering::SeqCst) {
             state if state == StoreState::Open as u8 => StoreState::Open,
+            state if state == StoreState::Full as u8 => StoreState::Full,
             state if state == StoreState::Failing as u8 => StoreState::Failing,
             state if state == StoreState::Closing as u8 => StoreState::Closing,
             _ => StoreState::Closed,
@@ -163,8 +167,10 @@ impl Shared {
 
     /// Lets no publication to remembered channels begin any more.
     pub(super) fn begin_closing(&self) {
-        let _ = self.change_state(StoreState::Open, StoreState::Closing)
-            || self.change_state(StoreState::Failing, StoreState::Closing);
+        // The thread of the store may change the state meanwhile, once for each commit.
+        while let state @ (StoreState::Open | StoreState::Full | StoreState::Failing) = self.state() {
+            self.change_state(state, StoreState::Closing);
+        }
     }
 
     /// Notes that a thread outside the cores begins a publication to a remembered channel, and returns the state that

@@ -319,6 +319,230 @@ fn without_room_on_disk_commits_fail_and_what_waited_is_committed_when_there_is_
     }
 }
 
+/// Opens the store of a directory with a bound for its file, and starts it.
+fn start_bounded(directory: &Path, mode: StoreMode, bytes_max: u64) -> (u64, RunningStore, Vec<Sink>) {
+    let mut settings = settings(directory, mode);
+    (settings.bytes_max, settings.queue_bytes_max) = (bytes_max, 64 << 20);
+    let store = Store::open(settings, Taking::IfFree, *b"epoch001", 0, Clock::begin()).unwrap();
+    let base = store.beginning().base;
+    let (running, sinks) = store.start(1, &Batch::default()).unwrap();
+    (base, running, sinks)
+}
+
+/// Commits publications until the store is in a state. Returns the last offset that was tried.
+fn fill(handle: &StoreHandle, sink: &mut Sink, mut offset: u64, size: usize, until: StoreState) -> u64 {
+    while handle.state() != until {
+        for _ in 0..(20_000 / (size + 100)).max(1) {
+            offset += 1;
+            let _ = sink.push(&publication(b"c", offset, 0, &vec![b'x'; size]));
+        }
+        sink.flush();
+        while !sink.is_committed(0, offset) && handle.state() != StoreState::Failing {
+            thread::yield_now();
+        }
+    }
+    offset
+}
+
+/// The publications of the channel up to this offset go.
+fn forget(sink: &mut Sink, through: u64) {
+    let kept = Kept {
+        after: through,
+        complete_after: through,
+    };
+    let _ = sink.push(&Record::Forgotten { channel: b"c", kept });
+    sink.flush();
+}
+
+/// Without a restart: enough of the file is left for what removing takes.
+#[test]
+fn a_full_file_takes_more_when_enough_was_removed() {
+    for (mode, size) in [
+        (StoreMode::Strict, 16),
+        (StoreMode::Relaxed, 4000),
+        (StoreMode::Strict, 2100),
+        (StoreMode::Strict, 100_000),
+    ] {
+        let directory = Directory::new();
+        let bytes_max = 5 << 20;
+        let (mut offset, running, mut sinks) = start_bounded(&directory.0, mode, bytes_max);
+        let handle = running.handle();
+        for round in 0..3 {
+            let first = offset + 1;
+            offset = fill(&handle, &mut sinks[0], offset, size, StoreState::Failing);
+            assert!(offset > first, "round {round} of {size} bytes");
+            assert_eq!(handle.metrics().failing.value(), 1);
+            // A part of the history expires, bit by bit; then there is room for all that has waited.
+            for eighths in 1..=6 {
+                forget(&mut sinks[0], first + (offset - first) * eighths / 8);
+            }
+            wait_for_commit(&sinks[0], 0, offset);
+            assert_eq!(
+                (handle.state(), handle.metrics().full.value()),
+                (StoreState::Open, 0)
+            );
+            assert!(fs::metadata(directory.file()).unwrap().len() <= bytes_max);
+        }
+        drop(handle);
+        end(running, &mut sinks);
+    }
+}
+
+#[test]
+fn a_store_is_full_before_a_commit_fails_and_open_again_when_something_was_removed() {
+    let directory = Directory::new();
+    let (base, running, mut sinks) = start_bounded(&directory.0, StoreMode::Strict, 5 << 20);
+    let handle = running.handle();
+    let last = fill(&handle, &mut sinks[0], base, 1000, StoreState::Full);
+    let metrics = handle.metrics();
+    assert_eq!(
+        (
+            metrics.full.value(),
+            metrics.failing.value(),
+            metrics.failures.value()
+        ),
+        (1, 0, 0)
+    );
+    assert!(metrics.content_bytes.value() <= metrics.content_bytes_max.value());
+    assert!(!sinks[0].takes_wills());
+    assert_eq!(
+        handle.begin_publication(StoreChange::Adds).unwrap_err(),
+        StoreState::Full
+    );
+    assert!(handle.begin_publication(StoreChange::Clears).is_ok());
+    // What removes something is committed, and a little is not enough.
+    for (through, state) in [
+        (base + 1, StoreState::Full),
+        (base + (last - base) / 4, StoreState::Open),
+    ] {
+        forget(&mut sinks[0], through);
+        let end = sinks[0].end_of_records();
+        while !sinks[0].is_done(end) {
+            thread::yield_now();
+        }
+        assert_eq!(handle.state(), state);
+    }
+    assert!(handle.begin_publication(StoreChange::Adds).is_ok());
+    assert_eq!((metrics.full.value(), metrics.failures.value()), (0, 0));
+    drop(handle);
+    end(running, &mut sinks);
+}
+
+/// The bound was lowered, or the file is of a version that did not count.
+#[test]
+fn a_file_with_more_than_its_bound_takes_what_removes_something() {
+    let directory = Directory::new();
+    let (base, running, mut sinks) = start_bounded(&directory.0, StoreMode::Strict, u64::MAX);
+    for offset in base + 1..=base + 1000 {
+        let _ = sinks[0].push(&publication(b"c", offset, 0, &[b'x'; 1000]));
+    }
+    assert_eq!(running.handle().metrics().content_bytes_max.value(), 0);
+    end(running, &mut sinks);
+    let length = fs::metadata(directory.file()).unwrap().len();
+    let (base, running, mut sinks) = start_bounded(&directory.0, StoreMode::Strict, length);
+    let handle = running.handle();
+    assert_eq!(handle.state(), StoreState::Full);
+    let _ = sinks[0].push(&publication(b"c", base + 1, 0, b"x"));
+    sinks[0].flush();
+    while handle.state() != StoreState::Failing {
+        thread::yield_now();
+    }
+    forget(&mut sinks[0], base);
+    wait_for_commit(&sinks[0], 0, base + 1);
+    assert_eq!(handle.state(), StoreState::Open);
+    drop(handle);
+    end(running, &mut sinks);
+    assert!(fs::metadata(directory.file()).unwrap().len() <= length);
+}
+
+#[test]
+fn the_bytes_of_the_content_are_those_of_the_tables_whatever_is_written_and_removed() {
+    let directory = Directory::new();
+    let bytes_max = 1 << 40;
+    let (base, running, mut sinks) = start_bounded(&directory.0, StoreMode::Strict, bytes_max);
+    let mut random = 1_u64;
+    let mut below = |end: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % end
+    };
+    for offset in base + 1..base + 400 {
+        let value = vec![b'x'; usize::try_from(below(300) * below(12)).unwrap()];
+        let name = [b'a' + u8::try_from(below(5)).unwrap()];
+        let is_gone = below(3) == 0;
+        let some = (!is_gone).then_some(&value[..]);
+        let record = match below(6) {
+            0 => publication(
+                &name,
+                offset,
+                if is_gone { offset.saturating_sub(5) } else { 0 },
+                &value,
+            ),
+            1 => Record::Retained {
+                topic: &name,
+                value: some,
+            },
+            2 => match some {
+                Some(value) => Record::SessionItem {
+                    client_id: &name,
+                    item: b"i",
+                    value,
+                    is_new: false,
+                },
+                None => Record::SessionItemGone {
+                    client_id: &name,
+                    item: b"i",
+                },
+            },
+            3 if below(4) == 0 => Record::SessionGone { client_id: &name },
+            3 => Record::SessionItem {
+                client_id: &name,
+                item: &[b'j', u8::try_from(below(9)).unwrap()],
+                value: &value,
+                is_new: false,
+            },
+            4 if below(4) == 0 => Record::Removed {
+                channel: &name,
+                through: offset,
+            },
+            4 if is_gone => Record::WillGone {
+                generation: &[name[0]; 15],
+            },
+            4 => Record::Will {
+                generation: &[name[0]; 15],
+                will: StoredWill {
+                    due_unix_ms: None,
+                    set_unix_ms: 1,
+                    will: &value,
+                },
+            },
+            _ => match is_gone {
+                true => Record::Released { number: below(20) },
+                false => Record::Held {
+                    number: below(20),
+                    content: b"content",
+                },
+            },
+        };
+        let _ = sinks[0].push(&record);
+        if below(4) == 0 {
+            sinks[0].flush();
+            let end = sinks[0].end_of_records();
+            while !sinks[0].is_done(end) {
+                thread::yield_now();
+            }
+        }
+    }
+    let handle = running.handle();
+    end(running, &mut sinks);
+    let counted = handle.metrics().content_bytes.value();
+    drop(handle);
+    let mut settings = settings(&directory.0, StoreMode::Strict);
+    settings.bytes_max = bytes_max;
+    let store = Store::open(settings, Taking::IfFree, *b"epoch002", 0, Clock::begin()).unwrap();
+    assert_eq!(store.content.bytes(), counted);
+    assert!(counted > 5000, "{counted}");
+}
+
 #[test]
 fn a_server_starts_with_a_full_file_and_goes_on_when_there_is_room() {
     let directory = Directory::new();
@@ -338,11 +562,11 @@ fn a_server_starts_with_a_full_file_and_goes_on_when_there_is_room() {
         let store = opened(bytes_max, b"epoch002");
         offset = offset.max(store.beginning().base);
         let (running, mut sinks) = store.start(1, &Batch::default()).unwrap();
-        while running.handle().state() == StoreState::Open {
+        while running.handle().state() != StoreState::Failing {
             offset += 1;
             let _ = sinks[0].push(&publication(b"c", offset, 0, &vec![b'x'; size]));
             sinks[0].flush();
-            while !sinks[0].is_committed(0, offset) && running.handle().state() == StoreState::Open {
+            while !sinks[0].is_committed(0, offset) && running.handle().state() != StoreState::Failing {
                 thread::yield_now();
             }
             if sinks[0].is_committed(0, offset) {

@@ -12,10 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::changes::Changes;
-use super::database::{Check, Database, Fault, Holders};
+use super::database::{Check, Content, Database, Fault, Holders};
 use super::directory::Lock;
 use super::format::{State, StoredHead};
 use super::records::Batch;
@@ -51,6 +51,7 @@ pub(super) struct Writer {
     pub(super) database: Option<Database>,
     pub(super) head: StoredHead,
     pub(super) holders: Holders,
+    pub(super) content: Content,
     pub(super) lock: Lock,
     pub(super) inbox: Receiver<Sent>,
     pub(super) orders: Receiver<Order>,
@@ -145,14 +146,7 @@ impl Writer {
                 self.shared.metrics.committed(self.changes.records, took_ns);
                 self.commit_at_ns = None;
                 self.changes = Changes::default();
-                for (index, taken) in self.taken.iter_mut().enumerate() {
-                    let taken = std::mem::take(taken);
-                    self.shared.note_committed(index, taken.through);
-                    self.shared.note_read(index, taken.read);
-                    self.shared.cores[index]
-                        .done_bytes
-                        .fetch_add(taken.bytes, Ordering::Relaxed);
-                }
+                // First the state: no core is to take the store for one that fails, and has not committed this.
                 if self.shared.change_state(StoreState::Failing, StoreState::Open) {
                     info!(
                         "store {}: commits succeed again; everything up to now is on disk{}",
@@ -163,12 +157,23 @@ impl Writer {
                         }
                     );
                 }
+                self.note_room();
+                for (index, taken) in self.taken.iter_mut().enumerate() {
+                    let taken = std::mem::take(taken);
+                    self.shared.note_committed(index, taken.through);
+                    self.shared.note_read(index, taken.read);
+                    self.shared.cores[index]
+                        .done_bytes
+                        .fetch_add(taken.bytes, Ordering::Relaxed);
+                }
                 self.shared.wake_waiting();
             }
             Err(fault) => {
                 self.commit_at_ns = Some(self.clock.elapsed_ns() + nanoseconds(RETRY_EVERY));
                 self.shared.metrics.failed();
-                if self.shared.change_state(StoreState::Open, StoreState::Failing) {
+                if self.shared.change_state(StoreState::Open, StoreState::Failing)
+                    || self.shared.change_state(StoreState::Full, StoreState::Failing)
+                {
                     let meanwhile = match self.settings.mode {
                         StoreMode::Relaxed => {
                             "histories are kept in memory alone until a commit succeeds; a crash would lose them"
@@ -190,6 +195,45 @@ impl Writer {
         self.shared.metrics.set_bytes(bytes);
     }
 
+    /// After a commit, or at the start: tells the cores and the operator whether the bounded file is nearly full.
+    pub(super) fn note_room(&self) {
+        let Some(max) = self.database.as_ref().and_then(Database::content_max) else {
+            return;
+        };
+        let has_neared = self.shared.metrics.full.value() > 0;
+        let is_near = self.content.nears(max, has_neared);
+        self.shared
+            .metrics
+            .set_content(self.content.bytes(), max.bytes(), is_near);
+        let path = self.path.display();
+        if is_near {
+            self.shared.change_state(StoreState::Open, StoreState::Full);
+        } else {
+            self.shared.change_state(StoreState::Full, StoreState::Open);
+        }
+        match (has_neared, is_near) {
+            (false, true) => warn!(
+                "store {path}: nearly full: its content takes {} of the {} bytes that store_bytes_max leaves to it; {}. What \
+                 makes room is taken: sessions whose clients acknowledge or end them, retained publications that are \
+                 cleared, histories that expire or are removed. Have some of it done, or raise limits.store_bytes_max and \
+                 start the server again",
+                self.content.bytes(),
+                max.bytes(),
+                match self.settings.mode {
+                    StoreMode::Relaxed => "soon, further publications will be in memory alone",
+                    StoreMode::Strict =>
+                        "publications that it would have to keep are refused until there is room",
+                }
+            ),
+            (true, false) => info!(
+                "store {path}: there is room again: its content takes {} of {} bytes",
+                self.content.bytes(),
+                max.bytes()
+            ),
+            (true, true) | (false, false) => {}
+        }
+    }
+
     fn try_commit(&mut self) -> Result<(), Fault> {
         let database = match self.database.take() {
             Some(database) => database,
@@ -206,7 +250,7 @@ impl Writer {
         if changes.through + OFFSETS_RESERVED / 2 > head.ceiling {
             head.ceiling = changes.through + OFFSETS_RESERVED;
         }
-        self.database = Some(database.apply(changes, head, &mut self.holders)?);
+        self.database = Some(database.apply(changes, head, &mut self.holders, &mut self.content)?);
         Ok(())
     }
 

@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::Sessions;
+use crate::store::StoreChange;
 use crate::websocket::frame::{self, OpCode};
 
 use super::remembered_on_disk::{Admission, OnDisk};
@@ -175,14 +176,15 @@ impl Delivery {
     }
 
     /// Whether a publication to a remembered channel may be published now, as far as the store is concerned.
-    pub(in crate::cores) fn admission(&mut self) -> Admission {
+    pub(in crate::cores) fn admission(&mut self, publish: Publish) -> Admission {
+        let change = StoreChange::of(publish.retain, publish.marks.remembered, publish.payload_bytes);
         self.on_disk()
-            .map_or(Admission::Open, |on_disk| on_disk.admission())
+            .map_or(Admission::Open, |on_disk| on_disk.admission(change))
     }
 
     /// Whether a publication is not refused by the store.
     pub(in crate::cores) fn stores(&mut self, publish: Publish) -> bool {
-        !publish.marks.remembered || !matches!(self.admission(), Admission::Refused(_))
+        !publish.marks.remembered || !matches!(self.admission(publish), Admission::Refused(_))
     }
 
     /// The commit that the acknowledgement of a publication waits for, if it waits for one. `place` is the place behind

@@ -8,7 +8,7 @@ use crate::clock::Now;
 use crate::decision::Stored;
 use crate::history::Histories;
 use crate::mqtt::sessions::Disk;
-use crate::store::{Pushed, Record, Sink, StoreState, StoredWill};
+use crate::store::{Pushed, Record, Sink, StoreChange, StoreState, StoredWill};
 use crate::wills::HeldWill;
 
 use crate::cores::lifecycle::connection::Commit;
@@ -152,6 +152,11 @@ impl OnDisk {
         self.committed_save
     }
 
+    /// Whether publications are refused since little is left of `store_bytes_max`.
+    pub(in crate::cores) fn is_full(&self) -> bool {
+        self.sink.state() == StoreState::Full
+    }
+
     /// Whether acknowledgements wait for commits.
     pub(in crate::cores) fn is_strict(&self) -> bool {
         self.sink.is_strict()
@@ -169,12 +174,19 @@ impl OnDisk {
     }
 
     /// Whether a publication may be published now.
-    pub(in crate::cores) fn admission(&self) -> Admission {
-        match (self.sink.state(), self.sink.is_strict()) {
-            (StoreState::Open, _) | (StoreState::Failing, false) if self.sink.has_room() => Admission::Open,
-            (StoreState::Open, _) | (StoreState::Failing, false) => Admission::Full,
-            (StoreState::Failing, true) => Admission::Refused(Stored::NotNow),
-            (StoreState::Closing | StoreState::Closed, _) => Admission::Refused(Stored::Elsewhere),
+    pub(in crate::cores) fn admission(&self, change: StoreChange) -> Admission {
+        let takes_more = || match self.sink.has_room() {
+            true => Admission::Open,
+            false => Admission::Full,
+        };
+        match (self.sink.state(), self.sink.is_strict(), change) {
+            (StoreState::Open, _, _)
+            | (StoreState::Full | StoreState::Failing, false, _)
+            | (StoreState::Full | StoreState::Failing, true, StoreChange::Clears) => takes_more(),
+            (StoreState::Full | StoreState::Failing, true, StoreChange::Adds) => {
+                Admission::Refused(Stored::NotNow)
+            }
+            (StoreState::Closing | StoreState::Closed, _, _) => Admission::Refused(Stored::Elsewhere),
         }
     }
 
@@ -216,7 +228,7 @@ impl OnDisk {
             }
             Commit::Of { .. } | Commit::Read { .. } | Commit::Before(_) | Commit::Saved(_) => {
                 match self.sink.state() {
-                    StoreState::Open | StoreState::Closing => None,
+                    StoreState::Open | StoreState::Full | StoreState::Closing => None,
                     StoreState::Failing | StoreState::Closed => Some(Stored::Unknown),
                 }
             }

@@ -23,7 +23,7 @@ impl<A: App> Core<A> {
         if !publish.marks.remembered && !self.needs_store(publish, &work.decisions) {
             return Admission::Open;
         }
-        let admission = self.delivery.admission();
+        let admission = self.delivery.admission(publish);
         match admission {
             Admission::Open => {}
             Admission::Full if !work.has_stalled => {
@@ -31,7 +31,12 @@ impl<A: App> Core<A> {
                 self.metrics.limit_hit(Limit::StoreQueueBytes);
             }
             Admission::Full => {}
-            Admission::Refused(why) => work.commit = Some(Commit::Refused(why)),
+            Admission::Refused(why) => {
+                if self.delivery.on_disk().is_some_and(|on_disk| on_disk.is_full()) {
+                    self.metrics.limit_hit(Limit::StoreBytes);
+                }
+                work.commit = Some(Commit::Refused(why));
+            }
         }
         admission
     }
