@@ -86,6 +86,7 @@ count "logging in, with clients and in a browser" node login.mjs --binary "$bina
 count "presence, with clients" node presence.mjs --binary "$binary"
 count "compression, with clients and in a browser" node compression.mjs --binary "$binary"
 count "recovery, with clients whose connections break" node recovery.mjs --binary "$binary"
+count "README, word for word" node readme.mjs --binary "$binary"
 count "the page at / in a browser" node page.mjs --binary "$binary"
 count "clients/js, with clients and in a browser" node memory.mjs --binary "$binary"
 count "an application before and after it moves" node ../../examples/moving/test.mjs --binary "$binary"
