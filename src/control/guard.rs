@@ -115,7 +115,7 @@ struct RequestHead<'a> {
 /// Why the guard refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// It has no header `Host`, several, or one with an invalid value.
+    /// It has no header `Host`, several, or one with an invalid or empty value.
     NoHost,
     /// It does not carry the key.
     NoKey,
@@ -237,12 +237,15 @@ impl RequestHead<'_> {
         Ok(())
     }
 
-    /// The value of the only `Host` header, or empty if an HTTP/1.0 request has none (RFC 9112 section 3.2).
+    /// The value of the only `Host` header, which may be empty or missing in an HTTP/1.0 request (RFC 9112 section 3.2; no URL
+    /// of this server has an empty authority).
     fn host(&self) -> Result<&str, Refused> {
         let mut hosts = self.headers.get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {
-            (Some(host), None) => host.to_str().map_err(|_| Refused::NoHost),
             (None, None) if self.version == Version::HTTP_10 => Ok(""),
+            (Some(host), None) if !host.is_empty() || self.version == Version::HTTP_10 => {
+                host.to_str().map_err(|_| Refused::NoHost)
+            }
             (None | Some(_), _) => Err(Refused::NoHost),
         }
     }
@@ -445,6 +448,7 @@ mod tests {
             (&[("host", "127.0.0.1.evil.example"), JSON], 403),
             (&[("host", "127.0.0.1@evil.example"), JSON], 400),
             (&[JSON], 400),
+            (&[("host", ""), JSON], 400),
             (&[HOST, HOST, JSON], 400),
             (&[HOST, ("host", "evil.example"), JSON], 400),
         ] {
