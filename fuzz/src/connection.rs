@@ -548,6 +548,8 @@ impl Run {
             | Decision::SendBinary { .. }
             | Decision::AskPresence { .. }
             | Decision::AwaitSaved
+            | Decision::SaveSession
+            | Decision::ResumeSession
             | Decision::Login
             | Decision::EndOther { .. }
             | Decision::Close { .. } => {
