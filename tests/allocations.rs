@@ -1,5 +1,6 @@
 //! In the steady state a core allocates nothing: not for a ping, not for a publication however many subscribers it has,
-//! not for a subscription to a channel that exists already. The connections are real; only allocations of cores count.
+//! not for a subscription to a channel that exists already, not for a call that a service answers. The connections are real;
+//! only allocations of cores count.
 
 mod support {
     pub(crate) mod client;
@@ -11,7 +12,10 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ringcast::config::Config;
+use ringcast::config::rules::{Effect, RuleSpec};
+use ringcast::config::secret::Secret;
 use ringcast::internals::app::builtin::Builtin;
+use ringcast::internals::auth::Tokens;
 use ringcast::internals::mqtt::encode::{AckKind, Delivery, PublishHead, PublishProperties, ack};
 use ringcast::internals::mqtt::frame::{Frame, frame};
 use ringcast::internals::mqtt::packet::{Packet, Qos, decode};
@@ -33,11 +37,7 @@ const ATTEMPTS: usize = 5;
 fn in_the_steady_state_cores_allocate_nothing() {
     // Before the server: what its cores allocate at their start is counted too.
     mqtt_packets_are_decoded_and_written_without_an_allocation();
-    // The first deadlines of connections come after the end of the test.
-    let late = |config: &mut Config| {
-        config.socketcluster.ping_interval = Duration::from_secs(14);
-        config.limits.request_timeout = Duration::from_secs(15);
-    };
+    calls_of_users_are_answered_by_services_without_an_allocation();
     let server = start(2, late, Builtin::new);
     let mut clients: Vec<_> = (0..10)
         .map(|_| Client::connect(Ipv4Addr::LOCALHOST, server.address()))
@@ -121,6 +121,63 @@ fn mqtt_packets_are_decoded_and_written_without_an_allocation() {
     count_this_thread(false);
     assert_eq!(asked(), before);
 }
+
+/// The first deadlines of connections come after the end of the test.
+fn late(config: &mut Config) {
+    config.socketcluster.ping_interval = Duration::from_secs(14);
+    config.limits.request_timeout = Duration::from_secs(15);
+}
+
+/// The service gets the user and the claims of the caller with each call. Both are on different cores.
+fn calls_of_users_are_answered_by_services_without_an_allocation() {
+    let server = start(
+        2,
+        |config| {
+            late(config);
+            config.auth.key = Some(Secret::new(KEY));
+            config.permissions.rules = vec![RuleSpec {
+                effect: Effect::Allow,
+                ..RuleSpec::default()
+            }];
+        },
+        Builtin::new,
+    );
+    let [mut caller, mut service] = [(); 2].map(|()| Client::connect(Ipv4Addr::LOCALHOST, server.address()));
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).expect("a key");
+    let claims = r#"{"sub":"a\""}"#;
+    let token = tokens.sign(claims, None, 0).expect("a token");
+    let answer = caller.call(&format!(
+        r##"{{"event":"#authenticate","data":"{token}","cid":1}}"##
+    ));
+    assert!(answer.contains(r#""isAuthenticated":true"#), "{answer}");
+    service.call(r#"{"event":"$serve","data":{"procedure":"a*"},"cid":1}"#);
+    let mut rounds = |count: usize| {
+        for _ in 0..count {
+            caller.send(&[r#"{"event":"a","cid":2}"#]);
+            let call = service.receive();
+            assert!(call.contains(r#""user":"a\"","claims":{"sub":"a\"""#), "{call}");
+            let (_, cid) = call.split_once(r#""cid":"#).expect("it wants an answer");
+            let digits = cid.split(|digit: char| !digit.is_ascii_digit()).next();
+            service.send(&[&format!(r#"{{"rid":{},"data":3}}"#, digits.unwrap_or_default())]);
+            assert_eq!(caller.receive(), r#"{"rid":2,"data":3}"#);
+        }
+    };
+    rounds(WARM_UP_ROUNDS);
+    let mut between = [asked(), asked()];
+    for _ in 0..ATTEMPTS {
+        let before = asked();
+        rounds(ROUNDS);
+        between = [before, asked()];
+        if between[0] == between[1] {
+            break;
+        }
+    }
+    assert_eq!(between[0], between[1], "{ROUNDS} calls of a service");
+    server.drain();
+    server.wait().expect("it ends in order");
+}
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Senders {

@@ -120,6 +120,11 @@ impl Claims {
         Revoked::user_of(Json::parse(&self.json)?)
     }
 
+    /// Appends the user as a string of JSON. False if there is none.
+    pub(crate) fn write_user(&self, out: &mut Vec<u8>) -> bool {
+        Json::parse(&self.json).is_some_and(|payload| Revoked::write_user_of(payload, out))
+    }
+
     /// The payload without the times of its token (`iat`, `nbf` and `exp`), so that it can be signed again; `None` if it is
     /// no object.
     pub(crate) fn without_times(&self) -> Option<String> {
@@ -157,6 +162,33 @@ impl fmt::Debug for Claims {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_user_is_written_as_it_is_read() {
+        let long = format!(r#"{{"sub":"{}"}}"#, "x".repeat(5_000));
+        for json in [
+            r#"{"sub":"ann"}"#,
+            r#"{"sub":"a\"\u00e9\n\u0001é"}"#,
+            r#"{"sub":"\ud83d\ude00"}"#,
+            r#"{"sub":"\ud800"}"#,
+            r#"{"sub":""}"#,
+            r#"{"sub":7,"sub":1.50}"#,
+            r#"{"sub":1e400}"#,
+            r#"{"sub":true}"#,
+            r#"{"sub":null}"#,
+            r#"{"sub":["ann"]}"#,
+            r#"{"user":"ann"}"#,
+            r#""ann""#,
+            &long,
+        ] {
+            let claims = Claims::trusted(json.to_owned(), None);
+            let mut written = Vec::new();
+            let is_written = claims.write_user(&mut written);
+            let read = claims.user().and_then(|user| serde_json::to_string(&user).ok());
+            let written = is_written.then(|| String::from_utf8(written).unwrap());
+            assert_eq!(written, read, "{json}");
+        }
+    }
 
     #[test]
     fn claims_without_times_have_all_other_members_in_their_order() {

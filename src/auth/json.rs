@@ -206,6 +206,21 @@ impl<'a> Escaped<'a> {
         Some(text)
     }
 
+    /// Appends the string as `JSON.stringify` prints it, if it is valid text; else false, and nothing is appended.
+    pub(super) fn write(self, out: &mut Vec<u8>) -> bool {
+        if !self.0.contains('\\') {
+            out.push(b'"');
+            out.extend_from_slice(self.0.as_bytes());
+            out.push(b'"');
+            return true;
+        }
+        let is_text = char::decode_utf16(self.code_units()).all(|read| read.is_ok());
+        if is_text {
+            write_string(self.code_units(), out);
+        }
+        is_text
+    }
+
     /// The string as JavaScript has it, in UTF-16.
     pub(super) fn units(self) -> Vec<u16> {
         self.code_units().collect()

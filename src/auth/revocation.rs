@@ -17,7 +17,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::claims::Claims;
-use super::json::{Json, Kind};
+use super::json::{Json, Kind, write_number};
 
 /// Refuses all tokens with a certain claim that were issued up to a certain time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,13 +107,26 @@ impl Revoked {
         }
     }
 
-    fn by(claim: Box<str>, value: Json<'_>) -> Result<Revoked, NotRevocable> {
+    /// Appends what [`Revoked::user_of`] returns as a string of JSON, without an allocation: a service gets it with each
+    /// call. False if there is none.
+    pub(super) fn write_user_of(payload: Json<'_>, out: &mut Vec<u8>) -> bool {
+        let Some(value) = payload.member("sub").filter(|value| check_value(*value).is_ok()) else {
+            return false;
+        };
         match value.kind() {
-            Kind::String(text) if text.is_longer_than(VALUE_BYTES_MAX) => return Err(NotRevocable::TooLong),
-            Kind::String(_) if !value.is_truthy() => return Err(NotRevocable::Value),
-            Kind::String(_) | Kind::Number(_) => {}
-            Kind::Null | Kind::Bool(_) | Kind::Array | Kind::Object => return Err(NotRevocable::Value),
+            Kind::String(text) => text.write(out),
+            Kind::Number(number) => {
+                out.push(b'"');
+                write_number(number, out);
+                out.push(b'"');
+                true
+            }
+            Kind::Null | Kind::Bool(_) | Kind::Array | Kind::Object => false,
         }
+    }
+
+    fn by(claim: Box<str>, value: Json<'_>) -> Result<Revoked, NotRevocable> {
+        check_value(value)?;
         let mut printed = Vec::new();
         value.write(&mut printed).map_err(|_| NotRevocable::Value)?;
         let value = String::from_utf8(printed).map_err(|_| NotRevocable::Value)?;
@@ -129,6 +142,16 @@ impl Revoked {
             .member(&self.claim)
             .and_then(|value| Revoked::by(self.claim.clone(), value).ok())
             .is_some_and(|other| other.value == self.value)
+    }
+}
+
+/// Whether a claim with this value can name tokens.
+fn check_value(value: Json<'_>) -> Result<(), NotRevocable> {
+    match value.kind() {
+        Kind::String(text) if text.is_longer_than(VALUE_BYTES_MAX) => Err(NotRevocable::TooLong),
+        Kind::String(_) if !value.is_truthy() => Err(NotRevocable::Value),
+        Kind::String(_) | Kind::Number(_) => Ok(()),
+        Kind::Null | Kind::Bool(_) | Kind::Array | Kind::Object => Err(NotRevocable::Value),
     }
 }
 

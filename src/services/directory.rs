@@ -8,11 +8,14 @@ use super::pattern::{Pattern, belongs_to_server};
 /// The patterns that have members.
 #[derive(Debug, Default)]
 pub struct Directory {
-    names: HashMap<Box<[u8]>, Entry>,
-    prefixes: HashMap<Box<[u8]>, Entry>,
+    names: ByName,
+    prefixes: ByName,
     /// The lengths of the prefixes, the longest first, with how many there are.
     lengths: Vec<(usize, usize)>,
 }
+
+/// Clients choose the names, so the hash has a key.
+type ByName = HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>;
 
 /// What a core knows of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,12 +13,19 @@ impl<'a> Pattern<'a> {
     /// Reads a pattern; `None` if it is none: it is empty or longer than [`PATTERN_BYTES_MAX`], has a `*` before its end,
     /// or begins like the names that belong to the server.
     pub fn parse(text: &'a [u8]) -> Option<Pattern<'a>> {
-        let (pattern, rest) = match text.strip_suffix(b"*") {
-            Some(prefix) => (Pattern::Prefix(prefix), prefix),
-            None => (Pattern::Name(text), text),
-        };
+        let pattern = Pattern::checked(text);
+        let (Pattern::Name(rest) | Pattern::Prefix(rest)) = pattern;
         let is_good = !text.is_empty() && text.len() <= PATTERN_BYTES_MAX && !rest.contains(&b'*');
         (is_good && !belongs_to_server(text)).then_some(pattern)
+    }
+
+    /// Reads a pattern that was checked before, by [`Pattern::parse`].
+    #[inline]
+    pub fn checked(text: &'a [u8]) -> Pattern<'a> {
+        match text.strip_suffix(b"*") {
+            Some(prefix) => Pattern::Prefix(prefix),
+            None => Pattern::Name(text),
+        }
     }
 
     /// Whether the pattern is about every name that `other` is about.

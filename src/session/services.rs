@@ -20,9 +20,10 @@ fn write_service_call(data: Option<&[u8]>, id: SessionId, claims: Option<&Claims
     out.extend_from_slice(id.write(&mut [0; SessionId::TEXT_BYTES]).as_bytes());
     out.push(b'"');
     if let Some(claims) = claims {
-        if let Some(user) = claims.user() {
-            out.extend_from_slice(b",\"user\":");
-            write_json_string(&user, out);
+        let before = out.len();
+        out.extend_from_slice(b",\"user\":");
+        if !claims.write_user(out) {
+            out.truncate(before);
         }
         out.extend_from_slice(b",\"claims\":");
         out.extend_from_slice(claims.json().as_bytes());
@@ -89,12 +90,6 @@ impl Scratch {
             write_service_call(Some(data), client.id, client.claims, out);
         });
     }
-}
-
-fn write_json_string(text: &str, out: &mut Vec<u8>) {
-    // Writing to memory cannot fail, and a text always has a JSON form.
-    let written = serde_json::to_writer(&mut *out, text);
-    debug_assert!(written.is_ok());
 }
 
 #[cfg(test)]

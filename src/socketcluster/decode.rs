@@ -81,7 +81,27 @@ fn usual_event(text: &str) -> Option<Event<'_>> {
     (scanner.pass(b'}') && scanner.is_at_end()).then_some(Event { name, data, cid })
 }
 
+/// Decodes a response in the form in which clients print an answer: compact JSON, first the id of the call, then data, and
+/// no other member. `None` if the text has another form. It takes a third of the instructions of [`object`].
+#[inline]
+fn usual_response(text: &str) -> Option<Response<'_>> {
+    let mut scanner = Scanner::new(text);
+    if !scanner.pass_all(b"{\"rid\":") || scanner.is_at_space() {
+        return None;
+    }
+    let rid = Number::in_value(text_of_value(&mut scanner).ok()?)?;
+    let mut data = None;
+    if scanner.pass_all(b",\"data\":") && !scanner.is_at_space() {
+        data = Some(opaque_value(&mut scanner).ok()?);
+    }
+    let error = None;
+    (scanner.pass(b'}') && scanner.is_at_end()).then_some(Response { rid, data, error })
+}
+
 fn decode_any(text: &str) -> Decoded<'_> {
+    if let Some(response) = usual_response(text) {
+        return Decoded::One(Packet::Response(response));
+    }
     let mut scanner = Scanner::new(text);
     scanner.skip_space();
     let result = match scanner.peek() {
@@ -235,7 +255,7 @@ fn data_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     })
 }
 
-/// Scans the data of an application's event, whose members the server does not read.
+/// Scans the data of an application's event or of a response, whose members the server does not read.
 #[inline]
 fn opaque_value<'a>(scanner: &mut Scanner<'a>) -> Result<Value<'a>, Fault> {
     scanner.take_rare();
@@ -382,6 +402,35 @@ mod tests {
             r##"{"event":"#publish","data":{"channel":"c","data":null}}"##,
         ] {
             assert!(usual_event(text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_as_clients_print_them_take_the_short_way_and_have_the_same_result() {
+        for text in [
+            r#"{"rid":1}"#,
+            r#"{"rid":12,"data":null}"#,
+            r#"{"rid":1.5e3,"data":"Buffer"}"#,
+            r#"{"rid":7,"data":{"b":[1,{"c":-0}],"d":{}}}"#,
+        ] {
+            let short = usual_response(text).expect("it has the usual form");
+            let long = object(&mut Scanner::new(text)).expect("it is an object");
+            assert_eq!(Packet::Response(short), long, "{text}");
+        }
+        for text in [
+            r#"{"rid":1,"data":2,"error":3}"#,
+            r#"{"rid":1,"error":{}}"#,
+            r#"{"rid":1,"data":2,"rid":3}"#,
+            r#"{"rid":1,"event":"a"}"#,
+            r#"{"rid":"1"}"#,
+            r#"{"rid":null,"data":1}"#,
+            r#"{"rid": 1}"#,
+            r#"{"rid":1,"data": 2}"#,
+            r#"{"rid":1} "#,
+            r#"{"rid":1}}"#,
+            r#"{"rid":1,"data":}"#,
+        ] {
+            assert_eq!(usual_response(text), None, "{text}");
         }
     }
 

@@ -20,7 +20,26 @@ impl<'a> Number<'a> {
     /// The value; infinite if it is too large for a double.
     pub fn as_f64(self) -> f64 {
         // Rust's grammar of numbers includes JSON's.
-        self.0.parse().unwrap_or(f64::INFINITY)
+        self.as_digits()
+            .unwrap_or_else(|| self.0.parse().unwrap_or(f64::INFINITY))
+    }
+
+    /// The value of up to fifteen digits without a sign, as in most ids of calls. It takes a tenth of the instructions of a
+    /// parser of doubles.
+    #[inline]
+    fn as_digits(self) -> Option<f64> {
+        let digits = self.0.as_bytes();
+        if digits.len() > DIGITS_EXACT {
+            return None;
+        }
+        let mut value = 0_u64;
+        for digit in digits {
+            if !digit.is_ascii_digit() {
+                return None;
+            }
+            value = 10 * value + u64::from(digit - b'0');
+        }
+        Some(value as f64)
     }
 
     /// The number as `JSON.stringify` prints it, after it was read as a double: wire reference, section 3.
@@ -42,9 +61,12 @@ impl<'a> Number<'a> {
     /// True if the number is an integer that a double holds exactly, so that it is printed as it stands here.
     fn is_short_integer(self) -> bool {
         let digits = self.0.strip_prefix('-').unwrap_or(self.0);
-        digits.len() <= 15 && self.0 != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
+        digits.len() <= DIGITS_EXACT && self.0 != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
     }
 }
+
+/// A double holds every integer of so many digits.
+const DIGITS_EXACT: usize = 15;
 
 /// The text of a number as JavaScript prints it, stored inline: no such text is longer than 25 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,6 +131,24 @@ mod tests {
             ("9999999999999999", "10000000000000000"),
         ] {
             assert_eq!(printed(text), expected);
+        }
+    }
+
+    #[test]
+    fn digits_have_the_value_that_the_standard_library_reads() {
+        for text in [
+            "0",
+            "7",
+            "10",
+            "999999999999999",
+            "1000000000000000",
+            "-1",
+            "1.5",
+            "1e2",
+            "007",
+        ] {
+            let number = Number(text);
+            assert_eq!(Some(number.as_f64()), text.parse().ok(), "{text}");
         }
     }
 

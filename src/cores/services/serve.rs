@@ -77,12 +77,21 @@ impl<A: App> Core<A> {
 
     /// Tells a core something about services.
     pub(super) fn tell_of_services(&mut self, core: usize, letter: ServiceLetter) -> Sent {
-        if core == self.id.index() {
-            self.services.to_self.push_back(letter);
-            self.take_letters_to_self();
-            return Sent::Sent;
+        if core != self.id.index() {
+            return self.post.send(core, Letter::Service(letter));
         }
-        self.post.send(core, Letter::Service(letter))
+        if self.services.takes_letters || !self.services.to_self.is_empty() {
+            self.services.to_self.push_back(letter);
+        } else {
+            // No other letter comes before it, so it need not stand in the list.
+            self.services.takes_letters = true;
+            self.take_service_letter(letter);
+            self.services.takes_letters = false;
+        }
+        if !self.services.to_self.is_empty() {
+            self.take_letters_to_self();
+        }
+        Sent::Sent
     }
 
     /// Takes what this core has told itself. A letter may lead to further ones: they are taken after it, and not within

@@ -302,9 +302,7 @@ impl Services {
     pub(super) fn hold(&mut self, connection: usize, call: Box<ServiceCall>) -> Hold {
         let mut registered = self.registered(connection).iter_mut();
         let given_up = registered.find(|one| {
-            let pattern = Pattern::parse(&one.pattern);
-            one.stage == Stage::GivenUp
-                && pattern.is_some_and(|pattern| pattern.covers(Pattern::Name(&call.event)))
+            one.stage == Stage::GivenUp && Pattern::checked(&one.pattern).covers(Pattern::Name(&call.event))
         });
         match given_up {
             Some(_) if call.id.is_none() => Hold::Event(call),
@@ -334,12 +332,11 @@ impl Services {
     /// Whether a connection serves a procedure.
     pub(in crate::cores) fn serves(&self, connection: usize, procedure: &[u8]) -> bool {
         let registered = self.registered.get(&connection);
-        let mut patterns = registered
+        let mut served = registered
             .into_iter()
             .flatten()
-            .filter(|one| one.stage != Stage::GivenUp)
-            .filter_map(|one| Pattern::parse(&one.pattern));
-        patterns.any(|pattern| pattern.covers(Pattern::Name(procedure)))
+            .filter(|one| one.stage != Stage::GivenUp);
+        served.any(|one| Pattern::checked(&one.pattern).covers(Pattern::Name(procedure)))
     }
 }
 

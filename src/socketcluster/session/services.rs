@@ -41,10 +41,17 @@ pub(super) struct Served(VecDeque<(u64, Box<ServiceCall>)>);
 impl Served {
     fn take(&mut self, rid: Number<'_>) -> Option<Box<ServiceCall>> {
         let rid = rid.as_f64();
-        let at = self
-            .0
-            .binary_search_by(|(cid, _)| (*cid as f64).total_cmp(&rid))
-            .ok()?;
+        // The cast saturates, and drops a fraction: then no id is equal to `rid`.
+        #[expect(clippy::cast_possible_truncation, reason = "compared below")]
+        let cid = rid as u64;
+        if cid as f64 != rid {
+            return None;
+        }
+        // Most services answer in the order of the calls.
+        if let Some((_, call)) = self.0.pop_front_if(|(first, _)| *first == cid) {
+            return Some(call);
+        }
+        let at = self.0.binary_search_by_key(&cid, |(cid, _)| *cid).ok()?;
         self.0.remove(at).map(|(_, call)| call)
     }
 }
