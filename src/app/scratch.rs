@@ -86,7 +86,7 @@ impl Scratch {
 
     /// Forgets all pieces and orders, before the session at `address` asks the application. The session has made
     /// `last_call` calls and may make `calls_left` more.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(&mut self, address: usize, last_call: u64, calls_left: u32) {
         self.clear(address);
         self.call.begin(address, last_call, calls_left);

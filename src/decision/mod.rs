@@ -418,7 +418,7 @@ impl Decisions {
     }
 
     /// The bytes from `start` on; none of them if there are more than `bytes_max`.
-    #[inline]
+    #[inline(always)]
     fn span_from(&mut self, start: usize, bytes_max: usize) -> Span {
         if self.bytes.len() > bytes_max {
             self.bytes.truncate(start);

@@ -87,6 +87,7 @@ fn write_facts(head: &Head, properties_len: usize, out: &mut Vec<u8>) {
 }
 
 /// Reads a publication; `None` if [`write_head`] has not written it.
+#[inline]
 pub fn read(frame: &[u8]) -> Option<View<'_>> {
     let (head, rest) = frame.split_first_chunk::<HEAD_BYTES>()?;
     let (&[flags], head) = head.split_first_chunk::<1>()?;
@@ -124,6 +125,7 @@ pub fn client_hash(client_id: &str) -> u64 {
 }
 
 /// Whether a payload may be published where this is the rule: `json` takes JSON and no bytes, the others take anything.
+#[inline]
 pub fn takes_payload(rule: MqttPayload, payload: &[u8]) -> bool {
     match rule {
         MqttPayload::Auto | MqttPayload::Text | MqttPayload::Binary => true,

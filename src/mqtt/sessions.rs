@@ -752,7 +752,15 @@ impl Sessions {
         }
     }
 
+    #[inline]
     fn take_will_of(&mut self, number: u32) -> Option<DueWill> {
+        // Most sessions have none.
+        self.states.get(number as usize)?.will()?;
+        self.take_will_that_is_there(number)
+    }
+
+    #[inline(never)]
+    fn take_will_that_is_there(&mut self, number: u32) -> Option<DueWill> {
         let state = &mut self.states[number as usize];
         let will = state.take_will()?;
         self.wills_bytes -= will.bytes();

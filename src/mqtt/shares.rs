@@ -519,6 +519,12 @@ impl Shares {
         self.answers.pop()
     }
 
+    /// Whether the filters of groups have changed.
+    #[inline]
+    pub fn has_changes(&self) -> bool {
+        self.groups.has_changes()
+    }
+
     /// The next change of the filters of groups.
     pub fn next_change(&mut self) -> Option<FilterChange> {
         self.groups.next_change()

@@ -236,7 +236,15 @@ impl Subscriptions {
 
     /// Tells the directory which topics this core has become interested in, and which not any more. To be called after
     /// sessions have subscribed and before the core may sleep.
+    #[inline]
     pub fn tell_interest(&mut self, directory: &mut broker::Subscriptions) {
+        if !self.untold.is_empty() || self.told_of_wildcards == self.trie.is_empty() {
+            self.tell_changed_interest(directory);
+        }
+    }
+
+    #[inline(never)]
+    fn tell_changed_interest(&mut self, directory: &mut broker::Subscriptions) {
         for change in self.untold.drain(..) {
             match change {
                 InterestChange::Gained(hash) => directory.interest_in(hash),

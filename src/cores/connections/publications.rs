@@ -40,6 +40,7 @@ impl Connections {
     }
 
     /// The publication has been delivered to all of its subscribers: the next frame is that of another one.
+    #[inline]
     pub(in crate::cores) fn end_publication(&mut self) {
         for span in &mut self.under_way {
             if let Some(span) = span.take() {

@@ -265,17 +265,19 @@ impl Delivery {
         if self.under_way {
             return self.go_on(connections, look);
         }
-        if self.memory.is_some() || self.retained.is_some() || self.followers.is_some() {
-            let Some(delivery) = self.broker.reader.front() else {
+        let mut front = self.broker.reader.front();
+        if self.memory.is_some()
+            || self.followers.is_some()
+            || (self.retained.is_some() && front.is_some_and(|front| front.publication.is_retained()))
+        {
+            if front.is_none() {
                 // Also if it has come in the meantime: it is to be kept first.
                 return false;
-            };
-            let is_kept = delivery.publication.is_retained();
-            if is_kept || self.memory.is_some() || self.followers.is_some() {
-                self.keep_front(connections.unix_ms);
             }
+            self.keep_front(connections.unix_ms);
+            front = self.broker.reader.front();
         }
-        let Some(delivery) = self.broker.reader.front() else {
+        let Some(delivery) = front else {
             return false;
         };
         let publication = delivery.publication;
@@ -503,6 +505,7 @@ impl Delivery {
     }
 
     /// Whether the next turn has something to do about retained publications.
+    #[inline]
     pub(in crate::cores) fn has_retained_work(&self) -> bool {
         let topics = self.retained.as_ref();
         topics.is_some_and(|topics| topics.has_work(self.appended()))

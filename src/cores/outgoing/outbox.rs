@@ -117,6 +117,7 @@ pub(in crate::cores) struct FramePool {
 
 impl Outbox {
     /// Bytes not yet sent.
+    #[inline]
     pub(in crate::cores) fn len(&self) -> usize {
         match self {
             Outbox::Empty | Outbox::Sealed => 0,
@@ -332,7 +333,7 @@ impl Outbox {
     /// Queues the frame of a publication in the usual case: the outbox is empty, or holds only publications that lie
     /// directly before this one in the shared buffer. Returns false, and changes nothing, in other cases and if the
     /// bytes would be over the limit.
-    #[inline]
+    #[inline(always)]
     pub(in crate::cores) fn try_share(
         &mut self,
         shared: &mut SharedFrames,

@@ -134,6 +134,7 @@ impl Packed<'_> {
 
 impl Packets {
     /// The next publication is another one. Frees the memory of large packets.
+    #[inline]
     pub(in crate::cores) fn end_publication(&mut self) {
         while self.made != 0 {
             let column = &mut self.columns[self.made.trailing_zeros() as usize];

@@ -81,6 +81,7 @@ impl KeptPublications {
     }
 
     /// The next publication to keep is another one.
+    #[inline]
     pub(super) fn end_publication(&mut self) {
         if let Some(kept) = self.under_way.take() {
             self.release(kept);
@@ -150,6 +151,12 @@ impl KeptPublications {
             self.given_back.push((tag, publication));
         }
         self.release(kept);
+    }
+
+    /// Whether [`KeptPublications::next_settled`] or [`KeptPublications::take_given_back`] has something.
+    #[inline]
+    pub(super) fn has_news_for_groups(&self) -> bool {
+        !self.settled.is_empty() || !self.given_back.is_empty()
     }
 
     /// A publication of a group that sessions have no more to do with, since the last call.

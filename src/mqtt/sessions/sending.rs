@@ -121,6 +121,7 @@ impl Sessions {
     }
 
     /// The next publication that is offered is another one.
+    #[inline]
     pub fn end_publication(&mut self) {
         self.kept.end_publication();
     }

@@ -64,7 +64,15 @@ impl Sessions {
     }
 
     /// Tells groups what sessions have acknowledged, dropped, or not got at their end.
+    #[inline]
     pub fn tell_groups(&mut self) {
+        if self.kept.has_news_for_groups() || self.shares.has_changes() {
+            self.tell_groups_all();
+        }
+    }
+
+    #[inline(never)]
+    fn tell_groups_all(&mut self) {
         while let Some(tag) = self.kept.next_settled() {
             self.shares.settle(tag);
         }

@@ -112,6 +112,12 @@ impl Groups {
         self.groups.len()
     }
 
+    /// Whether [`Groups::next_change`] has one.
+    #[inline]
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
+
     pub(super) fn next_change(&mut self) -> Option<FilterChange> {
         self.changes.pop_front()
     }

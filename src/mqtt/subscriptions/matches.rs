@@ -63,11 +63,7 @@ impl Match {
     }
 
     fn qos(self) -> Qos {
-        match self.options & 3 {
-            0 => Qos::AtMostOnce,
-            1 => Qos::AtLeastOnce,
-            _ => Qos::ExactlyOnce,
-        }
+        qos_of(self.options)
     }
 
     fn id(self) -> u32 {
@@ -124,13 +120,8 @@ impl<'m> Merged<'m> {
     /// The highest QoS of them.
     #[inline]
     pub fn qos(self) -> Qos {
-        let mut highest = self.matches[0];
-        for other in &self.matches[1..] {
-            if other.options & QOS > highest.options & QOS {
-                highest = *other;
-            }
-        }
-        highest.qos()
+        // The bits of 1 and 2 together are 3, which is read as 2.
+        qos_of(self.options)
     }
 
     /// Whether one of them wants the retain flag as the publisher set it.
@@ -157,6 +148,16 @@ pub fn leave_out_own(found: &mut Vec<Match>, publisher: u32) {
 /// Puts the matches of a session side by side, and those of groups at the end.
 pub(super) fn order(found: &mut [Match]) {
     found.sort_unstable_by_key(|one| one.subscriber);
+}
+
+/// The QoS in the bits of options.
+#[inline]
+const fn qos_of(options: u32) -> Qos {
+    match options & QOS {
+        0 => Qos::AtMostOnce,
+        1 => Qos::AtLeastOnce,
+        _ => Qos::ExactlyOnce,
+    }
 }
 
 const GROUP: u32 = 1 << 31;
