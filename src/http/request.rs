@@ -163,7 +163,7 @@ impl<'a> Request<'a> {
     }
 
     /// The values of all lines with this header name, in order. The case of `name` does not matter.
-    #[inline]
+    #[inline(always)]
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         // Callers pass literals, so the compiler finds the index.
         let index = INDEXED.iter().position(|indexed| *indexed == name);

@@ -417,8 +417,9 @@ impl Session {
         result
     }
 
-    /// Hands a call or a one-way event to the application, and answers.
-    #[inline]
+    /// Hands a call or a one-way event to the application, and answers. Always inlined: its second caller is cold, and a call
+    /// costs 1 % of a ping.
+    #[inline(always)]
     fn hand_on<A: App>(
         &mut self,
         call: &Call<'_>,

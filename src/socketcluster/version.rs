@@ -53,6 +53,7 @@ impl Version {
     }
 
     /// True if a text message is a pong. If the version was unknown, the pong decides it.
+    #[inline]
     pub(super) fn receive_pong(&mut self, text: &str) -> bool {
         match self {
             Version::V1 => text == "#2",

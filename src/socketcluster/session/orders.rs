@@ -13,7 +13,7 @@ use crate::socketcluster::{encode, string};
 impl Session {
     /// Notes the calls that the application has ordered, signs the tokens and does the deauthentications. This comes
     /// before the answer: if signing fails there is no answer, as in the reference.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle<A: App>(&mut self, env: &mut Environment<'_, '_, A>) -> Result<(), CloseReason> {
         if env.common.scratch.app.has_orders() {
             self.settle_orders(env)

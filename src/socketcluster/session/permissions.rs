@@ -60,7 +60,7 @@ impl Session {
     }
 
     /// Has the subscriptions checked again if the client's claims or the rules have changed since the last check.
-    #[inline]
+    #[inline(always)]
     pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         if env.common.policy.rules.enforces() {
             self.keep_to(&env.common.policy.rules, env, decisions);
