@@ -26,7 +26,7 @@
 //!  leave.rs      DISCONNECT, and the end         permissions.rs what rules allow
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
 //!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
-//!  undecided.rs  packets whose decision is deferred
+//!  undecided.rs  packets whose decision is deferred  serve.rs  the client as a service
 //!  accept.rs     CONNACK, when a strict store has the session
 //! ```
 
@@ -42,6 +42,8 @@ mod orders;
 mod permissions;
 mod presence;
 mod publish;
+mod serve;
+mod service_call;
 mod subscribe;
 mod timers;
 mod undecided;
@@ -54,6 +56,7 @@ use self::accept::Accepting;
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
 pub use self::permissions::{CheckedFilters, Resumed};
+use self::serve::Serving;
 use self::undecided::{KeptPacket, Undecided};
 use super::environment::Environment;
 use super::fault::Fault;
@@ -105,6 +108,8 @@ struct Open {
     outlives: bool,
     /// The largest packet that the client takes.
     packet_bytes_max: u32,
+    /// The Receive Maximum of CONNECT.
+    receive_maximum: u16,
     /// Milliseconds without a packet after which the client counts as gone; 0: never.
     silence_ms_max: u32,
     /// Publications with QoS 2 of this connection that the client has not released.
@@ -117,6 +122,8 @@ struct Open {
     client_hash: u64,
     /// The client's calls that the application will answer later; `None` while there has been none.
     owed: Option<Owed>,
+    /// The client as a service; `None` before it has served something.
+    serving: Option<Box<Serving>>,
     /// The packet about which the application decides later.
     undecided: Option<Box<KeptPacket>>,
     /// The client's own words when it left.

@@ -33,6 +33,10 @@ pub struct Settings {
     pub subscription_limits: SubscriptionLimits,
     /// Most calls of one client that the application may owe an answer.
     pub client_calls_max: u32,
+    /// Most filters by which a client is a service.
+    pub services_max: u32,
+    /// Most calls of one pattern that a client has open as a service.
+    pub service_window_max: u32,
     /// Most user properties of one packet, or of a will.
     pub user_properties_max: u32,
     /// Most levels of a filter.
@@ -60,6 +64,8 @@ impl Default for Settings {
                 names_bytes_max: 1024 * 1024,
             },
             client_calls_max: 10_000,
+            services_max: 64,
+            service_window_max: 1024,
             user_properties_max: 1000,
             levels_max: 256,
             payload: MqttPayload::Auto,

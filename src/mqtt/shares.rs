@@ -23,6 +23,9 @@
 //! News for other cores are collected and sent at the end of the turn, one letter for each core, if there is room. SUBACK
 //! waits for the owner: whoever has got it is a member for all that is published from then on.
 //!
+//! A filter of procedures, `$share/GROUP/$rpc/NAME`, makes no member of a group but a service (`session/serve.rs`). It is kept
+//! here all the same, since it is a subscription of the session and outlives the connection. News about it find no group.
+//!
 //! Limits: those of filters, for the memberships of a session; `JOINS_WAITING_MAX`; for each member as many publications
 //! in flight as a session may have in flight and waiting (`mqtt_in_flight_max`, `mqtt_queue_messages_max`); for what
 //! other cores have not taken, and what sessions of this core have not been given, `mqtt_queues_bytes_max`.
@@ -37,6 +40,7 @@ use self::groups::{Chosen, Groups, Member};
 use super::sessions::{Bounds, Content, Outbound, Place, SessionRef};
 use super::subscriptions::{Options, SubscribeOutcome, UnsubscribeOutcome};
 use crate::broker::SubscriptionLimits;
+use crate::services::Offer;
 
 /// The groups that a core owns, and the memberships of its sessions in groups of any core.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ pub struct Shares {
 /// The memberships of one session.
 #[derive(Debug, Default)]
 struct Memberships {
-    filters: BTreeMap<Box<str>, Options>,
+    filters: BTreeMap<Box<str>, Membership>,
     bytes: usize,
     /// `None` while all owners know whether the session has a connection.
     telling: Option<Telling>,
@@ -85,6 +89,24 @@ struct Telling {
     last: Option<Box<str>>,
     /// How many groups are still to be told.
     left: usize,
+}
+
+/// The terms of a session's subscription to a `$share/GROUP/FILTER`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The options of the filter.
+    pub options: Options,
+    /// What the client offers as a service, if the filter is one of procedures: then it is in no group.
+    pub service: Option<ServiceOffer>,
+}
+
+/// The offer of a client that is a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceOffer {
+    /// Weight and window.
+    pub offer: Offer,
+    /// What operators are shown of it, as JSON.
+    pub meta: Option<Box<str>>,
 }
 
 /// News from core to core about shared subscriptions.
@@ -268,27 +290,14 @@ impl Shares {
         if owner != self.place.core && self.waiting.len() >= JOINS_WAITING_MAX {
             return JoinOutcome::Busy;
         }
-        // If it is refused, it stays empty until the session ends.
-        let memberships = self.memberships.entry(session.number).or_default();
-        let (count, bytes) = (memberships.filters.len(), memberships.bytes + text.len());
-        let outcome = if let Some(old) = memberships.filters.get_mut(text) {
-            *old = options;
-            SubscribeOutcome::Replaced
-        } else if count >= limits.channels_max as usize {
-            let limit = limits.channels_max;
-            return JoinOutcome::Is(SubscribeOutcome::TooMany { limit });
-        } else if bytes > limits.names_bytes_max as usize {
-            let limit = limits.names_bytes_max;
-            return JoinOutcome::Is(SubscribeOutcome::TooLong { limit });
-        } else {
-            memberships.bytes = bytes;
-            memberships.filters.insert(text.into(), options);
-            if let Some(telling) = &mut memberships.telling {
-                // Its owner learns it by the news of the join. It may come before groups that are still to be told.
-                telling.left += 1;
-            }
-            SubscribeOutcome::New
+        let membership = Membership {
+            options,
+            service: None,
         };
+        let outcome = self.keep(session, text, membership, limits);
+        if let SubscribeOutcome::TooMany { .. } | SubscribeOutcome::TooLong { .. } = outcome {
+            return JoinOutcome::Is(outcome);
+        }
         self.tell(
             owner,
             News::Join(Box::new(Join {
@@ -304,6 +313,63 @@ impl Shares {
             JoinOutcome::Is(outcome)
         } else {
             JoinOutcome::Waits(outcome)
+        }
+    }
+
+    /// A session subscribes to procedures as a service: the answer waits ([`Shares::wait`]) until [`Shares::note_joined`].
+    pub fn serve(
+        &mut self,
+        session: SessionRef,
+        text: &str,
+        membership: Membership,
+        limits: SubscriptionLimits,
+    ) -> JoinOutcome {
+        if self.waiting.len() >= JOINS_WAITING_MAX {
+            return JoinOutcome::Busy;
+        }
+        JoinOutcome::Waits(self.keep(session, text, membership, limits))
+    }
+
+    /// Keeps a filter of a session, if it may have one more.
+    fn keep(
+        &mut self,
+        session: SessionRef,
+        text: &str,
+        membership: Membership,
+        limits: SubscriptionLimits,
+    ) -> SubscribeOutcome {
+        // If it is refused, it stays empty until the session ends.
+        let memberships = self.memberships.entry(session.number).or_default();
+        let (count, bytes) = (memberships.filters.len(), memberships.bytes + text.len());
+        if let Some(old) = memberships.filters.get_mut(text) {
+            *old = membership;
+            SubscribeOutcome::Replaced
+        } else if count >= limits.channels_max as usize {
+            let limit = limits.channels_max;
+            SubscribeOutcome::TooMany { limit }
+        } else if bytes > limits.names_bytes_max as usize {
+            let limit = limits.names_bytes_max;
+            SubscribeOutcome::TooLong { limit }
+        } else {
+            memberships.bytes = bytes;
+            memberships.filters.insert(text.into(), membership);
+            if let Some(telling) = &mut memberships.telling {
+                // Its owner learns it by the news of the join. It may come before groups that are still to be told.
+                telling.left += 1;
+            }
+            SubscribeOutcome::New
+        }
+    }
+
+    /// Changes a code in an answer that waits: `behind` is how many bytes there are from it to the end of the packet.
+    pub fn set_code(&mut self, wait: u64, behind: usize, code: u8) {
+        let answer = self.waiting.get_mut(&wait);
+        let at = answer.and_then(|answer| {
+            let at = answer.packet.len().checked_sub(behind)?;
+            answer.packet.get_mut(at)
+        });
+        if let Some(at) = at {
+            *at = code;
         }
     }
 
@@ -437,9 +503,9 @@ impl Shares {
         })
     }
 
-    /// The options with which a session has subscribed to `text`.
-    pub fn options_of(&self, number: u32, text: &str) -> Option<Options> {
-        self.memberships.get(&number)?.filters.get(text).copied()
+    /// The terms on which a session has subscribed to `text`.
+    pub fn membership_of(&self, number: u32, text: &str) -> Option<&Membership> {
+        self.memberships.get(&number)?.filters.get(text)
     }
 
     /// How many groups a session is a member of.
@@ -612,7 +678,8 @@ impl Shares {
         None
     }
 
-    fn note_joined(&mut self, wait: u64) {
+    /// One of those for whom an answer waits has answered.
+    pub fn note_joined(&mut self, wait: u64) {
         let Some(answer) = self.waiting.get_mut(&wait) else {
             return; // that of a group of this core, or one that does not wait
         };

@@ -483,18 +483,20 @@ impl Session {
         }
     }
 
-    /// Calls the client as a service, or sends it an event, which is given back.
+    /// Calls the client as a service, or sends it an event. Gives back an event, and a call that has its answer since the
+    /// protocol of the service cannot carry it.
     ///
     /// # Errors
     /// The call, if the client cannot be called.
     pub(crate) fn give_call(
         &mut self,
         call: Box<ServiceCall>,
+        now: Uptime,
         decisions: &mut Decisions,
     ) -> Result<Option<Box<ServiceCall>>, Box<ServiceCall>> {
         match self {
             Session::SocketCluster(session) => session.give_call(call, decisions),
-            Session::Mqtt(_) => Err(call),
+            Session::Mqtt(client) => client.session.give_call(call, now, decisions),
         }
     }
 
@@ -503,7 +505,7 @@ impl Session {
     pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime, decisions: &mut Decisions) -> bool {
         match self {
             Session::SocketCluster(session) => session.cancel_call(id, until, decisions),
-            Session::Mqtt(_) => false,
+            Session::Mqtt(client) => client.session.cancel_call(id, until),
         }
     }
 
@@ -511,7 +513,7 @@ impl Session {
     pub(crate) fn take_cancelled(&mut self, id: CallId) -> Option<Box<ServiceCall>> {
         match self {
             Session::SocketCluster(session) => session.take_cancelled(id),
-            Session::Mqtt(_) => None,
+            Session::Mqtt(client) => client.session.take_cancelled(id),
         }
     }
 
@@ -539,15 +541,30 @@ impl Session {
     }
 
     /// Tells the client whether it serves a pattern now.
-    pub(crate) fn service_registered(
-        &self,
+    ///
+    /// # Errors
+    /// The connection is to be closed.
+    pub(crate) fn service_registered<A: App>(
+        &mut self,
         token: &[u8],
         outcome: Result<(&[u8], Offer), JoinFailure>,
+        env: &mut Environment<'_, A>,
         decisions: &mut Decisions,
-    ) {
+    ) -> Result<(), CloseReason> {
         match self {
-            Session::SocketCluster(session) => session.service_registered(token, outcome, decisions),
-            Session::Mqtt(_) => {}
+            Session::SocketCluster(session) => {
+                session.service_registered(token, outcome, decisions);
+                Ok(())
+            }
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => {
+                    let outcome = outcome.map(|_| ());
+                    client
+                        .session
+                        .service_registered(token, outcome, &mut env, decisions)
+                }
+                None => Err(CloseReason::NotMqtt),
+            },
         }
     }
 
@@ -555,6 +572,7 @@ impl Session {
     pub(crate) fn service_given_up(&self, token: &[u8], decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.service_given_up(token, decisions),
+            // UNSUBACK has told it.
             Session::Mqtt(_) => {}
         }
     }
@@ -563,7 +581,8 @@ impl Session {
     pub(crate) fn service_forbidden(&self, pattern: &[u8], decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.service_forbidden(pattern, decisions),
-            Session::Mqtt(_) => {}
+            // The connection ends with the filter.
+            Session::Mqtt(client) => client.session.rules_changed(decisions),
         }
     }
 
@@ -571,7 +590,7 @@ impl Session {
     pub(crate) fn may_keep_service(&mut self, pattern: &[u8], policy: &Policy) -> bool {
         match self {
             Session::SocketCluster(session) => session.may_keep_service(pattern, policy),
-            Session::Mqtt(_) => false,
+            Session::Mqtt(client) => client.session.may_keep_service(pattern, policy),
         }
     }
 
@@ -579,6 +598,7 @@ impl Session {
     pub(crate) fn may_serve_one(&mut self, procedure: &[u8], policy: &Policy) -> bool {
         match self {
             Session::SocketCluster(session) => session.may_serve_one(procedure, policy),
+            // Programs neither call it nor send it events.
             Session::Mqtt(_) => false,
         }
     }

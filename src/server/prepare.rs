@@ -268,6 +268,8 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 names_bytes_max: config.limits.channel_names_bytes_max,
             },
             client_calls_max: config.limits.client_calls_max,
+            services_max: config.limits.services_per_connection_max,
+            service_window_max: config.limits.service_window_max,
             user_properties_max: config.mqtt.user_properties_max,
             levels_max: config.mqtt.levels_max,
             payload: config.mqtt.payload,

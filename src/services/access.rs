@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::call::{ServiceCall, Token};
 use super::directory::{Directory, Entry};
-use super::pools::Offer;
+use super::offer::Offer;
 use super::reply::{ReplyTo, ServiceReply};
 
 /// What a core lends its sessions of the services.
@@ -51,6 +51,8 @@ pub enum Order {
         pattern: Box<[u8]>,
         /// What it offers.
         offer: Offer,
+        /// What operators are shown of it, as JSON.
+        meta: Option<Box<str>>,
     },
     /// Give a pattern up, and tell the session.
     Unserve {

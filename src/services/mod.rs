@@ -25,6 +25,7 @@ mod access;
 mod by_number;
 mod call;
 mod directory;
+mod offer;
 mod open_calls;
 mod pattern;
 mod pools;
@@ -37,10 +38,11 @@ pub use access::{Access, Order, Question};
 pub use by_number::ByNumber;
 pub use call::{CallId, Ended, Failure, MemberKey, Outcome, PoolId, ServiceCall, Token};
 pub use directory::{Directory, Entry};
+pub use offer::{Offer, WEIGHT_DEFAULT, WINDOW_DEFAULT, meta};
 pub use open_calls::{Bounds as OpenCallsMax, Open, OpenCalls, TooMany};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use pools::{
-    Bounds as PoolsMax, Called, Cancelled, GivenUp, GonePool, JoinFailure, Joined, Next, NotGot, Offer,
-    Pools, TakenBack,
+    Bounds as PoolsMax, Called, Cancelled, GivenUp, GonePool, JoinFailure, Joined, Next, NotGot, Pools,
+    TakenBack,
 };
 pub use reply::{ReplyTo, ServiceFailure, ServiceReply};

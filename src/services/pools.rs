@@ -19,6 +19,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::by_number::ByNumber;
 use super::call::{CallId, MemberKey, PoolId, ServiceCall};
+use super::offer::Offer;
 use crate::broker::CoreSet;
 use crate::clock::Uptime;
 use crate::config::services::Terms;
@@ -44,15 +45,6 @@ pub struct Bounds {
     pub pools: u32,
     /// Most members of a pool.
     pub members: u32,
-}
-
-/// What a service offers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Its share of the calls, in proportion to that of others.
-    pub weight: u32,
-    /// Most calls in flight.
-    pub window: u32,
 }
 
 /// A member has joined.

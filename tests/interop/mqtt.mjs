@@ -7,9 +7,10 @@ import http from 'node:http';
 import os from 'node:os';
 import path from 'node:path';
 import {execFileSync, spawn} from 'node:child_process';
+import {createHmac} from 'node:crypto';
 import {createRequire} from 'node:module';
 import {isDeepStrictEqual, parseArgs} from 'node:util';
-import {startTarget, stop} from './lib/servers.mjs';
+import {AUTH_KEY, startTarget, stop} from './lib/servers.mjs';
 import {launch} from './lib/browser.mjs';
 
 const require = createRequire(import.meta.url);
@@ -238,6 +239,51 @@ async function twoWorlds(label, url, port) {
   socket.disconnect();
 }
 
+/** The program of docs/services.md: a service that speaks MQTT, called by clients of both protocols. */
+async function services(binary, cores) {
+  const page = fs.readFileSync(new URL('../../docs/services.md', import.meta.url), 'utf8');
+  const block = (section, kind) => new RegExp(`## ${section}\\n[^]*?\`\`\`${kind}\\n([^]*?)\`\`\``).exec(page)[1];
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'ringcast-mqtt-services-'));
+  const config = path.join(folder, 'ringcast.toml'), program = path.join(folder, 'service.js');
+  fs.writeFileSync(config, `${block('Allow it', 'toml')}
+[[rules]]
+allow = ["subscribe", "publish"]
+channels = ["replies"]
+`);
+  fs.writeFileSync(program, block('Serve over MQTT 5', 'js').replace("require('mqtt')", `require(${JSON.stringify(require.resolve('mqtt'))})`));
+  const server = await startTarget(binary, {protocol: 'auto'}, cores, {RINGCAST_CONFIG: config, RINGCAST_CLIENT_PROTOCOLS: 'socketcluster,mqtt'});
+  const url = `mqtt://127.0.0.1:${server.port}`;
+  const part = (value) => Buffer.from(value).toString('base64url');
+  const token = (claims) => {
+    const head = `${part('{"alg":"HS256","typ":"JWT"}')}.${part(JSON.stringify(claims))}`;
+    return `${head}.${createHmac('sha256', AUTH_KEY).update(head).digest('base64url')}`;
+  };
+  let printed = '';
+  const service = spawn(process.execPath, [program], {env: {...process.env, MQTT_URL: url, TOKEN: token({sub: 'math', role: 'service'})}, stdio: ['ignore', 'pipe', 'inherit']});
+  service.stdout.on('data', (data) => { printed += data; });
+  const socket = require('client20').create({hostname: '127.0.0.1', port: server.port, path: '/socketcluster/', ackTimeout: 500});
+  // Until the service is there, nobody answers.
+  let sum;
+  for (const end = Date.now() + PATIENCE_MS; sum === undefined && Date.now() < end;) sum = await socket.invoke('math.add', [1, 2]).catch(() => undefined);
+  check(`a service over MQTT, ${cores} cores: a client of SocketCluster gets the answer`, sum, 3);
+  const error = await socket.invoke('math.divide', [1, 0]).catch(({name, message}) => ({name, message}));
+  check(`a service over MQTT, ${cores} cores: and the error`, error, {name: 'UnknownProcedureError', message: '$rpc/math.divide'});
+  const device = await connect(url, {protocolVersion: 5, username: 'ann', password: token({sub: 'ann'})});
+  await device.subscribeAsync('replies', {qos: 0});
+  await device.publishAsync('$rpc/math.add', '[2,3]', {qos: 1, properties: {responseTopic: 'replies', correlationData: Buffer.from('1')}});
+  await until(() => device.received.length >= 1);
+  check(`a service over MQTT, ${cores} cores: a device gets the answer`, device.received, [['replies', '5', 0, false]]);
+  await until(() => printed.includes('of ann'));
+  check(`a service over MQTT, ${cores} cores: it knows the caller`, printed.includes('$rpc/math.add [2,3] of ann\n'));
+  const refused = await device.subscribeAsync('$share/g/$rpc/math.add').catch((refusal) => refusal.code ?? refusal.message);
+  check(`a service over MQTT, ${cores} cores: who may not serve is told so`, JSON.stringify(refused).includes('135') || String(refused).includes('Not authorized'), true);
+  await leave(device);
+  socket.disconnect();
+  service.kill();
+  await stop(server);
+  fs.rmSync(folder, {recursive: true, force: true});
+}
+
 async function inBrowser(label, url, folder) {
   const script = fs.readFileSync(path.join(path.dirname(require.resolve('mqtt')), '..', 'dist', 'mqtt.min.js'));
   const listener = http.createServer((request, response) => {
@@ -292,6 +338,7 @@ const socketUrl = urls.find((url) => url.startsWith('ws:'));
 if (socketUrl) await step('browser', () => inBrowser('a browser', socketUrl, folder));
 if (server) {
   await step('both protocols', () => twoWorlds('both protocols', urls[0], server.port));
+  await step('services', () => services(path.resolve(args.binary), Number(args.cores)));
   check('the server still runs', server.exited, null);
   if (server.exited) console.log(server.output);
   await stop(server);

@@ -14,6 +14,14 @@ impl Rules {
         clauses.is_some_and(|list| !list.by_action[Action::Serve.index()].is_empty())
     }
 
+    /// Decides whether a client may serve a pattern: a name, or with a final `*` all names that begin like it.
+    pub fn decide_serve(&self, pattern: &[u8], facts: Option<&Facts>) -> Decided {
+        match pattern.strip_suffix(b"*") {
+            Some(beginning) => self.decide_serve_all(beginning, facts),
+            None => self.decide(Action::Serve, pattern, facts),
+        }
+    }
+
     /// Decides whether a client may serve all procedures whose names begin with `beginning`.
     pub fn decide_serve_all(&self, beginning: &[u8], facts: Option<&Facts>) -> Decided {
         let facts = facts.unwrap_or(&self.anonymous);

@@ -19,7 +19,7 @@ impl<A: App> Core<A> {
         connection: usize,
         token: Token,
         pattern: Box<[u8]>,
-        offer: Offer,
+        (offer, meta): (Offer, Option<Box<str>>),
     ) {
         let policy = Arc::clone(&self.lent.policy);
         let Some(session) = self.session(id_of(connection)) else {
@@ -31,7 +31,10 @@ impl<A: App> Core<A> {
         }
         let (owner, _) = self.delivery.owner(&pattern);
         let of = (&*pattern, owner);
-        match self.services.register(connection, of, offer, token.clone()) {
+        match self
+            .services
+            .register(connection, of, (offer, meta), token.clone())
+        {
             Registered::Ask => self.ask_to_join(connection, owner, pattern, offer),
             Registered::Waits => {}
             Registered::TooMany => {
@@ -139,9 +142,8 @@ impl<A: App> Core<A> {
         token: &Token,
         outcome: Result<(&[u8], Offer), JoinFailure>,
     ) {
-        self.decide(id_of(connection), |session, _, decisions| {
-            session.service_registered(token.as_bytes(), outcome, decisions);
-            Ok(())
+        self.decide(id_of(connection), |session, environment, decisions| {
+            session.service_registered(token.as_bytes(), outcome, environment, decisions)
         });
     }
 
@@ -194,15 +196,23 @@ impl<A: App> Core<A> {
         }
         let mut given = None;
         let mut left = Some(call);
+        let now = self.time.now().uptime;
         self.decide(id, |session, _, decisions| {
-            given = left.take().map(|call| session.give_call(call, decisions));
+            given = left.take().map(|call| session.give_call(call, now, decisions));
             Ok(())
         });
         self.connections.note_input(id);
         match (given, left) {
             (Some(Ok(None)), _) => {}
+            // The protocol of the service cannot carry the call.
+            (Some(Ok(Some(call))), _) if call.id.is_some() => self.pass_answer_on(call),
             (Some(Ok(Some(event))), _) => {
-                self.count_event(self.row_of_event(&event), ServiceEvent::Sent);
+                let fate = if event.outcome == Outcome::Open {
+                    ServiceEvent::Sent
+                } else {
+                    ServiceEvent::Dropped
+                };
+                self.count_event(self.row_of_event(&event), fate);
                 self.lent.scratch.common.services.recycle(event);
             }
             (Some(Err(call)), _) | (None, Some(call)) => {

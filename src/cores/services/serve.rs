@@ -66,7 +66,8 @@ impl<A: App> Core<A> {
                 token,
                 pattern,
                 offer,
-            } => self.register_service(connection, token, pattern, offer),
+                meta,
+            } => self.register_service(connection, token, pattern, (offer, meta)),
             Order::Unserve {
                 connection,
                 token,

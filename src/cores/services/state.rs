@@ -43,6 +43,8 @@ pub(in crate::cores) struct Registration {
     /// The core that owns the pattern.
     pub(in crate::cores) owner: usize,
     pub(in crate::cores) offer: Offer,
+    /// What the client says of itself, as JSON.
+    pub(in crate::cores) meta: Option<Box<str>>,
     pub(in crate::cores) stage: Stage,
     /// The calls of `$serve` that the owner's next answer answers.
     pub(in crate::cores) tokens: Vec<Token>,
@@ -220,7 +222,7 @@ impl Services {
         &mut self,
         connection: usize,
         (pattern, owner): (&[u8], usize),
-        offer: Offer,
+        (offer, meta): (Offer, Option<Box<str>>),
         token: Token,
     ) -> Registered {
         let max = self.registered_max;
@@ -240,6 +242,7 @@ impl Services {
                 pattern: pattern.into(),
                 owner,
                 offer,
+                meta,
                 stage: Stage::Asked,
                 tokens: vec![token],
                 next: None,
@@ -248,6 +251,7 @@ impl Services {
             return Registered::Ask;
         };
         let same = &mut registered[at];
+        same.meta = meta;
         match same.stage {
             Stage::Served => {
                 same.offer = offer;
@@ -383,7 +387,7 @@ mod tests {
             })
         };
         let offer = Offer { weight: 1, window: 1 };
-        services.register(7, (b"p*", 0), offer, Token::new(b"1"));
+        services.register(7, (b"p*", 0), (offer, None), Token::new(b"1"));
         assert!(
             services
                 .give_up(7, b"p*")

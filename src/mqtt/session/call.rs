@@ -19,13 +19,15 @@
 //! An answer may come later (`Peer::defer`). If the connection has ended by then, there is no response. Whether the response
 //! may be published is decided at once: an application that defers that decision (`Peer::defer_decision`) refuses it.
 //!
+//! `$rpc/$answer` is no procedure: services that speak MQTT publish their answers there (`serve.rs`).
+//!
 //! If the application does not answer, a service may (`crate::services`): whatever it answers becomes the response, and a
 //! call that is not answered becomes an error.
 //!
 //! Limits: `channel_name_bytes_max` for both topics; `client_calls_max` for calls that wait for an answer.
 
 use super::publish::acknowledgement;
-use super::{Denied, Refused, Session, refused};
+use super::{Denied, Refused, Session, refused, serve};
 use crate::app::{
     AllowedPublish, AllowedPublishKind, AnswerKind, App, AppError, Call, Late, LateAnswer, Name, Peer,
     RawJson, Refusal, TimerId,
@@ -94,6 +96,9 @@ impl Session {
     ) -> Result<(), CloseReason> {
         let reply_to = ReplyTo::of(publish);
         let name = decisions.bytes(topic)[PREFIX.len()..].to_vec();
+        if name == serve::ANSWER {
+            return self.answer_as_service(publish, env, decisions);
+        }
         if let Err(refusal) = self.may_call(publish, &name, reply_to, env) {
             self.settle(env)?;
             self.refuse_publication(publish, refusal, env, decisions);
@@ -330,7 +335,7 @@ impl Session {
     }
 
     /// Acknowledges a request that was handled.
-    fn take_request<A: App>(
+    pub(super) fn take_request<A: App>(
         &mut self,
         publish: &Publish<'_>,
         reason: Option<Refused>,

@@ -201,6 +201,7 @@ impl Session {
         let user = self.claims.as_deref().and_then(Claims::user);
         let properties = &connect.properties;
         let packet_bytes_max = properties.number(Property::MaximumPacketSize).unwrap_or(u32::MAX);
+        let receive_maximum = properties.number_16(Property::ReceiveMaximum).unwrap_or(u16::MAX);
         let asked = sessions::Connect {
             client_id: assigned.as_deref().unwrap_or(connect.client_id),
             user: user.as_deref(),
@@ -208,7 +209,7 @@ impl Session {
             address: env.common.address,
             clean_start: connect.clean,
             expiry_s: expiry.granted_s,
-            receive_maximum: properties.number_16(Property::ReceiveMaximum).unwrap_or(u16::MAX),
+            receive_maximum,
             packet_bytes_max,
             topic_alias_maximum: properties.number_16(Property::TopicAliasMaximum).unwrap_or(0),
             will,
@@ -231,12 +232,14 @@ impl Session {
             explains: properties.number(Property::RequestProblemInformation) != Some(0),
             outlives: expiry.asked_s > 0,
             packet_bytes_max,
+            receive_maximum,
             silence_ms_max: u32::from(keep_alive.used_s) * 1500,
             in_flight: 0,
             expires: self.expiry_of_claims(env.common.now),
             aliases: None,
             client_hash: 0,
             owed: None,
+            serving: None,
             undecided: None,
             end: End::Lost,
         };

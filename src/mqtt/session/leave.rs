@@ -69,7 +69,7 @@ impl Session {
 
     /// The connection has ended, whatever the cause. The application is told, if it was told of the client.
     pub fn ended<A: App>(&mut self, env: &mut Environment<'_, '_, A>, reason: CloseReason) {
-        let open = match std::mem::replace(&mut self.state, State::Ended) {
+        let mut open = match std::mem::replace(&mut self.state, State::Ended) {
             State::Open(open) => open,
             State::Saving(accepting) => {
                 let (sessions, address) = (&mut *env.sessions, env.common.address);
@@ -79,6 +79,9 @@ impl Session {
                 return;
             }
         };
+        if let Some(serving) = open.serving.take() {
+            Session::end_serving(*serving, env);
+        }
         env.sessions
             .disconnect(open.session, env.common.address, open.end, env.common.now);
         let (claims, address) = (self.claims.as_deref(), env.common.address);

@@ -8,7 +8,7 @@
 //! unless the rules allow the client its topic.
 
 use super::presence::room_of;
-use super::{Denied, Refused, Session, call, refused};
+use super::{Denied, Refused, Session, call, refused, serve};
 use crate::app::{AllowedPublishKind, App, Name, Piece};
 use crate::auth::Revocation;
 use crate::auth::rules::Decided;
@@ -234,15 +234,17 @@ impl Session {
             let texts = env.sessions.shares.texts_of(session, from - SHARED_FROM, max);
             let is_last = texts.len() < max;
             for text in texts {
-                let is_allowed = match Filter::parse(&text) {
-                    Ok(Filter::Shared { filter, .. }) => self.allows(filter, policy),
-                    Ok(Filter::Plain(_)) | Err(_) => true,
+                let is_allowed = match (serve::procedures(&text), Filter::parse(&text)) {
+                    (Some(procedures), _) => self.serves_on(procedures, &text, env),
+                    (None, Ok(Filter::Shared { filter, .. })) => self.allows(filter, policy),
+                    (None, Ok(Filter::Plain(_)) | Err(_)) => true,
                 };
                 if is_allowed {
                     at += 1;
                 } else {
                     env.common.scratch.count_filter_dropped();
                     env.sessions.leave_group(session, &text);
+                    self.stop_serving(&text, env);
                     self.tell_unsubscribed(&text, env);
                     checked.has_dropped = true;
                 }

@@ -4,11 +4,13 @@
 //! The rules are asked about a filter as about a channel. A filter with wildcards is allowed only if they allow all
 //! names that it could match (`auth/rules/filter.rs`); it is never narrowed.
 //!
-//! SUBACK for a shared subscription waits until the core that owns the group has taken the session in (`mqtt/shares.rs`).
+//! SUBACK for a shared subscription waits until the core that owns the group has taken the session in (`mqtt/shares.rs`), and
+//! for one to procedures until all cores know the service (`serve.rs`).
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
 use super::presence::leave_room;
+use super::serve::{self, Waiting};
 use super::{Denied, Refused, Session, State, close_saying, refused};
 use crate::app::{App, DecisionNumber, Name, Refusal};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
@@ -53,8 +55,20 @@ impl Session {
         let mut codes = Vec::with_capacity(subscribe.count);
         let mut granted = Vec::new();
         let mut text = None;
-        for ((filter, options), allowed) in subscribe.filters().zip(allowed) {
-            let outcome = allowed.and_then(|()| self.subscribe_to(filter, options, id, wait, env));
+        for (at, ((filter, options), allowed)) in subscribe.filters().zip(allowed).enumerate() {
+            let outcome = allowed.and_then(|()| match serve::procedures(filter) {
+                Some(procedures) => {
+                    let waiting = Waiting {
+                        wait,
+                        behind: u32::try_from(subscribe.count - at).unwrap_or(u32::MAX),
+                        text: filter,
+                    };
+                    let asked = (subscribe.properties, id);
+                    self.serve(procedures, asked, waiting, env)
+                        .map(|_| Granted::Service)
+                }
+                None => self.subscribe_to(filter, options, id, wait, env),
+            });
             codes.push(match outcome {
                 Ok(Granted::Plain(outcome)) => {
                     granted.push((filter, options, outcome));
@@ -63,6 +77,10 @@ impl Session {
                 Ok(Granted::Shared { waits }) => {
                     owners += usize::from(waits);
                     granted_code(options.qos)
+                }
+                Ok(Granted::Service) => {
+                    owners += 1;
+                    granted_code(Qos::AtMostOnce)
                 }
                 Err(refusal) => {
                     text.get_or_insert(refusal.text);
@@ -175,6 +193,9 @@ impl Session {
             );
         };
         self.check_size(text, filter, env)?;
+        if let Some(procedures) = serve::procedures(text) {
+            return Ok(self.may_serve(procedures, env)?);
+        }
         if !self.may_subscribe(filter, env) {
             return refused(
                 ReasonCode::NotAuthorized,
@@ -270,10 +291,7 @@ impl Session {
             return match env.sessions.join_group(session, text, options, limits, wait) {
                 JoinOutcome::Is(outcome) => bounded(outcome, env).map(|_| Granted::Shared { waits: false }),
                 JoinOutcome::Waits(outcome) => bounded(outcome, env).map(|_| Granted::Shared { waits: true }),
-                JoinOutcome::Busy => {
-                    env.common.scratch.hit(Limit::MqttJoins);
-                    refused(ReasonCode::QuotaExceeded, "too many clients are joining groups")
-                }
+                JoinOutcome::Busy => too_many_wait(env),
             };
         }
         let outcome = env.sessions.subscribe(session, filter, options, limits);
@@ -305,21 +323,22 @@ impl Session {
 
     /// The client unsubscribes.
     pub(super) fn unsubscribe<A: App>(
-        &self,
+        &mut self,
         unsubscribe: Unsubscribe<'_>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) {
-        let State::Open(open) = &self.state else { return };
+        let Some(session) = self.session_ref() else { return };
         let codes: Vec<_> = unsubscribe
             .filters()
             .map(|text| {
                 let outcome = match Filter::parse(text) {
-                    Ok(Filter::Plain(filter)) => env.sessions.unsubscribe(open.session, filter),
-                    Ok(Filter::Shared { .. }) => env.sessions.leave_group(open.session, text),
+                    Ok(Filter::Plain(filter)) => env.sessions.unsubscribe(session, filter),
+                    Ok(Filter::Shared { .. }) => env.sessions.leave_group(session, text),
                     Err(_) => return ReasonCode::TopicFilterInvalid,
                 };
                 if outcome == UnsubscribeOutcome::Unsubscribed {
+                    self.stop_serving(text, env);
                     self.tell_unsubscribed(text, env);
                     leave_room(Some(text), env, decisions);
                 }
@@ -327,6 +346,7 @@ impl Session {
             })
             .collect();
         self.await_saved(env, decisions);
+        let State::Open(open) = &self.state else { return };
         send_unless_empty(decisions, |out| {
             open.write_explained(None, out, |text, out| {
                 encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, text);
@@ -370,6 +390,8 @@ const HOOKED_FILTERS_MAX: usize = 100;
 /// The subscription that a client is granted with a filter.
 enum Granted {
     Plain(SubscribeOutcome),
+    /// It becomes a service, when all cores know it.
+    Service,
     /// It is a member of a group. Retained publications are not for groups.
     Shared {
         /// Whether the owner of the group has to answer before SUBACK is sent.
@@ -377,8 +399,14 @@ enum Granted {
     },
 }
 
+/// Refuses a subscription since too many SUBACKs wait.
+pub(super) fn too_many_wait<A: App, T>(env: &mut Environment<'_, '_, A>) -> Result<T, Refused> {
+    env.common.scratch.hit(Limit::MqttJoins);
+    refused(ReasonCode::QuotaExceeded, "too many clients are joining groups")
+}
+
 /// Refuses a subscription beyond the limits.
-fn bounded<A: App>(
+pub(super) fn bounded<A: App>(
     outcome: SubscribeOutcome,
     env: &mut Environment<'_, '_, A>,
 ) -> Result<SubscribeOutcome, Refused> {

@@ -17,7 +17,8 @@ use crate::clock::Now;
 use crate::mqtt::Version;
 use crate::mqtt::publication::client_hash;
 use crate::mqtt::sessions::sharing::NO_LIMITS;
-use crate::mqtt::subscriptions::{Options, Subscriber};
+use crate::mqtt::shares::Membership;
+use crate::mqtt::subscriptions::Subscriber;
 
 /// A session on disk.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct StoredSession {
     /// `None` until its item has come.
     head: Option<OwnHead>,
     will: Option<Box<Will>>,
-    filters: Vec<(Box<str>, Options)>,
+    filters: Vec<(Box<str>, Membership)>,
     incoming: Vec<u16>,
     outgoing: Vec<(u64, StoredEntry)>,
 }
@@ -112,8 +113,8 @@ impl StoredSession {
                 });
             }
             Item::Subscription(filter) => {
-                let options = stored::read_options(value).ok_or(UnknownForm)?;
-                self.filters.push((filter.into(), options));
+                let membership = stored::read_subscription(value).ok_or(UnknownForm)?;
+                self.filters.push((filter.into(), membership));
             }
             Item::Outgoing(number) => {
                 let entry = StoredEntry::read(value).ok_or(UnknownForm)?;
@@ -205,8 +206,8 @@ impl Sessions {
             now.uptime,
         );
         let number = self.insert(state);
-        for (filter, options) in session.filters {
-            self.restore_filter(number, &filter, options);
+        for (filter, membership) in session.filters {
+            self.restore_filter(number, &filter, membership);
         }
         let traffic = self.restore_traffic(
             number,
@@ -228,14 +229,20 @@ impl Sessions {
         });
     }
 
-    fn restore_filter(&mut self, number: u32, filter: &str, options: Options) {
+    fn restore_filter(&mut self, number: u32, filter: &str, membership: Membership) {
+        let options = membership.options;
         if !filter.starts_with(SHARE) {
             let subscriber = Subscriber::Session(number);
             self.subscriptions
                 .subscribe(subscriber, filter, options, NO_LIMITS);
             return;
         }
-        let (session, wait) = (self.name(number), self.shares.next_wait());
+        let session = self.name(number);
+        if membership.service.is_some() {
+            self.shares.serve(session, filter, membership, NO_LIMITS);
+            return;
+        }
+        let wait = self.shares.next_wait();
         self.shares.join(session, filter, options, NO_LIMITS, wait);
         self.shares.note_connected(session, false);
     }

@@ -22,7 +22,7 @@ use super::stored::{self, Head, Item};
 use super::{SessionRef, Sessions};
 use crate::broker::SubscriptionLimits;
 use crate::clock::Now;
-use crate::mqtt::shares::Shares;
+use crate::mqtt::shares::{Membership, Shares};
 use crate::mqtt::subscriptions::{
     Options, OwnFilter, SubscribeOutcome, Subscriber, Subscriptions, UnsubscribeOutcome,
 };
@@ -322,13 +322,19 @@ impl Sessions {
             }
         }
         for filter in &pending.filters {
-            let options = match filter.starts_with(SHARE) {
-                true => self.shares.options_of(number, filter),
-                false => self.subscriptions.options_of(subscriber, filter),
+            let membership = match filter.starts_with(SHARE) {
+                true => self.shares.membership_of(number, filter).cloned(),
+                false => self
+                    .subscriptions
+                    .options_of(subscriber, filter)
+                    .map(|options| Membership {
+                        options,
+                        service: None,
+                    }),
             };
-            match options {
-                Some(options) => record.put(Item::Subscription(filter), false, |out| {
-                    stored::write_options(options, out);
+            match membership {
+                Some(membership) => record.put(Item::Subscription(filter), false, |out| {
+                    stored::write_subscription(&membership, out);
                 }),
                 None => record.remove(Item::Subscription(filter)),
             }

@@ -3,7 +3,7 @@
 use super::{Offer, SessionRef, Sessions};
 use crate::broker::SubscriptionLimits;
 use crate::mqtt::Qos;
-use crate::mqtt::shares::{FilterChange, Handed, JoinOutcome, News};
+use crate::mqtt::shares::{FilterChange, Handed, JoinOutcome, Membership, News};
 use crate::mqtt::subscriptions::{Options, Subscriber, UnsubscribeOutcome};
 use crate::mqtt::topic::Filter;
 
@@ -21,6 +21,19 @@ impl Sessions {
         let outcome = self.shares.join(session, text, options, limits, wait);
         self.note_filter(session, text);
         self.follow_groups();
+        outcome
+    }
+
+    /// A session subscribes to `text`, which is `$share/GROUP/$rpc/PROCEDURES`, as a service.
+    pub fn serve(
+        &mut self,
+        session: SessionRef,
+        text: &str,
+        membership: Membership,
+        limits: SubscriptionLimits,
+    ) -> JoinOutcome {
+        let outcome = self.shares.serve(session, text, membership, limits);
+        self.note_filter(session, text);
         outcome
     }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!   item           name                        value
 //!   head           0                           1 | version 1 | expiry in seconds 4 | waits since, Unix ms 8 | user …
-//!   subscription   1 | filter …                1 | options 1 | subscription identifier 4
+//!   subscription   1 | filter …                1 | options 1 | subscription identifier 4 | of a service: weight 4, window 4, meta …
 //!   outgoing       2 | number 8, big-endian    1 | packet identifier 2 | QoS 1 | facts 1 | publication 8
 //!   incoming       3                           1 | packet identifiers, 2 each
 //!   will           4                           1 | QoS 1 | facts 1 | expiry 4 | delay 4 | lengths: topic 4, properties 4
@@ -17,8 +17,10 @@
 //! Pure.
 
 use super::Will;
+use crate::mqtt::shares::{Membership, ServiceOffer};
 use crate::mqtt::subscriptions::Options;
 use crate::mqtt::{Qos, Version};
+use crate::services::Offer;
 
 const VERSION: u8 = 1;
 const HEAD: u8 = 0;
@@ -132,23 +134,49 @@ impl<'a> Head<'a> {
 const NO_LOCAL: u8 = 4;
 const RETAIN_AS_PUBLISHED: u8 = 8;
 
-pub(super) fn write_options(options: Options, out: &mut Vec<u8>) {
+pub(super) fn write_subscription(membership: &Membership, out: &mut Vec<u8>) {
+    let Membership { options, service } = membership;
     let flags = options.qos as u8
         | (u8::from(options.no_local) * NO_LOCAL)
         | (u8::from(options.retain_as_published) * RETAIN_AS_PUBLISHED);
     out.extend_from_slice(&[VERSION, flags]);
     out.extend_from_slice(&options.id.to_le_bytes());
+    if let Some(ServiceOffer { offer, meta }) = service {
+        out.extend_from_slice(&offer.weight.to_le_bytes());
+        out.extend_from_slice(&offer.window.to_le_bytes());
+        out.extend_from_slice(meta.as_deref().unwrap_or_default().as_bytes());
+    }
 }
 
-pub(super) fn read_options(value: &[u8]) -> Option<Options> {
-    let (&[VERSION, flags], id) = value.split_first_chunk()? else {
+pub(super) fn read_subscription(value: &[u8]) -> Option<Membership> {
+    let (&[VERSION, flags], rest) = value.split_first_chunk()? else {
         return None;
     };
-    Some(Options {
-        qos: Qos::from_bits(flags & 3)?,
-        no_local: flags & NO_LOCAL != 0,
-        retain_as_published: flags & RETAIN_AS_PUBLISHED != 0,
-        id: u32::from_le_bytes(id.try_into().ok()?),
+    let (id, rest) = rest.split_first_chunk()?;
+    Some(Membership {
+        options: Options {
+            qos: Qos::from_bits(flags & 3)?,
+            no_local: flags & NO_LOCAL != 0,
+            retain_as_published: flags & RETAIN_AS_PUBLISHED != 0,
+            id: u32::from_le_bytes(*id),
+        },
+        service: match rest {
+            [] => None,
+            rest => Some(read_offer(rest)?),
+        },
+    })
+}
+
+fn read_offer(bytes: &[u8]) -> Option<ServiceOffer> {
+    let (weight, rest) = bytes.split_first_chunk()?;
+    let (window, meta) = rest.split_first_chunk()?;
+    let meta = str::from_utf8(meta).ok()?;
+    Some(ServiceOffer {
+        offer: Offer {
+            weight: u32::from_le_bytes(*weight),
+            window: u32::from_le_bytes(*window),
+        },
+        meta: (!meta.is_empty()).then(|| meta.into()),
     })
 }
 

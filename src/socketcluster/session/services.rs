@@ -23,6 +23,7 @@ use crate::decision::Decisions;
 use crate::policy::Policy;
 use crate::services::{
     CallId, Ended, Failure, JoinFailure, Offer, Order, PATTERN_BYTES_MAX, Pattern, ServiceCall, Token,
+    WEIGHT_DEFAULT, WINDOW_DEFAULT, meta,
 };
 use crate::session::ServiceCaller;
 use crate::socketcluster::encode;
@@ -88,7 +89,7 @@ impl Session {
             return;
         };
         let window_max = env.settings.service_window_max;
-        let (pattern, offer) = match parse(event.data.map_or("", |data| data.json), window_max) {
+        let (pattern, offer, meta) = match parse(event.data.map_or("", |data| data.json), window_max) {
             Ok(parsed) => parsed,
             Err(text) => return invalid_action(Some(cid), text, decisions),
         };
@@ -100,6 +101,7 @@ impl Session {
             token: Token::new(cid.as_bytes()),
             pattern,
             offer,
+            meta,
         });
     }
 
@@ -114,7 +116,7 @@ impl Session {
             return;
         };
         match parse(event.data.map_or("", |data| data.json), 1) {
-            Ok((pattern, _)) => env.common.scratch.services.order(Order::Unserve {
+            Ok((pattern, ..)) => env.common.scratch.services.order(Order::Unserve {
                 connection: env.common.address,
                 token: Token::new(cid.as_bytes()),
                 pattern,
@@ -141,12 +143,7 @@ impl Session {
     pub fn may_keep_service(&mut self, pattern: &[u8], policy: &Policy) -> bool {
         let rules = &policy.rules;
         let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
-        let decided = match Pattern::parse(pattern) {
-            Some(Pattern::Name(name)) => rules.decide(Action::Serve, name, facts),
-            Some(Pattern::Prefix(beginning)) => rules.decide_serve_all(beginning, facts),
-            None => return false,
-        };
-        rules.name_serve() && decided.verdict.allowed
+        rules.name_serve() && rules.decide_serve(pattern, facts).verdict.allowed
     }
 
     /// Whether the rules allow the client to serve a procedure, whether it does or not.
@@ -315,13 +312,18 @@ impl Session {
     }
 }
 
-/// The pattern of `$serve`, and what the service offers.
-fn parse(data: &str, window_max: u32) -> Result<(Box<[u8]>, Offer), &'static str> {
-    let (mut procedure, mut weight, mut window) = (None, Some(1), Some(WINDOW_DEFAULT));
+/// The pattern of `$serve`, what the service offers, and what it says of itself.
+type Wanted = (Box<[u8]>, Offer, Option<Box<str>>);
+
+/// Reads the data of `$serve`.
+fn parse(data: &str, window_max: u32) -> Result<Wanted, &'static str> {
+    let (mut procedure, mut about) = (None, None);
+    let (mut weight, mut window) = (Some(WEIGHT_DEFAULT), Some(WINDOW_DEFAULT));
     let scanned = each_member(data, |key, value| match key {
         "procedure" => procedure = Scanner::new(value).string().ok(),
         "weight" => weight = whole(value, u64::MAX),
         "window" => window = whole(value, u64::MAX),
+        "meta" => about = Some(value),
         _ => {}
     });
     let procedure = procedure.filter(|_| scanned.is_ok()).ok_or(PROCEDURE)?;
@@ -330,21 +332,12 @@ fn parse(data: &str, window_max: u32) -> Result<(Box<[u8]>, Offer), &'static str
     if Pattern::parse(&pattern).is_none() || std::str::from_utf8(&pattern).is_err() {
         return Err(PROCEDURE);
     }
-    let in_bounds = |number: Option<u64>, max: u32| {
-        let number = number.filter(|number| (1..=u64::from(u32::MAX)).contains(number))?;
-        Some(u32::try_from(number).unwrap_or(u32::MAX).min(max))
-    };
-    let weight = in_bounds(weight, WEIGHT_MAX).ok_or("The weight of $serve must be a whole number from 1")?;
-    let window = in_bounds(window, window_max).ok_or("The window of $serve must be a whole number from 1")?;
-    Ok((pattern.into(), Offer { weight, window }))
+    let offer = Offer::asked(weight, window, window_max)?;
+    Ok((pattern.into(), offer, about.map(meta).transpose()?))
 }
 
 const PROCEDURE: &str = "$serve and $unserve take {\"procedure\":name}: the name of a procedure, or a prefix with a final *, of at most 256 bytes, that does not begin with # or $";
 const _: () = assert!(PATTERN_BYTES_MAX == 256, "the text above says so");
-/// Calls in flight of a service that names no number.
-const WINDOW_DEFAULT: u64 = 64;
-/// A larger weight counts as this.
-const WEIGHT_MAX: u32 = 1000;
 
 #[cfg(test)]
 mod tests {
@@ -373,10 +366,12 @@ mod tests {
             (r#"{"procedure":7}"#, None),
             (r#"{"procedure":"\ud800"}"#, None),
             (r#"["a"]"#, None),
+            (r#"{"procedure":"a","meta":"\ud800"}"#, None),
             ("", None),
         ] {
             let parsed = parse(data, 100).ok();
-            let parsed = parsed.map(|(pattern, offer)| {
+            let parsed = parsed.map(|(pattern, offer, meta)| {
+                assert_eq!(meta.is_some(), data.contains("meta"));
                 (
                     String::from_utf8(pattern.into()).unwrap(),
                     offer.weight,

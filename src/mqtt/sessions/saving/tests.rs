@@ -13,10 +13,11 @@ use crate::mqtt::sessions::{
     Bounds, Connect, Content, End, Offer, Outbound, Packet, Place, Sent, StoredPublications, StoredSession,
     Will, Written,
 };
+use crate::mqtt::shares::ServiceOffer;
 use crate::mqtt::{Qos, Version};
 
 const IDS: [&str; 3] = ["a", "aa", "b"];
-const FILTERS: [&str; 4] = ["t", "t/#", "+", "$share/g/t"];
+const FILTERS: [&str; 5] = ["t", "t/#", "+", "$share/g/t", "$share/g/$rpc/p*"];
 const UNIX_MS: u64 = 1_700_000_000_000;
 const NO_LIMITS: SubscriptionLimits = SubscriptionLimits {
     channels_max: u32::MAX,
@@ -150,7 +151,7 @@ type Seen = (Vec<u8>, u16, u8, u8);
 struct View {
     user: Option<String>,
     will: Option<Will>,
-    filters: Vec<(String, Options)>,
+    filters: Vec<(String, Membership)>,
     incoming: Vec<u16>,
     outgoing: Vec<Seen>,
 }
@@ -162,11 +163,15 @@ fn views(sessions: &Sessions) -> BTreeMap<String, View> {
     let view = |(number, state): (usize, &SessionState)| {
         let number = u32::try_from(number).unwrap();
         let all = all_filters(number, state.serial, &sessions.subscriptions, &sessions.shares);
-        let options = |filter: &str| {
+        let membership = |filter: &str| {
             let subscriber = Subscriber::Session(number);
             let plain = sessions.subscriptions.options_of(subscriber, filter);
             plain
-                .or_else(|| sessions.shares.options_of(number, filter))
+                .map(|options| Membership {
+                    options,
+                    service: None,
+                })
+                .or_else(|| sessions.shares.membership_of(number, filter).cloned())
                 .unwrap()
         };
         let traffic = state.traffic.as_deref();
@@ -188,7 +193,7 @@ fn views(sessions: &Sessions) -> BTreeMap<String, View> {
             will: state.will().cloned(),
             filters: all
                 .iter()
-                .map(|filter| (filter.to_string(), options(filter)))
+                .map(|filter| (filter.to_string(), membership(filter)))
                 .collect(),
             incoming: traffic.map_or_else(Vec::new, |traffic| traffic.incoming.all().to_vec()),
             outgoing: (0..count).map(seen).collect(),
@@ -368,7 +373,16 @@ impl World {
                         id: u32::from(qos) << 20,
                     };
                     let filter = FILTERS[filter];
-                    if filter.starts_with(SHARE) {
+                    if filter.contains("$rpc/") {
+                        let offer = crate::services::Offer {
+                            weight: 1 << qos,
+                            window: 1 << 20,
+                        };
+                        let meta = (qos == 1).then(|| "{\"v\":1}".into());
+                        let service = Some(ServiceOffer { offer, meta });
+                        let membership = Membership { options, service };
+                        self.sessions.serve(session, filter, membership, NO_LIMITS);
+                    } else if filter.starts_with(SHARE) {
                         self.sessions.join_group(session, filter, options, NO_LIMITS, 1);
                     } else {
                         self.sessions.subscribe(session, filter, options, NO_LIMITS);
