@@ -247,7 +247,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             "cli",
             &[
                 "app", "auth", "clock", "config", "control", "cores", "policy", "log", "machine", "server",
-                "login", "replace", "text", "webhooks",
+                "login", "replace", "services", "text", "webhooks",
             ][..],
         ),
         ("main", &[][..]),

@@ -617,3 +617,56 @@ fn rules_test_shows_which_rule_decides_and_why() {
         );
     }
 }
+
+#[test]
+fn the_command_judges_a_prefix_of_a_service_as_the_server_does() {
+    let file = File::new(
+        r#"
+[[rules]]
+deny = "serve"
+procedures = ["math.secret"]
+to = { claim = "sub", is = "guest" }
+[[rules]]
+allow = "serve"
+procedures = ["math.*", "music.**"]
+"#,
+    );
+    for (claims, pattern, code, part) in [
+        ("{}", "math.add", 0, "decides: the name matches math.*"),
+        (
+            "{}",
+            "math.*",
+            1,
+            "none of math.*, music.** covers all names that begin like this",
+        ),
+        (
+            "{}",
+            "music.*",
+            0,
+            "decides: music.** covers all names that begin like this",
+        ),
+        ("{}", "music.a*", 0, "allowed by number 2"),
+        ("{}", "*", 1, "denied: no rule matches"),
+        (
+            r#"{"sub":"guest"}"#,
+            "math.s*",
+            1,
+            "decides: names that begin like this may match math.secret",
+        ),
+        (
+            r#"{"sub":"guest"}"#,
+            "music.*",
+            0,
+            "no name that begins like this matches math.secret",
+        ),
+        ("{}", "a*b", 1, "no client serves this name"),
+        ("{}", "$answer", 1, "no client serves this name"),
+    ] {
+        let (found, text) = run(&["rules", "test", "--claims", claims, "serve", pattern], &file);
+        assert_eq!(found, Some(code), "{pattern}: {text}");
+        assert!(text.contains(part), "{pattern}: {text}");
+    }
+    let (code, text) = run(&["rules", "test", "serve", "a"], &File::new(""));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("no client can serve anything"), "{text}");
+}

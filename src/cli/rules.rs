@@ -12,8 +12,9 @@ use crate::auth::Claims;
 use crate::auth::rules::{Explanation, Reason, RuleVerdict, Rules};
 use crate::clock::Clock;
 use crate::config::load::ConfigSources;
-use crate::config::rules::{Action, RuleSpec, Who};
+use crate::config::rules::{Action, Effect, RuleSpec, Who};
 use crate::policy::{KeySource, Policy};
+use crate::services::Pattern;
 
 /// The arguments of the command.
 #[derive(Debug, Default)]
@@ -117,26 +118,40 @@ fn test(
         "a client without a token"
     };
     writeln!(out, "{} {name:?} of {whose}", action.word())?;
+    let is_prefix = action == Action::Serve && name.ends_with('*');
+    if action == Action::Serve && Pattern::parse(name.as_bytes()).is_none() {
+        writeln!(
+            out,
+            "no client serves this name: a service registers a name, or a prefix with a final *, of at most 256 bytes, that \
+             does not begin with # or $"
+        )?;
+        writeln!(out, "denied")?;
+        return Ok(1);
+    }
     let [enforced, shadow] = rules.explain(action, name, claims);
     let allowed = match &enforced {
+        None if action == Action::Serve => {
+            writeln!(out, "there are no rules: no client can serve anything")?;
+            false
+        }
         None => {
             writeln!(out, "there are no rules: everything is allowed")?;
             true
         }
         Some(explanation) => {
-            explain("rules", explanation, action, out)?;
+            explain(("rules", is_prefix), explanation, action, out)?;
             explanation.verdict.allowed
         }
     };
     if let Some(explanation) = &shadow {
-        explain("shadow_rules", explanation, action, out)?;
+        explain(("shadow_rules", is_prefix), explanation, action, out)?;
     }
     writeln!(out, "{}", if allowed { "allowed" } else { "denied" })?;
     Ok(u8::from(!allowed))
 }
 
 fn explain(
-    list: &str,
+    (list, is_prefix): (&str, bool),
     explanation: &Explanation<'_>,
     action: Action,
     out: &mut impl Write,
@@ -146,10 +161,25 @@ fn explain(
         let text = match reason {
             Reason::Action => format!("does not match: the rule is not about {}", action.word()),
             Reason::Who(who) => format!("does not match: the rule is only about {}", who.join(", ")),
+            Reason::Name(patterns) if is_prefix => {
+                let patterns = patterns.join(", ");
+                match spec.effect {
+                    Effect::Allow => {
+                        format!("does not match: none of {patterns} covers all names that begin like this")
+                    }
+                    Effect::Deny => {
+                        format!("does not match: no name that begins like this matches {patterns}")
+                    }
+                }
+            }
             Reason::Name(patterns) => {
                 format!("does not match: the name matches none of {}", patterns.join(", "))
             }
             Reason::Decides(None) => "decides: the rule is about every name".to_owned(),
+            Reason::Decides(Some(pattern)) if is_prefix => match spec.effect {
+                Effect::Allow => format!("decides: {pattern} covers all names that begin like this"),
+                Effect::Deny => format!("decides: names that begin like this may match {pattern}"),
+            },
             Reason::Decides(Some(pattern)) => format!("decides: the name matches {pattern}"),
         };
         writeln!(out, "  {}: {text}", heading(index, spec))?;

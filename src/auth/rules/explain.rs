@@ -4,7 +4,7 @@ use super::pattern::first_bytes;
 use super::{List, RuleVerdict, Rules, is_about};
 use crate::auth::Claims;
 use crate::auth::json::Json;
-use crate::config::rules::{Action, RuleSpec, Who};
+use crate::config::rules::{Action, Effect, RuleSpec, Who};
 
 /// The evaluation of one list of rules for an action, rule by rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +54,20 @@ impl Rules {
         let list = list?;
         let json = claims.map(|claims| Json::parse(claims.json()));
         let facts = self.facts_of(json);
-        let verdict = list.decide(action, name.as_bytes(), self.separator, &facts);
+        // A client that asks to serve a prefix asks for all names that begin like it.
+        let beginning = match action {
+            Action::Serve => name.strip_suffix('*').map(str::as_bytes),
+            Action::Publish
+            | Action::Subscribe
+            | Action::Invoke
+            | Action::Transmit
+            | Action::History
+            | Action::Presence => None,
+        };
+        let verdict = match beginning {
+            Some(beginning) => list.decide_beginning(action, beginning, self.separator, &facts),
+            None => list.decide(action, name.as_bytes(), self.separator, &facts),
+        };
         let mut steps = Vec::new();
         for (index, spec) in specs.iter().enumerate() {
             let clauses = &list.by_action[action.index()];
@@ -67,13 +80,17 @@ impl Rules {
                 Some(clause) => match &clause.names {
                     None => Reason::Decides(None),
                     Some(patterns) => {
-                        let found = patterns.iter().find(|pattern| {
-                            pattern.matches(
+                        let found = patterns.iter().find(|pattern| match (beginning, clause.effect) {
+                            (None, _) => pattern.matches(
                                 name.as_bytes(),
                                 first_bytes(name.as_bytes()),
                                 self.separator,
                                 &facts.claim_values,
-                            )
+                            ),
+                            (Some(beginning), Effect::Allow) => {
+                                pattern.covers_beginning(beginning, self.separator, &facts.claim_values)
+                            }
+                            (Some(beginning), Effect::Deny) => pattern.may_begin_with(beginning),
                         });
                         match found {
                             Some(pattern) => Reason::Decides(Some(pattern.text().to_owned())),

@@ -41,7 +41,7 @@ impl Rules {
 }
 
 impl List {
-    fn decide_beginning(
+    pub(super) fn decide_beginning(
         &self,
         action: Action,
         beginning: &[u8],
