@@ -581,6 +581,62 @@ fn a_long_history_closes_nobody_however_slowly_it_is_read() {
     }
 }
 
+/// What a channel has lost stays in memory while it is sent. Clients that take it slowly do not keep all of it there. A
+/// client that goes on in time gets everything.
+#[test]
+fn what_slow_clients_keep_of_a_history_is_bounded() {
+    // A share is a quarter of a megabyte: more than an outbox takes of a history, and an eighth of this one.
+    const BYTES_MAX: u64 = 16 * 1024 * 1024;
+    let server = server(|config| {
+        config.cores.placement = Placement::Count(1);
+        config.limits.recovery_bytes_max = BYTES_MAX;
+        config.channels = vec![remembers(&["room.**"], 2000, false)];
+    });
+    let mut publisher = server.client();
+    let padding = "x".repeat(1000);
+    let mut numbers = 0..;
+    let mut publish_all = |count: usize| {
+        for number in numbers.by_ref().take(count) {
+            publisher.publish("room.a", &format!(r#"[{number},"{padding}"]"#));
+        }
+        publisher.ping();
+    };
+    let mut readers = Vec::new();
+    publish_all(1500);
+    for _ in 0..20 {
+        // The history becomes another one.
+        publish_all(500);
+        let mut reader = Client::connect_narrow(server.address);
+        reader.upgrade();
+        reader.handshake();
+        let answer = subscribe_with(&mut reader, "room.a", &json!({"last": 2000}));
+        assert_eq!(answer["data"]["publications"], 2000, "{answer}");
+        readers.push(reader);
+    }
+    let held = server.total(|core| &core.recovery_bytes);
+    assert!(held > 0 && held <= BYTES_MAX, "{held} bytes");
+    assert!(server.limit_hits(Limit::RecoveryBytes) >= 20);
+    // The channel has lost nothing yet of what the last client is to get.
+    let mut last = readers.pop().unwrap();
+    for number in 9500..11_500 {
+        let publication = next_publication(&mut last, "room.a");
+        assert_eq!(publication["data"][0], number);
+    }
+    last.ping();
+    // Of what the first one is to get, it has lost all.
+    let mut first = readers.remove(0);
+    loop {
+        match first.event() {
+            Received::Text(_) => {}
+            Received::Close(code, _) => break assert_eq!(code, Some(4034)),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(readers);
+    drop(last);
+    eventually("nothing is kept", || server.total(|core| &core.recovery_bytes) == 0);
+}
+
 #[test]
 fn a_storm_of_recoveries_is_served_in_steps_and_all_are_exact() {
     let server = server(|config| config.cores.placement = Placement::Count(1));

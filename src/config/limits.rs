@@ -105,6 +105,12 @@ settings! {
         /// all since a moment, it gets the newest of them.
         recovery_publications_max: u32 = 10_000, "recovery_publications_max", number!(1 to 4294967295);
 
+        /// Most bytes of histories that are being sent to subscribers, in equal shares for each core and for 64 subscribers
+        /// of it, with one publication each at least. They stay in memory until they are sent, also if their channels have
+        /// lost them meanwhile. Of a longer history, a subscriber gets the beginning first; the rest is read from the
+        /// history once that is sent.
+        recovery_bytes_max: u64 = 64 * 1024 * 1024, "recovery_bytes_max", number!(65536 to 1099511627776);
+
         /// Most calls of `$history` that one client may leave open. A further call is answered with an
         /// `InvalidActionError`.
         history_calls_per_connection_max: u32 = 16, "history_calls_per_connection_max", number!(1 to 65536);

@@ -122,6 +122,9 @@ labels! {
         PresenceTime = "presence_time",
         /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, and is told so.
         RecoveryPublications = "recovery_publications",
+        /// `recovery_bytes_max`: a subscriber gets the beginning of a long history first, and the rest is read once that
+        /// is sent.
+        RecoveryBytes = "recovery_bytes",
         /// `history_calls_per_connection_max` or `history_calls_per_core_max`: the call of `$history` is answered with an
         /// `InvalidActionError`.
         HistoryCalls = "history_calls",

@@ -221,7 +221,7 @@ impl Channel {
         query: ChannelQuery,
         publications_max: usize,
         up_to: u64,
-    ) -> Result<(Vec<Piece>, usize), Unknown> {
+    ) -> Result<Vec<Piece>, Unknown> {
         match query {
             ChannelQuery::After(offset) if offset < self.complete_after => Err(self.why),
             ChannelQuery::After(offset) => {
@@ -229,18 +229,18 @@ impl Channel {
                 if count > publications_max {
                     return Err(Unknown::TooMany);
                 }
-                Ok((pieces, count))
+                Ok(pieces)
             }
             ChannelQuery::Last(count) => {
                 let max = count.min(publications_max).min(self.history_len());
-                Ok(self.pieces(|_| 0, max, up_to))
+                Ok(self.pieces(|_| 0, max, up_to).0)
             }
             ChannelQuery::Since(at_ms) => {
                 let max = publications_max.min(self.history_len());
-                Ok(self.pieces(|chunk| chunk.first_since(at_ms), max, up_to))
+                Ok(self.pieces(|chunk| chunk.first_since(at_ms), max, up_to).0)
             }
-            ChannelQuery::LastValue if self.keep.last_value => Ok(self.pieces(|_| 0, 1, up_to)),
-            ChannelQuery::LastValue => Ok((Vec::new(), 0)),
+            ChannelQuery::LastValue if self.keep.last_value => Ok(self.pieces(|_| 0, 1, up_to).0),
+            ChannelQuery::LastValue => Ok(Vec::new()),
         }
     }
 

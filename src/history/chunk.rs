@@ -204,7 +204,6 @@ impl Chunk {
     }
 
     /// The memory that it takes.
-    #[cfg(test)]
     pub(super) fn memory_bytes(&self) -> usize {
         size_of::<Chunk>() + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }

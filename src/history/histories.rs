@@ -329,7 +329,7 @@ impl Histories {
             };
         };
         match channel.read(query, question.publications_max as usize, up_to.offset) {
-            Ok((pieces, count)) => Reading::of(pieces, count, up_to, self.unix_ms_at_0),
+            Ok(pieces) => Reading::of(pieces, question.part, up_to, self.unix_ms_at_0),
             Err(unknown) => Reading::unknown(unknown, up_to),
         }
     }
@@ -377,7 +377,7 @@ impl Histories {
 
     /// What all channels count for: their frames, [`PUBLICATION_BYTES`] more for each publication, and what a channel
     /// itself takes. It is not less than the memory in use, if publications of 64 KiB and more count for a percent more.
-    /// Chunks that only readings hold do not count.
+    /// Chunks that only readings hold do not count here: [`Part`](super::Part) bounds each reading.
     pub fn bytes(&self) -> usize {
         self.bytes
     }

@@ -25,7 +25,7 @@ mod tests;
 use std::ops::Range;
 
 pub use histories::{Change, Evicted, Histories, Newest};
-pub use query::{Query, Question, Unknown};
+pub use query::{Part, Query, Question, Unknown};
 pub use reading::{Reading, Remembered};
 
 use crate::broker::{Numbering, Origin, Publication};

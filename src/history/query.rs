@@ -16,8 +16,22 @@ pub struct Question {
     pub query: Query,
     /// Most publications in the answer.
     pub publications_max: u32,
+    /// How much of the answer is sent at once.
+    pub part: Part,
     /// The end of the publications that are considered.
     pub before: Sequence,
+}
+
+/// How much of an answer a [`Reading`](super::Reading) has. A reading keeps the memory of its publications in use also after
+/// the history has lost them, so only a part of a long answer is sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// The oldest publications, in so many bytes of memory; at least one.
+    Oldest(usize),
+    /// The newest publications, in so many bytes of memory; at least one.
+    Newest(usize),
 }
 
 /// A question to the history of one channel.

@@ -3,12 +3,15 @@
 //! A reading shares the chunks of the history and copies nothing, so it costs little however much is in it. Chunks that
 //! a reading holds do not change: a history that has to change one copies it first, or begins another. So eviction does
 //! not harm a reading that is being sent.
+//!
+//! The memory of these chunks stays in use for as long as a slow client takes to read them. So a reading for a client has
+//! only a [`Part`] of a long answer, and the rest is asked for once that is sent.
 
 use std::sync::Arc;
 
 use super::NewPublication;
 use super::chunk::Chunk;
-use super::query::Unknown;
+use super::query::{Part, Unknown};
 use crate::broker::Position;
 
 /// The answer of a history to one [`Query`](super::Query).
@@ -19,6 +22,10 @@ pub struct Reading {
     /// The publications that were not taken, oldest first. No piece is empty.
     pieces: std::vec::IntoIter<Piece>,
     publications: usize,
+    /// How many publications belong to the answer and are not in this part of it.
+    left_out: usize,
+    /// The memory of the chunks of the pieces.
+    memory_bytes: usize,
     unix_ms_at_0: i64,
 }
 
@@ -47,19 +54,33 @@ pub struct Remembered<'a> {
 
 impl Reading {
     /// Publications of a channel. `unix_ms_at_0` is the Unix time at which the clock of their times began.
-    pub(super) fn of(pieces: Vec<Piece>, publications: usize, up_to: Position, unix_ms_at_0: i64) -> Reading {
+    pub(super) fn of(mut pieces: Vec<Piece>, part: Part, up_to: Position, unix_ms_at_0: i64) -> Reading {
+        let count = |pieces: &[Piece]| pieces.iter().map(Piece::len).sum::<usize>();
+        let publications = count(&pieces);
+        match part {
+            Part::Whole => {}
+            Part::Oldest(bytes_max) => pieces.truncate(fitting(pieces.iter(), bytes_max)),
+            Part::Newest(bytes_max) => {
+                let kept = fitting(pieces.iter().rev(), bytes_max);
+                pieces.drain(..pieces.len().saturating_sub(kept));
+            }
+        }
+        pieces.shrink_to_fit();
+        let taken = count(&pieces);
         Reading {
             up_to,
             unknown: None,
+            memory_bytes: pieces.iter().map(Piece::memory_bytes).sum(),
             pieces: pieces.into_iter(),
-            publications,
+            publications: taken,
+            left_out: publications - taken,
             unix_ms_at_0,
         }
     }
 
     /// No publication, since there is none that was asked for.
     pub fn empty(up_to: Position) -> Reading {
-        Reading::of(Vec::new(), 0, up_to, 0)
+        Reading::of(Vec::new(), Part::Whole, up_to, 0)
     }
 
     /// One publication, which no history holds.
@@ -69,7 +90,7 @@ impl Reading {
             from: 0,
             end: 1,
         };
-        Reading::of(vec![piece], 1, up_to, 0)
+        Reading::of(vec![piece], Part::Whole, up_to, 0)
     }
 
     /// No publication, since it is not known which were asked for.
@@ -89,6 +110,24 @@ impl Reading {
     /// Why there is no answer to a query for all publications after a position.
     pub fn why_unknown(&self) -> Option<Unknown> {
         self.unknown
+    }
+
+    /// How many publications of the answer are not in this part of it.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
+    /// The offset up to which the client has everything that it has asked for, once it has these publications.
+    pub fn complete_up_to(&self) -> u64 {
+        match self.pieces.as_slice().last() {
+            Some(last) if self.left_out > 0 => last.chunk.offset(last.end - 1),
+            Some(_) | None => self.up_to.offset,
+        }
+    }
+
+    /// How many bytes of memory it keeps in use, if the history has lost the same publications.
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
     /// How many publications it has, without those that were taken.
@@ -113,8 +152,10 @@ impl Reading {
         send(piece.chunk.frames(from..from + count), count);
         piece.from += count;
         self.publications -= count;
-        if piece.from == piece.end {
-            self.pieces.next();
+        if piece.from == piece.end
+            && let Some(sent) = self.pieces.next()
+        {
+            self.memory_bytes -= sent.memory_bytes();
         }
     }
 
@@ -134,6 +175,14 @@ impl Reading {
 }
 
 impl Piece {
+    fn len(&self) -> usize {
+        self.end - self.from
+    }
+
+    fn memory_bytes(&self) -> usize {
+        size_of::<Piece>() + self.chunk.memory_bytes()
+    }
+
     /// How many of its first frames have at most so many bytes together, but at least one.
     fn fitting(&self, bytes_max: usize) -> usize {
         if self.chunk.frame_bytes(self.from..self.end) <= bytes_max {
@@ -143,4 +192,14 @@ impl Piece {
         let fitting = (self.from + 1..=self.end).take_while(fit).count();
         fitting.max(1)
     }
+}
+
+/// How many of these pieces keep at most so many bytes in use, but at least one.
+fn fitting<'a>(pieces: impl Iterator<Item = &'a Piece>, bytes_max: usize) -> usize {
+    let mut bytes = 0;
+    let fit = pieces.take_while(|piece| {
+        bytes += piece.memory_bytes();
+        bytes <= bytes_max
+    });
+    fit.count().max(1)
 }

@@ -241,6 +241,19 @@ impl World {
         self.bytes_max = self.bytes_max.min((1 << 40) - 1);
     }
 
+    fn ask_part(&mut self, channel: usize, query: Query, part: Part, up_to: u64) -> Reading {
+        let (name, hash) = self.named(channel);
+        let question = Question {
+            name,
+            hash,
+            query,
+            publications_max: 1_000,
+            part,
+            before: Sequence(up_to + 1),
+        };
+        self.histories.read(&question, up_to, self.now)
+    }
+
     fn ask(&mut self, channel: usize, query: Query, publications_max: u32, up_to: u64) -> Reading {
         let (name, hash) = self.named(channel);
         let question = Question {
@@ -248,6 +261,7 @@ impl World {
             hash,
             query,
             publications_max,
+            part: Part::Whole,
             before: Sequence(up_to + 1),
         };
         self.histories.read(&question, up_to, self.now)
@@ -347,6 +361,46 @@ impl World {
             }
             None => assert!(reading.is_empty()),
         }
+    }
+
+    /// The parts of an answer are all of it, and each is small.
+    fn check_parts(&mut self, channel: usize) {
+        let up_to = self.offset();
+        let whole = self.ask(channel, Query::Last(1_000), 1_000, up_to);
+        let whole: Vec<_> = whole.publications().collect();
+        let bytes_max = self.random.one_of(&[0, 1_000, 50_000, 1 << 30]);
+        let (mut query, mut first) = (Query::Last(1_000), 0);
+        loop {
+            let part = self.ask_part(channel, query, Part::Oldest(bytes_max), up_to);
+            let end = first + part.len();
+            assert!(part.publications().eq(whole[first..end].iter().copied()));
+            assert_eq!(part.left_out(), whole.len() - end);
+            self.assert_small(&part, bytes_max);
+            if part.left_out() == 0 {
+                assert_eq!(part.complete_up_to(), up_to);
+                break;
+            }
+            assert_eq!(part.complete_up_to(), whole[end - 1].offset);
+            query = Query::After(Position {
+                epoch: self.epoch,
+                offset: part.complete_up_to(),
+            });
+            first = end;
+        }
+        let newest = self.ask_part(channel, Query::Last(1_000), Part::Newest(bytes_max), up_to);
+        let first = whole.len() - newest.len();
+        assert!(newest.publications().eq(whole[first..].iter().copied()));
+        assert_eq!(newest.left_out(), first);
+        self.assert_small(&newest, bytes_max);
+    }
+
+    /// A part has no more than it may, or what the history has in one chunk.
+    fn assert_small(&self, part: &Reading, bytes_max: usize) {
+        let frames: usize = part.publications().map(|remembered| remembered.frame.len()).sum();
+        assert!(frames <= part.memory_bytes());
+        let longest = self.published.iter().map(|published| published.payload.len()).max();
+        let chunk = 70_000 + 2 * longest.unwrap_or(0);
+        assert!(part.memory_bytes() <= bytes_max.max(chunk), "{bytes_max}");
     }
 
     fn check_bounds(&self) {
@@ -449,7 +503,8 @@ fn what_is_read_is_what_was_published_or_said_to_be_unknown() {
                     let (now, max) = (world.now, u32::try_from(world.random.below(10)).unwrap());
                     world.histories.sweep(now, max);
                 }
-                11..14 => world.check_after(channel),
+                11..13 => world.check_after(channel),
+                13 => world.check_parts(channel),
                 14..16 => world.check_last(channel),
                 16 => {
                     let up_to = world.offset();
@@ -546,6 +601,7 @@ fn read(histories: &mut Histories, name: &str, query: Query, now: Now) -> Readin
         hash,
         query,
         publications_max: u32::MAX,
+        part: Part::Whole,
         before: Sequence(1_000_001),
     };
     histories.read(&question, 1_000_000, now)

@@ -66,6 +66,10 @@ impl MemoryPlan {
                 "remembered publications (limits.history_bytes_max)",
                 Some(limits.history_bytes_max),
             ));
+            parts.push(part(
+                "histories that are being sent to subscribers (limits.recovery_bytes_max)",
+                Some(limits.recovery_bytes_max),
+            ));
         }
         if config.mqtt.is_used() {
             parts.push(part(
@@ -197,12 +201,12 @@ mod tests {
                 ..ChannelSpec::default()
             }];
             let plan = MemoryPlan::of(&config, 2, &machine(4 << 30)).to_string();
-            ["history_bytes_max"].map(|setting| plan.contains(setting))
+            ["history_bytes_max", "recovery_bytes_max"].map(|setting| plan.contains(setting))
         };
         let mut policy = ChannelPolicy::default();
-        assert_eq!(parts(policy), [false]);
+        assert_eq!(parts(policy), [false; 2]);
         policy.last_value = true;
-        assert_eq!(parts(policy), [true]);
+        assert_eq!(parts(policy), [true; 2]);
         config.store.data_dir = Some("data".into());
         let plan = MemoryPlan::of(&config, 2, &machine(4 << 30)).to_string();
         assert!(plan.contains("limits.store_queue_bytes_max"), "{plan}");

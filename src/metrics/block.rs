@@ -415,6 +415,10 @@ core_metrics! {
     /// Subscriptions that are not live yet, because their subscribers wait for a part of the channel's past.
     recoveries_waiting: Gauge, "ringcast_recoveries_waiting";
 
+    /// Bytes of histories that are being sent to subscribers. They stay in memory until they are sent, also if their
+    /// channels have lost them meanwhile.
+    recovery_bytes: Gauge, "ringcast_recovery_bytes";
+
     /// Publications that were sent again, from the memory of a channel, to a new subscriber.
     publications_replayed: Counter, "ringcast_publications_replayed_total";
 

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::broker::Sent;
 use crate::decision::{Decisions, HistoryCall, HistoryFailure, Limit, Span, Wanted};
-use crate::history::{Query, Question, Reading};
+use crate::history::{Part, Query, Question, Reading};
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
@@ -30,11 +30,18 @@ impl<A: App> Core<A> {
             return;
         };
         let call = HistoryCall::read(decisions.bytes(call));
+        let query = query(call.wanted);
         let question = Question {
             name: name.into(),
             hash,
-            query: query(call.wanted),
+            query,
             publications_max: self.limits.recovery_publications_max,
+            part: match query {
+                Query::After(_) => Part::Oldest(CALL_BYTES),
+                Query::Last(_) | Query::Since(_) | Query::LastValue | Query::Position => {
+                    Part::Newest(CALL_BYTES)
+                }
+            },
             before: self.delivery.claimed(),
         };
         let asked = HistoryQuestion {
@@ -102,3 +109,7 @@ fn query(wanted: Wanted) -> Query {
         Wanted::Retained | Wanted::Position | Wanted::OtherEpoch | Wanted::Forbidden => Query::Position,
     }
 }
+
+/// How many bytes of memory the publications for one answer keep in use on their way. The session writes no more than
+/// 1 MiB of data into an answer, and tells the client if there is more.
+const CALL_BYTES: usize = 2 * 1024 * 1024;

@@ -28,6 +28,7 @@ impl<A: App> Core<A> {
                     hash: ask.hash,
                     query,
                     publications_max,
+                    part: history::Part::Whole,
                     before,
                 };
                 answer.give(self.read_history(&question, before));

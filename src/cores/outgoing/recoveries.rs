@@ -14,14 +14,14 @@
 //! is collected: `from` is chosen when its turn comes.
 //!
 //! If more is collected than an outbox may hold, it is dropped. Once the history is sent, the owner is asked again, for
-//! what the client lacks.
+//! what the client lacks. Nothing is collected while a part of a long history is sent: the owner is asked for the rest.
 //!
 //! Invariants
 //! 1. A subscription has one entry at most, and `channels` lists the channels of each connection with entries.
 //! 2. An entry that is queued has one ticket in `queue`, another has one in `active`; other tickets there name nothing.
 //! 3. `collected_bytes` is the sum over all entries.
 //!
-//! Limits: [`AT_ONCE_MAX`]; `outbox_bytes_max` for what is collected for one subscription.
+//! Limits: [`AT_ONCE_MAX`]; `recovery_bytes_max` for the histories that are sent; `outbox_bytes_max` for what is collected for one subscription.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -237,9 +237,16 @@ impl Recoveries {
 
     /// The history is to be sent from now on.
     pub(in crate::cores) fn send(&mut self, place: Place, reading: Reading, told: Progress) {
+        let is_part = reading.left_out() > 0;
+        if is_part {
+            self.forget_collected_count(place);
+        }
         if let Some(recovery) = self.entries.get_mut(&place)
-            && let Stage::Asked { live, .. } = std::mem::replace(&mut recovery.stage, Stage::Queued)
+            && let Stage::Asked { mut live, .. } = std::mem::replace(&mut recovery.stage, Stage::Queued)
         {
+            if is_part {
+                live.collected = Collected::dropped();
+            }
             recovery.stage = Stage::Sending { live, reading };
             recovery.progress = told;
         }
@@ -251,6 +258,16 @@ impl Recoveries {
             Stage::Sending { reading, .. } => Some(reading),
             Stage::Queued | Stage::Asked { .. } => None,
         }
+    }
+
+    /// How many bytes of memory the histories that are sent keep in use, if their channels have lost them.
+    pub(in crate::cores) fn reading_bytes(&self) -> usize {
+        let active = self.active.iter();
+        let bytes = active.filter_map(|ticket| match &self.entries.get(&ticket.place)?.stage {
+            Stage::Sending { reading, .. } if self.names(*ticket) => Some(reading.memory_bytes()),
+            Stage::Sending { .. } | Stage::Queued | Stage::Asked { .. } => None,
+        });
+        bytes.sum()
     }
 
     /// The next of the subscriptions that are under way: each call returns another one.
@@ -346,10 +363,7 @@ impl Recoveries {
         }
         if collected.count > 0 && collected.frames.len() + frame.len() > bytes_max {
             self.collected_bytes -= collected.frames.len();
-            *collected = Collected {
-                is_incomplete: true,
-                ..Collected::default()
-            };
+            *collected = Collected::dropped();
             return;
         }
         collected.frames.extend_from_slice(frame);
@@ -432,7 +446,25 @@ impl Recoveries {
     }
 }
 
+impl Collected {
+    /// Nothing, since it would be too much.
+    fn dropped() -> Collected {
+        Collected {
+            is_incomplete: true,
+            ..Collected::default()
+        }
+    }
+}
+
 impl Recovery {
+    /// The offset after which the client lacks publications that were not collected, once it has what was read for it.
+    pub(in crate::cores) fn lacks_after(&self) -> Option<u64> {
+        match (&self.progress, self.live()) {
+            (Progress::Answered { up_to }, Some(live)) if live.collected.is_incomplete => Some(*up_to),
+            (Progress::Answered { .. } | Progress::Unanswered { .. }, Some(_) | None) => None,
+        }
+    }
+
     /// What follows the history; nothing while the subscription waits for its turn.
     pub(in crate::cores) fn live(&self) -> Option<&Live> {
         match &self.stage {
@@ -481,7 +513,7 @@ impl Stage {
 }
 
 /// Most subscriptions of a core whose history is asked for or sent at the same time; the others wait for their turn. It
-/// bounds the histories that are kept from being freed, and what is collected.
+/// bounds the histories that are kept from being freed, with `recovery_bytes_max`, and what is collected.
 pub(in crate::cores) const AT_ONCE_MAX: usize = 64;
 
 #[cfg(test)]

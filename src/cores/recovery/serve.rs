@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::broker::{Position, Sent, Sequence};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Gap, Limit, Wanted};
-use crate::history::{Query, Question, Reading, Unknown};
+use crate::history::{Part, Query, Question, Reading, Unknown};
 
 use crate::cores::CoreId;
 use crate::cores::connections::replays::Replay;
@@ -69,6 +69,7 @@ impl<A: App> Core<A> {
         let Some(recovery) = self.connections.recoveries.get(place) else {
             return true;
         };
+        let mut publications_max = self.limits.recovery_publications_max;
         let query = match &recovery.progress {
             Progress::Unanswered { wanted, .. } => match *wanted {
                 Wanted::After(position) => Some(Query::After(position)),
@@ -85,6 +86,8 @@ impl<A: App> Core<A> {
                     self.await_room(place);
                     return true;
                 }
+                // The rest of an answer, or what was published while the client took the beginning of it.
+                publications_max = u32::MAX;
                 Some(Query::After(Position {
                     epoch: self.delivery.numbering().epoch,
                     offset: *up_to,
@@ -110,7 +113,8 @@ impl<A: App> Core<A> {
                     name: name.into(),
                     hash,
                     query,
-                    publications_max: self.limits.recovery_publications_max,
+                    publications_max,
+                    part: Part::Oldest(self.reading_bytes_max()),
                     before: from,
                 },
             })),
@@ -145,10 +149,13 @@ impl<A: App> Core<A> {
         let Some(recovery) = self.connections.recoveries.get(place) else {
             return;
         };
-        // Once the reading is sent, the client has all before `from`.
+        // Once the reading is sent, the client has all before `from`, or before what is left out of this part.
         let up_to = Progress::Answered {
-            up_to: reading.up_to().offset,
+            up_to: reading.complete_up_to(),
         };
+        if reading.left_out() > 0 {
+            self.metrics.limit_hit(Limit::RecoveryBytes);
+        }
         match (&recovery.progress, reading.why_unknown()) {
             (Progress::Answered { .. }, Some(_)) => self.close(id, CloseReason::HistoryLost),
             (Progress::Answered { .. }, None) => self.connections.recoveries.send(place, reading, up_to),
@@ -160,7 +167,7 @@ impl<A: App> Core<A> {
             }
             (Progress::Unanswered { wanted, token }, None) => {
                 let (wanted, token) = (*wanted, token.clone());
-                let told = self.told(None, from, reading.len());
+                let told = self.told(None, from, reading.len() + reading.left_out());
                 self.answer_recovery(id, &token, wanted, &told);
                 self.connections.recoveries.send(place, reading, up_to);
             }
@@ -251,20 +258,16 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The history is sent. The subscription is live, unless more was published meanwhile than was collected: then the
-    /// client gets that from the history as well.
+    /// What was read of the history is sent. The subscription is live, unless that was a part, or more was published
+    /// meanwhile than was collected: then the client gets the rest from the history as well.
     fn finish(&mut self, place: Place) {
-        let Some((id, from)) = self.live_from(place) else {
+        let Some((id, _)) = self.live_from(place) else {
             return;
         };
-        let lacks_some = self
-            .connections
-            .recoveries
-            .get(place)
-            .and_then(Recovery::live)
-            .is_some_and(|live| live.collected.is_incomplete);
-        if lacks_some {
-            let up_to = self.delivery.numbering().position_before(from).offset;
+        let Some(recovery) = self.connections.recoveries.get(place) else {
+            return;
+        };
+        if let Some(up_to) = recovery.lacks_after() {
             self.connections.recoveries.give_way(place, up_to);
             self.connections.recoveries.next = Next::Now;
             self.connections.note_held(place.connection);
@@ -280,18 +283,20 @@ impl<A: App> Core<A> {
 
     /// Gives the turn of a subscription whose outbox is full to another one.
     fn give_way(&mut self, place: Place) {
-        let Some((_, from)) = self.live_from(place) else {
-            return;
-        };
-        let before_live = self.delivery.numbering().position_before(from).offset;
         let next = self.connections.recoveries.reading(place).and_then(|reading| {
             let next = reading.publications().next()?;
             Some(next.offset - 1)
         });
-        self.connections
-            .recoveries
-            .give_way(place, next.unwrap_or(before_live));
-        self.connections.note_held(place.connection);
+        if let Some(up_to) = next {
+            self.connections.recoveries.give_way(place, up_to);
+            self.connections.note_held(place.connection);
+        }
+    }
+
+    /// How many bytes of memory one history may keep in use while it is sent.
+    fn reading_bytes_max(&self) -> usize {
+        let share = self.limits.recovery_bytes_max / self.delivery.core_count() as u64;
+        usize::try_from(share).unwrap_or(usize::MAX) / AT_ONCE_MAX
     }
 
     /// The connection of a subscription that is under way, and the place from which it is live.

@@ -91,7 +91,7 @@ impl Session {
             position: reading.up_to(),
             recovered: is_recovery.then_some(unknown.is_none()),
             reason: unknown.map(Unknown::text),
-            has_more: count < sizes.len(),
+            has_more: count < sizes.len() || reading.left_out() > 0,
         };
         encode::history(token, &head, out);
         for (at, publication) in reading.publications().skip(first).take(count).enumerate() {
