@@ -142,12 +142,12 @@ fn the_newest_and_all_since_a_moment_come_as_far_as_they_are_there() {
     let mut publisher = server.client();
     for channel in names("short") {
         publish(&mut publisher, &channel, 0..6);
-        for (wanted, numbers) in [
-            (json!({"last": 2}), 4..6),
-            (json!({"last": 100}), 2..6),
-            (json!({"last": 0}), 6..6),
-            (json!({"since": 1}), 2..6),
-            (json!({"since": 4_000_000_000_000_u64}), 6..6),
+        for (wanted, numbers, reason) in [
+            (json!({"last": 2}), 4..6, None),
+            (json!({"last": 100}), 2..6, None),
+            (json!({"last": 0}), 6..6, None),
+            (json!({"since": 1}), 2..6, Some("evicted")),
+            (json!({"since": 4_000_000_000_000_u64}), 6..6, None),
         ] {
             let mut reader = server.client();
             let answer = subscribe_with(&mut reader, &channel, &wanted);
@@ -156,6 +156,15 @@ fn the_newest_and_all_since_a_moment_come_as_far_as_they_are_there() {
                 numbers.end - numbers.start,
                 "{wanted}: {answer}"
             );
+            assert_eq!(answer["data"]["recovered"], reason.is_none(), "{answer}");
+            assert_eq!(answer["data"]["reason"].as_str(), reason, "{answer}");
+            let mut call = json!({"channel": channel});
+            call.as_object_mut()
+                .unwrap()
+                .extend(wanted.as_object().unwrap().clone());
+            let read = server.client().call("$history", &call.to_string());
+            let read: Value = serde_json::from_str(&read).unwrap();
+            assert_eq!(read["data"]["reason"].as_str(), reason, "{read}");
             assert_replayed(&mut reader, &channel, numbers);
             reader.ping();
         }
@@ -634,7 +643,9 @@ fn what_slow_clients_keep_of_a_history_is_bounded() {
     }
     drop(readers);
     drop(last);
-    eventually("nothing is kept", || server.total(|core| &core.recovery_bytes) == 0);
+    eventually("nothing is kept", || {
+        server.total(|core| &core.recovery_bytes) == 0
+    });
 }
 
 #[test]
@@ -776,7 +787,7 @@ fn translated(name: &str, said: &Value, meanings: &Meanings) -> Value {
 #[test]
 fn a_history_whose_owner_stands_still_is_answered_with_an_error() {
     let folder = Folder::new();
-    let lines = "[[channels]]\nnames = [\"room.*\"]\nhistory_entries = 10\nposition = true\n";
+    let lines = "[[channels]]\nnames = [\"room.**\"]\nhistory_entries = 10\nposition = true\n";
     let file = folder.write("ringcast.toml", lines);
     let process = Process::start(&[
         ("RINGCAST_CONFIG", file.to_str().unwrap()),
@@ -824,6 +835,26 @@ fn a_history_whose_owner_stands_still_is_answered_with_an_error() {
             None => assert_eq!(answer["data"]["recovered"], true, "{answer}"),
         }
     }
+    // However many wait for the core that stands still: those of the other one are answered at once.
+    for number in 0..300 {
+        let data = json!({"channel": format!("room.of.many.{number}"), "data": {"last": 1}});
+        client.send_text(&json!({"event": "#subscribe", "data": data, "cid": 3000 + number}).to_string());
+    }
+    let reasons: Vec<Option<String>> = (0..300)
+        .map(|_| {
+            next_answer(&mut client)["data"]["reason"]
+                .as_str()
+                .map(str::to_owned)
+        })
+        .collect();
+    let (answered, unanswered) = reasons.split_at(reasons.iter().filter(|reason| reason.is_none()).count());
+    assert!(answered.iter().all(Option::is_none), "{reasons:?}");
+    assert!(answered.len() > 64 && unanswered.len() > 64, "{reasons:?}");
+    assert!(
+        unanswered
+            .iter()
+            .all(|reason| reason.as_deref() == Some("no answer"))
+    );
     // Each core owns some of the channels.
     assert!(
         read > 0 && unread > 0 && unread == unrecovered,

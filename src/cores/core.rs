@@ -287,10 +287,13 @@ impl<A: App> Core<A> {
             operations: Operations::default(),
             draining: None,
             remembering_ends_at: None,
-            history_calls: OwnerCalls::new(OwnerCallsMax {
-                of_core: limits.history_calls_per_core_max,
-                of_connection: limits.history_calls_per_connection_max,
-            }),
+            history_calls: OwnerCalls::new(
+                OwnerCallsMax {
+                    of_core: limits.history_calls_per_core_max,
+                    of_connection: limits.history_calls_per_connection_max,
+                },
+                cores_count,
+            ),
             services: Services::new(parts.id.index(), cores_count, &limits),
             retained_asks: RetainedAsks::default(),
             retained_per_subscribe_max: settings.retained_per_subscribe_max,

@@ -5,7 +5,7 @@
 //!
 //! Limits: those of [`OwnerCallsMax`], and [`ANSWER_TIME_MAX`].
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use crate::clock::Uptime;
@@ -16,12 +16,13 @@ use crate::cores::lifecycle::connection::ConnectionId;
 #[derive(Debug)]
 pub(in crate::cores) struct OwnerCalls {
     max: OwnerCallsMax,
-    /// In the order of their numbers and deadlines. A call that is answered stays as `None` until those before it are.
-    waiting: VecDeque<Option<OwnerCall>>,
-    /// The number of the first call in `waiting`.
-    first: u64,
+    /// By their numbers, whose order is that of their deadlines.
+    waiting: BTreeMap<u64, OwnerCall>,
+    next_number: u64,
     /// How many calls each connection has, by its index.
     of_connection: HashMap<u32, u32>,
+    /// How many calls each owner has yet to answer.
+    of_owner: Vec<u32>,
 }
 
 /// How many calls may wait.
@@ -29,6 +30,16 @@ pub(in crate::cores) struct OwnerCalls {
 pub(in crate::cores) struct OwnerCallsMax {
     pub(in crate::cores) of_core: u32,
     pub(in crate::cores) of_connection: u32,
+}
+
+impl OwnerCallsMax {
+    /// How many of them one of so many owners may have: one that stands still leaves some to the others.
+    fn of_owner(self, owners: usize) -> u32 {
+        match owners {
+            0 | 1 => self.of_core,
+            _ => self.of_core - self.of_core / 4,
+        }
+    }
 }
 
 /// A call that waits.
@@ -43,12 +54,13 @@ pub(in crate::cores) struct OwnerCall {
 }
 
 impl OwnerCalls {
-    pub(in crate::cores) fn new(max: OwnerCallsMax) -> OwnerCalls {
+    pub(in crate::cores) fn new(max: OwnerCallsMax, owners: usize) -> OwnerCalls {
         OwnerCalls {
             max,
-            waiting: VecDeque::new(),
-            first: 0,
+            waiting: BTreeMap::new(),
+            next_number: 0,
             of_connection: HashMap::new(),
+            of_owner: vec![0; owners],
         }
     }
 
@@ -61,33 +73,42 @@ impl OwnerCalls {
         now: Uptime,
     ) -> Option<(u64, Uptime)> {
         let count = self.of_connection.get(&id.index()).copied().unwrap_or(0);
-        if self.waiting.len() >= self.max.of_core as usize || count >= self.max.of_connection {
+        let of_owner_max = self.max.of_owner(self.of_owner.len());
+        if self.waiting.len() >= self.max.of_core as usize
+            || self.of_owner[owner] >= of_owner_max
+            || count >= self.max.of_connection
+        {
             return None;
         }
         self.of_connection.insert(id.index(), count + 1);
+        self.of_owner[owner] += 1;
         let deadline = now + ANSWER_TIME_MAX;
-        self.waiting.push_back(Some(OwnerCall {
-            id,
-            owner,
-            token: token.into(),
-            deadline,
-        }));
-        Some((self.first + self.waiting.len() as u64 - 1, deadline))
+        let number = self.next_number;
+        self.next_number += 1;
+        let token = token.into();
+        self.waiting.insert(
+            number,
+            OwnerCall {
+                id,
+                owner,
+                token,
+                deadline,
+            },
+        );
+        Some((number, deadline))
     }
 
     /// Takes the call with this number, if it waits.
     pub(in crate::cores) fn take(&mut self, number: u64) -> Option<OwnerCall> {
-        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let call = self.waiting.get_mut(at)?.take()?;
+        let call = self.waiting.remove(&number)?;
         self.forget(&call);
         Some(call)
     }
 
     /// Takes the oldest call whose deadline has come.
     pub(in crate::cores) fn take_overdue(&mut self, now: Uptime) -> Option<OwnerCall> {
-        let number = self.first;
-        let front = self.waiting.front()?.as_ref()?;
-        if front.deadline > now {
+        let (&number, oldest) = self.waiting.first_key_value()?;
+        if oldest.deadline > now {
             return None;
         }
         self.take(number)
@@ -95,23 +116,19 @@ impl OwnerCalls {
 
     /// Takes a call that an owner has yet to answer. The calls are searched.
     pub(in crate::cores) fn take_of_owner(&mut self, owner: usize) -> Option<OwnerCall> {
-        let is_of = |call: &Option<OwnerCall>| call.as_ref().is_some_and(|call| call.owner == owner);
-        let at = self.waiting.iter().position(is_of)?;
-        self.take(self.first + at as u64)
+        let mut calls = self.waiting.iter();
+        let (&number, _) = calls.find(|(_, call)| call.owner == owner)?;
+        self.take(number)
     }
 
     /// When the oldest call is overdue.
     pub(in crate::cores) fn next_deadline(&self) -> Uptime {
-        match self.waiting.front() {
-            Some(Some(call)) => call.deadline,
-            Some(None) | None => Uptime::NEVER,
-        }
+        let oldest = self.waiting.first_key_value();
+        oldest.map_or(Uptime::NEVER, |(_, call)| call.deadline)
     }
 
     fn forget(&mut self, call: &OwnerCall) {
-        while self.waiting.pop_front_if(|call| call.is_none()).is_some() {
-            self.first += 1;
-        }
+        self.of_owner[call.owner] -= 1;
         let index = call.id.index();
         match self.of_connection.get_mut(&index) {
             Some(count) if *count > 1 => *count -= 1,
@@ -140,7 +157,7 @@ mod tests {
 
     #[test]
     fn each_call_is_taken_once_by_its_answer_or_its_deadline() {
-        let mut calls = OwnerCalls::new(MAX);
+        let mut calls = OwnerCalls::new(MAX, 3);
         let at = Uptime::from_ms;
         let begin = |calls: &mut OwnerCalls, index, ms| {
             calls.begin(id(index), 0, b"7", at(ms)).map(|(number, _)| number)
@@ -167,20 +184,40 @@ mod tests {
 
     #[test]
     fn a_connection_and_all_of_them_together_have_a_limit() {
-        let mut calls = OwnerCalls::new(MAX);
+        let mut calls = OwnerCalls::new(MAX, 3);
         let now = Uptime::default();
         for _ in 0..MAX.of_connection {
             assert!(calls.begin(id(1), 0, b"", now).is_some());
         }
         assert!(calls.begin(id(1), 0, b"", now).is_none());
-        let others = (2..100).filter(|&index| calls.begin(id(index), 0, b"", now).is_some());
+        let others = (2..100).filter(|&index| {
+            let owner = index as usize % 3;
+            calls.begin(id(index), owner, b"", now).is_some()
+        });
         assert_eq!(u32::try_from(others.count()), Ok(MAX.of_core - MAX.of_connection));
         assert!(calls.take(0).is_some() && calls.begin(id(1), 0, b"", now).is_some());
     }
 
     #[test]
+    fn an_owner_that_does_not_answer_leaves_room_for_the_calls_of_the_others() {
+        let mut calls = OwnerCalls::new(MAX, 3);
+        let now = Uptime::default();
+        let stuck = (0..100).filter(|&index| calls.begin(id(index), 0, b"", now).is_some());
+        assert_eq!(stuck.count(), 38);
+        // However many are answered behind the first one that is not.
+        for index in 0..1000 {
+            let (number, _) = calls.begin(id(100 + index), 1, b"", now).unwrap();
+            assert!(calls.take(number).is_some());
+        }
+        // With one owner there are no others.
+        let mut calls = OwnerCalls::new(MAX, 1);
+        let begun = (0..100).filter(|&index| calls.begin(id(index), 0, b"", now).is_some());
+        assert_eq!(u32::try_from(begun.count()), Ok(MAX.of_core));
+    }
+
+    #[test]
     fn the_calls_to_an_owner_that_has_ended_are_taken_and_no_others() {
-        let mut calls = OwnerCalls::new(MAX);
+        let mut calls = OwnerCalls::new(MAX, 3);
         for owner in [0, 1, 0, 1, 2] {
             calls.begin(id(owner), owner as usize, b"", Uptime::default());
         }

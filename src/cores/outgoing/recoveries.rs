@@ -16,10 +16,16 @@
 //! If more is collected than an outbox may hold, it is dropped. Once the history is sent, the owner is asked again, for
 //! what the client lacks. Nothing is collected while a part of a long history is sent: the owner is asked for the rest.
 //!
+//! Each owner has a queue of its own and a share of the turns ([`of_owner_max`]), so that one that stands still does not hold
+//! up the channels of the others. A client waits no longer for such an owner than for one question: from the moment on at
+//! which an answer is overdue, the time of each client counts from its subscribe.
+//!
 //! Invariants
 //! 1. A subscription has one entry at most, and `channels` lists the channels of each connection with entries.
-//! 2. An entry that is queued has one ticket in `queue`, another has one in `active`; other tickets there name nothing.
-//! 3. `collected_bytes` is the sum over all entries.
+//! 2. An entry that is queued has one ticket in the queue of its owner, another has one in `active`; other tickets there
+//!    name nothing.
+//! 3. `collected_bytes` is the sum over all entries, and `asked` of an owner the number of its entries in that stage.
+//! 4. Entries of a queue that have no answer yet are there in the order of their deadlines.
 //!
 //! Limits: [`AT_ONCE_MAX`]; `recovery_bytes_max` for the histories that are sent; `outbox_bytes_max` for what is collected for one subscription.
 
@@ -37,12 +43,32 @@ pub(in crate::cores) struct Recoveries {
     channels: HashMap<u32, Vec<u32>>,
     /// How many entries each channel has.
     counts: HashMap<u32, u32>,
-    queue: VecDeque<Ticket>,
+    /// By index.
+    owners: Vec<Owner>,
+    /// The owner whose turn it is.
+    next_owner: usize,
     active: VecDeque<Ticket>,
     last_ticket: u64,
     collected_bytes: usize,
     /// When they are to be served next.
     pub(in crate::cores) next: Next,
+}
+
+/// The subscriptions of channels that one core owns.
+#[derive(Debug, Default)]
+struct Owner {
+    queue: VecDeque<Ticket>,
+    /// How many questions it has not answered.
+    asked: usize,
+    /// Whether it owed an answer for too long, and has answered none since.
+    is_silent: bool,
+}
+
+/// The core that owns a channel: one of so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct OwnerOf {
+    pub(in crate::cores) owner: usize,
+    pub(in crate::cores) owners: usize,
 }
 
 /// When something can be done for the subscriptions that are not live.
@@ -76,6 +102,9 @@ pub(in crate::cores) struct Ticket {
 #[derive(Debug)]
 pub(in crate::cores) struct Recovery {
     ticket: u64,
+    owner: usize,
+    /// When the client is to have its answer, if the owner does not answer anybody.
+    deadline: Uptime,
     pub(in crate::cores) progress: Progress,
     stage: Stage,
 }
@@ -153,17 +182,28 @@ impl Recoveries {
     }
 
     /// Holds a subscription back, behind the others that wait for their turn.
-    pub(in crate::cores) fn begin(&mut self, place: Place, wanted: Wanted, token: &[u8]) {
+    pub(in crate::cores) fn begin(
+        &mut self,
+        place: Place,
+        of: OwnerOf,
+        deadline: Uptime,
+        wanted: Wanted,
+        token: &[u8],
+    ) {
+        let token = token.into();
+        self.hold_back(place, of, deadline, Progress::Unanswered { wanted, token });
+    }
+
+    fn hold_back(&mut self, place: Place, of: OwnerOf, deadline: Uptime, progress: Progress) {
         debug_assert!(!self.has(place), "invariant 1");
         let number = self.next_number();
         self.entries.insert(
             place,
             Recovery {
                 ticket: number,
-                progress: Progress::Unanswered {
-                    wanted,
-                    token: token.into(),
-                },
+                owner: of.owner,
+                deadline,
+                progress,
                 stage: Stage::Queued,
             },
         );
@@ -172,32 +212,86 @@ impl Recoveries {
             .or_default()
             .push(place.channel);
         *self.counts.entry(place.channel).or_default() += 1;
-        self.queue.push_back(Ticket { place, number });
+        if self.owners.len() < of.owners {
+            self.owners.resize_with(of.owners, Owner::default);
+        }
+        self.enqueue(Ticket { place, number }, VecDeque::push_back);
         self.next = Next::Now;
     }
 
-    /// The subscription whose turn has come, if fewer than [`AT_ONCE_MAX`] are under way. The caller calls
-    /// [`Recoveries::asked`] or [`Recoveries::requeue`] for it.
+    fn enqueue(&mut self, ticket: Ticket, push: fn(&mut VecDeque<Ticket>, Ticket)) {
+        if let Some(recovery) = self.entries.get(&ticket.place) {
+            push(&mut self.owners[recovery.owner].queue, ticket);
+        }
+    }
+
+    /// The subscription whose turn has come, if fewer than [`AT_ONCE_MAX`] are under way: of each owner in turn, unless it
+    /// owes as many answers as it may. The caller calls [`Recoveries::asked`] or [`Recoveries::requeue`] for it.
     pub(in crate::cores) fn next_queued(&mut self) -> Option<Ticket> {
         self.drop_stale();
         if self.active.len() >= AT_ONCE_MAX {
             return None;
         }
-        self.queue.pop_front()
+        let (owners, asked_max) = (self.owners.len(), of_owner_max(self.owners.len()));
+        for _ in 0..owners {
+            let owner = &mut self.owners[self.next_owner % owners];
+            self.next_owner = (self.next_owner + 1) % owners;
+            if owner.asked < asked_max
+                && let Some(ticket) = owner.queue.pop_front()
+            {
+                return Some(ticket);
+            }
+        }
+        None
     }
 
     /// How many wait for their turn.
     pub(in crate::cores) fn queued_count(&self) -> usize {
-        self.queue.len()
+        self.owners.iter().map(|owner| owner.queue.len()).sum()
     }
 
-    /// Puts a subscription whose turn had come back into the queue: at its end, if it cannot go on but others can.
+    /// Puts a subscription whose turn had come back into its queue: at the end, if it cannot go on but others of the same
+    /// owner can.
     pub(in crate::cores) fn requeue(&mut self, ticket: Ticket, others_can: bool) {
-        if others_can {
-            self.queue.push_back(ticket);
-        } else {
-            self.queue.push_front(ticket);
+        match others_can {
+            true => self.enqueue(ticket, VecDeque::push_back),
+            false => self.enqueue(ticket, VecDeque::push_front),
         }
+    }
+
+    /// The owner of a channel has not answered in time. From now on the deadlines of those that wait for their turn count.
+    pub(in crate::cores) fn note_silent(&mut self, place: Place) {
+        if let Some(recovery) = self.entries.get(&place) {
+            self.owners[recovery.owner].is_silent = true;
+        }
+    }
+
+    /// The owner of a channel has answered.
+    pub(in crate::cores) fn note_answered(&mut self, place: Place) {
+        if let Some(recovery) = self.entries.get(&place) {
+            self.owners[recovery.owner].is_silent = false;
+        }
+    }
+
+    /// A subscription without an answer whose turn does not come, since its owner answers nobody.
+    pub(in crate::cores) fn overdue_in_queue(&self, now: Uptime) -> Option<Place> {
+        let first = self.first_of_silent().filter(|(deadline, _)| *deadline <= now);
+        first
+            .min_by_key(|(deadline, _)| *deadline)
+            .map(|(_, place)| place)
+    }
+
+    /// The next subscription of each owner that answers nobody, with its deadline.
+    fn first_of_silent(&self) -> impl Iterator<Item = (Uptime, Place)> {
+        let silent = self.owners.iter().filter(|owner| owner.is_silent);
+        silent.filter_map(|owner| {
+            owner.queue.iter().find_map(|ticket| {
+                let recovery = self.entries.get(&ticket.place)?;
+                let is_unanswered = matches!(recovery.progress, Progress::Unanswered { .. });
+                (is_unanswered && recovery.ticket == ticket.number)
+                    .then_some((recovery.deadline, ticket.place))
+            })
+        })
     }
 
     /// The number that the next question will have.
@@ -206,11 +300,18 @@ impl Recoveries {
         self.last_ticket
     }
 
-    /// The owner of the channel has been asked the question `number`. Publications from `from` on are collected.
+    /// The owner of the channel has been asked the question `number`, and must answer by `deadline`. Publications from
+    /// `from` on are collected.
     pub(in crate::cores) fn asked(&mut self, place: Place, number: u64, from: Sequence, deadline: Uptime) {
-        self.forget_collected(place);
+        self.uncount_stage(place);
         let Some(recovery) = self.entries.get_mut(&place) else {
             return;
+        };
+        let owner = &mut self.owners[recovery.owner];
+        owner.asked += 1;
+        let deadline = match recovery.progress {
+            Progress::Unanswered { .. } if owner.is_silent => deadline.min(recovery.deadline),
+            Progress::Unanswered { .. } | Progress::Answered { .. } => deadline,
         };
         recovery.ticket = number;
         recovery.stage = Stage::Asked {
@@ -237,14 +338,12 @@ impl Recoveries {
 
     /// The history is to be sent from now on.
     pub(in crate::cores) fn send(&mut self, place: Place, reading: Reading, told: Progress) {
-        let is_part = reading.left_out() > 0;
-        if is_part {
-            self.forget_collected_count(place);
-        }
         if let Some(recovery) = self.entries.get_mut(&place)
             && let Stage::Asked { mut live, .. } = std::mem::replace(&mut recovery.stage, Stage::Queued)
         {
-            if is_part {
+            self.owners[recovery.owner].asked -= 1;
+            if reading.left_out() > 0 {
+                self.collected_bytes -= live.collected.frames.len();
                 live.collected = Collected::dropped();
             }
             recovery.stage = Stage::Sending { live, reading };
@@ -282,7 +381,10 @@ impl Recoveries {
 
     /// Whether others wait for a turn that one of those under way would have to give them.
     pub(in crate::cores) fn is_crowded(&self) -> bool {
-        !self.queue.is_empty() && self.active.len() >= AT_ONCE_MAX
+        let asked_max = of_owner_max(self.owners.len());
+        let mut owners = self.owners.iter();
+        self.active.len() >= AT_ONCE_MAX
+            && owners.any(|owner| owner.asked < asked_max && !owner.queue.is_empty())
     }
 
     /// How many are under way, and some that have ended.
@@ -293,19 +395,19 @@ impl Recoveries {
     /// A subscription that is under way gives its turn to others: what was read for it and collected is dropped. Once
     /// its turn comes again, the owner is asked for what the client lacks.
     pub(in crate::cores) fn give_way(&mut self, place: Place, up_to: u64) {
-        self.forget_collected(place);
+        self.uncount_stage(place);
         let number = self.next_number();
         if let Some(recovery) = self.entries.get_mut(&place) {
             recovery.ticket = number;
             recovery.stage = Stage::Queued;
             recovery.progress = Progress::Answered { up_to };
-            self.queue.push_back(Ticket { place, number });
+            self.enqueue(Ticket { place, number }, VecDeque::push_back);
         }
     }
 
     /// A subscription is live from now on, or has ended.
     pub(in crate::cores) fn end(&mut self, place: Place) -> Option<Recovery> {
-        self.forget_collected_count(place);
+        self.uncount_stage(place);
         let ended = self.entries.remove(&place)?;
         self.uncount(place.channel);
         if let Some(channels) = self.channels.get_mut(&place.connection) {
@@ -321,7 +423,7 @@ impl Recoveries {
     pub(in crate::cores) fn end_connection(&mut self, connection: u32) {
         for channel in self.channels.remove(&connection).unwrap_or_default() {
             let place = Place { connection, channel };
-            self.forget_collected_count(place);
+            self.uncount_stage(place);
             self.entries.remove(&place);
             self.uncount(channel);
         }
@@ -336,7 +438,7 @@ impl Recoveries {
         }
         if self.entries.is_empty() {
             // The tickets name nothing, and nothing is to be served.
-            self.queue.clear();
+            self.owners.iter_mut().for_each(|owner| owner.queue.clear());
             self.active.clear();
             self.next = Next::Event;
         }
@@ -383,7 +485,7 @@ impl Recoveries {
         }
     }
 
-    /// The earliest time by which an owner must have answered.
+    /// The earliest time by which an owner must have answered, or a client is told that it does not.
     pub(in crate::cores) fn next_deadline(&self) -> Uptime {
         let deadlines = self.active.iter().filter_map(|ticket| {
             let recovery = self.entries.get(&ticket.place)?;
@@ -392,7 +494,8 @@ impl Recoveries {
                 Stage::Queued | Stage::Sending { .. } => None,
             }
         });
-        deadlines.min().unwrap_or(Uptime::NEVER)
+        let queued = self.first_of_silent().map(|(deadline, _)| deadline);
+        deadlines.chain(queued).min().unwrap_or(Uptime::NEVER)
     }
 
     /// The bytes that are collected for a connection.
@@ -422,26 +525,26 @@ impl Recoveries {
                 .get(&ticket.place)
                 .is_some_and(|recovery| recovery.ticket == ticket.number)
         };
-        while self.queue.front().is_some_and(|ticket| !names(ticket)) {
-            self.queue.pop_front();
+        for owner in &mut self.owners {
+            while owner.queue.pop_front_if(|ticket| !names(ticket)).is_some() {}
         }
         if self.active.len() >= AT_ONCE_MAX {
             self.active.retain(names);
         }
     }
 
-    fn forget_collected(&mut self, place: Place) {
-        self.forget_collected_count(place);
-        if let Some(recovery) = self.entries.get_mut(&place)
-            && let Some(live) = recovery.stage.live_mut()
-        {
-            live.collected = Collected::default();
-        }
-    }
-
-    fn forget_collected_count(&mut self, place: Place) {
-        if let Some(live) = self.entries.get(&place).and_then(Recovery::live) {
-            self.collected_bytes -= live.collected.frames.len();
+    /// The stage of a subscription ends: what is collected and asked does not count any more.
+    fn uncount_stage(&mut self, place: Place) {
+        let Some(recovery) = self.entries.get(&place) else {
+            return;
+        };
+        match &recovery.stage {
+            Stage::Queued => {}
+            Stage::Asked { live, .. } => {
+                self.collected_bytes -= live.collected.frames.len();
+                self.owners[recovery.owner].asked -= 1;
+            }
+            Stage::Sending { live, .. } => self.collected_bytes -= live.collected.frames.len(),
         }
     }
 }
@@ -516,6 +619,14 @@ impl Stage {
 /// bounds the histories that are kept from being freed, with `recovery_bytes_max`, and what is collected.
 pub(in crate::cores) const AT_ONCE_MAX: usize = 64;
 
+/// How many of [`AT_ONCE_MAX`] one owner may leave without an answer: an equal share, but a few at least.
+fn of_owner_max(owners: usize) -> usize {
+    (AT_ONCE_MAX / owners.max(1)).max(ASKED_OF_OWNER_MIN)
+}
+
+/// So that an owner of many is asked more than one question in a turn of the asker.
+const ASKED_OF_OWNER_MIN: usize = 4;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -525,6 +636,9 @@ mod tests {
         connection: 7,
         channel: 3,
     };
+
+    const ONE: OwnerOf = OwnerOf { owner: 0, owners: 1 };
+    const DEADLINE: Uptime = Uptime::from_ms(100);
 
     fn place(connection: u32) -> Place {
         Place { connection, ..PLACE }
@@ -539,7 +653,7 @@ mod tests {
 
     /// Begins and asks: publications from 10 on are collected.
     fn asked(recoveries: &mut Recoveries, wanted: Wanted) -> u64 {
-        recoveries.begin(PLACE, wanted, b"5");
+        recoveries.begin(PLACE, ONE, DEADLINE, wanted, b"5");
         let ticket = recoveries.next_queued().unwrap();
         assert_eq!(ticket.place, PLACE);
         let number = recoveries.next_number();
@@ -564,7 +678,7 @@ mod tests {
     #[test]
     fn publications_are_collected_from_the_place_where_the_history_ends() {
         let mut recoveries = Recoveries::default();
-        recoveries.begin(PLACE, Wanted::Last(5), b"5");
+        recoveries.begin(PLACE, ONE, DEADLINE, Wanted::Last(5), b"5");
         collect(&mut recoveries, 8, b"queued");
         let ticket = recoveries.next_queued().unwrap();
         let number = recoveries.next_number();
@@ -644,7 +758,7 @@ mod tests {
         let mut recoveries = Recoveries::default();
         let count = u32::try_from(AT_ONCE_MAX).unwrap() + 3;
         for connection in 0..count {
-            recoveries.begin(place(connection), Wanted::LastValue, b"1");
+            recoveries.begin(place(connection), ONE, DEADLINE, Wanted::LastValue, b"1");
         }
         let mut begun = Vec::new();
         let ask = |recoveries: &mut Recoveries, begun: &mut Vec<u32>| {
@@ -656,6 +770,8 @@ mod tests {
         };
         ask(&mut recoveries, &mut begun);
         assert_eq!((begun.len(), recoveries.queued_count()), (AT_ONCE_MAX, 3));
+        assert!(!recoveries.is_crowded(), "the owner has its share");
+        recoveries.send(place(1), reading(), Progress::Answered { up_to: 9 });
         assert!(recoveries.is_crowded());
         // One ends that is under way, and one that waits.
         recoveries.end(place(5));
@@ -673,5 +789,58 @@ mod tests {
         served.sort_unstable();
         let under_way: Vec<u32> = (1..count).filter(|&one| one != 5 && one != count - 3).collect();
         assert_eq!(served, under_way);
+    }
+
+    #[test]
+    fn an_owner_that_does_not_answer_holds_up_no_channel_of_another_and_no_client_longer_than_its_time() {
+        let mut recoveries = Recoveries::default();
+        let of = |owner| OwnerOf { owner, owners: 4 };
+        let ms = Uptime::from_ms;
+        // The subscribers of the stuck owner come first, one in each millisecond.
+        for connection in 0..200 {
+            let deadline = ms(5000 + u64::from(connection));
+            recoveries.begin(place(connection), of(2), deadline, Wanted::LastValue, b"1");
+        }
+        for connection in 200..210 {
+            recoveries.begin(place(connection), of(0), ms(6000), Wanted::LastValue, b"1");
+        }
+        let mut asked = Vec::new();
+        while let Some(ticket) = recoveries.next_queued() {
+            let number = recoveries.next_number();
+            recoveries.asked(ticket.place, number, Sequence(1), ms(5300));
+            asked.push(ticket.place.connection);
+        }
+        let of_others = asked.iter().filter(|&&connection| connection >= 200).count();
+        assert_eq!((asked.len(), of_others), (AT_ONCE_MAX / 4 + 10, 10));
+        assert!(!recoveries.is_crowded());
+        // While it is not known that the owner answers nobody, a turn is all that the others wait for.
+        assert_eq!(recoveries.overdue_in_queue(ms(5299)), None);
+        assert_eq!(recoveries.next_deadline(), ms(5300));
+        recoveries.note_silent(place(0));
+        recoveries.end(place(0));
+        assert_eq!(recoveries.next_deadline(), ms(5016));
+        for connection in 16..200 {
+            let now = ms(5000 + u64::from(connection));
+            assert_eq!(recoveries.overdue_in_queue(ms(now.as_ms() - 1)), None);
+            assert_eq!(recoveries.overdue_in_queue(now), Some(place(connection)));
+            recoveries.end(place(connection));
+        }
+        // One that comes now has its own time, and an answer ends the silence.
+        recoveries.begin(place(16), of(2), ms(5400), Wanted::LastValue, b"1");
+        let number = recoveries.next_number();
+        assert_eq!(
+            recoveries.next_queued().map(|ticket| ticket.place),
+            Some(place(16))
+        );
+        recoveries.asked(place(16), number, Sequence(1), ms(9000));
+        recoveries.begin(place(17), of(2), ms(5500), Wanted::LastValue, b"1");
+        assert!(recoveries.get(place(16)).unwrap().is_overdue(ms(5400)));
+        recoveries.note_answered(place(16));
+        recoveries.send(place(16), reading(), Progress::Answered { up_to: 9 });
+        assert_eq!(recoveries.overdue_in_queue(ms(9999)), None);
+        for connection in 0..210 {
+            recoveries.end_connection(connection);
+        }
+        assert!(recoveries.owners.iter().all(|owner| owner.asked == 0) && recoveries.is_empty());
     }
 }

@@ -55,10 +55,13 @@ impl Presence {
             mqtt: MqttRooms::default(),
             rooms: Rooms::new(settings, hasher),
             told: VecDeque::new(),
-            calls: OwnerCalls::new(OwnerCallsMax {
-                of_core: limits.presence_calls_per_core_max,
-                of_connection: limits.presence_calls_per_connection_max,
-            }),
+            calls: OwnerCalls::new(
+                OwnerCallsMax {
+                    of_core: limits.presence_calls_per_core_max,
+                    of_connection: limits.presence_calls_per_connection_max,
+                },
+                cores,
+            ),
         }
     }
 

@@ -7,7 +7,8 @@ use crate::metrics::block::RecoveryOutcome;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
-use crate::cores::outgoing::recoveries::{Place, Progress};
+use crate::cores::outgoing::recoveries::{OwnerOf, Place, Progress};
+use crate::cores::recovery::serve::ANSWER_TIME_MAX;
 
 impl<A: App> Core<A> {
     /// Begins to send a subscriber what it wants of the channel's past. The connection has just been subscribed, or has
@@ -25,7 +26,11 @@ impl<A: App> Core<A> {
                 if !self.connections.recoveries.has(place) {
                     self.keeps_state = true;
                     self.connections.forget_conflated(id, channel);
-                    self.connections.recoveries.begin(place, wanted, token);
+                    let deadline = self.time.now().uptime + ANSWER_TIME_MAX;
+                    let owner = self.history_owner(name);
+                    self.connections
+                        .recoveries
+                        .begin(place, owner, deadline, wanted, token);
                     return;
                 }
                 Some(Gap::InProgress)
@@ -39,6 +44,15 @@ impl<A: App> Core<A> {
         self.connections.end_conflation(id, true);
         let live_from = self.delivery.next_for(place.connection, channel);
         self.answer_recovery(id, token, wanted, &self.told(gap, live_from, 0));
+    }
+
+    /// The core that owns a channel.
+    fn history_owner(&self, name: &[u8]) -> OwnerOf {
+        let (owner, _) = self.delivery.owner(name);
+        OwnerOf {
+            owner,
+            owners: self.delivery.core_count(),
+        }
     }
 
     /// A subscription ends. If its client waits for the answer, it gets it now.

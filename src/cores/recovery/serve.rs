@@ -31,6 +31,10 @@ impl<A: App> Core<A> {
     #[cold]
     fn serve_some_recoveries(&mut self) {
         self.connections.recoveries.next = Next::Event;
+        let now = self.time.now().uptime;
+        while let Some(place) = self.connections.recoveries.overdue_in_queue(now) {
+            self.answer_and_finish(place, Some(Gap::NoAnswer));
+        }
         self.ask_owners();
         let mut bytes_left = REPLAYED_BYTES_PER_TURN_MAX;
         for _ in 0..self.connections.recoveries.active_count() {
@@ -57,17 +61,15 @@ impl<A: App> Core<A> {
             let Some(ticket) = self.connections.recoveries.next_queued() else {
                 return;
             };
-            if !self.ask_owner(ticket) {
-                return;
-            }
+            self.ask_owner(ticket);
         }
     }
 
-    /// Asks the owner for one subscription, or puts it back into the queue. False if the others have to wait as well.
-    fn ask_owner(&mut self, ticket: Ticket) -> bool {
+    /// Asks the owner for one subscription, or puts it back into the queue.
+    fn ask_owner(&mut self, ticket: Ticket) {
         let place = ticket.place;
         let Some(recovery) = self.connections.recoveries.get(place) else {
-            return true;
+            return;
         };
         let mut publications_max = self.limits.recovery_publications_max;
         let query = match &recovery.progress {
@@ -83,8 +85,7 @@ impl<A: App> Core<A> {
             Progress::Answered { up_to } => {
                 if self.connections.replay_room(place.connection) == 0 {
                     self.connections.recoveries.requeue(ticket, true);
-                    self.await_room(place);
-                    return true;
+                    return self.await_room(place);
                 }
                 // The rest of an answer, or what was published while the client took the beginning of it.
                 publications_max = u32::MAX;
@@ -95,13 +96,13 @@ impl<A: App> Core<A> {
             }
         };
         let Some((name, hash)) = self.delivery.subscriptions().name_of(place.channel) else {
-            return true;
+            return;
         };
         let owner = hash.owner(self.delivery.core_count());
         if !self.post.has_room(owner) {
             self.connections.recoveries.requeue(ticket, false);
             self.connections.recoveries.next = Next::Soon;
-            return false;
+            return;
         }
         let from = self.delivery.next_for(place.connection, place.channel);
         let number = self.connections.recoveries.next_number();
@@ -130,7 +131,6 @@ impl<A: App> Core<A> {
         };
         self.connections.recoveries.asked(place, number, from, deadline);
         self.connections.note_held(place.connection);
-        true
     }
 
     /// The owner of a channel has answered the question `number`.
@@ -138,6 +138,7 @@ impl<A: App> Core<A> {
         let Some(place) = self.connections.recoveries.place_of(number) else {
             return;
         };
+        self.connections.recoveries.note_answered(place);
         let Some((id, from)) = self.live_from(place) else {
             return;
         };
@@ -159,21 +160,27 @@ impl<A: App> Core<A> {
         match (&recovery.progress, reading.why_unknown()) {
             (Progress::Answered { .. }, Some(_)) => self.close(id, CloseReason::HistoryLost),
             (Progress::Answered { .. }, None) => self.connections.recoveries.send(place, reading, up_to),
-            (Progress::Unanswered { .. }, Some(unknown)) => {
-                if unknown == Unknown::TooMany {
-                    self.metrics.limit_hit(Limit::RecoveryPublications);
-                }
+            (Progress::Unanswered { .. }, Some(unknown)) if reading.is_empty() => {
+                self.note_lack(unknown);
                 self.answer_and_finish(place, Some(gap(unknown)));
             }
-            (Progress::Unanswered { wanted, token }, None) => {
+            (Progress::Unanswered { wanted, token }, lack) => {
                 let (wanted, token) = (*wanted, token.clone());
-                let told = self.told(None, from, reading.len() + reading.left_out());
+                lack.into_iter().for_each(|unknown| self.note_lack(unknown));
+                let told = self.told(lack.map(gap), from, reading.len() + reading.left_out());
                 self.answer_recovery(id, &token, wanted, &told);
                 self.connections.recoveries.send(place, reading, up_to);
             }
         }
         self.connections.tell_recoveries();
         self.connections.recoveries.next = Next::Now;
+    }
+
+    /// Counts that a subscriber does not get all that it has asked for, if a limit is the reason.
+    fn note_lack(&self, unknown: Unknown) {
+        if unknown == Unknown::TooMany {
+            self.metrics.limit_hit(Limit::RecoveryPublications);
+        }
     }
 
     /// Goes on with one subscription that is under way.
@@ -219,6 +226,7 @@ impl<A: App> Core<A> {
 
     /// The owner has not answered in time.
     fn give_up(&mut self, place: Place) {
+        self.connections.recoveries.note_silent(place);
         let progress = self
             .connections
             .recoveries
@@ -234,17 +242,16 @@ impl<A: App> Core<A> {
     /// Answers a subscription that gets nothing of the history, and makes it live: from the place on from which
     /// publications were collected, or from now on, if there were too many.
     fn answer_and_finish(&mut self, place: Place, gap: Option<Gap>) {
-        let Some((id, from)) = self.live_from(place) else {
-            return;
-        };
         let Some(ended) = self.connections.recoveries.end(place) else {
             return;
         };
+        let Some(id) = self.connections.id_at(place.connection) else {
+            return;
+        };
         let is_incomplete = ended.live().is_some_and(|live| live.collected.is_incomplete);
-        let from = if is_incomplete {
-            self.delivery.next_for(place.connection, place.channel)
-        } else {
-            from
+        let from = match ended.live() {
+            Some(live) if !is_incomplete => live.from,
+            Some(_) | None => self.delivery.next_for(place.connection, place.channel),
         };
         if let Progress::Unanswered { wanted, token } = &ended.progress {
             self.answer_recovery(id, token, *wanted, &self.told(gap, from, 0));
@@ -327,4 +334,4 @@ const POST_RETRY: Duration = Duration::from_millis(1);
 /// Questions that one turn asks.
 const ASKED_PER_TURN_MAX: usize = AT_ONCE_MAX;
 /// How long the owner of a channel may take to answer. Then the client is told that its history cannot be read.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
