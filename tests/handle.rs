@@ -1195,7 +1195,10 @@ fn what_a_channel_remembers_is_read_from_any_thread_and_removed() {
         }
         let all: Vec<_> = (15 - KEPT..15).collect();
         assert_eq!(known(read(HistoryQuery::Last, 100)), (all.clone(), None));
-        assert_eq!(known(read(HistoryQuery::Since(0), 100)), (all, None));
+        assert_eq!(known(read(HistoryQuery::Since(0), 100)), (all, Some("evicted")));
+        let newest_at = read(HistoryQuery::Last, 1).publications().next().unwrap().unix_ms;
+        let since = known(read(HistoryQuery::Since(newest_at + 1), 100));
+        assert_eq!(since, (vec![], None));
         assert_eq!(known(read(HistoryQuery::Last, 3)), (vec![12, 13, 14], None));
         for (number, position) in &positions {
             let expected = if number + 1 < 15 - KEPT {

@@ -1357,7 +1357,11 @@ fn the_history_of_a_channel_is_read_as_it_was_published_and_removed() {
     );
     assert_eq!(data(&get("&last=2")), ["3", "4"]);
     assert_eq!(data(&get("&limit=3")), ["2", "3", "4"]);
-    assert_eq!(data(&get("&since=0")).len(), 5);
+    let since = get("&since=0");
+    assert_eq!((data(&since).len(), &since.json["recovered"]), (5, &json!(true)));
+    let newest = get("&since=0&limit=3");
+    assert_eq!(data(&newest), ["2", "3", "4"]);
+    assert_eq!(newest.json["reason"], "too many");
     assert_eq!(
         data(&get(&format!("&since={}", u64::MAX >> 11))),
         Vec::<String>::new()

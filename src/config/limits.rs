@@ -101,8 +101,8 @@ settings! {
         outbox_bytes_total_max: MemoryMax = MemoryMax::Auto, "outbox_bytes_total_max", MEMORY;
 
         /// Most publications that a client gets from the history of a channel at once. If it has missed more, it gets
-        /// none of them, and the answer to its subscribe says `too many`; if it has asked for the newest ones or for
-        /// all since a moment, it gets the newest of them.
+        /// none of them, and the answer to its subscribe says `too many`; if it has asked for all since a moment, it gets
+        /// the newest of them with that answer; if it has asked for the newest ones, it gets so many.
         recovery_publications_max: u32 = 10_000, "recovery_publications_max", number!(1 to 4294967295);
 
         /// Most bytes of histories that are being sent to subscribers, in equal shares for each core and for 64 subscribers

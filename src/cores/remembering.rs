@@ -39,7 +39,9 @@ impl<A: App> Core<A> {
 
     /// Notes from which place on a core follows other policies of channels.
     pub(super) fn note_policies_followed(&mut self, core: CoreId, version: u32, place: Sequence) {
-        self.begin_memory().note_followed(core.index(), version, place);
+        let now = self.time.now();
+        self.begin_memory()
+            .note_followed(core.index(), version, place, now);
     }
 
     /// Answers questions, and forgets what is to be forgotten: a part in each turn.

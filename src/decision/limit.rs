@@ -120,7 +120,8 @@ labels! {
         /// A call about presence that the core that owns the channel did not answer in 5 s: answered with a
         /// `TimeoutError`.
         PresenceTime = "presence_time",
-        /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, and is told so.
+        /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, or the newest since a moment,
+        /// and is told so.
         RecoveryPublications = "recovery_publications",
         /// `recovery_bytes_max`: a subscriber gets the beginning of a long history first, and the rest is read once that
         /// is sent.

@@ -24,12 +24,12 @@ pub enum HistoryQuery {
     },
     /// The newest publications, as many as the limit says.
     Last,
-    /// The publications since this time, in milliseconds since 1970, that are still there; the newest, if the limit does
-    /// not allow all.
+    /// The publications since this time, in milliseconds since 1970; the newest, if not all are still there or the limit
+    /// does not allow all. [`History::unknown`] says so.
     Since(u64),
 }
 
-/// Publications of a channel.
+/// Publications of a channel. Their memory stays in use for as long as it exists.
 #[derive(Clone, Debug)]
 pub struct History {
     reading: Reading,

@@ -40,18 +40,21 @@ pub(super) struct Channel {
     len: usize,
     frame_bytes: usize,
     complete_after: u64,
+    /// When the newest publication that the history has lost was published, or a moment behind that; before every moment
+    /// if it has lost none.
+    lost_at_ms: i64,
     /// Why the publications up to there are not.
     why: Unknown,
 }
 
 impl Channel {
-    /// Without a publication. All that were published after this offset will be told.
+    /// Without a publication. All that were published after this offset, and after this moment, will be told.
     pub(super) fn new(
         hash: ChannelHash,
         name: &[u8],
         keep: Keep,
         version: u32,
-        complete_after: u64,
+        (complete_after, lost_at_ms): (u64, i64),
         why: Unknown,
     ) -> Channel {
         Channel {
@@ -64,8 +67,15 @@ impl Channel {
             len: 0,
             frame_bytes: 0,
             complete_after,
+            lost_at_ms,
             why,
         }
+    }
+
+    /// Appends the next publication of a store, which does not know when those before the first one were published.
+    pub(super) fn restore(&mut self, publication: &NewPublication<'_>) {
+        self.lost_at_ms = self.lost_at_ms.min(publication.at_ms);
+        self.push(publication);
     }
 
     /// How many publications there are, with a last value that is not of the history any more.
@@ -116,7 +126,7 @@ impl Channel {
     /// Takes the oldest publication out of the history. If it is the last value, it stays beside the history.
     pub(super) fn drop_oldest(&mut self, why: Unknown) {
         if self.len == 1 && self.keep.last_value {
-            self.note_gone(self.newest_offset(), why);
+            self.note_newest_gone(why);
         } else {
             self.remove_oldest(why);
         }
@@ -128,8 +138,9 @@ impl Channel {
             return;
         };
         let (offset, frame_bytes) = (first.offset(oldest), first.frame_bytes(oldest..oldest + 1));
+        let at_ms = first.at_ms(oldest);
         let (is_last_of_chunk, gone_bytes) = (oldest + 1 == first.len(), first.frame_bytes(0..oldest + 1));
-        self.note_gone(offset, why);
+        self.note_gone(offset, at_ms, why);
         self.frame_bytes -= frame_bytes;
         self.len -= 1;
         self.gone += 1;
@@ -144,12 +155,17 @@ impl Channel {
         }
     }
 
-    /// The history has lost the publications up to this offset.
-    fn note_gone(&mut self, offset: u64, why: Unknown) {
+    /// The history has lost the publications up to this offset, the last of which was published at this moment.
+    fn note_gone(&mut self, offset: u64, at_ms: i64, why: Unknown) {
         if offset > self.complete_after {
             self.complete_after = offset;
+            self.lost_at_ms = self.lost_at_ms.max(at_ms);
             self.why = why;
         }
+    }
+
+    fn note_newest_gone(&mut self, why: Unknown) {
+        self.note_gone(self.newest_offset(), self.known_at_ms(), why);
     }
 
     /// Gives the memory of publications back that are gone.
@@ -168,7 +184,7 @@ impl Channel {
 
     /// Removes all publications, for this reason.
     pub(super) fn clear(&mut self, why: Unknown) {
-        self.note_gone(self.newest_offset(), why);
+        self.note_newest_gone(why);
         self.chunks = VecDeque::new();
         self.gone = 0;
         self.len = 0;
@@ -212,35 +228,44 @@ impl Channel {
         self.chunks.back().map(|last| last.at_ms(last.len() - 1))
     }
 
-    /// The publications up to the offset `up_to` that answer a query, at most so many.
-    ///
-    /// # Errors
-    /// All publications after a position are asked for, and are not there or are more.
+    /// When the newest publication was published that the channel has ever had, or a moment behind that.
+    pub(super) fn known_at_ms(&self) -> i64 {
+        self.newest_at_ms().unwrap_or(self.lost_at_ms)
+    }
+
+    /// The publications up to the offset `up_to` that answer a query, at most so many; and why these are not all that
+    /// were asked for. All publications after a position are there, or none of them.
     pub(super) fn read(
         &self,
         query: ChannelQuery,
         publications_max: usize,
         up_to: u64,
-    ) -> Result<Vec<Piece>, Unknown> {
+    ) -> (Vec<Piece>, Option<Unknown>) {
         match query {
-            ChannelQuery::After(offset) if offset < self.complete_after => Err(self.why),
+            ChannelQuery::After(offset) if offset < self.complete_after => (Vec::new(), Some(self.why)),
             ChannelQuery::After(offset) => {
                 let (pieces, count) = self.pieces(|chunk| chunk.first_after(offset), usize::MAX, up_to);
-                if count > publications_max {
-                    return Err(Unknown::TooMany);
+                match count > publications_max {
+                    true => (Vec::new(), Some(Unknown::TooMany)),
+                    false => (pieces, None),
                 }
-                Ok(pieces)
             }
             ChannelQuery::Last(count) => {
                 let max = count.min(publications_max).min(self.history_len());
-                Ok(self.pieces(|_| 0, max, up_to).0)
+                (self.pieces(|_| 0, max, up_to).0, None)
             }
             ChannelQuery::Since(at_ms) => {
-                let max = publications_max.min(self.history_len());
-                Ok(self.pieces(|chunk| chunk.first_since(at_ms), max, up_to).0)
+                let since = |max| self.pieces(|chunk| chunk.first_since(at_ms), max, up_to);
+                let (mut pieces, count) = since(self.history_len());
+                let lost = (self.lost_at_ms >= at_ms).then_some(self.why);
+                let too_many = (count > publications_max).then_some(Unknown::TooMany);
+                if too_many.is_some() {
+                    pieces = since(publications_max).0;
+                }
+                (pieces, lost.or(too_many))
             }
-            ChannelQuery::LastValue if self.keep.last_value => Ok(self.pieces(|_| 0, 1, up_to).0),
-            ChannelQuery::LastValue => Ok(Vec::new()),
+            ChannelQuery::LastValue if self.keep.last_value => (self.pieces(|_| 0, 1, up_to).0, None),
+            ChannelQuery::LastValue => (Vec::new(), None),
         }
     }
 

@@ -5,13 +5,13 @@
 //!
 //! A channel that is gone leaves its highest offset behind, in `forgotten`. A client that asks for publications after an
 //! earlier offset gets no answer, also about a channel that never had one: nothing else is known about channels that are
-//! not here.
+//! not here. The time of that publication stays in the same way, for clients that ask for publications since a moment.
 //!
 //! Invariants
 //! 1. A channel is in `oldest` and in `quietest` while it exists, and in `deadlines` while one of its publications will
 //!    expire. Its number there is not higher than the true one.
 //! 2. `bytes` is the sum of what the channels count for ([`Histories::bytes`]), and at most `bytes_max` after each call.
-//! 3. A channel that does not exist has had no publication after `forgotten`.
+//! 3. A channel that does not exist has had no publication after `forgotten`, nor after `forgotten_at_ms`.
 //!
 //! Limits: `history_bytes_max`, `history_channels_max`.
 
@@ -44,8 +44,11 @@ pub struct Histories {
     bytes_max: usize,
     channels_max: usize,
     forgotten: u64,
+    forgotten_at_ms: i64,
     /// Publications up to this offset may be missing from any channel, though a former process has left some of them.
     unknown_through: u64,
+    /// These were published before this moment, or at it.
+    unknown_at_ms: i64,
     /// The Unix time at which the clock of this process began.
     unix_ms_at_0: i64,
     evicted: Evicted,
@@ -53,6 +56,8 @@ pub struct Histories {
     journal: Option<Vec<Entry>>,
     /// The value of `forgotten` that the store was told.
     told_forgotten: u64,
+    /// When this process took over what a store has.
+    begun_at_ms: i64,
 }
 
 /// How many publications have gone, by what made them go.
@@ -91,17 +96,25 @@ impl Histories {
             bytes_max,
             channels_max,
             forgotten: 0,
+            forgotten_at_ms: NEVER,
             unknown_through: 0,
+            unknown_at_ms: NEVER,
             unix_ms_at_0: 0,
             evicted: Evicted::default(),
             journal: None,
             told_forgotten: 0,
+            begun_at_ms: 0,
         }
     }
 
     /// Begins with what a store knows of all channels together, and notes what a store has to be told from now on:
     /// [`Histories::take_changes`].
-    pub fn begin_with_store(&mut self, unknown_through: u64, forgotten: u64) {
+    pub fn begin_with_store(&mut self, unknown_through: u64, forgotten: u64, now: Now) {
+        // A former process has published them.
+        let before_now = |offset| if offset > 0 { now_ms(now) } else { NEVER };
+        self.unknown_at_ms = before_now(unknown_through);
+        self.forgotten_at_ms = before_now(forgotten);
+        self.begun_at_ms = now_ms(now);
         self.unknown_through = unknown_through;
         self.forgotten = forgotten;
         self.told_forgotten = forgotten;
@@ -118,21 +131,35 @@ impl Histories {
         version: u32,
         complete_after: u64,
     ) -> u32 {
+        let lost_at_ms = if complete_after > 0 {
+            self.begun_at_ms
+        } else {
+            NEVER
+        };
         self.insert(Channel::new(
             hash,
             name,
             keep,
             version,
-            complete_after,
+            (complete_after, lost_at_ms),
             Unknown::Evicted,
         ))
     }
 
     /// Adds the next publication of a channel of a store. The caller calls [`Histories::restored`] after the last one.
     pub fn restore(&mut self, channel: u32, publication: &NewPublication<'_>) {
+        // Publications with lower offsets were published before it.
+        for (through, at_ms) in [
+            (self.unknown_through, &mut self.unknown_at_ms),
+            (self.forgotten, &mut self.forgotten_at_ms),
+        ] {
+            if publication.offset > through {
+                *at_ms = publication.at_ms.min(*at_ms);
+            }
+        }
         // The store knows it.
         let journal = self.journal.take();
-        self.change(channel, |channel, _| channel.push(publication));
+        self.change(channel, |channel, _| channel.restore(publication));
         self.journal = journal;
     }
 
@@ -243,7 +270,7 @@ impl Histories {
                 name,
                 keep()?,
                 version,
-                self.forgotten,
+                (self.forgotten, self.forgotten_at_ms),
                 Unknown::Evicted,
             ))),
         }
@@ -313,7 +340,7 @@ impl Histories {
             }
             Query::After(position) => ChannelQuery::After(position.offset),
             Query::Last(count) => ChannelQuery::Last(count as usize),
-            Query::Since(unix_ms) => ChannelQuery::Since(self.at_ms(unix_ms)),
+            Query::Since(unix_ms) => ChannelQuery::Since(self.at_ms(unix_ms, now)),
             Query::LastValue => ChannelQuery::LastValue,
             Query::Position => return Reading::empty(up_to),
         };
@@ -322,16 +349,24 @@ impl Histories {
                 ChannelQuery::After(offset) if offset < self.forgotten => {
                     Reading::unknown(Unknown::Evicted, up_to)
                 }
+                ChannelQuery::Since(at_ms) if at_ms <= self.forgotten_at_ms.max(self.unknown_at_ms) => {
+                    Reading::unknown(Unknown::Evicted, up_to)
+                }
                 ChannelQuery::After(_)
                 | ChannelQuery::Last(_)
                 | ChannelQuery::Since(_)
                 | ChannelQuery::LastValue => Reading::empty(up_to),
             };
         };
-        match channel.read(query, question.publications_max as usize, up_to.offset) {
-            Ok(pieces) => Reading::of(pieces, question.part, up_to, self.unix_ms_at_0),
-            Err(unknown) => Reading::unknown(unknown, up_to),
-        }
+        let (pieces, unknown) = channel.read(query, question.publications_max as usize, up_to.offset);
+        let unknown = match query {
+            ChannelQuery::Since(at_ms) if at_ms <= self.unknown_at_ms => Some(Unknown::Evicted),
+            ChannelQuery::After(_)
+            | ChannelQuery::Last(_)
+            | ChannelQuery::Since(_)
+            | ChannelQuery::LastValue => unknown,
+        };
+        Reading::of((pieces, unknown), question.part, up_to, self.unix_ms_at_0)
     }
 
     /// Forgets all publications of a channel. Returns how many there were.
@@ -404,7 +439,8 @@ impl Histories {
     }
 
     /// A Unix time by the clock of this process.
-    fn at_ms(&self, unix_ms: u64) -> i64 {
+    pub fn at_ms(&mut self, unix_ms: u64, now: Now) -> i64 {
+        self.note_wall_clock(now);
         i64::try_from(unix_ms)
             .unwrap_or(i64::MAX)
             .saturating_sub(self.unix_ms_at_0)
@@ -435,6 +471,7 @@ impl Histories {
             return;
         };
         self.forgotten = self.forgotten.max(channel.newest_offset());
+        self.forgotten_at_ms = self.forgotten_at_ms.max(channel.known_at_ms());
         self.note(|| Entry::Removed(channel.name.clone(), channel.newest_offset()));
         self.bytes -= counted_bytes(&channel);
         self.publications -= channel.len() as u64;
@@ -598,6 +635,8 @@ fn now_ms(now: Now) -> i64 {
     i64::try_from(now.uptime.as_ms()).unwrap_or(i64::MAX)
 }
 
+/// Before every moment.
+const NEVER: i64 = i64::MIN;
 /// How far the two clocks may be from where they were to each other.
 const WALL_CLOCK_ERROR_MS: u64 = 10;
 /// What a remembered publication takes beside its frame, at most, in a channel that has some of them: 16 bytes for its

@@ -41,7 +41,7 @@ pub enum Query {
     After(Position),
     /// The newest publications, at most so many. Fewer are no failure.
     Last(u32),
-    /// The publications since this time, in Unix milliseconds, that are still there.
+    /// The publications since this time, in Unix milliseconds: the newest, if not all are there or there are too many.
     Since(u64),
     /// The last value: the newest publication, however old it is.
     LastValue,
@@ -49,7 +49,7 @@ pub enum Query {
     Position,
 }
 
-/// Why the publications after a position are not known exactly.
+/// Why the publications after a position, or since a moment, are not known exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Unknown {
     /// The position is of another numbering: of a former process, say.

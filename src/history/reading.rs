@@ -54,7 +54,12 @@ pub struct Remembered<'a> {
 
 impl Reading {
     /// Publications of a channel. `unix_ms_at_0` is the Unix time at which the clock of their times began.
-    pub(super) fn of(mut pieces: Vec<Piece>, part: Part, up_to: Position, unix_ms_at_0: i64) -> Reading {
+    pub(super) fn of(
+        (mut pieces, unknown): (Vec<Piece>, Option<Unknown>),
+        part: Part,
+        up_to: Position,
+        unix_ms_at_0: i64,
+    ) -> Reading {
         let count = |pieces: &[Piece]| pieces.iter().map(Piece::len).sum::<usize>();
         let publications = count(&pieces);
         match part {
@@ -69,7 +74,7 @@ impl Reading {
         let taken = count(&pieces);
         Reading {
             up_to,
-            unknown: None,
+            unknown,
             memory_bytes: pieces.iter().map(Piece::memory_bytes).sum(),
             pieces: pieces.into_iter(),
             publications: taken,
@@ -80,7 +85,7 @@ impl Reading {
 
     /// No publication, since there is none that was asked for.
     pub fn empty(up_to: Position) -> Reading {
-        Reading::of(Vec::new(), Part::Whole, up_to, 0)
+        Reading::of((Vec::new(), None), Part::Whole, up_to, 0)
     }
 
     /// One publication, which no history holds.
@@ -90,7 +95,7 @@ impl Reading {
             from: 0,
             end: 1,
         };
-        Reading::of(vec![piece], Part::Whole, up_to, 0)
+        Reading::of((vec![piece], None), Part::Whole, up_to, 0)
     }
 
     /// No publication, since it is not known which were asked for.
@@ -101,13 +106,22 @@ impl Reading {
         }
     }
 
+    /// The same publications, which are not all that were asked for.
+    pub fn but(self, reason: Unknown) -> Reading {
+        Reading {
+            unknown: Some(reason),
+            ..self
+        }
+    }
+
     /// The place of the reading in the order: a publication of the channel after it is not in the reading, one up to it
     /// is, if it was asked for.
     pub fn up_to(&self) -> Position {
         self.up_to
     }
 
-    /// Why there is no answer to a query for all publications after a position.
+    /// Why publications are missing that were asked for. Of those after a position there are none then; of those since a
+    /// moment, the newest.
     pub fn why_unknown(&self) -> Option<Unknown> {
         self.unknown
     }

@@ -119,7 +119,11 @@ impl World {
         let bytes_max = random.one_of(&[4_000, 20_000, 200_000, 1 << 40]);
         let channels_max = random.one_of(&[1, 3, 1000]);
         let mut histories = Histories::new(epoch, bytes_max, channels_max);
-        histories.begin_with_store(0, 0);
+        let now = Now {
+            uptime: Uptime::from_ms(0),
+            unix_ms: UNIX_MS_AT_0,
+        };
+        histories.begin_with_store(0, 0, now);
         World {
             epoch,
             hasher: ChannelHasher::with_key(seed),
@@ -128,10 +132,7 @@ impl World {
             limits: (bytes_max, channels_max),
             published: Vec::new(),
             keeps,
-            now: Now {
-                uptime: Uptime::from_ms(0),
-                unix_ms: UNIX_MS_AT_0,
-            },
+            now,
             version: 0,
             bytes_max,
             channels_max,
@@ -193,7 +194,7 @@ impl World {
     fn restart(&mut self) {
         self.tell_store();
         let mut restored = Histories::new(self.epoch, self.limits.0, self.limits.1);
-        restored.begin_with_store(0, self.store.forgotten);
+        restored.begin_with_store(0, self.store.forgotten, self.now);
         for (name, stored) in &self.store.channels {
             let channel: usize = String::from_utf8_lossy(name)["channel ".len()..].parse().unwrap();
             let (keep, hash) = (self.keeps[channel], self.hasher.hash(name));
@@ -351,6 +352,20 @@ impl World {
             .filter(|published| published.unix_ms >= since)
             .collect();
         assert_same(&reading, &young[young.len() - reading.len()..]);
+        let all = self.of(channel, |published| {
+            published.offset <= up_to && published.unix_ms >= since
+        });
+        match reading.why_unknown() {
+            None => assert_same(&reading, &all),
+            Some(Unknown::TooMany) => assert!(reading.len() == max as usize && young.len() > reading.len()),
+            Some(_) => {
+                let later = self.of(channel, |published| published.unix_ms >= since);
+                assert!(
+                    later.len() > reading.len() || self.is_bounded(),
+                    "{since} {keep:?}"
+                );
+            }
+        }
         let up_to = self.offset();
         let reading = self.ask(channel, Query::LastValue, max, up_to);
         let newest = self.of(channel, |_| true).pop();
@@ -398,7 +413,11 @@ impl World {
     fn assert_small(&self, part: &Reading, bytes_max: usize) {
         let frames: usize = part.publications().map(|remembered| remembered.frame.len()).sum();
         assert!(frames <= part.memory_bytes());
-        let longest = self.published.iter().map(|published| published.payload.len()).max();
+        let longest = self
+            .published
+            .iter()
+            .map(|published| published.payload.len())
+            .max();
         let chunk = 70_000 + 2 * longest.unwrap_or(0);
         assert!(part.memory_bytes() <= bytes_max.max(chunk), "{bytes_max}");
     }
@@ -595,16 +614,19 @@ fn append(histories: &mut Histories, name: &str, offset: u64, at_ms: i64, frame:
 }
 
 fn read(histories: &mut Histories, name: &str, query: Query, now: Now) -> Reading {
+    histories.read(&question(name, query), 1_000_000, now)
+}
+
+fn question(name: &str, query: Query) -> Question {
     let (name, hash) = named(name);
-    let question = Question {
+    Question {
         name,
         hash,
         query,
         publications_max: u32::MAX,
         part: Part::Whole,
         before: Sequence(1_000_001),
-    };
-    histories.read(&question, 1_000_000, now)
+    }
 }
 
 fn offsets(reading: &Reading) -> Vec<u64> {
@@ -694,6 +716,74 @@ fn what_has_expired_is_not_read_and_goes_step_by_step() {
     let position = Position { epoch, offset: 9 };
     let reading = read(&mut histories, "a", Query::After(position), at(1004));
     assert_eq!(reading.why_unknown(), Some(Unknown::Expired));
+}
+
+#[test]
+fn publications_since_a_moment_are_said_to_be_missing_if_one_has_gone_that_is_not_older() {
+    let epoch = Numbering::new().epoch;
+    let keep = Keep { entries: 2, ..ROOMY };
+    let mut histories = Histories::new(epoch, 1 << 30, 2);
+    for offset in 1..=5 {
+        let at_ms = 10 * i64::try_from(offset).unwrap();
+        append(&mut histories, "a", offset, at_ms, b"x", keep);
+    }
+    let since = |histories: &mut Histories, name, ms| {
+        let reading = read(histories, name, Query::Since(UNIX_MS_AT_0 + ms), at(60));
+        (offsets(&reading), reading.why_unknown())
+    };
+    let evicted = Some(Unknown::Evicted);
+    assert_eq!(since(&mut histories, "a", 0), (vec![4, 5], evicted));
+    assert_eq!(since(&mut histories, "a", 30), (vec![4, 5], evicted));
+    assert_eq!(since(&mut histories, "a", 31), (vec![4, 5], None));
+    assert_eq!(since(&mut histories, "never seen", 0), (vec![], None));
+    // A channel that is gone leaves its time behind, for all that are not here.
+    append(&mut histories, "b", 6, 55, b"x", keep);
+    append(&mut histories, "c", 7, 56, b"x", keep);
+    for name in ["a", "never seen"] {
+        assert_eq!(since(&mut histories, name, 50), (vec![], evicted));
+        assert_eq!(since(&mut histories, name, 51), (vec![], None));
+    }
+    append(&mut histories, "a", 8, 57, b"x", keep);
+    assert_eq!(since(&mut histories, "a", 50), (vec![8], evicted));
+    assert_eq!(since(&mut histories, "a", 51), (vec![8], None));
+    assert_eq!(since(&mut histories, "b", 55), (vec![], evicted));
+    assert_eq!(since(&mut histories, "b", 56), (vec![], None));
+    let many = Question {
+        publications_max: 1,
+        ..question("c", Query::Since(0))
+    };
+    append(&mut histories, "c", 9, 58, b"x", keep);
+    let reading = histories.read(&many, 1_000_000, at(60));
+    assert_eq!(offsets(&reading), [9]);
+    assert_eq!(reading.why_unknown(), Some(Unknown::TooMany));
+}
+
+/// A publication is where a former process has it; what that process has lost was published before.
+#[test]
+fn after_a_restart_publications_of_the_former_process_since_a_moment_are_told_as_far_as_they_are_known() {
+    let epoch = Numbering::new().epoch;
+    let mut histories = Histories::new(epoch, 1 << 30, 1000);
+    histories.begin_with_store(20, 10, at(100));
+    for (name, complete_after, kept) in [("a", 30, &[31, 32][..]), ("b", 0, &[11]), ("c", 40, &[])] {
+        let (bytes, hash) = named(name);
+        let id = histories.restore_channel(&bytes, hash, ROOMY, 0, complete_after);
+        for &offset in kept {
+            let unix_ms = UNIX_MS_AT_0 + offset;
+            let restored =
+                NewPublication::restored(offset, unix_ms, UNIX_MS_AT_0, Origin::SocketCluster, b"x", 0);
+            histories.restore(id, &restored);
+        }
+        histories.restored(id);
+    }
+    let unknown = |histories: &mut Histories, name, ms| {
+        let reading = read(histories, name, Query::Since(UNIX_MS_AT_0 + ms), at(100));
+        reading.why_unknown().is_some()
+    };
+    // What is lost of `a` was published before 31, what is lost of all before 31 as well, and of `c` before the restart.
+    for (name, last) in [("a", 31), ("b", 31), ("c", 100), ("never seen", 31)] {
+        assert!(unknown(&mut histories, name, last), "{name}");
+        assert!(!unknown(&mut histories, name, last + 1), "{name}");
+    }
 }
 
 #[test]

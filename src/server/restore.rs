@@ -55,7 +55,7 @@ pub(super) fn restore(
     let cores = histories.len();
     let beginning = store.beginning();
     for core in &mut histories {
-        core.begin_with_store(beginning.unknown_through, beginning.removed_through);
+        core.begin_with_store(beginning.unknown_through, beginning.removed_through, now);
     }
     let unix_ms_at_0 = now.unix_ms.saturating_sub(now.uptime.as_ms());
     let mut changes = Batch::default();

@@ -89,7 +89,10 @@ impl ReadHistory {
     }
 
     pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
-        let is_recovery = matches!(self.query, HistoryQuery::After { .. });
+        let is_recovery = match self.query {
+            HistoryQuery::After { .. } | HistoryQuery::Since(_) => true,
+            HistoryQuery::Last => false,
+        };
         let history = handle.history(&self.channel, self.query, self.limit).await?;
         if history.is_off() {
             return Err(ApiError::new(

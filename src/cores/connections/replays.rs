@@ -69,7 +69,9 @@ impl Connections {
 
     /// Tells the metrics how many subscriptions are not live, and how much memory is kept for them.
     pub(in crate::cores) fn tell_recoveries(&self) {
-        self.metrics.recovery_bytes.set(self.recoveries.reading_bytes() as u64);
+        self.metrics
+            .recovery_bytes
+            .set(self.recoveries.reading_bytes() as u64);
         self.metrics.recoveries_waiting.set(self.recoveries.len() as u64);
     }
 

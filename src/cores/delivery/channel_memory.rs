@@ -152,8 +152,9 @@ impl ChannelMemory {
     }
 
     /// A core follows the policies of this version from this place on.
-    pub(in crate::cores) fn note_followed(&mut self, core: usize, version: u32, place: Sequence) {
-        self.changes.follow(core, version, place);
+    pub(in crate::cores) fn note_followed(&mut self, core: usize, version: u32, place: Sequence, now: Now) {
+        let now_ms = i64::try_from(now.uptime.as_ms()).unwrap_or(i64::MAX);
+        self.changes.follow(core, version, place, now_ms);
         if let Some(on_disk) = &mut self.on_disk {
             // The next process does not know of the change.
             on_disk.note_unknown(self.numbering.position_before(place).offset);
@@ -187,25 +188,28 @@ impl ChannelMemory {
     pub(in crate::cores) fn read(&mut self, question: &Question, now: Now) -> Reading {
         let up_to = self.numbering.offset(question.before) - 1;
         let policy = self.channels.find(&question.name);
-        let unknown = match question.query {
-            Query::After(_) | Query::Last(_) | Query::Since(_) => policy
-                .is_none_or(|policy| policy.history.is_none())
-                .then_some(Unknown::NoHistory),
-            Query::LastValue | Query::Position => None,
-        };
-        let unknown = unknown.or_else(|| match question.query {
+        let keeps_none = policy.is_none_or(|policy| policy.history.is_none());
+        let is_superseded = self.channels.is_superseded();
+        let unknown = |unknown| Reading::unknown(unknown, self.numbering.position_before(question.before));
+        match question.query {
+            Query::After(_) | Query::Last(_) | Query::Since(_) if keeps_none => unknown(Unknown::NoHistory),
             Query::After(position)
                 if position.epoch == self.numbering.epoch
-                    && (self.channels.is_superseded()
-                        || self.changes.is_unsure(&question.name, position.offset)) =>
+                    && (is_superseded || self.changes.is_unsure(&question.name, position.offset)) =>
             {
-                Some(Unknown::PolicyChanged)
+                unknown(Unknown::PolicyChanged)
             }
-            Query::After(_) | Query::Last(_) | Query::Since(_) | Query::LastValue | Query::Position => None,
-        });
-        match unknown {
-            Some(unknown) => Reading::unknown(unknown, self.numbering.position_before(question.before)),
-            None => self.histories.read(question, up_to, now),
+            Query::Since(unix_ms) => {
+                let at_ms = self.histories.at_ms(unix_ms, now);
+                let reading = self.histories.read(question, up_to, now);
+                match is_superseded || self.changes.is_unsure_since(&question.name, at_ms) {
+                    true => reading.but(Unknown::PolicyChanged),
+                    false => reading,
+                }
+            }
+            Query::After(_) | Query::Last(_) | Query::LastValue | Query::Position => {
+                self.histories.read(question, up_to, now)
+            }
         }
     }
 

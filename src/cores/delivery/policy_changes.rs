@@ -40,6 +40,8 @@ struct Followed {
     version: u32,
     by: CoreSet,
     place: Sequence,
+    /// When this core has heard of the last of them, which is behind the place.
+    heard_at_ms: i64,
 }
 
 impl PolicyChanges {
@@ -70,8 +72,8 @@ impl PolicyChanges {
         }
     }
 
-    /// A core follows the policies of this version from this place on.
-    pub(in crate::cores) fn follow(&mut self, core: usize, version: u32, place: Sequence) {
+    /// A core follows the policies of this version from this place on, as this core hears now.
+    pub(in crate::cores) fn follow(&mut self, core: usize, version: u32, place: Sequence, heard_at_ms: i64) {
         if self.followed.iter().all(|followed| followed.version != version) {
             let later = self.followed.iter().filter(|followed| followed.version > version);
             self.followed.push(later.fold(
@@ -79,6 +81,7 @@ impl PolicyChanges {
                     version,
                     by: CoreSet::EMPTY,
                     place,
+                    heard_at_ms,
                 },
                 |sum, later| Followed {
                     by: sum.by.union(later.by),
@@ -91,12 +94,26 @@ impl PolicyChanges {
             if followed.version <= version && !followed.by.contains(core) {
                 followed.by.insert(core);
                 followed.place = followed.place.max(place);
+                followed.heard_at_ms = followed.heard_at_ms.max(heard_at_ms);
             }
         }
     }
 
     /// Whether publications of the channel after this offset may not have been marked.
     pub(in crate::cores) fn is_unsure(&self, name: &[u8], offset: u64) -> bool {
+        self.is_unsure_before(name, |followed| {
+            offset + 1 < self.numbering.offset(followed.place)
+        })
+    }
+
+    /// Whether publications of the channel since this moment may not have been marked.
+    pub(in crate::cores) fn is_unsure_since(&self, name: &[u8], at_ms: i64) -> bool {
+        self.is_unsure_before(name, |followed| at_ms <= followed.heard_at_ms)
+    }
+
+    /// Whether the policy of the channel has changed, and not all cores follow the new one, or `is_before` says that this
+    /// was later than what is asked for.
+    fn is_unsure_before(&self, name: &[u8], is_before: impl Fn(&Followed) -> bool) -> bool {
         self.changes.iter().any(|change| {
             let remembers =
                 |channels: &Channels| channels.find(name).is_some_and(|policy| policy.remembers());
@@ -104,20 +121,17 @@ impl PolicyChanges {
                 .from
                 .as_ref()
                 .is_none_or(|from| remembers(from) != remembers(&change.to));
-            is_changed
-                && self
-                    .complete_from(change.to.version())
-                    .is_none_or(|place| offset + 1 < self.numbering.offset(place))
+            is_changed && self.followed_by_all(change.to.version()).is_none_or(&is_before)
         })
     }
 
-    /// The place from which on all cores follow the policies of this version.
-    fn complete_from(&self, version: u32) -> Option<Sequence> {
+    /// From where on all cores follow the policies of this version.
+    fn followed_by_all(&self, version: u32) -> Option<&Followed> {
         let followed = self
             .followed
             .iter()
             .find(|followed| followed.version == version)?;
-        (followed.by.len() == self.cores).then_some(followed.place)
+        (followed.by.len() == self.cores).then_some(followed)
     }
 }
 
@@ -154,16 +168,19 @@ mod tests {
         let second = policies(&["new", "both"], Some(&first));
         let mut changes = PolicyChanges::new(2, Numbering::new());
         // The other core may have been faster.
-        changes.follow(1, second.version(), Sequence(12));
+        changes.follow(1, second.version(), Sequence(12), 50);
         assert_eq!(unsure(&changes, "new"), [false; 5]);
         changes.adopt(&first, &second);
         for name in ["new", "old"] {
             assert_eq!(unsure(&changes, name), [true; 5], "{name}");
         }
         assert_eq!(unsure(&changes, "both"), [false; 5]);
-        changes.follow(0, second.version(), Sequence(7));
+        changes.follow(0, second.version(), Sequence(7), 50);
         assert_eq!(unsure(&changes, "new"), [true, true, true, false, false]);
         assert_eq!(unsure(&changes, "both"), [false; 5]);
+        let unsure_since = |name: &[u8]| [49, 50, 51].map(|at_ms| changes.is_unsure_since(name, at_ms));
+        assert_eq!(unsure_since(b"new"), [true, true, false]);
+        assert_eq!(unsure_since(b"both"), [false; 3]);
     }
 
     #[test]
@@ -173,14 +190,14 @@ mod tests {
         let third = policies(&["a", "c"], Some(&second));
         let mut changes = PolicyChanges::new(3, Numbering::new());
         changes.adopt(&first, &second);
-        changes.follow(0, second.version(), Sequence(5));
-        changes.follow(1, third.version(), Sequence(11));
-        changes.follow(2, second.version(), Sequence(5));
+        changes.follow(0, second.version(), Sequence(5), 50);
+        changes.follow(1, third.version(), Sequence(11), 50);
+        changes.follow(2, second.version(), Sequence(5), 50);
         assert_eq!(unsure(&changes, "b"), [true, true, false, false, false]);
         // This core itself has passed the second over: all channels may have been without their policy for a while.
         let mut changes = PolicyChanges::new(1, Numbering::new());
         changes.adopt(&first, &third);
-        changes.follow(0, third.version(), Sequence(11));
+        changes.follow(0, third.version(), Sequence(11), 50);
         assert_eq!(unsure(&changes, "a"), [true, true, false, false, false]);
     }
 
@@ -192,7 +209,7 @@ mod tests {
             let name = format!("b{change}");
             let next = policies(&["a", &name], Some(&before));
             changes.adopt(&before, &next);
-            changes.follow(0, next.version(), Sequence(change + 1));
+            changes.follow(0, next.version(), Sequence(change + 1), 50);
             before = next;
         }
         assert_eq!(changes.changes.len(), CHANGES_MAX);

@@ -86,7 +86,10 @@ impl Session {
             | Wanted::Retained
             | Wanted::Forbidden => reading.why_unknown(),
         };
-        let is_recovery = matches!(call.wanted, Wanted::After(_) | Wanted::OtherEpoch);
+        let is_recovery = matches!(
+            call.wanted,
+            Wanted::After(_) | Wanted::OtherEpoch | Wanted::Since(_)
+        );
         let head = encode::HistoryHead {
             position: reading.up_to(),
             recovered: is_recovery.then_some(unknown.is_none()),

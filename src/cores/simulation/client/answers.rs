@@ -184,7 +184,6 @@ impl Client {
             return true;
         }
         if let Wanted::Since(unix_ms) = wanted
-            && ground.plan.memory == Memory::Everything
             && is_whole
         {
             let end = ground.log.places(channel, 0..told.up_to + 1).end;

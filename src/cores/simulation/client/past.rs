@@ -48,7 +48,7 @@ impl Client {
         let reason = data["reason"].as_str();
         let (recovered, is_recovery) = (
             data["recovered"].as_bool(),
-            matches!(wanted, Wanted::After(_) | Wanted::OtherEpoch),
+            matches!(wanted, Wanted::After(_) | Wanted::OtherEpoch | Wanted::Since(_)),
         );
         let told = Recovered {
             up_to,
@@ -161,7 +161,7 @@ fn check(
             _ => Err("nothing was to be told".to_owned()),
         },
         Wanted::Last(max) => newest(max.min(all.end)),
-        Wanted::Since(unix_ms) if is_steady => {
+        Wanted::Since(unix_ms) if is_steady || recovered == Some(true) => {
             let expected = all.end - count..all.end;
             if told.places != expected.clone().collect::<Vec<_>>() {
                 return Err(format!("not the newest: {expected:?}"));
