@@ -30,8 +30,6 @@ pub(super) struct Changes {
     pub(super) unknown_through: u64,
     /// The same for channels that are not known otherwise.
     pub(super) removed_through: u64,
-    /// The highest offset of all records.
-    pub(super) through: u64,
     /// How many records came.
     pub(super) records: u64,
     /// How many bytes the records had.
@@ -80,7 +78,6 @@ impl Changes {
     pub(super) fn add(&mut self, batch: &Batch) {
         self.records += batch.count();
         self.bytes += batch.len();
-        self.through = self.through.max(batch.through());
         for record in batch.records() {
             match record {
                 Record::Publication {

@@ -9,8 +9,9 @@
 //! [`Store::read`] gives the histories. [`Store::start`] starts the thread and makes a [`Sink`] for each core. The
 //! owner of a channel records what happens to its history; it never waits for the thread, and never touches a file.
 //!
-//! Offsets: a process reserves [`OFFSETS_RESERVED`] offsets ahead of the highest one that it has given out, and the
-//! next process begins behind all that are reserved. So no offset is given out twice, whatever was lost.
+//! Offsets: a process reserves [`OFFSETS_RESERVED`] offsets ahead of the highest one that it has given out, to a
+//! publication of any channel. The next process begins behind all that are reserved. So no offset is given out twice,
+//! whatever was lost.
 //!
 //! | how the last process ended | epoch | what a recovery from before the start gets |
 //! |---|---|---|
@@ -384,6 +385,7 @@ impl Store {
             clock,
             changes,
             taken: vec![Taken::default(); cores].into(),
+            place: 0,
             commit_at_ns,
         };
         writer.note_room();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 
+use super::OFFSETS_RESERVED;
 use super::records::{Batch, Record};
 use super::shared::{Shared, StoreState};
 use super::writer::Sent;
@@ -36,6 +37,10 @@ pub(crate) struct Sink {
     read: u64,
     /// How much of that the thread has been told.
     told_read: u64,
+    /// The highest offset that is known to have been given out.
+    place: u64,
+    /// How much of that the thread has been told.
+    told_place: u64,
     /// Whether this core publishes nothing more to remembered channels.
     is_ending: bool,
     /// Whether it has sent its last record.
@@ -71,6 +76,8 @@ impl Sink {
             lost_through: 0,
             read: 0,
             told_read: 0,
+            place: 0,
+            told_place: 0,
             is_ending: false,
             has_finished: false,
         }
@@ -166,7 +173,8 @@ impl Sink {
             let through = std::mem::take(&mut self.lost_through);
             self.batch.push(&Record::Unknown { through });
         }
-        if self.batch.is_empty() && self.read == self.told_read {
+        let is_far = self.place - self.told_place >= PLACE_TOLD_EVERY;
+        if self.batch.is_empty() && self.read == self.told_read && !is_far {
             return false;
         }
         let bytes = self.batch.len() as u64;
@@ -174,11 +182,13 @@ impl Sink {
             core: self.core,
             batch: std::mem::take(&mut self.batch),
             read: self.read,
+            place: self.place,
         };
         match self.outbox.try_send(sent) {
             Ok(()) => {
                 self.sent_bytes += bytes;
                 self.told_read = self.read;
+                self.told_place = self.place;
                 false
             }
             Err(TrySendError::Full(sent)) => {
@@ -207,6 +217,11 @@ impl Sink {
         }
         self.shared.wait_for_commit(self.core);
         self.shared.is_committed(owner, offset)
+    }
+
+    /// Notes that offsets up to this one have been given out: none of them may be given out by another process.
+    pub(crate) fn note_place(&mut self, through: u64) {
+        self.place = self.place.max(through);
     }
 
     /// Notes that this core has read the ring up to an offset, and has recorded all that is to be kept of it: the next
@@ -257,6 +272,7 @@ impl Sink {
                 core: self.core,
                 batch: std::mem::take(&mut self.batch),
                 read: self.read,
+                place: self.place,
             };
             if self.outbox.send_timeout(sent, FINISH_TIME_MAX).is_err() {
                 return;
@@ -268,5 +284,7 @@ impl Sink {
     }
 }
 
+/// After how many offsets the thread is told how many have been given out, if it is told nothing else.
+const PLACE_TOLD_EVERY: u64 = OFFSETS_RESERVED / 64;
 /// How long the last records of a core may wait for the thread of the store.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(2);

@@ -167,6 +167,33 @@ fn what_the_cores_recorded_is_there_after_an_orderly_end_and_the_epoch_goes_on()
     );
 }
 
+/// Publications to other channels have offsets, too, and clients may have got them as positions.
+#[test]
+fn offsets_that_no_record_has_do_not_come_again_after_a_crash_either() {
+    let directory = Directory::new();
+    let (running, mut sinks) = open(&directory.0, StoreMode::Strict, b"epoch001")
+        .start(2, &Batch::default())
+        .unwrap();
+    // Far more than are reserved at once, and nothing is recorded.
+    for place in (1..=300).map(|step| step * (OFFSETS_RESERVED / 64)) {
+        sinks[1].note_place(place - 1);
+        assert!(!sinks[1].flush(), "nothing to tell yet");
+        sinks[1].note_place(place);
+        while sinks[1].flush() {
+            thread::yield_now();
+        }
+    }
+    let highest = 300 * (OFFSETS_RESERVED / 64);
+    let _ = sinks[0].push(&publication(b"c", 7, 0, b"frame"));
+    sinks[0].flush();
+    wait_for_commit(&sinks[0], 0, 7);
+    drop((sinks, running));
+    let base = open(&directory.0, StoreMode::Strict, b"epoch002")
+        .beginning()
+        .base;
+    assert!(base >= highest, "{base} < {highest}");
+}
+
 #[test]
 fn after_a_crash_strict_goes_on_and_relaxed_begins_a_new_epoch_and_no_offset_comes_again() {
     for mode in [StoreMode::Strict, StoreMode::Relaxed] {

@@ -31,6 +31,8 @@ pub(super) struct Sent {
     pub(super) batch: Batch,
     /// How far the core has read the ring: what it records of it is in this batch and those before.
     pub(super) read: u64,
+    /// The highest offset that the core knows to have been given out.
+    pub(super) place: u64,
 }
 
 /// An order to the thread.
@@ -60,6 +62,8 @@ pub(super) struct Writer {
     pub(super) changes: Changes,
     /// For each core: the bytes and the highest offset of its records in `changes`.
     pub(super) taken: Box<[Taken]>,
+    /// The highest offset that is known to have been given out.
+    pub(super) place: u64,
     /// When the changes are committed, by the clock; `None` if there are none.
     pub(super) commit_at_ns: Option<u64>,
 }
@@ -115,7 +119,8 @@ impl Writer {
         taken.bytes += sent.batch.len() as u64;
         taken.through = taken.through.max(sent.batch.through());
         taken.read = sent.read;
-        if self.changes.is_empty() {
+        self.place = self.place.max(sent.place).max(sent.batch.through());
+        if self.changes.is_empty() && !self.must_reserve() {
             self.shared.note_read(sent.core, sent.read);
             return self.shared.wake_waiting();
         }
@@ -126,6 +131,12 @@ impl Writer {
             };
             self.commit_at_ns = Some(self.clock.elapsed_ns() + nanoseconds(wait));
         }
+    }
+
+    /// Whether half of the offsets that are reserved have been given out: by publications of all channels, of which the
+    /// store has some or none.
+    fn must_reserve(&self) -> bool {
+        self.place + OFFSETS_RESERVED / 2 > self.head.ceiling
     }
 
     /// Takes what has come meanwhile into the same commit.
@@ -243,12 +254,13 @@ impl Writer {
                 Check::LastCommit,
             )?,
         };
+        let must_reserve = self.must_reserve();
         let head = &mut self.head;
         let changes = &self.changes;
         head.unknown_through = head.unknown_through.max(changes.unknown_through);
         head.removed_through = head.removed_through.max(changes.removed_through);
-        if changes.through + OFFSETS_RESERVED / 2 > head.ceiling {
-            head.ceiling = changes.through + OFFSETS_RESERVED;
+        if must_reserve {
+            head.ceiling = self.place + OFFSETS_RESERVED;
         }
         self.database = Some(database.apply(changes, head, &mut self.holders, &mut self.content)?);
         Ok(())

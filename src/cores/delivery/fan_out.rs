@@ -214,13 +214,13 @@ impl Delivery {
     /// that in strict mode, if the server speaks MQTT. `has_saved_all`: nothing is left to record of sessions.
     pub(in crate::cores) fn note_read(&mut self, has_saved_all: bool) {
         let place = self.broker.reader.place();
-        if has_saved_all
-            && self
-                .retained
-                .as_ref()
-                .is_some_and(|retained| !retained.has_unsaved())
-            && let Some(on_disk) = self.on_disk()
-        {
+        let retained = self.retained.as_ref();
+        let has_recorded_all = has_saved_all && retained.is_some_and(|retained| !retained.has_unsaved());
+        let Some(on_disk) = self.on_disk() else {
+            return;
+        };
+        on_disk.note_place(place);
+        if has_recorded_all {
             on_disk.note_read(place);
         }
     }

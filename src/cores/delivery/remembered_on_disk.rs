@@ -207,6 +207,11 @@ impl OnDisk {
         })
     }
 
+    /// Notes that the offsets before a place have been given out, to publications that may not be recorded.
+    pub(in crate::cores) fn note_place(&mut self, place: Sequence) {
+        self.sink.note_place(self.numbering.position_before(place).offset);
+    }
+
     /// Notes that this core has delivered everything before a place, and has recorded what is kept of it.
     pub(in crate::cores) fn note_read(&mut self, place: Sequence) {
         if self.sink.is_strict() {
