@@ -131,7 +131,7 @@ impl Plan {
             (None, 30_000),
         ]);
         let some = |random: &mut Random, value: u32| if random.chance(1, 8) { value } else { 0 };
-        let limits = Limits {
+        let mut limits = Limits {
             handshake_timeout: ms(random.of(&[1000, 10_000])),
             request_timeout: ms(random.of(&[1000, 20_000])),
             close_timeout: ms(random.of(&[500, 5000])),
@@ -161,10 +161,16 @@ impl Plan {
             presence_grace: ms(random.of(&[0, 700])),
             presence_tick: ms(random.of(&[10, 500])),
             wills_bytes_max: random.of(&[16 << 20, 16 << 20, 16 << 20, WILLS_TIGHT]),
+            recovery_publications_max: random.of(&[1, 5, 10_000]),
+            recovery_bytes_max: random.of(&[1000, 64 << 20]),
             ..Limits::default()
         };
         let mqtt = random.chance(1, 3);
         let memory = random.of(&[Memory::Nothing, Memory::Nothing, Memory::Everything, Memory::Some]);
+        if memory == Memory::Some {
+            limits.history_bytes_max = random.of(&[3000, 30_000, 256 << 20]);
+            limits.history_channels_max = random.of(&[1, 3, 100_000]);
+        }
         Plan {
             cores: random.of(&[1, 2, 2, 3, 4]),
             limits,

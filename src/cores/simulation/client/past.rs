@@ -160,13 +160,16 @@ fn check(
             0 => Ok(()),
             _ => Err("nothing was to be told".to_owned()),
         },
-        Wanted::Last(max) => newest(max.min(all.end)),
+        Wanted::Last(max) => newest(
+            max.min(all.end)
+                .min(ground.plan.limits.recovery_publications_max as usize),
+        ),
         Wanted::Since(unix_ms) if is_steady || recovered == Some(true) => {
             let expected = all.end - count..all.end;
             if told.places != expected.clone().collect::<Vec<_>>() {
                 return Err(format!("not the newest: {expected:?}"));
             }
-            match told.has_more {
+            match told.has_more || recovered == Some(false) {
                 true => Ok(()),
                 false => check_since(ground, channel, unix_ms, expected.start, clock_sets),
             }
