@@ -590,6 +590,67 @@ fn a_long_history_closes_nobody_however_slowly_it_is_read() {
     }
 }
 
+/// With `skip` and `conflate`, a client that reads late gets all of a channel with a history. If the history has lost some of
+/// it, the client is told so by the close of its connection. There is no gap that a later recovery calls whole.
+#[test]
+fn nothing_is_left_out_of_a_channel_with_a_history() {
+    for policy in [SlowConsumer::Skip, SlowConsumer::Conflate] {
+        let server = server(|config| {
+            config.limits.outbox_bytes_max = 32 * 1024;
+            config.delivery.slow_consumer = policy;
+        });
+        let mut publisher = server.client();
+        let padding = "x".repeat(1000);
+        let mut publish = |channel: &str, numbers: std::ops::Range<u64>| {
+            for number in numbers {
+                publisher.publish(channel, &format!(r#"[{number},"{padding}"]"#));
+            }
+            publisher.ping();
+        };
+        for channel in ["room.a", "short.a"] {
+            let mut reader = Client::connect_narrow(server.address);
+            reader.upgrade();
+            reader.handshake();
+            let before = server.total(|core| &core.catch_ups);
+            subscribe_with(&mut reader, channel, &json!({"recover": null}));
+            publish(channel, 0..3000);
+            eventually("it does not take some", || {
+                server.total(|core| &core.catch_ups) > before
+            });
+            if channel == "short.a" {
+                loop {
+                    match reader.event() {
+                        Received::Text(_) => {}
+                        Received::Close(code, _) => break assert_eq!(code, Some(4034)),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                continue;
+            }
+            for number in 0..3000 {
+                let publication = next_publication(&mut reader, channel);
+                assert_eq!(publication["data"][0], number, "{policy:?}");
+            }
+            publish(channel, 3000..3001);
+            let publication = next_publication(&mut reader, channel);
+            assert_eq!(publication["data"][0], 3000);
+        }
+        assert_eq!(server.total(|core| &core.publications_skipped), 0);
+        assert_eq!(server.total(|core| &core.publications_conflated), 0);
+        // Where nothing is kept, the policy is as ever.
+        let mut reader = Client::connect_narrow(server.address);
+        reader.upgrade();
+        reader.handshake();
+        reader.subscribe("news");
+        publish("news", 0..3000);
+        eventually("some are left out", || {
+            server.total(|core| &core.publications_skipped)
+                + server.total(|core| &core.publications_conflated)
+                > 0
+        });
+    }
+}
+
 /// What a channel has lost stays in memory while it is sent. Clients that take it slowly do not keep all of it there. A
 /// client that goes on in time gets everything.
 #[test]

@@ -115,8 +115,8 @@ settings! {
         /// `InvalidActionError`.
         history_calls_per_connection_max: u32 = 16, "history_calls_per_connection_max", number!(1 to 65536);
 
-        /// Most open calls of `$history` of all clients of one core. A further call is answered with an
-        /// `InvalidActionError`.
+        /// Most open calls of `$history` of all clients of one core. Of several cores, one may owe the answers to three
+        /// quarters of them. A further call is answered with an `InvalidActionError`.
         history_calls_per_core_max: u32 = 1024, "history_calls_per_core_max", number!(1 to 65536);
 
         /// Most patterns that services may register, for each core. A further `$serve` is answered with a `LimitError`.
@@ -228,7 +228,8 @@ settings! {
         /// Most calls about presence that one client may leave open. A further call is answered with a `BusyError`.
         presence_calls_per_connection_max: u32 = 32, "presence_calls_per_connection_max", number!(1 to 65536);
 
-        /// Most open calls about presence of all clients of one core. A further call is answered with a `BusyError`.
+        /// Most open calls about presence of all clients of one core. Of several cores, one may owe the answers to three
+        /// quarters of them. A further call is answered with a `BusyError`.
         presence_calls_per_core_max: u32 = 4096, "presence_calls_per_core_max", number!(1 to 65536);
 
         /// Milliseconds for which a user remains a member of a channel after the last connection has ended. A user that

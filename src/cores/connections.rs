@@ -112,6 +112,8 @@ pub(in crate::cores) struct Connections {
     pub(in crate::cores) batches: Option<Box<Batches>>,
     /// The subscriptions that are not live yet.
     pub(in crate::cores) recoveries: Recoveries,
+    /// Where publications can be read later that a subscriber does not take; `None` if no channel has ever had a policy.
+    pub(in crate::cores) histories: Option<Box<replays::ReadLater>>,
     /// The MQTT sessions of the client ids that this core owns; nothing unless the server speaks MQTT.
     pub(in crate::cores) mqtt: Option<Box<Sessions>>,
     /// The publication under way for MQTT subscribers; nothing without sessions.
@@ -181,6 +183,7 @@ impl Connections {
             forms: forms.map(Box::new),
             batches: bounds.batches.map(|pace| Box::new(Batches::new(pace))),
             recoveries: Recoveries::default(),
+            histories: None,
             mqtt_walk: mqtt.is_some().then(Box::default),
             mqtt: mqtt.map(Box::new),
             unix_ms: 0,

@@ -307,6 +307,10 @@ impl<A: App> Core<A> {
             metrics,
         };
         core.adopt_webhooks(&webhooks);
+        let policy = Arc::clone(&core.lent.policy);
+        if !policy.channels.is_empty() {
+            core.note_histories(&policy.channels);
+        }
         Ok(core)
     }
 }

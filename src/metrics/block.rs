@@ -419,6 +419,10 @@ core_metrics! {
     /// channels have lost them meanwhile.
     recovery_bytes: Gauge, "ringcast_recovery_bytes";
 
+    /// Subscriptions whose subscribers did not take a publication, and get it from the history of the channel later: with
+    /// `slow_consumer` `skip` or `conflate`.
+    catch_ups: Counter, "ringcast_catch_ups_total";
+
     /// Publications that were sent again, from the memory of a channel, to a new subscriber.
     publications_replayed: Counter, "ringcast_publications_replayed_total";
 

@@ -122,7 +122,7 @@ impl Connections {
         let framing = self.slab[index as usize].framing;
         forms::write_frames(self.forms.as_deref_mut(), framing, &mut frame, &replaced);
         let leaves_out = self.leaves_out();
-        let taken = self.deliver_apart(index, channel, &frame, None, leaves_out);
+        let taken = self.deliver_apart(index, channel, &frame, None, leaves_out, Some(&publication));
         self.metrics.messages_sent.add(taken);
         self.metrics.deliveries.add(taken);
         taken

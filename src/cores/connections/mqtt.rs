@@ -398,7 +398,14 @@ impl Connections {
             }
         }
         let span = shared[form.index()].map(|shared| shared.span);
-        self.deliver_apart(index, under_way.channel, packed.bytes, span, under_way.leaves_out)
+        self.deliver_apart(
+            index,
+            under_way.channel,
+            packed.bytes,
+            span,
+            under_way.leaves_out,
+            None,
+        )
     }
 
     /// QoS 1 and 2: a copy of the packet with a packet identifier, now or later.
@@ -486,7 +493,7 @@ impl Connections {
         }
         bytes.clear();
         packet.write(framing, bytes);
-        let taken = self.deliver_apart(index, under_way.channel, bytes, None, under_way.leaves_out);
+        let taken = self.deliver_apart(index, under_way.channel, bytes, None, under_way.leaves_out, None);
         bytes.shrink_to(PACKET_KEPT_BYTES_MAX);
         taken
     }

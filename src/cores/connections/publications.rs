@@ -1,4 +1,5 @@
-//! Publications: put into the outboxes of their subscribers; skipped, conflated or fatal where an outbox is full.
+//! Publications: put into the outboxes of their subscribers; skipped, conflated or fatal where an outbox is full, or read
+//! from the history later where the channel has one.
 //!
 //! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core
 //! queues before it flushes some.
@@ -79,9 +80,9 @@ impl Connections {
         let spans = self.share(channel, &frames);
         let taken = if has_forms {
             let form_of = |framing| Form::of(framing).index();
-            self.deliver_each(subscribers, channel, &frames, &spans, form_of)
+            self.deliver_each(subscribers, channel, &publication, &frames, &spans, form_of)
         } else {
-            self.deliver_each(subscribers, channel, &frames, &spans, |_| 0)
+            self.deliver_each(subscribers, channel, &publication, &frames, &spans, |_| 0)
         };
         self.forms = forms;
         self.metrics.messages_sent.add(taken);
@@ -95,6 +96,7 @@ impl Connections {
         &mut self,
         subscribers: &[u32],
         channel: u32,
+        publication: &Publication<'_>,
         frames: &[&[u8]; Form::COUNT],
         spans: &[Option<FrameSpan>; Form::COUNT],
         form_of: impl Fn(Framing) -> usize,
@@ -118,7 +120,8 @@ impl Connections {
                 }
                 taken += 1;
             } else {
-                taken += self.deliver_apart(index, channel, frames[form], spans[form], leaves_out);
+                let (frame, span) = (frames[form], spans[form]);
+                taken += self.deliver_apart(index, channel, frame, span, leaves_out, Some(publication));
             }
         }
         taken
@@ -133,7 +136,7 @@ impl Connections {
 
     /// Queues a publication for a subscriber whose outbox cannot just share it: the outbox has bytes of its own or of
     /// another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns how many outboxes
-    /// took it, which is one or none.
+    /// took it, which is one or none. `publication` is `None` for a subscriber that cannot get it from a history later.
     #[inline(never)]
     pub(super) fn deliver_apart(
         &mut self,
@@ -142,11 +145,12 @@ impl Connections {
         frame: &[u8],
         span: Option<FrameSpan>,
         leaves_out: bool,
+        publication: Option<&Publication<'_>>,
     ) -> u64 {
         let mut connection = &mut self.slab[index as usize];
         let is_left_out = leaves_out && connection.outbox.is_blocked();
         if is_left_out || !connection.outbox.takes(frame.len(), self.outbox_bytes_max) {
-            if !self.make_room(index, channel, frame) {
+            if !self.make_room(index, channel, frame, publication) {
                 return 0;
             }
             connection = &mut self.slab[index as usize];
@@ -197,7 +201,13 @@ impl Connections {
 
     /// Makes room in an outbox that has none for a publication, by writing to its socket. If the socket takes too
     /// little, carries out the policy for slow subscribers and returns false.
-    fn make_room(&mut self, index: u32, channel: u32, frame: &[u8]) -> bool {
+    fn make_room(
+        &mut self,
+        index: u32,
+        channel: u32,
+        frame: &[u8],
+        publication: Option<&Publication<'_>>,
+    ) -> bool {
         let connection = &self.slab[index as usize];
         if connection.reading.is_paused_by(Why::Ending) || connection.outbox.is_sealed() {
             // It did not take an earlier one and is about to be closed for that, or it has ended.
@@ -219,6 +229,12 @@ impl Connections {
             true => Limit::OutboxBytes,
             false => Limit::OutboxBytesTotal,
         });
+        let stays_open = self.slow_consumer != SlowConsumer::Close;
+        if let Some(publication) = publication.filter(|_| stays_open)
+            && self.read_later(index, channel, publication)
+        {
+            return false;
+        }
         match self.slow_consumer {
             SlowConsumer::Skip => {
                 self.metrics.publications_skipped.add(1);

@@ -1,16 +1,29 @@
 //! Subscriptions that are not live yet (`outgoing/recoveries.rs`): publications are collected for them, and histories
-//! are sent in steps that never fill an outbox.
+//! are sent in steps that never fill an outbox. A subscriber that does not take a publication comes here as well, if the
+//! channel has a history: a publication that is left out would be a gap that nobody tells its client.
 //!
 //! Limits: `REPLAY_OUTBOX_BYTES_MAX`.
 
-use crate::broker::Publication;
+use std::sync::Arc;
+
+use crate::broker::{ChannelHasher, Numbering, Publication};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::reading::Why;
 use crate::cores::outgoing::forms;
-use crate::cores::outgoing::recoveries::{Live, Place};
+use crate::cores::outgoing::recoveries::{Live, OwnerOf, Place};
+use crate::policy::channels::Channels;
 use crate::protocols::Framing;
 
 use super::Connections;
+
+/// What is needed to read publications from a history that a subscriber does not take.
+#[derive(Debug)]
+pub(in crate::cores) struct ReadLater {
+    pub(in crate::cores) channels: Arc<Channels>,
+    pub(in crate::cores) numbering: Numbering,
+    pub(in crate::cores) hasher: ChannelHasher,
+    pub(in crate::cores) cores: usize,
+}
 
 /// How far a history has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +69,32 @@ impl Connections {
             taken += self.deliver(rest, channel, publication);
         }
         taken
+    }
+
+    /// A subscriber does not take a publication, and its connection is to stay open. If the channel has a history, the
+    /// subscription is not live from now on: its client gets this publication and all behind it from the history, once it
+    /// takes more. False if the channel has none.
+    #[cold]
+    pub(super) fn read_later(&mut self, index: u32, channel: u32, publication: &Publication<'_>) -> bool {
+        let name = publication.channel();
+        let Some(histories) = self.histories.as_deref().filter(|histories| {
+            let policy = histories.channels.find(name);
+            publication.is_remembered() && policy.is_some_and(|policy| policy.history.is_some())
+        }) else {
+            return false;
+        };
+        let of = OwnerOf {
+            owner: histories.hasher.hash(name).owner(histories.cores),
+            owners: histories.cores,
+        };
+        let place = Place {
+            connection: index,
+            channel,
+        };
+        let up_to = histories.numbering.offset(publication.sequence()) - 1;
+        self.recoveries.begin_behind(place, of, up_to);
+        self.metrics.catch_ups.add(1);
+        true
     }
 
     /// A connection has ended: none of its subscriptions will be live.

@@ -35,6 +35,7 @@ use crate::clock::Clock;
 use crate::decision::{Decisions, Limit, Publish, Stored, SubscribeOutcome, UnsubscribeOutcome};
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::Sessions;
+use crate::policy::channels::Channels;
 use crate::store::StoreChange;
 use crate::websocket::frame::{self, OpCode};
 
@@ -43,6 +44,7 @@ use super::retained_topics::RetainedTopics;
 use super::translation::Translation;
 use crate::cores::connections::Connections;
 use crate::cores::connections::look::Look;
+use crate::cores::connections::replays::ReadLater;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::followers::{Follower, Followers};
 use crate::cores::delivery::told_publications::ToldPublications;
@@ -453,6 +455,16 @@ impl Delivery {
     pub(in crate::cores) fn owner(&self, name: &[u8]) -> (usize, ChannelHash) {
         let hash = self.broker.hasher.hash(name);
         (hash.owner(self.core_count()), hash)
+    }
+
+    /// How connections find the histories of channels with these policies.
+    pub(in crate::cores) fn read_later(&self, channels: &Arc<Channels>) -> ReadLater {
+        ReadLater {
+            channels: Arc::clone(channels),
+            numbering: self.broker.numbering,
+            hasher: self.broker.hasher.clone(),
+            cores: self.core_count(),
+        }
     }
 
     /// What this core remembers.

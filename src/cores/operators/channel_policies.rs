@@ -14,9 +14,15 @@ impl<A: App> Core<A> {
     /// Remembers by these policies of channels from now on. The policy in force is still the former one.
     pub(in crate::cores) fn adopt_channels(&mut self, channels: &Arc<Channels>) {
         self.begin_memory().adopt(channels);
+        self.note_histories(channels);
         if let Some(topics) = self.delivery.retained() {
             topics.adopt(channels);
         }
+    }
+
+    /// From now on, what subscribers do not take is read from the histories of these policies later.
+    pub(in crate::cores) fn note_histories(&mut self, channels: &Arc<Channels>) {
+        self.connections.histories = Some(Box::new(self.delivery.read_later(channels)));
     }
 
     /// Tells the owners of channels from which place on this core publishes by the policies that it has adopted, unless

@@ -13,6 +13,9 @@
 //! publication exactly once: those of the history, then the collected ones, then live ones. While it is queued nothing
 //! is collected: `from` is chosen when its turn comes.
 //!
+//! A live subscription comes here, too, if its client does not take a publication that the history has
+//! (`Connections::read_later`).
+//!
 //! If more is collected than an outbox may hold, it is dropped. Once the history is sent, the owner is asked again, for
 //! what the client lacks. Nothing is collected while a part of a long history is sent: the owner is asked for the rest.
 //!
@@ -192,6 +195,11 @@ impl Recoveries {
     ) {
         let token = token.into();
         self.hold_back(place, of, deadline, Progress::Unanswered { wanted, token });
+    }
+
+    /// Holds a subscription back that was live: its client has all publications of the channel up to an offset.
+    pub(in crate::cores) fn begin_behind(&mut self, place: Place, of: OwnerOf, up_to: u64) {
+        self.hold_back(place, of, Uptime::NEVER, Progress::Answered { up_to });
     }
 
     fn hold_back(&mut self, place: Place, of: OwnerOf, deadline: Uptime, progress: Progress) {

@@ -174,7 +174,8 @@ impl Following {
         self.replay == Replay::LastValue
     }
 
-    /// Takes a publication; returns how many are certainly missing before it.
+    /// Takes a publication; returns how many are certainly missing before it. `policy` says what happens to publications
+    /// for a client that does not read, and `of_channel` what happens to those of this channel.
     ///
     /// # Errors
     /// It must not come here, or not now.
@@ -184,6 +185,7 @@ impl Following {
         is_replayed: bool,
         log: &Log,
         policy: SlowConsumer,
+        of_channel: SlowConsumer,
     ) -> Result<usize, String> {
         let (place, entry) = log.entry(number).ok_or("what never was in the ring")?;
         let error = |what: String| {
@@ -228,6 +230,8 @@ impl Following {
                 self.replay = Replay::Late;
                 return Ok(0);
             }
+            // It did not read, and comes by the history to what it has missed.
+            (Replay::Over, true) if policy != SlowConsumer::Close => self.replay = Replay::Late,
             (Replay::Over | Replay::LastValue | Replay::Retained, true) => {
                 return error("must not be a replay".to_owned());
             }
@@ -245,7 +249,9 @@ impl Following {
             return Err(format!("publication {number} comes twice, or after a later one"));
         }
         let missing = self.certain(expected..place, was, log).count();
-        if missing > 0 && (policy == SlowConsumer::Close || is_replayed) {
+        // Without a history, some may have been skipped before.
+        let comes_to_it = is_replayed && was == Replay::Over;
+        if missing > 0 && (of_channel == SlowConsumer::Close || (is_replayed && !comes_to_it)) {
             return Err(format!("{missing} missing before publication {number}"));
         }
         self.next = Some(place + 1);

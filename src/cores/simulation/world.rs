@@ -594,6 +594,15 @@ impl Ground {
         }
     }
 
+    /// What happens to publications of a channel for a client that does not read. Where there is a history, none is left
+    /// out: the client gets it later, or its connection is closed.
+    pub(super) fn slow_consumer_of(&self, channel: usize) -> SlowConsumer {
+        match self.plan.memory {
+            Memory::Everything if channel < SHARED => SlowConsumer::Close,
+            Memory::Everything | Memory::Some | Memory::Nothing => self.plan.slow_consumer,
+        }
+    }
+
     /// Ends the run: something is not as it must be.
     pub(super) fn fail(&self, what: &str) -> ! {
         panic!("{what}\nin a run with {:?}", self.plan);

@@ -89,7 +89,7 @@ impl Connections {
         let mut bytes = Vec::new();
         packet.write(framing, &mut bytes);
         let leaves_out = self.leaves_out();
-        let taken = self.deliver_apart(target.index, NO_CHANNEL, &bytes, None, leaves_out);
+        let taken = self.deliver_apart(target.index, NO_CHANNEL, &bytes, None, leaves_out, None);
         sessions.shares.settle(handed.tag);
         taken
     }

@@ -177,7 +177,8 @@ impl Client {
         if reason == Some("in progress") {
             // The earlier one is answered later, or has been, and what it gets of the past is on its way.
             let is_live = self.following.get(&channel).is_none_or(Following::is_live);
-            return self.is_subscribing_before(call, channel) || !is_live;
+            let may_catch_up = ground.plan.slow_consumer != SlowConsumer::Close;
+            return self.is_subscribing_before(call, channel) || !is_live || may_catch_up;
         }
         if reason == Some("unsubscribed") {
             self.following.insert(channel, Following::ended(channel));
@@ -271,7 +272,8 @@ impl Client {
         }
         let is_replayed = packet["data"]["replayed"] == true;
         ground.replayed += u64::from(is_replayed);
-        match following.take(number, is_replayed, &ground.log, policy) {
+        let of_channel = ground.slow_consumer_of(channel);
+        match following.take(number, is_replayed, &ground.log, policy, of_channel) {
             Ok(missing) => ground.missing += missing,
             Err(error) => ground.fail(&format!("client {}: {error}", self.index)),
         }

@@ -138,16 +138,16 @@ impl Client {
         if !is_limited && !self.calls.is_empty() {
             return Err(format!("{:?} are not answered", self.calls));
         }
-        if ground.plan.slow_consumer != SlowConsumer::Skip {
-            for (&channel, following) in &self.following {
-                if self.is_subscribing(channel) {
-                    continue;
-                }
-                following.expect_until(ground.log.claimed(), &ground.log, ground.plan.slow_consumer)?;
-                let is_certain = ground.plan.memory.has_last_value(channel) && ground.owners_answer();
-                if is_certain && following.wants_last_value() {
-                    following.expect_newest(&ground.log)?;
-                }
+        let may_lag = ground.plan.slow_consumer != SlowConsumer::Close && !ground.owners_answer();
+        for (&channel, following) in &self.following {
+            let policy = ground.slow_consumer_of(channel);
+            if self.is_subscribing(channel) || policy == SlowConsumer::Skip || may_lag {
+                continue;
+            }
+            following.expect_until(ground.log.claimed(), &ground.log, policy)?;
+            let is_certain = ground.plan.memory.has_last_value(channel) && ground.owners_answer();
+            if is_certain && following.wants_last_value() {
+                following.expect_newest(&ground.log)?;
             }
         }
         let now = ground.time.peek().uptime;
