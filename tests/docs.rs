@@ -55,6 +55,7 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             "close-codes",
             ringcast::internals::metrics::close_codes::markdown(),
         ),
+        ("benches/README.md", "budget", budget()),
     ] {
         let file = root().join(page);
         let found = fs::read_to_string(&file).unwrap();
@@ -68,6 +69,25 @@ fn the_tables_of_the_pages_are_those_of_the_code() {
             "{page} is not up to date: run UPDATE=1 cargo test --test docs"
         );
     }
+}
+
+/// The counts in `benches/budget.toml`, as a table.
+fn budget() -> String {
+    let file = fs::read_to_string(root().join("benches/budget.toml")).unwrap();
+    let rows = file.lines().filter_map(|line| {
+        let (step, counts) = line.strip_prefix('"')?.split_once("\" = { instructions = ")?;
+        let (instructions, allocations) = counts.split_once(", allocations = ")?;
+        Some(format!(
+            "| {step} | {instructions} | {} |\n",
+            allocations.trim_end_matches(" }")
+        ))
+    });
+    let rows: Vec<String> = rows.collect();
+    assert!(rows.len() > 40, "the counts are written as they were");
+    format!(
+        "| step | instructions | allocations |\n|---|---:|---:|\n{}",
+        rows.concat()
+    )
 }
 
 /// Each link within the repository leads to an existing file, and to one of its headings if it names one.
@@ -205,8 +225,8 @@ fn the_readme_is_short() {
     );
 }
 
-/// Variables in the documentation that are not settings of the server: the name of the configuration file, variables of
-/// tests and of other services.
+/// Words in the documentation that are not settings or metrics of the server: the name of the configuration file, variables of
+/// tests and of other services, the package for Python.
 const NOT_SETTINGS: &[&str] = &[
     "RINGCAST_CONFIG",
     "RINGCAST_API_URL",
@@ -215,6 +235,7 @@ const NOT_SETTINGS: &[&str] = &[
     "RINGCAST_SEEDS",
     "RINGCAST_PORT",
     "RINGCAST_SERVICE_HOST",
+    "ringcast_client",
 ];
 
 fn root() -> PathBuf {
@@ -230,6 +251,12 @@ fn pages() -> Vec<PathBuf> {
         "tuning",
         "benches",
         "benches/load",
+        "benches/peers",
+        "clients/js",
+        "clients/python",
+        "examples",
+        "examples/hooks",
+        "examples/moving",
         "fuzz",
     ]
     .iter()
