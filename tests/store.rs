@@ -14,6 +14,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -737,10 +738,11 @@ fn after_a_crash_of_a_relaxed_server_a_recovery_says_that_the_epoch_is_another()
     assert_eq!(numbers, [8]);
 }
 
-/// Sets wills, and takes some of them back, until the server is gone. Returns how many of the calls were answered. Call `n`
-/// sets the will `n`, unless `n` leaves 2 when divided by 3.
-fn set_wills_until_the_end(mut client: Client, session: &str, first: u64) -> u64 {
+/// Sets wills, and takes some of them back, until the server is gone. Returns how many of the calls were answered;
+/// `answered` says so meanwhile. Call `n` sets the will `n`, unless `n` leaves 2 when divided by 3.
+fn set_wills_until_the_end(mut client: Client, session: &str, first: u64, answered: &AtomicU64) -> u64 {
     for done in 0.. {
+        answered.store(done, Ordering::Relaxed);
         let number = first + done;
         let data = match number % 3 {
             2 => "null".to_owned(),
@@ -786,7 +788,7 @@ fn a_killed_strict_server_has_the_last_will_that_it_acknowledged_of_each_session
                 .map(|(index, client)| {
                     let session = format!("session {index}");
                     scope.spawn(move || {
-                        let done = set_wills_until_the_end(client, &session, first);
+                        let done = set_wills_until_the_end(client, &session, first, &AtomicU64::new(0));
                         (session, done)
                     })
                 })
@@ -817,6 +819,63 @@ fn a_killed_strict_server_has_the_last_will_that_it_acknowledged_of_each_session
     }
     println!("{total} acknowledged calls");
     assert!(total > 0);
+}
+
+/// Kills relaxed servers again and again, while a client changes its will. What is on disk is what the client had set at
+/// some moment, and no change is missing that was acknowledged before the beginning of a commit that has ended.
+#[test]
+fn a_killed_relaxed_server_has_lost_no_change_of_a_will_from_before_its_last_commit() {
+    let mut random = Random(support::seed());
+    let place = Place::new();
+    let settings = [
+        ("RINGCAST_STORE_MODE", "relaxed"),
+        ("RINGCAST_STORE_FLUSH_MS", "5"),
+        ("RINGCAST_CORES", "1"),
+    ];
+    let (mut kept, mut total) = (0, 0);
+    for round in 1..=from_environment("STORE_KILLS", 50) / 5 {
+        let server = place.start(&settings);
+        let mut admin = server.admin();
+        let (client, first, done) = (server.client(), round * 3_000_000, AtomicU64::new(0));
+        let (certain, acknowledged) = thread::scope(|scope| {
+            let setter = scope.spawn(|| set_wills_until_the_end(client, "phone", first, &done));
+            thread::sleep(Duration::from_micros(random.below(30_000)));
+            let certain = done.load(Ordering::Relaxed);
+            // The first of them may have begun before.
+            let before = admin.metric("ringcast_store_commit_seconds_count");
+            eventually("two commits have ended", || {
+                admin.metric("ringcast_store_commit_seconds_count") >= before + 2
+            });
+            server.signal(Signal::SIGKILL);
+            (certain, setter.join().unwrap())
+        });
+        drop(server);
+        let wills = place.wills();
+        let of_round = |will: &&StoredWill| will.data.parse::<u64>().unwrap() >= first;
+        let found: Vec<u64> = wills
+            .iter()
+            .filter(of_round)
+            .map(|will| will.data.parse().unwrap())
+            .collect();
+        // The will after so many calls.
+        let after = |calls: u64| {
+            let last = first + calls.checked_sub(1)?;
+            (last % 3 != 2).then_some(last)
+        };
+        let found = match found[..] {
+            [] => None,
+            [one] => Some(one),
+            _ => panic!("round {round}: one client has several wills: {wills:?}"),
+        };
+        assert!(
+            (certain..=acknowledged + 1).any(|calls| after(calls) == found),
+            "round {round}: {found:?} after {certain} to {acknowledged} calls"
+        );
+        kept += certain;
+        total += acknowledged;
+    }
+    println!("{total} acknowledged calls, {kept} before the last commit");
+    assert!(kept > 0);
 }
 
 /// What the next server has published on `room.1`.
@@ -891,6 +950,70 @@ fn wills_outlive_a_crash_and_a_stop_and_a_session_that_comes_back_has_none() {
             panic!("{mode} {signal}: {left:?}");
         };
         assert!(will.session == "two" && will.due.is_some(), "{will:?}");
+    }
+}
+
+/// A will whose connection has ended goes over with the store, with the time that is left. A will of a connection that is
+/// open stays with the old process, and ends with it.
+#[test]
+fn wills_that_wait_go_over_to_the_process_that_takes_over_and_are_published_once() {
+    for mode in ["relaxed", "strict"] {
+        let place = Place::new();
+        let settings = [
+            ("RINGCAST_STORE_MODE", mode),
+            ("RINGCAST_CORES", "2"),
+            ("RINGCAST_DRAIN_SECONDS", "0"),
+            ("RINGCAST_CLOSE_TIMEOUT_MS", "200"),
+        ];
+        let mut old = place.start(&settings);
+        let with_will = |will: &str| {
+            let mut client = old.client();
+            let answer = client.call("$will", will);
+            assert!(is_acknowledgement(&answer), "{answer}");
+            client
+        };
+        let returns = r#"{"channel":"room.1","data":2,"delay_ms":600000,"session":"returns"}"#;
+        let gone = [
+            r#"{"channel":"room.1","data":1,"delay_ms":600000,"session":"stays away"}"#,
+            returns,
+            r#"{"channel":"room.1","data":3,"delay_ms":2000,"session":"is due"}"#,
+        ];
+        for will in gone {
+            with_will(will).reset();
+        }
+        let open = [
+            r#"{"channel":"room.1","data":4,"delay_ms":600000,"session":"open"}"#,
+            r#"{"channel":"room.1","data":5}"#,
+        ];
+        let open = open.map(with_will);
+        let mut admin = old.admin();
+        eventually("the wills of the clients that have gone wait", || {
+            // On a busy machine, one is due by now.
+            let waiting = admin.metric("ringcast_wills_waiting");
+            waiting + admin.metric("ringcast_wills_published_total") == 3
+        });
+        let listen = old.address.to_string();
+        let mut settings = settings.to_vec();
+        settings.extend([("RINGCAST_LISTEN", listen.as_str()), ("RINGCAST_TAKE_OVER", "on")]);
+        let mut new = place.start(&settings);
+        old.logged("let go of it for the other process");
+        let mut admin = new.admin();
+        eventually("one will is published, and two wait", || {
+            admin.metric("ringcast_wills_waiting") == 2 && published_wills(&new) == [3]
+        });
+        old.signal(Signal::SIGTERM);
+        assert_eq!(old.exit_code(), Some(0), "{mode}");
+        drop(open);
+        // The session that is back has a will of its connection in place of the one that waited.
+        let mut back = new.client();
+        assert!(is_acknowledgement(&back.call("$will", returns)));
+        eventually("one will waits", || admin.metric("ringcast_wills_waiting") == 1);
+        assert_eq!(published_wills(&new), [3], "{mode}");
+        new.signal(Signal::SIGTERM);
+        assert_eq!(new.exit_code(), Some(0), "{mode}");
+        let mut left: Vec<String> = place.wills().into_iter().map(|will| will.session).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["returns", "stays away"], "{mode}");
     }
 }
 
