@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# MQTT clients of others against BINARY: npm's mqtt (also in a browser), paho-mqtt, aiomqtt, Mosquitto's tools, and Eclipse
-# paho's interoperability tests for 3.1.1 and 5. usage: tests/mqtt.sh BINARY
+# MQTT clients of others against BINARY: npm's mqtt (also in a browser), paho-mqtt, aiomqtt, rumqttc, Mosquitto's tools, and
+# Eclipse paho's interoperability tests for 3.1.1 and 5. usage: tests/mqtt.sh BINARY
 #
 # The Python clients come from PyPI, in fixed versions, into a folder of their own (target/mqtt); paho's tests, which are in no
 # registry, from a folder that PAHO_TESTING names, or from GitHub. The last line is `N passed, N failed`; the exit status is 1 if
@@ -68,6 +68,12 @@ for cores in 1 3; do
 done
 start RINGCAST_CORES=2
 count "clients in Python, and Mosquitto's tools" "$cache/bin/python" tests/interop/mqtt_clients.py 127.0.0.1 "$port" "$websocket" /mqtt
+rumqttc=$PWD/target/rumqttc
+if cargo build --quiet --locked --manifest-path tests/rumqttc/Cargo.toml --target-dir "$rumqttc"; then
+  count "rumqttc" "$rumqttc/debug/ringcast-rumqttc" 127.0.0.1 "$port"
+else
+  failed=$((failed + 1))
+fi
 end
 if [ -e "$suites/interoperability" ]; then
   paho() { count "paho's $1 ${*:2}, $cores cores" python3 tests/interop/paho_suites.py "$suites" "$1" 127.0.0.1 "$port" "${@:2}"; }
