@@ -39,6 +39,11 @@ impl<A: App> Core<A> {
         };
         let hash = self.delivery.hasher().hash(name);
         let owner = hash.owner(self.delivery.core_count());
+        if self.presence.memberships.has_stopped(owner) {
+            // While a drain goes on: the owner does not answer any more.
+            self.send_presence_answer(id, token, Err(PresenceFailure::TimedOut));
+            return;
+        }
         let begun = if self.presence.memberships.is_congested() {
             None
         } else {

@@ -290,6 +290,11 @@ impl Memberships {
         outgoing.under_way = outgoing.under_way.saturating_sub(count);
     }
 
+    /// Whether a core has stopped, and so is told nothing.
+    pub(in crate::cores) fn has_stopped(&self, owner: usize) -> bool {
+        self.outgoing[owner].has_stopped
+    }
+
     /// A core has stopped: it is told nothing more.
     pub(in crate::cores) fn note_stopped(&mut self, owner: usize) {
         let outgoing = &mut self.outgoing[owner];

@@ -571,6 +571,7 @@ fn with_a_channel_of_the_other_core() -> (World, usize, usize) {
     let plan = Plan {
         memory: Memory::Everything,
         channels: 16,
+        presence: true,
         ..Plan::default()
     };
     let mut world = World::new(Some(1), plan, Random::new(0));
@@ -618,6 +619,21 @@ fn a_recovery_whose_owner_has_stopped_is_answered_at_once() {
     world.settle();
     assert!(!world.clients[client].is_owed_an_answer());
     assert_eq!((world.ground.recoveries, world.ground.deliveries), (0, 1));
+}
+
+/// The client waited for five seconds.
+#[test]
+fn a_question_about_members_whose_owner_has_stopped_is_answered_at_once() {
+    let (mut world, client, channel) = with_a_channel_of_the_other_core();
+    world.handles[1].send(Order::Stop).unwrap();
+    world.settle();
+    world.with(client, |client, ground| {
+        client.ask(ground, Asked::Members(channel));
+        client.write(ground, usize::MAX);
+    });
+    // The client fails if there is another answer than that nobody answers.
+    world.settle();
+    assert!(!world.clients[client].is_owed_an_answer());
 }
 
 /// A connection that ends while its core tries to ask an owner leaves the core nothing to try again for.
