@@ -374,11 +374,12 @@ impl Connection {
                 .map_or(0, |work| work.decisions.memory_bytes())
     }
 
-    /// Whether it holds input, or work or a partial message made from input.
+    /// Whether it holds input, or work or a partial message made from input, or a packet that waits for a decision or a disk.
     #[inline]
     pub(in crate::cores) fn holds_input(&self) -> bool {
         self.has_input()
             || self.suspended.is_some()
+            || self.reading.is_paused_by(Why::Decision)
             || self.assembly_bytes() > 0
             || (self.stream.tls.is_some() && self.stream.kept_bytes() > 0)
     }
