@@ -192,10 +192,15 @@ impl Subscriptions {
         Some((&channel.name, channel.hash))
     }
 
-    /// The numbers of at most `max` of a connection's channels: the ones that [`Subscriptions::unsubscribe_some`] ends
-    /// first. Allocates.
-    pub fn some_numbers_of(&self, connection: u32, max: usize) -> impl Iterator<Item = u32> + use<> {
-        let entries = self.some_of(connection, 0, max).into_iter();
+    /// The numbers of at most `max` of a connection's channels, ascending, from `from` on. From 0 on, they are those that
+    /// [`Subscriptions::unsubscribe_some`] ends first. Allocates.
+    pub fn some_numbers_of(
+        &self,
+        connection: u32,
+        from: u32,
+        max: usize,
+    ) -> impl ExactSizeIterator<Item = u32> + use<> {
+        let entries = self.some_of(connection, from, max).into_iter();
         entries.map(|entry| entry.channel)
     }
 

@@ -265,7 +265,7 @@ proptest! {
                 }
                 Step::UnsubscribeSome(connection, max) => {
                     let subscriptions = &mut fixture.subscriptions;
-                    let numbers: Vec<u32> = subscriptions.some_numbers_of(connection, max).collect();
+                    let numbers: Vec<u32> = subscriptions.some_numbers_of(connection, 0, max).collect();
                     let names: Vec<&[u8]> =
                         numbers.iter().filter_map(|&number| Some(subscriptions.name_of(number)?.0)).collect();
                     let before = model.len();

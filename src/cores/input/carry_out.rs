@@ -270,8 +270,18 @@ impl<A: App> Core<A> {
                 self.presence.leave_mqtt(id.index(), name);
             }
             Decision::UserChanged => {
-                self.services.note_changed(id.token().0);
-                self.user_changed(id);
+                if work.next_channel == 0 {
+                    self.services.note_changed(id.token().0);
+                    self.user_changed(id);
+                }
+                if self.is_being_renamed(id) {
+                    // Otherwise a client could begin one change after the other.
+                    work.next_channel = 1;
+                    return Ok(match self.presence.memberships.is_congested() {
+                        true => Outcome::NotBeforePost,
+                        false => Outcome::More { next_channel: 1 },
+                    });
+                }
                 self.tell_app(id, |app, client| app.user_changed(client));
             }
             Decision::Login => self.log_in_by_call(id, decisions),

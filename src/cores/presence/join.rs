@@ -6,6 +6,7 @@ use crate::presence::Departure;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 use crate::cores::presence::memberships::MemberOf;
 use crate::cores::presence::state::Presence;
 
@@ -89,14 +90,25 @@ impl<A: App> Core<A> {
             return;
         }
         let Some(member) = self.member_of(id) else { return };
-        let subscriptions = self.delivery.subscriptions();
-        let looks =
-            self.presence
-                .memberships
-                .rename(id.index(), self.delivery.hasher(), &member, subscriptions);
+        self.presence
+            .memberships
+            .rename(id.index(), self.delivery.hasher(), &member);
+        let looks = self.rename_some_members();
         // A client that changes its user again and again uses up its share of the turn.
         self.intake.use_share(looks as u64 / CHANNELS_PER_MESSAGE);
         self.presence.due = self.time.now().uptime;
+    }
+
+    /// Whether the owners of a connection's rooms are being told that it is another member.
+    pub(in crate::cores) fn is_being_renamed(&self, id: ConnectionId) -> bool {
+        self.presence.memberships.is_renaming(id.index())
+    }
+
+    /// Goes on with connections that are other members now. Returns at how many of their channels it has looked.
+    pub(super) fn rename_some_members(&mut self) -> usize {
+        let subscriptions = self.delivery.subscriptions();
+        let memberships = &mut self.presence.memberships;
+        memberships.rename_some(channels_per_turn_max(), subscriptions)
     }
 
     /// Goes on with a review after a reload, and tells about some of the subscribers of channels whose presence was
@@ -136,7 +148,7 @@ impl<A: App> Core<A> {
         let (subscriptions, hasher) = (self.delivery.subscriptions(), self.delivery.hasher());
         let memberships = &mut self.presence.memberships;
         // Its user may be another one than in its other rooms.
-        memberships.rename(connection, hasher, &member, subscriptions);
+        memberships.rename(connection, hasher, &member);
         if let Some(channel) = subscriptions.name_of(channel) {
             memberships.join(channel, connection, hasher, member);
         }

@@ -9,7 +9,8 @@
 //! 1. A mark belongs to a channel that has subscribers on this core: it is removed before the last one leaves.
 //! 2. Each subscriber of a channel that is marked [`Mark::On`] is a member at the owner, or will be when what is to be
 //!    told has been told and the walk along the channel is over.
-//! 3. A connection that may be a member of any room has its identity in `identities`, and is that member in all rooms.
+//! 3. A connection that may be a member of any room has its identity in `identities`, and is that member in all rooms,
+//!    once a change of members is over ([`Renaming`]): of ten thousand rooms some are told in each turn.
 //!
 //! Waits: an owner that does not keep up is told nothing more ([`UNDER_WAY_MAX`]). Then what is to be told waits here,
 //! and clients that subscribe wait for room ([`Memberships::is_congested`]). What connections that end have to tell is
@@ -17,7 +18,7 @@
 //!
 //! Limits: [`TOLD_WAITING_MAX`], [`UNDER_WAY_MAX`] for each owner.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher, Subscriptions};
@@ -40,6 +41,21 @@ pub(in crate::cores) struct Memberships {
     walks: VecDeque<Walk>,
     /// The next channel to be compared with new policies.
     unreviewed: Option<u32>,
+    /// The connections that are other members now, and of whose rooms some owners have not been told: by their indexes.
+    renaming: HashMap<u32, Renaming>,
+    /// The order in which they are told. Some of them may have ended.
+    renames: VecDeque<u32>,
+}
+
+/// A connection that is another member now. In the channels before `next` it is the member in [`Memberships::identity`];
+/// in each other it may be one of the former ones.
+#[derive(Debug)]
+struct Renaming {
+    member: MemberOf,
+    befores: Vec<Identity>,
+    next: u32,
+    /// The connection has ended: it leaves its rooms, and joins none any more.
+    has_ended: bool,
 }
 
 /// What one owner is to be told.
@@ -95,6 +111,8 @@ impl Memberships {
             outgoing_count: 0,
             walks: VecDeque::new(),
             unreviewed: None,
+            renaming: HashMap::new(),
+            renames: VecDeque::new(),
         }
     }
 
@@ -121,9 +139,9 @@ impl Memberships {
         self.outgoing_count > 0
     }
 
-    /// Whether a review of the channels, or a walk along one, is under way.
+    /// Whether a review of the channels, a walk along one, or a change of members is under way.
     pub(in crate::cores) fn has_work(&self) -> bool {
-        self.unreviewed.is_some() || !self.walks.is_empty()
+        self.unreviewed.is_some() || !self.walks.is_empty() || !self.renames.is_empty()
     }
 
     /// As which member a connection is in its rooms.
@@ -200,48 +218,109 @@ impl Memberships {
         if self.identity(connection).is_none() {
             return false;
         }
+        if let Some(renaming) = self.renaming.get_mut(&connection) {
+            renaming.has_ended = true;
+        }
         if let Some(session) = session {
-            for channel in subscriptions.some_numbers_of(connection, max) {
+            for channel in subscriptions.some_numbers_of(connection, 0, max) {
                 self.leave(channel, connection, session, Departure::Ended, subscriptions);
             }
         }
         if subscriptions.count_of(connection) <= max {
             self.identities.remove(connection as usize);
+            self.renaming.remove(&connection);
         }
         true
     }
 
-    /// A connection is another member from now on. Returns how many of its channels were looked at.
-    pub(in crate::cores) fn rename(
-        &mut self,
-        connection: u32,
-        hasher: &ChannelHasher,
-        member: &MemberOf,
-        subscriptions: &Subscriptions,
-    ) -> usize {
+    /// A connection is another member from now on, if it is not that member already: the owners of its rooms are told by
+    /// [`Memberships::rename_some`].
+    pub(in crate::cores) fn rename(&mut self, connection: u32, hasher: &ChannelHasher, member: &MemberOf) {
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
-        if self.identity(connection).is_none_or(|before| before == identity) {
-            return 0;
+        let Some(before) = self.identity(connection).filter(|before| *before != identity) else {
+            return;
+        };
+        self.identities.insert_at(connection as usize, identity);
+        let renaming = self.renaming.entry(connection).or_insert_with(|| {
+            self.renames.push_back(connection);
+            Renaming {
+                member: member.clone(),
+                befores: Vec::new(),
+                next: 0,
+                has_ended: false,
+            }
+        });
+        renaming.member = member.clone();
+        renaming.next = 0;
+        if !renaming.befores.contains(&before) {
+            renaming.befores.push(before);
         }
-        let mut count = 0;
-        for channel in subscriptions.some_numbers_of(connection, usize::MAX) {
-            count += 1;
-            let Some(mark) = self.marks.get(channel as usize).copied() else {
+    }
+
+    /// Whether the owners of a connection's rooms are being told that it is another member.
+    pub(in crate::cores) fn is_renaming(&self, connection: u32) -> bool {
+        self.renaming.contains_key(&connection)
+    }
+
+    /// Goes on with connections that are other members now: looks at most at `max` of their channels. Returns at how many.
+    pub(in crate::cores) fn rename_some(&mut self, max: usize, subscriptions: &Subscriptions) -> usize {
+        let mut looks = 0;
+        while looks < max
+            && let Some(&connection) = self.renames.front()
+        {
+            let Some(renaming) = self.renaming.get(&connection).filter(|one| !one.has_ended) else {
+                self.renames.pop_front();
                 continue;
             };
-            self.tell_leaving(
-                channel,
-                connection,
-                member.session,
-                Departure::Unsubscribed,
-                subscriptions,
-            );
-            if let (Mark::On, Some((name, hash))) = (mark, subscriptions.name_of(channel)) {
-                self.tell(name, hash, member.session, What::Joins(member.user.clone()));
+            let member = renaming.member.clone();
+            let channels = subscriptions.some_numbers_of(connection, renaming.next, max - looks);
+            let is_last = channels.len() < max - looks;
+            for channel in channels {
+                looks += 1;
+                self.rename_in(channel, connection, &member, subscriptions);
+                if let Some(renaming) = self.renaming.get_mut(&connection) {
+                    renaming.next = channel.saturating_add(1);
+                }
+            }
+            if is_last {
+                self.renames.pop_front();
+                self.renaming.remove(&connection);
             }
         }
-        self.identities.insert_at(connection as usize, identity);
-        count
+        looks
+    }
+
+    fn rename_in(&mut self, channel: u32, connection: u32, member: &MemberOf, subscriptions: &Subscriptions) {
+        let (Some(mark), Some((name, hash))) = (
+            self.marks.get(channel as usize).copied(),
+            subscriptions.name_of(channel),
+        ) else {
+            return;
+        };
+        for before in self.befores(connection, channel) {
+            let leaves = What::Leaves(before, Departure::Unsubscribed);
+            self.tell(name, hash, member.session, leaves);
+        }
+        match mark {
+            Mark::On => self.tell(name, hash, member.session, What::Joins(member.user.clone())),
+            // It is there no more as the former member, and its channel has presence no more.
+            Mark::Ending => {}
+        }
+    }
+
+    /// As which other members than its present one a connection may be in a channel's room.
+    fn befores(&self, connection: u32, channel: u32) -> Vec<Identity> {
+        if self.renaming.is_empty() {
+            return Vec::new();
+        }
+        let renaming = self.renaming.get(&connection).filter(|one| channel >= one.next);
+        let befores = renaming.map_or(&[][..], |renaming| &renaming.befores);
+        let now = self.identity(connection);
+        befores
+            .iter()
+            .copied()
+            .filter(|before| Some(*before) != now)
+            .collect()
     }
 
     /// Adds something to tell the owner of a channel.
@@ -387,6 +466,10 @@ impl Memberships {
         if let (Some(identity), Some((name, hash))) =
             (self.identity(connection), subscriptions.name_of(channel))
         {
+            // Of a member that is not there, the owner forgets nothing.
+            for before in self.befores(connection, channel) {
+                self.tell(name, hash, session, What::Leaves(before, departure));
+            }
             self.tell(name, hash, session, What::Leaves(identity, departure));
         }
     }
@@ -436,3 +519,167 @@ const UNDER_WAY_MAX: usize = 8192;
 const REVIEWED_PER_TURN_MAX: u32 = 512;
 /// Subscribers that one turn's walk tells about.
 const WALKED_PER_TURN_MAX: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::broker::{CoreBroker, SubscriptionLimits, broker};
+
+    const CONNECTION: u32 = 7;
+    const CHANNELS: usize = 100;
+
+    /// A connection in many rooms, and the rooms as their owner knows them from what it is told.
+    struct World {
+        broker: CoreBroker,
+        memberships: Memberships,
+        /// By channel, the identities that are there.
+        rooms: BTreeMap<Box<[u8]>, BTreeSet<u64>>,
+    }
+
+    fn member(user: &str) -> MemberOf {
+        MemberOf {
+            session: SessionId::new([7; SessionId::BYTES]),
+            user: Some(user.into()),
+        }
+    }
+
+    impl World {
+        fn new() -> World {
+            let mut world = World {
+                broker: broker(1, 16, 1 << 20).remove(0),
+                memberships: Memberships::new(1, true),
+                rooms: BTreeMap::new(),
+            };
+            let limits = SubscriptionLimits {
+                channels_max: 10_000,
+                names_bytes_max: 1 << 20,
+            };
+            for number in 0..CHANNELS {
+                let name = format!("{number:03}");
+                let hash = world.broker.hasher.hash(name.as_bytes());
+                let subscriptions = &mut world.broker.subscriptions;
+                subscriptions.subscribe(CONNECTION, name.as_bytes(), hash, limits);
+                let channel = subscriptions.number_of(name.as_bytes(), hash).unwrap();
+                // Every tenth channel has no presence.
+                if world.memberships.mark(channel, subscriptions, || number % 10 > 0) {
+                    let hasher = &world.broker.hasher;
+                    world
+                        .memberships
+                        .join((name.as_bytes(), hash), CONNECTION, hasher, member("ann"));
+                }
+            }
+            world
+        }
+
+        fn identity(&self, user: &str) -> u64 {
+            let member = member(user);
+            identity_number(Identity::of(&self.broker.hasher, Some(user), &member.session))
+        }
+
+        fn rename(&mut self, user: &str) {
+            self.memberships
+                .rename(CONNECTION, &self.broker.hasher, &member(user));
+        }
+
+        fn go_on(&mut self, max: usize) -> usize {
+            self.memberships.rename_some(max, &self.broker.subscriptions)
+        }
+
+        fn unsubscribe(&mut self, name: &str) {
+            let hash = self.broker.hasher.hash(name.as_bytes());
+            let subscriptions = &mut self.broker.subscriptions;
+            let channel = subscriptions.number_of(name.as_bytes(), hash).unwrap();
+            let (session, departure) = (member("").session, Departure::Unsubscribed);
+            self.memberships
+                .leave(channel, CONNECTION, session, departure, subscriptions);
+            subscriptions.unsubscribe(CONNECTION, name.as_bytes(), hash);
+        }
+
+        /// Tells the owner. Returns how much there was to tell.
+        fn tell(&mut self) -> usize {
+            let mut count = 0;
+            while self.memberships.has_outgoing() {
+                for told in self.memberships.take_outgoing(0) {
+                    count += 1;
+                    let room = self.rooms.entry(told.channel).or_default();
+                    match told.what {
+                        What::Joins(user) => {
+                            let identity = Identity::of(&self.broker.hasher, user.as_deref(), &told.session);
+                            room.insert(identity_number(identity));
+                        }
+                        What::Leaves(identity, _) => {
+                            room.remove(&identity_number(identity));
+                        }
+                        What::Says(..) | What::Asks(_) => unreachable!("nobody says or asks something"),
+                    }
+                }
+            }
+            self.rooms.retain(|_, room| !room.is_empty());
+            count
+        }
+    }
+
+    fn identity_number(identity: Identity) -> u64 {
+        let text = format!("{identity:?}");
+        let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+        digits.parse().unwrap()
+    }
+
+    #[test]
+    fn a_connection_becomes_another_member_of_some_rooms_in_each_turn_and_leaves_as_the_member_that_it_is() {
+        let mut world = World::new();
+        world.tell();
+        assert_eq!(world.rooms.len(), 90);
+        world.rename("bob");
+        assert_eq!(world.go_on(30), 30);
+        assert!(world.tell() <= 60, "two things for each room");
+        // It leaves a room in which it is the new member, and one in which it is the former one.
+        for name in ["001", "099"] {
+            world.unsubscribe(name);
+        }
+        world.tell();
+        assert_eq!(world.rooms.len(), 88);
+        // It is another member again before all rooms know of the first change.
+        world.rename("eve");
+        assert!(world.memberships.is_renaming(CONNECTION));
+        let mut turns = 0;
+        while world.memberships.has_work() {
+            assert!(world.go_on(30) <= 30);
+            world.tell();
+            turns += 1;
+        }
+        assert_eq!(turns, 98_usize.div_ceil(30));
+        assert!(!world.memberships.is_renaming(CONNECTION));
+        let eve = BTreeSet::from([world.identity("eve")]);
+        assert!(world.rooms.len() == 88 && world.rooms.values().all(|room| *room == eve));
+    }
+
+    #[test]
+    fn a_connection_that_ends_while_it_becomes_another_member_joins_nothing_more_and_is_nowhere() {
+        let mut world = World::new();
+        world.rename("bob");
+        world.go_on(50);
+        world.tell();
+        let session = Some(member("").session);
+        loop {
+            let subscriptions = &mut world.broker.subscriptions;
+            world
+                .memberships
+                .leave_some(CONNECTION, session, 40, subscriptions);
+            if subscriptions.unsubscribe_some(CONNECTION, 40) == 0 {
+                break;
+            }
+            let before = world.rooms.len();
+            world.go_on(10);
+            world.tell();
+            assert!(world.rooms.len() < before);
+        }
+        world.go_on(10);
+        world.tell();
+        assert!(world.rooms.is_empty(), "{:?}", world.rooms);
+        assert!(!world.memberships.has_work() && !world.memberships.is_renaming(CONNECTION));
+        assert_eq!(world.memberships.identity(CONNECTION), None);
+    }
+}

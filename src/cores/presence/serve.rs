@@ -37,6 +37,7 @@ impl<A: App> Core<A> {
     fn serve_due_presence(&mut self) {
         let now = self.time.now().uptime;
         if self.presence.memberships.has_work() && !self.presence.memberships.is_congested() {
+            self.rename_some_members();
             self.review_presence();
         }
         self.tell_owners();
