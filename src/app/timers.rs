@@ -8,7 +8,7 @@
 //!
 //! Limits: `timers_per_connection_max`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -48,9 +48,8 @@ impl std::error::Error for TimerRefused {}
 /// The timers of the connections of one core, by the addresses of the connections.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    /// In the order of their times; of two with the same time, the one that was set first is first. No list is empty.
-    /// Timers come from the front, which costs the same however many are behind.
-    by_connection: HashMap<usize, VecDeque<Timer>>,
+    /// No connection has none here.
+    by_connection: HashMap<usize, Own>,
     /// The number of the last timer.
     last: u64,
     /// The time of this turn.
@@ -60,10 +59,23 @@ pub(crate) struct Timers {
     unarmed: Vec<usize>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Timer {
-    at: Uptime,
-    id: TimerId,
+/// The timers of one connection. To set one, to cancel one and to take the first costs nearly the same however many there
+/// are.
+#[derive(Debug, Default)]
+struct Own {
+    /// In the order of their times; of two with the same time, the one that was set first is first.
+    order: BTreeSet<(Uptime, TimerId)>,
+    /// The time of each.
+    times: HashMap<TimerId, Uptime>,
+}
+
+impl Own {
+    fn remove(&mut self, id: TimerId) -> bool {
+        let Some(at) = self.times.remove(&id) else {
+            return false;
+        };
+        self.order.remove(&(at, id))
+    }
 }
 
 impl Timers {
@@ -85,17 +97,17 @@ impl Timers {
     pub(super) fn set(&mut self, address: usize, after: Duration) -> Result<TimerId, TimerRefused> {
         let at = self.now + after.max(SHORTEST);
         let timers = self.by_connection.entry(address).or_default();
-        if timers.len() >= self.per_connection_max {
-            if timers.is_empty() {
+        if timers.order.len() >= self.per_connection_max {
+            if timers.order.is_empty() {
                 self.by_connection.remove(&address);
             }
             return Err(TimerRefused::TooMany);
         }
         self.last += 1;
         let id = TimerId(self.last);
-        let place = timers.partition_point(|timer| timer.at <= at);
-        timers.insert(place, Timer { at, id });
-        if place == 0 {
+        timers.order.insert((at, id));
+        timers.times.insert(id, at);
+        if timers.order.first() == Some(&(at, id)) {
             self.unarmed.push(address);
         }
         Ok(id)
@@ -106,14 +118,11 @@ impl Timers {
         let Some(timers) = self.by_connection.get_mut(&address) else {
             return false;
         };
-        let Some(place) = timers.iter().position(|timer| timer.id == id) else {
-            return false;
-        };
-        timers.remove(place);
-        if timers.is_empty() {
+        let was_set = timers.remove(id);
+        if timers.order.is_empty() {
             self.by_connection.remove(&address);
         }
-        true
+        was_set
     }
 
     /// Whether no timer is set.
@@ -130,8 +139,8 @@ impl Timers {
         }
         let timers = self.by_connection.get(&address);
         timers
-            .and_then(|timers| timers.front())
-            .map_or(Uptime::NEVER, |timer| timer.at)
+            .and_then(|timers| timers.order.first())
+            .map_or(Uptime::NEVER, |(at, _)| *at)
     }
 
     /// The number of the last timer that was set: timers that are set later do not come in this turn.
@@ -142,15 +151,13 @@ impl Timers {
     /// Takes the first timer of the connection at `address` that has come at `now` and is not newer than `last`.
     pub(crate) fn take_due(&mut self, address: usize, now: Uptime, last: u64) -> Option<TimerId> {
         let timers = self.by_connection.get_mut(&address)?;
-        let place = timers
-            .iter()
-            .take_while(|timer| timer.at <= now)
-            .position(|timer| timer.id.0 <= last)?;
-        let due = timers.remove(place)?;
-        if timers.is_empty() {
+        let mut due = timers.order.iter().take_while(|(at, _)| *at <= now);
+        let (_, id) = *due.find(|(_, id)| id.0 <= last)?;
+        timers.remove(id);
+        if timers.order.is_empty() {
             self.by_connection.remove(&address);
         }
-        Some(due.id)
+        Some(id)
     }
 
     /// Forgets the timers of a connection that has ended.
