@@ -75,12 +75,15 @@ fn write_facts(head: &Head, properties_len: usize, out: &mut Vec<u8>) {
         | head.payload_rule.number() << RULE
         | u8::from(head.client_hash != 0) << CLIENT;
     out.reserve(HEAD_BYTES + CLIENT_BYTES + properties_len);
-    out.push(flags);
-    out.extend_from_slice(&head.publisher.to_le_bytes());
-    out.extend_from_slice(&head.expires_at_ms.unwrap_or(0).to_le_bytes());
     // A packet has fewer than 2^28 bytes (section 2.1.4).
     let properties_len = u32::try_from(properties_len).unwrap_or(u32::MAX);
-    out.extend_from_slice(&properties_len.to_le_bytes());
+    // In one piece: each piece would check again whether there is room.
+    let mut bytes = [0; HEAD_BYTES];
+    bytes[0] = flags;
+    bytes[1..9].copy_from_slice(&head.publisher.to_le_bytes());
+    bytes[9..17].copy_from_slice(&head.expires_at_ms.unwrap_or(0).to_le_bytes());
+    bytes[17..].copy_from_slice(&properties_len.to_le_bytes());
+    out.extend_from_slice(&bytes);
     if head.client_hash != 0 {
         out.extend_from_slice(&head.client_hash.to_le_bytes());
     }

@@ -202,7 +202,8 @@ impl Session {
         self.handle(version, first, body, env, decisions)
     }
 
-    #[inline]
+    /// Always inlined, so that a packet is not moved.
+    #[inline(always)]
     fn receive_packet<A: App>(
         &mut self,
         packet: Packet<'_>,

@@ -183,9 +183,11 @@ impl Packets {
             unix_ms,
         };
         column.packet_bytes = packet.write(form.framing, &mut column.bytes)?;
-        // Behind the frame header, the fixed header and the topic.
-        let fixed = column.bytes.len() - column.packet_bytes + 1;
-        column.id_at = fixed + length_bytes(&column.bytes[fixed..]) + 2 + original.topic.len();
+        if form.qos > 0 {
+            // Behind the frame header, the fixed header and the topic.
+            let fixed = column.bytes.len() - column.packet_bytes + 1;
+            column.id_at = fixed + length_bytes(&column.bytes[fixed..]) + 2 + original.topic.len();
+        }
         self.made |= 1 << form.index();
         Some(())
     }
