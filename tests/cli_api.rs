@@ -605,3 +605,35 @@ fn a_control_plane_under_tls_is_asked_if_its_authority_is_trusted() {
         "{error}"
     );
 }
+
+#[test]
+fn services_are_shown_as_a_table() {
+    let key = Key::for_all();
+    let rules = "[[rules]]\nallow = [\"invoke\", \"serve\"]\nprocedures = [\"**\"]\n";
+    let server = ApiServer::start(&[&key], rules, &[]);
+    let (code, out, _) = run(&server, &key, &["services"]);
+    assert_eq!((code, out.lines().count()), (0, 1), "{out}");
+    let mut service = server.process.client();
+    service.call(
+        "$serve",
+        r#"{"procedure":"math.*","window":8,"meta":{"host":"a"}}"#,
+    );
+    service.call("$serve", r#"{"procedure":"music"}"#);
+    let (code, out, _) = run(&server, &key, &["services", "--limit", "1"]);
+    assert_eq!(code, 0, "{out}");
+    let lines: Vec<&str> = out.lines().collect();
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let heads = "PATTERN WAITING CONNECTION USER PROTOCOL CORE WEIGHT WINDOW IN_FLIGHT STATE META";
+    assert_eq!(words(lines[0]).join(" "), heads);
+    let row = words(lines[1]);
+    assert_eq!(row[..4], ["math.*", "0", service.id.as_str(), "-"]);
+    assert_eq!(row[6..], ["1", "8", "0", "ready", r#"{"host":"a"}"#]);
+    assert_eq!(lines[2..], ["more: --after math.*"]);
+    let (_, out, _) = run(&server, &key, &["services", "--after", "math.*"]);
+    assert!(
+        out.lines().nth(1).is_some_and(|line| line.starts_with("music")),
+        "{out}"
+    );
+    let (_, json, _) = run(&server, &key, &["services", "--json"]);
+    assert!(json.starts_with(r#"{"services":[{"#), "{json}");
+}

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::api::{Answer, ApiServer, JSON, Key, OPENAPI, ask, write_config};
+use support::mqtt::{Mqtt, string, subscribe};
 use support::process::Held;
 use support::{Client, eventually};
 
@@ -1672,4 +1673,121 @@ fn a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent() {
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     assert!(line.starts_with("HTTP/1.1 413 "), "{line}");
+}
+
+/// Everybody calls and serves, whatever the name.
+const SERVE_ALL: &str = r#"
+[[rules]]
+allow = ["invoke", "serve", "subscribe"]
+channels = ["**"]
+procedures = ["**"]
+[[services]]
+pattern = "slow"
+timeout_ms = 50
+[[services]]
+pattern = "*"
+timeout_ms = 60000
+"#;
+
+#[test]
+fn services_are_listed_with_who_they_are_and_how_busy() {
+    for cores in ["1", "4"] {
+        let (key, other) = (Key::for_all(), Key::new("other", &["--actions", "connections"]));
+        let settings = [
+            ("RINGCAST_AUTH_KEY", AUTH_KEY),
+            ("RINGCAST_CORES", cores),
+            ("RINGCAST_CLIENT_PROTOCOLS", "socketcluster,mqtt"),
+        ];
+        let server = ApiServer::start(&[&key, &other], SERVE_ALL, &settings);
+        assert_eq!(server.get(&other, "/api/v1/services").status, 403);
+        assert_eq!(server.get(&key, "/api/v1/services").json, json!({"services": []}));
+        let serve = |client: &mut Client, data: &Value| {
+            let answer = client.call("$serve", &data.to_string());
+            assert!(answer.contains("window"), "{answer}");
+        };
+        let (mut ann, mut nobody) = (client_of(&server, "ann"), server.process.client());
+        let meta = json!({"version": "1.4", "list": [1, null]});
+        serve(
+            &mut ann,
+            &json!({"procedure": "a.*", "window": 1, "weight": 2, "meta": meta}),
+        );
+        serve(&mut nobody, &json!({"procedure": "a.*", "window": 1}));
+        serve(&mut nobody, &json!({"procedure": "slow", "meta": "old"}));
+        serve(&mut nobody, &json!({"procedure": "slow", "meta": "new"}));
+        let mut device = Mqtt::at(server.process.address, 5, "device");
+        let meta_of_device = [&[0x26][..], &string("meta"), &string("plain")].concat();
+        device.send(&subscribe(5, 1, &meta_of_device, &[("$share/g/$rpc/m/#", 0)]));
+        assert!(device.packet().ends_with(&[0x83]), "meta is JSON");
+        let meta_of_device = [&[0x26][..], &string("meta"), &string("[7]")].concat();
+        device.send(&subscribe(5, 1, &meta_of_device, &[("$share/g/$rpc/m/#", 0)]));
+        assert!(device.packet().ends_with(&[0]));
+        let mut caller = server.process.client();
+        for _ in 0..3 {
+            caller.begin_call("a.x", "1");
+        }
+        caller.begin_call("slow", "1");
+        assert!(caller.message().contains("TimeoutError"));
+        let mut services = Value::Null;
+        eventually("a call waits, and a service is slow", || {
+            services = server.get(&key, "/api/v1/services").json["services"].take();
+            services[0]["waiting"] == 1 && services[2]["members"][0]["slow"] == true
+        });
+        let of = |at: usize| services[at]["members"].as_array().unwrap();
+        let patterns: Vec<_> = services
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["pattern"])
+            .collect();
+        assert_eq!(patterns, ["a.*", "m/*", "slow"]);
+        let mut first = of(0)[0].clone();
+        assert!(first["core"].as_u64() < cores.parse().ok(), "{first}");
+        first["core"].take();
+        assert_eq!(
+            first,
+            json!({
+                "connection": ann.id, "protocol": "socketcluster", "user": "ann", "core": null, "weight": 2, "window": 1,
+                "in_flight": 1, "slow": false, "full": false, "meta": meta
+            })
+        );
+        assert_eq!(of(0)[1]["connection"], *nobody.id);
+        assert!(
+            of(0)[1].get("user").is_none() && of(0)[1].get("meta").is_none(),
+            "{services}"
+        );
+        assert_eq!(
+            (&of(1)[0]["protocol"], &of(1)[0]["meta"]),
+            (&json!("mqtt"), &json!([7]))
+        );
+        assert_eq!(of(2)[0]["meta"], "new");
+        // By page: each has all services of its patterns.
+        let names = |path: &str| -> Vec<Value> {
+            let services = pages(&server, &key, path, "services");
+            services
+                .into_iter()
+                .map(|mut one| one["pattern"].take())
+                .collect()
+        };
+        for limit in 1..4 {
+            assert_eq!(
+                names(&format!("/api/v1/services?limit={limit}")),
+                ["a.*", "m/*", "slow"]
+            );
+        }
+        let page = server.get(&key, "/api/v1/services?limit=1").json;
+        assert_eq!(
+            (page["services"].as_array().unwrap().len(), &page["next"]),
+            (1, &json!("a.*"))
+        );
+        let refused = server.process.client().call(
+            "$serve",
+            &json!({"procedure": "b", "meta": "m".repeat(1023)}).to_string(),
+        );
+        assert!(refused.contains("InvalidActionError"), "{refused}");
+        drop(ann);
+        eventually("it is gone", || {
+            let services = server.get(&key, "/api/v1/services").json["services"].take();
+            services[0]["members"].as_array().map(Vec::len) == Some(1)
+        });
+    }
 }

@@ -398,6 +398,8 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast connections [--user USER | --connection ID | --address IP | --channel CHANNEL]
                             [--limit N] [--after NEXT]
                                         list connections
+       ringcast services [--limit N] [--after NEXT]
+                                        list the services of each pattern: who they are, and how busy
        ringcast disconnect --user USER | --connection ID | --address IP [--code N] [--reason TEXT]
                                         close connections
        ringcast subscribe --user USER | --connection ID | --address IP CHANNEL

@@ -107,6 +107,8 @@ labels! {
         Channels = "channels",
         /// Lists connections of users, addresses and channels.
         Connections = "connections",
+        /// Lists services.
+        Services = "services",
         /// Closes connections.
         Disconnect = "disconnect",
         /// Subscribes connections to channels.
@@ -144,6 +146,7 @@ impl ApiAction {
             | ApiAction::Channels
             | ApiAction::Subscribe
             | ApiAction::Unsubscribe
+            | ApiAction::Services
             | ApiAction::Disconnect
             | ApiAction::Call
             | ApiAction::Transmit
@@ -164,6 +167,7 @@ impl ApiAction {
             | ApiAction::Subscribe
             | ApiAction::Unsubscribe => true,
             ApiAction::Connections
+            | ApiAction::Services
             | ApiAction::Disconnect
             | ApiAction::Call
             | ApiAction::Transmit

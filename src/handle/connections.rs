@@ -375,17 +375,19 @@ fn connection_info(core: usize, row: ConnectionRow) -> ConnectionInfo {
         protocol: row.protocol,
         core,
         address: row.client.socket_address(),
-        // A text as JSON, or a number as JavaScript prints it.
-        user: row
-            .user
-            .map(|json| serde_json::from_str(&json).unwrap_or_else(|_| json.into())),
+        user: row.user.map(user_text),
         since_unix_ms: row.since_unix_ms,
         subscriptions: row.subscriptions,
         waiting_bytes: row.waiting_bytes,
     }
 }
 
-fn text(name: &[u8]) -> String {
+/// A user: a text as JSON, or a number as JavaScript prints it.
+pub(super) fn user_text(json: Box<str>) -> String {
+    serde_json::from_str(&json).unwrap_or_else(|_| json.into())
+}
+
+pub(super) fn text(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
 

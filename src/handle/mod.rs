@@ -25,6 +25,7 @@ mod history;
 mod pending;
 mod presence;
 mod publishing;
+mod services;
 mod subscriber;
 mod waits;
 
@@ -43,6 +44,7 @@ pub use history::{History, HistoryEntry, HistoryQuery};
 pub use pending::Pending;
 pub use presence::MemberInfo;
 use publishing::{Keeping, Made, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Unmade};
+pub use services::{ServiceInfo, ServiceMember};
 pub use subscriber::{Received, Subscriber};
 use waits::Waits;
 

@@ -31,6 +31,8 @@ labels! {
         Channels = "channels",
         /// `GET /api/v1/connections`
         Connections = "connections",
+        /// `GET /api/v1/services`
+        Services = "services",
         /// `POST /api/v1/disconnect`
         Disconnect = "disconnect",
         /// `POST /api/v1/subscribe`

@@ -47,7 +47,7 @@ use crate::handle::HandleThread;
 pub use crate::handle::{
     Answers, ChannelInfo, ClientAnswer, ClientAnswers, ClientFailure, ConnectionInfo, Handle, HandleError,
     History, HistoryEntry, HistoryQuery, MemberInfo, Page, Pending, Position, Receipt, Received, Selection,
-    Subscriber,
+    ServiceInfo, ServiceMember, Subscriber,
 };
 use crate::log;
 pub use crate::log::FilterError;

@@ -129,6 +129,32 @@ pub enum Cancelled {
     Unknown,
 }
 
+/// A pool, as operators are shown it.
+#[derive(Debug)]
+pub struct PoolView {
+    /// The pattern.
+    pub pattern: Box<[u8]>,
+    /// How many calls wait.
+    pub waiting: usize,
+    /// The members, the one that has joined first in front.
+    pub members: Vec<MemberView>,
+}
+
+/// A member, as operators are shown it.
+#[derive(Clone, Copy, Debug)]
+pub struct MemberView {
+    /// Its connection.
+    pub key: MemberKey,
+    /// What it offers.
+    pub offer: Offer,
+    /// Its calls in flight.
+    pub in_flight: u32,
+    /// Whether it has not answered a call in time, and no other since.
+    pub is_slow: bool,
+    /// Whether its outbox has no room for calls.
+    pub is_full: bool,
+}
+
 #[derive(Debug)]
 struct Slot {
     generation: u32,
@@ -196,6 +222,34 @@ impl Pools {
     pub fn members_len(&self) -> usize {
         let pools = self.slots.iter().filter_map(|slot| slot.pool.as_ref());
         pools.map(|pool| pool.members.len()).sum()
+    }
+
+    /// How many places the table of pools has.
+    pub fn places(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The pattern of the pool at a place, and how many members it has.
+    pub fn at(&self, place: usize) -> Option<(&[u8], usize)> {
+        let pool = self.slots.get(place)?.pool.as_ref()?;
+        Some((&pool.pattern, pool.members.len()))
+    }
+
+    /// The pool at a place, for operators.
+    pub fn view(&self, place: usize) -> Option<PoolView> {
+        let pool = self.slots.get(place)?.pool.as_ref()?;
+        let members = pool.members.iter().map(|member| MemberView {
+            key: member.key,
+            offer: member.offer,
+            in_flight: member.in_flight,
+            is_slow: member.is_slow,
+            is_full: member.is_full,
+        });
+        Some(PoolView {
+            pattern: pool.pattern.clone(),
+            waiting: pool.waiting.len(),
+            members: members.collect(),
+        })
     }
 
     /// How many calls members have.

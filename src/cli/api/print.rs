@@ -55,6 +55,23 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
             table(&answer["connections"], &columns, out)?;
             next(answer, out)
         }
+        Name::Services => {
+            let columns = [
+                ("pattern", "PATTERN"),
+                ("waiting", "WAITING"),
+                ("connection", "CONNECTION"),
+                ("user", "USER"),
+                ("protocol", "PROTOCOL"),
+                ("core", "CORE"),
+                ("weight", "WEIGHT"),
+                ("window", "WINDOW"),
+                ("in_flight", "IN_FLIGHT"),
+                ("state", "STATE"),
+                ("meta", "META"),
+            ];
+            table(&members_of_services(answer), &columns, out)?;
+            next(answer, out)
+        }
         Name::Disconnect => writeln!(out, "connections closed: {}", answer["connections"]),
         Name::Subscribe => writeln!(out, "connections subscribed: {}", answer["connections"]),
         Name::Unsubscribe => writeln!(out, "connections unsubscribed: {}", answer["connections"]),
@@ -82,6 +99,27 @@ pub(super) fn print(arguments: &Arguments, answer: &Value, out: &mut impl Write)
         Name::RemoveToken => writeln!(out, "tokens taken away: {}", answer["connections"]),
         Name::RemoveHistory => writeln!(out, "publications removed: {}", answer["removed"]),
     }
+}
+
+/// One row for each service of each pattern.
+fn members_of_services(answer: &Value) -> Value {
+    let mut rows = Vec::new();
+    for service in answer["services"].as_array().into_iter().flatten() {
+        for member in service["members"].as_array().into_iter().flatten() {
+            let mut row = member.clone();
+            row["pattern"] = service["pattern"].clone();
+            row["waiting"] = service["waiting"].clone();
+            let is = |mark: &str| member[mark] == Value::Bool(true);
+            row["state"] = match (is("slow"), is("full")) {
+                (_, true) => "full",
+                (true, false) => "slow",
+                (false, false) => "ready",
+            }
+            .into();
+            rows.push(row);
+        }
+    }
+    rows.into()
 }
 
 /// Writes a position as the flags with which `history` reads on after it.

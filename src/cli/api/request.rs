@@ -17,6 +17,7 @@ pub(super) enum Name {
     Presence,
     Channels,
     Connections,
+    Services,
     Disconnect,
     Subscribe,
     Unsubscribe,
@@ -69,12 +70,13 @@ struct Form {
 }
 
 impl Name {
-    pub(super) const ALL: [Name; 14] = [
+    pub(super) const ALL: [Name; 15] = [
         Name::Publish,
         Name::History,
         Name::Presence,
         Name::Channels,
         Name::Connections,
+        Name::Services,
         Name::Disconnect,
         Name::Subscribe,
         Name::Unsubscribe,
@@ -137,6 +139,14 @@ impl Name {
                 switches: &[],
                 usage: "connections [--user USER | --connection ID | --address IP | --channel CHANNEL] [--limit N] \
                         [--after NEXT]",
+            },
+            Name::Services => Form {
+                word: "services",
+                words: &[],
+                words_min: 0,
+                flags: &["limit", "after"],
+                switches: &[],
+                usage: "services [--limit N] [--after NEXT]",
             },
             Name::Disconnect => Form {
                 word: "disconnect",
@@ -280,6 +290,7 @@ impl Arguments {
             | Name::Presence
             | Name::Channels
             | Name::Connections
+            | Name::Services
             | Name::Disconnect
             | Name::Subscribe
             | Name::Unsubscribe
@@ -315,6 +326,7 @@ impl Arguments {
             Name::Presence => Ok(self.get("presence", &["channel"])),
             Name::Channels => Ok(self.get("channels", &["prefix"])),
             Name::Connections => Ok(self.get("connections", &[])),
+            Name::Services => Ok(self.get("services", &[])),
             Name::Disconnect => self.post("disconnect", &self.members(&[])?),
             Name::Subscribe => self.post("subscribe", &self.members(&["channel"])?),
             Name::Unsubscribe => self.post("unsubscribe", &self.members(&["channel"])?),

@@ -36,6 +36,7 @@ mod parameters;
 mod presence;
 mod publish;
 mod routes;
+mod services;
 mod tokens;
 
 use std::net::IpAddr;

@@ -13,6 +13,7 @@ use super::error::{ApiError, ErrorCode};
 use super::history::{ReadHistory, RemoveHistory};
 use super::presence::{CountMembers, ListMembers};
 use super::publish::Publications;
+use super::services::ListServices;
 use super::tokens::ChangeTokens;
 use crate::handle::Handle;
 use crate::metrics::api::ApiRoute;
@@ -27,6 +28,7 @@ pub(super) enum Operation {
     CountMembers(CountMembers),
     Channels(ListChannels),
     Connections(ListConnections),
+    Services(ListServices),
     Act(ActOnConnections),
     Call(CallClients),
     Transmit(Transmit),
@@ -55,6 +57,7 @@ impl Operation {
             ApiRoute::PresenceCounts => CountMembers::read(uri, caller).map(Operation::CountMembers),
             ApiRoute::Channels => ListChannels::read(uri, caller).map(Operation::Channels),
             ApiRoute::Connections => ListConnections::read(uri, caller).map(Operation::Connections),
+            ApiRoute::Services => ListServices::read(uri, caller).map(Operation::Services),
             ApiRoute::Disconnect => ActOnConnections::of_disconnect(body).map(Operation::Act),
             ApiRoute::Subscribe => ActOnConnections::of_subscribe(body, caller).map(Operation::Act),
             ApiRoute::Unsubscribe => ActOnConnections::of_unsubscribe(body, caller).map(Operation::Act),
@@ -80,6 +83,7 @@ impl Operation {
             Operation::CountMembers(count) => count.subject(),
             Operation::Channels(list) => list.subject(),
             Operation::Connections(list) => list.subject(),
+            Operation::Services(list) => list.subject(),
             Operation::Act(act) => act.subject(),
             Operation::Call(call) => call.subject(),
             Operation::Transmit(transmit) => transmit.subject(),
@@ -99,6 +103,7 @@ impl Operation {
             | Operation::CountMembers(_)
             | Operation::Channels(_)
             | Operation::Connections(_)
+            | Operation::Services(_)
             | Operation::Act(_)
             | Operation::Tokens(_) => true,
         }
@@ -119,6 +124,7 @@ impl Operation {
             Operation::CountMembers(count) => count.run(handle).await,
             Operation::Channels(list) => list.run(handle).await,
             Operation::Connections(list) => list.run(handle).await,
+            Operation::Services(list) => list.run(handle).await,
             Operation::Act(act) => act.run(handle).await,
             Operation::Call(call) => call.run(handle).await,
             Operation::Transmit(transmit) => transmit.run(handle).await,

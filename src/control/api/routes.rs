@@ -82,6 +82,12 @@ pub(super) const ROUTES: &[Route] = &[
         ApiAction::Connections,
     ),
     route(
+        Method::GET,
+        "/api/v1/services",
+        ApiRoute::Services,
+        ApiAction::Services,
+    ),
+    route(
         Method::POST,
         "/api/v1/disconnect",
         ApiRoute::Disconnect,

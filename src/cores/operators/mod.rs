@@ -9,6 +9,7 @@
 //!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
 //!  channel_policies.rs   new policies of channels        acting.rs    what is done with connections
 //!  histories.rs   answers about histories of channels    outcomes.rs  of calls to clients, on their way back
+//!  services.rs    answers about services                service_lists.rs  the questions about them
 //! ```
 
 pub(crate) mod acting;
@@ -25,5 +26,7 @@ pub(crate) mod report;
 pub(crate) mod revoking;
 pub(crate) mod rules;
 pub(crate) mod selection;
+pub(crate) mod service_lists;
+mod services;
 pub(crate) mod storing;
 mod webhooks;

@@ -21,6 +21,7 @@ pub(crate) use crate::cores::operators::outcomes::{
     ANSWER_BYTES_MAX, CALLED_MAX, CallsDone, CoreCalls, Outcomes, Until,
 };
 use crate::cores::operators::selection::Selecting;
+use crate::cores::operators::service_lists::{DescribeMembers, ListServices};
 
 /// A question to a core, or an operation that it reports about; with how far the core has got.
 #[derive(Debug)]
@@ -35,6 +36,10 @@ pub(crate) enum Question {
     ChannelsOf(ChannelsOf),
     /// The channels that have subscribers, in the order of their names.
     Channels(Channels),
+    /// The patterns of services that the core owns, in their order.
+    Services(ListServices),
+    /// Who some members are.
+    DescribeMembers(DescribeMembers),
     /// Call clients.
     Call(Calling),
     /// Copy publications on a channel to a subscriber of the program, from now on.

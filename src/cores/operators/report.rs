@@ -59,6 +59,18 @@ impl<A: App> Core<A> {
                 }
                 channels.conclude();
             }
+            Question::Services(mut list) => {
+                if !self.list_some_services(&mut list, effort) {
+                    return Some(Question::Services(list));
+                }
+                list.conclude();
+            }
+            Question::DescribeMembers(mut describe) => {
+                if !self.describe_some_members(&mut describe, effort) {
+                    return Some(Question::DescribeMembers(describe));
+                }
+                describe.conclude();
+            }
             Question::Call(mut calling) => {
                 if !self.call_some(&mut calling, effort) {
                     return Some(Question::Call(calling));
