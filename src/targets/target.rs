@@ -13,6 +13,7 @@
     reason = "the list of idle connections is locked for a few instructions, by the threads that send requests, which are no cores"
 )]
 
+use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -184,7 +185,7 @@ impl Target {
         *request.uri_mut() = self.address.path.clone();
         *request.headers_mut() = headers.clone();
         let response = connection.sender.send_request(request).await.map_err(|error| {
-            if error.is_canceled() || error.is_closed() || error.is_incomplete_message() {
+            if has_ended(&error) {
                 Unsent::Closed(error)
             } else {
                 Unsent::Failed(error.into())
@@ -281,6 +282,21 @@ impl fmt::Display for TargetError {
             TargetError::Exchange(error) => error.fmt(formatter),
         }
     }
+}
+
+/// Whether the other server has ended the connection, in order or by a reset: a process that dies leaves both.
+fn has_ended(error: &hyper::Error) -> bool {
+    let is_reset = |error: &io::Error| {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
+        matches!(
+            error.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+        )
+    };
+    let source = error
+        .source()
+        .and_then(|source| source.downcast_ref::<io::Error>());
+    error.is_canceled() || error.is_closed() || error.is_incomplete_message() || source.is_some_and(is_reset)
 }
 
 /// The time that a signature names.

@@ -203,6 +203,36 @@ async fn a_request_on_a_connection_that_has_been_closed_goes_by_a_new_one() {
     server.end().await;
 }
 
+/// The system of a process that has died resets its connections.
+#[tokio::test]
+async fn a_request_on_a_connection_that_is_reset_goes_by_a_new_one() {
+    let reset = |peer: &mut Peer| {
+        let stream = socket2::SockRef::from(peer.0.get_ref());
+        stream.set_linger(Some(Duration::ZERO)).unwrap();
+    };
+    let server = Server::start(vec![
+        Box::new(move |peer| {
+            peer.request();
+            peer.answer("200 OK", "first");
+            assert_eq!(peer.request().body, b"b");
+            reset(peer);
+        }),
+        Box::new(move |peer| {
+            assert_eq!(peer.request().body, b"b");
+            peer.answer("200 OK", "second");
+            // The head of an answer has begun: the request was understood.
+            assert_eq!(peer.request().body, b"c");
+            peer.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nx");
+            reset(peer);
+        }),
+    ]);
+    let target = server.target();
+    assert_eq!(post(&target, "a").await, ok("first"));
+    assert_eq!(post(&target, "b").await, ok("second"));
+    assert!(post(&target, "c").await.is_err(), "not asked a second time");
+    server.end().await;
+}
+
 #[tokio::test]
 async fn a_request_on_a_new_connection_is_not_repeated() {
     let server = Server::start(vec![Box::new(|peer| {
