@@ -12,7 +12,7 @@ use crate::config::target_url::TargetUrl;
 use crate::config::webhooks::{WebhookEvent, WebhookSpec};
 use crate::control::webhooks::{Tried, send_samples};
 use crate::webhooks::Webhooks;
-use crate::webhooks::dispatcher::Failure;
+use crate::webhooks::hook::Failure;
 
 /// The arguments of the command: a webhook that is told everything.
 #[derive(Debug)]

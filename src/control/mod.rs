@@ -60,7 +60,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::audit::{self, Audit, Event};
@@ -337,6 +337,10 @@ impl Control {
             .map_err(ControlError::Runtime)?;
         let shared = Arc::clone(&self.shared);
         let exit = runtime.block_on(self.serve(opened));
+        if matches!(exit, Ok(Exit::Overdue)) && shared.webhooks.is_running() {
+            // What cores tell webhooks until they stop is sent, too.
+            runtime.block_on(shared.cores_stop(CORES_STOP_TIME_MAX));
+        }
         shared.webhooks.end(match exit {
             Ok(Exit::Drained | Exit::Overdue) => WEBHOOK_END_TIME_MAX,
             Ok(Exit::CutShort { .. } | Exit::CoreLost | Exit::Stopped) | Err(_) => Duration::ZERO,
@@ -598,6 +602,17 @@ impl ControlState {
         })
     }
 
+    /// Waits until all cores have stopped, but no longer than this.
+    async fn cores_stop(&self, within: Duration) {
+        let stopped = async {
+            while !self.all_cores_stopped() {
+                sleep(CHECK_EVERY_IN_DRAIN).await;
+            }
+        };
+        // A core that hangs does not hold up the end of the process.
+        let _ = timeout(within, stopped).await;
+    }
+
     /// Repeats an order until the core's full mailbox has taken it.
     async fn order_when_room(&self, core: &CoreHandle, order: &Order) {
         while let Err(error) = core.send(order.clone())
@@ -649,6 +664,8 @@ const CHECK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
 /// ends.
 const BLOCKING_THREADS_MAX: usize = 16;
 
+/// How long cores may take to stop that a drain has cut off, and to tell webhooks their last events.
+const CORES_STOP_TIME_MAX: Duration = Duration::from_secs(1);
 /// How long webhooks are told the last events after the cores have stopped.
 const WEBHOOK_END_TIME_MAX: Duration = Duration::from_secs(5);
 

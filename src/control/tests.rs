@@ -116,13 +116,14 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
     )
     .unwrap();
     core.handle_thread = Some(handle_thread);
+    let policy = Arc::new(Policy::open(&config).unwrap());
     let settings = ControlSettings {
         config,
         listener: Some(listener),
         sockets: Vec::new(),
         signals: SignalHandling::ByProgram,
         reload: None,
-        policy: Arc::new(Policy::open(&Config::default()).unwrap()),
+        policy,
         audit: Arc::new(Audit::new(10)),
         memory: None,
         keys: None,
@@ -393,6 +394,54 @@ fn a_drain_that_does_not_end_is_cut_off() {
     assert_eq!(within, Duration::ZERO);
     assert!(matches!(running.core.next_order(), Order::Stop));
     assert_eq!(running.thread.join().unwrap().unwrap(), Exit::Overdue);
+}
+
+/// The core tells its last events when it gets the order to stop, and stops then.
+#[test]
+fn a_drain_that_is_cut_off_sends_what_cores_tell_webhooks_until_they_stop() {
+    use crate::config::target_url::TargetUrl;
+    use crate::config::webhooks::{WebhookEvent, WebhookSpec};
+    use crate::webhooks::{Event, Told};
+
+    let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::default();
+    config.restart.drain = Duration::ZERO;
+    config.limits.close_timeout = Duration::from_millis(1);
+    config.webhooks.push(WebhookSpec {
+        name: "a".to_owned(),
+        url: TargetUrl::new(&format!("http://{}/", receiver.local_addr().unwrap())),
+        events: vec![WebhookEvent::LimitHit],
+        timeout: PATIENCE,
+        ..WebhookSpec::default()
+    });
+    let ((control, handle, _), mut core) = with_listener(config);
+    let intake = control.shared.policy.now().webhooks.intake().cloned().unwrap();
+    let thread = std::thread::spawn(|| control.run(|| {}));
+    handle.drain();
+    assert!(matches!(core.next_order(), Order::Drain { .. }));
+    assert!(matches!(core.next_order(), Order::Stop));
+    let told = Told {
+        unix_ms: 0,
+        core: 0,
+        event: Event::LimitHit {
+            limit: "last",
+            hits: 1,
+        },
+    };
+    assert!(intake.put(told).is_ok());
+    core.becomes(CoreStatus::Stopped);
+    let (mut stream, _) = receiver.accept().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut request = Vec::new();
+    while !request.ends_with(b"]}") {
+        let mut piece = [0; 1000];
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "the connection ends before the event");
+        request.extend_from_slice(&piece[..count]);
+    }
+    assert!(String::from_utf8_lossy(&request).contains("last"));
+    stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+    assert_eq!(thread.join().unwrap().unwrap(), Exit::Overdue);
 }
 
 #[test]

@@ -27,7 +27,8 @@ use crate::cores::operators::mailbox::CoreHandle;
 use crate::decision::Limit;
 use crate::metrics::webhooks::WebhookAnswer;
 use crate::targets::{LinkLocal, Target, TargetError, TargetSettings, tls_of_authority, tls_of_system};
-use crate::webhooks::dispatcher::{Dispatcher, Failure, Request};
+use crate::webhooks::dispatcher::Dispatcher;
+use crate::webhooks::hook::{Failure, Request};
 use crate::webhooks::{Intake, Webhook, Webhooks};
 
 /// The thread of the webhooks, if it runs.
@@ -91,6 +92,11 @@ impl WebhookThread {
             Ok(_) => _ = self.running.set(Running { end, ended }),
             Err(error) => error!("webhooks: nothing is sent: the system refuses a thread: {error}"),
         }
+    }
+
+    /// Whether the thread was started.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.get().is_some()
     }
 
     /// Ends the thread, if it runs. It delivers what it can within this time. No core tells anything any more.
@@ -377,7 +383,7 @@ pub(crate) fn send_samples(webhook: &Webhook, mut each: impl FnMut(Tried)) -> io
         .build()?;
     let target = target_of(webhook)?;
     let clock = Clock::begin();
-    for (event, body) in crate::webhooks::dispatcher::samples(&webhook.spec.name, clock.now().unix_ms) {
+    for (event, body) in crate::webhooks::hook::samples(&webhook.spec.name, clock.now().unix_ms) {
         let begin_ns = clock.elapsed_ns();
         let outcome = runtime.block_on(post(&target, body, webhook.spec.timeout));
         let took = Duration::from_nanos(clock.elapsed_ns().saturating_sub(begin_ns));

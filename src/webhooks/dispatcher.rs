@@ -1,18 +1,9 @@
 //! From the intake to the queues, and what becomes of requests. One thread calls all of this, and tells the time.
 //!
-//! ```text
-//!             an event, and the interval has passed      answered 200 to 299
-//!   resting ───────────────────────────────────► sending ───────────────────► resting
-//!                                                   │  ▲
-//!                                             else  ▼  │ back-off has passed
-//!                                                 waiting
-//! ```
-//! Each webhook has one request under way at most, also after a reload has removed it and another one has made it anew, and a request that has failed is made again before any other: so its
-//! events arrive in their order. An event is done when a request with it was answered with a status from 200 to 299. Any
-//! other outcome is a failure, a redirect as well; after it the webhook waits, twice as long each time, up to
-//! [`BACKOFF_MAX`], and less by up to half by chance, so that servers that failed together do not come back together.
+//! Each webhook has one request under way at most (`hook.rs`), also after a reload: a webhook that is made anew, or has
+//! another name and the same URL, waits until the request of the webhook before it has ended.
 //!
-//! With `data_dir` nothing is sent before the file is open: what waits there comes first.
+//! With `data_dir` nothing is sent before the file is open (`store.rs`): what waits there comes first.
 //!
 //! Not here: HTTP, threads, and the clock.
 
@@ -24,11 +15,13 @@ use arc_swap::ArcSwap;
 use tracing::{error, info, warn};
 
 use super::compiled::{Webhook, Webhooks};
-use super::disk::{COMMIT_EVERY, Disk, Found, NotOpened};
+use super::disk::Found;
 use super::event::{Event, Holder, Occupied};
+use super::hook::{Failure, Hook, Request, State};
 use super::intake::{Intake, Told};
 use super::occupancy::{Hooks, Occupancy};
-use super::queue::{Keeper, Queue};
+use super::queue::Queue;
+use super::store::{COMMIT_AGAIN, Store};
 use crate::broker::Numbering;
 use crate::clock::{Now, Uptime};
 use crate::config::webhooks::{WEBHOOKS_MAX, WebhookEvent};
@@ -44,8 +37,8 @@ pub(crate) struct Dispatcher {
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
     hooks: Vec<Hook>,
-    /// Webhooks that were removed while a request of theirs was under way, each with its name, until that has ended.
-    leaving: Vec<(u64, String)>,
+    /// Webhooks that were removed while a request of theirs was under way, by key, until that has ended.
+    leaving: Vec<(u64, Arc<Webhook>)>,
     /// The counters of webhooks that were removed.
     former: Vec<Arc<HookMetrics>>,
     occupancy: Occupancy,
@@ -65,83 +58,6 @@ pub(crate) struct Dispatcher {
     next_telling: Uptime,
     /// Events that cores have lost and that the log was not told of.
     untold_lost: u64,
-}
-
-/// Whether events are kept on disk.
-#[derive(Debug)]
-enum Store {
-    /// They are not: `data_dir` is not set, or its file cannot be had.
-    Off,
-    /// The file is not open yet.
-    Opening {
-        directory: PathBuf,
-        again: Uptime,
-        is_told: bool,
-    },
-    /// They are.
-    Open {
-        disk: Disk,
-        next_commit: Uptime,
-        has_failed: bool,
-    },
-}
-
-#[derive(Debug)]
-struct Hook {
-    /// Names it, also after a reload has made another one with its name.
-    key: u64,
-    webhook: Arc<Webhook>,
-    /// Its bit in sets of webhooks.
-    bit: Hooks,
-    queue: Queue,
-    state: State,
-    /// When the first event that waits has come.
-    since: Option<Uptime>,
-    /// Requests that have failed since the last that did not.
-    failures: u32,
-    /// Reads of the file that have failed, one after the other.
-    failed_reads: u32,
-    metrics: Arc<HookMetrics>,
-    /// Events that were dropped and that no line of the log has told of, with the last reason.
-    untold: u64,
-    untold_for: Option<WebhookDrop>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Resting,
-    /// A request with the events up to this number is under way.
-    Sending {
-        through: u64,
-    },
-    /// A request of a former webhook with the same name is under way.
-    Following {
-        /// The key of that webhook.
-        key: u64,
-    },
-    /// A request has failed.
-    Waiting {
-        until: Uptime,
-    },
-}
-
-/// A request to be made.
-#[derive(Debug)]
-pub(crate) struct Request {
-    /// For [`Dispatcher::done`].
-    pub(crate) key: u64,
-    pub(crate) webhook: Arc<Webhook>,
-    pub(crate) body: Vec<u8>,
-}
-
-/// Why a request has failed.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub(crate) answer: WebhookAnswer,
-    /// In words, without the URL.
-    pub(crate) cause: String,
-    /// The beginning of the answer, for people who try a receiver out. It is not for the log.
-    pub(crate) said: String,
 }
 
 impl Dispatcher {
@@ -194,6 +110,7 @@ impl Dispatcher {
 
     fn adopt(&mut self, webhooks: &Arc<Webhooks>, now: Now) {
         self.webhooks = Arc::clone(webhooks);
+        let made_before = self.hooks_made;
         let mut former = std::mem::take(&mut self.hooks);
         for webhook in webhooks.hooks() {
             let name = &webhook.spec.name;
@@ -205,12 +122,7 @@ impl Dispatcher {
                 }
                 None => {
                     self.hooks_made += 1;
-                    let mut hook = Hook::new(self.hooks_made, webhook);
-                    // Its receiver gets one request at a time, whichever webhook has made it.
-                    if let Some((key, _)) = self.leaving.iter().find(|(_, leaving)| leaving == name) {
-                        hook.state = State::Following { key: *key };
-                    }
-                    self.hooks.push(hook);
+                    self.hooks.push(Hook::new(self.hooks_made, webhook));
                 }
             }
         }
@@ -224,12 +136,15 @@ impl Dispatcher {
             hook.drop_some(count, WebhookDrop::Removed);
             hook.tell_drops();
             if let State::Sending { .. } = hook.state {
-                self.leaving.push((hook.key, hook.webhook.spec.name.clone()));
+                self.leaving.push((hook.key, Arc::clone(&hook.webhook)));
             }
             hook.metrics.waiting.set(0);
             hook.metrics.waiting_bytes.set(0);
             hook.metrics.failing.set(0);
             self.former.push(hook.metrics);
+        }
+        for hook in self.hooks.iter_mut().filter(|hook| hook.key > made_before) {
+            hook.state = follow(&self.leaving, &hook.webhook);
         }
         self.give_bits();
         // The counts of a webhook that was removed remain, until there are many or another one has its name.
@@ -361,8 +276,13 @@ impl Dispatcher {
         if self.intake.is_empty() {
             self.tell_vacated(now);
         }
-        self.open_store(now);
-        self.commit_if_due(now);
+        let names: Vec<&str> = self.hooks.iter().map(|hook| &*hook.webhook.spec.name).collect();
+        let failures = &self.intake.metrics.store_failures;
+        if let Some(found) = self.store.open(&names, failures, now.uptime) {
+            self.begin_with(&found, now);
+        }
+        self.store
+            .commit_if_due(&self.intake.metrics.store_failures, now.uptime);
         if self.next_tidying <= now.uptime {
             self.next_tidying = now.uptime + TIDY_EVERY;
             self.tidy(now);
@@ -484,9 +404,8 @@ impl Dispatcher {
         if let Some(at) = self.leaving.iter().position(|(leaving, _)| *leaving == key) {
             self.leaving.swap_remove(at);
             let following = State::Following { key };
-            let mut hooks = self.hooks.iter_mut();
-            if let Some(hook) = hooks.find(|hook| hook.state == following) {
-                hook.state = State::Resting;
+            for hook in self.hooks.iter_mut().filter(|hook| hook.state == following) {
+                hook.state = follow(&self.leaving, &hook.webhook);
             }
         }
         // A reload may have removed the webhook.
@@ -514,14 +433,6 @@ impl Dispatcher {
 
     /// When something is due next, if no event comes.
     pub(crate) fn next_due(&self) -> Uptime {
-        let store = match &self.store {
-            Store::Off => Uptime::NEVER,
-            Store::Opening { again, .. } => *again,
-            Store::Open {
-                disk, next_commit, ..
-            } if disk.has_unsaved() => *next_commit,
-            Store::Open { .. } => Uptime::NEVER,
-        };
         let hooks = match &self.store {
             // Nothing is sent before the file is open.
             Store::Opening { .. } => Uptime::NEVER,
@@ -534,7 +445,11 @@ impl Dispatcher {
             true => Uptime::NEVER,
             false => self.next_tidying,
         };
-        store.min(hooks).min(tidying).min(self.occupancy.next_due())
+        self.store
+            .next_due()
+            .min(hooks)
+            .min(tidying)
+            .min(self.occupancy.next_due())
     }
 
     /// The server ends: no core tells anything any more. All channels count as vacated.
@@ -563,17 +478,7 @@ impl Dispatcher {
     pub(crate) fn close(&mut self, now: Now) {
         self.tidy(now);
         self.tell_drops();
-        let is_kept = match &mut self.store {
-            Store::Open { disk, .. } => match disk.commit() {
-                Ok(()) => true,
-                Err(cause) => {
-                    self.intake.metrics.store_failures.add(1);
-                    error!("webhooks: events that wait cannot be kept on disk: {cause}");
-                    false
-                }
-            },
-            Store::Off | Store::Opening { .. } => false,
-        };
+        let is_kept = self.store.commit_last(&self.intake.metrics.store_failures);
         for hook in &mut self.hooks {
             let (name, count) = (&hook.webhook.spec.name, hook.queue.len());
             if count > 0 && is_kept {
@@ -584,56 +489,6 @@ impl Dispatcher {
                     "webhook {name}: {count} events were not delivered before the end of the server, and are lost; with \
                      data_dir they would wait for the next start"
                 );
-            }
-        }
-    }
-
-    /// Opens the file, if that is due.
-    fn open_store(&mut self, now: Now) {
-        let Store::Opening {
-            directory,
-            again,
-            is_told,
-        } = &mut self.store
-        else {
-            return;
-        };
-        if *again > now.uptime {
-            return;
-        }
-        match Disk::open(directory) {
-            Ok((mut disk, found)) => {
-                let names: Vec<&str> = self.hooks.iter().map(|hook| &*hook.webhook.spec.name).collect();
-                for (name, found) in found.iter().filter(|(name, _)| !names.contains(&&**name)) {
-                    if found.count > 0 {
-                        warn!(
-                            "webhook {name}: {} events wait for it on disk, and it is not configured: they are dropped",
-                            found.count
-                        );
-                    }
-                    disk.forget(name);
-                }
-                self.store = Store::Open {
-                    disk,
-                    next_commit: now.uptime + COMMIT_EVERY,
-                    has_failed: false,
-                };
-                self.begin_with(&found, now);
-            }
-            Err(NotOpened::Held) => {
-                if !std::mem::replace(is_told, true) {
-                    info!(
-                        "webhooks: another process has the file in data_dir: waiting for its end; events wait in memory"
-                    );
-                }
-                *again = now.uptime + OPEN_AGAIN;
-            }
-            Err(NotOpened::System(cause)) => {
-                error!(
-                    "webhooks: events are kept in memory only: {cause}; put that right and start the server again"
-                );
-                self.intake.metrics.store_failures.add(1);
-                self.store = Store::Off;
             }
         }
     }
@@ -655,181 +510,16 @@ impl Dispatcher {
             hook.drop_some(refused, WebhookDrop::QueueFull);
         }
     }
-
-    fn commit_if_due(&mut self, now: Now) {
-        let Store::Open {
-            disk,
-            next_commit,
-            has_failed,
-        } = &mut self.store
-        else {
-            return;
-        };
-        if *next_commit > now.uptime {
-            return;
-        }
-        match disk.commit() {
-            Ok(()) => {
-                if std::mem::take(has_failed) {
-                    info!("webhooks: events are kept on disk again");
-                }
-                *next_commit = now.uptime + COMMIT_EVERY;
-            }
-            Err(cause) => {
-                if !std::mem::replace(has_failed, true) {
-                    error!("webhooks: events cannot be kept on disk: {cause}; trying again every second");
-                }
-                self.intake.metrics.store_failures.add(1);
-                *next_commit = now.uptime + COMMIT_AGAIN;
-            }
-        }
-    }
 }
 
-impl Hook {
-    fn new(key: u64, webhook: &Arc<Webhook>) -> Hook {
-        Hook {
-            key,
-            webhook: Arc::clone(webhook),
-            bit: 0,
-            queue: Queue::default(),
-            state: State::Resting,
-            since: None,
-            failures: 0,
-            failed_reads: 0,
-            metrics: Arc::new(HookMetrics::new(&webhook.spec.name)),
-            untold: 0,
-            untold_for: None,
-        }
-    }
-
-    fn with_keeper<T>(
-        &mut self,
-        intake: &Intake,
-        store: &mut Store,
-        act: impl FnOnce(&mut Queue, &mut Keeper<'_>) -> T,
-    ) -> T {
-        let spec = &self.webhook.spec;
-        let disk = match store {
-            Store::Off | Store::Opening { .. } => None,
-            Store::Open { disk, .. } => {
-                let number = disk.number_of(&spec.name);
-                Some((disk, number))
-            }
-        };
-        act(&mut self.queue, &mut Keeper { spec, intake, disk })
-    }
-
-    fn is_due(&self, now: Uptime) -> bool {
-        self.next_due() <= now
-    }
-
-    /// When a request is to be made.
-    fn next_due(&self) -> Uptime {
-        match (self.state, self.since) {
-            (State::Sending { .. } | State::Following { .. }, _) | (State::Resting, None) => Uptime::NEVER,
-            (State::Waiting { until }, _) => until,
-            (State::Resting, Some(_)) if self.queue.has_full_batch(&self.webhook.spec) => Uptime::default(),
-            (State::Resting, Some(since)) => since + self.webhook.spec.interval,
-        }
-    }
-
-    /// Begins a request with the first events, if there are any.
-    fn begin_request(&mut self, now: Now) -> Option<Request> {
-        let spec = &self.webhook.spec;
-        let Some(through) = self.queue.batch(spec).last().map(|waiting| waiting.number) else {
-            // What waited was too old.
-            (self.state, self.since) = (State::Resting, None);
-            return None;
-        };
-        let attempt = self.failures.saturating_add(1);
-        let events = self.queue.batch(spec).map(|waiting| &*waiting.json);
-        let body = body(&spec.name, now.unix_ms, attempt, events);
-        self.state = State::Sending { through };
-        Some(Request {
-            key: self.key,
-            webhook: Arc::clone(&self.webhook),
-            body,
-        })
-    }
-
-    fn succeed(&mut self, now: Uptime) {
-        self.state = State::Resting;
-        self.since = (self.queue.len() > 0).then_some(now);
-        self.metrics.failing.set(0);
-        let failures = std::mem::take(&mut self.failures);
-        if failures > 0 {
-            info!(
-                "webhook {}: requests succeed again, after {failures} failures; {} events wait",
-                self.webhook.spec.name,
-                self.queue.len()
-            );
-        }
-    }
-
-    fn fail(&mut self, failure: &Failure, random: u32, now: Uptime) {
-        let delay = backoff(self.failures, random);
-        self.state = State::Waiting { until: now + delay };
-        self.metrics.failing.set(1);
-        if self.failures == 0 {
-            warn!(
-                "webhook {}: a request has failed: {}; {} events wait, and it is tried again until keep_ms has passed",
-                self.webhook.spec.name,
-                failure.cause,
-                self.queue.len()
-            );
-        }
-        self.failures = self.failures.saturating_add(1);
-    }
-
-    /// Counts events that were dropped.
-    fn drop_some(&mut self, count: u64, reason: WebhookDrop) {
-        if count > 0 {
-            self.metrics.dropped[reason.index()].add(count);
-            self.untold += count;
-            self.untold_for = Some(reason);
-        }
-    }
-
-    /// Tells the log of events that were dropped.
-    fn tell_drops(&mut self) {
-        let (count, reason) = (std::mem::take(&mut self.untold), self.untold_for.take());
-        if let Some(reason) = reason {
-            warn!(
-                "webhook {}: {count} events were dropped: {}",
-                self.webhook.spec.name,
-                reason.label()
-            );
-        }
-    }
-}
-
-/// The body of a request.
-fn body<'a>(name: &str, unix_ms: u64, attempt: u32, events: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    // A name has no character that JSON would escape.
-    let mut body =
-        format!(r#"{{"webhook":"{name}","sent":{unix_ms},"attempt":{attempt},"events":["#).into_bytes();
-    for (index, event) in events.enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(event);
-    }
-    body.extend_from_slice(b"]}");
-    body
-}
-
-/// Requests with one event each, of every kind, for `ringcast hooks test`.
-pub(crate) fn samples(name: &str, unix_ms: u64) -> Vec<(WebhookEvent, Vec<u8>)> {
-    let process = Numbering::new().epoch;
-    let samples = Event::samples().into_iter().zip(1..);
-    let requests = samples.filter_map(|(event, number)| {
-        let mut json = Vec::new();
-        event.write(&format!("{}-{number}", process.as_str()), unix_ms, &mut json);
-        let body = body(name, unix_ms, 1, std::iter::once(&json[..]));
-        Some((event.kind()?, body))
-    });
-    requests.collect()
+/// The state in which a new webhook begins: its receiver gets one request at a time, whichever webhook has made it. Therefore
+/// it waits for the request of one that was removed, if that has its name or its URL.
+fn follow(leaving: &[(u64, Arc<Webhook>)], webhook: &Webhook) -> State {
+    let (name, url) = (&webhook.spec.name, &webhook.spec.url);
+    let before = leaving
+        .iter()
+        .find(|(_, other)| other.spec.name == *name || other.spec.url == *url);
+    before.map_or(State::Resting, |(key, _)| State::Following { key: *key })
 }
 
 /// The webhooks that are told whether a channel is occupied.
@@ -838,21 +528,8 @@ fn watchers(hooks: &[Hook], name: &[u8]) -> Hooks {
     watching.fold(0, |bits, hook| bits | hook.bit)
 }
 
-/// How long a webhook waits after so many failures and one more: between half of the full time and all of it.
-fn backoff(failures: u32, random: u32) -> Duration {
-    let full = BACKOFF_FIRST
-        .saturating_mul(1 << failures.min(16))
-        .min(BACKOFF_MAX);
-    let half = full / 2;
-    half + half.mul_f64(f64::from(random) / f64::from(u32::MAX))
-}
-
 const _: () = assert!(WEBHOOKS_MAX <= Hooks::BITS as usize, "each webhook has a bit");
 
-/// The full time after the first failure.
-const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-/// The longest full time.
-const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// Events that one pass takes out of the intake.
 const EVENTS_PER_PASS_MAX: usize = 4096;
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -860,10 +537,5 @@ const TIDY_EVERY: Duration = Duration::from_secs(1);
 const READS_MAX: u32 = 60;
 /// How often the log is told of events that were dropped.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// How soon a file that another process has is tried again.
-const OPEN_AGAIN: Duration = Duration::from_millis(50);
-/// How soon a commit that has failed is tried again.
-const COMMIT_AGAIN: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests;

@@ -17,9 +17,11 @@
 //! | `event.rs` | the events and their JSON |
 //! | `intake.rs` | what is on its way from the cores |
 //! | `occupancy.rs` | which channels have subscribers, over all cores |
-//! | `dispatcher.rs` | from the intake to the queues, and what becomes of requests |
+//! | `dispatcher.rs` | from the intake to the queues of all webhooks |
+//! | `hook.rs` | one webhook: its requests, and what becomes of them |
 //! | `queue.rs` | the events of one webhook that wait |
 //! | `disk.rs` | the same on disk |
+//! | `store.rs` | when the file on disk is opened and committed |
 //!
 //! Not here: HTTP (`targets`), the thread and its time (`control/webhooks.rs`), the places on a core where things happen.
 //!
@@ -30,9 +32,11 @@ mod compiled;
 pub(crate) mod disk;
 pub(crate) mod dispatcher;
 pub(crate) mod event;
+pub(crate) mod hook;
 mod intake;
 mod occupancy;
 mod queue;
+mod store;
 
 pub(crate) use compiled::RecentAnswers;
 pub use compiled::{Webhook, Webhooks};

@@ -2,6 +2,7 @@ use super::*;
 use crate::config::webhooks::WebhookSpec;
 use crate::webhooks::compiled::tests::{compile, hook};
 use crate::webhooks::event::MemberNews;
+use crate::webhooks::hook::{BACKOFF_FIRST, BACKOFF_MAX, backoff};
 
 fn at(ms: u64) -> Now {
     Now {
@@ -403,4 +404,35 @@ fn a_webhook_that_is_named_again_waits_for_the_request_of_the_one_before() {
         assert_eq!(fixture.dispatcher.hooks[0].metrics.delivered.value(), 1);
         assert!(fixture.dispatcher.leaving.is_empty());
     }
+}
+
+/// A webhook that gets another name is a new one, with the same receiver.
+#[test]
+fn a_webhook_that_a_reload_renames_waits_for_the_request_of_the_one_before() {
+    let spec = of(&[WebhookEvent::MemberJoined]);
+    let renamed = WebhookSpec {
+        name: "renamed".to_owned(),
+        ..spec.clone()
+    };
+    let mut fixture = Fixture::new(std::slice::from_ref(&spec), None);
+    fixture.member("x", 0);
+    assert!(fixture.pass(0).is_empty());
+    let first = fixture.pass(100);
+    fixture.webhooks = compile(std::slice::from_ref(&renamed), Some(&fixture.webhooks));
+    fixture.current.store(Arc::clone(&fixture.webhooks));
+    fixture.member("y", 200);
+    assert!(fixture.pass(200).is_empty());
+    assert!(fixture.pass(1000).is_empty(), "the first request is under way");
+    // Another reload, while the renamed one waits: it is removed, and a third one has the URL.
+    let third = WebhookSpec {
+        name: "third".to_owned(),
+        ..spec
+    };
+    fixture.webhooks = compile(&[third], Some(&fixture.webhooks));
+    fixture.current.store(Arc::clone(&fixture.webhooks));
+    fixture.member("z", 1000);
+    assert!(fixture.pass(2000).is_empty());
+    fixture.done(first[0].0, true, 2000);
+    assert_eq!(fixture.pass(3000)[0].3, ["member_joined z"]);
+    assert!(fixture.dispatcher.leaving.is_empty());
 }
