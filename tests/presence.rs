@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ringcast::internals::auth::Tokens;
 use serde_json::{Value, json};
 use support::folder::Folder;
+use support::mqtt::{Mqtt, unsubscribe};
 use support::process::{Held, Process};
 use support::{Client, eventually};
 
@@ -852,4 +853,123 @@ fn at_the_limit_clients_are_served_and_are_no_members() {
         .call("#publish", &json!({"channel": "room.1", "data": 1}))
         .unwrap();
     assert_eq!(members[3].client.publication("room.1"), "1");
+}
+
+#[test]
+fn clients_that_were_refused_are_members_when_others_have_left() {
+    let scene = Scene::new(
+        POLICIES,
+        &[("RINGCAST_PRESENCE_MEMBERS_MAX", "10"), ("RINGCAST_CORES", "2")],
+    );
+    let mut watcher = scene.client();
+    let clients = || (0..8).map(|_| scene.client()).collect::<Vec<Member>>();
+    let (mut before, mut after) = (clients(), clients());
+    for member in before.iter_mut().chain(&mut after) {
+        member.subscribe("quiet.1");
+    }
+    eventually("as many as there is room for", || {
+        watcher.keys("quiet.1").len() == 10
+    });
+    drop(before);
+    let ids: Vec<String> = after.iter().map(|member| member.id().to_owned()).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    watcher.sees("quiet.1", &ids);
+}
+
+#[test]
+fn a_user_of_which_a_connection_was_refused_does_not_leave_with_the_other_one() {
+    let scene = Scene::new(
+        POLICIES,
+        &[("RINGCAST_PRESENCE_MEMBERS_MAX", "2"), ("RINGCAST_CORES", "2")],
+    );
+    let mut watcher = scene.client();
+    watcher.subscribe("$presence/room.1");
+    let (mut first, mut bob, mut second) = (scene.user("ann"), scene.user("bob"), scene.user("ann"));
+    for member in [&mut first, &mut bob, &mut second] {
+        member.subscribe("room.1");
+    }
+    watcher.sees("room.1", &["ann", "bob"]);
+    first.unsubscribe("room.1");
+    eventually("ann has the other connection", || {
+        let members = watcher.members("room.1");
+        let ann = members.iter().find(|member| member["user"] == "ann");
+        ann.is_some_and(|ann| ann["connections"] == json!([second.id()]))
+    });
+    bob.unsubscribe("room.1");
+    loop {
+        let event = watcher.event("room.1");
+        assert!(!event["left"].to_string().contains("ann"), "{event}");
+        if event["left"] == json!([{"user": "bob"}]) {
+            break;
+        }
+    }
+    watcher.sees("room.1", &["ann"]);
+    second.unsubscribe("room.1");
+    watcher.sees("room.1", &[]);
+}
+
+/// Whether the members of a channel are these MQTT clients.
+fn are_devices(watcher: &mut Member, channel: &str, client_ids: &[&str]) -> bool {
+    let Ok(answer) = watcher.call("$presence", &json!({"channel": channel})) else {
+        return false;
+    };
+    let members = answer["members"].as_array().unwrap().iter();
+    let found: Vec<Value> = members
+        .map(|member| member["info"]["client_id"].clone())
+        .collect();
+    json!(found) == json!(client_ids)
+}
+
+#[test]
+fn a_reload_turns_presence_on_and_off_for_mqtt_clients_that_are_there() {
+    let scene = Scene::new("", &[("RINGCAST_CLIENT_PROTOCOLS", "socketcluster,mqtt")]);
+    let mut watcher = scene.client();
+    let mut lamp = Mqtt::at(scene.process.address, 5, "lamp");
+    lamp.subscribe("room.1", 0);
+    lamp.subscribe("room.2", 0);
+    for _ in 0..2 {
+        scene.reload(POLICIES);
+        for channel in ["room.1", "room.2"] {
+            eventually("presence is on", || are_devices(&mut watcher, channel, &["lamp"]));
+        }
+        scene.reload("");
+        lamp.send(&unsubscribe(5, 9, &["room.1"]));
+        assert_eq!(lamp.packet()[0], 0xB0);
+        scene.reload(POLICIES);
+        eventually("presence is on again", || {
+            are_devices(&mut watcher, "room.2", &["lamp"])
+        });
+        eventually("it has left", || are_devices(&mut watcher, "room.1", &[]));
+        lamp.subscribe("room.1", 0);
+        eventually("it joins", || are_devices(&mut watcher, "room.1", &["lamp"]));
+        scene.reload("[[channels]]\nnames = [\"room.2\"]\npresence = true\n");
+        eventually("presence of the one ends", || {
+            scene.process.admin().metric("ringcast_presence_members") == 1
+        });
+    }
+}
+
+#[test]
+fn an_mqtt_client_that_was_refused_is_a_member_when_another_has_left() {
+    let scene = Scene::new(
+        POLICIES,
+        &[
+            ("RINGCAST_CLIENT_PROTOCOLS", "socketcluster,mqtt"),
+            ("RINGCAST_PRESENCE_MEMBERS_MAX", "1"),
+            ("RINGCAST_CORES", "2"),
+        ],
+    );
+    let (mut watcher, mut ann) = (scene.client(), scene.user("ann"));
+    ann.subscribe("quiet.1");
+    let mut lamp = Mqtt::at(scene.process.address, 5, "lamp");
+    lamp.subscribe("quiet.1", 0);
+    eventually("it is refused", || {
+        let refused = r#"ringcast_limit_hits_total{limit="presence_members"}"#;
+        scene.process.admin().metric(refused) > 0
+    });
+    watcher.sees("quiet.1", &["ann"]);
+    ann.unsubscribe("quiet.1");
+    eventually("it is a member", || {
+        are_devices(&mut watcher, "quiet.1", &["lamp"])
+    });
 }

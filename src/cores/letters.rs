@@ -45,7 +45,12 @@ impl<A: App> Core<A> {
                 Letter::RetainedQuestion(question) => self.take_retained_question(question),
                 Letter::RetainedAnswer(answer) => self.take_retained_answer(*answer),
                 Letter::PresenceTold { from, told } => self.presence.be_told(from, told),
-                Letter::PresenceDone { owner, count } => self.presence.note_done(owner, count),
+                Letter::PresenceDone {
+                    owner,
+                    count,
+                    refused,
+                } => self.presence_done(owner, count, &refused),
+                Letter::PresenceRoom { owner } => self.presence.try_again(owner),
                 Letter::MqttShares { from, news } => {
                     if let Some(sessions) = &mut self.connections.mqtt {
                         sessions.be_told(from, news);

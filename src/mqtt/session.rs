@@ -57,6 +57,7 @@ use self::aliases::Aliases;
 use self::connect::PendingConnect;
 pub use self::permissions::{CheckedFilters, Resumed};
 use self::serve::Serving;
+pub(crate) use self::presence::{makes_member, write_member_info};
 use self::undecided::{KeptPacket, Undecided};
 use super::environment::Environment;
 use super::fault::Fault;

@@ -32,6 +32,8 @@ pub(super) struct Draft {
     entries: usize,
     /// Whether it leaves out some of the members that it covers.
     is_sampled: bool,
+    /// Whether nobody would get it.
+    is_unwatched: bool,
 }
 
 impl Rooms {
@@ -45,6 +47,7 @@ impl Rooms {
         } else {
             self.draft.clear();
             self.draft.covered = CHANGES_PER_EVENT_MAX;
+            self.draft.is_unwatched = true;
         }
         let draft = &self.draft;
         Some(Event {
@@ -53,9 +56,12 @@ impl Rooms {
         })
     }
 
-    /// The subscribers know what the last [`Rooms::next_event`] has said, or there are none. Forgets the members that have left.
-    pub fn event_is_told(&mut self, now: Uptime) {
-        let Some(due) = self.due.pop_front() else { return };
+    /// The subscribers know what the last [`Rooms::next_event`] has said, or there are none. Forgets the members that have
+    /// left. Returns how many changes that were.
+    pub fn event_is_told(&mut self, now: Uptime) -> usize {
+        let Some(due) = self.due.pop_front() else {
+            return 0;
+        };
         let room = &mut self.rooms[due.room as usize];
         let covered = self.draft.covered.min(room.changed.len());
         let mut changed = std::mem::take(&mut room.changed);
@@ -66,13 +72,19 @@ impl Rooms {
         room.is_due = !changed.is_empty();
         if room.is_due {
             room.changed = changed;
-            self.due.push_back(Due {
-                at: now + self.settings.tick,
-                room: due.room,
-            });
+            if self.draft.is_unwatched || self.refusals.is_any() {
+                // The next ones cost no event, or others need the room of the members that have left.
+                self.due.push_front(due);
+            } else {
+                self.due.push_back(Due {
+                    at: now + self.settings.tick,
+                    room: due.room,
+                });
+            }
         } else if room.places.is_empty() {
             self.remove_room(due.room);
         }
+        covered
     }
 
     /// Writes the changes of a room into the draft. Its cost is that of the changes.
@@ -124,7 +136,8 @@ impl Draft {
         ] {
             list.clear();
         }
-        (self.covered, self.entries, self.is_sampled) = (0, 0, false);
+        (self.covered, self.entries) = (0, 0);
+        (self.is_sampled, self.is_unwatched) = (false, false);
     }
 
     fn assemble(&mut self, count: u32) {

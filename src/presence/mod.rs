@@ -17,6 +17,7 @@ mod identity;
 mod member;
 mod page;
 mod places;
+mod refusals;
 mod rooms;
 mod told;
 
@@ -26,5 +27,7 @@ mod tests;
 pub use self::event::Event;
 pub use self::identity::Identity;
 pub use self::page::{Page, PageMember};
+#[cfg(test)]
+pub(crate) use self::refusals::{DOUBT, RETRY};
 pub use self::rooms::{Client, Departure, InfoRefused, Joined, MemberChange, Room, Rooms, Settings, Tally};
-pub use self::told::{Answer, Answered, Ask, Request, Told, What};
+pub use self::told::{Answer, Answered, Ask, Done, Refused, Request, Told, What};

@@ -7,19 +7,20 @@
 //!                            changed  [ m9 ]                known, is_there
 //!   due     rooms with changes, by the time of their event
 //!   absent  members without connections, by the end of their grace
+//!   doubtful  the same for members of which other connections may have been refused
 //! ```
 //!
 //! Invariants
-//! 1. A member that is there has a connection, or stands in `absent` under its present `absence`.
+//! 1. A member that is there has a connection, or stands in `absent` or `doubtful` under its present `absence`.
 //! 2. A member whose state subscribers do not know is in `changed` of its room, once, and its room is in `due`, once.
 //! 3. A member that has left is forgotten when subscribers have been told ([`Rooms::event_is_told`]), and a room with its
 //!    last member. So each room in `due` exists.
 //! 4. `count` of a room is the number of its members that are there; `weight` is the sum of the weights of all members.
-//! 5. `due` and `absent` are in the order of their times, since tick and grace never change.
+//! 5. `due`, `absent`, and `doubtful` are in the order of their times, since tick and grace never change.
 //!
 //! Limits: `presence_members_max`, here as a weight; `presence_info_bytes_max` is checked before.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use hashbrown::HashTable;
@@ -29,6 +30,7 @@ use super::identity::Identity;
 use super::member::{Connections, Known, Member, Untold, weight_of};
 use super::page::{CONNECTIONS_LISTED_MAX, Page, PageMember};
 use super::places::Places;
+use super::refusals::{DOUBT, Refusals};
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher};
 use crate::clock::{Now, Uptime};
@@ -46,6 +48,7 @@ pub struct Rooms {
     pub(super) members: Slab<Member>,
     pub(super) due: VecDeque<Due>,
     absent: VecDeque<Absent>,
+    doubtful: VecDeque<Absent>,
     /// The number of the last absence.
     absences: u32,
     weight: u64,
@@ -53,6 +56,9 @@ pub struct Rooms {
     there: u64,
     pub(super) draft: Draft,
     tally: Tally,
+    pub(super) refusals: Refusals,
+    /// What [`Rooms::refuses`] has refused last.
+    pub(super) refused_weight: u64,
     /// Members that have joined or left since that was last taken, while somebody asks.
     changes: Option<Vec<MemberChange>>,
 }
@@ -168,11 +174,14 @@ impl Rooms {
             members: Slab::new(),
             due: VecDeque::new(),
             absent: VecDeque::new(),
+            doubtful: VecDeque::new(),
             absences: 0,
             weight: 0,
             there: 0,
             draft: Draft::default(),
             tally: Tally::default(),
+            refusals: Refusals::new(),
+            refused_weight: 0,
             changes: None,
         }
     }
@@ -225,15 +234,27 @@ impl Rooms {
         if !member.connections.as_slice().is_empty() {
             return;
         }
-        if departure == Departure::Unsubscribed || self.settings.grace.is_zero() {
+        let grace = match departure {
+            Departure::Unsubscribed => Duration::ZERO,
+            Departure::Ended => self.settings.grace,
+        };
+        let is_doubtful = self.refusals.are_open(now);
+        if is_doubtful {
+            self.refusals.note_doubt();
+        } else if grace.is_zero() {
             self.go(id, now);
             return;
         }
+        let (queue, grace) = if is_doubtful && grace < DOUBT {
+            (&mut self.doubtful, DOUBT)
+        } else {
+            (&mut self.absent, grace)
+        };
         // 0 is no absence.
         self.absences = self.absences.checked_add(1).unwrap_or(1);
         self.members[id as usize].absence = self.absences;
-        self.absent.push_back(Absent {
-            until: now + self.settings.grace,
+        queue.push_back(Absent {
+            until: now + grace,
             member: id,
             absence: self.absences,
         });
@@ -317,7 +338,9 @@ impl Rooms {
     /// Lets members leave whose grace has ended, at most `max`.
     pub fn end_graces(&mut self, now: Uptime, max: usize) {
         for _ in 0..max {
-            let Some(absent) = self.absent.pop_front_if(|absent| absent.until <= now) else {
+            let is_over = |absent: &mut Absent| absent.until <= now;
+            let absent = self.absent.pop_front_if(is_over);
+            let Some(absent) = absent.or_else(|| self.doubtful.pop_front_if(is_over)) else {
                 return;
             };
             let is_absent = self
@@ -330,11 +353,23 @@ impl Rooms {
         }
     }
 
-    /// When there is something to do next: an event to write, or a grace that ends.
+    /// A core knows what of its clients was refused, at least this weight.
+    pub fn note_refusal_known(&mut self, core: usize, weight: u64) {
+        self.refusals.note_known(core, weight);
+    }
+
+    /// The cores that are to be told that there is room again for some of what was refused. They tell anew what they
+    /// have to tell about these channels.
+    pub fn take_retries(&mut self, now: Uptime) -> BTreeSet<usize> {
+        self.refusals.take_due(self.room_left(), now)
+    }
+
+    /// When there is something to do next: an event to write, a grace that ends, or cores that are to be told of room.
     pub fn next_due(&self) -> Uptime {
         let event = self.due.front().map_or(Uptime::NEVER, |due| due.at);
-        let grace = self.absent.front().map_or(Uptime::NEVER, |absent| absent.until);
-        event.min(grace)
+        let until = |queue: &VecDeque<Absent>| queue.front().map_or(Uptime::NEVER, |absent| absent.until);
+        let grace = until(&self.absent).min(until(&self.doubtful));
+        event.min(grace).min(self.refusals.next_due(self.room_left()))
     }
 
     /// How many members all rooms have.
@@ -540,9 +575,16 @@ impl Rooms {
 
     /// Whether there is no room for this much more. Counts that.
     fn refuses(&mut self, weight: u64) -> bool {
-        let refuses = self.weight + weight > u64::from(self.settings.members_max);
-        self.tally.refused += u64::from(refuses);
+        let refuses = weight > self.room_left();
+        if refuses {
+            self.tally.refused += 1;
+            self.refused_weight = weight;
+        }
         refuses
+    }
+
+    fn room_left(&self) -> u64 {
+        u64::from(self.settings.members_max).saturating_sub(self.weight)
     }
 
     fn find_room(&self, name: &[u8], hash: ChannelHash) -> Option<u32> {
@@ -621,7 +663,8 @@ impl Rooms {
             .rooms
             .iter()
             .map(|(_, room)| room.name.len() + room.places.memory_bytes() + room.changed.capacity() * 4);
-        let queues = self.due.capacity() * size_of::<Due>() + self.absent.capacity() * size_of::<Absent>();
+        let queues = self.due.capacity() * size_of::<Due>()
+            + (self.absent.capacity() + self.doubtful.capacity()) * size_of::<Absent>();
         self.table_bytes() + members.sum::<usize>() + rooms.sum::<usize>() + queues
     }
 }

@@ -80,10 +80,29 @@ pub enum Answer {
     Info(Result<(), InfoRefused>),
 }
 
+/// What has come of something that a core has told.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The answer to a question, unless it is too late.
+    pub answered: Option<Answered>,
+    /// How much was looked at, in changes of one member.
+    pub effort: usize,
+    /// What there was no room for, and the core may tell again.
+    pub refused: Option<Refused>,
+}
+
+/// There was no room for a member, a connection, or an info.
+#[derive(Debug)]
+pub struct Refused {
+    /// The name of the room's channel.
+    pub channel: Box<[u8]>,
+    /// How much room it needs.
+    pub weight: u64,
+}
+
 impl Rooms {
-    /// Does what a core tells. Returns the answer to a question, unless it is too late, and how much was looked at, in
-    /// changes of one member.
-    pub fn be_told(&mut self, told: Told, now: Now) -> (Option<Answered>, usize) {
+    /// Does what a core tells.
+    pub fn be_told(&mut self, told: Told, now: Now) -> Done {
         let Told {
             channel,
             hash,
@@ -98,24 +117,26 @@ impl Rooms {
         } = match what {
             What::Joins(user) => {
                 let user = user.as_deref();
-                // If it is refused, the room has counted that.
-                let (Joined::Joined | Joined::Refused) =
-                    self.join(&channel, hash, Client { session, user }, now);
-                return (None, 1);
+                return match self.join(&channel, hash, Client { session, user }, now) {
+                    Joined::Joined => Done::of_change(),
+                    Joined::Refused => self.refuse(channel),
+                };
             }
             What::Leaves(identity, departure) => {
                 self.leave((&channel, hash), session, identity, departure, now.uptime);
-                return (None, 1);
+                return Done::of_change();
             }
             What::Says(identity, info) => {
                 // A member of which the room has no room for the info is there all the same.
-                let _ = self.set_info((&channel, hash), session, identity, Some(&info), now.uptime);
-                return (None, 1);
+                return match self.set_info((&channel, hash), session, identity, Some(&info), now.uptime) {
+                    Ok(()) | Err(InfoRefused::NotThere) => Done::of_change(),
+                    Err(InfoRefused::Full) => self.refuse(channel),
+                };
             }
             What::Asks(ask) => ask,
         };
         if deadline <= now.uptime {
-            return (None, 1);
+            return Done::of_change();
         }
         let (answer, effort) = match request {
             Request::Page { after, limit } => {
@@ -134,7 +155,30 @@ impl Rooms {
             number,
             answer,
         };
-        (Some(answered), effort)
+        Done {
+            answered: Some(answered),
+            effort,
+            refused: None,
+        }
+    }
+
+    fn refuse(&mut self, channel: Box<[u8]>) -> Done {
+        let weight = self.refused_weight;
+        self.refusals.note(weight);
+        Done {
+            refused: Some(Refused { channel, weight }),
+            ..Done::of_change()
+        }
+    }
+}
+
+impl Done {
+    /// Nothing but a change of one member.
+    fn of_change() -> Done {
+        Done {
+            effort: 1,
+            ..Done::default()
+        }
     }
 }
 

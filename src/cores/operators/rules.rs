@@ -24,6 +24,9 @@ impl<A: App> Core<A> {
             self.presence
                 .memberships
                 .begin_review(policy.channels.has_presence());
+            if policy.channels.has_presence() || !self.presence.mqtt.is_empty() {
+                self.presence.mqtt.begin_review();
+            }
             self.presence.due = self.time.now().uptime;
         }
         self.adopt_services(&policy);

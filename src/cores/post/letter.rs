@@ -55,7 +55,15 @@ pub(crate) enum Letter {
     /// room. If the receiver has stopped, so has presence.
     PresenceTold { from: usize, told: Vec<Told> },
     /// The owner has done so much of what it was told. As many may be kept as letters were told.
-    PresenceDone { owner: usize, count: usize },
+    PresenceDone {
+        owner: usize,
+        count: usize,
+        /// The channels of subscribers for which it had no room, at most as many as it was told.
+        refused: Vec<Box<[u8]>>,
+    },
+    /// The owner has room for some of these subscribers: the receiver tells about them again. One may be kept for each
+    /// core, since the next one follows only on what the receiver tells then.
+    PresenceRoom { owner: usize },
     /// News about groups of shared subscriptions and their members (`lifecycle/mqtt_shares.rs`). It is sent only if there
     /// is room, one for each core and turn. If the receiver has stopped, so have its groups and its sessions.
     MqttShares { from: usize, news: Vec<News> },

@@ -2,12 +2,15 @@
 
 use crate::app::App;
 use crate::auth::Claims;
+use crate::mqtt::session;
+use crate::mqtt::subscriptions::Subscriber;
 use crate::presence::Departure;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 use crate::cores::presence::memberships::MemberOf;
+use crate::cores::presence::mqtt_rooms::{Place, Stage};
 use crate::cores::presence::state::Presence;
 
 impl<A: App> Core<A> {
@@ -58,6 +61,11 @@ impl<A: App> Core<A> {
 
     /// An MQTT client has a filter that names a channel with presence: it joins the room. `info` is JSON about it.
     pub(in crate::cores) fn enter_mqtt_room(&mut self, id: ConnectionId, name: &[u8], info: &[u8]) {
+        let policy = self.lent.policy.channels.find(name);
+        if !policy.is_some_and(|policy| policy.presence.is_on()) {
+            // A reload has ended the presence of the channel since the session has decided.
+            return;
+        }
         let Some(member) = self.member_of(id) else { return };
         self.keeps_state = true;
         let Presence {
@@ -143,6 +151,85 @@ impl<A: App> Core<A> {
         self.presence.memberships.stepped(&step);
     }
 
+    /// Goes on with a review of the rooms of MQTT connections.
+    pub(super) fn review_mqtt_rooms(&mut self) {
+        let mut looks = 0;
+        while looks < MQTT_LOOKS_PER_TURN_MAX
+            && let Some(place) = self.presence.mqtt.take_place()
+        {
+            if place.connection >= self.connections.places() {
+                self.presence.mqtt.end_review();
+                return;
+            }
+            let (next, count) = self.review_mqtt_at(place, MQTT_LOOKS_PER_TURN_MAX - looks);
+            self.presence.mqtt.go_on_at(next);
+            looks += 1 + count;
+        }
+    }
+
+    /// Looks at no more than `max` rooms or filters of a connection. Returns where to go on, and how many they were.
+    fn review_mqtt_at(&mut self, place: Place, max: usize) -> (Place, usize) {
+        let Place { connection, stage } = place;
+        let after = Place::of(connection.saturating_add(1));
+        let id = self.connections.id_at(connection);
+        let Some(id) = id.filter(|&id| self.connections.speaks_mqtt(id)) else {
+            return (after, 0);
+        };
+        let session = self.session(id).and_then(|session| session.mqtt_session());
+        let (Some(session), Some(member)) = (session, self.member_of(id)) else {
+            return (after, 0);
+        };
+        let subscriber = Subscriber::Session(session.number);
+        let Some(sessions) = &self.connections.mqtt else {
+            return (after, 0);
+        };
+        let channels = &self.lent.policy.channels;
+        let has_presence = |name: &[u8]| channels.find(name).is_some_and(|policy| policy.presence.is_on());
+        let subscriptions = &sessions.subscriptions;
+        match stage {
+            Stage::Rooms(name) => {
+                let has_filter =
+                    |name: &[u8]| str::from_utf8(name).is_ok_and(|name| subscriptions.has(subscriber, name));
+                let Presence {
+                    mqtt, memberships, ..
+                } = &mut self.presence;
+                let (last, count) = mqtt.review_some(
+                    connection,
+                    (name.as_deref(), max),
+                    &member,
+                    |name| has_presence(name) && has_filter(name),
+                    memberships,
+                );
+                let stage = match last {
+                    Some(_) => Stage::Rooms(last),
+                    None => Stage::Filters(0),
+                };
+                (Place { connection, stage }, count)
+            }
+            Stage::Filters(_) if !channels.has_presence() => (after, 0),
+            Stage::Filters(from) => {
+                let (filters, next) = subscriptions.some_filters_of(subscriber, from, max);
+                let mut info = Vec::new();
+                let bytes_max = self.lent.settings.common.presence_info_bytes_max as usize;
+                let client_id = sessions.client_id(session).unwrap_or_default();
+                session::write_member_info(client_id, bytes_max, &mut info);
+                let count = filters.len();
+                let names = filters.into_iter().map(|(name, _)| name);
+                let names: Vec<_> = names
+                    .filter(|name| session::makes_member(name) && has_presence(name))
+                    .collect();
+                for name in names {
+                    self.enter_mqtt_room(id, &name, &info);
+                }
+                let next = next.map(|next| Place {
+                    connection,
+                    stage: Stage::Filters(next),
+                });
+                (next.unwrap_or(after), count)
+            }
+        }
+    }
+
     /// A connection joins the room of a channel that is marked.
     fn join_room(&mut self, connection: u32, channel: u32, member: MemberOf) {
         let (subscriptions, hasher) = (self.delivery.subscriptions(), self.delivery.hasher());
@@ -165,3 +252,5 @@ impl<A: App> Core<A> {
 
 /// To look at this many channels of a connection costs about as much as a message.
 const CHANNELS_PER_MESSAGE: u64 = 16;
+/// Connections, and rooms and filters of MQTT connections, that a review looks at in one turn, at about 1 µs.
+const MQTT_LOOKS_PER_TURN_MAX: usize = 512;

@@ -18,7 +18,7 @@
 //!
 //! Limits: [`TOLD_WAITING_MAX`], [`UNDER_WAY_MAX`] for each owner.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher, Subscriptions};
@@ -39,6 +39,8 @@ pub(in crate::cores) struct Memberships {
     /// How much is to be told, to all of them.
     outgoing_count: usize,
     walks: VecDeque<Walk>,
+    /// Channels along which a walk is to go again: their owners have room for subscribers that they have refused.
+    again: VecDeque<BTreeSet<u32>>,
     /// The next channel to be compared with new policies.
     unreviewed: Option<u32>,
     /// The connections that are other members now, and of whose rooms some owners have not been told: by their indexes.
@@ -64,6 +66,8 @@ struct Outgoing {
     told: VecDeque<Told>,
     /// How much it was told and has not done yet.
     under_way: usize,
+    /// Channels, by their numbers, of which the owner has refused subscribers for want of room. Some may have none any more.
+    refused: BTreeSet<u32>,
     has_stopped: bool,
 }
 
@@ -110,6 +114,7 @@ impl Memberships {
             outgoing: (0..cores).map(|_| Outgoing::default()).collect(),
             outgoing_count: 0,
             walks: VecDeque::new(),
+            again: VecDeque::new(),
             unreviewed: None,
             renaming: HashMap::new(),
             renames: VecDeque::new(),
@@ -141,7 +146,8 @@ impl Memberships {
 
     /// Whether a review of the channels, a walk along one, or a change of members is under way.
     pub(in crate::cores) fn has_work(&self) -> bool {
-        self.unreviewed.is_some() || !self.walks.is_empty() || !self.renames.is_empty()
+        let walks = !self.walks.is_empty() || !self.again.is_empty();
+        self.unreviewed.is_some() || walks || !self.renames.is_empty()
     }
 
     /// As which member a connection is in its rooms.
@@ -374,6 +380,19 @@ impl Memberships {
         self.outgoing[owner].has_stopped
     }
 
+    /// An owner has no room for some subscriber of this channel.
+    pub(in crate::cores) fn note_refused(&mut self, owner: usize, channel: u32) {
+        self.outgoing[owner].refused.insert(channel);
+    }
+
+    /// An owner has room again: it is told about the subscribers of all channels of which it has refused some.
+    pub(in crate::cores) fn try_again(&mut self, owner: usize) {
+        let refused = std::mem::take(&mut self.outgoing[owner].refused);
+        if !refused.is_empty() {
+            self.again.push_back(refused);
+        }
+    }
+
     /// A core has stopped: it is told nothing more.
     pub(in crate::cores) fn note_stopped(&mut self, owner: usize) {
         let outgoing = &mut self.outgoing[owner];
@@ -412,6 +431,9 @@ impl Memberships {
 
     /// The next step of the walks that are under way. The caller carries it out and then calls [`Memberships::stepped`].
     pub(in crate::cores) fn next_step(&mut self, subscriptions: &Subscriptions) -> Option<WalkStep> {
+        if self.walks.is_empty() {
+            self.walk_again(subscriptions);
+        }
         let walk = self.walks.front_mut()?;
         let (subscribers, end) = subscriptions.some_subscribers(walk.channel, walk.end, WALKED_PER_TURN_MAX);
         walk.end = end;
@@ -488,6 +510,24 @@ impl Memberships {
             channel,
             end: subscriptions.subscriber_count(channel),
         });
+    }
+
+    /// Begins the walk along the next channel of which an owner has refused subscribers, if it still has presence.
+    fn walk_again(&mut self, subscriptions: &Subscriptions) {
+        for _ in 0..WALKED_PER_TURN_MAX {
+            let Some(channels) = self.again.front_mut() else {
+                return;
+            };
+            let Some(channel) = channels.pop_first() else {
+                self.again.pop_front();
+                continue;
+            };
+            if self.marks.get(channel as usize) == Some(&Mark::On) {
+                let end = subscriptions.subscriber_count(channel);
+                self.walks.push_back(Walk { channel, end });
+                return;
+            }
+        }
     }
 
     fn unmark(&mut self, channel: u32) {

@@ -7,14 +7,19 @@
 //! A client may be in ten thousand rooms. When its connection ends it leaves some of them in each turn, as a connection of
 //! SocketCluster does (`lifecycle/unsubscribing.rs`).
 //!
+//! A reload may turn presence on or off for channels that clients have filters for, and an owner may have refused a client
+//! for want of room. Then a *review* goes along all MQTT connections of the core, some in each turn: it ends the
+//! memberships that are no more, begins those that are missing, and tells owners again of those that they have refused.
+//!
 //! Invariants
 //! 1. A connection has an entry in `guests` while it is in a room, and only connections of MQTT have one.
 //! 2. The rooms of a connection that has ended are in `leaving`, until their owners are to be told.
 //!
 //! Limits: `channels_per_connection_max`, which bounds the filters of a session; `CHANNELS_PER_TURN_MAX`
-//! (`lifecycle/unsubscribing.rs`) for the rooms that connections leave by their end.
+//! (`lifecycle/unsubscribing.rs`) for the rooms that connections leave by their end; [`REFUSED_NAMES_MAX`].
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Bound;
 
 use super::memberships::{MemberOf, Memberships};
 use crate::app::SessionId;
@@ -28,6 +33,39 @@ pub(in crate::cores) struct MqttRooms {
     guests: HashMap<u32, Guest>,
     /// Connections that have ended and have rooms to leave; the one that ended first is first.
     leaving: VecDeque<Guest>,
+    /// Where the review that is under way has to go on.
+    review: Option<Place>,
+    /// Whether another one is to follow it.
+    is_review_due: bool,
+    /// The channels of which owners have refused subscribers for want of room.
+    refused: Refused,
+    /// Those of which the review tells the owners again.
+    again: Refused,
+}
+
+/// Names of channels.
+#[derive(Debug)]
+enum Refused {
+    Some(BTreeSet<Box<[u8]>>),
+    /// So many that all channels count as such.
+    All,
+}
+
+/// A place in a review.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cores) struct Place {
+    /// The connection, by its index.
+    pub(in crate::cores) connection: u32,
+    pub(in crate::cores) stage: Stage,
+}
+
+/// What a review does with a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cores) enum Stage {
+    /// It looks at the rooms in which the connection is: at those after this name.
+    Rooms(Option<Box<[u8]>>),
+    /// It looks at the filters of the connection's session: at those from this one on.
+    Filters(u32),
 }
 
 /// A connection that is in rooms.
@@ -79,6 +117,90 @@ impl MqttRooms {
     #[inline]
     pub(in crate::cores) fn is_empty(&self) -> bool {
         self.guests.is_empty()
+    }
+
+    /// The policies of channels are others now, or an owner has room again.
+    pub(in crate::cores) fn begin_review(&mut self) {
+        match self.review {
+            None => self.start_review(),
+            Some(_) => self.is_review_due = true,
+        }
+    }
+
+    fn start_review(&mut self) {
+        self.review = Some(Place::of(0));
+        self.again = std::mem::take(&mut self.refused);
+    }
+
+    /// Whether a review is under way.
+    pub(in crate::cores) fn has_work(&self) -> bool {
+        self.review.is_some()
+    }
+
+    /// Takes the place where the review has to go on. The caller puts the next one back, or ends the review.
+    pub(in crate::cores) fn take_place(&mut self) -> Option<Place> {
+        self.review.take()
+    }
+
+    /// The review is to go on here.
+    pub(in crate::cores) fn go_on_at(&mut self, place: Place) {
+        self.review = Some(place);
+    }
+
+    /// The review has seen all connections.
+    pub(in crate::cores) fn end_review(&mut self) {
+        self.again = Refused::default();
+        if std::mem::take(&mut self.is_review_due) {
+            self.start_review();
+        }
+    }
+
+    /// An owner had no room for some subscribers of these channels. Some of them may be connections of MQTT.
+    pub(in crate::cores) fn note_refused(&mut self, channels: &[Box<[u8]>]) {
+        if self.guests.is_empty() {
+            return;
+        }
+        for channel in channels {
+            self.refused.add(channel);
+        }
+    }
+
+    /// An owner has room again.
+    pub(in crate::cores) fn try_again(&mut self) {
+        if !self.refused.is_empty() {
+            self.begin_review();
+        }
+    }
+
+    /// Looks at no more than `max` of the rooms in which a connection is, those after this name: it leaves a room unless it
+    /// `stays`, and the owner of one of which it has refused subscribers is told again. Returns the last name, if there may
+    /// be more, and how many rooms that were.
+    pub(in crate::cores) fn review_some(
+        &mut self,
+        connection: u32,
+        (after, max): (Option<&[u8]>, usize),
+        member: &MemberOf,
+        stays: impl Fn(&[u8]) -> bool,
+        memberships: &mut Memberships,
+    ) -> (Option<Box<[u8]>>, usize) {
+        let Some(guest) = self.guests.get(&connection) else {
+            return (None, 0);
+        };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let rooms = guest.rooms.range::<[u8], _>((from, Bound::Unbounded));
+        let names: Vec<Box<[u8]>> = rooms.take(max).map(|(name, _)| name.clone()).collect();
+        for name in &names {
+            if !stays(name) {
+                self.leave(connection, Some(name), memberships);
+            } else if self.again.has(name)
+                && let Some(guest) = self.guests.get(&connection)
+                && let Some(room) = guest.rooms.get(name)
+            {
+                room.tell_joining(name, member, guest.identity, memberships);
+            }
+        }
+        let count = names.len();
+        (names.into_iter().last().filter(|_| count == max), count)
     }
 
     /// A connection that goes on leaves a room, if it is in it; or all rooms.
@@ -166,6 +288,47 @@ impl MqttRooms {
     }
 }
 
+impl Default for Refused {
+    fn default() -> Refused {
+        Refused::Some(BTreeSet::new())
+    }
+}
+
+impl Refused {
+    fn add(&mut self, channel: &[u8]) {
+        if let Refused::Some(names) = self {
+            names.insert(channel.into());
+            if names.len() > REFUSED_NAMES_MAX {
+                *self = Refused::All;
+            }
+        }
+    }
+
+    fn has(&self, channel: &[u8]) -> bool {
+        match self {
+            Refused::Some(names) => names.contains(channel),
+            Refused::All => true,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Refused::Some(names) => names.is_empty(),
+            Refused::All => false,
+        }
+    }
+}
+
+impl Place {
+    /// The beginning of a connection, by its index.
+    pub(in crate::cores) fn of(connection: u32) -> Place {
+        Place {
+            connection,
+            stage: Stage::Rooms(None),
+        }
+    }
+}
+
 impl Room {
     fn tell_joining(
         &self,
@@ -182,6 +345,9 @@ impl Room {
         }
     }
 }
+
+/// So many names of channels are kept of which owners have refused subscribers.
+const REFUSED_NAMES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -217,6 +383,23 @@ mod tests {
             told(&mut memberships),
             ["a joins as -", "a says {}", "b joins as -", "b says {}"]
         );
+        // A review, one room at a time: owners are told again of what they have refused.
+        rooms.note_refused(&[Box::from(*b"a"), Box::from(*b"b")]);
+        rooms.try_again();
+        let review = |rooms: &mut MqttRooms, after, memberships: &mut Memberships| {
+            rooms.review_some(3, (after, 1), &member(None), |name| name != b"b", memberships)
+        };
+        let name = |name: &[u8]| (Some(Box::from(name)), 1);
+        assert_eq!(review(&mut rooms, None, &mut memberships), name(b"a"));
+        assert_eq!(told(&mut memberships), ["a joins as -", "a says {}"]);
+        assert_eq!(review(&mut rooms, Some(&b"a"[..]), &mut memberships), name(b"b"));
+        assert_eq!(review(&mut rooms, Some(&b"b"[..]), &mut memberships), (None, 0));
+        assert_eq!(told(&mut memberships), ["b leaves Unsubscribed"]);
+        rooms.end_review();
+        assert_eq!(review(&mut rooms, None, &mut memberships), name(b"a"));
+        assert!(told(&mut memberships).is_empty());
+        rooms.join(3, b"b", b"", member(None), &hasher, &mut memberships);
+        assert_eq!(told(&mut memberships), ["b joins as -"]);
         rooms.leave(3, Some(b"c"), &mut memberships);
         rooms.end(4);
         rooms.rename(3, &member(None), &hasher, &mut memberships);

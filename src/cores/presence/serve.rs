@@ -1,7 +1,7 @@
 //! What presence has to do in a turn: the owner's side, and what this core tells other owners.
 //!
-//! Limits: [`EFFORT_PER_TURN_MAX`], [`EVENTS_PER_TURN_MAX`], [`GRACES_PER_TURN_MAX`]. What is left over is done in the
-//! next turns.
+//! Limits: [`EFFORT_PER_TURN_MAX`], [`EVENTS_PER_TURN_MAX`], [`CHANGES_PER_TURN_MAX`], [`GRACES_PER_TURN_MAX`]. What is
+//! left over is done in the next turns.
 
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::session;
 
 use crate::cores::core::Core;
 use crate::cores::post::letter::Letter;
+use crate::cores::presence::state::Batch;
 
 /// Whether the ring had room for the events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,10 +41,14 @@ impl<A: App> Core<A> {
             self.rename_some_members();
             self.review_presence();
         }
+        if self.presence.mqtt.has_work() && !self.presence.memberships.is_congested() {
+            self.review_mqtt_rooms();
+        }
         self.tell_owners();
         self.do_as_told();
         self.end_overdue_calls();
         self.presence.rooms.end_graces(now, GRACES_PER_TURN_MAX);
+        self.retry_refused(now);
         let events = self.publish_presence_events();
         self.count_presence();
         self.presence.due = self.next_presence(now, events);
@@ -53,7 +58,8 @@ impl<A: App> Core<A> {
     fn next_presence(&self, now: Uptime, events: Events) -> Uptime {
         let presence = &self.presence;
         let is_congested = presence.memberships.is_congested();
-        if !presence.told.is_empty() || (presence.memberships.has_work() && !is_congested) {
+        let has_work = presence.memberships.has_work() || presence.mqtt.has_work();
+        if !presence.told.is_empty() || (has_work && !is_congested) {
             return now;
         }
         let retry = now + RETRY;
@@ -94,16 +100,19 @@ impl<A: App> Core<A> {
         let mut effort_left = EFFORT_PER_TURN_MAX;
         while let Some(batch) = self.presence.told.front_mut() {
             let Some(told) = batch.left.next() else {
-                let (from, count) = (batch.from, batch.count);
-                self.presence.told.pop_front();
-                self.note_told_done(from, count);
+                if let Some(batch) = self.presence.told.pop_front() {
+                    self.note_told_done(batch);
+                }
                 continue;
             };
-            let (answered, effort) = self.presence.rooms.be_told(told, self.time.now());
-            if let Some(answered) = answered {
+            let done = self.presence.rooms.be_told(told, self.time.now());
+            if let Some(refused) = done.refused {
+                batch.note_refused(refused);
+            }
+            if let Some(answered) = done.answered {
                 self.send_answer(answered);
             }
-            effort_left = effort_left.saturating_sub(effort);
+            effort_left = effort_left.saturating_sub(done.effort);
             if effort_left == 0 {
                 return;
             }
@@ -111,12 +120,44 @@ impl<A: App> Core<A> {
     }
 
     /// All that a letter has told is done: its sender may tell more.
-    fn note_told_done(&mut self, from: usize, count: usize) {
-        let owner = self.id.index();
+    fn note_told_done(&mut self, batch: Batch) {
+        let (owner, from) = (self.id.index(), batch.from);
+        if let Some(least) = batch.refused_least {
+            self.presence.rooms.note_refusal_known(from, least);
+        }
+        let (count, refused) = (batch.count, batch.refused);
         if from == owner {
-            self.presence.note_done(owner, count);
+            self.presence_done(owner, count, &refused);
         } else {
-            self.post.send(from, Letter::PresenceDone { owner, count });
+            let letter = Letter::PresenceDone {
+                owner,
+                count,
+                refused,
+            };
+            self.post.send(from, letter);
+        }
+    }
+
+    /// An owner has done so much of what this core has told it, and had no room for some subscribers of these channels.
+    pub(in crate::cores) fn presence_done(&mut self, owner: usize, count: usize, refused: &[Box<[u8]>]) {
+        for name in refused {
+            if let Some(channel) = self.delivery.number_of(name) {
+                self.presence.memberships.note_refused(owner, channel);
+            }
+        }
+        self.presence.mqtt.note_refused(refused);
+        self.presence.note_done(owner, count);
+    }
+
+    /// Tells cores that there is room for some of what was refused.
+    fn retry_refused(&mut self, now: Uptime) {
+        let owner = self.id.index();
+        for core in self.presence.rooms.take_retries(now) {
+            if core == owner {
+                self.presence.try_again(owner);
+            } else {
+                self.post.send(core, Letter::PresenceRoom { owner });
+            }
         }
     }
 
@@ -141,7 +182,11 @@ impl<A: App> Core<A> {
     fn publish_presence_events(&mut self) -> Events {
         let now = self.time.now().uptime;
         self.delivery.begin_publishing();
+        let mut changes_left = CHANGES_PER_TURN_MAX;
         for _ in 0..EVENTS_PER_TURN_MAX {
+            if changes_left == 0 {
+                break;
+            }
             let channels = &self.lent.policy.channels;
             let recent = &mut self.lent.scratch.common.channels;
             let (mut name, mut marks) = (Vec::new(), Marks::default());
@@ -177,7 +222,7 @@ impl<A: App> Core<A> {
                 }
                 self.metrics.presence_events.add(1);
             }
-            self.presence.rooms.event_is_told(now);
+            changes_left = changes_left.saturating_sub(self.presence.rooms.event_is_told(now));
         }
         Events::Published
     }
@@ -199,6 +244,8 @@ impl<A: App> Core<A> {
 const EFFORT_PER_TURN_MAX: usize = 4096;
 /// Members without connections that one turn lets leave.
 const GRACES_PER_TURN_MAX: usize = 4096;
+/// Members of which one turn tells that they have come or gone, or notes that nobody asks: one event more than that.
+const CHANGES_PER_TURN_MAX: usize = 4096;
 /// Events that one turn publishes.
 const EVENTS_PER_TURN_MAX: usize = 64;
 /// How soon a full ring, or a full box of an owner, is tried again.

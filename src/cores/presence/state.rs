@@ -6,7 +6,7 @@ use crate::broker::ChannelHasher;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::policy::channels::Channels;
-use crate::presence::{Rooms, Settings, Told};
+use crate::presence::{Refused, Rooms, Settings, Told};
 
 use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::presence::memberships::Memberships;
@@ -33,6 +33,22 @@ pub(in crate::cores) struct Batch {
     pub(in crate::cores) from: usize,
     pub(in crate::cores) count: usize,
     pub(in crate::cores) left: std::vec::IntoIter<Told>,
+    /// Channels of subscribers for which there was no room.
+    pub(in crate::cores) refused: Vec<Box<[u8]>>,
+    /// The least room that one of them needs.
+    pub(in crate::cores) refused_least: Option<u64>,
+}
+
+impl Batch {
+    /// There was no room for something of what is told.
+    pub(in crate::cores) fn note_refused(&mut self, refused: Refused) {
+        let least = self.refused_least.unwrap_or(u64::MAX);
+        self.refused_least = Some(least.min(refused.weight));
+        // Subscribers of one channel often come one after the other.
+        if self.refused.last() != Some(&refused.channel) {
+            self.refused.push(refused.channel);
+        }
+    }
 }
 
 impl Presence {
@@ -85,6 +101,8 @@ impl Presence {
             from,
             count: told.len(),
             left: told.into_iter(),
+            refused: Vec::new(),
+            refused_least: None,
         });
         self.due = Uptime::default();
     }
@@ -95,6 +113,13 @@ impl Presence {
         if self.memberships.may_tell(owner) {
             self.due = Uptime::default();
         }
+    }
+
+    /// An owner has room for some subscribers that it has refused.
+    pub(in crate::cores) fn try_again(&mut self, owner: usize) {
+        self.memberships.try_again(owner);
+        self.mqtt.try_again();
+        self.due = Uptime::default();
     }
 
     /// Bytes of memory that the tables take.

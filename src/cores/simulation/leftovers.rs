@@ -141,20 +141,18 @@ fn as_count(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// Presence on all cores: the members that owners know are the connections that are subscribed.
+/// Presence on all cores: the members that owners know are the connections that are subscribed; or, if there is not room
+/// for all, some of these.
 ///
 /// # Errors
 /// They are not.
-pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
-    let (subscribed, mut members) = (subscribed(cores), BTreeSet::new());
-    for core in cores {
-        for member in core.presence.rooms.all_connections() {
-            if !members.insert(member) {
-                return Err(format!("{member:?} is a member twice"));
-            }
-        }
-    }
-    if subscribed != members {
+pub(super) fn of_presence(cores: &[&Core<Actor>], has_room: bool) -> Result<(), String> {
+    let (subscribed, members) = (subscribed(cores), members(cores)?);
+    let is_right = match has_room {
+        true => subscribed == members,
+        false => members.is_subset(&subscribed),
+    };
+    if !is_right {
         let missing: Vec<_> = subscribed.difference(&members).collect();
         let stale: Vec<_> = members.difference(&subscribed).collect();
         return Err(format!(
@@ -162,6 +160,40 @@ pub(super) fn of_presence(cores: &[&Core<Actor>]) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Presence on all cores, when nothing has changed for a while: each owner has as many members as it may, as far as there
+/// are subscribers.
+///
+/// # Errors
+/// An owner has another number of members.
+pub(super) fn of_presence_limit(cores: &[&Core<Actor>], members_max: u32) -> Result<(), String> {
+    let (subscribed, members) = (subscribed(cores), members(cores)?);
+    for (owner, core) in cores.iter().enumerate() {
+        let hasher = core.delivery.hasher();
+        let is_owned = |name: &[u8]| hasher.hash(name).owner(cores.len()) == owner;
+        let of_owner = subscribed.iter().filter(|(name, _)| is_owned(name)).count();
+        let there = members.iter().filter(|(name, _)| is_owned(name)).count();
+        if there != of_owner.min(members_max as usize) {
+            return Err(format!(
+                "core {owner} has {there} members of {of_owner} subscribers, and room for {members_max}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The connections that are members, each with its channel.
+pub(super) fn members<'a>(cores: &[&'a Core<Actor>]) -> Result<BTreeSet<(&'a [u8], SessionId)>, String> {
+    let mut members = BTreeSet::new();
+    for core in cores {
+        for member in core.presence.rooms.all_connections() {
+            if !members.insert(member) {
+                return Err(format!("{member:?} is a member twice"));
+            }
+        }
+    }
+    Ok(members)
 }
 
 /// The connections that are subscribed to channels with presence.

@@ -54,6 +54,11 @@ pub(super) struct Plan {
 /// So few bytes that there is room for a few wills at a time.
 pub(super) const WILLS_TIGHT: u32 = 700;
 
+/// So few members that clients are refused.
+const MEMBERS_FEW: u32 = 3;
+/// So many that no client is.
+const MEMBERS_MANY: u32 = 250_000;
+
 /// So many clients that not all of them are served in one turn.
 pub(super) const CROWD: usize = 30;
 
@@ -104,6 +109,11 @@ impl Default for Plan {
 }
 
 impl Plan {
+    /// Whether all clients that are subscribed to a channel with presence are members.
+    pub(super) fn has_room_for_members(&self) -> bool {
+        self.limits.presence_members_max >= MEMBERS_MANY
+    }
+
     /// The policies of channels, which a reload chooses anew.
     pub(super) fn policies(&self, random: &mut Random) -> Vec<ChannelSpec> {
         let mut policies = self.memory.policies(self.channels, random);
@@ -160,6 +170,8 @@ impl Plan {
             abandoned_bytes_max: random.of(&[0, 1000, 1_000_000]),
             presence_grace: ms(random.of(&[0, 700])),
             presence_tick: ms(random.of(&[10, 500])),
+            presence_sampled_over: random.of(&[1, 1000, 1000]),
+            presence_members_max: random.of(&[MEMBERS_FEW, MEMBERS_MANY, MEMBERS_MANY]),
             wills_bytes_max: random.of(&[16 << 20, 16 << 20, 16 << 20, WILLS_TIGHT]),
             recovery_publications_max: random.of(&[1, 5, 10_000]),
             recovery_bytes_max: random.of(&[1000, 64 << 20]),

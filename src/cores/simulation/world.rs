@@ -39,6 +39,7 @@ use crate::cores::outgoing::recoveries::Next;
 use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
 use crate::http::site::Site;
 use crate::policy::Policy;
+use crate::presence::{DOUBT, RETRY};
 use crate::protocols;
 use crate::session::{self, Logins, SessionId};
 use crate::transport::port::Ports;
@@ -55,7 +56,7 @@ pub(super) struct World {
     pub(super) config: Config,
     rests: u64,
     /// Who is in which channel, and since when that has not changed.
-    members: (BTreeSet<(String, Member)>, Uptime),
+    subscribed: (BTreeSet<(String, Member)>, Uptime),
     pub(super) ground: Ground,
 }
 
@@ -189,7 +190,7 @@ impl World {
             policy,
             config,
             rests: 0,
-            members: (BTreeSet::new(), Uptime::default()),
+            subscribed: (BTreeSet::new(), Uptime::default()),
             ground: Ground {
                 random,
                 time,
@@ -420,7 +421,10 @@ impl World {
             let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
             // A core that has ended owns some channels, whose members nobody keeps then.
             if cores.len() == self.seats.len() {
-                ground.expect_of_core(0, leftovers::of_presence(&cores));
+                ground.expect_of_core(
+                    0,
+                    leftovers::of_presence(&cores, ground.plan.has_room_for_members()),
+                );
                 ground.expect_of_core(0, leftovers::of_groups(&cores));
             }
         }
@@ -449,17 +453,34 @@ impl World {
             let name = String::from_utf8_lossy(name).into_owned();
             (name, user.map_or(Member::Connection(id), Member::User))
         };
-        let members = leftovers::subscribed(&cores).into_iter().map(member).collect();
-        drop(told);
-        if members != self.members.0 {
-            self.members = (members, now);
+        let subscribed = leftovers::subscribed(&cores).into_iter().map(member).collect();
+        if subscribed != self.subscribed.0 {
+            self.subscribed = (subscribed, now);
         }
-        let (members, since) = &self.members;
+        let (subscribed, since) = &self.subscribed;
         let limits = &ground.plan.limits;
         let known_after = limits.presence_grace + 2 * limits.presence_tick + MEMBERS_LATE_MAX;
-        if now.since(*since) > known_after && ground.plan.slow_consumer == SlowConsumer::Close {
+        let has_room = ground.plan.has_room_for_members();
+        let is_settled = match has_room {
+            true => now.since(*since) > known_after,
+            // Members that have been refused come when others have left, and have been told of.
+            false => now.since(*since) > 2 * known_after + DOUBT + 2 * RETRY,
+        };
+        if !is_settled {
+            return;
+        }
+        let members: BTreeSet<_> = match leftovers::members(&cores) {
+            Ok(members) if !has_room => members.into_iter().map(member).collect(),
+            Ok(_) | Err(_) => subscribed.clone(),
+        };
+        drop(told);
+        if !has_room && cores.len() == self.seats.len() {
+            let result = leftovers::of_presence_limit(&cores, limits.presence_members_max);
+            ground.expect_of_core(0, result);
+        }
+        if ground.plan.slow_consumer == SlowConsumer::Close {
             for client in &self.clients {
-                ground.expect(client.index, "at rest", client.check_views(ground, members));
+                ground.expect(client.index, "at rest", client.check_views(ground, &members));
             }
         }
     }

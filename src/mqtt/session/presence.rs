@@ -30,27 +30,39 @@ impl Session {
     pub fn write_info<A: App>(&self, env: &Environment<'_, '_, A>, out: &mut Vec<u8>) {
         let session = self.session_ref();
         let client_id = session.and_then(|session| env.sessions.client_id(session));
-        let start = out.len();
-        out.extend_from_slice(b"{\"client_id\":");
-        string::write_json(client_id.unwrap_or_default().as_bytes(), out);
-        out.push(b'}');
-        if out.len() - start > env.common.settings.presence_info_bytes_max as usize {
-            out.truncate(start);
-        }
+        let bytes_max = env.common.settings.presence_info_bytes_max as usize;
+        write_member_info(client_id.unwrap_or_default(), bytes_max, out);
     }
 }
 
 /// The channel of which a client with this filter is a member, if there is one.
 pub(super) fn room_of<A: App>(filter: &str, env: &Environment<'_, '_, A>) -> Option<Box<str>> {
     let channels = &env.common.policy.channels;
-    if !channels.has_presence() || filter.contains(['+', '#']) {
+    if !channels.has_presence() || !makes_member(filter.as_bytes()) {
         return None;
     }
     let policy = channels.find(filter.as_bytes())?;
     policy.presence.is_on().then(|| filter.into())
 }
 
-/// A filter of the client has ended, or all of them.
+/// Whether a filter names exactly one channel.
+pub(crate) fn makes_member(filter: &[u8]) -> bool {
+    !filter.iter().any(|byte| matches!(byte, b'+' | b'#'))
+}
+
+/// Appends the info of a client, unless it is longer than it may be.
+pub(crate) fn write_member_info(client_id: &str, bytes_max: usize, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(b"{\"client_id\":");
+    string::write_json(client_id.as_bytes(), out);
+    out.push(b'}');
+    if out.len() - start > bytes_max {
+        out.truncate(start);
+    }
+}
+
+/// A filter of the client has ended, or all of them. On a server whose policies have no presence, the client is in no
+/// room, or a review after a reload is about to end its memberships.
 pub(super) fn leave_room<A: App>(
     filter: Option<&str>,
     env: &Environment<'_, '_, A>,

@@ -46,6 +46,10 @@ impl View {
             return Err(format!("{both:?} has joined and left in one event"));
         }
         self.count = event["count"].as_u64();
+        if event["sampled"] == true {
+            // It leaves some out: the client knows the members when it asks again.
+            self.members = None;
+        }
         if let Some(members) = &mut self.members {
             members.retain(|member| !left.contains(member));
             members.extend(joined.into_iter().chain(changed));

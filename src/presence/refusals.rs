@@ -1,0 +1,92 @@
+//! What was refused because of `presence_members_max`, and when it is tried again.
+//!
+//! The core of a refused client marks its channel (`cores/presence/memberships.rs`). When there is room, the owner says so
+//! to all cores with such marks, and each of them tells it about all subscribers of these channels again. So at rest
+//! there are as many members as there is room for.
+//!
+//! A further connection of a user may have been refused, too. So, while anything is refused, a user whose last known
+//! connection has gone stays for [`DOUBT`], until the cores have told about the others.
+//!
+//! Limit: [`RETRY`], since each time costs a look at all subscribers of the marked channels.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::clock::Uptime;
+
+/// What one owner has refused.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    /// The cores that have marked channels.
+    cores: BTreeSet<usize>,
+    /// The least weight that was refused; [`u64::MAX`] if nothing is.
+    least: u64,
+    /// Whether a user stays of which no connection is known.
+    has_doubt: bool,
+    /// When the cores may be told again.
+    next: Uptime,
+}
+
+impl Refusals {
+    pub(super) fn new() -> Refusals {
+        Refusals {
+            cores: BTreeSet::new(),
+            least: u64::MAX,
+            has_doubt: false,
+            next: Uptime::default(),
+        }
+    }
+
+    /// Something of this weight is refused.
+    pub(super) fn note(&mut self, weight: u64) {
+        self.least = self.least.min(weight);
+    }
+
+    /// A core knows what of its clients was refused, at least this weight.
+    pub(super) fn note_known(&mut self, core: usize, weight: u64) {
+        self.note(weight);
+        self.cores.insert(core);
+    }
+
+    /// Whether a connection may have been refused that is still there.
+    pub(super) fn are_open(&self, now: Uptime) -> bool {
+        self.least != u64::MAX || now < self.next
+    }
+
+    /// A user stays of which no connection is known.
+    pub(super) fn note_doubt(&mut self) {
+        self.has_doubt = true;
+    }
+
+    /// Whether something that was refused is still refused, as far as this is known.
+    pub(super) fn is_any(&self) -> bool {
+        self.least != u64::MAX
+    }
+
+    /// When cores are to be told that there is room, if there is so much.
+    pub(super) fn next_due(&self, room: u64) -> Uptime {
+        if !self.cores.is_empty() && (self.has_doubt || self.least <= room) {
+            self.next
+        } else {
+            Uptime::NEVER
+        }
+    }
+
+    /// The cores that are to be told so now.
+    pub(super) fn take_due(&mut self, room: u64, now: Uptime) -> BTreeSet<usize> {
+        if self.next_due(room) > now {
+            return BTreeSet::new();
+        }
+        let cores = std::mem::take(&mut self.cores);
+        *self = Refusals {
+            next: now + RETRY,
+            ..Refusals::new()
+        };
+        cores
+    }
+}
+
+/// The time between two attempts.
+pub(crate) const RETRY: Duration = Duration::from_secs(1);
+/// How long a user stays of which no connection is known, and others may have been refused: longer than an attempt takes.
+pub(crate) const DOUBT: Duration = Duration::from_secs(2);
