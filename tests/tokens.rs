@@ -17,6 +17,7 @@ use ringcast::internals::auth::{KeySet, SetOrigin, Tokens};
 use rustls::{ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 use support::folder::Folder;
+use support::mqtt::{Mqtt, connect_with, string};
 use support::process::Process;
 use support::secure::{Authority, Files, Pair};
 use support::{Client, Received, eventually};
@@ -586,6 +587,69 @@ fn revocations_survive_a_restart_and_a_reload() {
     let process = Process::start(&settings);
     assert!(!is_accepted(&process, &ann) && is_accepted(&process, &bob));
     assert_eq!(process.admin().metric("ringcast_revocations"), 1);
+}
+
+/// A client of this user has left a will for the channel `news`, and is cut.
+fn leave_will(process: &Process, token: &str, data: &str, delay_ms: u32) {
+    let mut client = process.client();
+    assert_eq!(authenticate(&mut client, token)["data"]["isAuthenticated"], true);
+    let will = json!({"channel": "news", "data": data, "delay_ms": delay_ms, "session": data});
+    let answer = client.call("$will", &will.to_string());
+    assert!(!answer.contains("error"), "{answer}");
+    client.reset();
+}
+
+/// The same for an MQTT client, whose session waits for it.
+fn leave_mqtt_will(process: &Process, token: &str, payload: &str, delay_s: u32) {
+    let mut client = Mqtt::over_tcp(Client::connect(process.address), 5);
+    let will_properties = [&[5, 0x18][..], &delay_s.to_be_bytes()].concat();
+    let parts = [string(payload), will_properties, string("news"), string(payload)];
+    let payload = [parts.concat(), string("any"), string(token)].concat();
+    // A user name, a password, a will, and a clean start.
+    client.send(&connect_with(5, 0xc6, 0, &[0x11, 0, 0, 1, 0], &payload));
+    client.accepted();
+}
+
+#[test]
+fn a_will_that_waits_ends_with_the_token_of_its_client() {
+    let folder = Folder::new();
+    let path = |name: &str| folder.file(name).to_str().unwrap().to_owned();
+    let (revoked, data) = (path("revoked"), path("data"));
+    let settings = [
+        ("RINGCAST_AUTH_KEY", KEY),
+        ("RINGCAST_REVOCATIONS_FILE", revoked.as_str()),
+        ("RINGCAST_DATA_DIR", data.as_str()),
+        ("RINGCAST_CLIENT_PROTOCOLS", "socketcluster,mqtt"),
+        ("RINGCAST_CORES", "2"),
+    ];
+    let tokens = Tokens::from_secret(KEY.as_bytes(), None).unwrap();
+    let [ann, bob] = ["ann", "bob"].map(|user| sign(&tokens, &format!(r#"{{"sub":"{user}"}}"#)));
+    let process = Process::start(&settings);
+    let mut subscriber = process.client();
+    subscriber.subscribe("news");
+    // Those of bob are due before those of ann.
+    for (user, token) in [("bob", &bob), ("ann", &ann)] {
+        for seconds in [6, 16] {
+            leave_will(&process, token, &format!("{user} {seconds}"), seconds * 1000);
+            leave_mqtt_will(&process, token, &format!("{user} {seconds} by MQTT"), seconds);
+        }
+    }
+    eventually("the wills wait", || {
+        let mut admin = process.admin();
+        admin.metric("ringcast_wills_waiting") == 4 && admin.metric("ringcast_connections") == 1
+    });
+    assert_eq!(
+        revoke(&process, r#"{"sub":"bob"}"#).1["connections"],
+        0,
+        "all are gone"
+    );
+    let mut got = [subscriber.publication("news"), subscriber.publication("news")];
+    got.sort();
+    assert_eq!(got, [r#""ann 6 by MQTT""#, r#""ann 6""#]);
+    let mut admin = process.admin();
+    eventually("the first ones of bob are dropped", || {
+        admin.metric("ringcast_wills_cancelled_total") == 2
+    });
 }
 
 #[test]

@@ -117,7 +117,12 @@ impl Claims {
 
     /// The user: the claim `sub`, if it is a non-empty text or a number, as a revocation names it.
     pub fn user(&self) -> Option<Box<str>> {
-        Revoked::user_of(Json::parse(&self.json)?)
+        Claims::user_in(&self.json)
+    }
+
+    /// The user in claims, a JSON text.
+    pub(crate) fn user_in(json: &str) -> Option<Box<str>> {
+        Revoked::user_of(Json::parse(json)?)
     }
 
     /// Appends the user as a string of JSON. False if there is none.

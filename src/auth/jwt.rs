@@ -222,7 +222,12 @@ impl Tokens {
     /// True if a revocation applies to a client that was authenticated without a token, such as by its
     /// certificate.
     pub(crate) fn are_revoked(&self, claims: &Claims, unix_ms: u64) -> bool {
-        Json::parse(claims.json()).is_some_and(|payload| self.revocations.apply_to(payload, unix_ms / 1000))
+        self.is_revoked(claims.json(), unix_ms)
+    }
+
+    /// True if a revocation applies to a client that had these claims, a JSON text.
+    pub(crate) fn is_revoked(&self, claims: &str, unix_ms: u64) -> bool {
+        Json::parse(claims).is_some_and(|payload| self.revocations.apply_to(payload, unix_ms / 1000))
     }
 
     /// The checks that follow the check of the signature.

@@ -483,7 +483,8 @@ core_metrics! {
     /// Wills published.
     wills_published: Counter, "ringcast_wills_published_total";
 
-    /// Wills that waited, and were dropped because their session came back in time.
+    /// Wills that were dropped because their session came back in time, or because the user's token was revoked while they
+    /// waited.
     wills_cancelled: Counter, "ringcast_wills_cancelled_total";
 
     /// Turns of the event loop.

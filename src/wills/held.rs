@@ -40,20 +40,22 @@ impl HeldWill {
 
 impl HeldWill {
     /// Appends the will in the form that [`HeldWill::read`] reads: the delay in milliseconds and three fields (channel,
-    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing; then [`RETAIN`] if it is
-    /// to be retained. Numbers are big-endian.
+    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing; then a byte of flags,
+    /// unless it is 0, and behind it, with [`CLAIMS`], one more field. Numbers are big-endian.
     pub fn write(&self, out: &mut Vec<u8>) {
         let delay_ms = u32::try_from(self.will.delay.as_millis()).unwrap_or(u32::MAX);
         out.extend_from_slice(&delay_ms.to_be_bytes());
         let session = self.session.as_ref().map(SessionKey::as_bytes);
         for field in [Some(&*self.will.channel), session, self.will.data.as_deref()] {
-            // A field comes from a message, which is shorter than 4 GiB.
-            let length = field.map_or(ABSENT, |field| u32::try_from(field.len()).unwrap_or(ABSENT));
-            out.extend_from_slice(&length.to_be_bytes());
-            out.extend_from_slice(field.unwrap_or_default());
+            write_field(field, out);
         }
-        if self.will.retain {
-            out.push(RETAIN);
+        let claims = self.will.claims.as_ref();
+        let flags = (u8::from(self.will.retain) * RETAIN) | (u8::from(claims.is_some()) * CLAIMS);
+        if flags != 0 {
+            out.push(flags);
+        }
+        if let Some(claims) = claims {
+            write_field(Some(claims.as_bytes()), out);
         }
     }
 
@@ -63,15 +65,33 @@ impl HeldWill {
         let (channel, rest) = field(rest)?;
         let (session, rest) = field(rest)?;
         let (data, rest) = field(rest)?;
+        let (flags, rest) = match rest {
+            [] => (0, rest),
+            [flags @ (RETAIN | CLAIMS | RETAIN_AND_CLAIMS), rest @ ..] => (*flags, rest),
+            [..] => return None,
+        };
+        let (claims, rest) = match flags & CLAIMS {
+            0 => (None, rest),
+            _ => field(rest)?,
+        };
+        let claims = claims.map(str::from_utf8).transpose().ok()?;
         let will = Will {
             channel: channel?.into(),
             data: data.map(Box::from),
             delay: Duration::from_millis(delay_ms.into()),
-            retain: rest == [RETAIN],
+            retain: flags & RETAIN != 0,
+            claims: claims.map(Box::from),
         };
         let session = session.map(|bytes| SessionKey(bytes.into()));
-        (rest.is_empty() || will.retain).then_some(HeldWill { will, session })
+        rest.is_empty().then_some(HeldWill { will, session })
     }
+}
+
+fn write_field(field: Option<&[u8]>, out: &mut Vec<u8>) {
+    // A field comes from a message, which is shorter than 4 GiB.
+    let length = field.map_or(ABSENT, |field| u32::try_from(field.len()).unwrap_or(ABSENT));
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(field.unwrap_or_default());
 }
 
 fn number(bytes: &[u8]) -> Option<(u32, &[u8])> {
@@ -90,8 +110,11 @@ fn field(bytes: &[u8]) -> Option<(Option<&[u8]>, &[u8])> {
 
 /// The length of a field that is missing.
 const ABSENT: u32 = u32::MAX;
-/// The last byte of a will that is to be retained.
+/// The flag of a will that is to be retained.
 const RETAIN: u8 = 1;
+/// The flag of a will with claims.
+const CLAIMS: u8 = 2;
+const RETAIN_AND_CLAIMS: u8 = RETAIN | CLAIMS;
 
 impl HeldWills {
     /// No wills yet, and room for so many bytes of them.
@@ -144,6 +167,17 @@ impl HeldWills {
         Ok(())
     }
 
+    /// The claims of the will of a connection, if it has one with claims, are these from now on. All wills may take more
+    /// than their bytes then, by what the claims are longer than the former ones.
+    pub fn renew(&mut self, connection: u32, claims: &str) {
+        if let Some(held) = self.by_connection.get_mut(&connection)
+            && let Some(former) = &mut held.will.claims
+        {
+            self.bytes = self.bytes - former.len() + claims.len();
+            *former = claims.into();
+        }
+    }
+
     /// Takes the will of a connection away.
     pub fn take(&mut self, connection: u32) -> Option<HeldWill> {
         let held = self.by_connection.remove(&connection)?;
@@ -167,9 +201,17 @@ mod tests {
                 data: Some(data.as_bytes().into()),
                 delay: Duration::ZERO,
                 retain: false,
+                claims: None,
             },
             session: None,
         }
+    }
+
+    /// The will in these bytes, retained or not.
+    fn retained_without(retain: bool, bytes: &[u8]) -> HeldWill {
+        let mut held = HeldWill::read(bytes).unwrap();
+        held.will.retain = retain;
+        held
     }
 
     #[test]
@@ -185,6 +227,7 @@ mod tests {
                     data: data.map(|data| data.as_bytes().into()),
                     delay: Duration::from_millis(delay_ms.into()),
                     retain: false,
+                    claims: None,
                 },
                 session: session.map(|(user, key)| SessionKey::new(Some(user.as_bytes()), key.as_bytes())),
             };
@@ -201,6 +244,14 @@ mod tests {
             assert_eq!(HeldWill::read(&bytes), Some(retained));
             bytes.push(0);
             assert_eq!(HeldWill::read(&bytes), None);
+            for retain in [false, true] {
+                let mut held = retained_without(retain, &bytes[..bytes.len() - 1]);
+                held.will.claims = Some(r#"{"sub":"ann"}"#.into());
+                let mut bytes = Vec::new();
+                held.write(&mut bytes);
+                assert_eq!(HeldWill::read(&bytes), Some(held));
+                assert_eq!(HeldWill::read(&bytes[..bytes.len() - 1]), None);
+            }
         }
     }
 

@@ -39,6 +39,8 @@ pub struct Will {
     pub delay: Duration,
     /// Whether it is to be the retained publication of the channel.
     pub retain: bool,
+    /// The claims of the client, JSON, if it had any: a will whose client has been revoked is not published.
+    pub claims: Option<Box<str>>,
 }
 
 /// Why a client's will was not set as it is to be.
@@ -61,7 +63,9 @@ impl From<NoRoom> for WillFault {
 impl Will {
     /// Bytes of memory that the will takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Will>() + self.channel.len() + self.data.as_ref().map_or(0, |data| data.len())
+        let data = self.data.as_ref().map_or(0, |data| data.len());
+        let claims = self.claims.as_ref().map_or(0, |claims| claims.len());
+        size_of::<Will>() + self.channel.len() + data + claims
     }
 }
 

@@ -285,6 +285,7 @@ mod tests {
             data: Some([data].into()),
             delay: Duration::from_millis(delay_ms),
             retain: false,
+            claims: None,
         }
     }
 

@@ -272,6 +272,7 @@ impl<A: App> Core<A> {
             Decision::UserChanged => {
                 if work.next_channel == 0 {
                     self.services.note_changed(id.token().0);
+                    self.renew_will(id);
                     self.user_changed(id);
                 }
                 if self.is_being_renamed(id) {

@@ -1,6 +1,7 @@
 //! Wills as clients set them, take them back, and renounce them by their farewell (`lifecycle/wills.rs` has the rest).
 
 use crate::app::App;
+use crate::auth::Claims;
 use crate::decision::{Decisions, Limit, Span, Stored};
 use crate::protocols::Content;
 use crate::session::SessionId;
@@ -127,6 +128,21 @@ impl<A: App> Core<A> {
         {
             // The connection ends: nobody waits for the commit.
             let _ = self.forget_will(id, generation);
+        }
+    }
+
+    /// A client has other claims. With a later token of the same user, its will outlives the revocation of the former one.
+    pub(in crate::cores) fn renew_will(&mut self, id: ConnectionId) {
+        if self.wills.is_empty() {
+            return;
+        }
+        let Some(claims) = self.session(id).and_then(|session| session.claims().cloned()) else {
+            return;
+        };
+        let held = self.wills.get(id.index());
+        let former = held.and_then(|held| held.will.claims.as_deref());
+        if former.is_some_and(|former| Claims::user_in(former) == claims.user()) {
+            self.wills.renew(id.index(), claims.json());
         }
     }
 

@@ -80,6 +80,10 @@ impl<A: App> Core<A> {
     }
 
     fn publish_mqtt_will(&mut self, due: &DueWill) {
+        if self.is_will_revoked(due.will.claims.as_deref()) {
+            self.metrics.wills_cancelled.add(1);
+            return;
+        }
         let topic = &due.will.topic;
         let channels = &self.lent.policy.channels;
         if session::reserved(topic, channels, MqttUse::Spoken).is_some() {

@@ -256,7 +256,17 @@ impl<A: App> Core<A> {
             .set(self.will_sessions.waiting_len() as u64);
     }
 
+    /// Whether an operator has revoked the token of a will's client.
+    pub(super) fn is_will_revoked(&self, claims: Option<&str>) -> bool {
+        let tokens = &self.lent.policy.tokens;
+        claims.is_some_and(|claims| tokens.is_revoked(claims, self.time.now().unix_ms))
+    }
+
     fn publish_will(&mut self, will: &Will, generation: SessionId) {
+        if self.is_will_revoked(will.claims.as_deref()) {
+            self.metrics.wills_cancelled.add(1);
+            return;
+        }
         let channels = &self.lent.policy.channels;
         if session::reserved(&will.channel, channels, self.lent.settings.common.mqtt).is_some() {
             // A reload, or a restart, has given the channel to the server since the will was set.

@@ -236,6 +236,7 @@ impl World {
         let user = self.ground.random.below(3);
         self.ground.note(format!("user {user} is revoked"));
         self.ground.revoked = true;
+        self.ground.wills.revoke(user);
         let what = Revoked::parse(&format!(r#"{{"sub":"user {user}"}}"#)).expect("a claim");
         let now = self.ground.time.peek().unix_ms / 1000;
         let revocation = Revocation::new(what, now, now + 1_000_000);

@@ -5,7 +5,7 @@
 //! certainly behind something else decides. Each connection that names a session is a generation of it: only the will of
 //! the last one counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::actor::End;
@@ -24,6 +24,8 @@ pub(super) struct Wills {
     /// What has happened is numbered.
     moments: u64,
     is_tight: bool,
+    /// Users whose tokens were revoked: wills that they had left by then are not published.
+    revoked: BTreeSet<usize>,
     pub(super) published: u64,
     /// Wills that were void since a later connection had named their session.
     pub(super) superseded: u64,
@@ -57,6 +59,7 @@ pub(super) struct Will {
     /// The number of the publication.
     pub(super) number: usize,
     pub(super) session: Option<Session>,
+    pub(super) user: Option<usize>,
     pub(super) delay: Duration,
 }
 
@@ -174,6 +177,11 @@ impl Wills {
                 known_at: None,
             });
         }
+    }
+
+    /// The tokens of a user are revoked.
+    pub(super) fn revoke(&mut self, user: usize) {
+        self.revoked.insert(user);
     }
 
     pub(super) fn has(&self, number: usize) -> bool {
@@ -297,7 +305,9 @@ impl Wills {
             };
             let is_superseded = self.others(client, will).any(|other| may_supersede(&other));
             judged.push((client, is_superseded && generation.published.is_none()));
-            if is_certain && end.leaves == Leaves::Yes && !is_superseded && generation.published.is_none() {
+            let may_be_revoked = will.user.is_some_and(|user| self.revoked.contains(&user));
+            let is_due = is_certain && end.leaves == Leaves::Yes && !is_superseded && !may_be_revoked;
+            if is_due && generation.published.is_none() {
                 return Err(format!(
                     "the will {} of client {client} was not published: {generation:?}",
                     will.number

@@ -73,6 +73,7 @@ impl Session {
             is_utf8,
             expiry_s: properties.number(Property::MessageExpiryInterval),
             delay_s: delay_s.min(delay_s_max),
+            claims: self.claims.as_deref().map(|claims| claims.json().into()),
         })))
     }
 }

@@ -7,6 +7,7 @@
 //!   outgoing       2 | number 8, big-endian    1 | packet identifier 2 | QoS 1 | facts 1 | publication 8
 //!   incoming       3                           1 | packet identifiers, 2 each
 //!   will           4                           1 | QoS 1 | facts 1 | expiry 4 | delay 4 | lengths: topic 4, properties 4
+//!                                                | with the fact 8: length of the claims 4 | claims …
 //!                                                | topic … | properties … | payload …
 //!
 //!   publication    its number                  1 | as `kept.rs` has it in memory
@@ -217,17 +218,23 @@ pub(super) fn read_ids(value: &[u8]) -> Option<Vec<u16>> {
 const RETAIN: u8 = 1;
 const IS_UTF8: u8 = 2;
 const EXPIRES: u8 = 4;
+const HAS_CLAIMS: u8 = 8;
 
 pub(super) fn write_will(will: &Will, out: &mut Vec<u8>) {
     let facts = (u8::from(will.retain) * RETAIN)
         | (u8::from(will.is_utf8) * IS_UTF8)
-        | (u8::from(will.expiry_s.is_some()) * EXPIRES);
+        | (u8::from(will.expiry_s.is_some()) * EXPIRES)
+        | (u8::from(will.claims.is_some()) * HAS_CLAIMS);
     out.extend_from_slice(&[VERSION, will.qos, facts]);
     out.extend_from_slice(&will.expiry_s.unwrap_or(0).to_le_bytes());
     out.extend_from_slice(&will.delay_s.to_le_bytes());
     for part in [&will.topic, &will.properties] {
         // It was a part of a packet, which has fewer than 2^28 bytes.
         out.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
+    }
+    if let Some(claims) = &will.claims {
+        out.extend_from_slice(&u32::try_from(claims.len()).unwrap_or(u32::MAX).to_le_bytes());
+        out.extend_from_slice(claims.as_bytes());
     }
     for part in [&will.topic, &will.properties, &will.payload] {
         out.extend_from_slice(part);
@@ -241,6 +248,14 @@ pub(super) fn read_will(value: &[u8]) -> Option<Will> {
     let (numbers, rest) = rest.split_first_chunk::<16>()?;
     let (numbers, _) = numbers.as_chunks();
     let number = |at: usize| u32::from_le_bytes(numbers[at]);
+    let (claims, rest) = match facts & HAS_CLAIMS {
+        0 => (None, rest),
+        _ => {
+            let (length, rest) = rest.split_first_chunk()?;
+            let (claims, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            (Some(str::from_utf8(claims).ok()?.into()), rest)
+        }
+    };
     let (topic, rest) = rest.split_at_checked(number(2) as usize)?;
     let (properties, payload) = rest.split_at_checked(number(3) as usize)?;
     Some(Will {
@@ -252,6 +267,7 @@ pub(super) fn read_will(value: &[u8]) -> Option<Will> {
         is_utf8: facts & IS_UTF8 != 0,
         expiry_s: (facts & EXPIRES != 0).then(|| number(0)),
         delay_s: number(1),
+        claims,
     })
 }
 

@@ -61,6 +61,7 @@ fn will(delay_s: u32) -> Option<Box<Will>> {
         is_utf8: false,
         expiry_s: None,
         delay_s,
+        claims: None,
     }))
 }
 

@@ -19,12 +19,15 @@ pub struct Will {
     pub expiry_s: Option<u32>,
     /// How many seconds after the end of the connection it is published, unless the session ends before.
     pub delay_s: u32,
+    /// The claims of the client, JSON, if it had any: a will whose client has been revoked is not published.
+    pub claims: Option<Box<str>>,
 }
 
 impl Will {
     /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
-        size_of::<Will>() + self.topic.len() + self.payload.len() + self.properties.len()
+        let claims = self.claims.as_ref().map_or(0, |claims| claims.len());
+        size_of::<Will>() + self.topic.len() + self.payload.len() + self.properties.len() + claims
     }
 }
 

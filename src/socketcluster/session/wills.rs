@@ -118,6 +118,7 @@ impl Session {
                         data: data.map(Box::from),
                         delay: Duration::from_millis(given.delay_ms.into()),
                         retain: given.retain,
+                        claims: self.claims.as_deref().map(|claims| claims.json().into()),
                     },
                     session: given
                         .session

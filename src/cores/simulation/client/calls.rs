@@ -198,6 +198,7 @@ impl Client {
                 user: self.user,
                 name,
             }),
+            user: self.user,
             delay: Duration::from_millis(delay_ms.into()),
         };
         let now = ground.time.peek().uptime;

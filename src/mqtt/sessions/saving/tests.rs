@@ -340,6 +340,7 @@ impl World {
                             is_utf8: !clean,
                             expiry_s: clean.then_some(9),
                             delay_s: u32::MAX,
+                            claims: (id > 0).then(|| r#"{"sub":"u"}"#.into()),
                         })
                     }),
                 };
@@ -550,6 +551,7 @@ fn connect(client_id: &str, expiry_s: u32, delay_s: Option<u32>) -> Connect<'_> 
                 is_utf8: false,
                 expiry_s: None,
                 delay_s,
+                claims: None,
             })
         }),
     }
