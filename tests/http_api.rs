@@ -1308,6 +1308,45 @@ fn a_core_that_does_not_answer_is_named() {
     });
 }
 
+#[test]
+fn a_client_that_the_server_has_subscribed_gets_the_last_value_by_its_own_first_subscribe() {
+    let key = Key::for_all();
+    let config = "[[channels]]\nnames = [\"shop.**\"]\nlast_value = true\n";
+    let server = ApiServer::start(&[&key], config, &[("RINGCAST_AUTH_KEY", AUTH_KEY)]);
+    let post = |path: &str, body: Value| server.post(&key, &format!("/api/v1/{path}"), &body.to_string());
+    let mut ann = client_of(&server, "ann");
+    let mut subscribe = |cid: u32, messages: usize| {
+        ann.send_text(&format!(
+            r##"{{"event":"#subscribe","data":{{"channel":"shop.a"}},"cid":{cid}}}"##
+        ));
+        let got: Vec<String> = (0..messages).map(|_| ann.message()).collect();
+        ann.ping();
+        got.concat()
+    };
+    assert_eq!(
+        post("publish", json!({"channel": "shop.a", "data": 1})).status,
+        200
+    );
+    let act =
+        |what: &str| post(what, json!({"user": "ann", "channel": "shop.a"})).json["connections"].clone();
+    let has = |got: &str, parts: &[&str]| parts.iter().all(|&part| got.contains(part));
+    assert_eq!(act("subscribe"), 1);
+    let got = subscribe(100, 3);
+    assert!(
+        has(&got, &["$subscribed", r#""data":1"#, r#"{"rid":100}"#]),
+        "{got}"
+    );
+    // It has asked for the channel now: a later subscribe changes nothing.
+    assert_eq!(subscribe(101, 1), r#"{"rid":101}"#);
+    // A subscription of the client stays its own.
+    assert_eq!(act("subscribe"), 1);
+    let got = subscribe(102, 2);
+    assert!(has(&got, &["$subscribed", r#"{"rid":102}"#]), "{got}");
+    assert_eq!(act("unsubscribe"), 1);
+    let got = subscribe(103, 3);
+    assert!(has(&got, &["#kickOut", r#""data":1"#, r#"{"rid":103}"#]), "{got}");
+}
+
 /// Policies of channels.
 const CHANNELS: &str =
     "[[channels]]\nnames = [\"shop.**\"]\nhistory_entries = 5\nhistory_ms = 60000\npresence = true\n";

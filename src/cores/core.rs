@@ -38,6 +38,7 @@ use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::fan_out::Delivery;
 use crate::cores::delivery::retained_topics::RetainedTopics;
 use crate::cores::input::intake::{Intake, Owners, frames_per_turn_max};
+use crate::cores::input::server_subscriptions::ServerSubscriptions;
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::counts::Counts;
 use crate::cores::lifecycle::ends::Ends;
@@ -110,6 +111,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) remembering_ends_at: Option<Sequence>,
     /// The calls of `$history` that wait for owners.
     pub(super) history_calls: OwnerCalls,
+    /// Subscriptions for which clients have not asked yet.
+    pub(super) server_subscriptions: ServerSubscriptions,
     /// Services, and calls to them.
     pub(super) services: Services,
     /// Retained publications that MQTT subscribers are to be sent.
@@ -294,6 +297,7 @@ impl<A: App> Core<A> {
                 },
                 cores_count,
             ),
+            server_subscriptions: ServerSubscriptions::default(),
             services: Services::new(parts.id.index(), cores_count, &limits),
             retained_asks: RetainedAsks::default(),
             retained_per_subscribe_max: settings.retained_per_subscribe_max,

@@ -19,6 +19,7 @@ pub(super) mod login;
 pub(super) mod messages;
 pub(super) mod receive;
 pub(super) mod resume;
+pub(super) mod server_subscriptions;
 pub(super) mod stored;
 pub(super) mod subscriptions;
 mod wills;

@@ -25,7 +25,13 @@ impl<A: App> Core<A> {
         if self.session(id).is_none() {
             return;
         }
-        let outcome = self.begin_subscription(id, decisions.bytes(channel));
+        let is_by_server = token.is_some_and(|token| decisions.bytes(token).is_empty());
+        let outcome = if is_by_server {
+            self.subscribe_for_server(id, decisions.bytes(channel))
+        } else {
+            self.take_server_subscription(id, decisions.bytes(channel));
+            self.begin_subscription(id, decisions.bytes(channel))
+        };
         if let Some(session) = self.session(id)
             && let Some(answer) = session.subscribed(channel, token, outcome, decisions)
         {
@@ -49,8 +55,9 @@ impl<A: App> Core<A> {
         let before = self.delivery.subscriptions().count_of(id.index());
         let outcome = self.begin_subscription(id, decisions.bytes(channel));
         let was_subscribed = self.delivery.subscriptions().count_of(id.index()) == before;
-        // A client that was subscribed and asks for nothing of the past goes on as it is: nothing may pass it by.
-        let goes_on = was_subscribed && !wanted.is_asked();
+        let is_first = !was_subscribed || self.take_server_subscription(id, decisions.bytes(channel));
+        // A client that has subscribed and asks for nothing of the past goes on as it is: nothing may pass it by.
+        let goes_on = !is_first && !wanted.is_asked();
         if outcome == SubscribeOutcome::Subscribed && !goes_on {
             self.recover(id, decisions.bytes(channel), decisions.bytes(token), wanted);
         } else if let Some(session) = self.session(id)
@@ -58,6 +65,30 @@ impl<A: App> Core<A> {
         {
             self.send(id, Content::Text, decisions.bytes(answer));
         }
+    }
+
+    /// Subscribes a client that has not asked for it.
+    #[cold]
+    fn subscribe_for_server(&mut self, id: ConnectionId, name: &[u8]) -> SubscribeOutcome {
+        let count = |core: &Core<A>| core.delivery.subscriptions().count_of(id.index());
+        let before = count(self);
+        let outcome = self.begin_subscription(id, name);
+        if count(self) > before
+            && let Some(channel) = self.delivery.number_of(name)
+        {
+            self.server_subscriptions.add(id.index(), channel);
+        }
+        outcome
+    }
+
+    /// Whether it was the server that had subscribed the connection to a channel, and its client has not asked for it before.
+    #[inline]
+    fn take_server_subscription(&mut self, id: ConnectionId, name: &[u8]) -> bool {
+        if self.server_subscriptions.is_empty() {
+            return false;
+        }
+        let channel = self.delivery.number_of(name);
+        channel.is_some_and(|channel| self.server_subscriptions.remove(id.index(), channel))
     }
 
     fn begin_subscription(&mut self, id: ConnectionId, name: &[u8]) -> SubscribeOutcome {
@@ -98,6 +129,7 @@ impl<A: App> Core<A> {
             return UnsubscribeOutcome::NotSubscribed;
         }
         self.leave_room(id, name);
+        self.take_server_subscription(id, name);
         if !self.connections.recoveries.is_empty() {
             self.abandon_recovery(id, name);
         }

@@ -56,6 +56,9 @@ impl<A: App> Core<A> {
             self.presence.mqtt.end(id.index());
             self.leave_some_mqtt_rooms();
         }
+        if !self.server_subscriptions.is_empty() {
+            self.server_subscriptions.end(id.index());
+        }
         if self.unsubscribe_some(id, session) > 0 {
             self.connections.seal(id);
             self.unsubscribing.keep(id, session);
