@@ -248,9 +248,16 @@ impl App for Rewrites {
 
 #[test]
 fn data_that_is_no_will_is_refused_and_the_former_will_stays() {
-    let server = Server::start(|config| config.limits.will_delay_max = std::time::Duration::from_secs(1));
+    let server = Server::start(|config| {
+        config.limits.will_delay_max = std::time::Duration::from_secs(1);
+        config.limits.will_bytes_max = 1000;
+    });
     let mut subscriber = subscriber(&server);
     let mut client = testator(&server, "1", "");
+    let of_bytes = |bytes: usize| format!(r#"{{"channel":"news","data":"{}"}}"#, "x".repeat(bytes - 6));
+    assert!(!client.call("$will", &of_bytes(1000)).contains("error"));
+    leave(&mut client, "1", "");
+    let long = of_bytes(1001);
     let long_key = format!(r#"{{"channel":"news","session":"{}"}}"#, "k".repeat(257));
     for data in [
         "1",
@@ -262,11 +269,13 @@ fn data_that_is_no_will_is_refused_and_the_former_will_stays() {
         r#"{"channel":"news","delay_ms":1001}"#,
         r#"{"channel":"news","sesion":"typo"}"#,
         &long_key,
+        &long,
     ] {
         let answer = client.call("$will", data);
         assert!(answer.contains("InvalidArgumentsError"), "{data}: {answer}");
     }
     assert_eq!(server.limit_hits(Limit::WillDelay), 1);
+    assert_eq!(server.limit_hits(Limit::WillBytes), 1);
     client.reset();
     assert_eq!(subscriber.publication("news"), "1");
 }

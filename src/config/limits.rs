@@ -304,6 +304,10 @@ settings! {
         /// takes no wills: `$will` goes to the application.
         wills_bytes_max: u32 = 16 * 1024 * 1024, "wills_bytes_max", number!(0 to 4294967295);
 
+        /// Most bytes of the channel and the data of one will; of an MQTT client's: of the topic, the payload and the
+        /// properties. A longer one is refused with an `InvalidArgumentsError`, and an MQTT client with 0x97.
+        will_bytes_max: u32 = 64 * 1024, "will_bytes_max", number!(1 to 4294967295);
+
         /// Longest delay of a will in milliseconds. A longer one is refused with an `InvalidArgumentsError`.
         will_delay_max: Duration = Duration::from_secs(86_400), "will_delay_max_ms", milliseconds!(0 to 2147483647);
     }

@@ -163,6 +163,8 @@ labels! {
         MqttLevels = "mqtt_levels",
         /// SUBSCRIBE packets of 4,096 clients of one core wait for the owners of shared subscriptions: the next is refused.
         MqttJoins = "mqtt_joins",
+        /// A will over `will_bytes_max`: refused with an `InvalidArgumentsError`, and an MQTT client with 0x97.
+        WillBytes = "will_bytes",
         /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`; the will of an MQTT client
         /// is published after that time.
         WillDelay = "will_delay",

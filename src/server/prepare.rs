@@ -230,6 +230,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
                 body_bytes_max: config.limits.login_body_bytes_max,
             },
             wills: config.limits.wills_bytes_max > 0,
+            will_bytes_max: config.limits.will_bytes_max,
             will_delay_max: config.limits.will_delay_max,
             has_store: config.store.data_dir.is_some(),
             presence_info_bytes_max: config.limits.presence_info_bytes_max,

@@ -29,6 +29,8 @@ pub struct Settings {
     pub decision_timeout: Duration,
     /// Whether clients may leave wills.
     pub wills: bool,
+    /// Most bytes of a will.
+    pub will_bytes_max: u32,
     /// The longest time that a will may wait.
     pub will_delay_max: Duration,
     /// The name of the numbering that positions are of.
@@ -104,6 +106,7 @@ impl Default for Settings {
             logins: Logins::default(),
             decision_timeout: Duration::from_secs(10),
             wills: true,
+            will_bytes_max: 64 * 1024,
             will_delay_max: Duration::from_secs(86_400),
             epoch: Numbering::new().epoch,
             has_store: false,

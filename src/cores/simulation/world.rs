@@ -799,6 +799,7 @@ fn settings(
                     body_bytes_max: 4096,
                 },
                 wills: plan.limits.wills_bytes_max > 0,
+                will_bytes_max: plan.limits.will_bytes_max,
                 will_delay_max: plan.limits.will_delay_max,
                 has_store: false,
                 presence_info_bytes_max: plan.limits.presence_info_bytes_max,

@@ -37,6 +37,14 @@ impl Session {
             );
         }
         let properties = will.properties;
+        let bytes = will.topic.len() + will.payload.len() + passed_on(properties).len();
+        if bytes > env.common.settings.will_bytes_max as usize {
+            env.common.scratch.hit(Limit::WillBytes);
+            return refused(
+                ReasonCode::QuotaExceeded,
+                "the will is longer than the server allows (will_bytes_max)",
+            );
+        }
         let is_utf8 = properties.number(Property::PayloadFormatIndicator) == Some(1);
         if is_utf8 && env.settings.checks_payload_format && str::from_utf8(will.payload).is_err() {
             return refused(

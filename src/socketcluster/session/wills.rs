@@ -10,7 +10,7 @@
 //! other. The client needs the right to publish to the channel, and the application is asked as for a publication, both
 //! when the will is set: when it is published, the session has ended.
 //!
-//! Limits: `channel_name_bytes_max`, `will_delay_max_ms`, [`SESSION_KEY_BYTES_MAX`]; the core keeps `wills_bytes_max`.
+//! Limits: `channel_name_bytes_max`, `will_bytes_max`, `will_delay_max_ms`, [`SESSION_KEY_BYTES_MAX`]; the core keeps `wills_bytes_max`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -159,6 +159,14 @@ impl Session {
             env.common.scratch.hit(Limit::ChannelNameBytes);
             return Err(invalid(format!(
                 "The channel name of the will is longer than the limit of {name_max} bytes"
+            )));
+        }
+        let bytes_max = env.common.settings.will_bytes_max;
+        let data_bytes = given.data.map_or(0, |data| data.get().len());
+        if channel_bytes + data_bytes > bytes_max as usize {
+            env.common.scratch.hit(Limit::WillBytes);
+            return Err(invalid(format!(
+                "The channel and the data of a will may take {bytes_max} bytes (will_bytes_max)"
             )));
         }
         let delay_max = env.common.settings.will_delay_max;

@@ -84,6 +84,15 @@ fn wills_have_a_bound_in_bytes_and_in_delay() {
     core.sessions.end_due(core.now.uptime);
     assert!(core.sessions.take_will().is_some());
 
+    core.common.will_bytes_max = 1000;
+    for (bytes, code, hits) in [(999, 0, 0), (1000, 0x97, 1)] {
+        let mut packet = connect(5, "long");
+        packet.will = Some((0, Vec::new(), "a", vec![b'x'; bytes].leak()));
+        let mut client = core.client();
+        assert_eq!(code_of(&core.receive(&mut client, &packet.bytes())), code);
+        assert_eq!(core.scratch.take_hits().of(Limit::WillBytes), hits);
+    }
+
     core.common.wills = false;
     let mut client = core.client();
     let mut packet = connect(5, "c");
