@@ -1008,7 +1008,7 @@ fn follow(subscriber: &mut Subscriber, total: u64) -> u64 {
     let (mut next, mut received) = (0, 0);
     while next < total {
         match subscriber.wait() {
-            Received::Publication { data } => {
+            Received::Publication { data, .. } => {
                 assert_eq!(data, Some(next.to_string()));
                 next += 1;
                 received += 1;
@@ -1043,7 +1043,8 @@ fn the_program_receives_what_is_published_from_its_subscription_on() {
         }
         assert_eq!(follow(&mut subscriber, 50), 50);
         handle.publish_json(channel, None).wait().unwrap();
-        assert_eq!(subscriber.wait(), Received::Publication { data: None });
+        let position = None;
+        assert_eq!(subscriber.wait(), Received::Publication { data: None, position });
     }
 }
 
@@ -1062,8 +1063,52 @@ fn a_program_that_lags_is_told_how_many_publications_are_missing_and_where() {
     assert_eq!(follow(&mut subscriber, TOTAL), 4);
     // It goes on where it is.
     handle.publish("news", "more").wait().unwrap();
-    let data = Some("\"more\"".to_owned());
-    assert_eq!(subscriber.wait(), Received::Publication { data });
+    let (data, position) = (Some("\"more\"".to_owned()), None);
+    assert_eq!(subscriber.wait(), Received::Publication { data, position });
+}
+
+#[test]
+fn a_program_that_lags_gets_from_the_history_what_it_has_missed() {
+    let server = Server::start(|config| {
+        config.channels.push(ChannelSpec {
+            names: vec!["news".to_owned()],
+            policy: ChannelPolicy {
+                history: Some(HistoryPolicy {
+                    entries_max: 100,
+                    bytes_max: 1 << 20,
+                    age_ms_max: 3_600_000,
+                }),
+                position: true,
+                ..ChannelPolicy::default()
+            },
+            ..ChannelSpec::default()
+        });
+    });
+    let handle = handle(&server);
+    let mut subscriber = handle.subscribe("news", 3).wait().unwrap();
+    for number in 0..10 {
+        handle.publish("news", &number).wait().unwrap();
+    }
+    eventually("the core has copied all", || {
+        server.limit_hits(Limit::SubscriberQueue) == 7
+    });
+    let mut last = None;
+    for _ in 0..3 {
+        let Received::Publication { position, .. } = subscriber.wait() else {
+            panic!("three fit into the queue");
+        };
+        last = position;
+    }
+    assert_eq!(subscriber.wait(), Received::Missed { count: 7 });
+    let Position { epoch, offset } = last.unwrap();
+    let missed = handle.history("news", HistoryQuery::After { epoch, offset }, 1000);
+    let missed = missed.wait().unwrap();
+    let missed: Vec<_> = missed
+        .publications()
+        .map(|entry| entry.data.map(str::to_owned))
+        .collect();
+    let expected: Vec<_> = (3..10).map(|number| Some(number.to_string())).collect();
+    assert_eq!(missed, expected);
 }
 
 #[test]
@@ -1136,8 +1181,8 @@ fn a_subscriber_can_be_awaited_on_any_runtime() {
             let publish = handle.publish("news", &number);
             let (received, published) = tokio::join!(subscriber.next(), publish);
             published.unwrap();
-            let data = Some(number.to_string());
-            assert_eq!(received, Received::Publication { data });
+            let (data, position) = (Some(number.to_string()), None);
+            assert_eq!(received, Received::Publication { data, position });
         }
     });
 }

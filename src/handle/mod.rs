@@ -48,7 +48,7 @@ pub use services::{ServiceInfo, ServiceMember};
 pub use subscriber::{Received, Subscriber};
 use waits::Waits;
 
-use crate::broker::OutsidePublisher;
+use crate::broker::{self, OutsidePublisher};
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::cores::operators::mailbox::CoreHandle;
@@ -90,6 +90,15 @@ pub struct Position {
     pub epoch: String,
     /// The place in it. The offsets of a channel's publications rise, with gaps.
     pub offset: u64,
+}
+
+impl Position {
+    fn of(position: broker::Position) -> Position {
+        Position {
+            epoch: position.epoch.as_str().to_owned(),
+            offset: position.offset,
+        }
+    }
 }
 
 /// Ends all operations of handles when it is dropped.
@@ -259,10 +268,7 @@ impl Shared {
                     .map_err(|_| HandleError::PublishedNotStored)?;
             }
         }
-        let position = made.position.map(|position| Position {
-            epoch: position.epoch.as_str().to_owned(),
-            offset: position.offset,
-        });
+        let position = made.position.map(Position::of);
         Ok(Receipt { position })
     }
 }

@@ -34,16 +34,28 @@ impl Handle {
     /// # Errors
     /// [`HandleError::BadCursor`], [`HandleError::Unanswered`], or an error of every operation.
     pub fn presence(&self, channel: &str, after: Option<&str>, limit: usize) -> Pending<Page<MemberInfo>> {
+        let counted = self.counted_presence(channel, after, limit);
+        Pending::new(async move { Ok(counted.await?.1) })
+    }
+
+    /// The same, and how many members the channel has at that moment.
+    pub(crate) fn counted_presence(
+        &self,
+        channel: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Pending<(u64, Page<MemberInfo>)> {
         let shared = self.shared();
         let channel = channel.to_owned();
         let after = after.map_or(Ok(0), str::parse);
         Pending::new(async move {
             let after = after.map_err(|_| HandleError::BadCursor)?;
             let page = shared.members(&channel, after, page_size(limit)).await?;
-            Ok(Page {
+            let members = Page {
                 items: page.members.into_iter().map(MemberInfo::of).collect(),
                 next: page.next.map(|next| next.to_string()),
-            })
+            };
+            Ok((u64::from(page.count), members))
         })
     }
 

@@ -20,7 +20,7 @@ use crate::cores::operators::questions::{Copied, Follower, Question, Told};
 use super::asking::Asked;
 use super::error::HandleError;
 use super::pending::{Pending, block_on};
-use super::{Handle, Shared};
+use super::{Handle, Position, Shared};
 
 /// Receives the publications on one channel, for the program. Dropping it ends the subscription.
 pub struct Subscriber {
@@ -42,6 +42,9 @@ pub enum Received {
     Publication {
         /// Its data: JSON, or nothing.
         data: Option<String>,
+        /// Its position, if the policy of the channel has positions. After [`Received::Missed`], [`Handle::history`] has what
+        /// came after the position of the last publication before, if the channel remembers it.
+        position: Option<Position>,
     },
     /// So many publications were left out here, since the queue was full: the program was too slow.
     Missed {
@@ -126,7 +129,8 @@ impl Subscriber {
         }
         self.next += 1;
         let data = (!copied.data.is_empty()).then(|| String::from_utf8_lossy(&copied.data).into_owned());
-        Some(Received::Publication { data })
+        let position = copied.position.map(Position::of);
+        Some(Received::Publication { data, position })
     }
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<Received> {

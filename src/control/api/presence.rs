@@ -61,9 +61,8 @@ impl ListMembers {
     }
 
     pub(super) async fn run(self, handle: &Handle) -> Result<String, ApiError> {
-        let count = handle.presence_count(&self.channel).await?;
-        let page = handle
-            .presence(&self.channel, self.after.as_deref(), self.limit)
+        let (count, page) = handle
+            .counted_presence(&self.channel, self.after.as_deref(), self.limit)
             .await?;
         let shown = page.items.iter().map(|member| MemberShown {
             user: member.user.as_deref(),

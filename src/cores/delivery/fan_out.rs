@@ -404,7 +404,7 @@ impl Delivery {
                 &mut self.followers,
                 &mut self.broker.subscriptions,
                 delivery.hash,
-                &publication,
+                (&publication, numbering),
                 &self.metrics,
             );
         }
@@ -716,11 +716,11 @@ fn copy_to_followers(
     followers: &mut Option<Box<Followers>>,
     subscriptions: &mut Subscriptions,
     hash: ChannelHash,
-    publication: &Publication<'_>,
+    (publication, numbering): (&Publication<'_>, Numbering),
     metrics: &CoreMetrics,
 ) {
     let Some(copying) = followers else { return };
-    let (left_out, gone) = copying.copy(hash, publication);
+    let (left_out, gone) = copying.copy(hash, publication, numbering);
     metrics.limit_hits[Limit::SubscriberQueue.index()].add(left_out);
     for id in gone {
         if let Some(hash) = copying.remove(id) {

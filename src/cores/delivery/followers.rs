@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Sender, TrySendError};
 
-use crate::broker::{ChannelHash, Numbering, Publication, Sequence};
+use crate::broker::{ChannelHash, Numbering, Position, Publication, Sequence};
 
 use super::told_publications::ToldPublications;
 
@@ -46,6 +46,8 @@ pub(crate) struct Copied {
     pub(crate) number: u64,
     /// Its data: JSON, or nothing.
     pub(crate) data: Box<[u8]>,
+    /// Its position, if the policy of the channel has positions.
+    pub(crate) position: Option<Position>,
 }
 
 /// What the core and the receiver tell each other.
@@ -100,29 +102,34 @@ impl Follower {
     }
 
     /// Copies a publication, unless it does not fit.
-    fn copy(&mut self, publication: &Publication<'_>) -> Outcome {
+    fn copy(&mut self, publication: &Publication<'_>, numbering: Numbering) -> Outcome {
         if self.begin.is_some_and(|begin| publication.sequence() < begin) {
             return Outcome::Copied;
         }
         let number = self.count;
         self.count += 1;
-        let outcome = self.put(number, publication.payload());
+        let has_position = publication.marks().is_any();
+        let copied = || Copied {
+            number,
+            data: publication.payload().into(),
+            position: has_position.then(|| numbering.position(publication.sequence())),
+        };
+        let outcome = self.put(publication.payload().len(), copied);
         self.told.count.store(self.count, Ordering::Release);
         self.tell();
         outcome
     }
 
-    fn put(&self, number: u64, payload: &[u8]) -> Outcome {
-        let Some(queue) = self.queue.as_ref().filter(|_| self.has_room(payload.len())) else {
+    fn put(&self, bytes: usize, copied: impl FnOnce() -> Copied) -> Outcome {
+        let Some(queue) = self.queue.as_ref().filter(|_| self.has_room(bytes)) else {
             return Outcome::LeftOut;
         };
         // Before it is in the queue, since the receiver may take it out at once.
-        self.told.queued_bytes.fetch_add(payload.len(), Ordering::Relaxed);
-        let data = payload.into();
-        let Err(refused) = queue.try_send(Copied { number, data }) else {
+        self.told.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let Err(refused) = queue.try_send(copied()) else {
             return Outcome::Copied;
         };
-        self.told.queued_bytes.fetch_sub(payload.len(), Ordering::Relaxed);
+        self.told.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         match refused {
             TrySendError::Full(_) => Outcome::LeftOut,
             TrySendError::Disconnected(_) => Outcome::Gone,
@@ -212,13 +219,18 @@ impl Followers {
 
     /// Copies a publication to the followers of its channel. Returns for how many it was left out, and the ids of
     /// followers whose receivers have gone.
-    pub(super) fn copy(&mut self, hash: ChannelHash, publication: &Publication<'_>) -> (u64, Vec<u64>) {
+    pub(super) fn copy(
+        &mut self,
+        hash: ChannelHash,
+        publication: &Publication<'_>,
+        numbering: Numbering,
+    ) -> (u64, Vec<u64>) {
         let (mut left_out, mut gone) = (0, Vec::new());
         for follower in self.by_channel.get_mut(&hash).into_iter().flatten() {
             if *follower.channel != *publication.channel() {
                 continue;
             }
-            match follower.copy(publication) {
+            match follower.copy(publication, numbering) {
                 Outcome::Copied => {}
                 Outcome::LeftOut => left_out += 1,
                 Outcome::Gone => gone.push(follower.id),
