@@ -27,6 +27,7 @@
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
 //!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
 //!  undecided.rs  packets whose decision is deferred  serve.rs  the client as a service
+//!  parts.rs      long SUBSCRIBE and UNSUBSCRIBE
 //!  accept.rs     CONNACK, when a strict store has the session
 //! ```
 
@@ -39,6 +40,7 @@ mod connect;
 mod identity;
 mod leave;
 mod orders;
+mod parts;
 mod permissions;
 mod presence;
 mod publish;
@@ -55,6 +57,7 @@ mod tests;
 use self::accept::Accepting;
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
+use self::parts::Parts;
 pub use self::permissions::{CheckedFilters, Resumed};
 pub(crate) use self::presence::{makes_member, write_member_info};
 use self::serve::Serving;
@@ -127,6 +130,8 @@ struct Open {
     serving: Option<Box<Serving>>,
     /// The packet about which the application decides later.
     undecided: Option<Box<KeptPacket>>,
+    /// The long packet that is handled in parts.
+    parts: Option<Box<Parts>>,
     /// The client's own words when it left.
     end: End,
 }
@@ -271,6 +276,18 @@ impl Session {
                 .is_some_and(|seconds| seconds > 0)
         {
             decisions.push(Decision::AwaitSaved);
+        }
+    }
+
+    #[inline]
+    fn open(&self) -> Option<&Open> {
+        match &self.state {
+            State::Open(open) => Some(open),
+            State::AwaitingConnect { .. }
+            | State::LoggingIn(_)
+            | State::Deciding(..)
+            | State::Saving(_)
+            | State::Ended => None,
         }
     }
 

@@ -306,7 +306,8 @@ impl Shares {
                 session,
                 options,
                 is_connected: true,
-                wait,
+                // This core answers itself at once, and nobody waits for that.
+                wait: if owner == self.place.core { 0 } else { wait },
             })),
         );
         if owner == self.place.core {
@@ -373,15 +374,37 @@ impl Shares {
         }
     }
 
-    /// The answer to a SUBSCRIBE for which `left` owners have to answer.
-    pub fn wait(&mut self, wait: u64, session: SessionRef, address: usize, left: usize, packet: Vec<u8>) {
+    /// The answer to a SUBSCRIBE for which `owners` of groups have to answer, or have answered since
+    /// [`Shares::begin_wait`].
+    pub fn wait(&mut self, wait: u64, session: SessionRef, address: usize, owners: usize, packet: Vec<u8>) {
+        let begun = self.waiting.remove(&wait);
+        let answered = begun.map_or(0, |begun| usize::MAX - begun.left);
         let answer = WaitingAnswer {
             session,
             address,
             packet,
-            left,
+            left: owners.saturating_sub(answered),
         };
-        self.waiting.insert(wait, answer);
+        if answer.left == 0 {
+            self.answers.push(answer);
+        } else {
+            self.waiting.insert(wait, answer);
+        }
+    }
+
+    /// The rest of a long SUBSCRIBE comes in later turns: the answers of owners are counted until [`Shares::wait`].
+    pub fn begin_wait(&mut self, wait: u64) {
+        self.waiting.entry(wait).or_insert_with(|| WaitingAnswer {
+            session: SessionRef { number: 0, serial: 0 },
+            address: 0,
+            packet: Vec::new(),
+            left: usize::MAX,
+        });
+    }
+
+    /// The SUBSCRIBE will not be answered: its connection has ended, or the client does not take the packet.
+    pub fn forget_wait(&mut self, wait: u64) {
+        self.waiting.remove(&wait);
     }
 
     /// A session unsubscribes from `text`.

@@ -143,7 +143,7 @@ impl Session {
     pub fn has_more(&self) -> bool {
         match self {
             Session::SocketCluster(session) => session.has_more(),
-            Session::Mqtt(_) => false,
+            Session::Mqtt(client) => client.session.has_more(),
         }
     }
 
@@ -194,7 +194,10 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.receive_more(&mut env.socketcluster(), decisions),
-            Session::Mqtt(_) => Ok(()),
+            Session::Mqtt(client) => match env.mqtt() {
+                Some(mut env) => client.session.receive_more(&mut env, decisions),
+                None => Err(CloseReason::NotMqtt),
+            },
         }
     }
 

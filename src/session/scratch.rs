@@ -261,6 +261,11 @@ impl Scratch {
         self.noted.packets_of_arrays += 1;
     }
 
+    /// So many parts of a packet are handled as if each were one.
+    pub(crate) fn count_packets_of_array(&mut self, count: usize) {
+        self.noted.packets_of_arrays += count as u64;
+    }
+
     /// How many packets of arrays were handled since the last [`Scratch::take_noted`].
     #[inline]
     pub(crate) fn packets_of_arrays(&self) -> u64 {

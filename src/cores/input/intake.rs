@@ -411,7 +411,7 @@ impl<'r> PacketBatch<'_, 'r> {
         let mut at = 0;
         loop {
             let has_more = at < bytes.len() || self.client.receiver.has_packet();
-            if has_more && let Some(next) = self.is_over() {
+            if has_more && let Some(next) = self.is_over(environment) {
                 return (at, next);
             }
             let step = self.client.receiver.receive(&bytes[at..], self.packet_bytes_max);
@@ -457,6 +457,9 @@ impl<'r> PacketBatch<'_, 'r> {
             if session.is_waiting() {
                 return (at, Next::Decision);
             }
+            if session.has_more() {
+                return (at, Next::Enough);
+            }
         }
     }
 
@@ -481,7 +484,7 @@ impl<'r> PacketBatch<'_, 'r> {
         loop {
             let rest = &mut input[self.batch.consumed..];
             if !rest.is_empty()
-                && let Some(next) = self.is_over()
+                && let Some(next) = self.is_over(environment)
             {
                 return next;
             }
@@ -534,8 +537,9 @@ impl<'r> PacketBatch<'_, 'r> {
     }
 
     /// How the core goes on if the batch may hold no more.
-    fn is_over(&self) -> Option<Next<'r>> {
-        (self.batch.frames >= self.frames_max).then_some(match self.over {
+    fn is_over<A: App>(&self, environment: &Environment<'_, A>) -> Option<Next<'r>> {
+        let counted = self.batch.frames + environment.common.scratch.packets_of_arrays();
+        (counted >= self.frames_max).then_some(match self.over {
             Over::Rate => Next::OverRate,
             Over::Share => Next::Enough,
         })

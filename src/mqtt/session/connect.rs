@@ -241,6 +241,7 @@ impl Session {
             owed: None,
             serving: None,
             undecided: None,
+            parts: None,
             end: End::Lost,
         };
         if let Some(connection) = connected.displaced {

@@ -69,6 +69,7 @@ impl Session {
 
     /// The connection has ended, whatever the cause. The application is told, if it was told of the client.
     pub fn ended<A: App>(&mut self, env: &mut Environment<'_, '_, A>, reason: CloseReason) {
+        let wait = self.wait_of_parts();
         let mut open = match std::mem::replace(&mut self.state, State::Ended) {
             State::Open(open) => open,
             State::Saving(accepting) => {
@@ -81,6 +82,9 @@ impl Session {
         };
         if let Some(serving) = open.serving.take() {
             Session::end_serving(*serving, env);
+        }
+        if let Some(wait) = wait {
+            env.sessions.shares.forget_wait(wait);
         }
         env.sessions
             .disconnect(open.session, env.common.address, open.end, env.common.now);

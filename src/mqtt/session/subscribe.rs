@@ -9,6 +9,7 @@
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
+use super::parts::PartialAnswer;
 use super::presence::leave_room;
 use super::serve::{self, Waiting};
 use super::{Denied, Refused, Session, State, close_saying, refused};
@@ -16,7 +17,7 @@ use crate::app::{App, DecisionNumber, Name, Refusal};
 use crate::decision::{CloseReason, Decision, Decisions, Limit};
 use crate::hooks::Subject;
 use crate::mqtt::environment::Environment;
-use crate::mqtt::packet::{Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
+use crate::mqtt::packet::{PacketId, Qos, RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 use crate::mqtt::shares::JoinOutcome;
 use crate::mqtt::subscriptions::{Options, SubscribeOutcome, UnsubscribeOutcome};
 use crate::mqtt::topic::Filter;
@@ -50,13 +51,21 @@ impl Session {
             }
         };
         self.settle(env)?;
-        let wait = env.sessions.shares.next_wait();
+        let wait = self
+            .wait_of_parts()
+            .unwrap_or_else(|| env.sessions.shares.next_wait());
         let mut owners = 0;
         let mut codes = Vec::with_capacity(subscribe.count);
         let mut granted = Vec::new();
         let mut text = None;
+        env.common.scratch.count_packets_of_array(subscribe.count - 1);
         for (at, ((filter, options), allowed)) in subscribe.filters().zip(allowed).enumerate() {
             let outcome = allowed.and_then(|()| match serve::procedures(filter) {
+                // Its code is set in the answer when that is whole.
+                Some(_) if self.has_parts() => refused(
+                    ReasonCode::QuotaExceeded,
+                    "the packet has too many filters to serve procedures: subscribe to them in one of their own",
+                ),
                 Some(procedures) => {
                     let waiting = Waiting {
                         wait,
@@ -93,32 +102,55 @@ impl Session {
         for &(filter, options, outcome) in &granted {
             self.send_retained(filter, options, outcome, id, env, decisions);
         }
+        let part = PartialAnswer {
+            codes,
+            text,
+            wait: (owners > 0).then_some(wait),
+            owners,
+        };
+        match self.complete(part) {
+            Some(answer) => self.answer_subscribe(subscribe.packet_id, &answer, env, decisions),
+            None if owners > 0 => env.sessions.shares.begin_wait(wait),
+            None => {}
+        }
+        for &(filter, _, _) in &granted {
+            self.enter_room(filter, env, decisions);
+        }
+        self.carry_out_orders(env, decisions)
+    }
+
+    /// Decides to send SUBACK, or lets it wait for the owners of groups.
+    fn answer_subscribe<A: App>(
+        &self,
+        packet_id: PacketId,
+        answer: &PartialAnswer,
+        env: &mut Environment<'_, '_, A>,
+        decisions: &mut Decisions,
+    ) {
         let State::Open(open) = &self.state else {
-            return Ok(());
+            return;
         };
         let write = |out: &mut Vec<u8>| {
-            open.write_explained(text, out, |text, out| {
-                encode::suback(out, open.version, subscribe.packet_id, &codes, text);
+            open.write_explained(answer.text, out, |text, out| {
+                encode::suback(out, open.version, packet_id, &answer.codes, text);
             });
         };
         self.await_saved(env, decisions);
         let client = env.sessions.client(open.session.number, open.session.serial);
-        if owners > 0
+        if let Some(wait) = answer.wait
             && let Some(client) = client
         {
             let mut packet = Vec::new();
             write(&mut packet);
             if !packet.is_empty() {
                 let shares = &mut env.sessions.shares;
-                shares.wait(wait, open.session, client.address, owners, packet);
+                shares.wait(wait, open.session, client.address, answer.owners, packet);
+            } else {
+                env.sessions.shares.forget_wait(wait);
             }
         } else {
             send_unless_empty(decisions, write);
         }
-        for &(filter, _, _) in &granted {
-            self.enter_room(filter, env, decisions);
-        }
-        self.carry_out_orders(env, decisions)
     }
 
     /// Decides to send what is retained, if the client wants it.
@@ -205,7 +237,9 @@ impl Session {
         let subject = Subject::SubscribeFilter { filter };
         let mut hooks = env.common.policy.hooks.iter();
         // Each answer handles the packet again from its beginning.
-        if question >= HOOKED_FILTERS_MAX && hooks.any(|hooks| hooks.find(&subject).is_some()) {
+        if self.filters_before() + question >= HOOKED_FILTERS_MAX
+            && hooks.any(|hooks| hooks.find(&subject).is_some())
+        {
             return refused(
                 ReasonCode::QuotaExceeded,
                 "a hook is asked about no more than the first 100 filters of a packet",
@@ -329,6 +363,7 @@ impl Session {
         decisions: &mut Decisions,
     ) {
         let Some(session) = self.session_ref() else { return };
+        env.common.scratch.count_packets_of_array(unsubscribe.count - 1);
         let codes: Vec<_> = unsubscribe
             .filters()
             .map(|text| {
@@ -345,11 +380,16 @@ impl Session {
                 unsubscribed_code(outcome)
             })
             .collect();
+        let part = PartialAnswer {
+            codes,
+            ..PartialAnswer::default()
+        };
+        let Some(answer) = self.complete(part) else { return };
         self.await_saved(env, decisions);
         let State::Open(open) = &self.state else { return };
         send_unless_empty(decisions, |out| {
             open.write_explained(None, out, |text, out| {
-                encode::unsuback(out, open.version, unsubscribe.packet_id, &codes, text);
+                encode::unsuback(out, open.version, unsubscribe.packet_id, &answer.codes, text);
             });
         });
     }

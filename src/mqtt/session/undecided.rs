@@ -5,7 +5,7 @@
 //!
 //! Limits: `decision_timeout`.
 
-use super::{Session, State, close_saying, decode_and_close};
+use super::{Session, State, close_saying, decode_and_close, parts};
 use crate::app::{Again, App, Decide, DecisionNumber, Kept, Refusal};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions, Limit};
@@ -63,6 +63,9 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
+        if parts::is_long(first, body) && !self.has_parts() {
+            return self.begin_parts(version, first, body, env, decisions);
+        }
         let result = match decode_and_close(version, first, body, decisions) {
             Ok(packet) if packet.properties().user_count() > env.settings.user_properties_max => {
                 close_saying(
@@ -147,14 +150,16 @@ impl Session {
         }
     }
 
-    /// How many bytes the session keeps for a packet that waits for a decision.
+    /// How many bytes the session keeps for a packet that waits for a decision, or is handled in parts.
     pub fn kept_bytes(&self) -> usize {
         match &self.state {
             State::Deciding(pending, undecided) => pending.bytes() + undecided.kept.bytes(),
-            State::Open(open) => open
-                .undecided
-                .as_ref()
-                .map_or(0, |kept| kept.body.len() + kept.undecided.kept.bytes()),
+            State::Open(open) => {
+                open.undecided
+                    .as_ref()
+                    .map_or(0, |kept| kept.body.len() + kept.undecided.kept.bytes())
+                    + self.parts_bytes()
+            }
             State::Saving(accepting) => accepting.bytes(),
             State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Ended => 0,
         }

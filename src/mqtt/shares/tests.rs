@@ -301,6 +301,36 @@ fn an_answer_waits_for_the_owners_of_other_cores() {
 }
 
 #[test]
+fn the_answer_to_a_long_packet_counts_the_owners_that_have_answered_before_its_last_part() {
+    let mut world = World::new(10);
+    let owner = world.cores[0].owner(GROUPS[0]);
+    let other = (owner + 1) % CORES;
+    let session = world.session(other, 0);
+    for is_answered in [true, false] {
+        let wait = world.cores[other].next_wait();
+        world.cores[other].join(session, GROUPS[0], options(Qos::AtMostOnce), LIMITS, wait);
+        world.cores[other].begin_wait(wait);
+        let carry = |world: &mut World| {
+            world.carry(other, owner);
+            world.carry(owner, other);
+        };
+        if is_answered {
+            carry(&mut world);
+            assert!(world.cores[other].next_answer().is_none());
+        }
+        world.cores[other].wait(wait, session, 9, 1, b"suback".to_vec());
+        assert_eq!(world.cores[other].next_answer().is_some(), is_answered);
+        carry(&mut world);
+        assert_eq!(world.cores[other].next_answer().is_some(), !is_answered);
+    }
+    // A packet whose rest does not come leaves nothing.
+    let wait = world.cores[other].next_wait();
+    world.cores[other].begin_wait(wait);
+    world.cores[other].forget_wait(wait);
+    assert!(world.cores[other].waiting.is_empty());
+}
+
+#[test]
 fn answers_do_not_wait_for_a_core_that_has_stopped_and_its_members_are_gone() {
     let mut world = World::new(10);
     let owner = world.cores[0].owner(GROUPS[0]);

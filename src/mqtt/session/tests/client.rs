@@ -143,6 +143,17 @@ impl<A: App> Core<A> {
         })
     }
 
+    /// Has a packet handled, in as many parts as it takes. Returns what each part did.
+    pub(super) fn receive_parts(&mut self, client: &mut Client, packet: &[u8]) -> Vec<Vec<Did>> {
+        let mut parts = vec![self.receive(client, packet)];
+        while client.session.has_more() {
+            parts.push(self.run(client, |session, env, decisions| {
+                session.receive_more(env, decisions)
+            }));
+        }
+        parts
+    }
+
     pub(super) fn tick(&mut self, client: &mut Client) -> Vec<Did> {
         self.run(client, |session, env, decisions| {
             session.timed_out(env, decisions)

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10.
 
-use super::client::{Did, connect, core, packet, sent, string, subscribe};
+use super::client::{Did, connect, core, packet, sent, split, string, subscribe};
 use crate::decision::{CloseReason, Limit};
 use crate::mqtt::Qos;
 use crate::mqtt::subscriptions::Subscriber;
@@ -248,4 +248,93 @@ fn retained_publications_are_asked_for_as_retain_handling_says() {
     }
     let did = core.receive(&mut client, &subscribe(5, 2, &[], &[("new", 0x11)]));
     assert_eq!(asked(&did), [("new".to_owned(), 1)]);
+}
+
+#[test]
+fn a_long_packet_is_handled_in_parts_and_answered_once_with_the_codes_of_all_filters() {
+    const COUNT: usize = 1000;
+    for level in [4, 5] {
+        let mut core = core();
+        let mut client = core.open(&connect(level, "a").bytes());
+        let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
+        let names: Vec<String> = (0..COUNT)
+            .map(|number| match number {
+                500 => "$share/g/x".to_owned(),
+                700 if level == 5 => "not/#/a/filter".to_owned(),
+                _ => format!("w/+/{number}"),
+            })
+            .collect();
+        let filters: Vec<_> = names.iter().map(|name| (&**name, 1)).collect();
+        let of_it: &[u8] = if level == 5 { &[0x0b, 0x85, 0x01] } else { &[] };
+        let before = core.scratch.packets_of_arrays();
+        let mut parts = vec![core.receive(&mut client, &subscribe(level, 9, of_it, &filters))];
+        let mut had = 0;
+        while client.session.has_more() {
+            let has = core.sessions.subscriptions.count_of(subscriber);
+            assert!(has > had && has - had <= 64, "{has} {had}");
+            had = has;
+            assert!(sent(parts.last().unwrap()).is_empty(), "the answer comes last");
+            let more = core.run(&mut client, |session, env, decisions| {
+                session.receive_more(env, decisions)
+            });
+            parts.push(more);
+        }
+        assert_eq!(parts.len(), COUNT.div_ceil(64));
+        let counted = core.scratch.packets_of_arrays() - before;
+        assert_eq!(
+            counted,
+            (COUNT - parts.len()) as u64,
+            "each filter counts as a message"
+        );
+        let answers: Vec<_> = parts.iter().flat_map(|did| sent(did)).collect();
+        let mut codes = vec![1; COUNT];
+        if level == 5 {
+            codes[700] = 0x8f;
+        }
+        assert_eq!(answers.len(), 1);
+        assert!(answers[0].ends_with(&codes) && split(answers[0]).1[..2] == [0, 9]);
+        let plain = COUNT - 1 - usize::from(level == 5);
+        assert_eq!(core.sessions.subscriptions.count_of(subscriber), plain);
+        let id = core
+            .sessions
+            .subscriptions
+            .options_of(subscriber, "w/+/999")
+            .unwrap()
+            .id;
+        assert_eq!(id, if level == 5 { 133 } else { 0 });
+        // The next packet is a short one.
+        let did = core.receive(&mut client, &subscribe(level, 10, &[], &[("z", 0)]));
+        assert!(sent(&did)[0].ends_with(&[0]));
+        let mut body = vec![0, 11];
+        if level == 5 {
+            body.push(0);
+        }
+        names.iter().for_each(|name| body.extend(string(name)));
+        let parts = core.receive_parts(&mut client, &packet(0xa2, &[&body]));
+        assert_eq!(parts.len(), COUNT.div_ceil(64));
+        let answers: Vec<_> = parts.iter().flat_map(|did| sent(did)).collect();
+        assert_eq!((answers.len(), answers[0][0]), (1, 0xb0));
+        assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
+    }
+}
+
+#[test]
+fn a_malformed_filter_of_a_long_packet_ends_the_connection_when_its_part_comes() {
+    let mut core = core();
+    let mut client = core.open(&connect(4, "a").bytes());
+    let filters = vec![("a/long/filter", 0); 100];
+    let mut body = split(&subscribe(4, 1, &[], &filters)).1.to_vec();
+    body.truncate(body.len() - 3);
+    let parts = core.receive_parts(&mut client, &packet(0x82, &[&body]));
+    assert_eq!(parts.len(), 2);
+    assert_eq!(parts[1].last(), Some(&Did::Close(CloseReason::MalformedMqtt)));
+    core.end(&mut client, CloseReason::MalformedMqtt);
+    // Before any filter was looked at: the identifier 0, and properties that do not end.
+    for begin in [&[0, 0][..], &[0, 1, 0xff, 0xff, 0xff]] {
+        let mut client = core.open(&connect(5, "a").bytes());
+        let long = [begin, &[b'x'; 600]].concat();
+        let did = core.receive(&mut client, &packet(0x82, &[&long]));
+        assert_eq!(did, [Did::Close(CloseReason::MalformedMqtt)]);
+        assert!(!client.session.has_more());
+    }
 }
