@@ -4,8 +4,10 @@
 
 mod support;
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ringcast::config::{ClientProtocols, Placement};
 use ringcast::internals::decision::CloseReason;
@@ -92,6 +94,78 @@ fn all_connections_of_a_client_id_come_to_the_same_core_by_whatever_way() {
     assert!(cores.iter().filter(|count| **count > 0).count() > 1, "{cores:?}");
     assert!(server.total(|core| &core.moves) > 0);
     assert_eq!(server.total(|core| &core.sessions), 0);
+}
+
+/// A client whose ClientHello has come half.
+struct HalfHello {
+    socket: TcpStream,
+    tls: rustls::ClientConnection,
+    rest: Vec<u8>,
+}
+
+#[test]
+fn connections_move_while_tls_handshakes_of_their_cores_stand_still_and_those_move_when_they_go_on() {
+    let authority = Authority::new("authority");
+    let files = Files::new();
+    let server = server(|config| {
+        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
+        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    });
+    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    let (own, tls) = (
+        server.running().mqtt_address().unwrap(),
+        server.running().mqtt_tls_address().unwrap(),
+    );
+    const STANDING: u64 = 16;
+    let standing: Vec<HalfHello> = (0..STANDING)
+        .map(|_| {
+            let name = "localhost".try_into().unwrap();
+            let mut client = rustls::ClientConnection::new(Arc::clone(&trust), name).unwrap();
+            let mut hello = Vec::new();
+            client.write_tls(&mut hello).unwrap();
+            let rest = hello.split_off(hello.len() / 2);
+            let mut socket = TcpStream::connect(tls).unwrap();
+            socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            socket.write_all(&hello).unwrap();
+            HalfHello {
+                socket,
+                tls: client,
+                rest,
+            }
+        })
+        .collect();
+    eventually("the cores have all of them", || server.connections() == STANDING);
+    let others: Vec<Client> = (0..32)
+        .map(|number| {
+            let mut client = match number % 2 {
+                0 => Client::connect(own),
+                _ => support::secure::connect(tls, &trust, "localhost"),
+            };
+            client.send_bytes(&[&connect(&format!("other-{number}")), PINGREQ].concat());
+            assert_eq!(packet(&mut client)[0], 0x20);
+            assert_eq!(packet(&mut client), PINGRESP);
+            client
+        })
+        .collect();
+    let moves = || server.total(|core| &core.moves);
+    let moved = moves();
+    assert!(moved > 0);
+    for (number, half) in standing.into_iter().enumerate() {
+        let HalfHello {
+            mut socket,
+            mut tls,
+            rest,
+        } = half;
+        socket.write_all(&rest).unwrap();
+        let mut stream = rustls::Stream::new(&mut tls, &mut socket);
+        stream.write_all(&connect(&format!("standing-{number}"))).unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        assert_eq!(first, [0x20]);
+    }
+    assert!(moves() > moved);
+    drop(others);
+    eventually("all have ended", || server.connections() == 0);
 }
 
 #[test]
