@@ -149,7 +149,10 @@ const RETRY_EVERY: Duration = Duration::from_millis(20);
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::cores::operators::mailbox::{Mailbox, Progress, mailbox};
+    use crossbeam_channel::{TryRecvError, bounded};
+
+    use crate::cores::operators::mailbox::{Mailbox, mailbox};
+    use crate::cores::operators::questions::Answer;
 
     fn core() -> (CoreHandle, Mailbox, mio::Poll) {
         let poll = mio::Poll::new().unwrap();
@@ -188,9 +191,9 @@ mod tests {
             dispatch.adopt(&cores, &policy);
         }
         for user in [r#"{"sub":"ann"}"#, r#"{"sub":"bob"}"#, r#"{"sub":"eve"}"#] {
-            dispatch.revoke(&cores, &revocation(user), || Done::new(1).0);
+            dispatch.revoke(&cores, &revocation(user), Done::unheard);
         }
-        dispatch.revoke(&cores, &revocation(r#"{"sub":"ann"}"#), || Done::new(1).0);
+        dispatch.revoke(&cores, &revocation(r#"{"sub":"ann"}"#), Done::unheard);
         let ann = r#""ann""#;
         assert_eq!(
             orders(&turning.1),
@@ -214,12 +217,14 @@ mod tests {
         let cores = [handle];
         let dispatch = Dispatch::new(1);
         while cores[0].send(Order::Adopt(policy())).is_ok() {}
-        let (done, carried) = Done::new(1);
-        let mut done = Some(done);
+        let (sender, carried) = bounded(1);
+        let mut done = Some(Done::new(Answer::new(move |connections: u64| {
+            let _ = sender.send(connections);
+        })));
         dispatch.revoke(&cores, &revocation(r#"{"sub":"ann"}"#), || done.take().unwrap());
-        assert_eq!(carried.next(), Progress::Pending);
+        assert_eq!(carried.try_recv(), Err(TryRecvError::Empty));
         drop(mailbox);
         assert!(dispatch.send(&cores));
-        assert_eq!(carried.next(), Progress::Finished);
+        assert_eq!(carried.try_recv(), Err(TryRecvError::Disconnected));
     }
 }

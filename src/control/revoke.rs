@@ -17,14 +17,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use super::ControlState;
 use super::revocation_file::{self, Change};
 use crate::audit;
 use crate::auth::{NotRevocable, Revocation, Revocations, Revoked};
-use crate::cores::operators::mailbox::{Done, Progress};
+use crate::cores::operators::mailbox::Done;
 use crate::policy::Policy;
 
 /// An answer: a status and JSON.
@@ -190,29 +189,27 @@ struct EndedConnections {
 
 /// Has all cores close the connections at the same time, and waits for their reports.
 async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) -> EndedConnections {
-    let deadline = Instant::now() + CORES_TIME_MAX;
-    let mut answers = Vec::with_capacity(shared.cores.len());
+    let mut reports = Vec::with_capacity(shared.cores.len());
     shared.dispatch.revoke(&shared.cores, revocation, || {
-        let (done, completions) = Done::new(1);
-        answers.push(completions);
+        let (report, done) = match shared.handle.report(CORES_TIME_MAX) {
+            Ok((report, answer)) => (Some(report), Done::new(answer)),
+            // Too many operations wait. The core carries the order out all the same.
+            Err(_) => (None, Done::unheard()),
+        };
+        reports.push(report);
         done
     });
     let mut ended = EndedConnections::default();
-    for (index, (core, answer)) in shared.cores.iter().zip(&answers).enumerate() {
-        loop {
-            match answer.next() {
-                Progress::Done(connections) => {
-                    ended.connections += connections;
-                    break;
-                }
-                Progress::Pending if Instant::now() < deadline => sleep(CHECK_EVERY).await,
-                // A core that stops drops its orders and all of its connections.
-                Progress::Finished if core.has_stopped() => break,
-                Progress::Pending | Progress::Finished => {
-                    ended.unanswered.push(index);
-                    break;
-                }
-            }
+    for (index, (core, report)) in shared.cores.iter().zip(reports).enumerate() {
+        let reported = match report {
+            Some(report) => report.await,
+            None => None,
+        };
+        match reported {
+            Some(connections) => ended.connections += connections,
+            // A core that stops drops its orders and all of its connections.
+            None if core.has_stopped() => {}
+            None => ended.unanswered.push(index),
         }
     }
     ended
@@ -220,9 +217,6 @@ async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) ->
 
 /// How long an operator waits for the cores.
 const CORES_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// How often the handler checks whether the cores are done.
-const CHECK_EVERY: Duration = Duration::from_millis(5);
 
 async fn restore_now(shared: Arc<ControlState>, what: Revoked) -> JsonResponse {
     let mut is_revoked = false;

@@ -46,12 +46,13 @@ pub use presence::MemberInfo;
 use publishing::{Keeping, Made, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Unmade};
 pub use services::{ServiceInfo, ServiceMember};
 pub use subscriber::{Received, Subscriber};
-use waits::Waits;
+use waits::{End, Waits};
 
 use crate::broker::{self, OutsidePublisher};
 use crate::clock::Clock;
 use crate::config::limits::Limits;
 use crate::cores::operators::mailbox::CoreHandle;
+use crate::cores::operators::questions::Answer;
 pub use crate::cores::operators::selection::Selection;
 use crate::metrics::outside::OutsideCounts;
 use crate::policy::channels::Channels;
@@ -134,6 +135,28 @@ impl Handle {
         }));
         let thread = Some(thread);
         Ok((handle, HandleThread { waits, thread }))
+    }
+
+    /// A place for the report of a core about an order of the control plane, and a wait for it, for `time_max` at most. The
+    /// wait ends without a report if that is over, the core has dropped the order, or the server has ended.
+    ///
+    /// # Errors
+    /// Too many operations wait.
+    pub(crate) fn report(
+        &self,
+        time_max: Duration,
+    ) -> Result<(impl Future<Output = Option<u64>> + Send + use<>, Answer<u64>), HandleError> {
+        let (wait, reply) = self.0.waits.answer(self.0.clock.uptime() + time_max)?;
+        let report = async {
+            match wait.await {
+                End::Answered(connections) => connections.downcast().ok().map(|connections| *connections),
+                End::Due | End::Unanswered | End::ServerEnded => None,
+            }
+        };
+        Ok((
+            report,
+            Answer::new(move |connections: u64| reply.give(connections)),
+        ))
     }
 
     /// Marks publications by these policies from now on. To be called before the cores get the order to adopt them.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use mio::Waker;
 
 use crate::app::{LateAnswer, LateAnswerSender, Returned};
@@ -20,7 +20,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::policy::Policy;
 
 use crate::cores::arrivals::login_answers::{Answered, LoginWay};
-use crate::cores::operators::questions::Question;
+use crate::cores::operators::questions::{Answer, Question};
 
 /// An order of the control plane to a core.
 #[derive(Clone, Debug)]
@@ -43,48 +43,33 @@ pub enum Order {
     Stop,
 }
 
-/// The core's end of the channel by which it reports that an order has been carried out. The report wakes no thread: to
-/// wake the runtime of the control plane, the core would write to a descriptor of that thread's table, and in the
-/// core's own table its number may name a client's socket.
+/// The way by which a core reports that an order has been carried out: to the thread `handle`, which wakes the control plane
+/// (`handle/waits.rs`). The core itself wakes no runtime: for that it would write to a descriptor of another thread's
+/// table, and in the core's own table its number may name a client's socket.
+///
+/// Holds the answer until it is given. If all clones are dropped before, such as by a core that stops, the control plane
+/// learns that there is none.
 #[derive(Clone, Debug)]
-pub struct Done(Sender<u64>);
-
-/// The control plane's end: receives the reports of the cores about one order.
-#[derive(Debug)]
-pub struct Completions(Receiver<u64>);
-
-/// How far the cores have got with an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// A core has carried the order out; it concerned this many connections.
-    Done(u64),
-    /// At least one core has not answered yet.
-    Pending,
-    /// All cores have answered or have ended.
-    Finished,
-}
+pub struct Done(Receiver<Answer<u64>>);
 
 impl Done {
-    /// For an order to so many cores.
-    pub fn new(cores: usize) -> (Done, Completions) {
-        let (sender, receiver) = bounded(cores.max(1));
-        (Done(sender), Completions(receiver))
+    /// Reports by this answer.
+    pub(crate) fn new(answer: Answer<u64>) -> Done {
+        let (sender, receiver) = bounded(1);
+        // The channel is empty.
+        let _ = sender.try_send(answer);
+        Done(receiver)
     }
 
-    /// Reports that the order has been carried out.
+    /// Nobody waits for the report.
+    pub(crate) fn unheard() -> Done {
+        Done(bounded(1).1)
+    }
+
+    /// Reports that the order has been carried out. It concerned this many connections.
     pub(in crate::cores) fn tell(&self, connections: u64) {
-        // The channel has room for one report of each core. If the control plane no longer waits for it, it is lost.
-        let _ = self.0.try_send(connections);
-    }
-}
-
-impl Completions {
-    /// The next report.
-    pub fn next(&self) -> Progress {
-        match self.0.try_recv() {
-            Ok(connections) => Progress::Done(connections),
-            Err(TryRecvError::Empty) => Progress::Pending,
-            Err(TryRecvError::Disconnected) => Progress::Finished,
+        if let Ok(answer) = self.0.try_recv() {
+            answer.give(connections);
         }
     }
 }

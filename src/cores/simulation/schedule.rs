@@ -243,7 +243,7 @@ impl World {
         let mut revocations = self.policy.tokens.revocations().clone();
         revocations.insert(&revocation).expect("there is room");
         self.policy = Arc::new(self.policy.with_revocations(revocations));
-        let (done, _) = Done::new(self.seats.len());
+        let done = Done::unheard();
         for order in [
             Order::Adopt(Arc::clone(&self.policy)),
             Order::Revoke {
