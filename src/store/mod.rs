@@ -28,6 +28,8 @@ mod fault;
 pub(crate) mod format;
 pub(crate) mod records;
 mod shared;
+#[cfg(test)]
+pub(crate) mod simulated;
 pub(crate) mod sink;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,8 @@ pub(super) struct Lives {
     /// The connections with wills, by the numbers of the wills.
     wills: BTreeMap<usize, usize>,
     begun: u64,
+    /// Whether CONNACK waits for a store: a connection that ends meanwhile is not told of, and leaves its will.
+    pub(super) connack_waits: bool,
     pub(super) resumed: u64,
     pub(super) taken_over: u64,
     pub(super) wills_published: u64,
@@ -324,6 +326,7 @@ impl Lives {
         let is_right = match life.will {
             WillState::Due | WillState::Either => true,
             WillState::Waits(due) => now + TOLERANCE >= due,
+            WillState::Kept if !life.has_begun => self.connack_waits,
             WillState::None | WillState::Kept | WillState::Published | WillState::Never(_) => false,
         };
         if !is_right {

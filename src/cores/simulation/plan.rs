@@ -40,6 +40,8 @@ pub(super) struct Plan {
     pub(super) presence_events: bool,
     /// Whether clients may speak MQTT.
     pub(super) mqtt: bool,
+    /// Whether there is a strict store, which commits when the scenario says so.
+    pub(super) store: bool,
     /// Whether the application defers some decisions.
     pub(super) defers: bool,
     /// How many of them do so.
@@ -90,6 +92,7 @@ impl Default for Plan {
             presence: false,
             presence_events: false,
             mqtt: false,
+            store: false,
             defers: false,
             devices: 0,
             mqtt_bounds: MqttBounds {
@@ -219,6 +222,7 @@ impl Plan {
             presence: random.chance(1, 2),
             presence_events: random.chance(1, 2),
             mqtt,
+            store: false,
             // MQTT clients are to be answered at rest.
             defers: random.chance(1, 3) && !mqtt,
             devices: if mqtt { 1 + random.below(4) } else { 0 },

@@ -1,5 +1,6 @@
 //! Runs the seeds, and scenarios for the faults that seeds have found.
 
+mod store;
 mod wills;
 
 use std::num::NonZero;

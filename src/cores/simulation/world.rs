@@ -36,12 +36,14 @@ use crate::cores::arrivals::listeners::Listeners;
 use crate::cores::core::Core;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::cores::outgoing::recoveries::Next;
-use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors};
+use crate::cores::{CoreParts, CoreSettings, InheritedDescriptors, Stored, StoredSessions};
+use crate::history::Histories;
 use crate::http::site::Site;
 use crate::policy::Policy;
 use crate::presence::{DOUBT, RETRY};
 use crate::protocols;
 use crate::session::{self, Logins, SessionId};
+use crate::store::simulated::SimulatedStore;
 use crate::transport::port::Ports;
 
 /// A server and its clients.
@@ -54,6 +56,9 @@ pub(super) struct World {
     pub(super) admission: Arc<Admission>,
     pub(super) policy: Arc<Policy>,
     pub(super) config: Config,
+    /// The store, if the plan has one, and whether it commits.
+    pub(super) store: Option<SimulatedStore>,
+    pub(super) commits: bool,
     rests: u64,
     /// Who is in which channel, and since when that has not changed.
     subscribed: (BTreeSet<(String, Member)>, Uptime),
@@ -173,14 +178,17 @@ impl World {
         let devices = (0..plan.devices)
             .map(|index| Device::new(index, random.chance(1, 2)))
             .collect();
-        let (parts, handles) = CoreParts::all(brokers, connections_max, 64, |_| Actor(Rc::clone(&told)))
+        let (mut parts, handles) = CoreParts::all(brokers, connections_max, 64, |_| Actor(Rc::clone(&told)))
             .expect("polls and socket pairs");
         let settings = settings(&plan, &policy, &admission, clock, epoch);
+        let store = plan.store.then(|| with_store(&mut parts, &handles, epoch));
         let seats = parts
             .into_iter()
             .map(|parts| Seat::new(parts, &settings, &plan))
             .collect();
         let log = Log::new(observer);
+        let mut lives = Lives::default();
+        lives.connack_waits = plan.store;
         World {
             seats,
             clients: Vec::new(),
@@ -189,6 +197,8 @@ impl World {
             admission,
             policy,
             config,
+            store,
+            commits: true,
             rests: 0,
             subscribed: (BTreeSet::new(), Uptime::default()),
             ground: Ground {
@@ -211,7 +221,7 @@ impl World {
                 still_for: Duration::ZERO,
                 epoch: None,
                 tokens: Tokens::clone(&tokens),
-                lives: Lives::default(),
+                lives,
                 wills: Wills::new(is_tight),
                 shares: Shares::default(),
                 acknowledged: Vec::new(),
@@ -289,6 +299,11 @@ impl World {
             let mut is_busy = self.ground.told.borrow_mut().decide_all();
             for index in 0..self.seats.len() {
                 is_busy |= !self.seats[index].stands_still && self.turn(index);
+            }
+            if self.commits
+                && let Some(store) = &mut self.store
+            {
+                is_busy |= store.commit();
             }
             // Unless somebody has done something, there is nothing new to read.
             let all = if is_busy || was_busy {
@@ -740,6 +755,27 @@ impl Drop for Trace {
     }
 }
 
+/// A store for cores that have not begun.
+fn with_store(parts: &mut [CoreParts<Actor>], handles: &[CoreHandle], epoch: Epoch) -> SimulatedStore {
+    let (store, sinks) = SimulatedStore::new(parts.len());
+    for (part, sink) in parts.iter_mut().zip(sinks) {
+        part.stored = Some(Stored {
+            sink,
+            histories: Histories::new(epoch, 1 << 20, 100),
+            wills: Vec::new(),
+            retained: Vec::new(),
+            mqtt: StoredSessions {
+                sessions: Vec::new(),
+                publications: Arc::default(),
+                may_miss_some: false,
+            },
+        });
+    }
+    let handles = handles.to_vec();
+    store.set_wake(Box::new(move |core| handles[core].nudge()));
+    store
+}
+
 fn settings(
     plan: &Plan,
     policy: &Arc<Policy>,
@@ -801,7 +837,7 @@ fn settings(
                 wills: plan.limits.wills_bytes_max > 0,
                 will_bytes_max: plan.limits.will_bytes_max,
                 will_delay_max: plan.limits.will_delay_max,
-                has_store: false,
+                has_store: plan.store,
                 presence_info_bytes_max: plan.limits.presence_info_bytes_max,
                 mqtt: match plan.mqtt {
                     true => session::MqttUse::Retains,
@@ -820,6 +856,7 @@ fn settings(
             mqtt: protocols::MqttSettings {
                 session_expiry_s_max: plan.session_expiry_s_max,
                 receive_maximum: plan.receive_max,
+                is_durable: plan.store,
                 ..protocols::MqttSettings::default()
             },
         },

@@ -1,0 +1,97 @@
+//! MQTT clients of a strict server, whose disk is slow.
+
+use super::*;
+
+/// Two cores with two MQTT clients and a SocketCluster client. The disk takes nothing yet.
+fn begun(seed: u64) -> (World, usize) {
+    let plan = Plan {
+        mqtt: true,
+        devices: 2,
+        store: true,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(seed), plan, Random::new(seed));
+    world.commits = false;
+    let client = world.connect(0, false).unwrap();
+    world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    (world, client)
+}
+
+impl World {
+    /// Connects an MQTT client while the disk takes nothing.
+    fn begin_to_connect(&mut self, index: usize, is_clean: bool, expiry_s: u32) {
+        self.commits = false;
+        self.device_connects(index, is_clean, expiry_s);
+        self.devices[index].attend();
+        self.settle();
+    }
+
+    /// From now on, the disk takes everything.
+    fn commit(&mut self) {
+        self.commits = true;
+        self.settle();
+    }
+
+    fn are_open(&self) -> [bool; 2] {
+        [0, 1].map(|index: usize| self.devices[index].is_open())
+    }
+
+    /// Whether the disk has the session of an MQTT client.
+    fn has_session(&self, index: usize) -> bool {
+        let store = self.store.as_ref().unwrap();
+        store.has_session(&format!("device {index}"))
+    }
+}
+
+/// The clients fail if a publication comes before CONNACK, or if one of a session is missing.
+#[test]
+fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
+    for seed in 0..16 {
+        let (mut world, client) = begun(seed);
+        for index in [0, 1, 0] {
+            // The third one gives the first one up.
+            world.begin_to_connect(index, false, 100);
+            assert_eq!(world.are_open(), [false; 2], "seed {seed}");
+        }
+        world.with(client, |client, ground| client.ask(ground, Asked::Call));
+        world.settle();
+        assert!(!world.clients[client].is_owed_an_answer());
+        assert!(!world.has_session(0) && !world.has_session(1));
+        world.commit();
+        assert_eq!(world.are_open(), [true; 2], "seed {seed}");
+        assert!(world.has_session(0) && world.has_session(1));
+
+        // What waits for a client that comes back waits on.
+        world.devices[0].subscribe(&mut world.ground, &channel_name(0), 2);
+        world.settle();
+        world.devices[0].cut(false);
+        world.settle();
+        let published = world.ground.log.len();
+        for qos in [1, 2] {
+            // Now and then, it clears what is retained instead, with QoS 0.
+            world.devices[1].publish_with(&mut world.ground, 0, qos);
+        }
+        world.settle();
+        let published = world.ground.log.len() - published;
+        let before = world.ground.device_deliveries;
+        world.begin_to_connect(0, false, 100);
+        let now = (world.are_open(), world.ground.device_deliveries);
+        assert_eq!(now, ([false, true], before), "seed {seed}");
+        world.commit();
+        let now = (world.are_open(), world.ground.device_deliveries);
+        assert_eq!(now, ([true; 2], before + published), "seed {seed}");
+    }
+}
+
+/// At the end of the drain's time. They get a CONNACK that refuses them, or none.
+#[test]
+fn a_drain_ends_connections_whose_connack_waits() {
+    for seed in 0..8 {
+        let (mut world, _) = begun(seed);
+        world.begin_to_connect(0, false, 100);
+        assert!(world.devices[0].is_connecting());
+        world.drain();
+        world.pass(world.ground.plan.drain + Duration::from_secs(1));
+        assert!(world.devices[0].is_gone(), "seed {seed}");
+    }
+}
