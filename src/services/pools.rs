@@ -695,6 +695,25 @@ impl Pools {
         members.map(|member| (member.key, member.in_flight)).collect()
     }
 
+    /// The first invariant that does not hold, if there is one.
+    pub(crate) fn broken_invariant(&self) -> Option<String> {
+        for (slot, entry) in self.slots.iter().enumerate() {
+            let Some(pool) = &entry.pool else { continue };
+            let id = slot_id(slot, entry.generation);
+            if !pool.waiting.is_empty() && pool.members.iter().any(Member::has_room) {
+                return Some(format!("calls wait, and a member has room: {pool:?}"));
+            }
+            for member in &pool.members {
+                let of_member = |flight: &&Flight| flight.pool == id && flight.serial == member.serial;
+                let real = self.in_flight.values().filter(of_member).count();
+                if member.in_flight as usize != real {
+                    return Some(format!("{real} calls are in flight of {member:?}"));
+                }
+            }
+        }
+        None
+    }
+
     /// How many calls wait for members of a pattern.
     pub(super) fn waiting_for(&self, pattern: &[u8]) -> usize {
         let pool = self

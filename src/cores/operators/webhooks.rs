@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::broker::Change;
+#[cfg(test)]
+use crate::clock::Uptime;
 use crate::config::webhooks::WebhookEvent;
 use crate::presence::MemberChange;
 use crate::webhooks::event::{Holder, MemberNews, Occupied};
@@ -52,6 +54,13 @@ impl<A: App> Core<A> {
         self.walk_channels(&mut events);
         events.tell_changes(self.time.now().unix_ms);
         self.webhooks = Some(events);
+    }
+
+    /// Whether changes of occupancy wait for room, or the walk along channels is not over.
+    #[cfg(test)]
+    pub(in crate::cores) fn has_untold_for_webhooks(&self) -> bool {
+        let events = self.webhooks.as_deref();
+        events.is_some_and(|events| events.next_turn(self.time.now().uptime) != Uptime::NEVER)
     }
 
     fn tell_members(&mut self, events: &WebhookEvents) {

@@ -17,6 +17,8 @@
 pub(in crate::cores) mod state;
 
 mod caller;
+#[cfg(test)]
+pub(in crate::cores) mod census;
 mod member;
 mod owner;
 mod serve;

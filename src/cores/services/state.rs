@@ -344,6 +344,15 @@ impl Services {
     }
 }
 
+#[cfg(test)]
+impl Services {
+    /// The patterns that all connections serve.
+    pub(super) fn all_registered(&self) -> impl Iterator<Item = (usize, &Registration)> {
+        let registered = self.registered.iter();
+        registered.flat_map(|(connection, all)| all.iter().map(|one| (*connection, one)))
+    }
+}
+
 /// How soon a core looks again whether a full outbox has room, if nothing else gives it work.
 const ROOM_RETRY: Duration = Duration::from_millis(10);
 

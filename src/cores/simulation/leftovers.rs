@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::cores::services::census::Census;
 use crate::mqtt::sessions::Sessions;
 use crate::mqtt::subscriptions::Subscriber;
 use crate::session::SessionId;
@@ -256,6 +257,75 @@ pub(super) fn of_groups(cores: &[&Core<Actor>]) -> Result<(), String> {
                     "the group counts {in_flight} in flight of session {serial}, which has {real}"
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// Services on all cores, while no letter is on its way: what one side of a call knows is what the others know.
+///
+/// # Errors
+/// It is not.
+pub(super) fn of_services(cores: &[&Core<Actor>]) -> Result<(), String> {
+    let mut all = Census::default();
+    for core in cores {
+        core.check_services_at_rest()?;
+        all.add(&core.census_of_services());
+    }
+    let directories = cores
+        .iter()
+        .map(|core| core.lent.scratch.common.services.directory.len());
+    let is_known = directories.clone().all(|patterns| patterns == all.pools);
+    if all.in_flight != all.given
+        || all.open != all.given - all.cancelled + all.waiting
+        || all.cancelled != all.listed
+        || all.members != all.registrations
+        || !is_known
+    {
+        let directories: Vec<_> = directories.collect();
+        return Err(format!("services: {all:?}, cores know {directories:?} patterns"));
+    }
+    Ok(())
+}
+
+/// All clients have left.
+///
+/// # Errors
+/// Something of services is left.
+pub(super) fn of_service_calls(core: &Core<Actor>) -> Result<(), String> {
+    let census = core.census_of_services();
+    let patterns = core.lent.scratch.common.services.directory.len();
+    if census == Census::default() && patterns == 0 {
+        return Ok(());
+    }
+    Err(format!("services are left: {census:?}, {patterns} patterns"))
+}
+
+/// The channels that webhooks were told of are those with subscribers. `told`: the core, whether sessions of MQTT
+/// subscribe, and the channel.
+///
+/// # Errors
+/// They are not.
+pub(super) fn of_occupied(
+    cores: &[&Core<Actor>],
+    told: &BTreeSet<(usize, bool, Vec<u8>)>,
+) -> Result<(), String> {
+    for core in cores {
+        let index = core.id.index();
+        let mut real = BTreeSet::new();
+        for id in core.connections.ids() {
+            let names = core.delivery.subscriptions().channels_of(id.index());
+            real.extend(names.map(|name| (index, false, name.to_vec())));
+        }
+        if let Some(sessions) = &core.connections.mqtt {
+            let filters = &sessions.subscriptions;
+            let topics = (0..filters.filter_places()).filter_map(|number| filters.topic_at(number));
+            real.extend(topics.map(|topic| (index, true, topic.to_vec())));
+        }
+        real.retain(|(_, _, name)| name.first() != Some(&b'$'));
+        let told: BTreeSet<_> = told.iter().filter(|(core, ..)| *core == index).cloned().collect();
+        if real != told {
+            return Err(format!("occupied are {real:?}, and webhooks were told {told:?}"));
         }
     }
     Ok(())

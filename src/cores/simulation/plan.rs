@@ -7,6 +7,8 @@ use super::policies::Memory;
 use super::random::Random;
 use crate::config::channels::{ChannelSpec, PresencePolicy};
 use crate::config::limits::{Limits, MemoryMax};
+use crate::config::rules::{Action, Effect, RuleSpec, Who};
+use crate::config::services::{ServiceSpec, Terms};
 use crate::config::{AcceptExcess, Protocol, QueueFull, SlowConsumer};
 use crate::protocols::MqttBounds;
 
@@ -51,6 +53,14 @@ pub(super) struct Plan {
     pub(super) session_expiry_s_max: u32,
     /// Most publications that an MQTT client may have in flight.
     pub(super) receive_max: u16,
+    /// Whether clients call and serve procedures.
+    pub(super) services: bool,
+    /// How long a call of a service may take.
+    pub(super) call_timeout: Duration,
+    /// Most calls that wait for a service with room.
+    pub(super) queue_calls: u32,
+    /// Whether a webhook is told what happens.
+    pub(super) webhooks: bool,
 }
 
 /// So few bytes that there is room for a few wills at a time.
@@ -107,6 +117,10 @@ impl Default for Plan {
             },
             session_expiry_s_max: 100,
             receive_max: 1024,
+            services: false,
+            call_timeout: Duration::from_secs(3),
+            queue_calls: 1000,
+            webhooks: false,
         }
     }
 }
@@ -133,6 +147,55 @@ impl Plan {
             }
         }
         policies
+    }
+
+    /// The rules: everything is allowed, but perhaps not to everybody that serves.
+    pub(super) fn rules(&self, serving: Who) -> Vec<RuleSpec> {
+        let of = |actions, who| RuleSpec {
+            effect: Effect::Allow,
+            actions,
+            to: vec![who],
+            ..RuleSpec::default()
+        };
+        let but_serve = Action::ALL.into_iter().filter(|&action| action != Action::Serve);
+        match self.services {
+            true => vec![
+                of(but_serve.collect(), Who::Anyone),
+                of(vec![Action::Serve], serving),
+            ],
+            false => Vec::new(),
+        }
+    }
+
+    /// The terms of all calls of services.
+    pub(super) fn service_terms(&self) -> Vec<ServiceSpec> {
+        let spec = ServiceSpec {
+            pattern: "p/*".to_owned(),
+            terms: Terms {
+                timeout: self.call_timeout,
+                queue_calls: self.queue_calls,
+                ..Terms::default()
+            },
+            file: None,
+            line: 0,
+        };
+        self.services.then_some(spec).into_iter().collect()
+    }
+
+    /// Whether a call may be refused since there are too many.
+    pub(super) fn services_may_be_busy(&self) -> bool {
+        let (limits, defaults) = (&self.limits, Limits::default());
+        self.queue_calls < 1000
+            || limits.service_calls_per_connection_max < defaults.service_calls_per_connection_max
+            || limits.service_call_bytes_per_core_max < defaults.service_call_bytes_per_core_max
+    }
+
+    /// Whether a service may be refused since there are too many.
+    pub(super) fn services_are_few(&self) -> bool {
+        let (limits, defaults) = (&self.limits, Limits::default());
+        limits.services_per_connection_max < defaults.services_per_connection_max
+            || limits.service_members_max < defaults.service_members_max
+            || limits.service_patterns_max < defaults.service_patterns_max
     }
 
     pub(super) fn of(random: &mut Random) -> Plan {
@@ -178,6 +241,13 @@ impl Plan {
             wills_bytes_max: random.of(&[16 << 20, 16 << 20, 16 << 20, WILLS_TIGHT]),
             recovery_publications_max: random.of(&[1, 5, 10_000]),
             recovery_bytes_max: random.of(&[1000, 64 << 20]),
+            service_cancel_time: ms(random.of(&[0, 300, 1000])),
+            service_calls_per_connection_max: random.of(&[2, 256, 256, 256]),
+            service_call_bytes_per_core_max: random.of(&[1000, 1 << 28, 1 << 28, 1 << 28]),
+            services_per_connection_max: random.of(&[1, 64, 64, 64]),
+            service_members_max: random.of(&[1, 256, 256, 256]),
+            service_patterns_max: random.of(&[1, 1000, 1000, 1000]),
+            webhook_events_waiting_max: random.of(&[2, 20, 100_000]),
             ..Limits::default()
         };
         let mqtt = random.chance(1, 3);
@@ -237,6 +307,10 @@ impl Plan {
             },
             receive_max: random.of(&[1, 3, 1024]),
             session_expiry_s_max: 100,
+            services: random.chance(1, 3),
+            call_timeout: ms(random.of(&[200, 3000])),
+            queue_calls: random.of(&[0, 2, 1000]),
+            webhooks: random.chance(1, 3),
         }
     }
 }

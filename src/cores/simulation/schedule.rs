@@ -13,6 +13,7 @@ use super::policies::{Memory, Wanted};
 use super::random::Random;
 use super::world::{Ground, World};
 use crate::auth::{Revocation, Revoked};
+use crate::config::rules::{RuleSpec, Who};
 use crate::cores::operators::mailbox::{Done, Order};
 use crate::policy::Policy;
 use crate::policy::channels::ChannelSpec;
@@ -42,6 +43,10 @@ pub(super) fn run(seed: u64) -> Summary {
         events: world.ground.events,
         wills: world.ground.wills.published,
         superseded: world.ground.wills.superseded,
+        calls_answered: world.ground.calls.answered,
+        calls_failed: world.ground.calls.failed,
+        calls_cancelled: world.ground.calls.cancelled,
+        webhook_events: world.ground.events_told.count,
         turns: world
             .handles
             .iter()
@@ -66,6 +71,12 @@ pub(super) struct Summary {
     /// Wills of SocketCluster clients that were published, and such that were void.
     pub(super) wills: u64,
     pub(super) superseded: u64,
+    /// Calls of services that were answered, that failed, and whose services were told that nobody waits.
+    pub(super) calls_answered: u64,
+    pub(super) calls_failed: u64,
+    pub(super) calls_cancelled: u64,
+    /// Events that webhooks were told.
+    pub(super) webhook_events: u64,
     pub(super) turns: u64,
 }
 
@@ -82,7 +93,8 @@ impl World {
             93..96 => self.core_stands_still(),
             96..98 => self.answer_late(),
             98 if self.ground.random.chance(1, 2) => self.revoke(),
-            98 => self.reload_channels(),
+            98 if self.ground.random.chance(2, 3) => self.reload_channels(),
+            98 => self.reload_rules(),
             _ => self.nudge(),
         }
     }
@@ -142,6 +154,9 @@ impl World {
                 client.ask(ground, Asked::Call);
             } else if !is_slow {
                 client.ask(ground, Asked::Handshake);
+            }
+            if !is_rude && !is_slow && ground.plan.services && ground.random.chance(1, 3) {
+                client.serve(ground);
             }
             if !is_rude && !is_slow && ground.random.chance(4, 5) {
                 let channel = ground.random.below(ground.plan.channels);
@@ -267,6 +282,24 @@ impl World {
         self.order_if_taken(&Order::Adopt(policy));
     }
 
+    /// Other rules come into force: clients without a token may serve nothing, or they may again.
+    fn reload_rules(&mut self) {
+        let plan = &self.ground.plan;
+        if !plan.services {
+            return;
+        }
+        let serving = match self.ground.random.chance(1, 2) {
+            true => Who::Anyone,
+            false => Who::Authenticated,
+        };
+        let rules: Vec<RuleSpec> = plan.rules(serving.clone());
+        self.ground.note(format!("{serving:?} may serve"));
+        self.ground.calls.rules_changed = true;
+        self.config.permissions.rules = rules;
+        let policy = self.bring_into_force(self.config.channels.clone());
+        self.order_if_taken(&Order::Adopt(policy));
+    }
+
     /// Makes a policy with these policies of channels, which the cores are to be given. As in the server, the former
     /// policies know of it before the first core does.
     pub(super) fn bring_into_force(&mut self, channels: Vec<ChannelSpec>) -> Arc<Policy> {
@@ -373,6 +406,8 @@ impl World {
         for (index, seat) in self.seats.iter().enumerate() {
             if let Some(core) = &seat.core {
                 self.ground.expect_of_core(index, leftovers::of_wills(core));
+                self.ground
+                    .expect_of_core(index, leftovers::of_service_calls(core));
             }
         }
         if !self.devices.is_empty() {
@@ -422,7 +457,7 @@ impl World {
         }
     }
 
-    fn after_the_end(&self) {
+    fn after_the_end(&mut self) {
         if let Some(core) = self.seats.iter().find_map(|seat| seat.core.as_ref()) {
             let waits = (core.connections.len(), core.counts.alive(), core.abandoned.len());
             self.ground.fail(&format!(
@@ -452,6 +487,10 @@ impl World {
         if told.calls_open > 0 {
             self.ground.fail("calls of the server's were never answered");
         }
+        drop(told);
+        self.ground.take_webhook_events();
+        self.ground
+            .expect_of("webhooks", self.ground.check_webhook_events());
         self.ground.expect(0, "at last", self.ground.log.check_order());
         self.ground.expect(0, "at last", self.ground.log.check_whole());
     }
@@ -461,7 +500,9 @@ impl World {
 fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
     let channel = ground.random.below(ground.plan.channels);
     let may_send = client.may_send();
-    match ground.random.below(46) {
+    let all = if ground.plan.services { 70 } else { 46 };
+    match ground.random.below(all) {
+        46.. if client.session.is_some() && may_send => about_services(client, ground),
         40..43 if client.session.is_some() && may_send => {
             let asked = about_a_will(ground, channel);
             sent(client, ground, &[asked], "says what it leaves behind")
@@ -534,6 +575,39 @@ fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
         }
         _ => "waits",
     }
+}
+
+fn about_services(client: &mut Client, ground: &mut Ground) -> &'static str {
+    let what = match ground.random.below(12) {
+        0..3 => {
+            client.serve(ground);
+            "asks to serve"
+        }
+        3 => {
+            client.unserve(ground);
+            "gives a pattern up"
+        }
+        4..8 => {
+            let count = ground.random.of(&[1, 1, 3, 8]);
+            client.call_services(ground, count);
+            "calls services"
+        }
+        8 => {
+            client.send_event(ground);
+            "sends services an event"
+        }
+        9..11 => {
+            client.answer_one(ground);
+            "answers a call"
+        }
+        _ => {
+            client.lie(ground);
+            "answers what it was not asked"
+        }
+    };
+    let max = some_bytes(ground, client);
+    client.write(ground, max);
+    what
 }
 
 /// A subscription, with or without something of the past of the channel.

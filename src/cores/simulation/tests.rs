@@ -88,6 +88,10 @@ fn every_promise_is_kept_whatever_the_seed() {
         all.events += run.events;
         all.wills += run.wills;
         all.superseded += run.superseded;
+        all.calls_answered += run.calls_answered;
+        all.calls_failed += run.calls_failed;
+        all.calls_cancelled += run.calls_cancelled;
+        all.webhook_events += run.webhook_events;
         all.turns += run.turns;
         all.hash = all.hash.rotate_left(1) ^ run.hash;
     }
@@ -102,6 +106,11 @@ fn every_promise_is_kept_whatever_the_seed() {
             all.recoveries > 0 && all.histories > 0 && all.events > 0 && all.wills > 0 && all.superseded > 0,
             "{all:?}"
         );
+        assert!(
+            all.calls_answered > 0 && all.calls_failed > 0 && all.calls_cancelled > 0,
+            "{all:?}"
+        );
+        assert!(all.webhook_events > 0, "{all:?}");
     }
 }
 

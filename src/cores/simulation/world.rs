@@ -20,14 +20,17 @@ use super::log::{Log, SHARED};
 use super::plan::{Plan, WILLS_TIGHT};
 use super::policies::{Memory, Wanted};
 use super::random::Random;
+use super::services::Calls;
 use super::shares::Shares;
+use super::webhooks::Events as WebhookEvents;
 use super::wills::Wills;
-use super::{SCALE, descriptors, leftovers};
+use super::{SCALE, descriptors, leftovers, webhooks};
 use crate::auth::{CredentialFields, Tokens};
 use crate::broker::{ChannelHasher, Epoch, Numbering, RingBytes, RingPlan, broker_with_outside};
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
 use crate::config::limits::MemoryMax;
+use crate::config::rules::Who;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
 use crate::config::{Codec, Config, SlowConsumer};
@@ -98,6 +101,9 @@ pub(super) struct Ground {
     pub(super) tokens: Tokens,
     pub(super) lives: Lives,
     pub(super) wills: Wills,
+    pub(super) calls: Calls,
+    /// What webhooks were told.
+    pub(super) events_told: WebhookEvents,
     pub(super) shares: Shares,
     /// Publications of MQTT clients that were acknowledged, each with the numbers under which it was sent.
     pub(super) acknowledged: Vec<Vec<usize>>,
@@ -150,6 +156,10 @@ impl World {
         let mut config = Config::default();
         config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
         config.channels = plan.policies(&mut random);
+        config.permissions.rules = plan.rules(Who::Anyone);
+        config.services = plan.service_terms();
+        config.limits = plan.limits.clone();
+        config.webhooks = plan.webhooks.then(webhooks::spec).into_iter().collect();
         let policy = Arc::new(Policy::open(&config).expect("a key and policies that are right"));
         let admission = Arc::new(Admission::new(
             plan.limits.connections_per_address_max,
@@ -175,6 +185,7 @@ impl World {
         let connections_max = plan.limits.connections_max;
         let is_tight = plan.limits.wills_bytes_max <= WILLS_TIGHT;
         let tokens = policy.tokens.clone();
+        let intake = policy.webhooks.intake().cloned();
         let devices = (0..plan.devices)
             .map(|index| Device::new(index, random.chance(1, 2)))
             .collect();
@@ -223,6 +234,8 @@ impl World {
                 tokens: Tokens::clone(&tokens),
                 lives,
                 wills: Wills::new(is_tight),
+                calls: Calls::default(),
+                events_told: WebhookEvents::new(intake),
                 shares: Shares::default(),
                 acknowledged: Vec::new(),
                 device_deliveries: 0,
@@ -282,6 +295,9 @@ impl World {
             });
         }
         ground.take_what_was_told();
+        if ground.plan.webhooks && ground.random.chance(3, 4) {
+            ground.take_webhook_events();
+        }
         if !self.devices.is_empty() {
             let cores = self.seats.iter().filter_map(|seat| seat.core.as_ref());
             let undelivered = cores.map(|core| core.delivery.claimed().as_u64() - core.delivery.depth());
@@ -297,6 +313,7 @@ impl World {
         let mut was_busy = true;
         for _ in 0..ROUNDS_MAX {
             let mut is_busy = self.ground.told.borrow_mut().decide_all();
+            is_busy |= self.ground.plan.webhooks && self.ground.take_webhook_events();
             for index in 0..self.seats.len() {
                 is_busy |= !self.seats[index].stands_still && self.turn(index);
             }
@@ -364,6 +381,7 @@ impl World {
                 || core.presence.memberships.has_outgoing()
                 || core.waiting.awaiting_move_count() > 0
                 || core.retained_asks.awaits_box
+                || core.has_untold_for_webhooks()
                 || core
                     .connections
                     .mqtt
@@ -430,6 +448,8 @@ impl World {
             ));
         }
         if !is_whole {
+            // Members may come and go unnoticed.
+            self.members.1 = ground.time.peek().uptime;
             return;
         }
         if self.rests.is_multiple_of(TABLES_EVERY) {
@@ -442,10 +462,22 @@ impl World {
                 );
                 ground.expect_of_core(0, leftovers::of_groups(&cores));
             }
+            let occupied = leftovers::of_occupied(&cores, &ground.events_told.occupied);
+            if ground.plan.webhooks {
+                ground.expect_of("webhooks", occupied);
+            }
         }
-        for client in &self.clients {
+        if ground.plan.services {
+            let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
+            if cores.len() == self.seats.len() {
+                ground.expect_of_core(0, leftovers::of_services(&cores));
+            }
+        }
+        for client in &mut self.clients {
             ground.expect(client.index, "at rest", client.check_at_rest(ground));
+            ground.expect(client.index, "at rest", client.check_calls_at_rest(ground));
         }
+        ground.expect_of("webhooks", ground.check_webhook_events());
         let now = ground.time.peek().uptime;
         if !ground.draining {
             let result = ground.wills.check_at_rest(now);
@@ -493,6 +525,7 @@ impl World {
             let result = leftovers::of_presence_limit(&cores, limits.presence_members_max);
             ground.expect_of_core(0, result);
         }
+        ground.expect_of("webhooks", ground.check_webhook_members(&members));
         if ground.plan.slow_consumer == SlowConsumer::Close {
             for client in &self.clients {
                 ground.expect(client.index, "at rest", client.check_views(ground, &members));

@@ -217,6 +217,16 @@ impl Session {
         served.remove(at).map(|(_, call)| call)
     }
 
+    /// How many calls the client has been given and has not answered, and how many of them were cancelled.
+    #[cfg(test)]
+    pub(crate) fn given_calls(&self) -> (usize, usize) {
+        let given = || self.calls.iter().flat_map(|calls| &calls.served.0);
+        (
+            given().count(),
+            given().filter(|(_, call)| call.is_cancelled).count(),
+        )
+    }
+
     /// Takes a response, if it answers a call that the client was given as a service.
     pub(super) fn answer_as_service<A: App>(
         &mut self,

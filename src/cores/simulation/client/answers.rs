@@ -16,7 +16,7 @@ use crate::cores::simulation::world::Ground;
 impl Client {
     pub(super) fn take_reply(&mut self, ground: &mut Ground, rid: u64, packet: &Value) {
         ground.trace.mix(rid);
-        if self.late.remove(&rid) {
+        if self.late.remove(&rid) || self.take_service_answer(ground, rid, packet) {
             return;
         }
         let at = self.calls.iter().position(|call| call.cid == rid);

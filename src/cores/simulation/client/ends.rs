@@ -42,6 +42,7 @@ impl Client {
             4010 => {
                 ground.plan.slow_consumer != SlowConsumer::Skip
                     || !self.late.is_empty()
+                    || self.services.is_used
                     || self.calls.iter().any(Call::is_of_an_owner)
                     || limits.outbox_bytes_total_max != MemoryMax::Off
             }

@@ -9,6 +9,7 @@ mod calls;
 mod ends;
 mod past;
 mod presence;
+mod services;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{ErrorKind, Read, Write};
@@ -22,6 +23,7 @@ pub(super) use self::presence::{Member, View};
 
 use self::answers::channel_of;
 use self::calls::Call;
+use self::services::Services;
 use super::following::Following;
 use super::wire::{self, Frame};
 use super::world::Ground;
@@ -55,6 +57,7 @@ pub(super) struct Client {
     pub(super) following: BTreeMap<usize, Following>,
     /// The members of the channels that it watches.
     views: BTreeMap<usize, View>,
+    services: Services,
     /// The place of the publication that came last.
     last_sequence: u64,
     /// When it could have known that the server takes it for open.
@@ -116,6 +119,7 @@ impl Client {
             next_cid: 1,
             following: BTreeMap::new(),
             views: BTreeMap::new(),
+            services: Services::default(),
             last_sequence: 0,
             opened_at: None,
             last_ping: None,
@@ -334,6 +338,9 @@ impl Client {
                 }
             }
             Some("#disconnect" | "#removeAuthToken") => {}
+            Some("$cancel") => self.take_cancel(ground, &packet),
+            Some("$unserved") => self.take_unserved(ground, &packet),
+            Some(_) if self.take_call(ground, &packet) => {}
             _ => ground.fail(&format!("client {}: {text}", self.index)),
         }
     }

@@ -1,0 +1,401 @@
+//! The client as a caller of procedures, and as a service: it registers patterns, gets calls, and answers them at once,
+//! late, twice, under ids that it was not given, or never.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::Client;
+use crate::clock::Uptime;
+use crate::cores::simulation::services::{Kind, PATTERNS, PROCEDURES, covers};
+use crate::cores::simulation::world::Ground;
+
+/// What a client has to do with services.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    /// Whether it has called or served something.
+    pub(super) is_used: bool,
+    /// Its calls that have not ended.
+    calls: BTreeMap<u64, OpenCall>,
+    /// Its calls of `$serve` and `$unserve` that are not answered.
+    asked: BTreeMap<u64, Asked>,
+    /// The patterns that it serves.
+    patterns: BTreeMap<&'static str, Serving>,
+    /// The calls that it has got and not answered, by their ids.
+    given: BTreeMap<u64, Given>,
+    last_given: u64,
+}
+
+#[derive(Debug)]
+struct OpenCall {
+    number: usize,
+    /// By then the server has read it.
+    known_at: Option<Uptime>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Asked {
+    Serve(&'static str, u32),
+    Unserve(&'static str),
+}
+
+/// A pattern that it serves or has asked to serve.
+#[derive(Debug, Default)]
+struct Serving {
+    /// The window that the server has confirmed.
+    confirmed: Option<u32>,
+    /// Those that it has asked for since.
+    asked: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Given {
+    number: usize,
+    name: &'static str,
+    /// When `$cancel` was sent, at the earliest.
+    cancelled: Option<Uptime>,
+    /// It was given by a registration that has ended: no window counts it.
+    is_of_former: bool,
+}
+
+impl Serving {
+    /// The most calls that the server may give for the pattern.
+    fn window(&self) -> u32 {
+        self.confirmed
+            .into_iter()
+            .chain(self.asked.iter().copied())
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+impl Client {
+    /// Asks to serve a pattern.
+    pub(in crate::cores::simulation) fn serve(&mut self, ground: &mut Ground) {
+        let pattern = ground.random.of(&PATTERNS);
+        let (weight, window) = (ground.random.of(&[1, 1, 3]), ground.random.of(&[1, 1, 2, 5]));
+        let cid = self.next_service_cid();
+        self.services.asked.insert(cid, Asked::Serve(pattern, window));
+        self.services
+            .patterns
+            .entry(pattern)
+            .or_default()
+            .asked
+            .push(window);
+        let data = json!({"procedure": pattern, "weight": weight, "window": window});
+        self.queue_text(
+            ground,
+            &json!({"event": "$serve", "data": data, "cid": cid}).to_string(),
+        );
+    }
+
+    /// Gives a pattern up, whether it serves it or not.
+    pub(in crate::cores::simulation) fn unserve(&mut self, ground: &mut Ground) {
+        let pattern = ground.random.of(&PATTERNS);
+        let cid = self.next_service_cid();
+        self.services.asked.insert(cid, Asked::Unserve(pattern));
+        ground.calls.note_given_up(self.index, pattern);
+        let data = json!({"procedure": pattern});
+        self.queue_text(
+            ground,
+            &json!({"event": "$unserve", "data": data, "cid": cid}).to_string(),
+        );
+    }
+
+    /// Calls procedures, each in a message of its own or all in an array.
+    pub(in crate::cores::simulation) fn call_services(&mut self, ground: &mut Ground, count: usize) {
+        let Some(session) = self.session.clone() else {
+            return;
+        };
+        let now = ground.time.peek().uptime;
+        let packets: Vec<String> = (0..count)
+            .map(|_| {
+                let (name, cid) = (ground.random.of(&PROCEDURES), self.next_service_cid());
+                let number = ground.calls.begin(&session, name, Kind::Call, now);
+                let call = OpenCall {
+                    number,
+                    known_at: None,
+                };
+                self.services.calls.insert(cid, call);
+                let data = data_of(ground, number);
+                json!({"event": name, "data": data, "cid": cid}).to_string()
+            })
+            .collect();
+        if ground.random.chance(1, 2) {
+            self.queue_text(ground, &format!("[{}]", packets.join(",")));
+        } else {
+            for packet in packets {
+                self.queue_text(ground, &packet);
+            }
+        }
+    }
+
+    /// Sends an event, which a service may get.
+    pub(in crate::cores::simulation) fn send_event(&mut self, ground: &mut Ground) {
+        let Some(session) = self.session.clone() else {
+            return;
+        };
+        self.services.is_used = true;
+        let (name, now) = (ground.random.of(&PROCEDURES), ground.time.peek().uptime);
+        let number = ground.calls.begin(&session, name, Kind::Event, now);
+        let data = data_of(ground, number);
+        self.queue_text(ground, &json!({"event": name, "data": data}).to_string());
+    }
+
+    /// Answers one of the calls that it has got, if there is one.
+    pub(in crate::cores::simulation) fn answer_one(&mut self, ground: &mut Ground) {
+        let all: Vec<u64> = self.services.given.keys().copied().collect();
+        if !all.is_empty() {
+            let cid = ground.random.of(&all);
+            self.answer_call(ground, cid);
+        }
+    }
+
+    /// Answers a call that it was not given, or has answered.
+    pub(in crate::cores::simulation) fn lie(&mut self, ground: &mut Ground) {
+        let old = 1 + ground
+            .random
+            .below(usize::try_from(self.services.last_given).unwrap_or(0)) as u64;
+        let rid = match self.services.given.contains_key(&old) || old > self.services.last_given {
+            true => 1_000_000 + old,
+            false => old,
+        };
+        self.queue_text(ground, &json!({"rid": rid, "data": "a lie"}).to_string());
+    }
+
+    fn answer_call(&mut self, ground: &mut Ground, cid: u64) {
+        let Some(given) = self.services.given.remove(&cid) else {
+            return;
+        };
+        let number = given.number;
+        let answer = match ground.random.below(5) {
+            0 => json!({}),
+            1 => json!({"error": {"name": "OwnError", "message": format!("{number}")}}),
+            _ => json!({"data": data_of(ground, number)}),
+        };
+        ground.calls.note_answer(number, answer.clone());
+        let mut packet = answer;
+        packet["rid"] = json!(cid);
+        self.queue_text(ground, &packet.to_string());
+        if ground.random.chance(1, 6) {
+            self.queue_text(ground, &json!({"rid": cid, "data": "once more"}).to_string());
+        }
+    }
+
+    fn next_service_cid(&mut self) -> u64 {
+        self.services.is_used = true;
+        self.next_cid += 1;
+        self.next_cid - 1
+    }
+
+    /// Takes an answer to a call of a service, or of `$serve` or `$unserve`; false if it is another one's.
+    pub(super) fn take_service_answer(&mut self, ground: &mut Ground, rid: u64, packet: &Value) -> bool {
+        if let Some(call) = self.services.calls.remove(&rid) {
+            let result = ground.call_has_ended(call.number, packet);
+            ground.expect(self.index, "as a caller", result);
+            return true;
+        }
+        let result = match self.services.asked.remove(&rid) {
+            Some(Asked::Serve(pattern, window)) => self.serve_answered(ground, pattern, window, packet),
+            Some(Asked::Unserve(pattern)) => self.unserve_answered(pattern, packet),
+            None => return false,
+        };
+        ground.expect(self.index, "as a service", result);
+        true
+    }
+
+    fn serve_answered(
+        &mut self,
+        ground: &mut Ground,
+        pattern: &'static str,
+        window: u32,
+        packet: &Value,
+    ) -> Result<(), String> {
+        let serving = self.services.patterns.entry(pattern).or_default();
+        let place = serving.asked.iter().position(|&asked| asked == window);
+        let place = place.ok_or("a `$serve` was answered twice")?;
+        let is_told = packet["data"]["window"]
+            .as_u64()
+            .and_then(|told| u32::try_from(told).ok());
+        // The answer tells what is in force: what was asked for, or what was asked for since.
+        let is_right = is_told.is_some_and(|told| serving.asked[place..].contains(&told));
+        serving.asked.remove(place);
+        let is_given_up = self
+            .services
+            .asked
+            .values()
+            .any(|asked| matches!(asked, Asked::Unserve(other) if *other == pattern));
+        if packet["error"].is_null() {
+            if !is_right || packet["data"]["procedure"] != pattern {
+                return Err(format!("{packet} answers `$serve` of {pattern} with {window}"));
+            }
+            serving.confirmed = is_told;
+            if let (Some(session), false) = (&self.session, is_given_up) {
+                ground
+                    .calls
+                    .note_served(self.index, pattern, session, self.user.is_some());
+            }
+            return Ok(());
+        }
+        let is_permitted = match packet["error"]["name"].as_str() {
+            Some("LimitError") => is_given_up || ground.plan.services_are_few(),
+            Some(_) | None => ground.calls.rules_changed,
+        };
+        match is_permitted {
+            true => Ok(()),
+            false => Err(format!("`$serve` of {pattern} was answered {packet}")),
+        }
+    }
+
+    fn unserve_answered(&mut self, pattern: &'static str, packet: &Value) -> Result<(), String> {
+        if !packet["error"].is_null() {
+            return Err(format!("`$unserve` of {pattern} was answered {packet}"));
+        }
+        self.no_longer_serves(pattern);
+        Ok(())
+    }
+
+    fn no_longer_serves(&mut self, pattern: &'static str) {
+        if let Some(serving) = self.services.patterns.get_mut(pattern) {
+            serving.confirmed = None;
+        }
+        for given in self.services.given.values_mut() {
+            given.is_of_former |= covers(pattern, given.name);
+        }
+    }
+
+    /// The rules do not allow it to serve a pattern any more.
+    pub(super) fn take_unserved(&mut self, ground: &mut Ground, packet: &Value) {
+        let pattern = PATTERNS
+            .into_iter()
+            .find(|&pattern| packet["data"]["procedure"] == pattern);
+        match pattern {
+            Some(pattern) if ground.calls.rules_changed => {
+                ground.calls.note_given_up(self.index, pattern);
+                self.no_longer_serves(pattern);
+            }
+            Some(_) | None => ground.fail(&format!("client {}: {packet}", self.index)),
+        }
+    }
+
+    /// Nobody waits for its answer to a call.
+    pub(super) fn take_cancel(&mut self, ground: &mut Ground, packet: &Value) {
+        let cid = packet["data"]["rid"].as_u64().unwrap_or(u64::MAX);
+        let result = match self.services.given.get_mut(&cid) {
+            Some(given) if given.cancelled.is_none() => ground
+                .call_is_cancelled(given.number)
+                .map(|since| given.cancelled = Some(since)),
+            Some(given) => Err(format!("{given:?} is cancelled twice")),
+            // It has answered meanwhile.
+            None if cid <= self.services.last_given => Ok(()),
+            None => Err(format!("{packet} cancels what was never given")),
+        };
+        ground.expect(self.index, "as a service", result);
+    }
+
+    /// Takes a call or an event that it gets as a service; false if it is none.
+    pub(super) fn take_call(&mut self, ground: &mut Ground, packet: &Value) -> bool {
+        let name = PROCEDURES.into_iter().find(|&name| packet["event"] == name);
+        let (Some(name), Some(session)) = (name, &self.session) else {
+            return false;
+        };
+        let number = packet["data"]["data"]["number"].as_u64();
+        let number = number
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(usize::MAX);
+        let result = ground.calls.give(number, session, packet);
+        ground.expect(self.index, "as a service", result);
+        ground.trace.mix(number as u64);
+        let now = ground.time.peek().uptime;
+        let result = self.check_windows(ground, name, packet["cid"].is_null(), now);
+        ground.expect(self.index, "as a service", result);
+        if let Some(cid) = packet["cid"].as_u64() {
+            self.services.last_given = self.services.last_given.max(cid);
+            let given = Given {
+                number,
+                name,
+                cancelled: None,
+                is_of_former: false,
+            };
+            if self.services.given.insert(cid, given).is_some() {
+                ground.fail(&format!("client {}: the id of {packet} is taken", self.index));
+            }
+            if self.may_send() && ground.random.chance(1, 2) {
+                self.answer_call(ground, cid);
+            }
+        }
+        true
+    }
+
+    /// Whether the windows of the client have room for one more call. A cancelled call counts until the client answers it
+    /// or has had time to.
+    fn check_windows(&self, ground: &Ground, name: &str, is_event: bool, now: Uptime) -> Result<(), String> {
+        let cancel_time = ground.plan.limits.service_cancel_time;
+        let counts = |given: &&Given| {
+            let is_over = given
+                .cancelled
+                .is_some_and(|since| since + cancel_time <= now + CANCEL_EARLY_MAX);
+            !given.is_of_former && !is_over
+        };
+        let window = |patterns: &dyn Fn(&str) -> bool| -> usize {
+            let served = self
+                .services
+                .patterns
+                .iter()
+                .filter(|(pattern, _)| patterns(pattern));
+            served.map(|(_, serving)| serving.window() as usize).sum()
+        };
+        let given = || self.services.given.values().filter(counts);
+        let of_name = given().filter(|given| given.name == name).count();
+        let (window_of_name, window_of_all) = (window(&|pattern| covers(pattern, name)), window(&|_| true));
+        let has_room = match is_event {
+            true => window_of_name > 0,
+            false => of_name < window_of_name && given().count() < window_of_all,
+        };
+        match has_room {
+            true => Ok(()),
+            false => Err(format!(
+                "{name} comes, and its windows are full: {:?}",
+                self.services
+            )),
+        }
+    }
+
+    /// Nothing is on its way: `$serve` is answered, and a call by now or at its deadline.
+    ///
+    /// # Errors
+    /// An answer is missing.
+    pub(in crate::cores::simulation) fn check_calls_at_rest(
+        &mut self,
+        ground: &Ground,
+    ) -> Result<(), String> {
+        let limits = &ground.plan.limits;
+        let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
+        if !self.is_quiet() || is_limited || ground.draining {
+            return Ok(());
+        }
+        if !self.services.asked.is_empty() {
+            return Err(format!("{:?} are not answered", self.services.asked));
+        }
+        let now = ground.time.peek().uptime;
+        for call in self.services.calls.values_mut() {
+            let known_at = *call.known_at.get_or_insert(now);
+            if now > known_at + ground.plan.call_timeout + CALL_LATE_MAX {
+                return Err(format!("{call:?} has not ended"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The data of a call or an answer.
+fn data_of(ground: &mut Ground, number: usize) -> Value {
+    let padding = "s".repeat(ground.random.below(ground.plan.padding_max));
+    json!({"number": number, "padding": padding})
+}
+
+/// How late the deadline of a call may be noticed at rest.
+const CALL_LATE_MAX: Duration = Duration::from_millis(60);
+/// A turn has the time of its beginning, which is a little earlier than what is done in it.
+const CANCEL_EARLY_MAX: Duration = Duration::from_millis(6);
