@@ -642,6 +642,24 @@ impl Rooms {
         })
     }
 
+    /// All members: the name of the channel, the user, the first connection, and the info.
+    #[cfg(test)]
+    #[expect(
+        clippy::type_complexity,
+        reason = "only the simulation takes it apart, at once"
+    )]
+    pub(crate) fn all_infos(
+        &self,
+    ) -> impl Iterator<Item = (&[u8], Option<&str>, Option<SessionId>, Option<&[u8]>)> {
+        let members = self.members.iter().map(|(_, member)| member);
+        members.filter(|member| member.is_there).map(|member| {
+            let name = &*self.rooms[member.room as usize].name;
+            let info = member.info.as_ref().map(|info| &***info);
+            let connection = member.connections.as_slice().first().copied();
+            (name, member.user.as_deref(), connection, info)
+        })
+    }
+
     #[cfg(test)]
     pub(super) fn weight_left(&self) -> u64 {
         self.weight

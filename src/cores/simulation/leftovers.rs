@@ -1,6 +1,8 @@
 //! Checks a core between two turns, and checks that a core which has ended has left nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
 
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
@@ -11,6 +13,7 @@ use crate::mqtt::subscriptions::Subscriber;
 use crate::session::SessionId;
 
 use super::actor::Actor;
+use super::client::Member;
 
 /// Nothing is on its way, and the core sleeps. `is_whole`: no core stands still, for which others would have to wait.
 ///
@@ -195,6 +198,22 @@ pub(super) fn members<'a>(cores: &[&'a Core<Actor>]) -> Result<BTreeSet<(&'a [u8
         }
     }
     Ok(members)
+}
+
+/// The infos of all members, by the channel and the member.
+pub(super) fn infos(cores: &[&Core<Actor>]) -> BTreeMap<(String, Member), Value> {
+    let all = cores.iter().flat_map(|core| core.presence.rooms.all_infos());
+    let infos = all.filter_map(|(name, user, connection, info)| {
+        let member = match user {
+            Some(user) => Member::User(user.to_owned()),
+            None => Member::Connection(connection?.to_string()),
+        };
+        let info = info.map_or(Value::Null, |info| {
+            serde_json::from_slice(info).expect("an info is JSON")
+        });
+        Some(((String::from_utf8_lossy(name).into_owned(), member), info))
+    });
+    infos.collect()
 }
 
 /// The connections that are subscribed to channels with presence.

@@ -301,7 +301,7 @@ fn entry_of(publication: &Publication<'_>, at: Uptime, number: usize) -> Entry {
         number,
         at,
         qos: 1,
-        retain: false,
+        retain: publication.is_retained(),
         expires: false,
         remembered: publication.is_remembered(),
     }

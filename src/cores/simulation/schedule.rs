@@ -41,6 +41,7 @@ pub(super) fn run(seed: u64) -> Summary {
         recoveries: world.ground.recoveries,
         histories: world.ground.histories,
         events: world.ground.events,
+        infos: world.ground.infos,
         wills: world.ground.wills.published,
         superseded: world.ground.wills.superseded,
         calls_answered: world.ground.calls.answered,
@@ -68,6 +69,8 @@ pub(super) struct Summary {
     pub(super) histories: u64,
     /// Events of presence that came.
     pub(super) events: u64,
+    /// Infos that members gave themselves.
+    pub(super) infos: u64,
     /// Wills of SocketCluster clients that were published, and such that were void.
     pub(super) wills: u64,
     pub(super) superseded: u64,
@@ -155,7 +158,12 @@ impl World {
             } else if !is_slow {
                 client.ask(ground, Asked::Handshake);
             }
-            if !is_rude && !is_slow && ground.plan.services && ground.random.chance(1, 3) {
+            if !is_rude && !is_slow && watches_members(ground) && ground.random.chance(1, 4) {
+                let channel = ground.random.below(ground.plan.channels);
+                client.ask(ground, Asked::Subscribe(PRESENCE + channel));
+                client.ask(ground, Asked::Members(channel));
+            }
+            if !is_rude && !is_slow && ground.plan.services && ground.random.chance(1, 2) {
                 client.serve(ground);
             }
             if !is_rude && !is_slow && ground.random.chance(4, 5) {
@@ -587,7 +595,7 @@ fn about_services(client: &mut Client, ground: &mut Ground) -> &'static str {
             client.unserve(ground);
             "gives a pattern up"
         }
-        4..8 => {
+        4..8 if ground.calls.has_any_service() || ground.random.chance(1, 4) => {
             let count = ground.random.of(&[1, 1, 3, 8]);
             client.call_services(ground, count);
             "calls services"
@@ -596,7 +604,7 @@ fn about_services(client: &mut Client, ground: &mut Ground) -> &'static str {
             client.send_event(ground);
             "sends services an event"
         }
-        9..11 => {
+        4..11 => {
             client.answer_one(ground);
             "answers a call"
         }
@@ -650,6 +658,11 @@ fn about_a_will(ground: &mut Ground, channel: usize) -> Asked {
     Asked::Will(channel, name, delay_ms)
 }
 
+/// Whether events tell of the members of channels.
+fn watches_members(ground: &Ground) -> bool {
+    ground.plan.presence && ground.plan.presence_events
+}
+
 /// A question about the past of a channel or its members.
 fn question(ground: &mut Ground, channel: usize) -> Asked {
     let watched = if ground.plan.mqtt && ground.random.chance(1, 4) {
@@ -665,7 +678,8 @@ fn question(ground: &mut Ground, channel: usize) -> Asked {
             }
             asked => asked,
         },
-        1 if ground.plan.presence && ground.plan.presence_events => Asked::Subscribe(PRESENCE + watched),
+        1 if watches_members(ground) => Asked::Subscribe(PRESENCE + watched),
+        _ if ground.plan.presence && ground.random.chance(1, 2) => Asked::Info(channel),
         _ if ground.plan.presence => Asked::Members(watched),
         _ => Asked::Call,
     }

@@ -127,6 +127,11 @@ impl Calls {
         });
     }
 
+    /// Whether some client is known to serve something.
+    pub(super) fn has_any_service(&self) -> bool {
+        !self.served.is_empty()
+    }
+
     /// A client gives a pattern up, or it is taken away.
     pub(super) fn note_given_up(&mut self, client: usize, pattern: &'static str) {
         self.served.remove(&(client, pattern));

@@ -61,6 +61,8 @@ pub(super) struct Will {
     pub(super) session: Option<Session>,
     pub(super) user: Option<usize>,
     pub(super) delay: Duration,
+    /// Whether it is to be the retained publication of its channel.
+    pub(super) retain: bool,
 }
 
 /// The name of a session, and the user that it belongs to.
@@ -188,11 +190,16 @@ impl Wills {
         self.wills.contains_key(&number)
     }
 
-    /// A will was published.
+    /// A will was published, perhaps to be retained.
     ///
     /// # Errors
-    /// It must not be, or not now.
-    pub(super) fn note_published(&mut self, number: usize, now: Uptime) -> Result<(), String> {
+    /// It must not be, not now, or not so.
+    pub(super) fn note_published(
+        &mut self,
+        number: usize,
+        is_retained: bool,
+        now: Uptime,
+    ) -> Result<(), String> {
         let Some(&(client, place)) = self.wills.get(&number) else {
             return Err(format!("{number} is no will of a client"));
         };
@@ -204,6 +211,9 @@ impl Wills {
         let Some(will) = command.will else {
             return what("it is none".to_owned());
         };
+        if is_retained != will.retain {
+            return what(format!("to be retained: {is_retained}"));
+        }
         if end.leaves == Leaves::No {
             return what("its client has left in peace".to_owned());
         }

@@ -102,6 +102,8 @@ pub(super) struct Ground {
     pub(super) lives: Lives,
     pub(super) wills: Wills,
     pub(super) calls: Calls,
+    /// How many infos clients have given themselves.
+    pub(super) infos: u64,
     /// What webhooks were told.
     pub(super) events_told: WebhookEvents,
     pub(super) shares: Shares,
@@ -235,6 +237,7 @@ impl World {
                 lives,
                 wills: Wills::new(is_tight),
                 calls: Calls::default(),
+                infos: 0,
                 events_told: WebhookEvents::new(intake),
                 shares: Shares::default(),
                 acknowledged: Vec::new(),
@@ -527,8 +530,9 @@ impl World {
         }
         ground.expect_of("webhooks", ground.check_webhook_members(&members));
         if ground.plan.slow_consumer == SlowConsumer::Close {
+            let infos = leftovers::infos(&cores);
             for client in &self.clients {
-                ground.expect(client.index, "at rest", client.check_views(ground, &members));
+                ground.expect(client.index, "at rest", client.check_views(ground, &infos));
             }
         }
     }
@@ -700,8 +704,9 @@ impl Ground {
             Ok(wills) => {
                 let now = self.time.peek().uptime;
                 for will in wills {
+                    let is_retained = self.log.entry(will).is_some_and(|(_, entry)| entry.retain);
                     let result = match self.wills.has(will) {
-                        true => self.wills.note_published(will, now),
+                        true => self.wills.note_published(will, is_retained, now),
                         false => self.lives.note_will(will, now),
                     };
                     self.expect_of("a will", result);

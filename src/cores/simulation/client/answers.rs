@@ -59,6 +59,10 @@ impl Client {
                 Ok(may) => may,
                 Err(error) => ground.fail(&format!("client {}: {error}: {packet}", self.index)),
             },
+            Asked::Info(_) => {
+                let error = packet["error"]["name"].as_str();
+                self.info_answered(rid, error.or_else(|| is_error.then_some("")))
+            }
             Asked::Will(..) => {
                 let now = ground.time.peek().uptime;
                 ground.wills.answer(self.index, rid, is_error, now);
@@ -219,6 +223,7 @@ impl Client {
             ground.expect(self.index, "at the end of a subscription", all);
         }
         self.watch(channel, false);
+        self.infos.note_change(channel);
         self.following.remove(&channel).is_some() != is_error
     }
 

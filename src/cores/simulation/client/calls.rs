@@ -21,6 +21,8 @@ pub(in crate::cores::simulation) enum Asked {
     History(usize, Wanted, usize),
     /// `$presence`.
     Members(usize),
+    /// `$presence_info`.
+    Info(usize),
     /// `$will`: the channel, the name of a session, and the delay in milliseconds.
     Will(usize, Option<usize>, u32),
     TakeWillBack,
@@ -125,6 +127,14 @@ impl Client {
             self.sent.before_handshake = true;
         }
         match asked {
+            Asked::Subscribe(channel) | Asked::Recover(channel, _) | Asked::Unsubscribe(channel) => {
+                self.infos.note_change(channel);
+            }
+            Asked::KickMe(channel) => self.infos.note_change(channel),
+            Asked::KickMeOutOfAll => self.infos.note_changes(),
+            _ => {}
+        }
+        match asked {
             Asked::Handshake => {
                 let token = self
                     .token
@@ -166,6 +176,11 @@ impl Client {
                 let data = format!(r#"{{"channel":"{}","limit":1000}}"#, channel_name(channel));
                 call_text("$presence", data, cid)
             }
+            Asked::Info(channel) => {
+                let info = self.info_asked(ground, channel, cid);
+                let data = format!(r#"{{"channel":"{}","info":{info}}}"#, channel_name(channel));
+                call_text("$presence_info", data, cid)
+            }
             Asked::Will(channel, name, delay_ms) => self.will_packet(ground, (channel, name, delay_ms), cid),
             Asked::TakeWillBack => {
                 let now = ground.time.peek().uptime;
@@ -200,13 +215,16 @@ impl Client {
             }),
             user: self.user,
             delay: Duration::from_millis(delay_ms.into()),
+            retain: ground.plan.mqtt && ground.random.chance(1, 3),
         };
+        let retain = if will.retain { r#","retain":true"# } else { "" };
         let now = ground.time.peek().uptime;
         ground.wills.ask(self.index, cid, Some(will), now);
         let session = name.map_or_else(String::new, |name| format!(r#","session":"{name}""#));
         let (number, channel) = (will.number, channel_name(channel));
-        let data =
-            format!(r#"{{"channel":"{channel}","data":"{number}:will","delay_ms":{delay_ms}{session}}}"#);
+        let data = format!(
+            r#"{{"channel":"{channel}","data":"{number}:will","delay_ms":{delay_ms}{session}{retain}}}"#
+        );
         call_text("$will", data, cid)
     }
 
@@ -229,7 +247,10 @@ impl Call {
 
     /// Whether the core that owns the channel answers it.
     pub(super) fn is_of_an_owner(&self) -> bool {
-        matches!(self.asked, Asked::History(..) | Asked::Members(_))
+        matches!(
+            self.asked,
+            Asked::History(..) | Asked::Members(_) | Asked::Info(_)
+        )
     }
 
     /// Whether others may be answered before it: the server asks the core that owns the channel.

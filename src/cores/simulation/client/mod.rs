@@ -23,6 +23,7 @@ pub(super) use self::presence::{Member, View};
 
 use self::answers::channel_of;
 use self::calls::Call;
+use self::presence::Infos;
 use self::services::Services;
 use super::following::Following;
 use super::wire::{self, Frame};
@@ -57,6 +58,7 @@ pub(super) struct Client {
     pub(super) following: BTreeMap<usize, Following>,
     /// The members of the channels that it watches.
     views: BTreeMap<usize, View>,
+    infos: Infos,
     services: Services,
     /// The place of the publication that came last.
     last_sequence: u64,
@@ -119,6 +121,7 @@ impl Client {
             next_cid: 1,
             following: BTreeMap::new(),
             views: BTreeMap::new(),
+            infos: Infos::default(),
             services: Services::default(),
             last_sequence: 0,
             opened_at: None,
@@ -328,6 +331,7 @@ impl Client {
                 let channel = channel_of(&packet["data"]["channel"]);
                 self.following.retain(|&followed, _| Some(followed) != channel);
                 if let Some(channel) = channel {
+                    self.infos.note_change(channel);
                     self.watch(channel, false);
                 }
             }

@@ -1,9 +1,9 @@
-//! What a client knows of the members of channels: from the answers to `$presence`, and from the events of joining and
-//! leaving, as `docs/presence.md` tells it to apply them.
+//! What a client knows of the members of channels and their infos: from the answers to `$presence`, and from the events of
+//! joining and leaving, as `docs/presence.md` tells it to apply them. And the infos that it gives itself.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Client;
 use crate::cores::simulation::log::{PRESENCE, channel_name};
@@ -13,9 +13,28 @@ use crate::cores::simulation::world::Ground;
 #[derive(Clone, Debug, Default)]
 pub(in crate::cores::simulation) struct View {
     /// `None` until a page has come since the events have.
-    members: Option<BTreeSet<Member>>,
+    members: Option<BTreeMap<Member, Value>>,
     /// What the last event or page has said.
     count: Option<u64>,
+}
+
+/// The infos that a client has given itself.
+#[derive(Debug, Default)]
+pub(super) struct Infos {
+    /// Counts what may end a membership, by the channel.
+    memberships: BTreeMap<usize, u64>,
+    /// The calls that are not answered, by their ids.
+    asked: BTreeMap<u64, InfoAsked>,
+    /// The info of the membership with this count.
+    current: BTreeMap<usize, (u64, Value)>,
+}
+
+#[derive(Debug)]
+struct InfoAsked {
+    channel: usize,
+    membership: u64,
+    was_member: bool,
+    info: Value,
 }
 
 /// A member: a user, or the connection of a client without one.
@@ -39,10 +58,10 @@ impl View {
     fn take_event(&mut self, event: &Value) -> Result<(), String> {
         let (joined, left) = (members(&event["joined"])?, members(&event["left"])?);
         let changed = match &event["changed"] {
-            Value::Null => BTreeSet::new(),
+            Value::Null => BTreeMap::new(),
             changed => members(changed)?,
         };
-        if let Some(both) = joined.intersection(&left).next() {
+        if let Some(both) = joined.keys().find(|member| left.contains_key(member)) {
             return Err(format!("{both:?} has joined and left in one event"));
         }
         self.count = event["count"].as_u64();
@@ -51,14 +70,14 @@ impl View {
             self.members = None;
         }
         if let Some(members) = &mut self.members {
-            members.retain(|member| !left.contains(member));
+            members.retain(|member, _| !left.contains_key(member));
             members.extend(joined.into_iter().chain(changed));
         }
         Ok(())
     }
 
     /// Nothing has changed for so long that the client must know all.
-    fn check(&self, real: &BTreeSet<Member>) -> Result<(), String> {
+    fn check(&self, real: &BTreeMap<Member, Value>) -> Result<(), String> {
         let Some(members) = &self.members else {
             return Ok(());
         };
@@ -69,16 +88,17 @@ impl View {
     }
 }
 
-fn members(list: &Value) -> Result<BTreeSet<Member>, String> {
+/// The members of a list, each with its info.
+fn members(list: &Value) -> Result<BTreeMap<Member, Value>, String> {
     let list = list.as_array().ok_or_else(|| format!("no list: {list}"))?;
-    let mut members = BTreeSet::new();
+    let mut members = BTreeMap::new();
     for one in list {
         let member = match (one["user"].as_str(), one["connections"][0].as_str()) {
             (Some(user), _) => Member::User(user.to_owned()),
             (None, Some(connection)) => Member::Connection(connection.to_owned()),
             (None, None) => return Err(format!("no member: {one}")),
         };
-        if !members.insert(member) {
+        if members.insert(member, one["info"].clone()).is_some() {
             return Err(format!("{one} is there twice"));
         }
     }
@@ -119,22 +139,100 @@ impl Client {
         }
     }
 
-    /// Whether the client knows who is in the channels that it watches. The members have not changed for so long that it
-    /// must.
+    /// Whether the client knows the members of the channels that it watches, and each has the info that it has given itself.
+    /// The members have not changed for so long that it must.
     pub(in crate::cores::simulation) fn check_views(
         &self,
         ground: &Ground,
-        real: &BTreeSet<(String, Member)>,
+        real: &BTreeMap<(String, Member), Value>,
     ) -> Result<(), String> {
         if !self.is_quiet() || !self.calls.is_empty() || ground.draining {
             return Ok(());
         }
         for (&channel, view) in &self.views {
             let name = channel_name(channel);
-            let of_channel = real.iter().filter(|(of, _)| *of == name);
-            let members = of_channel.map(|(_, member)| member.clone()).collect();
-            view.check(&members).map_err(|error| format!("{name}: {error}"))?;
+            let of_channel = real.iter().filter(|((of, _), _)| *of == name);
+            let members = of_channel.map(|((_, member), info)| (member.clone(), info.clone()));
+            view.check(&members.collect())
+                .map_err(|error| format!("{name}: {error}"))?;
+        }
+        // Other connections of a user may have set another info.
+        let own = self
+            .session
+            .clone()
+            .filter(|_| self.user.is_none())
+            .map(Member::Connection);
+        for (&channel, (membership, info)) in &self.infos.current {
+            let is_same = *membership == self.infos.membership(channel);
+            if let Some(own) = own.clone().filter(|_| is_same) {
+                let name = channel_name(channel);
+                let real = real.get(&(name.clone(), own));
+                if real != Some(info) {
+                    return Err(format!("{name}: its info is to be {info}, and is {real:?}"));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The client is about to set its info, or to remove it.
+    pub(super) fn info_asked(&mut self, ground: &mut Ground, channel: usize, cid: u64) -> Value {
+        ground.infos += 1;
+        let info = match ground.random.chance(1, 4) {
+            true => Value::Null,
+            false => json!({"number": ground.infos, "padding": "i".repeat(ground.random.below(30))}),
+        };
+        let asked = InfoAsked {
+            channel,
+            membership: self.infos.membership(channel),
+            was_member: self.following.contains_key(&channel),
+            info: info.clone(),
+        };
+        self.infos.asked.insert(cid, asked);
+        info
+    }
+
+    /// The answer to `$presence_info`: whether it is right.
+    pub(super) fn info_answered(&mut self, cid: u64, error: Option<&str>) -> bool {
+        let Some(asked) = self.infos.asked.remove(&cid) else {
+            return false;
+        };
+        let is_same = asked.membership == self.infos.membership(asked.channel);
+        match error {
+            None => {
+                if is_same && asked.was_member {
+                    self.infos
+                        .current
+                        .insert(asked.channel, (asked.membership, asked.info));
+                }
+                true
+            }
+            // It is not known whether the owner has set it.
+            Some("TimeoutError") => {
+                self.infos.current.remove(&asked.channel);
+                true
+            }
+            Some("BusyError") => true,
+            Some("InvalidActionError") => !is_same || !asked.was_member,
+            Some(_) => false,
+        }
+    }
+}
+
+impl Infos {
+    fn membership(&self, channel: usize) -> u64 {
+        self.memberships.get(&channel).copied().unwrap_or(0)
+    }
+
+    /// The membership of a channel begins or ends, or may do so from now on.
+    pub(super) fn note_change(&mut self, channel: usize) {
+        *self.memberships.entry(channel).or_default() += 1;
+        self.current.remove(&channel);
+    }
+
+    /// The same, for all channels.
+    pub(super) fn note_changes(&mut self) {
+        self.memberships.values_mut().for_each(|count| *count += 1);
+        self.current.clear();
     }
 }
