@@ -9,7 +9,7 @@ use ringcast::internals::auth::Tokens;
 use ringcast::internals::auth::rules::Rules;
 use ringcast::internals::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
 use ringcast::internals::clock::Clock;
-use ringcast::internals::history::{Histories, Keep, NewPublication, Query, Question};
+use ringcast::internals::history::{Histories, Keep, NewPublication, Part, Query, Question};
 use ringcast::internals::http::request;
 use ringcast::internals::mqtt::encode::{Delivery, PublishHead, PublishProperties};
 use ringcast::internals::mqtt::packet::decode_connect;
@@ -130,6 +130,7 @@ fn remember() -> io::Result<()> {
         hash,
         query: Query::Last(1000),
         publications_max: 1000,
+        part: Part::Whole,
         before: broker.reader.claimed(),
     };
     let now = Clock::begin().now();

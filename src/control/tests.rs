@@ -409,7 +409,7 @@ fn a_drain_that_is_cut_off_sends_what_cores_tell_webhooks_until_they_stop() {
     config.limits.close_timeout = Duration::from_millis(1);
     config.webhooks.push(WebhookSpec {
         name: "a".to_owned(),
-        url: TargetUrl::new(&format!("http://{}/", receiver.local_addr().unwrap())),
+        url: TargetUrl::new(format!("http://{}/", receiver.local_addr().unwrap())),
         events: vec![WebhookEvent::LimitHit],
         timeout: PATIENCE,
         ..WebhookSpec::default()

@@ -145,7 +145,7 @@ impl Source {
             }
         }
         if path.len() > 1 || is_import {
-            let (is_of_crate, path) = self.from_root(path, place);
+            let (is_of_crate, path) = self.path_from_root(path, place);
             self.named.push(Named {
                 line,
                 is_of_crate,
@@ -156,7 +156,7 @@ impl Source {
     }
 
     /// The path from the crate's root, and true; or the path as it is.
-    fn from_root(&self, path: Vec<String>, place: &[String]) -> (bool, Vec<String>) {
+    fn path_from_root(&self, path: Vec<String>, place: &[String]) -> (bool, Vec<String>) {
         let rest = |from: usize| path[from..].iter().filter(|name| *name != "self").cloned();
         match path[0].as_str() {
             "crate" => (true, rest(1).collect()),

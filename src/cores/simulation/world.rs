@@ -452,7 +452,7 @@ impl World {
         }
         if !is_whole {
             // Members may come and go unnoticed.
-            self.members.1 = ground.time.peek().uptime;
+            self.subscribed.1 = ground.time.peek().uptime;
             return;
         }
         if self.rests.is_multiple_of(TABLES_EVERY) {
