@@ -22,7 +22,7 @@ pub(super) struct Events {
     ends: BTreeSet<String>,
     /// The channels with subscribers, by the core and what subscribes.
     pub(super) occupied: BTreeSet<(usize, bool, Vec<u8>)>,
-    members: BTreeSet<(String, Member)>,
+    pub(super) members: BTreeSet<(String, Member)>,
     pub(super) count: u64,
 }
 

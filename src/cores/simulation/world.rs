@@ -63,8 +63,9 @@ pub(super) struct World {
     pub(super) store: Option<SimulatedStore>,
     pub(super) commits: bool,
     rests: u64,
-    /// Who is in which channel, and since when that has not changed.
-    subscribed: (BTreeSet<(String, Member)>, Uptime),
+    /// The subscribers of channels with presence, the members of whom webhooks have been told, and since when neither has
+    /// changed.
+    subscribed: ([BTreeSet<(String, Member)>; 2], Uptime),
     pub(super) ground: Ground,
 }
 
@@ -213,7 +214,7 @@ impl World {
             store,
             commits: true,
             rests: 0,
-            subscribed: (BTreeSet::new(), Uptime::default()),
+            subscribed: (<[_; 2]>::default(), Uptime::default()),
             ground: Ground {
                 random,
                 time,
@@ -504,10 +505,12 @@ impl World {
             (name, user.map_or(Member::Connection(id), Member::User))
         };
         let subscribed = leftovers::subscribed(&cores).into_iter().map(member).collect();
-        if subscribed != self.subscribed.0 {
-            self.subscribed = (subscribed, now);
+        // A member that came and went since the last rest changes only what webhooks were told.
+        let seen = [subscribed, ground.events_told.members.clone()];
+        if seen != self.subscribed.0 {
+            self.subscribed = (seen, now);
         }
-        let (subscribed, since) = &self.subscribed;
+        let ([subscribed, _], since) = &self.subscribed;
         let limits = &ground.plan.limits;
         let known_after = limits.presence_grace + 2 * limits.presence_tick + MEMBERS_LATE_MAX;
         let has_room = ground.plan.has_room_for_members();

@@ -61,7 +61,8 @@ impl Client {
             },
             Asked::Info(_) => {
                 let error = packet["error"]["name"].as_str();
-                self.info_answered(rid, error.or_else(|| is_error.then_some("")))
+                let has_room = ground.plan.has_room_for_members();
+                self.info_answered(rid, error.or_else(|| is_error.then_some("")), has_room)
             }
             Asked::Will(..) => {
                 let now = ground.time.peek().uptime;

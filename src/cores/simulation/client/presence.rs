@@ -192,8 +192,8 @@ impl Client {
         info
     }
 
-    /// The answer to `$presence_info`: whether it is right.
-    pub(super) fn info_answered(&mut self, cid: u64, error: Option<&str>) -> bool {
+    /// The answer to `$presence_info`: whether it is right. If there is not room for all members, a subscriber may be none.
+    pub(super) fn info_answered(&mut self, cid: u64, error: Option<&str>, has_room: bool) -> bool {
         let Some(asked) = self.infos.asked.remove(&cid) else {
             return false;
         };
@@ -213,7 +213,7 @@ impl Client {
                 true
             }
             Some("BusyError") => true,
-            Some("InvalidActionError") => !is_same || !asked.was_member,
+            Some("InvalidActionError") => !is_same || !asked.was_member || !has_room,
             Some(_) => false,
         }
     }
