@@ -505,6 +505,39 @@ fn an_import_is_seen_in_every_spelling() {
     assert_eq!(called, ["two", "three", "four", "five"]);
 }
 
+/// A large file either has a second subject, and is to be divided, or a reason that readers want to know.
+#[test]
+fn a_large_file_stands_in_the_documentation_with_its_reason() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap();
+    let mut large = 0;
+    for source in sources() {
+        let path = source.path.strip_prefix(root).unwrap();
+        let text = fs::read_to_string(&source.path).unwrap();
+        let lines = text
+            .lines()
+            .take_while(|line| !line.starts_with("mod tests {"))
+            .count();
+        if lines <= LINES_MAX || path.starts_with("src/cores/simulation") {
+            continue;
+        }
+        large += 1;
+        let row = format!("| `{}` |", path.display());
+        assert!(
+            page.contains(&row),
+            "{path:?} has {lines} lines: divide it, or say in docs/architecture.md why it is one file"
+        );
+    }
+    assert_eq!(
+        page.matches("| `src/").count(),
+        large,
+        "a file that is small now is to leave the table"
+    );
+}
+
+/// Lines of code that need no reason.
+const LINES_MAX: usize = 600;
+
 /// What a program that embeds the server may use, and nothing else: the public names of each visible module.
 const API: &[(&str, &[&str])] = &[
     (
