@@ -701,7 +701,7 @@ const API: &[(&str, &[&str])] = &[
             "RuleSpec",
             "Scalar",
             "WHOLE_MAX",
-            "Who",
+            "Audience",
         ],
     ),
     ("config/secret.rs", &["Secret"]),

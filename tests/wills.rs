@@ -8,7 +8,7 @@ mod support;
 use ringcast::app::{AllowedPublish, App, AppError, Call, CallAnswer, Name, Peer, RawJson, Refusal};
 use ringcast::config::Placement;
 use ringcast::config::channels::{ChannelPolicy, ChannelSpec, PresencePolicy};
-use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
+use ringcast::config::rules::{Action, Audience, Effect, RuleSpec};
 use ringcast::internals::decision::{CloseReason, Limit};
 use support::{Client, Server, close_frame, eventually};
 
@@ -213,7 +213,7 @@ fn a_will_needs_the_right_to_publish_and_is_what_the_application_makes_of_it() {
         effect: Effect::Allow,
         actions: vec![Action::Publish, Action::Subscribe],
         channels: Some(vec!["news".to_owned()]),
-        to: vec![Who::Anyone],
+        to: vec![Audience::Anyone],
         ..RuleSpec::default()
     };
     let server = Server::start_with(|config| config.permissions.rules = vec![rule], |_| Rewrites);

@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::io;
 
 use ringcast::config::limits::Limits;
-use ringcast::config::rules::{Action, Effect, RuleSpec, Who};
+use ringcast::config::rules::{Action, Audience, Effect, RuleSpec};
 use ringcast::internals::auth::Tokens;
 use ringcast::internals::auth::rules::Rules;
 use ringcast::internals::broker::{CoreBroker, Facts, Kind, Marks, Origin, SubscriptionLimits, broker};
@@ -47,7 +47,7 @@ pub(crate) fn measure_all() -> io::Result<()> {
 
 /// Twenty rules. The last one, about the client's own channels, decides.
 fn decide_by_rules() -> io::Result<()> {
-    let rule = |pattern: String, who: Who| RuleSpec {
+    let rule = |pattern: String, who: Audience| RuleSpec {
         effect: Effect::Allow,
         channels: Some(vec![pattern]),
         to: vec![who],
@@ -55,12 +55,12 @@ fn decide_by_rules() -> io::Result<()> {
     };
     let mut specs: Vec<RuleSpec> = (0..19)
         .map(|index| match index % 3 {
-            0 => rule(format!("area{index}.*"), Who::Authenticated),
-            1 => rule(format!("user.{{sub}}.area{index}"), Who::Anyone),
-            _ => rule(format!("room{index}.{{rooms}}.**"), Who::Anyone),
+            0 => rule(format!("area{index}.*"), Audience::Authenticated),
+            1 => rule(format!("user.{{sub}}.area{index}"), Audience::Anyone),
+            _ => rule(format!("room{index}.{{rooms}}.**"), Audience::Anyone),
         })
         .collect();
-    specs.push(rule("user.{sub}.**".to_owned(), Who::Authenticated));
+    specs.push(rule("user.{sub}.**".to_owned(), Audience::Authenticated));
     let rules =
         Rules::compile(&specs, &[], '.', None).map_err(|fault| io::Error::other(fault.to_string()))?;
     let tokens = Tokens::from_secret(b"key", None).map_err(io::Error::other)?;

@@ -168,7 +168,7 @@ struct Open {
 /// All sessions here are called the same, so that what they say can be compared.
 static ID: LazyLock<SessionId> = LazyLock::new(|| SessionIds::new().expect("random bytes").next_id());
 
-static DOORS: LazyLock<[Policy; 3]> = LazyLock::new(|| {
+static POLICIES: LazyLock<[Policy; 3]> = LazyLock::new(|| {
     let rule = |actions: &[Action], channels: Option<&[&str]>| RuleSpec {
         effect: Effect::Allow,
         actions: actions.to_vec(),
@@ -218,7 +218,7 @@ impl Run {
         let mut run = Run {
             phase: Phase::Request,
             input: Vec::new(),
-            policy: DOORS[usize::from(has(b'r'))].clone(),
+            policy: POLICIES[usize::from(has(b'r'))].clone(),
             settings,
             app: Probe {
                 gives_tokens: !has(b'a'),
@@ -418,7 +418,7 @@ impl Run {
             b'+' => {}
             b'~' => {
                 // From no rules to some and from some to others, but never to none: what was allowed stays checked.
-                self.policy = DOORS[2].clone();
+                self.policy = POLICIES[2].clone();
                 self.has_rules = true;
                 session.rules_changed(&mut self.environment(), &mut decisions);
             }

@@ -12,7 +12,7 @@ use crate::auth::Claims;
 use crate::auth::rules::{Explanation, Reason, RuleVerdict, Rules};
 use crate::clock::Clock;
 use crate::config::load::ConfigSources;
-use crate::config::rules::{Action, Effect, RuleSpec, Who};
+use crate::config::rules::{Action, Audience, Effect, RuleSpec};
 use crate::policy::{KeySource, Policy};
 use crate::services::Pattern;
 
@@ -160,7 +160,9 @@ fn explain(
     for (index, (spec, reason)) in explanation.steps.iter().enumerate() {
         let text = match reason {
             Reason::Action => format!("does not match: the rule is not about {}", action.word()),
-            Reason::Who(who) => format!("does not match: the rule is only about {}", who.join(", ")),
+            Reason::Audience(audience) => {
+                format!("does not match: the rule is only about {}", audience.join(", "))
+            }
             Reason::Name(patterns) if is_prefix => {
                 let patterns = patterns.join(", ");
                 match spec.effect {
@@ -209,8 +211,8 @@ fn list(rules: &Rules, out: &mut impl Write) -> Result<(), CliError> {
         }
         writeln!(out, "{list}:")?;
         for (index, spec) in specs.iter().enumerate() {
-            let who: Vec<String> = spec.to.iter().map(Who::to_string).collect();
-            writeln!(out, "  {} to {}", heading(index, spec), who.join(", "))?;
+            let audience: Vec<String> = spec.to.iter().map(Audience::to_string).collect();
+            writeln!(out, "  {} to {}", heading(index, spec), audience.join(", "))?;
         }
         writeln!(out, "  else deny")?;
     }

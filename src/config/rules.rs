@@ -31,7 +31,7 @@ pub struct RuleSpec {
     /// Patterns of the procedures and events that it applies to; `None` for all.
     pub procedures: Option<Vec<String>>,
     /// The clients that it applies to: any of these.
-    pub to: Vec<Who>,
+    pub to: Vec<Audience>,
     /// The file that holds it, if one does.
     pub file: Option<PathBuf>,
     /// Its line in the file, from 1; 0 without a file.
@@ -46,7 +46,7 @@ impl Default for RuleSpec {
             actions: Action::ALL.to_vec(),
             channels: None,
             procedures: None,
-            to: vec![Who::Anyone],
+            to: vec![Audience::Anyone],
             file: None,
             line: 0,
         }
@@ -114,7 +114,7 @@ impl Action {
 
 /// The clients that a rule applies to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Who {
+pub enum Audience {
     /// All clients.
     Anyone,
     /// Clients with a valid token.
@@ -148,14 +148,14 @@ impl fmt::Display for Scalar {
     }
 }
 
-impl fmt::Display for Who {
+impl fmt::Display for Audience {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (claim, verb, values) = match self {
-            Who::Anyone => return formatter.write_str("anyone"),
-            Who::Authenticated => return formatter.write_str("authenticated"),
-            Who::Anonymous => return formatter.write_str("anonymous"),
-            Who::Is(claim, values) => (claim, "is", values),
-            Who::Contains(claim, values) => (claim, "contains", values),
+            Audience::Anyone => return formatter.write_str("anyone"),
+            Audience::Authenticated => return formatter.write_str("authenticated"),
+            Audience::Anonymous => return formatter.write_str("anonymous"),
+            Audience::Is(claim, values) => (claim, "is", values),
+            Audience::Contains(claim, values) => (claim, "contains", values),
         };
         let values: Vec<String> = values.iter().map(Scalar::to_string).collect();
         write!(formatter, "claim {claim} {verb} {}", values.join(" or "))

@@ -30,4 +30,4 @@ pub use self::page::{Page, PageMember};
 #[cfg(test)]
 pub(crate) use self::refusals::{DOUBT, RETRY};
 pub use self::rooms::{Client, Departure, InfoRefused, Joined, MemberChange, Room, Rooms, Settings, Tally};
-pub use self::told::{Answer, Answered, Ask, Done, Refused, Request, Told, What};
+pub use self::told::{Answer, Answered, Ask, Done, Message, Refused, Request, Told};

@@ -17,12 +17,12 @@ pub struct Told {
     /// The connection.
     pub session: SessionId,
     /// What it is.
-    pub what: What,
+    pub message: Message,
 }
 
 /// What a core tells.
 #[derive(Debug)]
-pub enum What {
+pub enum Message {
     /// The connection joins, as this user.
     Joins(Option<Box<str>>),
     /// The connection leaves, as the member that it joined as.
@@ -107,33 +107,33 @@ impl Rooms {
             channel,
             hash,
             session,
-            what,
+            message,
         } = told;
         let Ask {
             asker,
             number,
             deadline,
             request,
-        } = match what {
-            What::Joins(user) => {
+        } = match message {
+            Message::Joins(user) => {
                 let user = user.as_deref();
                 return match self.join(&channel, hash, Client { session, user }, now) {
                     Joined::Joined => Done::of_change(),
                     Joined::Refused => self.refuse(channel),
                 };
             }
-            What::Leaves(identity, departure) => {
+            Message::Leaves(identity, departure) => {
                 self.leave((&channel, hash), session, identity, departure, now.uptime);
                 return Done::of_change();
             }
-            What::Says(identity, info) => {
+            Message::Says(identity, info) => {
                 // A member of which the room has no room for the info is there all the same.
                 return match self.set_info((&channel, hash), session, identity, Some(&info), now.uptime) {
                     Ok(()) | Err(InfoRefused::NotThere) => Done::of_change(),
                     Err(InfoRefused::Full) => self.refuse(channel),
                 };
             }
-            What::Asks(ask) => ask,
+            Message::Asks(ask) => ask,
         };
         if deadline <= now.uptime {
             return Done::of_change();

@@ -4,7 +4,7 @@ use super::pattern::first_bytes;
 use super::{List, RuleVerdict, Rules, is_about};
 use crate::auth::Claims;
 use crate::auth::json::Json;
-use crate::config::rules::{Action, Effect, RuleSpec, Who};
+use crate::config::rules::{Action, Audience, Effect, RuleSpec};
 
 /// The evaluation of one list of rules for an action, rule by rule.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub enum Reason {
     /// The rule is about other actions.
     Action,
     /// The rule is about other clients.
-    Who(Vec<String>),
+    Audience(Vec<String>),
     /// The rule is about other names. These are its patterns, with the values of claims in them.
     Name(Vec<String>),
     /// The rule decides, through this pattern or because it is about all names.
@@ -75,7 +75,7 @@ impl Rules {
             let reason = match clause {
                 None => Reason::Action,
                 Some(_) if !spec.to.iter().any(|who| is_about(who, json)) => {
-                    Reason::Who(spec.to.iter().map(Who::to_string).collect())
+                    Reason::Audience(spec.to.iter().map(Audience::to_string).collect())
                 }
                 Some(clause) => match &clause.names {
                     None => Reason::Decides(None),

@@ -34,7 +34,7 @@ pub(crate) use self::pattern::{Pattern, first_bytes};
 use self::recent::question;
 use super::json::{Json, Kind};
 use crate::config::ListFault;
-use crate::config::rules::{Action, Effect, RuleSpec, Scalar, Who};
+use crate::config::rules::{Action, Audience, Effect, RuleSpec, Scalar};
 
 pub use self::explain::{Explanation, Reason};
 pub use self::recent::{RecentDecisions, RecentNames};
@@ -403,14 +403,14 @@ impl Facts {
 }
 
 /// True if a client with these claims is one of those that the rule is about.
-fn is_about(who: &Who, claims: Option<Option<Json<'_>>>) -> bool {
+fn is_about(who: &Audience, claims: Option<Option<Json<'_>>>) -> bool {
     let claim = |name: &str| claims.flatten().and_then(|claims| claims.member(name));
     match who {
-        Who::Anyone => true,
-        Who::Authenticated => claims.is_some(),
-        Who::Anonymous => claims.is_none(),
-        Who::Is(name, values) => claim(name).is_some_and(|claim| is_one_of(claim, values)),
-        Who::Contains(name, values) => claim(name).is_some_and(|claim| {
+        Audience::Anyone => true,
+        Audience::Authenticated => claims.is_some(),
+        Audience::Anonymous => claims.is_none(),
+        Audience::Is(name, values) => claim(name).is_some_and(|claim| is_one_of(claim, values)),
+        Audience::Contains(name, values) => claim(name).is_some_and(|claim| {
             let mut found = false;
             if claim.kind() == Kind::Array {
                 claim.each_element(|element| found |= is_one_of(element, values));

@@ -76,7 +76,7 @@ impl List {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::rules::{RuleSpec, Who};
+    use crate::config::rules::{Audience, RuleSpec};
 
     fn rules(specs: &[(Effect, &str)]) -> Rules {
         let specs: Vec<_> = specs
@@ -85,7 +85,7 @@ mod tests {
                 effect: *effect,
                 actions: vec![Action::Serve],
                 procedures: Some(vec![(*pattern).to_owned()]),
-                to: vec![Who::Anyone],
+                to: vec![Audience::Anyone],
                 ..RuleSpec::default()
             })
             .collect();

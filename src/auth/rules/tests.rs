@@ -16,7 +16,7 @@ fn on(channels: &[&str]) -> RuleSpec {
     }
 }
 
-fn to(who: Who) -> RuleSpec {
+fn to(who: Audience) -> RuleSpec {
     RuleSpec {
         effect: Effect::Allow,
         to: vec![who],
@@ -257,15 +257,15 @@ fn a_list_in_the_token_matches_as_any_of_its_texts() {
 #[test]
 fn a_rule_is_about_the_clients_that_its_who_describes() {
     let text = |text: &str| Scalar::Text(text.to_owned());
-    let is = |value: Scalar| Who::Is("role".to_owned(), vec![text("owner"), value]);
-    let contains = |value: Scalar| Who::Contains("rooms".to_owned(), vec![text("x"), value]);
+    let is = |value: Scalar| Audience::Is("role".to_owned(), vec![text("owner"), value]);
+    let contains = |value: Scalar| Audience::Contains("rooms".to_owned(), vec![text("x"), value]);
     for (who, claims, is_met) in [
-        (Who::Anyone, None, true),
-        (Who::Anyone, Some("{}"), true),
-        (Who::Authenticated, None, false),
-        (Who::Authenticated, Some("{}"), true),
-        (Who::Anonymous, None, true),
-        (Who::Anonymous, Some("{}"), false),
+        (Audience::Anyone, None, true),
+        (Audience::Anyone, Some("{}"), true),
+        (Audience::Authenticated, None, false),
+        (Audience::Authenticated, Some("{}"), true),
+        (Audience::Anonymous, None, true),
+        (Audience::Anonymous, Some("{}"), false),
         (is(text("admin")), None, false),
         (is(text("admin")), Some(r#"{"role":"admin"}"#), true),
         (is(text("admin")), Some(r#"{"role":"owner"}"#), true),
@@ -389,7 +389,10 @@ fn shadow_rules_have_no_effect() {
 fn more_rules_than_bits_in_a_word_are_distinguished() {
     let mut specs: Vec<RuleSpec> = (0..130)
         .map(|index| RuleSpec {
-            to: vec![Who::Is("n".to_owned(), vec![Scalar::Number(f64::from(index))])],
+            to: vec![Audience::Is(
+                "n".to_owned(),
+                vec![Scalar::Number(f64::from(index))],
+            )],
             ..on(&["a"])
         })
         .collect();
@@ -509,7 +512,7 @@ fn an_explanation_tells_for_each_rule_why_it_does_not_decide() {
             ..on(&["**"])
         },
         RuleSpec {
-            to: vec![Who::Authenticated],
+            to: vec![Audience::Authenticated],
             ..on(&["**"])
         },
         on(&["user.{sub}", "room.*"]),
@@ -523,7 +526,7 @@ fn an_explanation_tells_for_each_rule_why_it_does_not_decide() {
         reasons,
         [
             Reason::Action,
-            Reason::Who(vec!["authenticated".to_owned()]),
+            Reason::Audience(vec!["authenticated".to_owned()]),
             Reason::Name(vec![
                 "user.{sub} (sub: no value of this claim is one segment)".to_owned(),
                 "room.*".to_owned()

@@ -2,7 +2,7 @@
 
 use toml::Value;
 
-use super::{Action, Effect, RULES_MAX, RuleSpec, Scalar, WHOLE_MAX, Who};
+use super::{Action, Audience, Effect, RULES_MAX, RuleSpec, Scalar, WHOLE_MAX};
 use crate::config::error::ListFault;
 use crate::config::list::{self, Fault, Key, Place};
 use crate::config::nearest::nearest;
@@ -89,7 +89,7 @@ fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
         actions,
         channels,
         procedures,
-        to: find("to").map_or_else(|| Ok(vec![Who::Anyone]), who)?,
+        to: find("to").map_or_else(|| Ok(vec![Audience::Anyone]), who)?,
         file: None,
         line,
     })
@@ -142,7 +142,7 @@ fn example(key: &str) -> &'static str {
 }
 
 /// The clients that a rule applies to: a word, a table about a claim, or a list of these.
-fn who(key: &Key<'_>) -> Result<Vec<Who>, Fault> {
+fn who(key: &Key<'_>) -> Result<Vec<Audience>, Fault> {
     let list = match key.value {
         Value::Array(list) => list.as_slice(),
         one => std::slice::from_ref(one),
@@ -155,14 +155,14 @@ fn who(key: &Key<'_>) -> Result<Vec<Who>, Fault> {
         .collect()
 }
 
-fn one_of_them(value: &Value) -> Result<Who, String> {
+fn one_of_them(value: &Value) -> Result<Audience, String> {
     const EXPECTED: &str = "to: expected \"anyone\", \"authenticated\", \"anonymous\", { claim = \"role\", is = \"admin\" } \
                             or { claim = \"rooms\", contains = \"lobby\" }";
     let table = match value {
         Value::String(word) => match word.as_str() {
-            "anyone" => return Ok(Who::Anyone),
-            "authenticated" => return Ok(Who::Authenticated),
-            "anonymous" => return Ok(Who::Anonymous),
+            "anyone" => return Ok(Audience::Anyone),
+            "authenticated" => return Ok(Audience::Authenticated),
+            "anonymous" => return Ok(Audience::Anonymous),
             word => {
                 let words = ["anyone", "authenticated", "anonymous"].map(str::to_owned);
                 let nearest = nearest(word, words.into_iter());
@@ -183,8 +183,8 @@ fn one_of_them(value: &Value) -> Result<Who, String> {
         return Err(EXPECTED.to_owned());
     };
     match (table.get("is"), table.get("contains")) {
-        (Some(values), None) => Ok(Who::Is(claim.to_owned(), scalars("is", values)?)),
-        (None, Some(values)) => Ok(Who::Contains(claim.to_owned(), scalars("contains", values)?)),
+        (Some(values), None) => Ok(Audience::Is(claim.to_owned(), scalars("is", values)?)),
+        (None, Some(values)) => Ok(Audience::Contains(claim.to_owned(), scalars("contains", values)?)),
         (None, None) | (Some(_), Some(_)) => Err(EXPECTED.to_owned()),
     }
 }

@@ -45,7 +45,7 @@ fn a_rule_is_read_as_it_is_written() {
                 actions: vec![Action::Subscribe, Action::Publish],
                 channels: Some(vec!["room.*".to_owned(), "user.{sub}.**".to_owned()]),
                 procedures: None,
-                to: vec![Who::Authenticated],
+                to: vec![Audience::Authenticated],
                 file: Some("f".into()),
                 line: 4,
             },
@@ -55,8 +55,8 @@ fn a_rule_is_read_as_it_is_written() {
                 channels: None,
                 procedures: None,
                 to: vec![
-                    Who::Anonymous,
-                    Who::Is(
+                    Audience::Anonymous,
+                    Audience::Is(
                         "role".to_owned(),
                         vec![
                             Scalar::Text("guest".to_owned()),

@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn who_is_always_paused_is_closed_when_the_grace_is_over_and_not_before() {
+    fn a_client_that_is_always_paused_is_closed_when_the_grace_is_over_and_not_before() {
         let measures = measures(|limits| limits.messages_per_second_max = 10);
         assert_eq!(pushed(&measures, 100, 5000).1, None);
         assert_eq!(pushed(&measures, 100, 5001).1, Some(CloseReason::RateExceeded));
     }
 
     #[test]
-    fn who_is_paused_less_than_half_of_the_time_is_never_closed() {
+    fn a_client_that_is_paused_less_than_half_of_the_time_is_never_closed() {
         let measures = measures(|limits| limits.messages_per_second_max = 10);
         for (pause_ms, may_go_on) in [(400, true), (500, true), (600, false)] {
             let mut meter = measures.new_meter(at(0)).unwrap();

@@ -2,7 +2,7 @@
 
 use crate::app::App;
 use crate::decision::{CloseReason, Decisions, Limit, PresenceFailure, PresenceRequest, Span};
-use crate::presence::{Answer, Ask, InfoRefused, Request, What};
+use crate::presence::{Answer, Ask, InfoRefused, Message, Request};
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
@@ -62,7 +62,7 @@ impl<A: App> Core<A> {
         };
         self.presence
             .memberships
-            .tell(name, hash, session, What::Asks(ask));
+            .tell(name, hash, session, Message::Asks(ask));
         self.presence.due = now;
     }
 

@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher, Subscriptions};
-use crate::presence::{Departure, Identity, Told, What};
+use crate::presence::{Departure, Identity, Message, Told};
 use crate::slab::Slab;
 
 /// The memberships of one core's connections.
@@ -191,7 +191,7 @@ impl Memberships {
     ) {
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
         self.identities.insert_at(connection as usize, identity);
-        self.tell(name, hash, member.session, What::Joins(member.user));
+        self.tell(name, hash, member.session, Message::Joins(member.user));
     }
 
     /// A connection is about to leave a channel.
@@ -304,11 +304,11 @@ impl Memberships {
             return;
         };
         for before in self.befores(connection, channel) {
-            let leaves = What::Leaves(before, Departure::Unsubscribed);
+            let leaves = Message::Leaves(before, Departure::Unsubscribed);
             self.tell(name, hash, member.session, leaves);
         }
         match mark {
-            Mark::On => self.tell(name, hash, member.session, What::Joins(member.user.clone())),
+            Mark::On => self.tell(name, hash, member.session, Message::Joins(member.user.clone())),
             // It is there no more as the former member, and its channel has presence no more.
             Mark::Ending => {}
         }
@@ -330,7 +330,13 @@ impl Memberships {
     }
 
     /// Adds something to tell the owner of a channel.
-    pub(in crate::cores) fn tell(&mut self, name: &[u8], hash: ChannelHash, session: SessionId, what: What) {
+    pub(in crate::cores) fn tell(
+        &mut self,
+        name: &[u8],
+        hash: ChannelHash,
+        session: SessionId,
+        message: Message,
+    ) {
         let owner = hash.owner(self.outgoing.len());
         let outgoing = &mut self.outgoing[owner];
         if outgoing.has_stopped {
@@ -341,7 +347,7 @@ impl Memberships {
             channel: name.into(),
             hash,
             session,
-            what,
+            message,
         });
     }
 
@@ -490,9 +496,9 @@ impl Memberships {
         {
             // Of a member that is not there, the owner forgets nothing.
             for before in self.befores(connection, channel) {
-                self.tell(name, hash, session, What::Leaves(before, departure));
+                self.tell(name, hash, session, Message::Leaves(before, departure));
             }
-            self.tell(name, hash, session, What::Leaves(identity, departure));
+            self.tell(name, hash, session, Message::Leaves(identity, departure));
         }
     }
 
@@ -644,15 +650,17 @@ mod tests {
                 for told in self.memberships.take_outgoing(0) {
                     count += 1;
                     let room = self.rooms.entry(told.channel).or_default();
-                    match told.what {
-                        What::Joins(user) => {
+                    match told.message {
+                        Message::Joins(user) => {
                             let identity = Identity::of(&self.broker.hasher, user.as_deref(), &told.session);
                             room.insert(identity_number(identity));
                         }
-                        What::Leaves(identity, _) => {
+                        Message::Leaves(identity, _) => {
                             room.remove(&identity_number(identity));
                         }
-                        What::Says(..) | What::Asks(_) => unreachable!("nobody says or asks something"),
+                        Message::Says(..) | Message::Asks(_) => {
+                            unreachable!("the model neither says nor asks")
+                        }
                     }
                 }
             }

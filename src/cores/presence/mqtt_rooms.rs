@@ -24,7 +24,7 @@ use std::ops::Bound;
 use super::memberships::{MemberOf, Memberships};
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher};
-use crate::presence::{Departure, Identity, What};
+use crate::presence::{Departure, Identity, Message};
 
 /// The rooms of this core's MQTT connections.
 #[derive(Debug, Default)]
@@ -215,7 +215,7 @@ impl MqttRooms {
         };
         let (session, identity) = (guest.session, guest.identity);
         let mut tell = |name: &[u8], room: &Room| {
-            let leaves = What::Leaves(identity, Departure::Unsubscribed);
+            let leaves = Message::Leaves(identity, Departure::Unsubscribed);
             memberships.tell(name, room.hash, session, leaves);
         };
         match name {
@@ -253,7 +253,7 @@ impl MqttRooms {
             && let Some(guest) = self.leaving.front_mut()
         {
             if let Some((name, room)) = guest.rooms.pop_first() {
-                let leaves = What::Leaves(guest.identity, Departure::Ended);
+                let leaves = Message::Leaves(guest.identity, Departure::Ended);
                 memberships.tell(&name, room.hash, guest.session, leaves);
                 left += 1;
             } else {
@@ -281,7 +281,7 @@ impl MqttRooms {
             return;
         }
         for (name, room) in &guest.rooms {
-            let leaves = What::Leaves(before, Departure::Unsubscribed);
+            let leaves = Message::Leaves(before, Departure::Unsubscribed);
             memberships.tell(name, room.hash, guest.session, leaves);
             room.tell_joining(name, member, identity, memberships);
         }
@@ -337,10 +337,10 @@ impl Room {
         identity: Identity,
         memberships: &mut Memberships,
     ) {
-        let joins = What::Joins(member.user.clone());
+        let joins = Message::Joins(member.user.clone());
         memberships.tell(name, self.hash, member.session, joins);
         if !self.info.is_empty() {
-            let says = What::Says(identity, self.info.clone());
+            let says = Message::Says(identity, self.info.clone());
             memberships.tell(name, self.hash, member.session, says);
         }
     }
@@ -356,13 +356,13 @@ mod tests {
     fn told(memberships: &mut Memberships) -> Vec<String> {
         let told = memberships.take_outgoing(0);
         let lines = told.iter().map(|told| {
-            let what = match &told.what {
-                What::Joins(user) => format!("joins as {}", user.as_deref().unwrap_or("-")),
-                What::Leaves(_, departure) => format!("leaves {departure:?}"),
-                What::Says(_, info) => format!("says {}", String::from_utf8_lossy(info)),
-                What::Asks(_) => "asks".to_owned(),
+            let text = match &told.message {
+                Message::Joins(user) => format!("joins as {}", user.as_deref().unwrap_or("-")),
+                Message::Leaves(_, departure) => format!("leaves {departure:?}"),
+                Message::Says(_, info) => format!("says {}", String::from_utf8_lossy(info)),
+                Message::Asks(_) => "asks".to_owned(),
             };
-            format!("{} {what}", String::from_utf8_lossy(&told.channel))
+            format!("{} {text}", String::from_utf8_lossy(&told.channel))
         });
         lines.collect()
     }

@@ -169,7 +169,7 @@ impl Following {
         self.replay == Replay::Over && !self.has_ended
     }
 
-    /// Whether it was begun without a wish: then the last value comes first, if there is one.
+    /// Whether the client has asked for no part of the past: then the last value comes first, if there is one.
     pub(super) fn wants_last_value(&self) -> bool {
         self.replay == Replay::LastValue
     }

@@ -7,7 +7,7 @@ use super::policies::Memory;
 use super::random::Random;
 use crate::config::channels::{ChannelSpec, PresencePolicy};
 use crate::config::limits::{Limits, MemoryMax};
-use crate::config::rules::{Action, Effect, RuleSpec, Who};
+use crate::config::rules::{Action, Audience, Effect, RuleSpec};
 use crate::config::services::{ServiceSpec, Terms};
 use crate::config::{AcceptExcess, Protocol, QueueFull, SlowConsumer};
 use crate::protocols::MqttBounds;
@@ -150,7 +150,7 @@ impl Plan {
     }
 
     /// The rules: everything is allowed, but perhaps not to everybody that serves.
-    pub(super) fn rules(&self, serving: Who) -> Vec<RuleSpec> {
+    pub(super) fn rules(&self, serving: Audience) -> Vec<RuleSpec> {
         let of = |actions, who| RuleSpec {
             effect: Effect::Allow,
             actions,
@@ -160,7 +160,7 @@ impl Plan {
         let but_serve = Action::ALL.into_iter().filter(|&action| action != Action::Serve);
         match self.services {
             true => vec![
-                of(but_serve.collect(), Who::Anyone),
+                of(but_serve.collect(), Audience::Anyone),
                 of(vec![Action::Serve], serving),
             ],
             false => Vec::new(),

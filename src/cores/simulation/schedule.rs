@@ -13,7 +13,7 @@ use super::policies::{Memory, Wanted};
 use super::random::Random;
 use super::world::{Ground, World};
 use crate::auth::{Revocation, Revoked};
-use crate::config::rules::{RuleSpec, Who};
+use crate::config::rules::{Audience, RuleSpec};
 use crate::cores::operators::mailbox::{Done, Order};
 use crate::policy::Policy;
 use crate::policy::channels::ChannelSpec;
@@ -297,8 +297,8 @@ impl World {
             return;
         }
         let serving = match self.ground.random.chance(1, 2) {
-            true => Who::Anyone,
-            false => Who::Authenticated,
+            true => Audience::Anyone,
+            false => Audience::Authenticated,
         };
         let rules: Vec<RuleSpec> = plan.rules(serving.clone());
         self.ground.note(format!("{serving:?} may serve"));

@@ -135,7 +135,7 @@ fn with_a_client_on_each_core(cores: usize, limits: Limits) -> World {
 }
 
 #[test]
-fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
+fn cores_that_wait_for_one_that_stands_still_let_each_other_sleep() {
     let mut world = with_a_client_on_each_core(
         3,
         Limits {
@@ -169,7 +169,7 @@ fn those_who_wait_for_a_core_that_stands_still_let_each_other_sleep() {
 /// A core that stands still keeps a ring of two places full. Those who are closed meanwhile leave no more behind than
 /// the limit, of each message all or nothing, and what is given up is counted.
 #[test]
-fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
+fn publications_of_clients_that_left_wait_for_the_ring_within_their_limit() {
     let abandoned_bytes_max = 1000;
     let mut world = with_a_client_on_each_core(
         2,
@@ -208,7 +208,7 @@ fn publications_of_those_who_left_wait_for_the_ring_within_their_limit() {
 
 /// Also if the core stood still for a time that is short for clients that send nothing, and long for one that is closed.
 #[test]
-fn who_was_closed_before_his_core_stood_still_is_told_why() {
+fn a_client_that_was_closed_before_its_core_stood_still_is_told_why() {
     let ms = Duration::from_millis;
     let Plan {
         limits, ping_timeout, ..

@@ -30,7 +30,7 @@ use crate::broker::{ChannelHasher, Epoch, Numbering, RingBytes, RingPlan, broker
 use crate::clock::Uptime;
 use crate::clock::simulated::Time;
 use crate::config::limits::MemoryMax;
-use crate::config::rules::Who;
+use crate::config::rules::Audience;
 use crate::config::secret::Secret;
 use crate::config::tls::OnListen;
 use crate::config::{Codec, Config, SlowConsumer};
@@ -159,7 +159,7 @@ impl World {
         let mut config = Config::default();
         config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
         config.channels = plan.policies(&mut random);
-        config.permissions.rules = plan.rules(Who::Anyone);
+        config.permissions.rules = plan.rules(Audience::Anyone);
         config.services = plan.service_terms();
         config.limits = plan.limits.clone();
         config.webhooks = plan.webhooks.then(webhooks::spec).into_iter().collect();

@@ -52,7 +52,7 @@ impl Match {
         }
     }
 
-    /// The wish of the client.
+    /// The options that the client has subscribed with.
     pub fn options(self) -> Options {
         Options {
             qos: self.qos(),

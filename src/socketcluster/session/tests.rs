@@ -12,7 +12,7 @@ use crate::app::{
 use crate::auth::rules::Rules;
 use crate::auth::{Credentials, Demands, Tokens};
 use crate::config::Protocol;
-use crate::config::rules::{Effect, RuleSpec, Who};
+use crate::config::rules::{Audience, Effect, RuleSpec};
 use crate::decision::{
     CloseCode, Epoch, Gap, HistoryCall, Position, Recovered, Span, SubscribeOutcome, UnsubscribeOutcome,
     Wanted,
@@ -554,7 +554,7 @@ impl<A: App> Client<A> {
 fn rules(actions: &[Action]) -> Arc<Rules> {
     let rule = RuleSpec {
         effect: Effect::Allow,
-        to: vec![Who::Anyone],
+        to: vec![Audience::Anyone],
         actions: actions.to_vec(),
         ..RuleSpec::default()
     };

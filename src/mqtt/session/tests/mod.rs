@@ -3,8 +3,8 @@
 mod acknowledge;
 mod client;
 mod connect;
-mod doors;
 mod hooks;
+mod identity;
 mod leave;
 mod publish;
 mod rules;

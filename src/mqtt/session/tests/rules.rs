@@ -1,12 +1,12 @@
 //! The rules: the same set as for SocketCluster clients.
 
 use super::client::{Did, allow, connect, core, publish, sent, subscribe};
-use crate::config::rules::{RuleSpec, Who};
+use crate::config::rules::{Audience, RuleSpec};
 use crate::decision::CloseReason;
 use crate::mqtt::sessions::{Content, Outbound};
 use crate::mqtt::subscriptions::Subscriber;
 
-fn to(who: Who, rule: RuleSpec) -> RuleSpec {
+fn to(who: Audience, rule: RuleSpec) -> RuleSpec {
     RuleSpec {
         to: vec![who],
         ..rule
@@ -101,7 +101,7 @@ fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
     let mut core = core();
     core.allow(&[
         to(
-            Who::Contains("groups".to_owned(), vec![text("staff")]),
+            Audience::Contains("groups".to_owned(), vec![text("staff")]),
             allow(&["staff/**"]),
         ),
         allow(&["open/**"]),

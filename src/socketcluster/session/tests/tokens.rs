@@ -207,7 +207,7 @@ fn a_pong_finds_an_expired_token_and_other_input_does_not() {
 fn with_rules_a_ping_finds_an_expired_token_although_the_client_sends_nothing() {
     let rule = RuleSpec {
         effect: Effect::Allow,
-        to: vec![Who::Authenticated],
+        to: vec![Audience::Authenticated],
         ..RuleSpec::default()
     };
     for has_rules in [false, true] {

@@ -1,4 +1,4 @@
-//! Whose connection it is: passwords, tokens, certificates, nobody.
+//! The identity of a client: by password, token or certificate, or none.
 
 use super::client::{Did, connect, core, sent, tokens};
 use crate::auth::{Claims, Issued};

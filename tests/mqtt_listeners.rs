@@ -1,4 +1,4 @@
-//! The doors for MQTT: ports of its own, shared ports by the first byte, TLS, and WebSockets, with every way to cut
+//! The listeners for MQTT: ports of its own, shared ports by the first byte, TLS, and WebSockets, with every way to cut
 //! packets and frames.
 
 #![allow(clippy::unwrap_used)] // a test
