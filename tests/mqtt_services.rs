@@ -410,10 +410,19 @@ fn what_a_client_may_not_serve_is_refused_with_a_code() {
         ("plain", 2),
         ("$share/g/$rpc/a", 0),
     ];
-    let props = [user_property("window", "3"), user_property("weight", "2")].concat();
-    service.send(&subscribe(5, 3, &props, &filters));
+    let meta = format!("\"{}\"", "m".repeat(1000));
+    let props =
+        [("window", "3"), ("weight", "2"), ("meta", &*meta)].map(|(name, value)| user_property(name, value));
+    service.send(&subscribe(5, 3, &props.concat(), &filters));
     let answer = service.packet();
     assert!(answer.ends_with(&[0x8f, 0, 2, 0]), "{answer:x?}");
+    // Filters that are handled in parts may not serve.
+    let plain: Vec<String> = (0..100).map(|at| format!("plain/{at}")).collect();
+    let mut many: Vec<(&str, u8)> = plain.iter().map(|filter| (&**filter, 0)).collect();
+    many.push(("$share/g/$rpc/late", 0));
+    service.send(&subscribe(5, 3, &[], &many));
+    let answer = service.packet();
+    assert!(answer.ends_with(&[0, 0, 0x97]), "{answer:x?}");
     // As many as it may. What is refused is no filter of the client.
     assert_eq!(serve_with(&mut service, 5, &[], &filter("c")), 0x97);
     service.send(&unsubscribe(5, 4, &["$share/g/$rpc/c", "$share/g/$rpc/a"]));

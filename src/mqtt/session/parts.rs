@@ -49,10 +49,24 @@ pub(super) struct PartialAnswer {
     pub(super) owners: usize,
 }
 
-/// Whether a packet is handled in parts.
+/// Whether a packet is handled in parts: if its filters are long, whatever its properties are.
 #[inline]
-pub(super) fn is_long(first: u8, body: &[u8]) -> bool {
-    body.len() > SHORT_BYTES_MAX && matches!(first >> 4, kind::SUBSCRIBE | kind::UNSUBSCRIBE)
+pub(super) fn is_long(version: Version, first: u8, body: &[u8]) -> bool {
+    body.len() > SHORT_BYTES_MAX
+        && matches!(first >> 4, kind::SUBSCRIBE | kind::UNSUBSCRIBE)
+        // A fault is found when the packet is read as a whole.
+        && filters_of(version, body).is_ok_and(|filters| filters.len() > SHORT_BYTES_MAX)
+}
+
+/// The filters of a SUBSCRIBE or UNSUBSCRIBE, each with its options.
+fn filters_of(version: Version, body: &[u8]) -> Result<&[u8], Fault> {
+    let mut reader = Reader::new(body);
+    reader.packet_id()?;
+    if version.has_properties() {
+        let bytes = reader.variable()?;
+        reader.bytes(bytes as usize)?;
+    }
+    Ok(reader.rest())
 }
 
 impl Parts {
@@ -208,7 +222,7 @@ impl Session {
     }
 }
 
-/// A longer packet is handled in parts. A shorter one has no more than as many filters as two parts.
+/// A packet with longer filters is handled in parts. A shorter one has no more than as many filters as two parts.
 const SHORT_BYTES_MAX: usize = 512;
 /// Filters of one part: each takes up to 5 µs.
 const FILTERS_PER_PART_MAX: usize = 64;

@@ -63,7 +63,7 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        if parts::is_long(first, body) && !self.has_parts() {
+        if parts::is_long(version, first, body) && !self.has_parts() {
             return self.begin_parts(version, first, body, env, decisions);
         }
         let result = match decode_and_close(version, first, body, decisions) {
