@@ -24,12 +24,15 @@ class Memory {
   #prefix;
   #rooms = new Map();
   #will = null;
+  /** The infos that this client has set, by channel. */
+  #infos = new Map();
 
   constructor(socket, prefix) {
     this.#socket = socket;
     this.#prefix = prefix;
     watchPackets(socket, () => this.#watcher());
     (async () => { for await (const _ of socket.listener('connect')) this.#leaveWill(); })();
+    (async () => { for await (const {channel} of socket.listener('subscribe')) this.#renewInfo(channel); })();
   }
 
   #watcher() {
@@ -100,9 +103,20 @@ class Memory {
     return new Presence(this.#socket, name);
   }
 
-  /** Sets the info that others see of this client in a channel; `null` removes it. */
-  setInfo(name, info) {
-    return this.#socket.invoke('$presence_info', {channel: name, info});
+  /** Sets the info that others see of this client in a channel, and sets it again after each reconnect; `null` removes it. */
+  async setInfo(name, info) {
+    await this.#socket.invoke('$presence_info', {channel: name, info});
+    if (info === null) this.#infos.delete(name);
+    else this.#infos.set(name, info);
+  }
+
+  async #renewInfo(name) {
+    if (!this.#infos.has(name)) return;
+    try {
+      await this.#socket.invoke('$presence_info', {channel: name, info: this.#infos.get(name)});
+    } catch (error) {
+      this.#socket.emit('error', {error}); // nobody waits for this call
+    }
   }
 
   /** Leaves a will, and leaves it again after each reconnect. Resolves when the server has it. */

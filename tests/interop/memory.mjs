@@ -18,7 +18,7 @@ const {values: args} = parseArgs({options: {binary: {type: 'string'}}});
 if (!args.binary) { console.error('usage: node memory.mjs --binary BINARY'); process.exit(2); }
 process.on('unhandledRejection', () => {}); // when a connection ends, the client rejects its pending promises
 const require = createRequire(import.meta.url);
-const MAJORS = [15, 16, 19, 20];
+const MAJORS = [15, 16, 17, 19, 20];
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'ringcast-memory-'));
 process.on('exit', () => fs.rmSync(folder, {recursive: true, force: true, maxRetries: 10}));
@@ -35,6 +35,22 @@ presence_events = true
 names = ["short.**"]
 history_entries = 2
 history_bytes = 65536
+
+[[channels]]
+names = ["bare.**"]
+history_entries = 100
+history_bytes = 65536
+position = false
+
+[[rules]]
+allow = "*"
+channels = "**"
+procedures = "**"
+to = "anyone"
+
+[[rules]]
+deny = "subscribe"
+channels = "$presence/closed.**"
 `);
 const server = await startTarget(args.binary, {protocol: 'auto'}, 3, {RINGCAST_CONFIG: config, RINGCAST_MQTT_LISTEN: '127.0.0.1:0', RINGCAST_PRESENCE_GRACE_MS: '0', RINGCAST_PRESENCE_TICK_MS: '20'});
 
@@ -104,6 +120,23 @@ async function tryMajor(major) {
   await eventually(() => short.length === 2, 'live');
   check(named('and the channel is live from there'), short.map(({data}) => data), [0, 5]);
 
+  // So is one that cannot be excluded, because publications of the channel have no positions.
+  const unknown = [];
+  const bare = read(memory.subscribe(name('bare'), {onGap: ({reason}) => unknown.push(reason)}));
+  await eventually(() => socket.isSubscribed(name('bare')), 'subscribed');
+  await publish(name('bare'), 0);
+  await eventually(() => bare.length === 1, 'a publication');
+  cut();
+  await eventually(() => unknown.length === 1, 'the gap');
+  check(named('without positions each reconnect may be a gap'), unknown, ['no position']);
+  await eventually(() => socket.isSubscribed(name('room')), 'subscribed');
+
+  // What may not be followed says so.
+  const closed = memory.presence(name('closed')), changes = read(closed);
+  await eventually(() => changes.length > 0, 'the refusal');
+  check(named('presence that the rules forbid has an error'), [Boolean(closed.error), closed.isComplete], [true, false]);
+  closed.end();
+
   const past = await within(memory.history(name('room'), {last: 3}), 'history');
   check(named('history'), past.publications.map(({data}) => data), [5, 6, 7]);
 
@@ -128,6 +161,8 @@ async function tryMajor(major) {
   await within(Promise.all([socket, other.socket].map((one) => one.listener('connect').once())), 'connect');
   await eventually(() => presence.members.has(socket.id) && presence.members.has(other.socket.id), 'both again');
   check(named('after a reconnect the members are right'), [...presence.members.keys()].sort(), [socket.id, other.socket.id].sort());
+  await eventually(() => presence.members.get(other.socket.id)?.info?.name === 'B', 'the info again');
+  check(named('and have their infos again'), presence.members.get(other.socket.id).info, {name: 'B'});
 
   // The will was left again; a client that disconnects leaves none.
   await eventually(() => wills.length === 1, 'no other will');

@@ -24,11 +24,12 @@ export class Presence {
     this.count = 0;
     /** Whether `members` has all of them: the events of a large channel leave changes out. `refresh` fetches the list anew. */
     this.isComplete = false;
-    /** Why the list could not be fetched; `null` if it could. */
+    /** Why the list could not be fetched or followed; `null` if it could. Iterations go on with the members known before. */
     this.error = null;
     const events = socket.subscribe(`$presence/${channel}`);
     // Readers begin before the list is fetched: no event may be lost in between.
     this.#follow(events[Symbol.asyncIterator](), events.listener('subscribe')[Symbol.asyncIterator]());
+    (async () => { for await (const {error} of events.listener('subscribeFail')) this.#fail(error); })();
     if (events.state === 'subscribed') this.refresh();
   }
 
@@ -58,9 +59,7 @@ export class Presence {
         ({count, next: after} = page);
       } while (after !== undefined);
     } catch (error) {
-      if (number !== this.#refreshes) return;
-      this.error = error; // after a reconnect, the next subscribe fetches the list again
-      this.#pending = null;
+      if (number === this.#refreshes) this.#fail(error);
       return;
     }
     if (this.#hasEnded || number !== this.#refreshes) return;
@@ -69,6 +68,14 @@ export class Presence {
     this.count = count;
     this.isComplete = true;
     for (const event of this.#pending) this.#apply(event);
+    this.#pending = null;
+    this.#changes.push(this.members);
+  }
+
+  /** The list cannot be had now. After a reconnect, the next subscribe fetches it again. */
+  #fail(error) {
+    this.error = error;
+    this.isComplete = false;
     this.#pending = null;
     this.#changes.push(this.members);
   }

@@ -13,6 +13,8 @@ export class Room {
   #hasBegun = false;
   /** Whether the server has answered with a position, so that the channel has a history. */
   #hasHistory = false;
+  /** Whether a subscribe after the first has no position to recover from: what was published meanwhile is missed. */
+  #hasLostPlace = false;
 
   constructor(name, {last, since, position, data, onGap}) {
     this.name = name;
@@ -27,6 +29,7 @@ export class Room {
   subscribeData() {
     // Without a history there is nothing to recover; what is retained may have changed meanwhile.
     const isFirst = !this.#hasBegun || (this.#first.last !== undefined && !this.#hasHistory);
+    this.#hasLostPlace = !isFirst && this.position === null;
     return {...this.#data, ...(isFirst ? this.#first : {recover: this.position})};
   }
 
@@ -36,7 +39,8 @@ export class Room {
     this.#hasBegun = true;
     this.#hasHistory = Boolean(answer?.position);
     if (!answer?.position) return; // the channel has no history
-    const {recovered = null, reason = null, publications = 0} = answer;
+    const {publications = 0} = answer;
+    const {recovered = null, reason = null} = this.#hasLostPlace ? {recovered: false, reason: 'no position'} : answer;
     // If publications follow, each tells its own position.
     if (publications === 0) this.position = answer.position;
     const recovery = {recovered, reason, position: answer.position, publications};
