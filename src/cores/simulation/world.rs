@@ -1,7 +1,7 @@
 //! The server of a run and its surroundings: its cores, their clock, its clients, and the facts that the clients share.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{ErrorKind, Write};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub(super) struct World {
     /// The subscribers of channels with presence, the members of whom webhooks have been told, and since when neither has
     /// changed.
     subscribed: ([BTreeSet<(String, Member)>; 2], Uptime),
+    /// The infos of all members, and since when they have not changed.
+    infos: (BTreeMap<(String, Member), Value>, Uptime),
     pub(super) ground: Ground,
 }
 
@@ -215,6 +217,7 @@ impl World {
             commits: true,
             rests: 0,
             subscribed: (<[_; 2]>::default(), Uptime::default()),
+            infos: (BTreeMap::new(), Uptime::default()),
             ground: Ground {
                 random,
                 time,
@@ -511,6 +514,10 @@ impl World {
             self.subscribed = (seen, now);
         }
         let ([subscribed, _], since) = &self.subscribed;
+        let infos = leftovers::infos(&cores);
+        if infos != self.infos.0 {
+            self.infos = (infos, now);
+        }
         let limits = &ground.plan.limits;
         let known_after = limits.presence_grace + 2 * limits.presence_tick + MEMBERS_LATE_MAX;
         let has_room = ground.plan.has_room_for_members();
@@ -532,10 +539,10 @@ impl World {
             ground.expect_of_core(0, result);
         }
         ground.expect_of("webhooks", ground.check_webhook_members(&members));
-        if ground.plan.slow_consumer == SlowConsumer::Close {
-            let infos = leftovers::infos(&cores);
+        let (infos, since) = &self.infos;
+        if now.since(*since) > known_after && ground.plan.slow_consumer == SlowConsumer::Close {
             for client in &self.clients {
-                ground.expect(client.index, "at rest", client.check_views(ground, &infos));
+                ground.expect(client.index, "at rest", client.check_views(ground, infos));
             }
         }
     }
