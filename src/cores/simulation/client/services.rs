@@ -350,7 +350,7 @@ impl Client {
         let count = |name: &str| given().filter(|given| given.name == name).count();
         let window_of = |name: &str| window(&|pattern| covers(pattern, name));
         // A service that registers a pattern again with a smaller window may have more calls than that.
-        let names: BTreeSet<&str> = given().map(|given| &*given.name).collect();
+        let names: BTreeSet<&str> = given().map(|given| given.name).collect();
         let of_all: usize = names
             .into_iter()
             .map(|name| count(name).min(window_of(name)))
