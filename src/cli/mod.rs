@@ -357,7 +357,7 @@ fn help(out: &mut impl Write) -> io::Result<()> {
 }
 
 const HELP_HEAD: &str = "\
-Ringcast: a realtime server for SocketCluster clients.
+Ringcast: a realtime server for clients of SocketCluster and MQTT.
 
 Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast check                   check the settings, and show where each comes from
@@ -367,7 +367,7 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast rules list              show the rules
        ringcast rules test [--token T | --claims JSON] ACTION NAME
                                         show which rule decides, and why; exit code 0 if it allows, 1 if it denies
-                                        (ACTION: subscribe, publish, history, presence, invoke, transmit)
+                                        (ACTION: subscribe, publish, history, presence, invoke, transmit, serve)
        ringcast policies [CHANNEL]      show the policies of channels, or which one applies to this channel;
                                         exit code 1 if none applies
        ringcast token --claims JSON [--expires 1h]
