@@ -32,6 +32,18 @@ fn server(change: impl FnOnce(&mut ringcast::config::Config)) -> Server {
     })
 }
 
+/// A server that speaks TLS on a port for MQTT, what its clients trust, and the files of its certificate.
+fn server_with_tls() -> (Server, Arc<rustls::ClientConfig>, Files) {
+    let authority = Authority::new("authority");
+    let files = Files::new();
+    let server = server(|config| {
+        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
+        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
+    });
+    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    (server, trust, files)
+}
+
 /// The core that has the one connection there is.
 fn core_of_the_only_connection(server: &Server) -> usize {
     let mut found = None;
@@ -45,13 +57,7 @@ fn core_of_the_only_connection(server: &Server) -> usize {
 
 #[test]
 fn all_connections_of_a_client_id_come_to_the_same_core_by_whatever_way() {
-    let authority = Authority::new("authority");
-    let files = Files::new();
-    let server = server(|config| {
-        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
-        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    });
-    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    let (server, trust, _files) = server_with_tls();
     let (own, tls) = (
         server.running().mqtt_address().unwrap(),
         server.running().mqtt_tls_address().unwrap(),
@@ -105,13 +111,7 @@ struct HalfHello {
 
 #[test]
 fn connections_move_while_tls_handshakes_of_their_cores_stand_still_and_those_move_when_they_go_on() {
-    let authority = Authority::new("authority");
-    let files = Files::new();
-    let server = server(|config| {
-        support::secure::speak_tls(config, &files, &[authority.server(&["localhost"])]);
-        config.mqtt.tls_listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    });
-    let trust = Arc::new(authority.trust(&[&rustls::version::TLS13], None));
+    let (server, trust, _files) = server_with_tls();
     let (own, tls) = (
         server.running().mqtt_address().unwrap(),
         server.running().mqtt_tls_address().unwrap(),

@@ -844,19 +844,24 @@ fn content_falls(server: &Process, before: u64) {
     });
 }
 
-/// What adds something is refused, before a commit fails; what removes something is not. When clients have read what
-/// waited for them, there is room without a restart.
-#[test]
-fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_and_takes_all_that_makes_room() {
-    let place = Place::new();
-    let settings = [
-        ("RINGCAST_STORE_MODE", "strict"),
+/// A file that few publications fill, and queues that have room for far more.
+fn settings_of_a_small_file(store_mode: &str) -> [(&str, &str); 6] {
+    [
+        ("RINGCAST_STORE_MODE", store_mode),
         ("RINGCAST_STORE_BYTES_MAX", "4200000"),
         ("RINGCAST_CORES", "2"),
         ("RINGCAST_MQTT_QUEUE_BYTES_MAX", "50000000"),
         ("RINGCAST_MQTT_QUEUE_MESSAGES_MAX", "100000"),
         ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
-    ];
+    ]
+}
+
+/// A change that adds something is refused before a commit fails, and a change that removes something is not. When clients have read what
+/// waited for them, there is room without a restart.
+#[test]
+fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_and_takes_all_that_makes_room() {
+    let place = Place::new();
+    let settings = settings_of_a_small_file("strict");
     let server = place.start(&settings);
     let mut admin = server.admin();
     for (id, filter) in [("subscriber", "t"), ("ended", "u")] {
@@ -944,14 +949,7 @@ fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_and_takes_all_that
 #[test]
 fn with_a_full_file_relaxed_goes_on_in_memory_until_clients_have_made_room() {
     let place = Place::new();
-    let settings = [
-        ("RINGCAST_STORE_MODE", "relaxed"),
-        ("RINGCAST_STORE_BYTES_MAX", "4200000"),
-        ("RINGCAST_CORES", "2"),
-        ("RINGCAST_MQTT_QUEUE_BYTES_MAX", "50000000"),
-        ("RINGCAST_MQTT_QUEUE_MESSAGES_MAX", "100000"),
-        ("RINGCAST_MQTT_SYS_INTERVAL_SECONDS", "0"),
-    ];
+    let settings = settings_of_a_small_file("relaxed");
     let server = place.start(&settings);
     let mut admin = server.admin();
     let (mut subscriber, _) = resume(&server, 5, "subscriber");

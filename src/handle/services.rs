@@ -105,7 +105,7 @@ impl Shared {
         })
     }
 
-    /// Who the members are, for each core in the order in which they stand in `pools`.
+    /// The descriptions of the members, for each core in the order in which its members stand in `pools`.
     async fn members_of(
         &self,
         pools: &[PoolView],

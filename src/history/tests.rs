@@ -779,7 +779,7 @@ fn after_a_restart_publications_of_the_former_process_since_a_moment_are_told_as
         let reading = read(histories, name, Query::Since(UNIX_MS_AT_0 + ms), at(100));
         reading.why_unknown().is_some()
     };
-    // What is lost of `a` was published before 31, what is lost of all before 31 as well, and of `c` before the restart.
+    // The publications that are lost were published before 31; those of `c`, which the store had, before the restart.
     for (name, last) in [("a", 31), ("b", 31), ("c", 100), ("never seen", 31)] {
         assert!(unknown(&mut histories, name, last), "{name}");
         assert!(!unknown(&mut histories, name, last + 1), "{name}");

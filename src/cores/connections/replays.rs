@@ -16,7 +16,7 @@ use crate::protocols::Framing;
 
 use super::Connections;
 
-/// What is needed to read publications from a history that a subscriber does not take.
+/// Lets a connection read publications later, from the history of their channel, which its outbox has no room for now.
 #[derive(Debug)]
 pub(in crate::cores) struct ReadLater {
     pub(in crate::cores) channels: Arc<Channels>,

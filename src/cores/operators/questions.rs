@@ -38,7 +38,7 @@ pub(crate) enum Question {
     Channels(Channels),
     /// The patterns of services that the core owns, in their order.
     Services(ListServices),
-    /// Who some members are.
+    /// The connections and offers of some services that the core has.
     DescribeMembers(DescribeMembers),
     /// Call clients.
     Call(Calling),

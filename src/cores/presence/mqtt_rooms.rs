@@ -39,7 +39,7 @@ pub(in crate::cores) struct MqttRooms {
     is_review_due: bool,
     /// The channels of which owners have refused subscribers for want of room.
     refused: Refused,
-    /// Those of which the review tells the owners again.
+    /// The channels of these whose subscribers the review offers to the owners again.
     again: Refused,
 }
 

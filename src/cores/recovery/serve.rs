@@ -265,8 +265,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What was read of the history is sent. The subscription is live, unless that was a part, or more was published
-    /// meanwhile than was collected: then the client gets the rest from the history as well.
+    /// The outbox has taken all publications that were read from the history. The subscription is live from now on; unless the
+    /// owner has sent a part only, or more was published meanwhile than was collected: then the client gets the rest from the
+    /// history as well.
     fn finish(&mut self, place: Place) {
         let Some((id, _)) = self.live_from(place) else {
             return;

@@ -45,7 +45,7 @@ enum Asked {
 struct Serving {
     /// The window that the server has confirmed.
     confirmed: Option<u32>,
-    /// Those that it has asked for since.
+    /// The windows that it has asked for since.
     asked: Vec<u32>,
 }
 

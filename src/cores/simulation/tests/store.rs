@@ -61,7 +61,7 @@ fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
         assert_eq!(world.are_open(), [true; 2], "seed {seed}");
         assert!(world.has_session(0) && world.has_session(1));
 
-        // What waits for a client that comes back waits on.
+        // Publications that wait for a client still wait when it has come back and gone again.
         world.devices[0].subscribe(&mut world.ground, &channel_name(0), 2);
         world.settle();
         world.devices[0].cut(false);
