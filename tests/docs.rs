@@ -122,7 +122,7 @@ fn every_setting_and_metric_that_a_page_names_exists() {
     let settings = ringcast::internals::config::settings::markdown();
     let metrics = ringcast::internals::metrics::text::markdown();
     let mut unknown = Vec::new();
-    for page in pages() {
+    for page in pages().into_iter().chain(files_for_prometheus()) {
         // The changelog may name settings that do not exist any more.
         if page.ends_with("CHANGELOG.md") {
             continue;
@@ -152,6 +152,33 @@ fn every_setting_and_metric_that_a_page_names_exists() {
         "neither a setting nor a metric:\n{}",
         unknown.join("\n")
     );
+}
+
+/// An alert on a label that no metric has would never fire.
+#[test]
+fn every_value_of_a_label_that_an_alert_names_exists() {
+    let mut sources = Vec::new();
+    for folder in ["src/metrics", "src/decision"] {
+        add_source_files(&root().join(folder), &mut sources);
+    }
+    let sources: String = sources
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let rules = fs::read_to_string(root().join("tuning/alerts.yml")).unwrap();
+    let mut named = 0;
+    for matcher in ["=~\"", "!~\""] {
+        for values in rules.split(matcher).skip(1) {
+            for value in values.split('"').next().unwrap().split('|') {
+                named += 1;
+                assert!(
+                    sources.contains(&format!("\"{value}\"")),
+                    "tuning/alerts.yml names {value}, which is no label of a metric"
+                );
+            }
+        }
+    }
+    assert!(named > 10, "alerts.yml names labels in another form");
 }
 
 /// Pages that describe the sources must be adapted when a file is moved.
@@ -262,6 +289,14 @@ fn pages() -> Vec<PathBuf> {
     .iter()
     .flat_map(|folder| pages_in(folder))
     .collect()
+}
+
+/// Alert rules, their tests, and the dashboard.
+fn files_for_prometheus() -> Vec<PathBuf> {
+    ["alerts.yml", "alerts.test.yml", "grafana.json"]
+        .iter()
+        .map(|name| root().join("tuning").join(name))
+        .collect()
 }
 
 fn add_source_files(folder: &Path, files: &mut Vec<PathBuf>) {
