@@ -27,8 +27,9 @@ use super::core_set::{CORES_MAX, CoreSet};
 use super::hash::ChannelHash;
 use crate::sync::{AtomicU64, Ordering};
 
-/// A power of two. With more buckets, needless wake-ups would be rarer above 10,000 channels, but each publisher's look
-/// would be a cache miss: a second-level cache may hold 512 KiB. Loom tracks each atomic, so its build has few.
+/// A power of two. With more buckets, needless wake-ups would be rarer above 10,000 channels, but each
+/// publisher's load of a mask would miss the cache: a second-level cache may hold 512 KiB. Loom tracks each
+/// atomic, so its build has few.
 const BUCKETS: usize = if cfg!(ringcast_loom) { 4 } else { 1 << 16 };
 
 /// The masks of all cores.

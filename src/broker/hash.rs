@@ -1,8 +1,8 @@
 //! The hash of a channel's name, computed once per packet and carried from there on.
 //!
-//! Users choose the names, so the hash is keyed with random numbers of the system at the start. All cores share the
-//! key, since the hash travels through the ring. foldhash promises only that collisions are hard to find without the
-//! key; if somebody finds them, the limits on channels per connection bound their cost.
+//! Users choose the names, so the hash is keyed with random numbers of the system at the start. All cores
+//! share the key, since the hash travels through the ring. foldhash promises only that collisions are hard to
+//! find without the key. If an attacker finds some, the limits on channels per connection bound their cost.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -19,8 +19,9 @@ impl ChannelHash {
         self.0
     }
 
-    /// The core, of so many, that owns the channel: it keeps what must be kept once, such as the channel's history. It
-    /// follows from bits that the directory does not use, nor tables of fewer than 65,536 channels.
+    /// The core, of `cores`, that owns the channel: the owner keeps the state of which there is one copy,
+    /// such as the channel's history. The owner follows from bits of the hash that neither the directory uses
+    /// nor a table of fewer than 65,536 channels.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "32 bits are taken, and the result is below `cores`"

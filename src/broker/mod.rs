@@ -13,7 +13,7 @@
 //! [`Delivery`] borrows the reader. The ring itself needs no core: a publisher has no cursor, and a reader publishes
 //! nothing.
 //!
-//! Beside the ring, cores send each other letters (`post`): what one core has to say to one other core.
+//! Beside the ring, cores send each other letters (`post`): messages from one core to one other core.
 
 mod core_set;
 mod directory;
@@ -51,7 +51,7 @@ pub struct CoreBroker {
     pub subscriptions: Subscriptions,
     /// The hash of channel names, the same on all cores.
     pub hasher: ChannelHasher,
-    /// By what positions are counted.
+    /// The numbering of positions: its epoch, and the base of its offsets.
     pub numbering: Numbering,
 }
 
@@ -62,7 +62,7 @@ pub struct OutsidePublisher {
     pub publisher: Publisher,
     /// The hash of channel names, the same as on all cores.
     pub hasher: ChannelHasher,
-    /// By what positions are counted.
+    /// The numbering of positions: its epoch, and the base of its offsets.
     pub numbering: Numbering,
 }
 

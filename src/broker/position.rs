@@ -36,7 +36,7 @@ impl Epoch {
         std::str::from_utf8(&self.0).expect("every character is ASCII")
     }
 
-    /// An epoch that no earlier process has had, as far as random numbers can tell: there are 2.8 million millions.
+    /// A random epoch. There are 2.8 million million, so an earlier process has hardly had the same one.
     fn random() -> Epoch {
         // The standard library keys its own tables with random numbers of the system.
         let mut number = RandomState::new().hash_one(0);
@@ -69,12 +69,12 @@ pub struct Position {
 pub struct Numbering {
     /// The name of the numbering.
     pub epoch: Epoch,
-    /// The offset of a publication is its sequence and this.
+    /// This plus the sequence of a publication is the publication's offset.
     pub base: u64,
 }
 
 impl Numbering {
-    /// A numbering of its own, which begins with this process.
+    /// A new numbering, which begins with this process.
     pub fn new() -> Numbering {
         Numbering {
             epoch: Epoch::random(),
@@ -97,7 +97,8 @@ impl Numbering {
 }
 
 impl Numbering {
-    /// The position of everything before a place.
+    /// The position right before a place: a client at this position has got every publication before the
+    /// place.
     pub fn position_before(&self, place: Sequence) -> Position {
         Position {
             epoch: self.epoch,

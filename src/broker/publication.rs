@@ -1,4 +1,4 @@
-//! A publication: a payload with facts, in the frame that its publisher's protocol made of it.
+//! A publication: a payload and facts about it, in a frame of its publisher's protocol.
 //!
 //! ```text
 //!   buffer  [ time, kind, origin, marks, retain 8 | channel length 4 | payload length 4 | channel … | frame: … payload … ]
@@ -6,11 +6,13 @@
 //! The publisher writes one buffer once, and every core reads it in place: one pointer leads to all of it. A core that
 //! is not interested needs the hash only, which is in the slot, and never touches these bytes.
 //!
-//! The publisher's core encodes the frame once, and subscribers of the same protocol are sent just these bytes. The
-//! buffer also says where in the frame the payload lies, what it is, and whose frame it is. So a reading core can make
-//! another form of the publication for the subscribers that need one (`cores/outgoing/forms.rs`).
+//! The publisher's core encodes the frame once, and subscribers of the same protocol are sent these very
+//! bytes. The buffer also says where in the frame the payload lies, its kind, and the protocol of the frame.
+//! So a reading core can make another form of the publication for the subscribers that need one
+//! (`cores/outgoing/forms.rs`).
 //!
-//! The frame of a publication with [`Marks`] has blanks in which more is written later, without moving a byte:
+//! The frame of a publication with [`Marks`] has blanks, into which more is written later without moving a
+//! byte:
 //!
 //! ```text
 //!   {"event":"#publish","data":{"channel":"x","position":{"epoch":"k3j9x0ab","offset":123             }                ,"data":…}}
@@ -19,13 +21,13 @@
 //! The publisher of the ring writes the offset once the place in the order is known ([`write_offset`]). A history writes
 //! `,"replayed":true` over the other blanks. Both are found from the end of the frame.
 //!
-//! The frame of an MQTT client's publication is no packet of MQTT: the packets that subscribers get differ in too much. It has
-//! the facts that MQTT passes on, then the payload (`mqtt/publication.rs`). It has no blanks: the core that makes the
-//! SocketCluster form of it knows its position.
+//! The frame of an MQTT client's publication is not a packet of MQTT, since the packets that subscribers get
+//! differ in too many fields. The frame consists of the facts that MQTT passes on, and then the payload
+//! (`mqtt/publication.rs`). It has no blanks: the core that makes its SocketCluster form knows its position.
 //!
-//! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write`]: both come from
-//! decisions, whose bytes are fewer; or from an MQTT packet, which has fewer than 256 MiB and grows to six times as much
-//! at most.
+//! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write`]. Both
+//! come from decisions, whose bytes are fewer, or from an MQTT packet, which has fewer than 256 MiB and grows
+//! to at most six times as much.
 
 use std::ops::Range;
 
@@ -34,7 +36,8 @@ const HEADER_BYTES: usize = 16;
 /// Where in the header the lengths stand, counted in numbers of 32 bits.
 const CHANNEL_BYTES_AT: usize = 2;
 const PAYLOAD_BYTES_AT: usize = 3;
-/// The lowest byte of the time holds the kind, the origin, the marks and whether it is retained: a publication is timed to 256 ns.
+/// The lowest byte of the time holds the kind, the origin, the marks and whether it is retained. So a
+/// publication is timed to 256 ns.
 const TIME_MASK: u64 = !0xff;
 const KIND_MASK: u64 = 0b11;
 const ORIGIN_SHIFT: u32 = 2;
@@ -69,7 +72,7 @@ impl Sequence {
 pub enum Kind {
     /// A JSON text, or nothing: SocketCluster clients may publish without data.
     Json,
-    /// Bytes that mean something to the clients alone.
+    /// Bytes whose meaning only the clients know.
     Opaque,
 }
 
@@ -78,7 +81,7 @@ pub enum Kind {
 pub enum Origin {
     /// The frame is a WebSocket text frame with a `#publish` packet.
     SocketCluster,
-    /// The frame is what `mqtt/publication.rs` writes.
+    /// The frame is in the form that `mqtt/publication.rs` writes.
     Mqtt,
 }
 
@@ -127,17 +130,17 @@ impl Origin {
     }
 }
 
-/// What the policy of a channel has its publications be.
+/// The properties that the policy of a channel gives to its publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
     /// The owner of the channel remembers the publication.
     pub remembered: bool,
-    /// The publication tells its position.
+    /// The publication carries its position.
     pub positioned: bool,
 }
 
 impl Marks {
-    /// Whether there is one. Then the frame has [`BLANKS`].
+    /// Whether any mark is set. Then the frame has [`BLANKS`].
     pub const fn is_any(self) -> bool {
         self.remembered || self.positioned
     }
@@ -155,11 +158,11 @@ pub struct Facts {
     pub at_ns: u64,
     /// The kind of the payload.
     pub kind: Kind,
-    /// Whose frame it is.
+    /// The protocol of the frame.
     pub origin: Origin,
-    /// The payload's length. Where in the frame it ends follows from the origin.
+    /// The payload's length. The end of the payload in the frame follows from the origin.
     pub payload_bytes: u32,
-    /// What the policy of the channel has the publication be.
+    /// The marks by the policy of the channel.
     pub marks: Marks,
     /// Whether its publisher wants it to be the retained publication of the channel.
     pub retain: bool,
@@ -173,7 +176,7 @@ pub struct Publication<'a> {
 }
 
 impl<'a> Publication<'a> {
-    /// A view of what [`write`] wrote.
+    /// A view of a buffer that [`write`] has filled.
     pub(crate) fn new(sequence: Sequence, buffer: &'a [u8]) -> Publication<'a> {
         Publication { sequence, buffer }
     }
@@ -186,8 +189,8 @@ impl<'a> Publication<'a> {
         }
     }
 
-    /// Writes the same publication in the form of another protocol into an empty buffer, gathering the parts of its frame.
-    /// `offset` is its place in the order as its position tells it.
+    /// Writes the same publication in the form of another protocol into an empty buffer, gathering the parts
+    /// of its frame. `offset` is the offset in the publication's position.
     pub(crate) fn write_translated(
         &self,
         kind: Kind,
@@ -279,7 +282,7 @@ impl<'a> Publication<'a> {
         }
     }
 
-    /// Whose frame it is.
+    /// The protocol of the frame.
     #[inline]
     pub fn origin(&self) -> Origin {
         match self.first_word() >> ORIGIN_SHIFT & ORIGIN_MASK {
@@ -319,8 +322,8 @@ pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
     HEADER_BYTES + channel.len() + frame.iter().map(|part| part.len()).sum::<usize>()
 }
 
-/// Writes a publication into an empty buffer, gathering the parts of its frame. Always inlined: as a call of its own, with
-/// the facts in memory, it made a publication cost 28 instructions more.
+/// Writes a publication into an empty buffer, gathering the parts of its frame. Always inlined: as a separate
+/// call, with the facts in memory, it cost 28 more instructions per publication.
 #[inline(always)]
 pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &[&[u8]]) {
     let kind_and_origin = facts.kind as u64 | (facts.origin as u64) << ORIGIN_SHIFT;

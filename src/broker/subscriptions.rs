@@ -11,11 +11,12 @@
 //! Memory, beside the name itself: 16 bytes for a connection with one subscription and 4 in its channel; about 56 for a
 //! channel with one subscriber. Neither list is allocated for a single entry. A list that has shrunk gives memory back.
 //!
-//! The delivery of a publication to a large channel pauses between turns, and subscribers come and go meanwhile. The
-//! walk along the list goes from its end to its beginning. New subscribers are appended behind the walk. When a
-//! subscriber leaves that the walk has not reached, another one that it has not reached takes the position. So the walk
-//! reaches each connection that is subscribed throughout exactly once, and no connection that joined after the walk
-//! began. One publication is under way at a time, so there is one walk.
+//! The delivery of a publication to a large channel pauses between turns, and connections subscribe and
+//! unsubscribe meanwhile. The walk along the list goes from its end to its beginning. New subscribers are
+//! appended behind the walk. When a subscriber leaves before the walk has reached it, another subscriber that
+//! the walk has not reached takes its position. So the walk reaches each connection that is subscribed
+//! throughout exactly once, and no connection that subscribed after the walk began. One publication is under
+//! way at a time, so there is one walk.
 //!
 //! Invariants, kept by [`Subscriptions::join`] and [`Subscriptions::leave`] alone
 //! 1. `channels[e.channel].subscribers[e.position]` is the connection that has the entry `e`, and each subscriber has
@@ -48,7 +49,7 @@ pub struct Subscriptions {
     len: u64,
     walk: Walk,
     watch: Watch,
-    /// Why the core is woken for every publication, by [`AllChannels`].
+    /// For each reason in [`AllChannels`], whether the core is woken for every publication.
     all_channels: [bool; 2],
 }
 
@@ -57,12 +58,12 @@ pub struct Subscriptions {
 pub enum AllChannels {
     /// MQTT sessions of the core have filters with wildcards.
     Filters,
-    /// The core tells webhooks of publications.
+    /// The core reports publications to webhooks.
     Webhooks,
 }
 
 impl Subscriptions {
-    /// No subscriptions; `interest` is told of each channel's first and last subscriber.
+    /// No subscriptions; `interest` gets each channel's first and last subscriber.
     pub(crate) fn new(interest: Interest) -> Subscriptions {
         Subscriptions {
             table: HashTable::new(),
@@ -76,13 +77,13 @@ impl Subscriptions {
         }
     }
 
-    /// Bytes of memory that the tables take, without names and lists of more than one.
+    /// Bytes of memory that the tables take, without names and without lists of more than one entry.
     pub(crate) fn table_bytes(&self) -> usize {
         self.table.allocation_size() + self.channels.memory_bytes() + self.connections.memory_bytes()
     }
 
-    /// Subscribes a connection. A connection at the limit is refused even a channel that it is subscribed to, as by the
-    /// reference.
+    /// Subscribes a connection. A connection at the limit is refused even a channel that it is already
+    /// subscribed to, as in the reference.
     ///
     /// The caller first passes [`Reader::claimed`](super::Reader::claimed).
     pub fn subscribe(
@@ -153,9 +154,9 @@ impl Subscriptions {
         0
     }
 
-    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is called only
-    /// when a channel with this hash is known: most publications of no interest here are told by the hash, and their
-    /// memory is not touched.
+    /// Begins to walk the connections that are subscribed to a channel, in no particular order. `name` is
+    /// called only if a channel with this hash is known. The hash alone rules out most publications that do
+    /// not concern this core, and their memory is not touched.
     pub fn begin_walk<'n>(&mut self, hash: ChannelHash, name: impl Fn() -> &'n [u8]) {
         self.walk = match self.find(hash, name) {
             Some(channel) => {
@@ -192,8 +193,8 @@ impl Subscriptions {
         Some((&channel.name, channel.hash))
     }
 
-    /// The numbers of at most `max` of a connection's channels, ascending, from `from` on. From 0 on, they are those that
-    /// [`Subscriptions::unsubscribe_some`] ends first. Allocates.
+    /// The numbers of at most `max` of a connection's channels, ascending, from `from` on. With `from` 0,
+    /// these are the channels that [`Subscriptions::unsubscribe_some`] ends first. Allocates.
     pub fn some_numbers_of(
         &self,
         connection: u32,
@@ -216,9 +217,9 @@ impl Subscriptions {
         channel.map_or(0, |channel| channel.subscribers.len())
     }
 
-    /// At most `max` subscribers of a channel that stand before the place `end`, and the place at which to go on. A
-    /// caller that begins with [`Subscriptions::subscriber_count`] and goes on to the place 0 sees each connection that
-    /// is subscribed throughout, some more than once.
+    /// At most `max` subscribers of a channel that stand before the place `end`, and the place at which to go
+    /// on. A caller that begins with [`Subscriptions::subscriber_count`] and goes on to the place 0 sees each
+    /// connection that is subscribed throughout, and some connections more than once.
     pub fn some_subscribers(&self, channel: u32, end: u32, max: usize) -> (&[u32], u32) {
         let Some(channel) = self.channels.get(channel as usize) else {
             return (&[], 0);
@@ -241,8 +242,8 @@ impl Subscriptions {
         self.connections.get(connection as usize).map_or(0, Held::len)
     }
 
-    /// Has the core woken for publications on this channel, though none of its connections may be subscribed. To be
-    /// undone by [`Subscriptions::no_interest_in`].
+    /// Makes publishers wake the core for publications on this channel, even if none of its connections is
+    /// subscribed. [`Subscriptions::no_interest_in`] undoes it.
     pub(crate) fn interest_in(&mut self, hash: ChannelHash) {
         self.interest.add(hash);
     }
@@ -269,7 +270,7 @@ impl Subscriptions {
         Some((&channel.name, channel.subscribers.len()))
     }
 
-    /// Has the core woken for every publication, or not any more, for this reason.
+    /// Makes publishers wake the core for every publication, or no longer does, for this reason.
     pub fn wake_for_all(&mut self, reason: AllChannels, is_on: bool) {
         let before = self.all_channels;
         self.all_channels[reason as usize] = is_on;
@@ -280,7 +281,7 @@ impl Subscriptions {
         }
     }
 
-    /// Notes which channels get their first subscriber, or lose their last; or does so no more.
+    /// Begins or ends to note which channels get their first subscriber or lose their last.
     pub fn watch(&mut self, is_on: bool) {
         match is_on {
             true => self.watch.begin(),
@@ -311,9 +312,9 @@ impl Subscriptions {
         self.names(self.some_of(connection, 0, usize::MAX))
     }
 
-    /// Copies of the names of at most `max` of a connection's channels, in the order in which it subscribed to them,
-    /// and where to go on, if there are more. A caller begins with 0. Subscriptions that end between two calls do not
-    /// change which others are returned.
+    /// Copies of the names of at most `max` of a connection's channels, in the order in which it subscribed
+    /// to them, and the place at which to go on, if there are more. A caller begins with 0. Subscriptions
+    /// that end between two calls do not change which others are returned.
     pub fn some_channels_of(&self, connection: u32, from: u32, max: usize) -> (Vec<Box<[u8]>>, Option<u32>) {
         let entries = self.some_of(connection, from, max);
         let next = match entries.last() {
@@ -407,8 +408,8 @@ impl Subscriptions {
         self.len -= 1;
         let channel = &mut self.channels[entry.channel as usize];
         if entry.channel == self.walk.channel && entry.position < self.walk.left {
-            // The last subscriber of the list may have been walked. So the leaving one first changes places with the
-            // last subscriber that has not been.
+            // The walk may have reached the last subscriber of the list. So the leaving subscriber first
+            // changes places with the last one that the walk has not reached.
             self.walk.left -= 1;
             if entry.position < self.walk.left {
                 let subscribers = channel.subscribers.as_mut_slice();
@@ -490,7 +491,7 @@ struct Channel {
 #[derive(Clone, Copy, Debug, Default)]
 struct Walk {
     channel: u32,
-    /// How many subscribers it has still to reach; with none, the channel may be gone.
+    /// How many subscribers the walk has still to reach. If there are none, the channel may be gone.
     left: u32,
 }
 
@@ -520,7 +521,7 @@ impl Subscribers {
         u32::try_from(self.as_slice().len()).expect("connections have 32-bit indexes")
     }
 
-    /// Appends a connection and says where.
+    /// Appends a connection and returns its place.
     fn push(&mut self, connection: u32) -> u32 {
         let position = self.len();
         match self {

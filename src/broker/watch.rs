@@ -1,8 +1,9 @@
 //! Notes which channels have got their first subscriber on this core, and which have lost their last.
 //!
-//! Most servers have nobody who asks (`webhooks`). Then a first subscriber costs one comparison more.
+//! On most servers no module asks for these changes (`webhooks` does). Then a first subscriber costs one
+//! comparison more.
 
-/// The changes since they were last taken, while somebody asks.
+/// The changes since they were last taken, while they are watched.
 #[derive(Debug, Default)]
 pub struct Watch(Option<Vec<Change>>);
 
@@ -21,12 +22,12 @@ impl Watch {
         self.0.get_or_insert_default();
     }
 
-    /// Notes none any more.
+    /// Notes no changes any more.
     pub fn end(&mut self) {
         self.0 = None;
     }
 
-    /// Notes a change, if somebody asks.
+    /// Notes a change, if changes are watched.
     #[inline]
     pub(crate) fn note(&mut self, channel: &[u8], is_occupied: bool) {
         if let Some(changes) = &mut self.0 {

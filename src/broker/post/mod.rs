@@ -18,15 +18,15 @@
 //!    sender; while letters to a core are kept here, later ones queue behind them. A letter that was put into a box is
 //!    taken before each letter that any core sends there afterwards: a letter of the core to itself comes behind those
 //!    that lay in its box.
-//! 2. No letter lies in the box of a core that sleeps and that nobody wakes. The receiver asks
-//!    [`PostEnd::has_letters`] after `Reader::prepare_sleep`, and does not sleep if there are some. The sender asks
-//!    [`PostEnd::take_wakes`] before it sleeps.
+//! 2. No letter stays in the box of a core that sleeps without a wake-up. The receiver asks
+//!    [`PostEnd::has_letters`] after `Reader::prepare_sleep`, and does not sleep if there are letters. The
+//!    sender asks [`PostEnd::take_wakes`] before it sleeps.
 //! 3. The last letter of a core comes behind all others of that core and never finds the box full: in each box, a slot
 //!    is reserved for the last letter of each other core.
 //!
-//! Waits: none. A letter that finds the box full stays with its sender, which tries again in its next turns and must
-//! not sleep without a time limit meanwhile: nobody tells it that there is room. It also takes the letters of others
-//! meanwhile, so two cores with full boxes never wait for each other.
+//! Waits: none. A letter that finds the box full stays with its sender, which tries again in its next turns.
+//! Until then the sender must not sleep without a time limit, since no core tells it that the box has room
+//! again. The sender also takes letters meanwhile, so two cores with full boxes never wait for each other.
 //!
 //! A core that has stopped takes no letters: when its last letter has been noted, letters to it are dropped.
 //!
@@ -164,7 +164,7 @@ impl<L> PostEnd<L> {
         !self.receivers.is_empty()
     }
 
-    /// The cores that the caller must wake, of those that letters were sent to since the last call.
+    /// The cores that the caller must wake, out of the cores that letters were sent to since the last call.
     #[must_use]
     pub fn take_wakes(&mut self) -> CoreSet {
         self.sleepers.rouse(std::mem::take(&mut self.receivers))
@@ -209,7 +209,7 @@ impl<L> PostEnd<L> {
         self.inbox.front_is_pending()
     }
 
-    /// How many letters are kept for which there was no room.
+    /// How many letters are kept because their boxes had no room.
     #[inline]
     pub fn kept_count(&self) -> usize {
         self.kept_count

@@ -5,7 +5,7 @@ use crate::broker::{CoreBroker, broker};
 
 type Letter = (usize, u32);
 
-/// Cores that sleep when they are told to, and are woken by nobody.
+/// Cores that the test puts to sleep, and that no thread wakes.
 struct Fixture {
     brokers: Vec<CoreBroker>,
     ends: Vec<PostEnd<Letter>>,
@@ -151,7 +151,7 @@ fn a_letter_is_taken_before_all_that_were_sent_after_it_own_ones_included() {
     assert_eq!(fixture.taken(0), [(1, 3), (1, 4), (1, 5), (0, 3), (1, 6)]);
 }
 
-/// As a core whose drain is over while others still close their clients.
+/// As a core that has finished its drain while other cores still close their clients.
 #[test]
 fn a_core_that_stops_says_so_behind_its_letters_and_letters_to_it_are_dropped() {
     let mut fixture = Fixture::new(3, 1);
@@ -166,7 +166,7 @@ fn a_core_that_stops_says_so_behind_its_letters_and_letters_to_it_are_dropped() 
     assert!(fixture.brokers[2].reader.prepare_sleep());
     let wake = fixture.ends.remove(1).stop(|| (1, 99));
     assert_eq!(wake.into_iter().collect::<Vec<_>>(), [2]);
-    // What it had kept is gone, since it is known to answer nothing any more.
+    // The letters that the stopped core had kept are gone: it is known to answer nothing any more.
     assert_eq!(fixture.taken(0), [(1, 1), (1, 99)]);
     assert_eq!(fixture.ends[1].take(), Some((1, 99)));
     assert_eq!(fixture.send(0, 1, 3), Sent::Kept, "the letter was not noted");

@@ -11,7 +11,8 @@
 
 /// The smallest buffer.
 const CLASS_BYTES_MIN: usize = 128;
-/// As many bytes of buffers are kept however long they are not needed, so that rare publications allocate nothing.
+/// The pool keeps this many bytes of buffers, however long they are not needed, so that rare publications
+/// allocate nothing.
 const KEPT_BYTES_MIN: usize = 64 * 1024;
 /// How many classes are kept: up to 64 KiB. The allocation of a larger buffer costs little beside filling it.
 const CLASSES: usize = 10;
@@ -76,7 +77,7 @@ impl BufferPool {
         }
     }
 
-    /// Whether so much is kept that some of it should go back.
+    /// Whether the pool keeps more than it needs, so that [`BufferPool::give_back`] would free some.
     pub(crate) fn keeps_much(&self) -> bool {
         self.kept_bytes > KEPT_BYTES_MIN
     }
@@ -128,7 +129,7 @@ impl BufferPool {
     }
 }
 
-/// The class of a buffer for `bytes`; [`CLASSES`] or more for one that is not kept.
+/// The class of a buffer for `bytes`; [`CLASSES`] or more if the pool does not keep buffers of this size.
 fn class(bytes: usize) -> usize {
     (bytes.max(CLASS_BYTES_MIN) - 1).ilog2() as usize + 1 - CLASS_BYTES_MIN.ilog2() as usize
 }
@@ -138,7 +139,7 @@ fn class_bytes(bytes: usize) -> usize {
     bytes_of(class(bytes), bytes)
 }
 
-/// What a buffer of this class for `bytes` takes.
+/// How many bytes a buffer of this class for `bytes` takes.
 fn bytes_of(class: usize, bytes: usize) -> usize {
     if class < CLASSES {
         CLASS_BYTES_MIN << class
@@ -201,7 +202,8 @@ mod tests {
         let mut pool = BufferPool::new(1 << 20);
         let burst: Vec<_> = (0..1000).map(|_| filled(&mut pool, 300)).collect();
         burst.into_iter().for_each(|buffer| pool.put_back(buffer));
-        // Ten are in use at a time, again and again; the others wait for the next burst, ever fewer of them.
+        // Ten buffers are in use at a time, again and again. The others wait for the next burst, and become
+        // fewer and fewer.
         let mut kept = vec![pool.kept_bytes()];
         for _ in 0..20 {
             pool.give_back();

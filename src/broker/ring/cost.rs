@@ -19,11 +19,11 @@ enum Others {
     AsleepInterested,
 }
 
-/// Per publication, but for the wake-ups.
+/// The cost per publication, without the wake-ups.
 #[derive(Debug)]
 struct Cost {
     publisher: PerPublication,
-    /// Of one other core; zero for sleepers.
+    /// The cost for one other core; zero if the other cores sleep.
     reader: PerPublication,
     wakes_per_burst: f64,
 }
@@ -100,7 +100,7 @@ fn cost(cores: usize, others: Others) -> Cost {
 #[derive(Default)]
 struct Total {
     publisher: Accesses,
-    /// Of core 1.
+    /// The accesses of core 1.
     reader: Accesses,
     wakes: usize,
 }
@@ -165,16 +165,17 @@ const FACTS: Facts = Facts {
     },
     retain: false,
 };
-/// The default has 16 times as many slots, and so wakes cores that are not interested 16 times more rarely.
+/// The default has 16 times as many slots, so a publisher wakes uninterested cores 16 times more rarely.
 const SLOTS: u32 = 4096;
 const BURST: u64 = 64;
-/// Once round the ring.
+/// The publications go once round the ring.
 const BURSTS: u64 = SLOTS as u64 / BURST;
 const READ_EVERY: u64 = 8;
 /// How often a publisher may look at a cursor, for each of its publications: after so many, at the end of the turn, and
 /// when half of the ring is used.
 const LOOKS: f64 = 3.0 / LOOK_EVERY as f64;
-/// Two slots share a line; where the allocator lets the first begin decides whether a batch begins within a line.
+/// Two slots share a line. The address of the first slot, which the allocator chooses, decides whether a
+/// batch begins within a line.
 const LINES_BY_CHANCE: f64 = 1.0 / READ_EVERY as f64;
 
 #[test]

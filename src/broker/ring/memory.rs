@@ -1,4 +1,4 @@
-//! What all ends of a ring share: the head, the slots, and the cursor and flag of each reader.
+//! The memory that all ends of a ring share: the head, the slots, and the cursor and flag of each reader.
 //!
 //! The invariants, named here by their numbers, stand at the head of `ring/mod.rs`.
 #![allow(unsafe_code)] // slots and buffers are read in place by all readers while their publisher owns them
@@ -19,14 +19,15 @@ pub(super) const FIRST: u64 = 1;
 /// The shared memory of one ring.
 #[derive(Debug)]
 pub(super) struct RingMemory {
-    /// The next sequence to be claimed. Raised by every publisher, one at a time; read by all ends. Relaxed: see
-    /// `claim`; where it must be seen in time, the fences of `try_publish` and `prepare_sleep` do it.
+    /// The next sequence to be claimed. Raised by every publisher, one at a time; read by all ends. Relaxed:
+    /// see `claim`. Where a value must be seen in time, the fences of `try_publish` and `prepare_sleep`
+    /// ensure it.
     head: Line<AtomicU64>,
     slots: Box<[Slot]>,
-    /// By reader: reader i is that of core i.
+    /// One entry per reader: reader i is that of core i.
     readers: Box<[ReaderLines]>,
     directory: Arc<Directory>,
-    /// How many cores share the channels out among them: the readers from this one on belong to no core.
+    /// How many cores share the ownership of channels. The readers from this index on belong to no core.
     owners: usize,
     /// The buffers of publishers that have ended. Written by `leave_behind`, never read: freed with the ring.
     left_behind: OnceLock<Box<LeftBehind>>,
@@ -47,8 +48,8 @@ struct LeftBehind {
 }
 
 impl RingMemory {
-    /// An empty ring with `slots`, rounded up to a power of two, that so many readers must pass. The first of them,
-    /// `owners`, are those of cores.
+    /// An empty ring with `slots`, rounded up to a power of two, that `readers` readers must pass. The first
+    /// `owners` readers are those of cores.
     pub(super) fn new(readers: usize, owners: usize, slots: u32, directory: Arc<Directory>) -> RingMemory {
         RingMemory {
             head: Line(AtomicU64::new(FIRST)),
@@ -64,13 +65,13 @@ impl RingMemory {
 
     /// The next sequence to be claimed.
     pub(super) fn claimed(&self) -> u64 {
-        // Relaxed: what happened before this call, on any core, had raised the head before.
+        // Relaxed: everything that happened before this call, on any core, had raised the head before.
         self.head.0.load(Ordering::Relaxed)
     }
 
-    /// Takes the next sequence, if every cursor has passed the last use of its slot. `passed` is what the caller got
-    /// from [`RingMemory::passed`] last; it is renewed if that is too old. Lock-free: a caller that fails to raise the
-    /// head has lost to another that did.
+    /// Takes the next sequence, if every cursor has passed the last use of its slot. `passed` is the last
+    /// result of [`RingMemory::passed`] that the caller has; it is renewed if it is too old. Lock-free: a
+    /// caller that fails to raise the head has lost to another caller that raised it.
     pub(super) fn claim(&self, passed: &mut u64) -> Option<u64> {
         let mut sequence = self.claimed();
         loop {
@@ -103,7 +104,7 @@ impl RingMemory {
         self.slots.len() as u64
     }
 
-    /// The core that owns a channel.
+    /// The index of the core that owns a channel.
     pub(super) fn owner(&self, hash: ChannelHash) -> usize {
         hash.owner(self.owners)
     }
@@ -145,7 +146,7 @@ impl RingMemory {
 
     /// The sequence that every cursor has reached.
     pub(super) fn passed(&self) -> u64 {
-        // Acquire: what a reader has read, it has read before its cursor passed. Pairs with `set_cursor`.
+        // Acquire: a reader has read its publications before its cursor passed them. Pairs with `set_cursor`.
         let cursors = self
             .readers
             .iter()
@@ -153,7 +154,8 @@ impl RingMemory {
         cursors.min().unwrap_or(FIRST)
     }
 
-    /// Moves the cursor of a reader: by 4, forward only and behind nothing that the reader borrows.
+    /// Moves the cursor of a reader. By invariant 4, the cursor only goes forward, and never passes a
+    /// publication that the reader borrows.
     pub(super) fn set_cursor(&self, reader: usize, next: u64) {
         self.readers[reader].cursor.0.store(next, Ordering::Release);
     }
@@ -162,7 +164,7 @@ impl RingMemory {
     pub(super) fn laggards(&self, behind: u64, end: u64) -> CoreSet {
         let mut laggards = CoreSet::EMPTY;
         for (core, lines) in self.readers.iter().enumerate() {
-            // Relaxed: a wake-up too many or one retry too late does no harm.
+            // Relaxed: an extra wake-up, or a retry that comes later, does no harm.
             let cursor = lines.cursor.0.load(Ordering::Relaxed);
             if cursor <= behind && cursor < end {
                 laggards.insert(core);
@@ -185,7 +187,7 @@ impl RingMemory {
             .store(is_sleeping, Ordering::Relaxed);
     }
 
-    /// Clears the flags of those of `cores` that sleep, and says which these were: the caller wakes them.
+    /// Clears the flags of the cores in `cores` that sleep. Returns these cores: the caller wakes them.
     pub(super) fn rouse(&self, cores: CoreSet) -> CoreSet {
         let mut wake = CoreSet::EMPTY;
         for core in cores {
@@ -208,7 +210,7 @@ impl RingMemory {
             next: OnceLock::new(),
         });
         let mut place = &self.left_behind;
-        // A place that is taken stays so: the list only grows.
+        // A filled place stays filled: the list only grows.
         while let Err(refused) = place.set(left) {
             left = refused;
             match place.get() {

@@ -19,8 +19,8 @@
 //! its sequence. A reader takes the slot at its own place when the stored sequence is the one it waits for. The
 //! publisher keeps its buffers in `outstanding`, oldest first, and takes back those that every cursor has passed.
 //!
-//! Files: `memory.rs` is what all ends share, `publisher.rs` and `reader.rs` are the ends, `buffer_pool.rs` the buffers
-//! of one publisher.
+//! Files: `memory.rs` is the memory that all ends share, `publisher.rs` and `reader.rs` are the ends,
+//! `buffer_pool.rs` the buffers of one publisher.
 //!
 //! Invariants
 //! 1. Only the publisher that claimed a sequence writes its slot, between claim and publish, and every cursor has
@@ -29,27 +29,29 @@
 //! 3. From its publish until every cursor has passed it, a buffer is neither written nor freed: it lies in the
 //!    publisher's `outstanding`, from which only [`Publisher::reclaim`] and `drop` take it; `drop` gives it to the
 //!    shared memory, which keeps it to its own end.
-//! 4. A cursor never passes what its reader still borrows: a [`Delivery`] borrows the [`Reader`], and the cursor is
-//!    stored by [`Reader::release`] and `drop` alone, which need the reader mutably. Nor what its reader has not
-//!    passed: the cursor is never ahead of `next`. A cursor never goes back.
-//! 5. Between claim and publish nothing waits, allocates or can fail. The publisher writes the offset into the buffer
-//!    there: nobody else knows the buffer yet.
+//! 4. A cursor never passes a publication that its reader still borrows: a [`Delivery`] borrows the
+//!    [`Reader`], and the cursor is stored by [`Reader::release`] and `drop` alone, which need the reader
+//!    mutably. A cursor is never ahead of its reader's `next`, and never goes back.
+//! 5. Between claim and publish the publisher neither waits nor allocates, and nothing can fail. In between,
+//!    it writes the offset into the buffer, which no other thread knows yet.
 //!
-//! Waiting. No function of the ring waits. A slot may be claimed and not yet published: then there is nothing to read,
-//! but the reader's core does not sleep, and by 5 the claimer waits for nobody. [`Publisher::try_publish`] does not
-//! wait either: a core that finds the ring full reads on and tries again later, so no two cores ever wait for each
-//! other. Nobody tells a publisher that there is room, so its thread must not sleep without a time limit while it has
-//! something to publish; and the cursor in the way may be its own core's.
+//! Waiting. No function of the ring waits. A slot may be claimed and not yet published: then there is nothing
+//! to read, but the reader's core does not sleep, and by 5 the claimer does not wait for anything.
+//! [`Publisher::try_publish`] does not wait either: a core that finds the ring full reads on and tries again
+//! later, so no two cores ever wait for each other. No reader tells a publisher that there is room. So the
+//! publisher's thread must not sleep without a time limit while it has something to publish. The cursor in
+//! the way may be that of its own core.
 //!
-//! Sleeping. Before a core sleeps, its reader sets a flag, passes a fence, and permits the sleep if the head then
-//! stands at its cursor. A publisher raises the head, passes a fence, and then reads the directory and the flags. One
-//! of the two fences is first: either the publisher sees the flag (and the directory bits set before), or the reader
-//! sees the head. The reader looks at the head, not at the next slot: an earlier slot may be claimed by a core whose
-//! channel is of no interest here, and nobody would wake this core for the later one that is. Only one publisher wins
-//! the flag, by a swap, and its caller wakes the core. A publisher does not look at its home, the core on whose thread
-//! it is: that core is awake while it publishes. A core that sleeps because nothing concerns it keeps its old cursor.
-//! When half of the ring or of a publisher's bytes are in use, or all, that publisher also wakes the cores that lag and
-//! sleep. Letters of other cores use the same flags (`sleepers.rs`).
+//! Sleeping. Before a core sleeps, its reader sets a flag, passes a fence, and permits the sleep if the head
+//! then stands at its cursor. A publisher raises the head, passes a fence, and then reads the directory and
+//! the flags. One of the two fences is first: either the publisher sees the flag (and the directory bits set
+//! before), or the reader sees the head. The reader looks at the head, not at the next slot. Otherwise it
+//! could sleep behind a slot that is claimed for a channel of no interest to its core, and no publisher would
+//! wake the core for a later slot that is of interest. Only one publisher clears a set flag, by a swap, and
+//! its caller wakes the core. A publisher does not look at its home, the core on whose thread it runs: that
+//! core is awake while it publishes. A core that sleeps because no publication concerns it keeps its old
+//! cursor. When half of the ring or of a publisher's bytes are in use, or all, that publisher also wakes the
+//! sleeping cores whose cursors lag. Letters of other cores use the same flags (`sleepers.rs`).
 //!
 //! Cost of a publication, counted in accesses to memory that other cores write (RMW: one locked instruction)
 //! - publish: head, load and RMW (1 line, moves between publishers); slot, 3 plain stores and 1 store (half a line); 1
@@ -58,7 +60,7 @@
 //!   when the head is a ring ahead of the last look, once per `LOOK_EVERY` publications, once per turn that has as many
 //!   to take back, and once per [`PRESSURE_CHECK_EVERY`] publications under pressure. `ring/cost.rs` counts all this.
 //! - reading, not interested: slot, 1 load and the hash beside it (half a line). The buffer is not touched.
-//! - reading, interested: besides, the buffer, lines as it has. No reference count, no store.
+//! - reading, interested: besides, the lines of the buffer. No reference count, no store.
 //! - per batch read: 1 store of the own cursor.
 
 mod buffer_pool;
@@ -108,7 +110,7 @@ pub(crate) fn ends(plan: RingPlan, directory: &Arc<Directory>) -> Ends {
 /// How a ring is made.
 #[derive(Clone, Copy, Debug)]
 pub struct RingPlan {
-    /// How many cores share the channels out among them.
+    /// How many cores share the ownership of channels.
     pub cores: usize,
     /// How many observers come behind the cores: they have both ends as cores do, and own no channel.
     pub observers: usize,
@@ -116,7 +118,7 @@ pub struct RingPlan {
     pub slots: u32,
     /// How many bytes publications may have.
     pub bytes: RingBytes,
-    /// By what positions are counted.
+    /// The numbering of positions.
     pub numbering: Numbering,
 }
 

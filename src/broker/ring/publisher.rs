@@ -1,8 +1,8 @@
 //! The end of the ring that publishes.
 //!
-//! A publisher needs no cursor: it holds nobody up and reads nothing. It owns the buffers of its publications, a share
-//! of the ring's bytes, and takes each back once every cursor has passed it. The invariants, named here by their
-//! numbers, stand at the head of `ring/mod.rs`.
+//! A publisher has no cursor: it reads nothing, and no other publisher waits for it. It owns the buffers of
+//! its publications, a share of the ring's bytes, and takes each buffer back once every cursor has passed it.
+//! The invariants, named here by their numbers, stand at the head of `ring/mod.rs`.
 #![allow(unsafe_code)] // fills slots, and owns what readers read in place
 
 use std::collections::VecDeque;
@@ -16,35 +16,35 @@ use crate::broker::position::Numbering;
 use crate::broker::publication::{self, Facts, Sequence};
 use crate::sync::{Ordering, fence};
 
-/// Under pressure, a publisher looks for sleeping cores once per so many of its publications.
+/// Under pressure, a publisher looks for sleeping cores once per this many of its publications.
 pub const PRESSURE_CHECK_EVERY: usize = 16;
 
-/// A publisher reads the cursors of all readers, to take buffers back, when so many more are out than after the last
-/// look. More often, cores would pass the lines of their cursors around for each publication; less often, the buffers
-/// in use would no longer fit the first-level cache.
+/// A publisher reads the cursors of all readers, to take buffers back, when this many more buffers are out
+/// than after the last look. With more frequent looks, cores would pass the lines of their cursors around for
+/// each publication. With rarer looks, the buffers in use would no longer fit the first-level cache.
 pub(super) const LOOK_EVERY: usize = 64;
 
-/// Between turns, fewer than [`LOOK_EVERY`] publications of at most so many bytes may stay out though their buffers
-/// could be taken back.
+/// Between turns, fewer than [`LOOK_EVERY`] publications, with at most this many bytes, may stay out though
+/// their buffers could be taken back.
 const LEFT_OUT_BYTES_MAX: usize = 64 * 1024;
 
 /// An end of the ring that publishes.
 #[derive(Debug)]
 pub struct Publisher {
     memory: Arc<RingMemory>,
-    /// The core on whose thread this is, if it is on a core's: that core is awake and is not woken.
+    /// The core on whose thread this publisher runs, if there is one: that core is awake and is not woken.
     home: CoreSet,
     /// Every cursor had reached this at the last look.
     passed: u64,
     numbering: Numbering,
     /// Own publications that a reader may still read, oldest first. Invariant 3.
     outstanding: VecDeque<Outstanding>,
-    /// How many are outstanding when it is time to look which can be taken back.
+    /// The number of outstanding publications at which the publisher next looks for buffers to take back.
     look_at: usize,
     pool: BufferPool,
 }
 
-/// A publish that was done.
+/// A successful publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Published {
@@ -146,18 +146,20 @@ impl Publisher {
         self.look_at = self.outstanding.len() + LOOK_EVERY;
     }
 
-    /// As [`Publisher::reclaim`], if so much is out that it is worth reading every reader's cursor. For the end of a
-    /// turn, so that a core that falls asleep does not keep much.
+    /// As [`Publisher::reclaim`], if enough is out to be worth reading every reader's cursor. For the end of
+    /// a turn, so that a core that falls asleep does not keep much.
     pub fn reclaim_much(&mut self) {
         if self.outstanding.len() >= LOOK_EVERY || self.pool.lent_bytes() > LEFT_OUT_BYTES_MAX {
             self.reclaim();
         }
     }
 
-    /// Whether so many own publications are not in the ring, for a publisher that leaves room to others.
+    /// Whether fewer than this many own publications are in the ring; for a publisher that leaves room for
+    /// others.
     ///
     /// # Errors
-    /// They are: as for [`Publisher::try_publish`] when the ring is full.
+    /// There are as many or more; the error is the same as that of [`Publisher::try_publish`] when the ring
+    /// is full.
     pub(crate) fn has_fewer_than(&mut self, outstanding_max: usize) -> Result<(), RingFull> {
         if self.outstanding.len() < outstanding_max {
             return Ok(());
@@ -174,7 +176,7 @@ impl Publisher {
         !self.memory.interested(hash).is_empty()
     }
 
-    /// The cores that have something to do with a publication: those with subscribers, or maybe with some, and the
+    /// The cores that a publication concerns: the cores that have subscribers, or may have some, and the
     /// channel's owner if it keeps the publication.
     pub(crate) fn concerned(&self, hash: ChannelHash, is_kept: bool) -> CoreSet {
         let mut concerned = self.memory.interested(hash);
@@ -184,7 +186,7 @@ impl Publisher {
         concerned
     }
 
-    /// The core that publishes, as a set; none if it is no core.
+    /// The core that publishes, as a set; empty if the publisher is on no core's thread.
     pub(crate) fn home(&self) -> CoreSet {
         self.home
     }
@@ -204,8 +206,8 @@ impl Publisher {
         self.pool.keeps_much()
     }
 
-    /// Takes back what can be, and frees a part of the buffers that have not been needed since the last call. To be
-    /// called now and then.
+    /// Takes back the buffers that every cursor has passed, and frees a part of the buffers that have not
+    /// been needed since the last call. To be called now and then.
     #[cold]
     pub(crate) fn give_back(&mut self) {
         self.reclaim();
@@ -240,7 +242,8 @@ impl Publisher {
     fn rouse_laggards(&self) -> CoreSet {
         let own = self.outstanding.front().map_or(0, |oldest| oldest.sequence);
         let behind = own.max(self.passed + self.memory.slot_count() / 4);
-        // A core that has read all there is keeps nothing. Two that wait for room would wake each other without end.
+        // A core that has read everything keeps nothing. Two such cores that wait for room would wake each
+        // other without end.
         let laggards = self.memory.laggards(behind, self.memory.claimed());
         self.memory.rouse(laggards.without(self.home))
     }

@@ -1,7 +1,8 @@
 //! The end of the ring that reads.
 //!
-//! A reader has a cursor, which every publisher looks at before it uses a slot or a buffer again: a reader that does
-//! not read holds all publishers up. The invariants, named here by their numbers, stand at the head of `ring/mod.rs`.
+//! A reader has a cursor, which every publisher looks at before it uses a slot or a buffer again. So a reader
+//! that does not read stops all publishers. The invariants, named here by their numbers, stand at the head of
+//! `ring/mod.rs`.
 #![allow(unsafe_code)] // reads slots and buffers in place while their publisher owns them
 
 use std::sync::Arc;
@@ -69,7 +70,8 @@ impl Reader {
         self.depth() > 0 && self.front().is_none()
     }
 
-    /// Claims the next place, as a publisher does that the system does not let publish there. It stays empty.
+    /// Claims the next place and does not publish there, like a publisher that the system has suspended. The
+    /// place stays empty.
     #[cfg(test)]
     pub(crate) fn claim_a_place(&self) -> bool {
         self.memory.claim(&mut self.memory.passed()).is_some()
@@ -86,7 +88,8 @@ impl Reader {
         Sequence(self.next)
     }
 
-    /// Whether this reader has gone on behind all before `place`, such as [`Reader::claimed`] was.
+    /// Whether this reader has passed every publication before `place`, such as a place that
+    /// [`Reader::claimed`] returned.
     pub fn has_passed(&self, place: Sequence) -> bool {
         self.next >= place.0
     }
@@ -110,8 +113,9 @@ impl Reader {
         self.memory.claimed().saturating_sub(self.next)
     }
 
-    /// Announces that this reader's core is about to sleep. `false` says that it must not: there is something to read,
-    /// or soon will be. After `true`, the core sleeps until woken, then says [`Reader::awake`].
+    /// Announces that this reader's core is about to sleep. `false` says that it must not: there is something
+    /// to read, or soon will be. After `true`, the core sleeps until another thread wakes it, and then calls
+    /// [`Reader::awake`].
     #[must_use]
     pub fn prepare_sleep(&mut self) -> bool {
         self.release();

@@ -1,4 +1,5 @@
-//! The flags of cores that sleep, for the work that reaches a core beside the ring: the letters of other cores.
+//! The flags of cores that sleep, for work that reaches a core by other ways than the ring: the letters of
+//! other cores.
 //!
 //! It is the handshake of `ring/mod.rs`, "Sleeping", with a letter in the place of a publication. The sender puts the
 //! letter, passes a fence, and looks at the flag. The receiver sets its flag, passes a fence (both in
@@ -22,8 +23,8 @@ impl Sleepers {
         Sleepers { memory }
     }
 
-    /// The cores of these that the caller must wake: they sleep, or are about to, and no other thread wakes them. For a
-    /// caller that has put something where these cores look after
+    /// The cores, out of `cores`, that the caller must wake: they sleep, or are about to, and no other thread
+    /// wakes them. The caller has put work where these cores look for it after
     /// [`Reader::prepare_sleep`](super::Reader::prepare_sleep).
     #[must_use]
     pub fn rouse(&self, cores: CoreSet) -> CoreSet {

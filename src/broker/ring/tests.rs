@@ -268,8 +268,8 @@ fn a_full_ring_wakes_the_core_that_keeps_it_full() {
 
 #[test]
 fn a_core_that_has_read_everything_is_not_woken_by_a_full_ring() {
-    // Core 2 does not read. Of the cores that sleep, only one that lags can make room: if the others were woken as
-    // well, two that wait for room would wake each other until there is some.
+    // Core 2 does not read. Of the sleeping cores, only one that lags can make room. If the others were woken
+    // as well, two cores that wait for room would wake each other until there is some.
     let mut fixture = Fixture::new(4, 2, ROOMY);
     fixture.put(0, 0);
     fixture.put(1, 1);
@@ -288,7 +288,7 @@ fn a_core_that_has_ended_holds_nobody_up_and_its_publications_stay() {
     let mut fixture = Fixture::new(3, 2, ROOMY);
     fixture.put(0, 1);
     drop((fixture.publishers.remove(0), fixture.readers.remove(0)));
-    // The ends of what were cores 1 and 2.
+    // The ends that belonged to cores 1 and 2.
     fixture.put(0, 2);
     assert!(fixture.publish(0, 3).is_err());
     assert_eq!(fixture.drain(0), [1, 2]);
@@ -316,7 +316,7 @@ fn a_place_that_is_claimed_and_not_published_is_told_from_an_empty_ring() {
     fixture.drain(1);
 }
 
-/// As the control plane, or a bridge to other machines, may have one.
+/// As for the control plane, or a bridge to other machines.
 #[test]
 fn a_publisher_without_a_reader_holds_nobody_up_and_has_its_own_share_of_the_bytes() {
     let mut fixture = Fixture::new(2, 8, 512);

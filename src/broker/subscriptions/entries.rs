@@ -49,7 +49,7 @@ impl Entries {
         }
     }
 
-    /// Adds an entry whose channel is not there.
+    /// Adds the entry of a channel that has none yet.
     pub(super) fn insert(&mut self, entry: Entry) {
         match self {
             Entries::Few(list) if list.len() < FEW_MAX => {
@@ -88,7 +88,7 @@ impl Entries {
         self.some(0, usize::MAX)
     }
 
-    /// At most `max` entries from a channel on.
+    /// At most `max` entries, from `from` on.
     pub(super) fn some(&self, from: u32, max: usize) -> Vec<Entry> {
         match self {
             Entries::Few(list) => {
@@ -100,7 +100,7 @@ impl Entries {
     }
 }
 
-/// Where the entry of a channel is, or would be.
+/// The index of a channel's entry, or the index at which it would be inserted.
 fn place(entries: &[Entry], channel: u32) -> Result<usize, usize> {
     // Most connections subscribe to new channels, whose ids rise.
     match entries.last() {

@@ -1,5 +1,5 @@
-//! The subscriptions of one connection, or of one MQTT session (`mqtt/subscriptions`): which channels, and where in the
-//! list of each.
+//! The subscriptions of one connection, or of one MQTT session (`mqtt/subscriptions`): its channels, and its
+//! place in the list of each.
 
 use super::entries::Entries;
 
@@ -65,7 +65,7 @@ impl Held {
         }
     }
 
-    /// The bytes of the names of all channels. `length` says those of one.
+    /// The bytes of the names of all channels. `length` returns the length of one channel's name.
     pub(crate) fn names_bytes(&self, length: impl FnOnce(u32) -> usize) -> usize {
         match self {
             Held::Nothing => 0,
@@ -74,7 +74,7 @@ impl Held {
         }
     }
 
-    /// At most `max` entries from a channel on, in the order of their channels.
+    /// At most `max` entries, from the channel `from` on, in the order of their channels.
     pub(crate) fn some(&self, from: u32, max: usize) -> Vec<Entry> {
         match self {
             Held::One(entry) if entry.channel >= from && max > 0 => vec![*entry],
@@ -110,7 +110,7 @@ impl Held {
         }
     }
 
-    /// Takes out the entry of a channel, whose name has so many bytes.
+    /// Takes out the entry of a channel whose name has `name_bytes` bytes.
     pub(crate) fn remove(&mut self, channel: u32, name_bytes: usize) -> Option<Entry> {
         match self {
             Held::Nothing => None,
@@ -131,7 +131,7 @@ impl Held {
         }
     }
 
-    /// Notes that this connection took the position of the subscription that left.
+    /// Notes that the entry for the channel of `left`, a subscription that has ended, now has its position.
     pub(crate) fn moved(&mut self, left: Entry) {
         match self {
             Held::Nothing => unreachable!("invariant 1"),

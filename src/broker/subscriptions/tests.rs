@@ -215,7 +215,7 @@ fn a_list_that_has_shrunk_gives_its_memory_back() {
 enum Step {
     Subscribe(u32, String),
     Unsubscribe(u32, String),
-    /// From at most so many channels.
+    /// Unsubscribes a connection from at most this many channels.
     UnsubscribeSome(u32, usize),
 }
 
@@ -295,7 +295,7 @@ proptest! {
 #[derive(Clone, Debug)]
 enum WalkStep {
     Change(Step),
-    /// Begins, whether or not the walk before is over.
+    /// Begins a walk, whether or not the walk before is over.
     Begin(String),
     Walk(usize),
 }
@@ -315,8 +315,8 @@ fn walk_step() -> impl Strategy<Value = WalkStep> {
 }
 
 proptest! {
-    /// The model is the set of subscribers that the walk has still to reach. A connection that joins is not added; one
-    /// that leaves is removed.
+    /// The model is the set of subscribers that the walk has still to reach. A connection that subscribes is
+    /// not added to it; a connection that unsubscribes is removed.
     #[test]
     fn a_walk_reaches_each_connection_that_is_subscribed_throughout_once(
         crowd in 0..12u32,
