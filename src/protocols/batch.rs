@@ -1,11 +1,11 @@
-//! Makes arrays of the packets that wait in an outbox: an array and its packets one by one are the same to a client of
-//! version 15 and later (wire reference, section 3).
+//! Joins the packets that wait in an outbox into arrays. To a client of version 15 and later, an array is the
+//! same as its packets one by one (wire reference, section 3).
 
 use super::Framing;
 use crate::socketcluster::min_bin::MinBin;
 use crate::websocket::frame::{self, OpCode};
 
-/// Joins packets, for one outbox after the other.
+/// Joins packets, one outbox at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Joiner {
     joined: Vec<u8>,
@@ -14,8 +14,8 @@ pub(crate) struct Joiner {
 }
 
 impl Joiner {
-    /// The frames with an array in the place of each row of packets. A frame that was compressed stays as it is, and so do
-    /// pings, pongs and arrays.
+    /// The frames, with each run of packets replaced by an array. Compressed frames, pings, pongs and arrays
+    /// stay as they are.
     pub(crate) fn join(&mut self, framing: Framing, frames: &[u8]) -> &[u8] {
         self.joined.clear();
         self.packets.clear();
@@ -39,7 +39,7 @@ impl Joiner {
             rest = behind;
         }
         self.end_array(framing, count);
-        // Frames lie there whole, so nothing is left.
+        // The outbox holds whole frames, so `rest` is empty.
         self.joined.extend_from_slice(rest);
         &self.joined
     }

@@ -35,7 +35,8 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Empty buffers of a core that takes late answers by `sender`, and lets each connection have so many timers.
+    /// Empty buffers of a core that gets late answers through `sender` and lets each connection have
+    /// `timers_per_connection_max` timers.
     pub(crate) fn of_core(sender: Arc<dyn LateAnswerSender>, timers_per_connection_max: u32) -> Scratch {
         Scratch {
             common: session::Scratch::of_core(sender, timers_per_connection_max),

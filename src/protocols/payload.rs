@@ -1,8 +1,8 @@
-//! Publications of MQTT clients, whose payloads are bytes, as SocketCluster clients get them, whose data is JSON: by the rule
-//! for payloads (`mqtt/payload.rs`).
+//! Translates publications of MQTT clients, whose payloads are bytes, for SocketCluster clients, whose data
+//! is JSON. The rule for payloads is in `mqtt/payload.rs`.
 //!
-//! A SocketCluster message of a publication is made once on each core that has subscribers which need it. Nothing here knows
-//! a subscriber.
+//! Each core that has subscribers which need a SocketCluster message of a publication makes it once. This
+//! module knows no subscribers.
 
 use crate::broker::{Kind, Numbering, Origin, Publication};
 use crate::config::channels::MqttPayload;
@@ -22,7 +22,7 @@ pub(crate) fn replayed_frame(channel: &[u8], data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Makes SocketCluster publications of MQTT publications; keeps its buffers.
+/// Translates MQTT publications to SocketCluster publications; keeps its buffers.
 #[derive(Debug, Default)]
 pub(crate) struct Translator {
     data: Vec<u8>,
@@ -31,8 +31,8 @@ pub(crate) struct Translator {
 }
 
 impl Translator {
-    /// Writes the SocketCluster publication that an MQTT publication is to SocketCluster clients into `out`, which is empty,
-    /// as it would lie in the ring.
+    /// Writes the SocketCluster form of an MQTT publication into `out`, which is empty, as it would lie in
+    /// the ring.
     pub(crate) fn translate(
         &mut self,
         publication: Publication<'_>,

@@ -1,4 +1,4 @@
-//! A publication that no session decides: the server itself makes it.
+//! Publications that no session decides: the server itself makes them.
 
 use crate::config::channels::RetainPolicy;
 use crate::decision::{Decision, Decisions, Epoch, Marks, Publish};

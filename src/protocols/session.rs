@@ -1,6 +1,6 @@
 //! The session of a connection, whatever its protocol.
 //!
-//! A connection is given one when its upgrade has been answered.
+//! A connection gets its session when its upgrade has been answered.
 
 use super::{Environment, Settings};
 use crate::app::{App, CallOutcome, LateAnswer, OutsideCall, TimerId};
@@ -29,14 +29,15 @@ pub enum Session {
     Mqtt(Box<MqttClient>),
 }
 
-/// The session of an MQTT client, and what has come in of its next packets.
+/// The session of an MQTT client, and the received bytes of its next packets.
 #[derive(Debug)]
 pub struct MqttClient {
-    /// Bytes that have come in and are not handled yet.
+    /// Bytes that were received and are not handled yet.
     pub(crate) receiver: Receiver,
-    /// Whether it is on the core that owns its client id, or has none.
+    /// Whether the connection is on the core that owns its client id, or has no client id.
     pub(crate) is_placed: bool,
-    /// Whether the next SUBSCRIBE or UNSUBSCRIBE may be handled: what was published before it came is delivered.
+    /// Whether the next SUBSCRIBE or UNSUBSCRIBE may be handled: all publications from before it came have
+    /// been delivered.
     pub(crate) may_subscribe: bool,
     /// The session.
     pub(crate) session: mqtt::session::Session,
@@ -64,7 +65,8 @@ pub(crate) fn receive_packet<A: App>(
 const _: () = assert!(size_of::<Session>() <= 64);
 
 impl Session {
-    /// Its session among those that outlive connections, if it is one of MQTT and its client is connected.
+    /// The entry of this session among the MQTT sessions that outlive connections; `None` if it is not an
+    /// MQTT session or its client is not connected.
     pub(crate) fn mqtt_session(&self) -> Option<SessionRef> {
         match self {
             Session::SocketCluster(_) => None,
@@ -72,8 +74,8 @@ impl Session {
         }
     }
 
-    /// The connection ends, and publications that it has decided on are dropped: of `unsent`, the decisions from `at` on
-    /// were not carried out.
+    /// Notes that the connection ends, and that publications on which it has decided are dropped: the
+    /// decisions of `unsent` from `at` on were not carried out.
     pub(crate) fn publications_dropped(
         &self,
         unsent: &Decisions,
@@ -85,8 +87,8 @@ impl Session {
         }
     }
 
-    /// The session of a connection that was just upgraded. `claims` are the user's whom the request itself has
-    /// authenticated, if it has.
+    /// The session of a connection that was just upgraded. `claims` are those of the user that the request
+    /// itself has authenticated, if there is one.
     pub(crate) fn begin(
         ids: &mut SessionIds,
         settings: &Settings,
@@ -112,7 +114,7 @@ impl Session {
         }))
     }
 
-    /// The id that the client was given, if its protocol has such ids.
+    /// The id of the client's session.
     pub fn id(&self) -> Option<SessionId> {
         match self {
             Session::SocketCluster(session) => Some(session.id()),
@@ -120,7 +122,7 @@ impl Session {
         }
     }
 
-    /// Handles a message, or the first part of a long one: [`Session::has_more`].
+    /// Handles a message, or the first part of a long one: then [`Session::has_more`] is true.
     ///
     /// # Errors
     /// The connection is to be closed after the decisions so far were carried out.
@@ -132,12 +134,12 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self {
             Session::SocketCluster(session) => session.receive(message, &mut env.socketcluster(), decisions),
-            // Its messages are packets: `receive_packet`.
+            // Messages of MQTT are packets, which `receive_packet` handles.
             Session::Mqtt(_) => Err(CloseReason::ProtocolError),
         }
     }
 
-    /// Whether a part of the last message is left. [`Session::receive_more`] handles it, and comes before any other
+    /// Whether a part of the last message is left. [`Session::receive_more`] must handle it before any other
     /// message.
     #[inline]
     pub fn has_more(&self) -> bool {
@@ -157,7 +159,7 @@ impl Session {
         }
     }
 
-    /// How many bytes the session keeps for the part that is left of a message, and for packets that wait for a decision.
+    /// How many bytes the session keeps for the rest of a message, and for packets that wait for a decision.
     pub fn kept_bytes(&self) -> usize {
         match self {
             Session::SocketCluster(session) => session.kept_bytes(),
@@ -165,7 +167,7 @@ impl Session {
         }
     }
 
-    /// Bytes that have come in of packets that are not whole, or that wait for the connection's share of a turn.
+    /// Received bytes of packets that are incomplete, or that wait for the connection's share of a turn.
     #[inline]
     pub(crate) fn assembly_bytes(&self) -> usize {
         match self {
@@ -174,7 +176,7 @@ impl Session {
         }
     }
 
-    /// Whether whole packets may have come in that are not handled yet.
+    /// Whether there may be whole packets that were received and are not handled yet.
     #[inline]
     pub(crate) fn has_input(&self) -> bool {
         match self {
@@ -211,7 +213,7 @@ impl Session {
         }
     }
 
-    /// Does what is due.
+    /// Does the work whose deadline has come.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -264,8 +266,8 @@ impl Session {
         }
     }
 
-    /// A [`Decision::SaveSession`](crate::decision::Decision::SaveSession) was carried out: the session is on disk, or cannot
-    /// be now.
+    /// A [`Decision::SaveSession`](crate::decision::Decision::SaveSession) was carried out: the session is on
+    /// disk, or could not be written.
     ///
     /// # Errors
     /// The connection is to be closed after the decisions so far were carried out.
@@ -283,8 +285,9 @@ impl Session {
         Ok(())
     }
 
-    /// Appends the message that answers a [`Decision::SubscribeFrom`](crate::decision::Decision::SubscribeFrom), after
-    /// the connection was subscribed and the history was read; `told` is `None` if the client has asked for nothing.
+    /// Appends the message that answers a
+    /// [`Decision::SubscribeFrom`](crate::decision::Decision::SubscribeFrom), after the connection was
+    /// subscribed and the history was read; `told` is `None` if the client has not asked for any history.
     pub fn recovered(&self, token: &[u8], told: Option<&Recovered>, out: &mut Vec<u8>) {
         match self {
             Session::SocketCluster(session) => session.recovered(token, told, out),
@@ -353,8 +356,8 @@ impl Session {
         }
     }
 
-    /// Appends the answer to a [`Decision::AskPresence`](crate::decision::Decision::AskPresence): JSON, or nothing, or
-    /// why it was not done. `token` is that of the decision.
+    /// Appends the answer to a [`Decision::AskPresence`](crate::decision::Decision::AskPresence): JSON, or
+    /// nothing, or the reason why the request failed. `token` is that of the decision.
     pub fn presence_answered(
         &self,
         token: &[u8],
@@ -368,7 +371,8 @@ impl Session {
     }
 
     /// The message for a channel that a
-    /// [`Decision::CheckSubscriptions`](crate::decision::Decision::CheckSubscriptions) takes away.
+    /// [`Decision::CheckSubscriptions`](crate::decision::Decision::CheckSubscriptions) takes away from the
+    /// client.
     pub fn forbidden(&mut self, channel: &[u8], decisions: &mut Decisions) -> Span {
         match self {
             Session::SocketCluster(session) => session.forbidden(channel, decisions),
@@ -384,8 +388,8 @@ impl Session {
         }
     }
 
-    /// Drops those of some filters of an MQTT session that the rules do not allow; `None` for other protocols, whose
-    /// subscriptions the core has.
+    /// Checks some filters of an MQTT session, and drops those that the rules do not allow. `None` for other
+    /// protocols: the core itself has their subscriptions.
     pub(crate) fn recheck_filters<A: App>(
         &mut self,
         from: u32,
@@ -398,8 +402,8 @@ impl Session {
         }
     }
 
-    /// Goes through some filters of the session that an MQTT client has come back to. Returns the outcome, and the JSON by
-    /// which other clients know this one; `None` for other protocols.
+    /// Goes through some filters of the session that an MQTT client has resumed. Returns the outcome, and the
+    /// JSON that identifies this client to other clients; `None` for other protocols.
     pub(crate) fn resume_some<A: App>(
         &mut self,
         from: u32,
@@ -419,7 +423,7 @@ impl Session {
         }
     }
 
-    /// Gives an answer or a decision that was deferred.
+    /// Passes an answer or a decision that was deferred to the session.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -457,8 +461,8 @@ impl Session {
         }
     }
 
-    /// Sends the client an event that the application on this core has not asked for. The data is JSON. False if the
-    /// protocol has no events.
+    /// Sends the client an event on behalf of code outside the application of this core. The data is JSON.
+    /// False if the protocol has no events.
     pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) -> bool {
         match self {
             Session::SocketCluster(session) => {
@@ -469,7 +473,7 @@ impl Session {
         }
     }
 
-    /// Calls the client for another thread, which is told the outcome. The data is JSON.
+    /// Calls the client for another thread, which gets the outcome. The data is JSON.
     pub(crate) fn call_from_outside<A: App>(
         &mut self,
         event: &str,
@@ -486,8 +490,8 @@ impl Session {
         }
     }
 
-    /// Calls the client as a service, or sends it an event. Gives back an event, and a call that has its answer since the
-    /// protocol of the service cannot carry it.
+    /// Calls the client as a service, or sends it an event. Returns the call if it is over at once: an event,
+    /// or a call that was answered because the protocol of the service cannot carry it.
     ///
     /// # Errors
     /// The call, if the client cannot be called.
@@ -503,8 +507,9 @@ impl Session {
         }
     }
 
-    /// Nobody waits for the answer to a call that the client was given as a service. The session keeps the call until the
-    /// client answers, or [`Session::take_cancelled`]; false if it does not have the call.
+    /// The caller of a call no longer waits for the answer of this client, which was called as a service. The
+    /// session keeps the call until the client answers, or until [`Session::take_cancelled`]. False if the
+    /// session does not have the call.
     pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime, decisions: &mut Decisions) -> bool {
         match self {
             Session::SocketCluster(session) => session.cancel_call(id, until, decisions),
@@ -520,7 +525,8 @@ impl Session {
         }
     }
 
-    /// Tells the client the end of its call of a service. `token` is what its session needs for the answer.
+    /// Tells the client the end of its call of a service. `token` is the data that its session needs for the
+    /// answer.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -575,7 +581,7 @@ impl Session {
     pub(crate) fn service_given_up(&self, token: &[u8], decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.service_given_up(token, decisions),
-            // UNSUBACK has told it.
+            // UNSUBACK has told the client.
             Session::Mqtt(_) => {}
         }
     }
@@ -584,7 +590,7 @@ impl Session {
     pub(crate) fn service_forbidden(&self, pattern: &[u8], decisions: &mut Decisions) {
         match self {
             Session::SocketCluster(session) => session.service_forbidden(pattern, decisions),
-            // The connection ends with the filter.
+            // MQTT cannot take away a single filter, so the connection is closed.
             Session::Mqtt(client) => client.session.rules_changed(decisions),
         }
     }
@@ -597,16 +603,17 @@ impl Session {
         }
     }
 
-    /// Whether the rules allow the client to serve a procedure, whether it does or not.
+    /// Whether the rules allow the client to serve a procedure, no matter whether it serves it now.
     pub(crate) fn may_serve_one(&mut self, procedure: &[u8], policy: &Policy) -> bool {
         match self {
             Session::SocketCluster(session) => session.may_serve_one(procedure, policy),
-            // Programs neither call it nor send it events.
+            // Programs neither call an MQTT client nor send it events.
             Session::Mqtt(_) => false,
         }
     }
 
-    /// Subscribes the client, which has not asked for it, if the rules allow it. The client is told.
+    /// Subscribes the client, which has not asked for it, if the rules allow it. The session sends the client
+    /// a message about it.
     pub fn subscribe_by_server<A: App>(
         &mut self,
         channel: &str,
@@ -642,8 +649,8 @@ impl Session {
         }
     }
 
-    /// There is no room for a [`Decision::Login`](crate::decision::Decision::Login): the answer, or `None` if there is
-    /// none, and whether the connection ends.
+    /// A [`Decision::Login`](crate::decision::Decision::Login) found no room. Returns the answer, or `None`
+    /// if there is none, and whether the connection ends.
     pub fn login_not_taken(
         &mut self,
         settings: &Settings,
@@ -658,7 +665,8 @@ impl Session {
         }
     }
 
-    /// The server has not read the connection up to now: silence before this moment is not the client's.
+    /// The server has not read the connection up to now, so silence before this moment is not the client's
+    /// fault.
     pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         match self {
             Session::SocketCluster(session) => session.reset_silence_timer(now, &settings.socketcluster),
@@ -666,7 +674,7 @@ impl Session {
         }
     }
 
-    /// Whether nothing has been heard from the client since that moment.
+    /// Whether the client has sent nothing since that moment.
     pub fn last_heard_before(&self, moment: Uptime) -> bool {
         match self {
             Session::SocketCluster(session) => session.last_heard_before(moment),
@@ -699,8 +707,8 @@ impl Session {
         }
     }
 
-    /// Appends the last packet that a client gets in its own protocol, if that has one. Called before
-    /// [`Session::ended`].
+    /// Appends the last packet that a client gets in its own protocol, if that protocol has one. Called
+    /// before [`Session::ended`].
     pub(crate) fn write_farewell(
         &self,
         reason: CloseReason,

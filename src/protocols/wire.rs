@@ -1,9 +1,10 @@
 //! How the bytes of an open connection are framed: a connection is a transport, a wire and a session.
 //!
-//! The [`Framing`], a byte, says which kind of wire a connection has: what the outbox, the connection's end and its
-//! deliveries must know of the frames that are sent. The [`Wire`] is what is kept of a frame or message that has come in
-//! part. A core has both for each connection and looks into neither, except where it reads messages from the wire
-//! (`cores/input/intake.rs`) and where the wire is agreed on (`cores/arrivals/upgrade.rs`, `cores/arrivals/mqtt.rs`).
+//! The [`Framing`], a byte, says which kind of wire a connection has: the outbox, the end of the connection
+//! and deliveries need it to build and parse the frames that are sent. The [`Wire`] keeps the received part
+//! of an incomplete frame or message. A core has both for each connection and looks into neither, except
+//! where it reads messages from the wire (`cores/input/intake.rs`) and where the wire is agreed on
+//! (`cores/arrivals/upgrade.rs`, `cores/arrivals/mqtt.rs`).
 
 use crate::decision::CloseReason;
 use crate::session::ClientProtocol;
@@ -12,10 +13,10 @@ use crate::websocket::deflate::Compression;
 use crate::websocket::frame::{self, OpCode};
 use crate::websocket::message::Receiver;
 
-/// The state that an open connection keeps between two reads of its input: the frames of RFC 6455 that have come in
-/// part, if there are frames. Which kind of wire it is, the [`Framing`] says: a second word would take another cache
-/// line of each connection. Packets of MQTT that have come in part are with their session
-/// ([`MqttClient`](super::MqttClient)).
+/// The state that an open connection keeps between two reads of its input: the received part of an incomplete
+/// frame of RFC 6455, if there are frames. The [`Framing`] says which kind of wire it is: a second word would
+/// take another cache line of each connection. The received part of an incomplete MQTT packet is with its
+/// session ([`MqttClient`](super::MqttClient)).
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
     pub(crate) receiver: Receiver,
@@ -24,7 +25,7 @@ pub(crate) struct Wire {
 /// How the bytes are framed that are sent to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// Frames of RFC 6455, with what was agreed on about compression.
+    /// Frames of RFC 6455, with the compression that client and server agreed on.
     WebSocket(Compression),
     /// Frames of RFC 6455, uncompressed, with the packets of SocketCluster as the codec `min-bin` writes them.
     MinBin,
@@ -45,7 +46,7 @@ pub(crate) enum Content {
     Pong,
 }
 
-/// The last bytes of a connection: the wire's way to say that it ends.
+/// The last bytes of a connection, in the form in which the wire announces its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Farewell<'a> {
     /// A close frame.
@@ -57,7 +58,7 @@ pub(crate) enum Farewell<'a> {
 }
 
 impl Wire {
-    /// Bytes of memory that a message takes which has come in part.
+    /// Bytes of memory that an incomplete message takes.
     #[inline]
     pub(crate) fn assembly_bytes(&self) -> usize {
         self.receiver.assembly_bytes()
@@ -87,8 +88,8 @@ impl Framing {
         }
     }
 
-    /// The bytes that tell the peer why its connection ends; `None` if there are none. `text` is cut to fit, and
-    /// `last_packet` is what the session says in its own protocol.
+    /// The bytes that tell the peer why its connection ends; `None` if there are none. `text` is cut to fit,
+    /// and `last_packet` is the last packet of the session in its own protocol.
     pub(crate) fn farewell<'a>(
         self,
         reason: CloseReason,
@@ -106,7 +107,7 @@ impl Framing {
         }
     }
 
-    /// Appends what stands before a binary message of so many bytes.
+    /// Appends the header that stands before a binary message of this size.
     #[inline]
     pub(crate) fn write_header(self, message_bytes: usize, out: &mut Vec<u8>) {
         match self {
@@ -117,7 +118,7 @@ impl Framing {
         }
     }
 
-    /// The message in a frame of this server, which is not compressed; nothing if it is no frame.
+    /// The message in an uncompressed frame of this server; empty if `frame` is not a frame.
     pub(crate) fn message_in(self, frame: &[u8]) -> &[u8] {
         match self {
             Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => {
@@ -135,18 +136,19 @@ impl Framing {
         }
     }
 
-    /// Whether the peer says farewell as well, in its own time.
+    /// Whether the peer announces the end of the connection as well, when it closes.
     pub(crate) const fn has_farewells(self) -> bool {
         match self {
             Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => true,
-            // Whoever sends DISCONNECT closes the connection (section 3.14).
+            // The peer that sends DISCONNECT closes the connection (section 3.14), so there is no answer to
+            // it.
             Framing::Mqtt => false,
         }
     }
 }
 
 impl Content {
-    /// Whether it is a message of the client's protocol, rather than of the wire.
+    /// Whether this is a message of the client's protocol, rather than of the wire.
     #[inline]
     pub(crate) const fn is_message(self) -> bool {
         match self {
@@ -167,12 +169,12 @@ impl Content {
 }
 
 impl Farewell<'_> {
-    /// Whether the peer that has sent this farewell leaves of its own accord, as a client whose application disconnects
-    /// it: with code 1000 or without a code. A browser that leaves the page sends 1001.
+    /// Whether the peer that has sent this farewell leaves on purpose, like a client whose application
+    /// disconnects: with code 1000 or without a code. A browser that leaves the page sends 1001.
     pub(crate) fn is_orderly(&self) -> bool {
         match self {
             Farewell::WebSocket(close) => close.code.is_none_or(|code| code.as_u16() == 1000),
-            // The session has read DISCONNECT.
+            // For MQTT, the session has read DISCONNECT itself.
             Farewell::Mqtt(_) | Farewell::MqttOverWebSocket(..) => false,
         }
     }

@@ -18,11 +18,11 @@ use crate::services::Question;
 pub struct Environment<'a, A: App> {
     /// The time at which this turn of the core began.
     pub now: Now,
-    /// Where the core finds this session, for an answer that comes later.
+    /// Where the core finds this session when an answer comes later.
     pub address: usize,
     /// The settings of all sessions.
     pub settings: &'a Settings,
-    /// The keys, rules and users by which clients are let in.
+    /// The keys, rules and users that decide which clients are admitted.
     pub policy: &'a Policy,
     /// The application's value on this core.
     pub app: &'a mut A,
@@ -32,14 +32,14 @@ pub struct Environment<'a, A: App> {
     pub packets_max: u64,
 }
 
-/// The client of which an application is asked.
+/// The client that a question to the application is about.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
     /// The id of its session.
     pub id: SessionId,
     /// The claims of its token.
     pub claims: Option<&'a Claims>,
-    /// When its token expired, if that was found with this packet.
+    /// When its token expired, if the session noticed it with this packet.
     pub token_expired: Option<f64>,
 }
 
@@ -58,9 +58,9 @@ impl<A: App> Environment<'_, A> {
         issued.map_err(|_| CloseReason::SigningFailed)
     }
 
-    /// Asks for a decision about `subject`: the hook that decides it, or else the application; if the packet is handled
-    /// again, takes the decision that has come. `question` counts the questions about one packet from 0. `allowed` makes
-    /// the answer of a decision that has come.
+    /// Asks for a decision about `subject`: the hook for this subject, or else the application. If the packet
+    /// is handled for the second time, takes the decision that has come. `question` counts the questions
+    /// about one packet from 0. `allowed` turns a decision that has come into the answer.
     #[inline]
     pub(crate) fn ask<T>(
         &mut self,
@@ -76,7 +76,8 @@ impl<A: App> Environment<'_, A> {
         ask(self.app, &mut self.scratch.peer(client))
     }
 
-    /// The decision of a hook, or one that has come for a packet that is handled again; `None` if there is neither.
+    /// The decision of a hook, or the decision that has come for a packet that is handled for the second
+    /// time; `None` if there is neither.
     #[inline]
     pub(crate) fn decided_elsewhere(
         &mut self,
@@ -100,7 +101,7 @@ impl<A: App> Environment<'_, A> {
         self.ask_hook(hooks, &subject, client)
     }
 
-    /// Tells the hook that wants to know it that a client has disconnected.
+    /// Tells the hook for disconnects, if there is one, that a client has disconnected.
     #[inline]
     pub(crate) fn tell_disconnected(&mut self, id: SessionId, claims: Option<&Claims>, reason: CloseReason) {
         if let Some(hooks) = &self.policy.hooks {
@@ -111,7 +112,7 @@ impl<A: App> Environment<'_, A> {
         }
     }
 
-    /// Puts a question to the hook that decides it; `None` if there is no such hook.
+    /// Puts a question to the hook that decides it; `None` if no hook does.
     #[cold]
     fn ask_hook(
         &mut self,
@@ -121,7 +122,7 @@ impl<A: App> Environment<'_, A> {
     ) -> Option<Result<AllowedPublish, Refusal>> {
         let hook = hooks.find(subject)?;
         if let Some(service) = hook.service() {
-            // A service that had to wait for its own decision could not give it.
+            // A service that had to wait for a decision about itself could never give it.
             let is_service = may_serve(&self.policy.rules, service, client.claims);
             return (!is_service).then(|| self.ask_service(hook, service, subject, client));
         }

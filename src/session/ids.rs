@@ -1,8 +1,8 @@
 //! The ids that clients are given.
 //!
-//! As in the reference, an id has random bytes, then a 32-bit counter (wire reference, section 5). The random bytes are
-//! the system's, fetched for many ids at once: a system call for each id would cost as much as all else that a new
-//! session costs, and so would a keyed hash.
+//! As in the reference, an id has random bytes, then a 32-bit counter (wire reference, section 5). The random
+//! bytes come from the system, for many ids at once: a system call for each id would cost as much as
+//! everything else for a new session, and so would a keyed hash.
 
 use std::fmt;
 
@@ -32,7 +32,7 @@ impl SessionIds {
         let count = self.count.to_be_bytes();
         let place = usize::from(count[7]) % IDS_AT_ONCE * RANDOM_BYTES;
         if place == 0 && self.count > 0 {
-            // getrandom(2): once it has given bytes, it always does.
+            // getrandom(2): once it has returned bytes, it always does.
             getrandom::fill(&mut self.random).expect("the system has given random bytes before");
         }
         self.count += 1;
@@ -44,7 +44,7 @@ impl SessionIds {
 }
 
 impl fmt::Debug for SessionIds {
-    /// Without the random bytes: the next clients will have them in their ids.
+    /// Without the random bytes, which will be in the ids of the next clients.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("SessionIds")
@@ -55,7 +55,7 @@ impl fmt::Debug for SessionIds {
 
 /// Random bytes of an id.
 const RANDOM_BYTES: usize = 11;
-/// How many ids are made of what the system is asked for at a time; divides 256.
+/// How many ids are made from one request to the system for random bytes; divides 256.
 const IDS_AT_ONCE: usize = 64;
 
 #[cfg(test)]
@@ -64,7 +64,7 @@ mod tests {
 
     use super::*;
 
-    /// Characters of an id that are made of nothing but random bytes: each holds 6 bits.
+    /// Characters of an id that consist of random bytes alone: each holds 6 bits.
     const RANDOM_CHARACTERS: usize = RANDOM_BYTES * 8 / 6;
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
             .map(|_| ids.next_id().to_string()[..RANDOM_CHARACTERS].to_owned())
             .collect();
         assert_eq!(random.len(), count);
-        // Nor can the next one be read anywhere.
+        // The random bytes of the next id are not printed either.
         assert_eq!(format!("{ids:?}"), format!("SessionIds {{ count: {count}, .. }}"));
     }
 }

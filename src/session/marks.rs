@@ -7,7 +7,7 @@ use crate::policy::channels::{ChannelPolicy, Channels, RecentChannels};
 /// The policy of a topic for publications by MQTT clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MqttMarks {
-    /// As for all publications of the channel.
+    /// The marks that apply to all publications of the channel.
     pub marks: Marks,
     /// The data that SocketCluster clients get for the payload.
     pub payload: MqttPayload,
@@ -15,7 +15,7 @@ pub struct MqttMarks {
     pub retain: RetainPolicy,
 }
 
-/// The marks of the publications of a topic by MQTT clients. `payload` is the rule where no policy has one.
+/// The marks of the publications of a topic by MQTT clients. `payload` is the rule if no policy has one.
 #[inline]
 pub fn mqtt_marks(
     channels: &Channels,

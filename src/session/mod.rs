@@ -1,9 +1,9 @@
 //! What the sessions of all protocols have in common.
 //!
-//! A session belongs to one connection and speaks one protocol; `socketcluster` has such sessions, and `protocols` has
-//! the one type that a core knows. This module knows no protocol. It has what every session is lent
-//! ([`Environment`]), the settings that hold for all of them, the ids that clients are given, and the answers that they
-//! wait for from the rest of the server.
+//! A session belongs to one connection and speaks one protocol: `socketcluster` and `mqtt` have such
+//! sessions, and `protocols` has the one type that a core knows. This module knows no protocol. It has the
+//! values that every session is lent ([`Environment`]), the settings for all sessions, the ids that clients
+//! are given, and the answers that sessions wait for from the rest of the server.
 
 mod environment;
 mod ids;

@@ -29,7 +29,7 @@ pub struct ActionRefused {
     pub reason: &'static str,
     /// What the client wanted to do, in a word.
     pub action: &'static str,
-    /// The rule that has decided, if one has.
+    /// The number of the rule that refused the action, if a rule did.
     pub rule: Option<u32>,
     name: [u8; NAME_BYTES_MAX],
     length: usize,
@@ -41,7 +41,8 @@ impl Refusals {
         self.token = Some(TokenRefused { reason, by });
     }
 
-    /// `name` is that of the channel or the event. Only as much of it is kept as a line shows.
+    /// `name` is the name of the channel or the event. Only the part of it that fits a line of the audit
+    /// trail is kept.
     pub(super) fn note_action(
         &mut self,
         reason: &'static str,

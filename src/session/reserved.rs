@@ -5,7 +5,7 @@ use crate::config::channels::RetainPolicy;
 use crate::policy::channels::Channels;
 use crate::unicode;
 
-/// Why nobody but the server publishes to a channel; `None` if others may.
+/// Why only the server may publish to a channel; `None` if clients may.
 #[inline]
 pub fn reserved(name: &[u8], channels: &Channels, mqtt: MqttUse) -> Option<&'static str> {
     if name.first() != Some(&b'$') {
@@ -39,7 +39,7 @@ pub fn why_not_retained(name: &[u8], channels: &Channels, mqtt: MqttUse) -> Opti
     (!is_kept).then_some("The policy of the channel has nothing retained (mqtt_retain)")
 }
 
-/// Whether the server publishes there what it has to say about itself.
+/// Whether the server publishes reports about itself to this channel.
 pub fn is_of_the_server(name: &[u8]) -> bool {
     name == b"$SYS" || name.starts_with(b"$SYS/")
 }

@@ -6,13 +6,13 @@ use crate::config::rules::Action;
 /// Counts, by [`Action::index`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RuleHits {
-    /// Refused.
+    /// Actions that were refused.
     pub denied: [u64; Action::COUNT],
-    /// Done, but the shadow rules would refuse it.
+    /// Actions that were allowed, but that the shadow rules would refuse.
     pub would_deny: [u64; Action::COUNT],
-    /// Refused, but the shadow rules would allow it.
+    /// Actions that were refused, but that the shadow rules would allow.
     pub would_allow: [u64; Action::COUNT],
-    /// The last decision that the shadow rules would make otherwise.
+    /// The last decision on which the shadow rules differ.
     pub difference: Option<(Action, Decided)>,
 }
 

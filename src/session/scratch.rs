@@ -1,5 +1,5 @@
-//! What a core keeps once for all of its sessions and lends to the one that is running: buffers, and counts of what has
-//! happened until the core writes them to its metrics.
+//! The buffers that a core has once for all of its sessions and lends to the one that is running, and counts
+//! of events until the core adds them to its metrics.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ use crate::services::Access;
 /// The buffers and counts of one core.
 #[derive(Default)]
 pub struct Scratch {
-    /// The buffers for what the application answers and orders.
+    /// The buffers for the application's answers and orders.
     pub(crate) app: app::Scratch,
-    /// What rules have decided lately about clients without claims.
+    /// Recent decisions of the rules about clients without claims.
     pub(crate) recent: RecentDecisions,
     /// The policies of the channels that clients have published to lately.
     pub(crate) channels: RecentChannels,
-    /// The services, and what sessions want done by them.
+    /// The services, and the orders that sessions have for them.
     pub(crate) services: Access,
-    /// Whether a password may lie in what was received.
+    /// Whether a password may lie in the bytes that were received.
     has_credentials: bool,
     /// Checks of tokens for the connection whose turn it is.
     verifications: u32,
-    /// Checks of tokens in earlier turns, for a message of which the rest is being handled.
+    /// Checks of tokens in earlier turns, for a message whose rest is handled now.
     verified_before: u32,
     noted: Noted,
     hits: Hits,
@@ -59,7 +59,7 @@ pub struct Noted {
     pub rules: bool,
     /// Tokens or actions were refused: `Scratch::take_refusals`.
     pub refusals: bool,
-    /// Publications of MQTT clients were refused, or their filters dropped: `Scratch::take_mqtt_counts`.
+    /// MQTT publications were refused, or filters dropped: `Scratch::take_mqtt_counts`.
     pub mqtt: bool,
 }
 
@@ -91,7 +91,8 @@ impl Scratch {
         Scratch::default()
     }
 
-    /// Empty buffers of a core that takes late answers by `sender`, and lets each connection have so many timers.
+    /// Empty buffers of a core that gets late answers through `sender` and lets each connection have
+    /// `timers_per_connection_max` timers.
     pub(crate) fn of_core(sender: Arc<dyn LateAnswerSender>, timers_per_connection_max: u32) -> Scratch {
         Scratch {
             app: app::Scratch::of_core(sender, timers_per_connection_max),
@@ -99,24 +100,24 @@ impl Scratch {
         }
     }
 
-    /// A client, as the application is asked about it.
+    /// A client, in the form in which the application is asked about it.
     #[inline]
     pub(super) fn peer<'a>(&'a mut self, client: Asked<'a>) -> Peer<'a> {
         Peer::new(client.id, client.claims, client.token_expired, &mut self.app)
     }
 
-    /// Says that a password may lie in what was received.
+    /// Notes that a password may lie in the bytes that were received.
     pub(crate) fn note_credentials(&mut self) {
         self.has_credentials = true;
     }
 
-    /// Whether a password may lie in what was received since the last call of this.
+    /// Whether a password may lie in the bytes that were received since the last call of this.
     #[inline]
     pub(crate) fn take_credentials_note(&mut self) -> bool {
         std::mem::take(&mut self.has_credentials)
     }
 
-    /// Begins to count checks of tokens anew: a connection has its turn.
+    /// Begins to count checks of tokens anew, for the turn of another connection.
     pub(crate) fn begin_verifications(&mut self) {
         self.verifications = 0;
     }
@@ -138,7 +139,8 @@ impl Scratch {
         self.verifications
     }
 
-    /// The same, and those of the same message in earlier turns.
+    /// How many tokens were checked for this connection in this turn, and for the same message in earlier
+    /// turns.
     pub(crate) fn verified(&self) -> u32 {
         self.verifications + self.verified_before
     }
@@ -177,7 +179,7 @@ impl Scratch {
         self.add_hits(limit, 1);
     }
 
-    /// The application itself meets these limits, when it asks for a call or for a timer.
+    /// Adds the limits that the application itself meets when it asks for a call or for a timer.
     fn note_refused(&mut self) {
         let refused = self.app.take_refused();
         for (limit, count) in [
@@ -261,7 +263,7 @@ impl Scratch {
         self.noted.packets_of_arrays += 1;
     }
 
-    /// So many parts of a packet are handled as if each were one.
+    /// Counts `count` parts of a packet as if each were a packet of an array.
     pub(crate) fn count_packets_of_array(&mut self, count: usize) {
         self.noted.packets_of_arrays += count as u64;
     }

@@ -1,4 +1,4 @@
-//! What a service gets of a call: the data, and what it may know of the caller.
+//! The content of a call that a service gets: the data, and facts about the caller.
 
 use super::environment::Asked;
 use super::scratch::Scratch;
@@ -42,7 +42,7 @@ pub(crate) struct ServiceCaller<'a> {
     pub(crate) claims: Option<&'a Claims>,
 }
 
-/// The number by which a pool knows a caller again: the random bytes of its id.
+/// The number by which a pool recognises a caller: the random bytes of its id.
 fn caller_number(id: SessionId) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&id.as_bytes()[..8]);
@@ -50,8 +50,10 @@ fn caller_number(id: SessionId) -> u64 {
 }
 
 impl Scratch {
-    /// Has a call, or an event without a `token`, carried to a service, if there is one, or ought to be one by the rows of
-    /// `[[services]]`: then the call ends for the caller, whose session needs `token` for that. False if nothing is done.
+    /// Orders the core to carry a call, or an event (without a `token`), to a service. A call is also ordered
+    /// if no service is there but a row of `[[services]]` says that there should be one: then the core ends
+    /// the call for the caller. The caller's session needs `token` for that. Returns false if nothing is
+    /// ordered.
     pub(crate) fn call_service(
         &mut self,
         call: &Call<'_>,
@@ -84,7 +86,8 @@ impl Scratch {
         true
     }
 
-    /// Asks a service about a client, for the server itself. `data` is JSON. No rule is asked.
+    /// Asks a service about a client, on behalf of the server itself. `data` is JSON. The rules are not
+    /// applied.
     pub fn ask_service(&mut self, question: Question<'_>, data: &[u8], client: Asked<'_>) {
         self.services.ask(question, caller_number(client.id), |out| {
             write_service_call(Some(data), client.id, client.claims, out);

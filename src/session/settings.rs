@@ -1,5 +1,5 @@
-//! The settings that hold for sessions of every protocol. What concerns one protocol alone is a struct of that
-//! protocol.
+//! The settings that hold for sessions of every protocol. Each protocol has a struct of its own for the
+//! settings of that protocol alone.
 
 use std::time::Duration;
 
@@ -16,14 +16,14 @@ pub struct Settings {
     pub channel_name_bytes_max: u32,
     /// Whether clients may publish.
     pub allow_client_publish: bool,
-    /// How long a token is valid for which the application names no other time.
+    /// How long a token is valid if the application names no other time.
     pub auth_default_expiry: Duration,
     /// Whether clients that are not authenticated are served.
     pub allow_anonymous: bool,
     /// With `allow_anonymous` off: how long a client may be connected without being authenticated. `None` sets no
     /// limit.
     pub authentication_timeout: Option<Duration>,
-    /// What the procedure `login` takes.
+    /// The fields and the size of the data that the procedure `login` takes.
     pub logins: Logins,
     /// How long the application may take for a decision that it has deferred.
     pub decision_timeout: Duration,
@@ -33,11 +33,11 @@ pub struct Settings {
     pub will_bytes_max: u32,
     /// The longest time that a will may wait.
     pub will_delay_max: Duration,
-    /// The name of the numbering that positions are of.
+    /// The epoch of the positions that clients get.
     pub epoch: Epoch,
     /// Whether remembered publications go to a store, which may make their acknowledgements wait, or refuse them.
     pub has_store: bool,
-    /// Most bytes of the info that a client gives itself as a member of a channel.
+    /// Most bytes of the info that a client publishes about itself as a member of a channel.
     pub presence_info_bytes_max: u32,
     /// The parts of MQTT that all sessions have to know.
     pub mqtt: MqttUse,
@@ -74,7 +74,7 @@ impl MqttUse {
         }
     }
 
-    /// By the configuration.
+    /// The variant for this configuration.
     pub fn of(config: &Mqtt) -> MqttUse {
         match (config.is_used(), config.retained_count_max) {
             (false, _) => MqttUse::Off,
@@ -84,7 +84,7 @@ impl MqttUse {
     }
 }
 
-/// What the procedure `login` takes.
+/// The fields and the size of the data that the procedure `login` takes.
 #[derive(Clone, Debug)]
 pub struct Logins {
     /// The names of the fields that hold the user name and the password.
@@ -94,7 +94,8 @@ pub struct Logins {
 }
 
 impl Default for Settings {
-    /// The reference's values (wire reference, section 6); where it has none, those of the configuration.
+    /// The reference's values (wire reference, section 6); for settings that the reference does not have, the
+    /// defaults of the configuration.
     fn default() -> Settings {
         Settings {
             handshake_timeout: Duration::from_secs(10),
