@@ -29,7 +29,7 @@ impl CloseCode {
 }
 
 labels! {
-    /// Which side caused the end of a connection. Only a bug is logged as an error. The labels are the words of
+    /// Which side caused the end of a connection. Only a bug is logged as an error. The labels are those of
     /// `docs/close-codes.md`.
     pub enum Blame {
         /// The peer left, as peers do.

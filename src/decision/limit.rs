@@ -107,8 +107,8 @@ labels! {
         SubscriberQueue = "subscriber_queue",
         /// `store_queue_bytes_max` with `store_mode` `strict`: a publisher to a remembered channel waits for a commit.
         StoreQueueBytes = "store_queue_bytes",
-        /// `store_bytes_max` with `store_mode` `strict`: a publication that the disk would have to keep is refused, since
-        /// what is left is for what makes room.
+        /// `store_bytes_max` with `store_mode` `strict`: a publication that the disk would have to keep is
+        /// refused, since the rest of the space is reserved for writes that make room.
         StoreBytes = "store_bytes",
         /// `presence_members_max`: the client is subscribed, but is no member of the channel; or its info is refused.
         PresenceMembers = "presence_members",
@@ -120,11 +120,11 @@ labels! {
         /// A call about presence that the core that owns the channel did not answer in 5 s: answered with a
         /// `TimeoutError`.
         PresenceTime = "presence_time",
-        /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, or the newest since a moment,
-        /// and is told so.
+        /// A subscriber has missed more than `recovery_publications_max`: it gets none of them, or the newest
+        /// since a moment, and its answer says so.
         RecoveryPublications = "recovery_publications",
-        /// `recovery_bytes_max`: a subscriber gets the beginning of a long history first, and the rest is read once that
-        /// is sent.
+        /// `recovery_bytes_max`: a subscriber gets the beginning of a long history first, and the rest is
+        /// read once that beginning has been sent.
         RecoveryBytes = "recovery_bytes",
         /// `history_calls_per_connection_max` or `history_calls_per_core_max`: the call of `$history` is answered with an
         /// `InvalidActionError`.

@@ -1,4 +1,4 @@
-//! What a session may decide for its connection.
+//! The decisions that a session may make for its connection.
 //!
 //! A session performs nothing: it appends [`Decision`]s to a [`Decisions`], which the core keeps and reuses, and
 //! `cores/input/carry_out.rs` carries them out in order. Text that a decision needs lies in the same [`Decisions`],
@@ -7,8 +7,9 @@
 //! Invariants
 //! 1. Decisions are carried out in the order in which they were appended.
 //! 2. A [`Span`] is valid for the [`Decisions`] that made it, until [`Decisions::clear`].
-//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. Text that would not fit
-//!    is left out, and [`Decisions::is_overfull`] says so: then no decision of it may be carried out.
+//! 3. The bytes of a [`Decisions`] are fewer than 4 GiB, since a [`Span`] holds 32-bit numbers. Text that
+//!    would not fit is left out, and [`Decisions::is_overfull`] says so: then none of its decisions may be
+//!    carried out.
 
 mod close_reason;
 mod limit;
@@ -116,8 +117,8 @@ pub enum Decision {
         /// Data that the session needs for the messages.
         reason: Option<Span>,
     },
-    /// Check each of this connection's channels again: unsubscribe it from the channels that `Session::may_keep`
-    /// refuses, and send it the message of `Session::forbidden` for each.
+    /// Check each of this connection's channels again: unsubscribe it from the channels that
+    /// `Session::may_keep` refuses, and send it the message of `Session::forbidden` for each of them.
     CheckSubscriptions,
     /// Read the history of a channel, and tell the session by `Session::history_read`, later.
     ReadHistory {
@@ -130,8 +131,8 @@ pub enum Decision {
     },
     /// Publish to all subscribers of a channel.
     Publish(Publish),
-    /// Answer the call of the publication before, by `Session::stored`, once the publication is as safe as a publication
-    /// to a remembered channel is to be.
+    /// Answer the call of the publication before, by `Session::stored`, once that publication is as safe as
+    /// the store mode demands for a remembered channel.
     Acknowledge {
         /// Data that the session needs for its answer; the core gives it back unread.
         token: Span,
@@ -150,10 +151,11 @@ pub enum Decision {
         /// Why it ends.
         reason: CloseReason,
     },
-    /// Carry out what follows when everything about the MQTT sessions of this core is on disk that has changed by now.
+    /// Carry out the following decisions when all changes to the MQTT sessions of this core up to now are on
+    /// disk.
     AwaitSaved,
-    /// Tell the session by `Session::session_saved` when its MQTT session is on disk, or cannot be. Until then no packet of
-    /// the client is handled.
+    /// Tell the session by `Session::session_saved` when its MQTT session is on disk, or cannot be written.
+    /// Until then no packet of the client is handled.
     SaveSession,
     /// Ask the core that owns a channel about its members, and tell the session by `Session::presence_answered`.
     AskPresence {
@@ -164,28 +166,29 @@ pub enum Decision {
         /// A [`PresenceRequest`], as [`PresenceRequest::write`] has written it.
         request: Span,
     },
-    /// An MQTT client has come back to its session: go through its filters by `Session::resume_some`, some in each turn, and
-    /// make the connection a member of the rooms that are found.
+    /// An MQTT client has resumed its session: go through the session's filters by `Session::resume_some`,
+    /// some in each turn, and make the connection a member of the channels with presence that are found.
     ResumeSession,
     /// Make this connection of MQTT a member of a channel with presence.
     EnterRoom {
         /// The channel's name.
         channel: Span,
-        /// JSON by which other clients know the client; none if it is empty.
+        /// JSON that identifies the client to other clients; empty if there is none.
         info: Span,
     },
-    /// This connection of MQTT is a member of a channel no more, or of all channels.
+    /// End the membership of this MQTT connection in one channel with presence, or in all.
     LeaveRoom {
-        /// The channel's name; `None`: all.
+        /// The channel's name; `None` means all channels.
         channel: Option<Span>,
     },
-    /// The client's claims have changed: it may be another user now than before, and another member of its channels with
-    /// presence. The application is told.
+    /// The client's claims have changed: it may be another user now, and so another member of its channels
+    /// with presence. Tell the application.
     UserChanged,
-    /// Give [`Decisions::take_credentials`] to the password checks, and tell the session their answer. A session
-    /// decides no other login before that.
+    /// Give [`Decisions::take_credentials`] to the password checks, and pass their answer to the session.
+    /// Until then the session decides no other login.
     Login,
-    /// Keep a will for this connection in place of the one that it has, then tell the session by `Session::will_set`.
+    /// Keep a will for this connection, replacing the one it has, then tell the session by
+    /// `Session::will_set`.
     SetWill {
         /// The will, as `HeldWill::write` has written it.
         will: Span,
@@ -199,16 +202,17 @@ pub enum Decision {
     },
 }
 
-/// A publication: its payload in the message that the publisher's protocol makes of it.
+/// A publication: its payload, in a message of the publisher's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Publish {
     /// The channel's name.
     pub channel: Span,
-    /// The whole message, as subscribers of the same protocol get it; of MQTT, the frame of the ring.
+    /// The whole message, as subscribers of the same protocol get it; for MQTT, the frame of the ring.
     pub message: Span,
-    /// How long the payload is; where in the message it ends, the protocol knows (`broker::Origin`).
+    /// The length of the payload. The end of the payload in the message follows from the protocol
+    /// (`broker::Origin`).
     pub payload_bytes: u32,
-    /// What the policy of the channel has the publication be.
+    /// The marks by the policy of the channel.
     pub marks: Marks,
     /// The protocol of the message.
     pub origin: Origin,
@@ -222,7 +226,7 @@ impl Publish {
         Publish {
             channel,
             message,
-            // Of a payload that does not fit, nothing is carried out.
+            // A payload that does not fit makes the list overfull, and then no decision is carried out.
             payload_bytes: u32::try_from(payload.len()).unwrap_or(0),
             marks,
             origin: Origin::SocketCluster,
@@ -248,14 +252,14 @@ impl Publish {
     }
 }
 
-/// What became of a publication to a remembered channel.
+/// The fate of a publication to a remembered channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// It is as safe as it is to be.
+    /// It is as safe as the store mode demands.
     Yes,
-    /// It was not published: the disk takes nothing now.
+    /// It was not published: the disk accepts no writes now.
     NotNow,
-    /// It was not published: another process has the channels now.
+    /// It was not published: another process owns the channels now.
     Elsewhere,
     /// It was published, and could not be stored.
     Unknown,
@@ -366,7 +370,7 @@ pub struct Decisions {
     list: Vec<Decision>,
     held: Vec<Decision>,
     is_overfull: bool,
-    /// The credentials of the login that is decided. They are not among the bytes, since these are not wiped.
+    /// The credentials of the decided login. They are kept apart from the bytes, which are not wiped.
     credentials: Option<Box<Credentials>>,
 }
 
@@ -436,7 +440,7 @@ impl Decisions {
         self.is_overfull
     }
 
-    /// Keeps a decision for the end of the message, after all decisions that are pushed until then.
+    /// Keeps a decision for the end of the message, to follow all decisions that are pushed until then.
     pub fn hold(&mut self, decision: Decision) {
         self.held.push(decision);
     }

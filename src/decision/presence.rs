@@ -1,7 +1,7 @@
-//! What a client asks about the members of a channel, and why it gets no answer.
+//! The requests of a client about the members of a channel, and the reasons why a request fails.
 
-/// A request to the core that owns a channel. It travels in the bytes of the decisions, so that a decision needs a span
-/// for it and nothing more.
+/// A request to the core that owns a channel. It is written into the bytes of the decisions, so that a
+/// decision needs only a span for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PresenceRequest<'a> {
     /// A page of the members.
@@ -15,7 +15,7 @@ pub enum PresenceRequest<'a> {
     SetInfo(Option<&'a [u8]>),
 }
 
-/// Why a request was not done.
+/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PresenceFailure {
     /// The client is not a member, so it can have no info.
@@ -29,7 +29,7 @@ pub enum PresenceFailure {
 }
 
 impl<'a> PresenceRequest<'a> {
-    /// Appends it in the form that [`PresenceRequest::read`] reads.
+    /// Appends the request in the form that [`PresenceRequest::read`] reads.
     pub fn write(self, out: &mut Vec<u8>) {
         match self {
             PresenceRequest::Members { after, limit } => {
@@ -45,7 +45,7 @@ impl<'a> PresenceRequest<'a> {
         }
     }
 
-    /// What was written.
+    /// Reads a request that [`PresenceRequest::write`] has written.
     ///
     /// # Panics
     /// If [`PresenceRequest::write`] has not written these bytes.

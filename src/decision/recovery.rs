@@ -1,34 +1,36 @@
-//! What a subscriber asks of a channel's history, and what it is told about it.
+//! The parts of a channel's history that a subscriber may ask for, and the answer that it gets.
 
 use crate::broker::{Epoch, Position};
 use crate::labels::labels;
 
-/// What the client wants to have of the channel's past when it subscribes. It travels in the bytes of the decisions, so
-/// that a decision needs a span for it and nothing more.
+/// The part of the channel's past that the client wants when it subscribes. It is written into the bytes of
+/// the decisions, so that a decision needs only a span for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Only the position from which the subscription is live.
     Position,
-    /// All publications after a position.
+    /// All publications after this position.
     After(Position),
-    /// All publications after a position of a numbering that this server cannot have had.
+    /// All publications after a position whose epoch does not have the form of this server's epochs.
     OtherEpoch,
-    /// The newest publications, at most so many.
+    /// The newest publications, at most this many.
     Last(u32),
     /// All publications since a moment, in milliseconds since 1970.
     Since(u64),
-    /// The newest publication, for a client that has asked for nothing: its answer is that of any subscription.
+    /// The newest publication, for a client that has not asked for history: it gets the usual answer to a
+    /// subscription.
     LastValue,
-    /// The retained publication, of a channel of which nothing else is kept. The answer is that of any subscription.
+    /// The retained publication of a channel that keeps nothing else. The client gets the usual answer to a
+    /// subscription.
     Retained,
-    /// Something, but the rules do not allow the client to ask.
+    /// The client has asked for a part, but the rules do not allow it.
     Forbidden,
 }
 
-/// A call of `$history`. It travels as [`Wanted`] does.
+/// A call of `$history`. It is written into the bytes of the decisions, as [`Wanted`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryCall {
-    /// What the client wants to have.
+    /// The part of the history that the client wants.
     pub wanted: Wanted,
     /// Most publications in the answer.
     pub limit: u32,
@@ -44,13 +46,13 @@ pub enum HistoryFailure {
 }
 
 impl HistoryCall {
-    /// Appends it in the form that [`HistoryCall::read`] reads.
+    /// Appends the call in the form that [`HistoryCall::read`] reads.
     pub fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.limit.to_ne_bytes());
         self.wanted.write(out);
     }
 
-    /// What was written.
+    /// Reads a call that [`HistoryCall::write`] has written.
     ///
     /// # Panics
     /// If [`HistoryCall::write`] has not written these bytes.
@@ -65,10 +67,10 @@ impl HistoryCall {
     }
 }
 
-/// What a client that has asked for a part of the history is told.
+/// The answer to a client that has asked for a part of the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// Why something may be missing; `None` if nothing is.
+    /// Why publications may be missing; `None` if none are.
     pub gap: Option<Gap>,
     /// The position from which the subscription is live.
     pub position: Position,
@@ -79,19 +81,19 @@ pub struct Recovered {
 labels! {
     /// Why a client does not get all of the history that it has asked for.
     pub enum Gap {
-        /// The position is of another life of the numbering.
+        /// The position has another epoch.
         OtherEpoch = "other epoch",
-        /// The history no longer holds a part, since newer publications took the room.
+        /// The history no longer holds a part: newer publications needed the room.
         Evicted = "evicted",
-        /// The history no longer holds a part, since it was too old.
+        /// The history no longer holds a part: it was too old.
         Expired = "expired",
-        /// It would be more than `recovery_publications_max`.
+        /// The client asked for more than `recovery_publications_max`.
         TooMany = "too many",
         /// The channel has no history.
         NoHistory = "no history",
         /// The rules do not allow the client to ask.
         NotAllowed = "not allowed",
-        /// The policy of the channel has changed, and a part may never have been kept.
+        /// The policy of the channel has changed, and a part may never have been remembered.
         PolicyChanged = "policy changed",
         /// The position lies in the future.
         UnknownPosition = "unknown position",
@@ -105,7 +107,7 @@ labels! {
 }
 
 impl Wanted {
-    /// Appends it in the form that [`Wanted::read`] reads.
+    /// Appends the request in the form that [`Wanted::read`] reads.
     pub fn write(self, out: &mut Vec<u8>) {
         let (kind, number) = match self {
             Wanted::Position => (b'p', 0),
@@ -124,7 +126,7 @@ impl Wanted {
         }
     }
 
-    /// What was written.
+    /// Reads a request that [`Wanted::write`] has written.
     ///
     /// # Panics
     /// If [`Wanted::write`] has not written these bytes.
@@ -149,7 +151,7 @@ impl Wanted {
         }
     }
 
-    /// Whether the client has asked for something, and its answer says how it went.
+    /// Whether the client has asked for a part of the history, so that its answer says how the request went.
     pub const fn is_asked(self) -> bool {
         match self {
             Wanted::Position
