@@ -1,7 +1,8 @@
-//! Busy polling: before it sleeps, a core looks for work for a while, if an operator spends CPU time on lower latency.
+//! Busy polling: if an operator spends CPU time on lower latency, a core looks for work for a while before it
+//! sleeps.
 //!
 //! Work that arrives meanwhile costs no interrupt and no context switch, and cores that publish need not wake this one.
-//! A core that shares its CPU with another core does not poll busily: it would delay the other.
+//! A core that shares its CPU with another core does not poll, since it would delay the other core.
 //!
 //! Limits: `busy_poll_us` after each turn; then the core sleeps.
 
@@ -15,7 +16,8 @@ use crate::app::App;
 use super::core::Core;
 
 impl<A: App> Core<A> {
-    /// Looks for events, publications and letters until it finds some or the time is over. True if it has found some.
+    /// Looks for events, publications and letters until it finds some or the time is over. True if it has
+    /// found some.
     pub(super) fn poll_busily(&mut self, events: &mut Events) -> io::Result<bool> {
         if self.busy_poll_ns == 0 || self.shares_cpu || self.has_work_left() {
             return Ok(false);

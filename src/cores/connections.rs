@@ -1,4 +1,4 @@
-//! The connections of one core, and what waits to be sent to them.
+//! The connections of one core, and the bytes that wait to be sent to them.
 //!
 //! All replies of a turn are sent at its end. Publications and heartbeats are sent in the order in which they were
 //! queued, until the time of the turn is used up; the rest is sent in later turns. Publications that follow meanwhile
@@ -13,17 +13,18 @@
 //! ```
 //!
 //! Invariants
-//! 1. Every connection with bytes in its outbox is in the list of its lane; or its outbox is blocked and its lane idle,
-//!    and the poll will tell when the socket takes more. An entry of a list counts only while its connection has that
-//!    lane.
+//! 1. Every connection with bytes in its outbox is in the list of its lane; or its outbox is blocked, its
+//!    lane is idle, and the poll will report when the socket takes more. An entry of a list counts only while
+//!    its connection has that lane.
 //! 2. `queued_bytes` is the sum of all outboxes, `unflushed_bytes` the sum of those that are not blocked, and
 //!    `conflated_bytes` the sum of the publications that wait behind outboxes.
-//! 3. `held` knows the bytes that each waiting connection holds (`held_memory.rs`), since [`Connections::note_held`] is
-//!    called where that changes.
-//! 4. Nothing here ends a connection. One that must end is put into `ending` and marked (`Why::Ending`): it is not
-//!    read, and publications pass it by. Steps of the turn end it (`Core::close_marked`), after a delivery, before and
-//!    after a flush, so that nothing that was queued after a publication it did not take is ever sent. So to publish
-//!    for one client never closes another connection, and never reads another's input.
+//! 3. `held` knows the bytes that each waiting connection holds (`held_memory.rs`):
+//!    [`Connections::note_held`] is called wherever that number changes.
+//! 4. Nothing here ends a connection. A connection that must end is put into `ending` and marked
+//!    (`Why::Ending`): it is not read, and gets no publications. Steps of the turn end it
+//!    (`Core::close_marked`) after a delivery, before a flush and after it. So the connection is never sent
+//!    anything that was queued after a publication it has missed. To publish for one client never closes
+//!    another connection, and never reads another's input.
 
 pub(in crate::cores) mod batches;
 mod batching;
@@ -88,51 +89,52 @@ pub(in crate::cores) struct Connections {
     /// The shared frames of the publication under way, by [`Form::index`]; `None` for a form without room in the pool.
     under_way: [Option<FrameSpan>; Form::COUNT],
     ending: Vec<(ConnectionId, CloseReason)>,
-    /// Connections that may be read again: their outboxes have drained.
+    /// Connections that may be read again, since their outboxes have drained.
     resumed: Vec<ConnectionId>,
     queued_bytes: usize,
     unflushed_bytes: usize,
     conflated_bytes: usize,
     pub(in crate::cores) held: Held,
-    /// Whether the metrics have been told that nothing is held.
+    /// Whether the metrics already say that nothing is held.
     nothing_is_told: bool,
     /// Bytes of publications that wait for the ring and whose publishers have disconnected: a copy of the count of
     /// `AbandonedPublications`, set when the turn begins.
     pub(in crate::cores) abandoned_bytes: usize,
-    /// Connections whose sockets have been found full: the poll is to tell when they take more (`turn.rs`), and they
-    /// are to be visited when they must have taken something.
+    /// Connections whose sockets have just been found full: the turn asks the poll for writable events
+    /// (`turn.rs`), and visits these connections when `write_timeout` is over.
     blocked: Vec<ConnectionId>,
     write_timeout: Duration,
     outbox_bytes_max: usize,
     slow_consumer: SlowConsumer,
-    /// Nothing unless compression is on or some clients have the codec `min-bin`: the frame as it was published is then
-    /// the only form.
+    /// `None` unless compression is on or some clients have the codec `min-bin`: then the only form of a
+    /// publication is its frame as it was published.
     forms: Option<Box<Forms>>,
-    /// The connections that collect their messages; nothing unless `batch_on_handshake` is on.
+    /// The connections that collect their messages; `None` unless `batch_on_handshake` is on.
     pub(in crate::cores) batches: Option<Box<Batches>>,
     /// The subscriptions that are not live yet.
     pub(in crate::cores) recoveries: Recoveries,
-    /// Where publications can be read later that a subscriber does not take; `None` if no channel has ever had a policy.
+    /// Finds the histories in which a subscriber reads publications later that it does not take now; `None`
+    /// if no channel has ever had a policy.
     pub(in crate::cores) histories: Option<Box<replays::ReadLater>>,
-    /// The MQTT sessions of the client ids that this core owns; nothing unless the server speaks MQTT.
+    /// The MQTT sessions of the client ids that this core owns; `None` unless the server speaks MQTT.
     pub(in crate::cores) mqtt: Option<Box<Sessions>>,
-    /// The publication under way for MQTT subscribers; nothing without sessions.
+    /// The publication under way for MQTT subscribers; `None` without sessions.
     mqtt_walk: Option<Box<MqttWalk>>,
     /// A copy of the wall time of this turn in milliseconds since 1970, set when the turn begins.
     pub(in crate::cores) unix_ms: u64,
-    /// Clients that webhooks are told of since they do not keep up; nothing if none asks.
+    /// Clients that do not keep up, to be reported to webhooks; `None` if no webhook asks for them.
     pub(in crate::cores) slow_consumers: Option<Box<SlowConsumers>>,
     metrics: Arc<CoreMetrics>,
 }
 
-/// The limits of what waits for connections.
+/// The limits on waiting bytes.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct Bounds {
-    /// Most bytes that wait for one connection.
+    /// Most bytes in one connection's outbox.
     pub(in crate::cores) outbox_bytes_max: u32,
-    /// Most bytes that all connections of the core hold.
+    /// Most bytes that all connections of the core hold together.
     pub(in crate::cores) held_bytes_max: usize,
-    /// Longest time for which a client may take nothing; zero for any time.
+    /// Longest time for which a client may take no bytes; zero for no limit.
     pub(in crate::cores) write_timeout: Duration,
     /// How long connections collect their messages after the handshake, if they do.
     pub(in crate::cores) batches: Option<Pace>,
@@ -144,7 +146,7 @@ impl Connections {
         self.pool.give_back();
     }
 
-    /// Bytes of memory that the table takes, without what its connections have elsewhere.
+    /// Bytes of memory that the table itself takes, without the memory that its connections have elsewhere.
     pub(in crate::cores) fn table_bytes(&self) -> usize {
         self.slab.memory_bytes()
     }
@@ -198,23 +200,23 @@ impl Connections {
         self.slow_consumer
     }
 
-    /// How many there are.
+    /// How many connections there are.
     pub(in crate::cores) fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// All ids.
+    /// The ids of all connections.
     #[cfg(test)]
     pub(in crate::cores) fn ids(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         self.slab.iter().map(|(_, connection)| connection.id)
     }
 
-    /// The generation of the connection that came last: [`ConnectionId::age`].
+    /// The generation of the newest connection: [`ConnectionId::age`].
     pub(in crate::cores) fn last_generation(&self) -> u32 {
         self.generation
     }
 
-    /// Takes a socket in; `register` makes it known to the poll under the id.
+    /// Adds a socket to the table; `register` registers it with the poll under the id.
     pub(in crate::cores) fn insert(
         &mut self,
         mut stream: TcpStream,
@@ -259,8 +261,8 @@ impl Connections {
         }
     }
 
-    /// Removes an open connection that another core goes on with, and returns all of it but its socket, which that core
-    /// has. `rest` is input that was read and not handled.
+    /// Removes an open connection that moves to another core, and returns all of it but its socket, which
+    /// that core already has. `rest` is input that was read and not handled.
     pub(in crate::cores) fn depart(
         &mut self,
         id: ConnectionId,
@@ -350,21 +352,23 @@ impl Connections {
         self.mqtt.is_some() && matches!(framing(), Some(Framing::Mqtt | Framing::MqttOverWebSocket))
     }
 
-    /// Whether a connection has nothing but packets of MQTT on its socket: no frames, which have a farewell of their own,
-    /// and no TLS, which has one too.
+    /// Whether the socket of a connection carries packets of MQTT alone: neither frames nor TLS, which both
+    /// have a farewell of their own.
     pub(in crate::cores) fn is_plain_mqtt(&self, id: ConnectionId) -> bool {
         self.get(id)
             .is_some_and(|connection| connection.framing == Framing::Mqtt && connection.stream.tls.is_none())
     }
 
-    /// Puts a connection into the list of a lane, unless it is in that of a prompter one or its outbox is blocked.
+    /// Puts a connection into the list of a lane, unless it is in the list of a more urgent lane or its
+    /// outbox is blocked.
     fn mark(&mut self, index: u32, lane: Lane) {
         let connection = &mut self.slab[index as usize];
         if connection.outbox.is_blocked() {
             return;
         }
         match (connection.lane, lane) {
-            // Nothing is queued in these two lanes, and a connection that collects leaves its own by itself.
+            // No bytes are queued in these two lanes, and a connection that collects leaves its lane by
+            // itself.
             (_, Lane::Idle | Lane::Batch) | (Lane::Batch, _) => {}
             (Lane::Prompt, Lane::Bulk | Lane::Prompt) | (Lane::Bulk, Lane::Bulk) => {}
             (Lane::Idle | Lane::Bulk, Lane::Prompt) => {
@@ -388,8 +392,8 @@ impl Connections {
     }
 }
 
-/// Marks a connection that must be closed, once. From now on it is not read and gets no publications; the core closes
-/// it before the next flush.
+/// Marks a connection that must be closed, unless it is marked already. From now on it is not read and gets
+/// no publications. The core closes it before the next flush.
 fn mark_for_closing(
     ending: &mut Vec<(ConnectionId, CloseReason)>,
     connection: &mut Connection,

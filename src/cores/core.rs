@@ -1,4 +1,4 @@
-//! The definition of a core, how it is put together at its start, and what it lends its sessions.
+//! The definition of a core, its construction at the start, and the values that it lends its sessions.
 
 use std::collections::VecDeque;
 use std::io;
@@ -96,10 +96,12 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) wills: HeldWills,
     /// The sessions with wills whose keys the core owns, and the wills that wait here.
     pub(super) will_sessions: Sessions,
-    /// Letters about wills, each to the owner of its session's key, that wait for what this core has recorded before.
+    /// Letters about wills, each to the owner of its session's key. They wait until the store has committed
+    /// this core's earlier records.
     pub(super) will_letters: VecDeque<Box<WillLetter>>,
-    /// Whether the core has kept something of a channel or a session since its start: channels have had a policy, a client
-    /// has left a will, or another core has sent a letter. Until then its turns do not look for such work at all.
+    /// Whether the core has stored state of a channel or a session since its start: channels have had a
+    /// policy, a client has left a will, or another core has sent a letter. Until then its turns do not look
+    /// for such work at all.
     pub(super) keeps_state: bool,
     pub(super) limits: Limits,
     pub(super) measures: Measures,
@@ -107,27 +109,27 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) mailbox: Mailbox,
     pub(super) operations: Operations,
     pub(super) draining: Option<Draining>,
-    /// The place in the ring behind which nothing is remembered any more, once it is known.
+    /// The place in the ring from which on nothing is remembered any more, once it is known.
     pub(super) remembering_ends_at: Option<Sequence>,
     /// The calls of `$history` that wait for owners.
     pub(super) history_calls: OwnerCalls,
-    /// Subscriptions for which clients have not asked yet.
+    /// Subscriptions that the server has made, and for which the clients have not asked yet.
     pub(super) server_subscriptions: ServerSubscriptions,
     /// Services, and calls to them.
     pub(super) services: Services,
-    /// Retained publications that MQTT subscribers are to be sent.
+    /// Retained publications that are to be sent to MQTT subscribers.
     pub(super) retained_asks: RetainedAsks,
     pub(super) retained_per_subscribe_max: u32,
-    /// The last connections that have ended.
+    /// The ends of the last connections that have ended.
     pub(super) ends: Ends,
     pub(super) audit: Trail,
-    /// What webhooks are told; `None` without webhooks.
+    /// Events for webhooks; `None` without webhooks.
     pub(super) webhooks: Option<Box<WebhookEvents>>,
     /// When the metrics of memory are set next.
     pub(super) memory_due: Uptime,
-    /// When the application's work of its own is due.
+    /// When the application's periodic work is due next.
     pub(super) tick_due: Uptime,
-    /// How often it is due.
+    /// How often the application's periodic work is due; `None` if there is none.
     pub(super) tick_every: Option<Duration>,
     pub(super) metrics: Arc<CoreMetrics>,
 }
@@ -350,7 +352,7 @@ impl<A: App> Lent<A> {
         Session::begin_mqtt(&mut self.ids, now, claims)
     }
 
-    /// The application's look at what is delivered.
+    /// The application's look at publications that are delivered.
     #[inline]
     pub(super) fn look(&mut self) -> AppLook<'_, A> {
         AppLook {
@@ -359,13 +361,14 @@ impl<A: App> Lent<A> {
         }
     }
 
-    /// Keeps what the application wants to know of a connection later.
+    /// Keeps the facts about a connection that the application wants to have later.
     #[inline]
     pub(super) fn keep_context(&mut self, id: ConnectionId, context: Context) {
         self.scratch.common.app.contexts.keep(id.token().0, context);
     }
 
-    /// Asks the application what it wants to know later of a connection that speaks MQTT, and has sent no request.
+    /// Asks the application which facts it wants to keep about a connection that speaks MQTT and has sent no
+    /// request.
     pub(super) fn begin_context(&mut self, id: ConnectionId, peer: Option<SocketAddr>) {
         let mut context = self.app.context(&Upgrade {
             path: "",
@@ -379,7 +382,8 @@ impl<A: App> Lent<A> {
         self.keep_context(id, context);
     }
 
-    /// Asks the application whether a client may upgrade, and what it wants to know of the connection later.
+    /// Asks the application whether a client may upgrade, and which facts it wants to keep about the
+    /// connection.
     pub(super) fn allow_upgrade(
         &mut self,
         request: &Request<'_>,
@@ -421,8 +425,9 @@ impl<A: App> Lent<A> {
     }
 }
 
-/// How many connections a core takes: as many as its descriptor table has room for, or fewer if so configured. Never
-/// more: a core without a free descriptor loses the sockets that other cores hand to it.
+/// How many connections a core takes: as many as its descriptor table has room for, or fewer if so
+/// configured. Never more: the system closes sockets that other cores hand to a core without a free
+/// descriptor.
 fn connections_max(configured: u32, own_fd_table: bool, cores: u64) -> io::Result<u32> {
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
     let room = descriptors::connections_per_core(soft, own_fd_table, cores);

@@ -21,9 +21,9 @@ pub(super) fn unshare_descriptors() -> Result<(), nix::errno::Errno> {
     unshare(CloneFlags::CLONE_FILES)
 }
 
-/// Closes the descriptors of the calling thread's own table, except the standard streams, `kept` and eventfds. An
-/// eventfd may be a waker: mio does not reveal a waker's number. To keep a foreign eventfd open does no harm, since
-/// nothing is reported when one is closed.
+/// Closes the descriptors of the calling thread's own table, except the standard streams, `kept` and
+/// eventfds. An eventfd may be a waker: mio does not reveal a waker's number. To keep a foreign eventfd open
+/// does no harm: no process gets an event when an eventfd closes.
 ///
 /// # Errors
 /// `/proc` cannot be read. Then all descriptors stay open.
@@ -33,7 +33,7 @@ pub(super) fn close_all_but(kept: &[RawFd]) -> io::Result<()> {
         .collect();
     for number in numbers {
         if number > STANDARD_ERROR && !kept.contains(&number) && !is_eventfd(number) {
-            // One of the numbers was that of the directory itself, which is closed by now.
+            // One of the numbers is the descriptor with which the directory was read, and is closed by now.
             let _ = close(number);
         }
     }

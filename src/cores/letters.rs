@@ -1,4 +1,4 @@
-//! Taking the letters of other cores, and waking the cores that letters were sent to.
+//! Takes the letters of other cores, and wakes the cores that this core has sent letters to.
 //!
 //! Limits: `LETTERS_WAITING_MAX`, counted as `letters` by the sender that finds the box full; `LETTERS_PER_TURN_MAX`.
 
@@ -9,7 +9,7 @@ use super::core::Core;
 use crate::cores::post::letter::Letter;
 
 impl<A: App> Core<A> {
-    /// Sends letters that had no room before, and takes letters to this core.
+    /// Sends letters that found no room before, and takes the letters to this core.
     pub(super) fn take_letters(&mut self) {
         if self.post.kept_count() as u64 > self.metrics.letters_kept.value() {
             self.metrics.limit_hit(Limit::Letters);
@@ -63,7 +63,7 @@ impl<A: App> Core<A> {
         self.metrics.letters_kept.set(self.post.kept_count() as u64);
     }
 
-    /// Wakes the cores that sleep and that letters were sent to in this turn.
+    /// Wakes the sleeping cores to which letters were sent in this turn.
     #[inline]
     pub(super) fn wake_receivers(&mut self) {
         if !self.post.has_sent() {
@@ -82,5 +82,5 @@ fn letters_per_turn_max() -> usize {
     LETTERS_PER_TURN_MAX
 }
 
-/// Letters that one turn takes, so that other work is not held up for long.
+/// Letters that one turn takes, so that other work is not delayed for long.
 const LETTERS_PER_TURN_MAX: usize = 256;

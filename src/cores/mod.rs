@@ -1,8 +1,8 @@
 //! The event loops of the server, one pinned thread for each core. Code here is on the hot path.
 //!
-//! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core and one
-//! handle of the broker ring. It shares the ring, the channel directory, the boxes of letters, the loads and its
-//! counters with the other cores, and nothing else; nothing on it waits for a lock.
+//! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core
+//! and one handle of the broker ring. It shares the ring, the channel directory, the boxes of letters, the
+//! loads and its counters with the other cores, and nothing else. It never waits for a lock.
 //!
 //! ```text
 //!  turn.rs        the steps of one turn; busy_poll.rs looks for work before a sleep, visits.rs at deadlines,
@@ -170,7 +170,7 @@ pub(crate) struct StoredSessions {
     pub(crate) sessions: Vec<StoredSession>,
     /// The publications of all cores.
     pub(crate) publications: Arc<StoredPublications>,
-    /// Whether the former process may have done more than the store has.
+    /// Whether the former process may have done more than the store contains.
     pub(crate) may_miss_some: bool,
 }
 
@@ -195,7 +195,7 @@ thread_local! {
     static IS_CORE_THREAD: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether the calling thread is that of a core: there nothing may wait.
+/// Whether the calling thread is that of a core, which must never wait.
 pub(crate) fn is_core_thread() -> bool {
     IS_CORE_THREAD.get()
 }

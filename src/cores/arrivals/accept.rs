@@ -74,7 +74,8 @@ impl<A: App> Core<A> {
                 registry.register(stream, id.token(), Interest::READABLE)
             });
         let Ok(id) = registered else {
-            // The system has no memory to watch one more socket. Dropping it has closed it.
+            // The system has no memory to watch one more socket. `insert` has dropped the socket, which has
+            // closed it.
             self.metrics.limit_hit(Limit::Descriptors);
             self.acceptor.give_place_back();
             if is_counted {

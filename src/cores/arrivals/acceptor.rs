@@ -1,5 +1,5 @@
-//! The acceptor of a core: it accepts sockets from the core's listeners, keeps the accept rate and the limits on
-//! connections, hands sockets to less loaded cores, and refuses the sockets that are too many.
+//! The acceptor of a core: it accepts sockets from the core's listeners, keeps the accept rate and the limits
+//! on connections, hands sockets to less loaded cores, and refuses sockets for which there is no room.
 //!
 //! In: events of listeners, the time, sockets from other cores. Out: newcomers, for each of which a place is taken.
 //!
@@ -46,7 +46,8 @@ pub(in crate::cores) struct Acceptor {
     accepting: Accepting,
     ports: Ports,
     excess: AcceptExcess,
-    /// The limit that new connections have met, from the moment at which it was counted until there is room again.
+    /// The limit that keeps new connections out, from the moment at which it was counted until there is room
+    /// again.
     full: Option<Limit>,
     pace: Pace,
     admission: Arc<Admission>,
@@ -94,7 +95,7 @@ pub(in crate::cores) enum Arrived {
     Nothing,
 }
 
-/// The limit because of which no connection may be accepted now.
+/// The limit that allows no further connection now.
 struct Full {
     limit: Limit,
     /// When the acceptor tries again.
@@ -191,7 +192,8 @@ impl Acceptor {
     /// After that the core closes the listeners.
     pub(in crate::cores) fn accept_backlog(&mut self) {
         self.listeners.mark_all_ready();
-        // Clients cannot wait any longer: a connection that is not accepted now is reset when the listener closes.
+        // Clients cannot wait any longer: a connection that is not accepted now is reset when the listener
+        // closes.
         self.pace = Pace::new(0, 1);
         self.excess = AcceptExcess::Refuse;
         self.accepting = Accepting::Ready;
@@ -310,7 +312,7 @@ impl Acceptor {
         })
     }
 
-    /// Counts a limit that new connections have met, once until there is room again.
+    /// Counts a limit that keeps new connections out, once until there is room again.
     fn count_full(&mut self, limit: Limit) {
         if self.full != Some(limit) {
             self.full = Some(limit);
@@ -320,7 +322,7 @@ impl Acceptor {
 
     fn accept_failed(&mut self, error: &io::Error, now: Uptime) {
         match error.raw_os_error().map(Errno::from_raw) {
-            // The other listener may have more.
+            // The listener has no more sockets; another one may have some.
             Some(Errno::EAGAIN) => {}
             // The connection ended before it was accepted: the acceptor tries the next one (accept(2), "Error
             // handling").
@@ -451,13 +453,14 @@ impl Acceptor {
         self.reject(newcomer.stream, newcomer.port, &Refusal::TooManyConnections, now);
     }
 
-    /// Takes a place on `core` for a connection of this core. False if that has no room, or drains.
+    /// Takes a place on `core` for a connection of this core. False if that core has no room, or drains.
     pub(in crate::cores) fn begin_move(&self, core: usize) -> bool {
         self.loads.begin_move(core, self.connections_max)
     }
 
-    /// Sends the socket of a connection for which [`Acceptor::begin_move`] has taken a place on `core`. From then on the
-    /// connection has its place there. False if too many sockets wait for that core: then it has its place here.
+    /// Sends the socket of a connection for which [`Acceptor::begin_move`] has taken a place on `core`. From
+    /// then on the connection has its place there. If too many sockets wait for that core, returns false, and
+    /// the connection has its place here.
     pub(in crate::cores) fn send_moving(&self, core: usize, socket: &TcpStream, ticket: Ticket) -> bool {
         let about = HandedOver::Moved(ticket).about();
         let is_sent = self.hand_over.send(core, socket, about).is_ok();

@@ -23,7 +23,8 @@ pub(crate) struct Admission {
     memory_is_full: AtomicBool,
     per_address_max: u32,
     nat64: Nat64Prefixes,
-    /// With one table, cores that accept would wait for each other. With so many, two cores seldom need the same one.
+    /// With one table, cores that accept would wait for each other. With this many, two cores seldom need the
+    /// same one.
     shards: Box<[Shard]>,
     hasher: RandomState,
 }
@@ -112,7 +113,7 @@ impl Admission {
 
 impl Shard {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ClientNetwork, u32>> {
-        // No code panics while it holds the lock; and the counts would be correct even then.
+        // No code panics while it holds the lock, and the counts would be correct even then.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

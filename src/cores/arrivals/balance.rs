@@ -7,18 +7,18 @@
 //!
 //! A place is taken before the socket is accepted, so neither a core nor the whole server exceeds its limit.
 //!
-//! A core that drains closes its load: no core chooses it any more, and while sockets are on their way to it, it is not
-//! empty. Closing and choosing change the same atomic, so one of the two sees the other.
+//! A core that drains closes its load: no core chooses it any more. It does not count as empty while sockets
+//! are on their way to it. Closing and choosing change the same atomic, so one of the two sees the other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The loads of all cores, as one core sees them.
+/// The loads of all cores, from the view of one core.
 #[derive(Clone, Debug)]
 pub(crate) struct Loads {
     own: usize,
     all: Arc<[Load]>,
-    /// Connections of all cores together, if there is a limit to them.
+    /// Connections of all cores together, if their number has a limit.
     together: Option<Arc<Together>>,
 }
 
@@ -40,9 +40,9 @@ struct Together {
 /// There is no room for one more connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum NoRoom {
-    /// On no core.
+    /// No core has room.
     Core,
-    /// In the whole server.
+    /// The whole server has no room.
     Server,
 }
 
@@ -75,7 +75,7 @@ impl Loads {
         self.choose(per_core_max)
     }
 
-    /// Counts one more connection on this core, unless this core is full: then as [`Loads::assign`].
+    /// Counts one more connection on this core. If this core is full, does the same as [`Loads::assign`].
     ///
     /// # Errors
     /// As [`Loads::assign`].
@@ -157,8 +157,9 @@ impl Loads {
         true
     }
 
-    /// Takes a place on `core` for a connection that has one here. False if that core has no room for it, or drains. Until
-    /// [`Loads::has_moved`] or [`Loads::has_not_moved`] the connection has two places: so no limit is ever exceeded.
+    /// Takes a place on `core` for a connection that has one here. False if that core has no room for it, or
+    /// drains. The connection has two places until [`Loads::has_moved`] or [`Loads::has_not_moved`], so that
+    /// no limit is ever exceeded.
     pub(in crate::cores) fn begin_move(&self, core: usize, per_core_max: u32) -> bool {
         self.count_at(core, per_core_max)
     }
@@ -168,12 +169,13 @@ impl Loads {
         self.all[self.own].0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// The connection could not be sent: it has no place on `core`.
+    /// The connection could not be sent: its place on `core` is given back.
     pub(in crate::cores) fn has_not_moved(&self, core: usize) {
         self.all[core].0.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts one more connection on a core, if that has room. The load of a core that drains is above every limit.
+    /// Counts one more connection on a core, if it has room. The load of a core that drains is above every
+    /// limit.
     fn count_at(&self, core: usize, per_core_max: u32) -> bool {
         let one_more = |load| (load < per_core_max).then_some(load + 1);
         self.all[core]
@@ -202,7 +204,7 @@ impl Loads {
     }
 }
 
-/// Added to the load of a core that drains. No core has so many connections.
+/// Added to the load of a core that drains. No core has that many connections.
 const CLOSED: u32 = 1 << 31;
 
 #[cfg(test)]

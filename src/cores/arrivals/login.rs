@@ -1,16 +1,16 @@
-//! The identity of a client, as far as HTTP shows it: the pages for users, the cookie of an upgrade, and the way to
-//! the login password checks and back.
+//! Identities that clients present over HTTP: the pages for users, the cookie of an upgrade, and logins on
+//! their way to the password checks and back.
 //!
 //! ```text
 //!  POST /login  ──► Phase::LoggingIn ──► threads of the checks ──► mailbox ──► 200 with a cookie, 401, 429
 //!  "login"      ──► the session waits ──►   check, sign     ──►         ──► its answer, #setAuthToken
 //! ```
 //!
-//! A password is checked and a token signed on a thread of the password checks. What comes back finds its connection by
-//! its id; if that has gone meanwhile, nothing happens.
+//! A thread of the password checks checks the password and signs the token. The answer names the id of its
+//! connection. If the connection has ended meanwhile, the answer is dropped.
 //!
-//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password checks, and the room for answers in the
-//! mailbox; `request_timeout`, once more, for the answer.
+//! Limits: `login_body_bytes_max`; `logins_waiting_max` of the password checks, and the room for answers in
+//! the mailbox; for the answer, `request_timeout` once more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,8 @@ impl<A: App> Core<A> {
         body: &[u8],
     ) -> Result<Input, Refusal> {
         if page == Page::Login {
-            // Whatever the outcome, and if only a part has arrived: the buffers may hold a password, and must be wiped.
+            // Whatever the outcome, even if only a part has arrived: the buffers may hold a password, and
+            // must be wiped.
             self.lent.scratch.common.note_credentials();
         }
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
@@ -101,9 +102,9 @@ impl<A: App> Core<A> {
         Ok(Input::Rest)
     }
 
-    /// The claims that a browser proves by itself with an upgrade: those of a valid token in a cookie, otherwise those
-    /// of a certificate. Neither counts for a page whose origin may not act for its user (cross-site WebSocket
-    /// hijacking). An invalid token or certificate is ignored.
+    /// The claims of a client that its browser presents by itself with an upgrade: those of a valid token in
+    /// a cookie, otherwise those of a certificate. Neither counts for a page whose origin may not act for its
+    /// user (cross-site WebSocket hijacking). An invalid token or certificate is ignored.
     pub(in crate::cores) fn ambient_claims(
         &mut self,
         id: ConnectionId,
@@ -234,7 +235,7 @@ impl<A: App> Core<A> {
             LoginAnswer::Busy => PageAnswer::Busy,
         };
         self.answer_page(id, &answer);
-        // A client that has already sent its FIN causes no other event, so its socket is read now.
+        // No other event comes for a client that has already sent its FIN, so its socket is read now.
         self.read_again(id);
     }
 
@@ -261,8 +262,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether a trusted proxy says that the request came to it over HTTPS. Asks the system for the peer's address,
-    /// since `client` is the address that the proxy has named.
+    /// Whether a trusted proxy says that it got the request over HTTPS. Asks the system for the peer's
+    /// address, since `client` is the address that the proxy has named.
     pub(in crate::cores) fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
         let proxies = &self.lent.policy.proxies;
         let says_so = || {
@@ -276,7 +277,7 @@ impl<A: App> Core<A> {
         proxies.x_forwarded_for && says_so() && peer().is_some_and(|peer| proxies.trusted.contain(&peer))
     }
 
-    /// The origins whose pages may connect, and those whose pages may act for their users.
+    /// The origins whose pages may connect, and the origins whose pages may act for their users.
     pub(in crate::cores) fn origins(&self) -> Origins<'_> {
         let policy = &self.lent.policy;
         Origins {

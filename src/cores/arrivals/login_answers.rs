@@ -1,4 +1,4 @@
-//! The answer to a login, and the channel by which it gets from a thread of `PasswordChecks` to the core.
+//! The answer to a login, and the sender that carries it from a thread of `PasswordChecks` to the core.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ pub(in crate::cores) struct Answered {
     pub(in crate::cores) user: String,
     /// The address of the client, since the connection may have ended.
     pub(in crate::cores) client: ClientAddress,
-    /// The users among which the password checks have looked.
+    /// The users that the password checks have compared the login with.
     pub(in crate::cores) users: Option<Arc<Users>>,
 }
 
-/// The sender by which the password checks answer a core.
+/// The sender with which the password checks answer a core.
 #[derive(Clone, Debug)]
 pub(in crate::cores) struct LoginWay {
     pub(in crate::cores) logins: Sender<Answered>,
@@ -30,8 +30,9 @@ pub(in crate::cores) struct LoginWay {
 }
 
 impl LoginWay {
-    /// Gives an answer; called by a thread of the password checks. There is room for it since the login was asked for,
-    /// whether the core turns or not: only that of a core that has ended is lost.
+    /// Gives an answer; called by a thread of the password checks. Room for the answer was reserved when the
+    /// login was requested, so it does not matter whether the core runs. Only the answer to a core that has
+    /// ended is lost.
     pub(in crate::cores) fn send(&self, answered: Answered) {
         if self.logins.try_send(answered).is_ok() {
             // An eventfd write fails only when its counter is full: then the core is being woken anyway.

@@ -1,5 +1,5 @@
-//! Moves connections to the core that owns the client id of their MQTT session: there all connections of a client id
-//! meet, and the session that outlives them.
+//! Moves connections to the core that owns the client id of their MQTT session. All connections of a client
+//! id meet on that core, which also keeps the session when its connection ends.
 //!
 //! A connection moves when its CONNECT is complete, before its session sees it. `lifecycle/moving.rs` says how.
 //!
@@ -26,19 +26,20 @@ use crate::cores::lifecycle::moving::{Moving, Socket, Whole};
 use crate::cores::lifecycle::reading::ReadUntil;
 use crate::cores::post::letter::Letter;
 
-/// The outcome for a connection that was to move.
+/// The outcome of an attempt to move a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Moved {
-    /// It is on its way.
+    /// The connection is on its way.
     Yes,
-    /// It is still here, and is to be moved again after a moment.
+    /// The connection is still here; the core tries again after a moment.
     NotYet,
-    /// It is closed.
+    /// The connection is closed.
     Refused,
 }
 
 impl<A: App> Core<A> {
-    /// Moves an open connection to another core. `rest` is the input behind what its session keeps.
+    /// Moves an open connection to another core. `rest` is the input that follows the bytes its session has
+    /// kept.
     pub(in crate::cores) fn move_away(
         &mut self,
         id: ConnectionId,
@@ -49,7 +50,7 @@ impl<A: App> Core<A> {
         if !self.post.has_room(owner) {
             return Moved::NotYet;
         }
-        // The answer to the request of a WebSocket has not left before the end of this turn.
+        // The answer to the request of a WebSocket would not leave before the end of this turn.
         self.connections.flush_now(id);
         let Some(connection) = self.connections.get_mut(id) else {
             return Moved::Refused;
@@ -67,14 +68,14 @@ impl<A: App> Core<A> {
         if !self.acceptor.send_moving(owner, socket, ticket) {
             return Moved::NotYet;
         }
-        // Otherwise this poll would go on to report the socket, which the other core keeps open. It is registered, so the
-        // system does not refuse this.
+        // Otherwise this poll would go on to report the socket, which the other core keeps open. The socket
+        // is registered, so the system does not refuse this.
         let _ = self.poll.registry().deregister(socket);
         if let Some(mut moving) = self.connections.depart(id, ticket, rest) {
             moving.context = self.lent.scratch.common.app.contexts.take(id.token().0);
             self.post.send(owner, Letter::Moved(Box::new(moving)));
         }
-        // CONNECT may have a password, and lies in this core's buffers.
+        // CONNECT may contain a password, and lies in this core's buffers.
         self.lent.scratch.common.note_credentials();
         self.wheel.disarm(id.index());
         self.counts.connection_ends();
@@ -116,14 +117,14 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Another core has stopped: nothing more comes from it.
+    /// Another core has stopped: no more connections come from it.
     pub(in crate::cores) fn end_moves_from(&mut self, core: usize) {
         for _ in 0..self.moves.note_stopped(core) {
             self.acceptor.give_place_back();
         }
     }
 
-    /// Takes a connection in that has come from another core.
+    /// Adds a connection that has come from another core to this core's table.
     fn settle(&mut self, (moving, socket): Whole) {
         let moving = *moving;
         let (client, is_counted) = (moving.client, moving.is_counted);
@@ -180,8 +181,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether the claims of a connection that has moved are revoked: it may have been between two cores while each of
-    /// them looked for connections with such claims.
+    /// Whether an operator has revoked the claims of a connection that has moved. The connection may have
+    /// been between two cores while each of them looked for connections with such claims.
     fn has_been_revoked(&self, id: ConnectionId) -> bool {
         let Some(Phase::Open(open)) = self.connections.get(id).map(|connection| &connection.phase) else {
             return false;

@@ -1,9 +1,9 @@
-//! How connections begin that speak MQTT without a WebSocket.
+//! The beginning of connections that speak MQTT without a WebSocket.
 //!
-//! The first byte of a connection tells: a client of MQTT begins with CONNECT, whose first byte begins neither an HTTP
-//! request nor TLS. So one port can serve all of them. From then on the connection has a session, which waits for the
-//! rest of CONNECT. On a port for MQTT alone the session sees a CONNECT with reserved flags as well: it answers clients of
-//! MQTT 5 with a code, and those of 3.1 may set the flags.
+//! The first byte of a connection decides: an MQTT client begins with CONNECT, whose first byte begins
+//! neither an HTTP request nor TLS. So one port can serve all of them. From then on the connection has a
+//! session, which waits for the rest of CONNECT. On a port for MQTT alone, the session also gets a CONNECT
+//! with reserved flags: it answers clients of MQTT 5 with a code, and clients of MQTT 3.1 may set the flags.
 //!
 //! Limits: `handshake_timeout` counts from the first byte of CONNECT to its last (in the session).
 
@@ -24,7 +24,7 @@ pub(in crate::cores) enum Spoken {
     Http,
     /// MQTT: the connection is open now.
     Mqtt,
-    /// Neither, on a port for MQTT alone; or the client may not connect. The connection is closed.
+    /// Neither, on a port for MQTT alone; or MQTT, but the client may not connect. The connection is closed.
     Neither,
 }
 
@@ -52,14 +52,14 @@ impl<A: App> Core<A> {
         Spoken::Neither
     }
 
-    /// Whether a connection that has said nothing yet came to a port for MQTT alone.
+    /// Whether a connection that has sent nothing yet came to a port for MQTT alone.
     pub(in crate::cores) fn speaks_only_mqtt(&self, id: ConnectionId) -> bool {
         let phase = self.connections.get(id).map(|connection| &connection.phase);
         matches!(phase, Some(Phase::Request { port, .. }) if self.acceptor.mqtt_on(*port) == MqttOn::Only)
     }
 
-    /// Closes a connection whose client may not connect now. Which version of CONNACK the client understands is not known
-    /// yet.
+    /// Closes a connection whose client may not connect now. There is no answer: the core does not know yet
+    /// which version of CONNACK the client understands.
     pub(in crate::cores) fn refuse_without_answer(&mut self, id: ConnectionId, limit: Option<Limit>) {
         if let Some(limit) = limit {
             self.metrics.limit_hit(limit);
@@ -70,7 +70,7 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::MqttRefused);
     }
 
-    /// Whether a connection may agree on MQTT with its request.
+    /// Whether the request of a connection may negotiate MQTT.
     pub(in crate::cores) fn may_speak_mqtt(&self, id: ConnectionId) -> bool {
         let phase = self.connections.get(id).map(|connection| &connection.phase);
         matches!(phase, Some(Phase::Request { port, .. }) if self.acceptor.mqtt_on(*port) != MqttOn::No)
@@ -106,8 +106,8 @@ impl<A: App> Core<A> {
         Spoken::Mqtt
     }
 
-    /// The claims of the client's certificate, if it has presented one that counts. No browser speaks MQTT by itself, so
-    /// no page acts for its user.
+    /// The claims of the client's certificate, if it has presented one that counts. Browsers do not speak
+    /// MQTT without a WebSocket, so no page can act for its user here.
     fn claims_of_certificate(&mut self, id: ConnectionId) -> Option<Box<Claims>> {
         let certificate = tls::ambient_certificate(&self.connections.get(id)?.stream);
         let claims = certificate?.value_for(Trust::Own)?;
@@ -117,5 +117,5 @@ impl<A: App> Core<A> {
 
 /// The first byte of CONNECT: its type, and flags that must be 0 (MQTT 5.0 section 3.1.1).
 const CONNECT: u8 = 0x10;
-/// The first byte of a client that speaks TLS where it should not.
+/// The first byte of a client that speaks TLS to a port without TLS.
 const TLS_HANDSHAKE: u8 = 0x16;

@@ -1,4 +1,4 @@
-//! The accept rate of a core: a number of connections a second, spread evenly, after a short burst.
+//! The accept rate of a core: a number of connections per second, spread evenly, after a short burst.
 //!
 //! This is the generic cell rate algorithm. One number is the time at which the next connection would be due if all
 //! came evenly. A connection passes if it comes no earlier than that time less the burst.
@@ -63,7 +63,7 @@ const NS_PER_MS: u64 = 1_000_000;
 mod tests {
     use super::*;
 
-    /// How many connections pass if more than enough ask in each millisecond.
+    /// How many connections pass if more connections ask in each millisecond than may pass.
     fn passed(pace: &mut Pace, from_ms: u64, to_ms: u64) -> u64 {
         let mut count = 0;
         for ms in from_ms..to_ms {

@@ -1,8 +1,8 @@
-//! Keeps what hooks are told of the request by which a client has opened its connection (`[[hooks]]`: `headers`,
-//! `cookies`, `query`).
+//! Keeps the parts of a client's HTTP request that hooks are told of: the headers, cookies and query that
+//! `[[hooks]]` names (`headers`, `cookies`, `query`).
 //!
-//! A browser adds cookies and the credentials of its user to a request, whichever page makes it. These are kept only if
-//! the page is of an origin that is trusted with them.
+//! A browser adds cookies and the credentials of its user to a request, no matter which page makes it. They
+//! are kept only if the server trusts the page's origin with them.
 
 use crate::app::{App, UpgradeRequest};
 use crate::client::ambient::{Ambient, Trust};
@@ -46,12 +46,12 @@ impl<A: App> Core<A> {
             .query()
             .filter(|_| hooks.passes_query())
             .unwrap_or_default();
-        // It is kept as long as the connection lasts.
+        // The path is kept as long as the connection lasts.
         let path = request.path();
         let path = &path[..path.floor_char_boundary(PATH_BYTES_MAX)];
         UpgradeRequest::new(path, query, headers, peer)
     }
 }
 
-/// Of a longer path the beginning is kept.
+/// Of a longer path, only the beginning is kept.
 const PATH_BYTES_MAX: usize = 1024;

@@ -20,7 +20,7 @@ pub(in crate::cores) fn is_expected(policy: &Policy, client: &ClientAddress) -> 
 }
 
 impl<A: App> Core<A> {
-    /// Handles the PROXY header. Consumes exactly its bytes; the client's own bytes follow.
+    /// Handles the PROXY header. Consumes exactly the bytes of the header; the client's bytes follow.
     pub(in crate::cores) fn receive_proxy_header(&mut self, id: ConnectionId, input: &[u8]) -> Input {
         let Some(connection) = self.connections.get_mut(id) else {
             return Input::Consumed(input.len());
@@ -52,9 +52,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Counts a connection behind a proxy for its client's address, as soon as that is known: after the PROXY header,
-    /// or with the request. If the address is still that of a proxy, the connection is the proxy's own and is not
-    /// counted.
+    /// Counts a connection behind a proxy for its client's address, as soon as the address is known: after
+    /// the PROXY header, or with the request. If the address is still that of a proxy, the connection is the
+    /// proxy's own and is not counted.
     ///
     /// # Errors
     /// The refusal to answer with.
@@ -82,7 +82,7 @@ impl<A: App> Core<A> {
             && proxies.trusted.contain(&connection.client)
         {
             if std::mem::take(&mut connection.is_counted) {
-                // A reload has made its address that of a trusted proxy.
+                // A reload has made the connection's address that of a trusted proxy.
                 self.acceptor.leave(&connection.client);
             }
             let lines: Vec<&[u8]> = request.header_values("x-forwarded-for").collect();

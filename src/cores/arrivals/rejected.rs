@@ -1,4 +1,4 @@
-//! Rejected sockets: there was no room for a connection, so each is answered before anything is read from it.
+//! Rejected sockets: there was no room for the connection, so the core answers before it reads anything.
 //!
 //! The answer is followed by a FIN, and the socket is kept for a moment. If it were closed with its request unread, the
 //! system would send a reset, which overtakes the answer. A rejected socket is in no table and in no poll, and counts
@@ -51,5 +51,5 @@ impl Rejected {
 
 /// As many descriptors as a core's table keeps free for rejected sockets.
 const KEPT_MAX: usize = 32;
-/// Longer than an answer takes around the Earth.
+/// Longer than an answer takes halfway around the Earth.
 const KEPT_FOR: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use crate::http::site::Site;
 
 use crate::cores::CoreSettings;
 
-/// The pages of one core, and how upgrades are answered.
+/// The pages of one core, and the settings for upgrades.
 #[derive(Debug)]
 pub(in crate::cores) struct Requests {
     site: Arc<Site>,
@@ -36,7 +36,7 @@ impl Requests {
         }
     }
 
-    /// The pages for everybody.
+    /// The pages that need no login.
     pub(in crate::cores) fn site(&self) -> &Site {
         &self.site
     }

@@ -1,11 +1,11 @@
-//! Connections under TLS: how they begin and end, and the facts about them that the rest of a core asks for.
+//! Connections under TLS: their beginning and their end, and facts about them for the rest of a core.
 //!
 //! The first byte of a connection tells whether it speaks TLS: no HTTP request begins with the first byte of a TLS
 //! handshake, so one port can serve both. From then on the stream decrypts and encrypts, and the layers above see plain
 //! bytes.
 //!
-//! TLS has records of its own to send: the handshake and alerts. They are sent at the end of the turn like replies: the
-//! flush of an empty outbox (`connections.rs`) writes them.
+//! TLS has records of its own to send: the handshake and alerts. They are sent at the end of the turn like
+//! replies: the flush writes them even if the outbox is empty (`connections.rs`).
 //!
 //! Limits: `request_timeout` counts from the first byte of a handshake to the last of the request head. A handshake is
 //! read within the transition budget (`turn.rs`).

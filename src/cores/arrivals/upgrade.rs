@@ -118,10 +118,10 @@ impl<A: App> Core<A> {
         let mut accepted = handshake::upgrade(request, endpoints)?;
         let codec = self.codec_of(id);
         let compression = match (self.requests.accepts_compression(), accepted.carries) {
-            // The codec is short as it is.
+            // The codec is compact already.
             (true, Carries::SocketCluster) if codec == Codec::MinBin => Compression::Off,
             (true, Carries::SocketCluster) => accepted.agree_on_compression(request)?,
-            // Payloads of MQTT are what their publishers have made them.
+            // MQTT payloads have the form that their publishers chose, and stay uncompressed.
             (true, Carries::Mqtt) | (false, _) => Compression::Off,
         };
         if self.acceptor.memory_is_full() {

@@ -4,9 +4,9 @@
 //! Such a connection is in [`Lane::Batch`](crate::cores::lifecycle::connection::Lane::Batch), so that no flush takes its
 //! outbox. When its interval is over, the packets that wait there become one array, which is flushed.
 //!
-//! Invariant: all connections have the same interval, so the one that was put in first is due first.
+//! Invariant: all connections have the same interval, so the first connection in the queue is due first.
 //!
-//! Limits: an outbox has its own (`outbox_bytes_max`).
+//! Limits: each outbox has its own (`outbox_bytes_max`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(in crate::cores) struct Batches {
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct Batching {
     pub(in crate::cores) connection: ConnectionId,
-    /// When it sends the messages that it has by then.
+    /// When the connection sends the messages that it has collected by then.
     due: Uptime,
     /// When it stops collecting.
     until: Uptime,
@@ -93,7 +93,7 @@ impl Batches {
         goes_on
     }
 
-    /// The frames of an outbox with arrays of its packets.
+    /// The frames of an outbox, with its packets joined into arrays.
     pub(in crate::cores) fn join(&mut self, framing: Framing, frames: &[u8]) -> &[u8] {
         self.joiner.join(framing, frames)
     }

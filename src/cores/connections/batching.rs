@@ -1,7 +1,7 @@
 //! Connections that collect their messages for a while after the handshake (`batches.rs`).
 //!
-//! Limits: at half of `UNFLUSHED_BYTES_MAX`, bytes that wait for an interval are sent at once. So they never take the
-//! room that deliveries to other connections need.
+//! Limits: if the collected bytes reach half of `UNFLUSHED_BYTES_MAX`, they are sent at once. So they never
+//! take the room that deliveries to other connections need.
 
 use crate::clock::Uptime;
 use crate::cores::connections::publications::UNFLUSHED_BYTES_MAX;
@@ -12,8 +12,9 @@ use super::Connections;
 use super::batches::Batching;
 
 impl Connections {
-    /// The handshake of a connection is done: its answer leaves now, and messages behind it are collected, if
-    /// `batch_on_handshake` is on. Packets of MQTT have no arrays.
+    /// The handshake of a connection is done. Its answer leaves now. Messages behind the answer are
+    /// collected, if `batch_on_handshake` is on. Packets of MQTT are never collected, since MQTT has no
+    /// arrays.
     #[inline]
     pub(in crate::cores) fn begin_batching(&mut self, id: ConnectionId) {
         let protocol = || self.get(id).map(|connection| connection.framing.protocol());
@@ -31,7 +32,7 @@ impl Connections {
         }
     }
 
-    /// A connection is about to end: what it has collected leaves with its last bytes.
+    /// A connection is about to end: the messages that it has collected leave with its last bytes.
     #[inline]
     pub(in crate::cores) fn end_batching(&mut self, id: ConnectionId) {
         if self.batches.is_some()
@@ -51,7 +52,8 @@ impl Connections {
             .map_or(Uptime::NEVER, |batches| batches.next_due())
     }
 
-    /// Sends the messages of connections whose interval is over; all of them, if too many bytes wait.
+    /// Sends the messages of connections whose interval is over; sends those of all connections if too many
+    /// bytes wait.
     pub(in crate::cores) fn send_batches(&mut self) {
         let now = self.now;
         let is_much = self.unflushed_bytes > UNFLUSHED_BYTES_MAX / 2;
@@ -75,7 +77,8 @@ impl Connections {
         let id = batching.connection;
         let is_batching = |connection: &&mut super::Connection| connection.lane == Lane::Batch;
         if self.get_mut(id).filter(is_batching).is_none() {
-            // It has ended, or its socket has been found full: then all follows as soon as the socket takes it.
+            // The connection has ended, or its socket is full: then everything is sent as soon as the socket
+            // takes it.
             return;
         }
         self.join_packets(id.index());
@@ -92,7 +95,7 @@ impl Connections {
         }
     }
 
-    /// Makes one array of the packets that wait for a connection.
+    /// Joins the packets that wait for a connection into one array.
     fn join_packets(&mut self, index: u32) {
         let connection = &mut self.slab[index as usize];
         let Some(batches) = &mut self.batches else { return };

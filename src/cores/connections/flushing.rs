@@ -1,4 +1,4 @@
-//! Outboxes into their sockets, and what follows from what the sockets take.
+//! Writes outboxes to their sockets, and handles the results.
 
 use std::io;
 
@@ -13,7 +13,7 @@ use crate::transport::stream::{BeforeFin, Stream};
 use super::{Connections, mark_for_closing};
 
 impl Connections {
-    /// The poll reports that the socket takes more.
+    /// The poll reports that the socket takes more bytes.
     pub(in crate::cores) fn writable(&mut self, id: ConnectionId) {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)
             && connection.id == id
@@ -33,15 +33,16 @@ impl Connections {
         !self.prompt.is_empty() || !self.bulk.is_empty()
     }
 
-    /// Sends our FIN as soon as the outbox is empty: with the flush of this turn if it is empty now.
+    /// Sends our FIN as soon as the outbox is empty: if it is empty now, with the flush of this turn.
     pub(in crate::cores) fn finish(&mut self, id: ConnectionId) {
         if self.get(id).is_some() {
             self.mark(id.index(), Lane::Prompt);
         }
     }
 
-    /// Writes the outboxes to their sockets, each with one system call: all of the prompt lane, then those of the bulk
-    /// lane until `is_over` says that the time is used up. It is asked once per [`FLUSHES_BETWEEN_LOOKS`] connections.
+    /// Writes the outboxes to their sockets, each with one system call: first all of the prompt lane, then
+    /// those of the bulk lane until `is_over` says that the time is used up. `is_over` is called once per
+    /// [`FLUSHES_BETWEEN_LOOKS`] connections.
     pub(in crate::cores) fn flush(&mut self, is_over: impl FnMut() -> bool) {
         // In the order in which they were queued: the connection that was read first is answered first.
         let mut sent = 0;
@@ -70,8 +71,8 @@ impl Connections {
         }
     }
 
-    /// Flushes the outboxes of the bulk lane until `is_over`. Not inlined: the loop needs the registers that a turn has
-    /// other values in.
+    /// Flushes the outboxes of the bulk lane until `is_over`. Not inlined: a turn keeps other values in the
+    /// registers that this loop needs.
     #[inline(never)]
     pub(super) fn flush_bulk_lane(&mut self, mut is_over: impl FnMut() -> bool) {
         let mut sent = 0;
@@ -86,13 +87,13 @@ impl Connections {
         self.bulk_taken += sent as u64;
     }
 
-    /// Whether connections were found to end.
+    /// Whether there are connections that must end.
     #[inline]
     pub(in crate::cores) fn has_ending(&self) -> bool {
         !self.ending.is_empty()
     }
 
-    /// The next connection that was found to end, and why.
+    /// The next connection that must end, and the reason.
     pub(in crate::cores) fn next_ending(&mut self) -> Option<(ConnectionId, CloseReason)> {
         self.ending.pop()
     }
@@ -107,8 +108,8 @@ impl Connections {
         self.resumed.pop()
     }
 
-    /// The end of the bulk lane, counted since the core began. When [`Connections::has_flushed`] returns true for it,
-    /// all that is queued now has been sent, or has found its socket full.
+    /// The end of the bulk lane, counted since the core began. When [`Connections::has_flushed`] returns true
+    /// for it, every byte that is queued now has been sent, or has found its socket full.
     pub(in crate::cores) fn end_of_bulk(&self) -> u64 {
         self.bulk_taken + self.bulk.len() as u64
     }
@@ -196,7 +197,8 @@ impl Connections {
             return;
         };
         let has_tls = connection.stream.tls.is_some();
-        // Whether the bytes that it holds may have changed: `held` counts connections whose sockets were found full, or
+        // Whether the bytes that the connection holds may have changed: `held` counts connections whose
+        // sockets were found full, or whose TLS keeps records.
         // whose TLS keeps records.
         let mut is_held = was_slow;
         match flushed {
@@ -270,10 +272,11 @@ impl Connections {
         }
     }
 
-    /// Whether a client has taken nothing of what waits for it for `write_timeout`: the socket no byte, and its peer
-    /// none of those that the socket had taken before. The socket tells of room only when much of its buffer is free,
-    /// so that a peer which reads slowly may have acknowledged some in the meantime. What fell into a time when this
-    /// core stood still does not count: the peer may have stood still as well.
+    /// Whether a client has taken none of the bytes that wait for it for `write_timeout`: the socket took no
+    /// bytes, and the peer acknowledged none of the bytes that the socket had taken before. The poll reports
+    /// room only when much of the socket's buffer is free, so a peer that reads slowly may have acknowledged
+    /// some bytes without an event. Time in which this core stood still does not count, since the peer may
+    /// have stood still as well.
     pub(in crate::cores) fn takes_nothing(&mut self, id: ConnectionId, responsive_since: Uptime) -> bool {
         let (now, timeout) = (self.now, self.write_timeout);
         let Some(connection) = self.get_mut(id) else {
@@ -297,5 +300,5 @@ impl Connections {
     }
 }
 
-/// A look at the clock costs as much as 1 % of one flush.
+/// To look at the clock costs as much as 1 % of one flush.
 pub(super) const FLUSHES_BETWEEN_LOOKS: usize = 8;

@@ -1,4 +1,4 @@
-//! The bytes that connections hold, each and all together: invariant 3 of [`Connections`].
+//! The bytes that connections hold, each of them and all together: invariant 3 of [`Connections`].
 
 use crate::config::SlowConsumer;
 use crate::metrics::block::HeldKind;
@@ -17,8 +17,8 @@ impl Connections {
         }
     }
 
-    /// Counts them again after input was taken in or carried out. Does nothing for a connection that held none before
-    /// and holds none now.
+    /// Counts the bytes of a connection again after some of its input was stored or carried out. Does nothing
+    /// for a connection that held no input before and holds none now.
     #[inline]
     pub(in crate::cores) fn note_input(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get(id)
@@ -28,7 +28,7 @@ impl Connections {
         }
     }
 
-    /// Tells the metrics how much is held. Nothing is told twice when nothing is held.
+    /// Sets the metrics of held bytes. Does nothing if no bytes are held and the metrics already say so.
     #[inline]
     pub(super) fn tell_held(&mut self) {
         let is_nothing = self.held.is_empty() && self.queued_bytes == 0 && self.abandoned_bytes == 0;
@@ -71,8 +71,9 @@ impl Connections {
         self.held_bytes() > self.held.bytes_max
     }
 
-    /// Whether connections have to be closed because all together hold too much. If the policy can leave publications
-    /// out, that begins an eighth above the limit. If no connection waits, there is none to close.
+    /// Whether connections have to be closed because all together hold too much. With the policies `skip` and
+    /// `conflate`, closing begins an eighth above the limit, since publications are left out first. If no
+    /// connection waits, there is none to close.
     #[inline]
     pub(in crate::cores) fn must_shed(&self) -> bool {
         !self.held.is_empty() && self.holds_too_much_to_leave_out()
@@ -88,7 +89,7 @@ impl Connections {
             }
     }
 
-    /// Whether connections are still to be closed for what all of them hold.
+    /// Whether connections still have to be closed because all together hold too much.
     pub(in crate::cores) fn is_shedding(&self) -> bool {
         self.must_shed() && self.holds_most().is_some()
     }

@@ -1,4 +1,4 @@
-//! Whether a table keeps the invariants at its head: asked by simulations, between turns.
+//! Checks the invariants of the table. Simulations call it between turns.
 
 use super::{Connections, Lane};
 use crate::config::SlowConsumer;
@@ -6,7 +6,7 @@ use crate::cores::lifecycle::connection::Phase;
 use crate::cores::lifecycle::reading::Why;
 
 impl Connections {
-    /// What is wrong, if anything is.
+    /// The first broken invariant, in words; `None` if all hold.
     pub(in crate::cores) fn broken_invariant(&self) -> Option<String> {
         let (mut queued, mut unflushed, mut conflated) = (0, 0, 0);
         for (index, connection) in self.slab.iter() {

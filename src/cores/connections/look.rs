@@ -1,12 +1,12 @@
 //! The look of the application at publications on their way to each subscriber (`App::deliver`): it lets them pass,
 //! withholds them, or replaces their data for one client.
 //!
-//! Delivery is compiled for the application. The constant [`Look::LOOKS`] decides at compile time: for an application that
-//! does not look, nothing of this file is left in the code.
+//! Delivery is compiled for the application. The constant [`Look::LOOKS`] decides at compile time: if the
+//! application does not look at publications, the compiler removes the code of this file.
 //!
-//! It is asked for clients that are connected when the publication is delivered. Whatever is kept is kept as it was
-//! published: histories, retained publications, queues of MQTT sessions without a connection, groups of shared
-//! subscriptions.
+//! The application is asked about clients that are connected when the publication is delivered. Stored
+//! publications are stored as they were published: in histories, as retained publications, in queues of MQTT
+//! sessions without a connection, in groups of shared subscriptions.
 
 use crate::app::{self, App, Name, OutboundKind, RawJson};
 use crate::broker::{Origin, Publication};
@@ -16,12 +16,12 @@ use crate::cores::outgoing::recoveries::Place;
 
 use super::Connections;
 
-/// What decides about each delivery.
+/// Decides about each delivery.
 pub(in crate::cores) trait Look {
-    /// Whether it is to be asked.
+    /// Whether `look` is to be called.
     const LOOKS: bool;
 
-    /// What the client of a connection gets of a publication.
+    /// The publication that the client of a connection gets: the same, none, or one with other data.
     fn look(&mut self, connection: &Connection, channel: &[u8], data: Option<RawJson<'_>>) -> OutboundKind;
 }
 
@@ -37,7 +37,7 @@ impl<A: App> Look for AppLook<'_, A> {
 
     fn look(&mut self, connection: &Connection, channel: &[u8], data: Option<RawJson<'_>>) -> OutboundKind {
         let Phase::Open(open) = &connection.phase else {
-            // It has ended, and its subscriptions are about to.
+            // The connection has ended, and its subscriptions are about to.
             return OutboundKind::Withhold;
         };
         let Some(id) = open.session.id() else {
@@ -68,7 +68,7 @@ impl Look for NoLook {
 pub(super) fn data_of<'a>(publication: &Publication<'a>) -> Option<RawJson<'a>> {
     let payload = publication.payload();
     match publication.origin() {
-        // It was checked when it was published.
+        // The data was checked when it was published.
         Origin::SocketCluster if payload.is_empty() => None,
         Origin::SocketCluster => std::str::from_utf8(payload).ok().map(RawJson::new),
         Origin::Mqtt => RawJson::in_payload(payload),
@@ -76,8 +76,8 @@ pub(super) fn data_of<'a>(publication: &Publication<'a>) -> Option<RawJson<'a>> 
 }
 
 impl Connections {
-    /// Queues a publication for those of `subscribers` that are to have it, with the data that each is to have; returns
-    /// how many outboxes took it.
+    /// Asks `look` about each of `subscribers`, and queues the publication, as it is or with other data, for
+    /// those that are to get it. Returns how many outboxes took it.
     pub(in crate::cores) fn deliver_looked_at(
         &mut self,
         subscribers: &[u32],
@@ -103,7 +103,8 @@ impl Connections {
         taken
     }
 
-    /// Queues a publication with other data for one subscriber. Returns how many outboxes took it, which is one or none.
+    /// Queues a publication with other data for one subscriber. Returns how many outboxes took it: one or
+    /// none.
     fn deliver_instead(&mut self, index: u32, channel: u32, publication: Publication<'_>, json: &str) -> u64 {
         let mut replaced = Vec::new();
         forms::write_replaced(&publication, json, &mut replaced);

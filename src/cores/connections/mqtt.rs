@@ -5,15 +5,16 @@
 //!                                       ├─ QoS 1 and 2, few in flight ──────► a copy with its own packet identifier
 //!                                       └─ else: the session's queue ── acknowledgement, or a new connection ──► a packet
 //! ```
-//! The walk along the matches may pause between turns, as the walk along SocketCluster subscribers may: it follows that
-//! walk. Sessions may end meanwhile, and get other connections: each match is looked up when its turn comes.
+//! The walk along the matches follows the walk along SocketCluster subscribers, and may pause between turns
+//! like it. Sessions may end meanwhile, and may get other connections. So each match is looked up when its
+//! turn comes.
 //!
-//! With QoS 0 a full outbox is for `slow_consumer` to decide. With QoS 1 and 2 the publication waits in the session's
-//! queue, and the connection is not closed. What waits is sent up to the room that histories have too, so that it does
-//! not make the client one that does not keep up.
+//! With QoS 0, `slow_consumer` decides about a full outbox. With QoS 1 and 2 the publication waits in the
+//! session's queue, and the connection is not closed. Waiting publications are sent only while the outbox is
+//! below the bound for histories, so that they alone never make the client a slow consumer.
 //!
-//! Limits: `mqtt_in_flight_max`, `mqtt_queue_messages_max` and the others of sessions (`mqtt/sessions.rs`); the Maximum
-//! Packet Size of each client.
+//! Limits: `mqtt_in_flight_max`, `mqtt_queue_messages_max` and the other limits of sessions
+//! (`mqtt/sessions.rs`); the Maximum Packet Size of each client.
 
 mod shared;
 
@@ -36,34 +37,34 @@ use crate::mqtt::Sessions;
 use crate::mqtt::sessions::{Client, Offer, Outbound, Packet, Sent, SessionRef, Written};
 use crate::mqtt::subscriptions::{Match, Merged, Subscriber};
 
-/// The publication under way, as far as MQTT subscribers are concerned.
+/// The walk of the publication under way along MQTT subscribers.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct MqttWalk {
     /// The subscriptions that match; none when the walk is over.
     found: Vec<Match>,
-    /// The next of them.
+    /// The index of the next match.
     at: usize,
     has_begun: bool,
-    /// Sessions with greater serial numbers have begun after the walk.
+    /// Sessions with greater serial numbers began after the walk.
     last_serial: u64,
-    /// Groups of shared subscriptions with greater generations have begun after the walk.
+    /// Groups of shared subscriptions with greater generations began after the walk.
     last_group: u64,
     packets: Packets,
     /// Whether MQTT clients get a string without its quotes.
     unquotes: bool,
-    /// The bytes that the payload stands for, if it is such a string.
+    /// If the payload is such a string: the bytes that it means.
     unquoted: Option<(Unquoted, Vec<u8>)>,
-    /// Where outboxes share the packets, by [`PacketForm::index`]. `None` for a form that no subscriber has had yet, or
-    /// without room.
+    /// The packets that outboxes share, by [`PacketForm::index`]. `None` for a form that no subscriber has
+    /// had yet, or that has no room.
     shared: [Option<SharedPacket>; PacketForm::SHARED],
     scratch: Scratch,
-    /// Sessions with more to send whose sockets are full, by the index of the connection.
+    /// Sessions that have more to send while their sockets are full, by the index of the connection.
     pub(super) blocked: HashMap<u32, SessionRef>,
 }
 
 #[cfg(test)]
 impl MqttWalk {
-    /// How many spans of the publication under way it holds.
+    /// How many shared spans the publication under way holds.
     pub(super) fn spans_held(&self) -> usize {
         self.shared.iter().flatten().count()
     }
@@ -97,13 +98,13 @@ struct Target {
 #[derive(Clone, Copy)]
 struct UnderWay<'a> {
     original: Original<'a>,
-    /// A number of the topic: publications with the same one lie behind one another where outboxes share them.
+    /// A number for the topic. Publications of one topic lie one behind the other where outboxes share them.
     channel: u32,
     unix_ms: u64,
     last_serial: u64,
     last_group: u64,
     leaves_out: bool,
-    /// Its data as an application that looks sees it.
+    /// Its data in the form in which the application looks at it.
     data: Option<RawJson<'a>>,
     /// Whether MQTT clients get a string without its quotes.
     unquotes: bool,
@@ -134,8 +135,8 @@ impl Connections {
         sessions.is_some_and(|sessions| sessions.subscriptions.may_match(hash))
     }
 
-    /// Goes on delivering a publication to MQTT subscribers, with as many copies as are left. Returns how many outboxes
-    /// took it, and whether all subscribers have it.
+    /// Goes on with the delivery of a publication to MQTT subscribers, for as many copies as are left.
+    /// Returns how many outboxes took it, and whether all subscribers have it.
     pub(in crate::cores) fn deliver_to_mqtt(
         &mut self,
         hash: ChannelHash,
@@ -202,7 +203,7 @@ impl Connections {
             original.content.is_utf8 = *kind == Unquoted::Text;
         }
         if original.content.expires_at.is_some_and(|at| at <= self.unix_ms) {
-            // It may have expired since an earlier turn, which has made packets of it.
+            // The publication may have expired since an earlier turn, which made packets of it.
             sessions.count_expired();
             walk.at = walk.found.len();
             return 0;
@@ -252,8 +253,8 @@ impl Connections {
         (walk.at, walk.has_begun) = (0, false);
     }
 
-    /// Delivers the publication under way to one session, whose subscriptions `merged` are. Returns how many outboxes
-    /// took it, which is one or none.
+    /// Delivers the publication under way to one session; `merged` are its subscriptions that match. Returns
+    /// how many outboxes took it: one or none.
     #[inline]
     fn deliver_to_session<L: Look>(
         &mut self,
@@ -339,8 +340,8 @@ impl Connections {
         }
     }
 
-    /// QoS 0: all outboxes share one packet. True if that of this subscriber does: another has had the same packet
-    /// before, and the outbox holds nothing but shared bytes. Always inlined: a call
+    /// QoS 0: all outboxes share one packet. True if this subscriber's outbox can share it: an earlier
+    /// subscriber had the same packet, and the outbox holds nothing but shared bytes. Always inlined: a call
     /// costs 5 % of a delivery.
     #[inline(always)]
     fn share_packet(&mut self, shared: &[Option<SharedPacket>; PacketForm::SHARED], target: &Target) -> bool {
@@ -368,7 +369,8 @@ impl Connections {
         true
     }
 
-    /// QoS 0, for the first subscriber of a form, or one whose outbox cannot just share the packet.
+    /// QoS 0, for the first subscriber of a form, or for a subscriber whose outbox cannot just share the
+    /// packet.
     #[inline(never)]
     fn deliver_shared(
         &mut self,
@@ -498,7 +500,7 @@ impl Connections {
         taken
     }
 
-    /// A packet with the data that the application gives this client instead.
+    /// A packet with the data that the application chose for this client.
     #[cold]
     fn deliver_replaced(
         &mut self,
@@ -509,7 +511,8 @@ impl Connections {
         ids: &[u32],
         replaced: &UnderWay<'_>,
     ) -> u64 {
-        // Sessions that keep the publication as it was published share one copy, which this session's is not.
+        // Sessions that keep the publication as it was published share one copy. This session needs a copy of
+        // its own.
         sessions.end_publication();
         let taken = if outbound.qos == 0 && sessions.queues_qos0(target.session) {
             sessions.offer(target.session, outbound, &replaced.original.content, ids, false);
@@ -521,19 +524,19 @@ impl Connections {
         taken
     }
 
-    /// Whether the filters of MQTT sessions have been looked at for the publication under way.
+    /// Whether the search for matching filters of MQTT sessions has been made for the publication under way.
     pub(in crate::cores) fn has_begun_mqtt_walk(&self) -> bool {
         self.mqtt_walk.as_ref().is_some_and(|walk| walk.has_begun)
     }
 
-    /// The next session that was watched and has had an event, and whether it still exists.
+    /// The next watched session that has had an event, and whether it still exists.
     pub(in crate::cores) fn next_woken_mqtt(&mut self) -> Option<(SessionRef, bool)> {
         let sessions = self.mqtt.as_mut()?;
         let session = sessions.next_woken()?;
         Some((session, sessions.exists(session)))
     }
 
-    /// Sends what waits in sessions, as far as outboxes have room for it.
+    /// Sends the publications that wait in sessions, as far as outboxes have room for them.
     pub(in crate::cores) fn send_waiting_mqtt(&mut self) {
         if self
             .mqtt
@@ -555,7 +558,8 @@ impl Connections {
         (self.mqtt, self.mqtt_walk) = (Some(sessions), Some(walk));
     }
 
-    /// Sends what waits in one session. If more waits, the session is listed again: now, or when its socket takes more.
+    /// Sends the publications that wait in one session. If more wait, the session is listed again: now, or
+    /// when its socket takes more.
     fn send_waiting_of(
         &mut self,
         sessions: &mut Sessions,
@@ -639,7 +643,7 @@ impl Connections {
         Written::Queued
     }
 
-    /// The socket of a connection takes more: so may its session send.
+    /// The socket of a connection takes more, so its session may send again.
     #[cold]
     pub(super) fn unblock_mqtt(&mut self, index: u32) {
         if let (Some(sessions), Some(walk)) = (&mut self.mqtt, &mut self.mqtt_walk)
@@ -649,7 +653,7 @@ impl Connections {
         }
     }
 
-    /// Whether something is to be done in the next turn for sessions, without an event.
+    /// Whether sessions have work for the next turn even if no event comes.
     #[inline]
     pub(in crate::cores) fn has_mqtt_work(&self) -> bool {
         let sessions = self.mqtt.as_ref();
@@ -665,12 +669,12 @@ impl Connections {
     #[inline]
     pub(super) fn index_of(&self, client: Client) -> Option<u32> {
         let id = ConnectionId::from_token(Token(client.address));
-        // Not by `get`, which is called, not inlined, for each delivery.
+        // Not by `get`, which is not inlined and would cost a call for each delivery.
         let connection = self.slab.get(id.index() as usize)?;
         (connection.id == id && !connection.reading.is_paused_by(Why::Ending)).then_some(id.index())
     }
 
-    /// Whether the outbox of a connection takes so many bytes, and its socket is not known to be full.
+    /// Whether the outbox of a connection has room for `bytes`, and its socket is not known to be full.
     #[inline]
     fn takes_now(&self, index: u32, bytes: usize) -> bool {
         let outbox = &self.slab[index as usize].outbox;
@@ -689,7 +693,7 @@ impl Connections {
     }
 }
 
-/// One member of the group gets it.
+/// Gives the publication to one member of the group.
 #[cold]
 fn give_to_group(sessions: &mut Sessions, group: u32, under_way: &UnderWay<'_>) {
     let Original {
@@ -704,18 +708,18 @@ fn give_to_group(sessions: &mut Sessions, group: u32, under_way: &UnderWay<'_>) 
         .dispatch(group, under_way.last_group, content, published);
 }
 
-/// A number for a topic, which few others have.
+/// A number for a topic, which few other topics have.
 #[expect(clippy::cast_possible_truncation, reason = "a part of the hash is enough")]
 const fn channel_of(hash: ChannelHash) -> u32 {
     hash.as_u64() as u32
 }
 
-/// Steps through filters with wildcards that count like one copy. Clients can make filters of which thousands begin like
-/// a topic.
+/// This many steps through filters with wildcards count like one copy. Clients can make thousands of filters
+/// that begin like a topic.
 const STEPS_PER_COPY: usize = 16;
-/// Sessions for which one turn sends what waits.
+/// Sessions whose waiting publications one turn sends.
 const SESSIONS_PER_TURN_MAX: usize = 1024;
-/// Packets that have waited and that one turn sends.
+/// Waiting publications that one turn sends.
 const PACKETS_PER_TURN_MAX: usize = 4096;
 /// A list of matches that grew past this gives memory back.
 const MATCHES_KEPT_MAX: usize = 16 * 1024;

@@ -1,8 +1,9 @@
-//! Publications: put into the outboxes of their subscribers; skipped, conflated or fatal where an outbox is full, or read
-//! from the history later where the channel has one.
+//! Puts publications into the outboxes of their subscribers. If an outbox is full, the publication is skipped
+//! or conflated, or its connection is closed; if the channel has a history, the subscriber reads the
+//! publication from it later.
 //!
-//! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for what a core
-//! queues before it flushes some.
+//! Limits: `outbox_bytes_max` for each connection; `UNFLUSHED_BYTES_MAX` and `POOLED_BUFFERS_MAX` for all
+//! bytes that a core queues before it flushes some.
 
 use crate::broker::Publication;
 use crate::config::SlowConsumer;
@@ -30,8 +31,8 @@ impl Connections {
             .min(self.spare(frame_bytes))
     }
 
-    /// For how many subscribers there is room before connections have to be closed because all of them together hold
-    /// too much. At least one: after its delivery some are closed.
+    /// For how many subscribers there is room before connections have to be closed because all of them
+    /// together hold too much. At least one: some connections are closed after its delivery.
     fn spare(&self, frame_bytes: usize) -> usize {
         if self.held.is_empty() {
             return usize::MAX;
@@ -40,7 +41,8 @@ impl Connections {
         (spare / frame_bytes.max(1)).max(1)
     }
 
-    /// The publication has been delivered to all of its subscribers: the next frame is that of another one.
+    /// The publication has been delivered to all of its subscribers: the next frame belongs to another
+    /// publication.
     #[inline]
     pub(in crate::cores) fn end_publication(&mut self) {
         for span in &mut self.under_way {
@@ -53,13 +55,14 @@ impl Connections {
         }
     }
 
-    /// Bytes of publications that other forms were made of since the last call.
+    /// Bytes of publications that were encoded in other forms since the last call.
     pub(in crate::cores) fn take_encoded_bytes(&mut self) -> usize {
         self.forms.as_mut().map_or(0, |forms| forms.take_encoded_bytes())
     }
 
-    /// Queues a publication on `channel` for each of `subscribers`, in its form; returns how many outboxes took it. A
-    /// publication for a full outbox is conflated or skipped, or the connection is put on the list of those that end.
+    /// Queues a publication on `channel` for each of `subscribers`, in the form of its connection; returns
+    /// how many outboxes took it. If an outbox is full, the publication is conflated or skipped, or the
+    /// connection is listed to be closed.
     pub(in crate::cores) fn deliver(
         &mut self,
         subscribers: &[u32],
@@ -90,7 +93,7 @@ impl Connections {
         taken
     }
 
-    /// Queues a publication for each of `subscribers`. `form_of` says which of the frames a connection gets.
+    /// Queues a publication for each of `subscribers`. `form_of` chooses the frame for a connection.
     #[inline]
     fn deliver_each(
         &mut self,
@@ -127,16 +130,17 @@ impl Connections {
         taken
     }
 
-    /// Whether publications are left out for connections that do not read, since all hold too much together. With the
-    /// policy `close`, the connections that hold most have been closed before.
+    /// Whether publications are left out for connections that do not read, because all connections together
+    /// hold too much. With the policy `close`, the core has already closed the connections that hold most.
     #[inline]
     pub(super) fn leaves_out(&self) -> bool {
         self.slow_consumer != SlowConsumer::Close && self.hold_too_much()
     }
 
-    /// Queues a publication for a subscriber whose outbox cannot just share it: the outbox has bytes of its own or of
-    /// another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns how many outboxes
-    /// took it, which is one or none. `publication` is `None` for a subscriber that cannot get it from a history later.
+    /// Queues a publication for a subscriber whose outbox cannot just share it: the outbox has bytes of its
+    /// own or of another channel, or is full, or the shared buffers had no room (`span` is `None`). Returns
+    /// how many outboxes took it: one or none. `publication` is `None` if the subscriber cannot read it from
+    /// a history later.
     #[inline(never)]
     pub(super) fn deliver_apart(
         &mut self,
@@ -184,8 +188,8 @@ impl Connections {
         }
     }
 
-    /// Writes the frames of the publication under way where outboxes share them, as far as there is room. Forms that
-    /// are sent as published share one span.
+    /// Writes the frames of the publication under way to the buffers that outboxes share, as far as there is
+    /// room. Forms whose frame is the published one share one span.
     fn share(&mut self, channel: u32, frames: &[&[u8]; Form::COUNT]) -> [Option<FrameSpan>; Form::COUNT] {
         let mut spans = [None; Form::COUNT];
         for (form, frame) in frames.iter().enumerate() {
@@ -210,7 +214,8 @@ impl Connections {
     ) -> bool {
         let connection = &self.slab[index as usize];
         if connection.reading.is_paused_by(Why::Ending) || connection.outbox.is_sealed() {
-            // It did not take an earlier one and is about to be closed for that, or it has ended.
+            // The connection has missed an earlier publication and is about to be closed for that, or it has
+            // ended.
             return false;
         }
         let blocked = self.slab[index as usize].outbox.is_blocked();
@@ -339,7 +344,7 @@ impl Connections {
     }
 }
 
-/// [`UNFLUSHED_BYTES_MAX`] and [`POOLED_BUFFERS_MAX`], or what a simulation has in their place.
+/// [`UNFLUSHED_BYTES_MAX`] and [`POOLED_BUFFERS_MAX`], or the values of a simulation.
 fn room_max() -> (usize, usize) {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {
@@ -348,6 +353,6 @@ fn room_max() -> (usize, usize) {
     (UNFLUSHED_BYTES_MAX, POOLED_BUFFERS_MAX)
 }
 
-/// Most bytes that a core queues before it flushes some of them. It bounds the memory that a publication to all of its
-/// connections takes, beside what slow connections keep.
+/// Most bytes that a core queues before it flushes some of them. It bounds the memory for a publication to
+/// all of the core's connections, without the bytes that wait for slow connections.
 pub(super) const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -1,6 +1,7 @@
-//! Subscriptions that are not live yet (`outgoing/recoveries.rs`): publications are collected for them, and histories
-//! are sent in steps that never fill an outbox. A subscriber that does not take a publication comes here as well, if the
-//! channel has a history: a publication that is left out would be a gap that nobody tells its client.
+//! Subscriptions that are not live yet (`outgoing/recoveries.rs`): publications are collected for them, and
+//! histories are sent in steps that never fill an outbox. A subscriber that does not take a publication comes
+//! here as well, if the channel has a history: to leave the publication out would make a gap that the client
+//! never learns of.
 //!
 //! Limits: `REPLAY_OUTBOX_BYTES_MAX`.
 
@@ -16,7 +17,7 @@ use crate::protocols::Framing;
 
 use super::Connections;
 
-/// Lets a connection read publications later, from the history of their channel, which its outbox has no room for now.
+/// Lets a connection whose outbox has no room read publications later, from the history of their channel.
 #[derive(Debug)]
 pub(in crate::cores) struct ReadLater {
     pub(in crate::cores) channels: Arc<Channels>,
@@ -25,10 +26,10 @@ pub(in crate::cores) struct ReadLater {
     pub(in crate::cores) cores: usize,
 }
 
-/// How far a history has been sent.
+/// How far a history was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Replay {
-    /// All of it.
+    /// All of it was sent.
     Over,
     /// The outbox has no room for more now.
     OutboxFull,
@@ -37,7 +38,8 @@ pub(in crate::cores) enum Replay {
 }
 
 impl Connections {
-    /// Delivers a publication as [`Connections::deliver`] does, except to subscribers that are not live yet.
+    /// Delivers a publication as [`Connections::deliver`] does, but collects it for subscribers that are not
+    /// live yet.
     #[cold]
     pub(in crate::cores) fn deliver_or_collect(
         &mut self,
@@ -71,9 +73,9 @@ impl Connections {
         taken
     }
 
-    /// A subscriber does not take a publication, and its connection is to stay open. If the channel has a history, the
-    /// subscription is not live from now on: its client gets this publication and all behind it from the history, once it
-    /// takes more. False if the channel has none.
+    /// A subscriber does not take a publication, and its connection is to stay open. If the channel has a
+    /// history, the subscription is not live from now on: the client gets this publication and all later ones
+    /// from the history, once its socket takes more. False if the channel has no history.
     #[cold]
     pub(super) fn read_later(&mut self, index: u32, channel: u32, publication: &Publication<'_>) -> bool {
         let name = publication.channel();
@@ -114,7 +116,8 @@ impl Connections {
         self.metrics.recoveries_waiting.set(self.recoveries.len() as u64);
     }
 
-    /// How many bytes of a history the outbox of a connection takes now. An empty one takes any one publication.
+    /// How many bytes of a history the outbox of a connection takes now. An empty outbox takes any single
+    /// publication.
     pub(in crate::cores) fn replay_room(&self, index: u32) -> usize {
         let Some(connection) = self.at(index) else {
             return 0;
@@ -128,13 +131,13 @@ impl Connections {
             .max(usize::from(outbox.is_empty()))
     }
 
-    /// Whether the socket of a connection is known to take no more: the poll tells when it does.
+    /// Whether the socket of a connection is known to take no more: the poll reports when it does.
     pub(in crate::cores) fn is_blocked(&self, index: u32) -> bool {
         self.at(index)
             .is_some_and(|connection| connection.outbox.is_blocked())
     }
 
-    /// Sends some of the history that was read for a subscription, and takes it from `bytes_left`.
+    /// Sends some of the history that was read for a subscription, and subtracts its size from `bytes_left`.
     pub(in crate::cores) fn replay(&mut self, place: Place, bytes_left: &mut usize) -> Replay {
         let Some(id) = self.id_at(place.connection) else {
             return Replay::Over;
@@ -178,7 +181,7 @@ impl Connections {
         self.note_held(id.index());
     }
 
-    /// Queues whole frames of publications, one behind the other, in the form that the connection gets.
+    /// Queues whole frames of publications, one behind the other, in the form for the connection.
     fn send_frames(&mut self, id: ConnectionId, frames: &[u8], count: u64) {
         self.metrics.messages_sent.add(count);
         self.metrics.deliveries.add(count);
@@ -192,10 +195,10 @@ impl Connections {
     }
 }
 
-/// To compress a byte costs as much time as to copy so many.
+/// To compress a byte takes as long as to copy this many.
 const COMPRESSION_COST: usize = 16;
 /// A byte that is written in the codec `min-bin` is read three times and written once: by counting, not measured.
 const MIN_BIN_COST: usize = 4;
-/// Most bytes of an outbox up to which a history is sent. The rest of `outbox_bytes_max` is for what is live: so a long
-/// history does not make the client one that does not keep up.
+/// A history is sent only while the outbox has fewer bytes than this. The rest of `outbox_bytes_max` is for
+/// live publications, so that a long history alone never makes the client a slow consumer.
 const REPLAY_OUTBOX_BYTES_MAX: usize = 64 * 1024;

@@ -1,4 +1,5 @@
-//! Retained publications into the outboxes of MQTT connections, as far as there is room: below what is live in priority.
+//! Puts retained publications into the outboxes of MQTT connections, as far as there is room. Live
+//! publications have priority.
 
 use super::Connections;
 use crate::cores::outgoing::packets::PublishPacket;
@@ -13,8 +14,8 @@ pub(in crate::cores) enum Handed {
     Over,
     /// There is no room for it now.
     Full,
-    /// The socket takes no more, or the client has to acknowledge others first: an event tells when
-    /// ([`Connections::watch_for_retained`]).
+    /// The socket takes no more, or the client has to acknowledge other publications first: an event reports
+    /// when it has ([`Connections::watch_for_retained`]).
     Blocked,
     /// The session has no connection.
     Offline,
@@ -40,7 +41,8 @@ impl Connections {
         handed
     }
 
-    /// Whether a session could be sent a retained publication with this QoS now. [`Handed::Over`] if it could.
+    /// Whether a session could be sent a retained publication with this QoS now: [`Handed::Over`] if it
+    /// could.
     pub(in crate::cores) fn takes_retained(&mut self, session: SessionRef, qos: u8) -> Handed {
         let Some(sessions) = self.mqtt.take() else {
             return Handed::Ended;
@@ -58,7 +60,7 @@ impl Connections {
         })
     }
 
-    /// An event is to tell when a session may go on that was [`Handed::Blocked`] or [`Handed::Offline`]:
+    /// Asks for an event when a session that was [`Handed::Blocked`] or [`Handed::Offline`] may go on:
     /// [`Sessions::next_woken`](crate::mqtt::Sessions::next_woken).
     pub(in crate::cores) fn watch_for_retained(&mut self, session: SessionRef) {
         let sessions = self.mqtt.as_deref();
@@ -74,7 +76,8 @@ impl Connections {
         }
     }
 
-    /// The client that a session has now, and the index of its connection, if it takes a retained publication.
+    /// The client that a session has now, and the index of its connection, if it takes a retained
+    /// publication.
     fn target_of(&self, sessions: &Sessions, session: SessionRef, qos: u8) -> Result<(Client, u32), Handed> {
         let Some(client) = sessions.client(session.number, session.serial) else {
             return Err(match sessions.exists(session) {
@@ -91,7 +94,8 @@ impl Connections {
                 false => Handed::Full,
             });
         }
-        // None waits in the session: there it would take the room of live ones, and might be dropped.
+        // Retained publications do not wait in the session: they would take the room of live ones, and might
+        // be dropped.
         if qos > 0 && !sessions.sends_at_once(session) {
             return Err(Handed::Blocked);
         }
@@ -132,7 +136,7 @@ impl Connections {
             return Handed::Over;
         }
         if qos > 0 {
-            // It is another publication than the one under way, and than the one before.
+            // It is neither the publication under way nor the previous one.
             sessions.end_publication();
             let offer = sessions.offer(session, outbound, content, ids, true);
             sessions.end_publication();

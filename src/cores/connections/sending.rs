@@ -1,4 +1,4 @@
-//! Replies and last words: into the outbox of their connection, which never refuses them.
+//! Puts replies and last words into the outboxes of their connections, which never refuse them.
 
 use crate::decision::Limit;
 use crate::protocols::{Content, Farewell};
@@ -66,8 +66,8 @@ impl Connections {
         self.queue(id, |connection, pool, _| connection.outbox.push_head(pool, write));
     }
 
-    /// Lists a connection for a flush, so that bytes are sent that wait in the stream itself: records of TLS that carry
-    /// no frames.
+    /// Lists a connection for a flush, so that bytes that wait in the stream itself are sent: records of TLS
+    /// that carry no frames.
     pub(in crate::cores) fn send_records(&mut self, id: ConnectionId) {
         self.queue(id, |connection, pool, _| connection.outbox.push(pool, |_| {}));
     }
@@ -123,7 +123,7 @@ impl Connections {
         self.note_held(id.index());
     }
 
-    /// Has a connection that has ended take no publications, although it is a subscriber still.
+    /// Makes a connection that has ended take no publications, although it is still a subscriber.
     pub(in crate::cores) fn seal(&mut self, id: ConnectionId) {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)
             && connection.id == id
@@ -139,7 +139,7 @@ impl Connections {
         }
     }
 
-    /// Drops all that waits for a connection whose socket is of no more use.
+    /// Drops all bytes that wait for a connection whose socket is of no more use.
     pub(in crate::cores) fn drop_unsent(&mut self, id: ConnectionId) {
         let Some(connection) = self.slab.get_mut(id.index() as usize) else {
             return;

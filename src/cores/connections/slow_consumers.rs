@@ -1,6 +1,7 @@
-//! Clients that miss publications, or get them late, since they do not take them: for webhooks.
+//! Clients that miss publications, or get them late, because they do not read fast enough: reports for
+//! webhooks.
 //!
-//! A client is told of once, and again when it still is, or is again, after [`AGAIN`].
+//! A client is reported once, and at most once per [`AGAIN`] after that.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use crate::cores::lifecycle::connection::ConnectionId;
 /// Clients that do not keep up.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct SlowConsumers {
-    /// When each was told of last, by the index of its connection.
+    /// When each client was last reported, by the index of its connection.
     told: HashMap<u32, (ConnectionId, Uptime)>,
     news: Vec<(ConnectionId, Slow)>,
 }
 
 impl SlowConsumers {
-    /// A client does not get a publication, or not now.
+    /// Notes that a client does not get a publication, or gets it later.
     #[cold]
     pub(in crate::cores) fn note(&mut self, id: ConnectionId, slow: Slow, now: Uptime) {
         let is_told = self
@@ -32,13 +33,13 @@ impl SlowConsumers {
         }
     }
 
-    /// The clients that are to be told of.
+    /// The clients to report since the last call.
     pub(in crate::cores) fn take_news(&mut self) -> Vec<(ConnectionId, Slow)> {
         std::mem::take(&mut self.news)
     }
 }
 
-/// How soon a client is told of again.
+/// How soon a client is reported again.
 const AGAIN: Duration = Duration::from_secs(60);
 
 #[cfg(test)]

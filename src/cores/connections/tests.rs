@@ -11,7 +11,7 @@ use crate::protocols::Content;
 use crate::transport::port::Port;
 use crate::websocket::frame::{self, OpCode};
 
-/// So many connections, and their peers.
+/// This many connections, and their peers.
 fn connected(count: u32) -> (Connections, Vec<Peer>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let bounds = Bounds {
@@ -50,7 +50,7 @@ fn connected(count: u32) -> (Connections, Vec<Peer>) {
     (connections, peers)
 }
 
-/// One publication, in the same channel always.
+/// Delivers one publication, always in the same channel.
 fn deliver(connections: &mut Connections, subscribers: &[u32], frame: &[u8]) -> u64 {
     let taken = with_publication(frame, |publication| {
         connections.deliver(subscribers, 0, publication)
@@ -89,7 +89,8 @@ fn replies_leave_before_publications_and_those_that_wait_leave_together() {
     }
     assert!(connections.has_unflushed() && !connections.has_flushed(end_of_first));
 
-    // The second joins the first where that has not left; the place of the reply counts no more.
+    // The second publication joins the first in outboxes where the first has not left; the place of the reply
+    // counts no more.
     let second = frame_of(b"two");
     deliver(&mut connections, &all[..19], &second);
     connections.flush(|| false);
@@ -110,11 +111,11 @@ fn what_waits_is_bounded_in_bytes_and_the_bound_leaves_room_for_one_of_any_size(
     assert_eq!(connections.room(UNFLUSHED_BYTES_MAX / 4), 4);
     deliver(&mut connections, &[0], &large);
     assert_eq!(connections.room(1), 0);
-    // What the socket does not take waits for the poll, not for a flush.
+    // Bytes that the socket does not take wait for the poll, not for a flush.
     connections.flush(|| false);
     assert!(connections.queued_bytes > 0);
     assert_eq!(connections.room(large.len()), 1);
-    // It ends with its bytes.
+    // The connection ends once its bytes are sent.
     connections.writable(connections.slab[0].id);
     assert_eq!(connections.unflushed_bytes, connections.queued_bytes);
     connections.remove(connections.slab[0].id);
@@ -150,7 +151,7 @@ fn a_peer_that_takes_nothing_is_told_from_one_that_reads_slowly() {
     // This core stood still for a part of that time.
     assert!(!connections.takes_nothing(id, at(5)));
     assert_eq!(deadline(&connections), at(65));
-    // The peer reads some, far too little for the socket to tell of room.
+    // The peer reads some bytes, far too few for the socket to report room.
     connections.now = at(65);
     let full = connections.slab[0].stream.unacknowledged_bytes().unwrap();
     let mut room = [0; 1024];
@@ -159,7 +160,7 @@ fn a_peer_that_takes_nothing_is_told_from_one_that_reads_slowly() {
     }
     assert!(!connections.takes_nothing(id, long_ago));
     assert_eq!(deadline(&connections), at(125));
-    // The system has room again and takes some.
+    // The system has room again and takes some bytes.
     while connections.slab[0].stream.unacknowledged_bytes().unwrap() > full / 4 {
         peer.read_exact(&mut room).unwrap();
     }

@@ -1,11 +1,11 @@
 //! Publications whose connection closed while they were waiting for space in the ring. They are still published, in
 //! order, as soon as there is space, and before those of open connections.
 //!
-//! Their publishers have received no acknowledgement. So publications for which there is no room here are discarded and
-//! counted. The publications of one message are never discarded in part.
+//! Their publishers have received no acknowledgement. So publications for which there is no room here are
+//! discarded and counted. The publications of one message are kept or discarded together.
 //!
-//! Limits: `abandoned_bytes_max`. If some publications of a message were in the ring already, the rest is kept above
-//! that.
+//! Limits: `abandoned_bytes_max`. If some publications of a message are in the ring already, the rest is kept
+//! even above that limit.
 
 use std::collections::VecDeque;
 use std::mem::size_of;
@@ -36,7 +36,7 @@ struct AbandonedPublication {
 }
 
 impl AbandonedPublications {
-    /// None so far.
+    /// No abandoned publications.
     pub(in crate::cores) fn new(bytes_max: u32) -> AbandonedPublications {
         AbandonedPublications {
             waiting: VecDeque::new(),
@@ -77,7 +77,7 @@ impl AbandonedPublications {
         count as u64
     }
 
-    /// Adds publications that no limit keeps from being published.
+    /// Adds publications that must be published whatever the limit.
     pub(in crate::cores) fn add(&mut self, publications: Decisions) {
         let abandoned = AbandonedPublication { publications, at: 0 };
         self.bytes += abandoned.bytes();

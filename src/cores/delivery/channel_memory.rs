@@ -1,16 +1,18 @@
-//! The publications that this core remembers, of the channels that it owns: what comes in from the ring, and what goes out
-//! to the cores that ask.
+//! The publications that this core remembers, of the channels that it owns: it takes them from the ring, and
+//! answers the questions of other cores about them.
 //!
-//! The core appends each remembered publication of its channels when it begins to deliver it, whether it has subscribers
-//! or not. A question names a place in the ring; it is answered when everything before the place has been appended. Until
-//! then it waits here. So an answer is exact: it does not depend on how far this core lags behind the one that asks.
+//! The core appends each remembered publication of its channels when it begins to deliver it, whether the
+//! channel has subscribers or not. A question names a place in the ring, and waits here until everything
+//! before the place has been appended. So an answer is exact: it does not depend on how far this core lags
+//! behind the core that asks.
 //!
-//! Waits: a question waits for this core's own reader, which waits for nobody but cores that are about to fill a place
-//! they have claimed.
+//! Waits: a question waits for this core's own reader. The reader waits only for cores that are about to fill
+//! a place they have claimed.
 //!
-//! Limits: `history_bytes_max` and `history_channels_max`, in equal shares for each core; per turn `ANSWERS_PER_TURN_MAX`
-//! (`cores/remembering.rs`), [`CHANNELS_PER_TURN_MAX`] after a reload, [`EXPIRED_PER_TURN_MAX`] that have expired. Askers bound how
-//! many questions of theirs wait.
+//! Limits: `history_bytes_max` and `history_channels_max`, in equal shares for each core; per turn
+//! `ANSWERS_PER_TURN_MAX` (`cores/remembering.rs`), [`CHANNELS_PER_TURN_MAX`] after a reload,
+//! [`EXPIRED_PER_TURN_MAX`] publications that have expired. The cores that ask bound the number of their
+//! waiting questions.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,9 +45,9 @@ pub(in crate::cores) struct ChannelMemory {
     questions: VecDeque<Box<HistoryQuestion>>,
     /// After a reload: the next channel to which the policies are to be applied.
     unapplied: Option<u32>,
-    /// Whether the owners of channels have to be told that this core has adopted policies.
+    /// Whether the owners of channels have yet to be told that this core has adopted policies.
     is_untold: bool,
-    /// Whether there are publications that have expired.
+    /// Whether expired publications may be left to drop.
     is_sweeping: bool,
     /// The store, if there is one.
     on_disk: Option<OnDisk>,
@@ -53,7 +55,7 @@ pub(in crate::cores) struct ChannelMemory {
 }
 
 impl ChannelMemory {
-    /// Without a publication.
+    /// A memory without publications.
     pub(in crate::cores) fn new(
         core: usize,
         cores: usize,
@@ -78,7 +80,7 @@ impl ChannelMemory {
         }
     }
 
-    /// Goes on with what a store has, and keeps the store up to date from now on.
+    /// Continues with the histories of a store, and keeps the store up to date from now on.
     pub(in crate::cores) fn with_store(self, sink: Sink, histories: Histories, now: Now) -> ChannelMemory {
         let on_disk = Some(OnDisk::new(sink, self.cores, self.numbering, now));
         ChannelMemory {
@@ -94,7 +96,7 @@ impl ChannelMemory {
         self.on_disk.as_mut()
     }
 
-    /// Sends the store what this turn has changed.
+    /// Sends the store the changes of this turn.
     pub(in crate::cores) fn tell_store(&mut self, now: Now) {
         if let Some(on_disk) = &mut self.on_disk {
             on_disk.record(&mut self.histories);
@@ -108,7 +110,7 @@ impl ChannelMemory {
         hash.owner(self.cores) == self.core && publication.is_remembered()
     }
 
-    /// Whether the policy of a channel has its newest publication kept.
+    /// Whether the policy of a channel says that its newest publication is kept.
     pub(in crate::cores) fn keeps_last_value(&self, name: &[u8]) -> bool {
         self.channels.find(name).is_some_and(|policy| policy.last_value)
     }
@@ -135,7 +137,7 @@ impl ChannelMemory {
         }
     }
 
-    /// Remembers by these policies from now on.
+    /// Adopts these policies.
     pub(in crate::cores) fn adopt(&mut self, channels: &Arc<Channels>) {
         if channels.version() != self.channels.version() {
             self.changes.adopt(&self.channels, channels);
@@ -145,18 +147,18 @@ impl ChannelMemory {
         }
     }
 
-    /// The version of the policies, if the owners of channels have to be told that this core follows them. They count as
-    /// told from then on.
+    /// The version of the policies, if the owners of channels have yet to be told that this core follows
+    /// them. They count as told from then on.
     pub(in crate::cores) fn take_untold(&mut self) -> Option<u32> {
         std::mem::take(&mut self.is_untold).then(|| self.channels.version())
     }
 
-    /// A core follows the policies of this version from this place on.
+    /// Another core, or this one, follows the policies of this version from this place on.
     pub(in crate::cores) fn note_followed(&mut self, core: usize, version: u32, place: Sequence, now: Now) {
         let now_ms = i64::try_from(now.uptime.as_ms()).unwrap_or(i64::MAX);
         self.changes.follow(core, version, place, now_ms);
         if let Some(on_disk) = &mut self.on_disk {
-            // The next process does not know of the change.
+            // The next process will not know about this change.
             on_disk.note_unknown(self.numbering.position_before(place).offset);
         }
     }
@@ -166,15 +168,16 @@ impl ChannelMemory {
         self.questions.push_back(question);
     }
 
-    /// Answers the next question, if everything that it is about was appended, as everything before `appended` was.
-    /// Returns the core that gets the answer as well.
+    /// Answers the next question, if every publication before its place was appended, as everything before
+    /// `appended` was. Returns the answer, and the core that gets it.
     pub(in crate::cores) fn next_answer(
         &mut self,
         appended: Sequence,
         now: Now,
     ) -> Option<(CoreId, HistoryAnswer)> {
-        // Questions of one core come in the order of their places, those of others do not: one whose place has not been
-        // read waits for a few publications at most, and so do those behind it.
+        // The questions of one core come in the order of their places; those of different cores do not. A
+        // question whose place has not been read waits for a few publications at most, and so do the
+        // questions behind it.
         let asked = self
             .questions
             .pop_front_if(|asked| asked.question.before <= appended)?;
@@ -184,7 +187,7 @@ impl ChannelMemory {
         Some((asked.asker, HistoryAnswer { purpose, reading }))
     }
 
-    /// Answers a question, of which everything that it is about was read.
+    /// Answers a question. Every publication before its place has been read.
     pub(in crate::cores) fn read(&mut self, question: &Question, now: Now) -> Reading {
         let up_to = self.numbering.offset(question.before) - 1;
         let policy = self.channels.find(&question.name);
@@ -218,7 +221,7 @@ impl ChannelMemory {
         self.histories.remove(name, hash)
     }
 
-    /// Applies policies after a reload, and drops what has expired: a part in each turn.
+    /// Applies policies after a reload, and drops expired publications: a part in each turn.
     pub(in crate::cores) fn tend(&mut self, now: Now) {
         if let Some(from) = self.unapplied {
             let channels = &self.channels;
@@ -233,7 +236,7 @@ impl ChannelMemory {
         }
     }
 
-    /// Whether the next turn has something to tend or to answer.
+    /// Whether the next turn has channels to tend or questions to answer.
     pub(in crate::cores) fn has_work(&self, appended: Sequence) -> bool {
         let next = self.questions.front();
         let is_answerable = next.is_some_and(|asked| asked.question.before <= appended);
@@ -246,7 +249,7 @@ impl ChannelMemory {
         Some(Uptime::from_ms(u64::try_from(deadline).unwrap_or(0)))
     }
 
-    /// Once a second: sets the metrics, and begins to look for what has expired.
+    /// Once a second: sets the metrics, and begins to look for expired publications.
     pub(in crate::cores) fn tell(&mut self) {
         self.is_sweeping = true;
         let histories = &mut self.histories;

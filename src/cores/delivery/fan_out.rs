@@ -5,11 +5,11 @@
 //! publications that had been claimed when the connection asked. So a subscription begins and ends at an exact place in
 //! the one order of publications.
 //!
-//! A turn makes no more than [`COPIES_PER_TURN_MAX`] copies, and no more than the outboxes have room for before they
-//! are flushed. The delivery of a publication to many subscribers pauses there. The publication keeps its place in the
-//! ring, before those that follow, and its delivery goes on in the next turn. Meanwhile, connections whose next
-//! decision comes after that delivery (see above) wait, and are not read (`lifecycle/waiting.rs`). So one publication
-//! for each connection waits at most.
+//! A turn makes no more than [`COPIES_PER_TURN_MAX`] copies, and no more than the outboxes have room for
+//! before they are flushed. The delivery of a publication to many subscribers pauses there. The publication
+//! keeps its place in the ring, before those that follow, and its delivery goes on in the next turn.
+//! Meanwhile, connections whose next decision comes after that delivery (see above) wait, and are not read
+//! (`lifecycle/waiting.rs`). So each connection has at most one publication that waits.
 //!
 //! To publish for one client never closes another connection and never reads another's input: this file knows no step
 //! of the core (`tests/architecture.rs`, "parts of a core know neither the core nor its steps"). It only marks a
@@ -18,9 +18,9 @@
 //!
 //! MQTT subscribers come after the others (`connections/mqtt.rs`), on a core that has MQTT sessions.
 //!
-//! Waits: such a connection waits for this core's own delivery, which waits for a flush of some outbox and for cores
-//! that are about to fill a place they have claimed; those wait for nobody (`broker/ring/mod.rs`), so these waits form
-//! no cycle.
+//! Waits: such a connection waits for this core's own delivery. The delivery waits for a flush of some
+//! outbox, and for cores that are about to fill a place they have claimed. Those cores do not wait for
+//! anything (`broker/ring/mod.rs`), so these waits form no cycle.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -50,14 +50,15 @@ use crate::cores::delivery::followers::{Follower, Followers};
 use crate::cores::delivery::told_publications::ToldPublications;
 use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId};
 
-/// This core's end of the ring, its subscriptions, and how far it has got with what is in the ring.
+/// This core's end of the ring, its subscriptions, and its progress in delivering the publications of the
+/// ring.
 ///
-/// Nothing here knows the core: to publish and to deliver touches the outboxes of subscribers, and neither closes a
-/// connection nor reads one.
+/// Delivery does not know the core: to publish and to deliver touches the outboxes of subscribers, and
+/// neither closes a connection nor reads one.
 #[derive(Debug)]
 pub(in crate::cores) struct Delivery {
     broker: CoreBroker,
-    /// What this core remembers; `None` if no channel has had a policy since the start.
+    /// The publications that this core remembers; `None` if no channel has had a policy since the start.
     memory: Option<Box<ChannelMemory>>,
     /// Retained publications; `None` unless the server speaks MQTT.
     retained: Option<Box<RetainedTopics>>,
@@ -67,14 +68,15 @@ pub(in crate::cores) struct Delivery {
     under_way: bool,
     /// Copies that this turn may still make.
     copies_left: usize,
-    /// Publications that wait to be written, for the measure of their latency.
+    /// Delivered publications that have not been written to sockets yet, for the measure of their latency.
     delivered: VecDeque<Delivered>,
-    /// When the publications that are carried out now were published: the clock is read for the first of them.
+    /// The time of publication for the decisions that are carried out now: the clock is read for the first
+    /// publication.
     publish_ns: Option<u64>,
     frame_head: Vec<u8>,
-    /// The publication under way as SocketCluster clients get it.
+    /// The publication under way in the form for SocketCluster clients.
     translation: Translation,
-    /// Subscribers of the program, and webhooks that are told of publications; `None` if there are none.
+    /// Subscribers of the program, and the webhooks that get publications; `None` if there are none.
     followers: Option<Box<Followers>>,
     metrics: Arc<CoreMetrics>,
 }
@@ -121,7 +123,7 @@ impl Delivery {
     /// the publisher's own protocol is made here, once.
     ///
     /// # Errors
-    /// The ring has no room: it is to be tried again, later.
+    /// The ring has no room: the caller tries again later.
     pub(in crate::cores) fn publish(
         &mut self,
         connections: &mut Connections,
@@ -136,7 +138,7 @@ impl Delivery {
             Origin::SocketCluster => {
                 frame::write_header(&mut self.frame_head, OpCode::Text, message.len());
             }
-            // The message is the frame.
+            // The message already is the frame.
             Origin::Mqtt => {}
         }
         let hash = self.broker.hasher.hash(channel);
@@ -151,7 +153,8 @@ impl Delivery {
         };
         let mut published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         if let Err(RingFull { wake }) = published {
-            // Cores that lag and sleep make room when they are woken; so does this core. Then once more.
+            // The ring is full. Lagging cores make room once they are woken, and so does this core. Then try
+            // once more.
             self.wake(wake);
             self.deliver(connections, look);
             let parts = [&self.frame_head[..], message];
@@ -197,7 +200,7 @@ impl Delivery {
         channel: &[u8],
         place: Sequence,
     ) -> Option<Commit> {
-        // Nothing is hashed for a core without a store.
+        // Without a store, no name is hashed.
         self.on_disk()?;
         let (hash, marks) = (self.broker.hasher.hash(channel), publish.marks);
         match publish.origin {
@@ -205,15 +208,16 @@ impl Delivery {
             Origin::SocketCluster | Origin::Mqtt => {
                 let is_kept = publish.retain || marks.remembered;
                 let publisher = &self.broker.publisher;
-                // The publisher's session is on this core, and has the packet identifier.
+                // The publisher's session, with the packet identifier, is on this core.
                 let cores = publisher.concerned(hash, is_kept).union(publisher.home());
                 self.on_disk()?.commit_of_all(cores, place)
             }
         }
     }
 
-    /// Tells the store how far this core has read the ring, and recorded what is kept of it. Other cores' clients wait for
-    /// that in strict mode, if the server speaks MQTT. `has_saved_all`: nothing is left to record of sessions.
+    /// Tells the store how far this core has read the ring and recorded the publications that it keeps. In
+    /// strict mode, clients of other cores wait for that, if the server speaks MQTT. `has_saved_all`: no
+    /// change of sessions is left to record.
     pub(in crate::cores) fn note_read(&mut self, has_saved_all: bool) {
         let place = self.broker.reader.place();
         let retained = self.retained.as_ref();
@@ -227,7 +231,7 @@ impl Delivery {
         }
     }
 
-    /// What became of a publication; `None` while it is not known.
+    /// The fate of a publication; `None` while it is not known.
     pub(in crate::cores) fn outcome(&mut self, commit: Commit) -> Option<Stored> {
         match self.on_disk() {
             Some(on_disk) => on_disk.outcome(commit),
@@ -246,8 +250,8 @@ impl Delivery {
         self.copies_left = copies_per_turn_max();
     }
 
-    /// Delivers what is published, as far as this turn may, and no further than connections must be closed for what all
-    /// of them hold; the rest keeps the core from sleeping.
+    /// Delivers publications until the turn has made all its copies, or until connections must be closed
+    /// because all of them together hold too much. The rest keeps the core from sleeping.
     pub(in crate::cores) fn deliver(&mut self, connections: &mut Connections, look: &mut impl Look) {
         let mut passed = 0_usize;
         while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections, look) {
@@ -260,8 +264,8 @@ impl Delivery {
         self.broker.reader.release();
     }
 
-    /// Begins or goes on with the publication at the front of the ring; true if all subscribers have it. One without any
-    /// on this core ends here.
+    /// Begins or continues the delivery of the publication at the front of the ring; true if all subscribers
+    /// have it. The delivery of a publication without subscribers on this core ends here.
     #[inline]
     fn deliver_front(&mut self, connections: &mut Connections, look: &mut impl Look) -> bool {
         if self.under_way {
@@ -273,7 +277,7 @@ impl Delivery {
             || (self.retained.is_some() && front.is_some_and(|front| front.publication.is_retained()))
         {
             if front.is_none() {
-                // Also if it has come in the meantime: it is to be kept first.
+                // Even if a publication has come in the meantime: it must be kept first.
                 return false;
             }
             self.keep_front(connections.unix_ms);
@@ -286,7 +290,7 @@ impl Delivery {
         self.broker
             .subscriptions
             .begin_walk(delivery.hash, || publication.channel());
-        // One of no interest here costs something, too.
+        // A publication without subscribers here costs something, too.
         self.copies_left -= 1;
         if self.broker.subscriptions.is_walk_over() && !connections.may_concern_mqtt(delivery.hash) {
             self.end_translation();
@@ -296,7 +300,7 @@ impl Delivery {
         self.go_on(connections, look)
     }
 
-    /// Goes on with the publication at the front of the ring, whose delivery has begun; true if all subscribers have it.
+    /// Continues the delivery of the publication at the front of the ring; true if all subscribers have it.
     #[inline(never)]
     fn go_on<L: Look>(&mut self, connections: &mut Connections, look: &mut L) -> bool {
         let Some(delivery) = self.broker.reader.front() else {
@@ -360,16 +364,16 @@ impl Delivery {
         is_over
     }
 
-    /// The publication under way has been delivered: what was made of it counts like copies.
+    /// The publication under way has been delivered. The bytes of its translation count like copies.
     #[inline]
     fn end_translation(&mut self) {
         let made = self.translation.end_publication() / ENCODED_BYTES_PER_COPY;
         self.copies_left = self.copies_left.saturating_sub(made);
     }
 
-    /// Has the publication at the front of the ring kept by this core, if that is to be done before its delivery begins:
-    /// remembered, retained, or copied to subscribers of the program and to webhooks. A core without any of them does not
-    /// come here.
+    /// Keeps the publication at the front of the ring before its delivery begins, where this core has to:
+    /// remembers it, retains it, or copies it to subscribers of the program and to webhooks. Not called on a
+    /// core that does none of these.
     #[inline(never)]
     fn keep_front(&mut self, unix_ms: u64) {
         let Some(delivery) = self.broker.reader.front() else {
@@ -410,7 +414,7 @@ impl Delivery {
         }
     }
 
-    /// The place up to which has still to be delivered before work is gone on with, if there is one.
+    /// The place that delivery must have reached before suspended work continues; `None` if it has.
     pub(in crate::cores) fn awaits(
         &mut self,
         connections: &mut Connections,
@@ -426,7 +430,7 @@ impl Delivery {
         (!self.broker.reader.has_passed(place)).then_some(place)
     }
 
-    /// The core that owns a name: it keeps what must be kept once.
+    /// The core that owns a name, and so keeps the single copy of its state.
     pub(in crate::cores) fn owner_of(&self, name: &[u8]) -> usize {
         self.broker.hasher.hash(name).owner(self.wakers.len())
     }
@@ -436,7 +440,7 @@ impl Delivery {
         self.broker.publisher.is_awaited(self.broker.hasher.hash(name))
     }
 
-    /// How much is published by now.
+    /// The place behind all publications so far.
     pub(in crate::cores) fn claimed(&self) -> Sequence {
         self.broker.reader.claimed()
     }
@@ -446,7 +450,7 @@ impl Delivery {
         &self.broker.hasher
     }
 
-    /// Whether all before a place is delivered.
+    /// Whether everything before a place has been delivered.
     pub(in crate::cores) fn has_passed(&self, place: Sequence) -> bool {
         self.broker.reader.has_passed(place)
     }
@@ -457,7 +461,7 @@ impl Delivery {
         (hash.owner(self.core_count()), hash)
     }
 
-    /// How connections find the histories of channels with these policies.
+    /// The way for connections to find the histories of channels with these policies.
     pub(in crate::cores) fn read_later(&self, channels: &Arc<Channels>) -> ReadLater {
         ReadLater {
             channels: Arc::clone(channels),
@@ -467,13 +471,13 @@ impl Delivery {
         }
     }
 
-    /// What this core remembers.
+    /// The memory of this core.
     pub(in crate::cores) fn memory(&mut self) -> Option<&mut ChannelMemory> {
         self.memory.as_deref_mut()
     }
 
-    /// What this core remembers. If it has remembered nothing so far, it begins with the memory that `begin` returns for
-    /// so many cores.
+    /// The memory of this core. If it has none yet, it begins with the one that `begin` returns for this
+    /// number of cores.
     pub(in crate::cores) fn memory_or_begin(
         &mut self,
         begin: impl FnOnce(usize, Numbering) -> ChannelMemory,
@@ -488,24 +492,24 @@ impl Delivery {
         self.wakers.len()
     }
 
-    /// By what positions are counted.
+    /// The numbering of positions.
     pub(in crate::cores) fn numbering(&self) -> Numbering {
         self.broker.numbering
     }
 
-    /// Everything that is published before this place was taken into the memory, if it belongs there.
+    /// The place up to which all publications that this core remembers are in its memory.
     pub(in crate::cores) fn appended(&self) -> Sequence {
         let next = self.broker.reader.place();
         if self.under_way { next.next() } else { next }
     }
 
-    /// The retained publications that this core has to do with, if the server speaks MQTT.
+    /// The retained publications of this core's topics, if the server speaks MQTT.
     #[inline]
     pub(in crate::cores) fn retained(&mut self) -> Option<&mut RetainedTopics> {
         self.retained.as_deref_mut()
     }
 
-    /// Records what has changed of retained publications, if there is a store.
+    /// Records the changes of retained publications, if there is a store.
     pub(in crate::cores) fn record_retained(&mut self) {
         if let (Some(memory), Some(retained)) = (&mut self.memory, &mut self.retained)
             && retained.has_unsaved()
@@ -516,15 +520,15 @@ impl Delivery {
         }
     }
 
-    /// Whether the next turn has something to do about retained publications.
+    /// Whether retained publications have work for the next turn.
     #[inline]
     pub(in crate::cores) fn has_retained_work(&self) -> bool {
         let topics = self.retained.as_ref();
         topics.is_some_and(|topics| topics.has_work(self.appended()))
     }
 
-    /// The place of the first publication that delivery will bring to an MQTT session that subscribes now. Its filters are
-    /// looked at when all SocketCluster subscribers have the publication.
+    /// The place of the first publication that an MQTT session gets if it subscribes now. The filters of
+    /// sessions are searched after all SocketCluster subscribers have the publication.
     pub(in crate::cores) fn next_for_mqtt(&self, connections: &Connections) -> Sequence {
         let next = self.broker.reader.place();
         match connections.has_begun_mqtt_walk() {
@@ -533,8 +537,8 @@ impl Delivery {
         }
     }
 
-    /// The place of the first publication that delivery will bring to a subscriber of a channel from now on. If a
-    /// publication is on its way, it has reached some of its subscribers, and not others.
+    /// The place of the first publication that a subscriber of a channel gets from now on. The publication
+    /// under way has reached some of its subscribers, and not others.
     pub(in crate::cores) fn next_for(&self, connection: u32, channel: u32) -> Sequence {
         let next = self.broker.reader.place();
         if self.under_way && !self.broker.subscriptions.walk_will_reach(connection, channel) {
@@ -601,7 +605,8 @@ impl Delivery {
         outcome
     }
 
-    /// Ends a connection's subscription to a channel, and what is conflated of it.
+    /// Ends a connection's subscription to a channel, and drops the channel's publications that are conflated
+    /// for it.
     pub(in crate::cores) fn unsubscribe(
         &mut self,
         connections: &mut Connections,
@@ -634,7 +639,7 @@ impl Delivery {
         self.followers.get_or_insert_default().add(hash, follower, begin);
     }
 
-    /// Copies no more to the subscriber of this id.
+    /// Stops copying to the subscriber with this id.
     pub(in crate::cores) fn unfollow(&mut self, id: u64) {
         let Some(followers) = &mut self.followers else {
             return;
@@ -647,7 +652,7 @@ impl Delivery {
         }
     }
 
-    /// Tells webhooks of publications on channels that they name, from now on; or tells them of none.
+    /// From now on, tells webhooks of publications on the channels that they name; with `None`, stops that.
     pub(in crate::cores) fn tell_publications(&mut self, told: Option<ToldPublications>) {
         self.broker
             .subscriptions
@@ -661,7 +666,7 @@ impl Delivery {
         }
     }
 
-    /// Notes which channels get their first subscriber on this core, or lose their last; or does so no more.
+    /// Begins or stops to note which channels get their first subscriber on this core, or lose their last.
     pub(in crate::cores) fn watch_channels(&mut self, is_on: bool) {
         self.broker.subscriptions.watch(is_on);
     }
@@ -671,7 +676,8 @@ impl Delivery {
         self.broker.subscriptions.take_watched()
     }
 
-    /// Tells publishers which topics MQTT sessions of this core have become interested in, and which not any more.
+    /// Tells publishers which topics MQTT sessions of this core have become interested in, and which they no
+    /// longer are.
     pub(in crate::cores) fn tell_mqtt_interest(&mut self, sessions: &mut Sessions) {
         sessions
             .subscriptions
@@ -694,8 +700,8 @@ impl Delivery {
     }
 }
 
-/// Whether a publication is the retained one of its topic from now on: its publisher wants that, or the policy of the
-/// channel has its newest publication kept.
+/// Whether a publication becomes the retained one of its topic: its publisher or the policy of the channel
+/// demands it.
 #[inline]
 fn is_retained(publication: Publication<'_>, memory: Option<&ChannelMemory>) -> bool {
     publication.is_retained()
@@ -710,7 +716,8 @@ fn unquotes(memory: Option<&ChannelMemory>, publication: Publication<'_>) -> boo
         && memory.is_some_and(|memory| memory.unquotes(publication.channel()))
 }
 
-/// Copies a publication to the subscribers of the program, and forgets those that the program has dropped.
+/// Copies a publication to the subscribers of the program, and removes the subscribers that the program has
+/// dropped.
 #[cold]
 fn copy_to_followers(
     followers: &mut Option<Box<Followers>>,
@@ -732,7 +739,7 @@ fn copy_to_followers(
     }
 }
 
-/// Remembers a publication until it is written, with the one before if both are written at once.
+/// Notes a publication until it is written. Joins it with the one before if both are written at once.
 fn note(waiting: &mut VecDeque<Delivered>, delivered: Delivered) {
     match waiting.back_mut() {
         Some(last) if (last.at_ns, last.end_of_bulk) == (delivered.at_ns, delivered.end_of_bulk) => {
@@ -742,7 +749,7 @@ fn note(waiting: &mut VecDeque<Delivered>, delivered: Delivered) {
     }
 }
 
-/// [`COPIES_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`COPIES_PER_TURN_MAX`], or the value of a simulation.
 fn copies_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {
@@ -751,10 +758,11 @@ fn copies_per_turn_max() -> usize {
     COPIES_PER_TURN_MAX
 }
 
-/// Copies of publications that one turn makes, at 20 to 100 ns each: well over what merges into one flush of some
-/// thousand connections, and soon done all the same.
+/// Copies of publications that one turn makes, at 20 to 100 ns each: far more than are merged into one flush
+/// of some thousand connections, and still done in little time.
 const COPIES_PER_TURN_MAX: usize = 16_384;
-/// To make another form of so many bytes costs what a copy does: measured for compression.
+/// To encode this many bytes in another form costs as much as a copy: measured for compression.
 const ENCODED_BYTES_PER_COPY: usize = 16;
-/// A core that has fallen behind gives places back in steps, so that publishers need not wait for all of its backlog.
+/// A core that has fallen behind frees slots in steps, so that publishers need not wait for its whole
+/// backlog.
 const RELEASE_EVERY: usize = 256;

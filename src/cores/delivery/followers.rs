@@ -1,16 +1,15 @@
 //! Subscribers of the program that embeds the server: copies of publications, in bounded queues.
 //!
-//! A follower is on one core, which copies each publication of its channel out of the ring as it reads it, so that no
-//! follower ever holds the ring. If the queue is full, the publication is left out. Each publication of the channel has a
-//! number, counted from 0; the queue holds numbers, and the core tells the number of the next one. So the receiving side
-//! knows exactly how many were left out, and where.
-//!
+//! A follower is on one core, which copies each publication of its channel out of the ring as it reads it, so
+//! that no follower ever delays the ring. If the queue is full, the publication is left out. Each publication
+//! of the channel has a number, counted from 0. The queue holds numbers, and `told.count` is the number of
+//! the next publication. So the receiving side knows exactly how many publications were left out, and where.
 //! A core without followers pays one comparison for each publication.
 //!
 //! Invariants
-//! 1. `told.count` is stored after the publication before it was put into the queue, or left out. So a receiver that
-//!    reads the count and then finds the queue empty knows that all earlier publications were left out.
-//! 2. The core waits for nothing: neither for room in the queue nor for the thread that wakes the receiver.
+//! 1. `told.count` is stored after the previous publication was put into the queue or left out. So a receiver
+//!    that reads the count and then finds the queue empty knows that all earlier publications were left out.
+//! 2. The core does not wait: neither for room in the queue nor for the thread that wakes the receiver.
 //!
 //! Limits: the capacity and the bytes of the queue, chosen by the program.
 
@@ -35,7 +34,7 @@ pub(crate) struct Follower {
     news: Arc<dyn News>,
     /// The number of the next publication.
     count: u64,
-    /// Publications before this place were made before the subscription began.
+    /// Publications before this place are older than the subscription.
     begin: Option<Sequence>,
 }
 
@@ -50,7 +49,7 @@ pub(crate) struct Copied {
     pub(crate) position: Option<Position>,
 }
 
-/// What the core and the receiver tell each other.
+/// The state that the core and the receiver share.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     /// How many publications there were: written by the core with release, read by the receiver with acquire
@@ -60,13 +59,14 @@ pub(crate) struct Told {
     pub(crate) queued_bytes: AtomicUsize,
     /// Most bytes in the queue.
     pub(crate) bytes_max: usize,
-    /// Whether there is news since the receiver was last woken. Set by the core, cleared by the thread that wakes, both
-    /// with acquire and release: the receiver that is woken sees what the core has done before.
+    /// Whether anything has changed since the receiver was last woken. Set by the core, cleared by the thread
+    /// that wakes, both with acquire and release: the woken receiver sees everything that the core did
+    /// before.
     pub(crate) has_news: AtomicBool,
 }
 
 impl Told {
-    /// For an empty queue that may hold so many bytes.
+    /// For an empty queue that may hold this many bytes.
     pub(crate) fn new(bytes_max: usize) -> Told {
         Told {
             bytes_max,
@@ -75,14 +75,14 @@ impl Told {
     }
 }
 
-/// Has receivers woken whose followers have news.
+/// Wakes the receivers of changed followers.
 pub(crate) trait News: Send + Sync + std::fmt::Debug {
-    /// There is news of some follower. Returns at once.
+    /// Some follower has changed. Returns at once.
     fn tell(&self);
 }
 
 impl Follower {
-    /// A follower of a channel whose publications go into this queue. Ids are given once.
+    /// A follower of a channel whose publications go into this queue. No two followers have the same id.
     pub(crate) fn new(
         id: u64,
         channel: &str,
@@ -124,7 +124,7 @@ impl Follower {
         let Some(queue) = self.queue.as_ref().filter(|_| self.has_room(bytes)) else {
             return Outcome::LeftOut;
         };
-        // Before it is in the queue, since the receiver may take it out at once.
+        // Counted before it is in the queue, since the receiver may take it out at once.
         self.told.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let Err(refused) = queue.try_send(copied()) else {
             return Outcome::Copied;
@@ -136,7 +136,7 @@ impl Follower {
         }
     }
 
-    /// An empty queue takes any one publication.
+    /// An empty queue takes any single publication.
     fn has_room(&self, bytes: usize) -> bool {
         let queued = self.told.queued_bytes.load(Ordering::Relaxed);
         queued == 0 || queued.saturating_add(bytes) <= self.told.bytes_max
@@ -150,15 +150,15 @@ impl Follower {
 }
 
 impl Drop for Follower {
-    /// The receiver learns that nothing more comes.
+    /// Tells the receiver that no more publications come.
     fn drop(&mut self) {
-        // The queue's end first, so that the receiver finds it closed when it is woken.
+        // The queue is closed first, so that the receiver finds it closed when it is woken.
         self.queue = None;
         self.tell();
     }
 }
 
-/// What became of a publication for a follower.
+/// The result of copying a publication to a follower.
 enum Outcome {
     Copied,
     LeftOut,
@@ -170,7 +170,7 @@ enum Outcome {
 #[derive(Debug, Default)]
 pub(super) struct Followers {
     by_channel: HashMap<ChannelHash, Vec<Follower>>,
-    /// Webhooks are told of publications in the same place.
+    /// The webhooks that get publications: they are copied in the same place.
     pub(super) webhooks: Option<ToldPublications>,
 }
 
@@ -198,12 +198,12 @@ impl Followers {
         self.by_channel.is_empty() && self.webhooks.is_none()
     }
 
-    /// Whether somebody may want a publication on this channel.
+    /// Whether a follower or a webhook may want a publication on this channel.
     pub(super) fn concerns(&mut self, hash: ChannelHash, channel: &[u8]) -> bool {
         self.by_channel.contains_key(&hash) || self.webhooks.as_mut().is_some_and(|told| told.wants(channel))
     }
 
-    /// Tells webhooks of a publication, if one names its channel.
+    /// Tells webhooks of a publication, if a webhook names its channel.
     pub(super) fn tell_webhooks(
         &mut self,
         publication: &Publication<'_>,
@@ -217,8 +217,8 @@ impl Followers {
         }
     }
 
-    /// Copies a publication to the followers of its channel. Returns for how many it was left out, and the ids of
-    /// followers whose receivers have gone.
+    /// Copies a publication to the followers of its channel. Returns how many followers it was left out for,
+    /// and the ids of followers whose receivers are gone.
     pub(super) fn copy(
         &mut self,
         hash: ChannelHash,

@@ -1,14 +1,15 @@
-//! From which place on the publications of a channel are marked as its policy says.
+//! The place from which on all cores mark the publications of a channel as its policy says.
 //!
-//! After a reload, cores follow the new policies of channels at different moments. Until then, a core publishes by the
-//! former policies. So when the new policies have a channel remembered that was not, some of its publications are
-//! missing for a while. Each core tells all owners the place from which on it follows the new policies: it has published
-//! everything before that place, and publishes everything from there on by the new policies. Once all cores have told
-//! theirs, the channel is complete from the latest of these places on.
+//! After a reload, cores adopt the new policies of channels at different moments. Until then, a core
+//! publishes by the former policies. So if a channel is remembered only since the new policies, some of its
+//! publications are missing for a while. Each core tells all owners the place from which on it follows the
+//! new policies: it publishes everything before that place by the former policies, and everything from there
+//! on by the new ones. Once all cores have told their places, the channel is complete from the latest of
+//! these places on.
 //!
-//! An owner may be the last to learn of new policies. Other cores then publish already without having a channel
-//! remembered that the owner still remembers. [`Channels::is_superseded`] tells the owner so: until it follows the new
-//! policies itself, it calls no channel complete.
+//! An owner may be the last to learn of new policies. Then other cores already publish by policies under
+//! which a channel is no longer remembered, while the owner still remembers it. [`Channels::is_superseded`]
+//! tells the owner so: until it follows the new policies itself, it calls no channel complete.
 //!
 //! Limit: [`CHANGES_MAX`] reloads. Before the oldest of them, nothing is known about any channel.
 
@@ -40,7 +41,7 @@ struct Followed {
     version: u32,
     by: CoreSet,
     place: Sequence,
-    /// When this core has heard of the last of them, which is behind the place.
+    /// When this core heard of the last of them, which was after the place.
     heard_at_ms: i64,
 }
 
@@ -55,7 +56,7 @@ impl PolicyChanges {
         }
     }
 
-    /// This core follows other policies from now on.
+    /// This core adopts other policies.
     pub(in crate::cores) fn adopt(&mut self, from: &Arc<Channels>, to: &Arc<Channels>) {
         let is_next = from.version().wrapping_add(1) == to.version();
         self.changes.push_back(Change {
@@ -72,7 +73,7 @@ impl PolicyChanges {
         }
     }
 
-    /// A core follows the policies of this version from this place on, as this core hears now.
+    /// A core follows the policies of this version from this place on; this core has just heard of it.
     pub(in crate::cores) fn follow(&mut self, core: usize, version: u32, place: Sequence, heard_at_ms: i64) {
         if self.followed.iter().all(|followed| followed.version != version) {
             let later = self.followed.iter().filter(|followed| followed.version > version);
@@ -111,8 +112,8 @@ impl PolicyChanges {
         self.is_unsure_before(name, |followed| at_ms <= followed.heard_at_ms)
     }
 
-    /// Whether the policy of the channel has changed, and not all cores follow the new one, or `is_before` says that this
-    /// was later than what is asked for.
+    /// Whether the policy of the channel has changed, and either not all cores follow the new one, or
+    /// `is_before` says that the requested time is before they all did.
     fn is_unsure_before(&self, name: &[u8], is_before: impl Fn(&Followed) -> bool) -> bool {
         self.changes.iter().any(|change| {
             let remembers =
@@ -125,7 +126,7 @@ impl PolicyChanges {
         })
     }
 
-    /// From where on all cores follow the policies of this version.
+    /// The place from which on all cores follow the policies of this version; `None` if some do not yet.
     fn followed_by_all(&self, version: u32) -> Option<&Followed> {
         let followed = self
             .followed
@@ -194,7 +195,8 @@ mod tests {
         changes.follow(1, third.version(), Sequence(11), 50);
         changes.follow(2, second.version(), Sequence(5), 50);
         assert_eq!(unsure(&changes, "b"), [true, true, false, false, false]);
-        // This core itself has passed the second over: all channels may have been without their policy for a while.
+        // This core itself has skipped the second policies: all channels may have been without their policy
+        // for a while.
         let mut changes = PolicyChanges::new(1, Numbering::new());
         changes.adopt(&first, &third);
         changes.follow(0, third.version(), Sequence(11), 50);

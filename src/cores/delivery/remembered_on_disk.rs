@@ -1,4 +1,4 @@
-//! The part of a core that knows the store (`data_dir`), if there is one: what is recorded, and what is committed.
+//! A core's access to the store (`data_dir`), if there is one: what it records, and what is committed.
 
 use std::collections::VecDeque;
 
@@ -13,7 +13,7 @@ use crate::wills::HeldWill;
 
 use crate::cores::lifecycle::connection::Commit;
 
-/// A core's end of the store, and what it has seen of the commits.
+/// A core's end of the store, and the commits that it has seen.
 #[derive(Debug)]
 pub(in crate::cores) struct OnDisk {
     sink: Sink,
@@ -21,7 +21,7 @@ pub(in crate::cores) struct OnDisk {
     numbering: Numbering,
     /// How many commits there had been at the last look.
     commits_seen: u64,
-    /// Whether records wait for room at the thread of the store.
+    /// Whether records wait for room in the queue of the store's thread.
     has_left: bool,
     /// When the last turn ended, for the times of publications.
     now: Now,
@@ -46,9 +46,9 @@ impl Disk for OnDisk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Admission {
     Open,
-    /// Too much is on its way to the disk: the connection waits for a commit.
+    /// Too many bytes are on their way to the disk: the connection waits for a commit.
     Full,
-    /// It cannot be stored.
+    /// The publication cannot be stored.
     Refused(Stored),
 }
 
@@ -66,10 +66,10 @@ impl OnDisk {
         }
     }
 
-    /// Records what has changed in the histories of this core.
+    /// Records the changes in the histories of this core.
     pub(in crate::cores) fn record(&mut self, histories: &mut Histories) {
         histories.take_changes(self.now, |change| {
-            // The sink counts a change that it drops, and the store knows of the gap.
+            // The sink counts a change that it drops, and the store learns of the gap.
             let (Pushed::Kept | Pushed::Dropped) = self.sink.push(&Record::from(change));
         });
     }
@@ -79,8 +79,8 @@ impl OnDisk {
         self.sink.takes_wills()
     }
 
-    /// Records the will of a connection: the connection is open, or the will waits for the time `due_unix_ms`. Returns the
-    /// commit that makes it safe, if its acknowledgement waits for one.
+    /// Records the will of a connection: the connection is open, or the will waits until `due_unix_ms`.
+    /// Returns the commit that makes the will safe, if its acknowledgement waits for one.
     pub(in crate::cores) fn record_will(
         &mut self,
         generation: SessionId,
@@ -101,8 +101,8 @@ impl OnDisk {
         self.push_about_will(&record)
     }
 
-    /// Records that a connection has no will any more. Returns the commit that an acknowledgement of that waits for, if it
-    /// waits for one.
+    /// Records that a connection has no will any more. Returns the commit that the acknowledgement waits for,
+    /// if it waits for one.
     pub(in crate::cores) fn forget_will(&mut self, generation: SessionId) -> Option<Commit> {
         self.push_about_will(&Record::WillGone {
             generation: generation.as_bytes(),
@@ -121,8 +121,8 @@ impl OnDisk {
             .then(|| Commit::Before(self.sink.end_of_records()))
     }
 
-    /// Records a change of what the core keeps in another form as well, so that it can be recorded later. False if it is
-    /// to be recorded later: then this core is woken at the next commit.
+    /// Records a change of state that the core also keeps itself, so that it can record the change later.
+    /// False if it must do so: then this core is woken at the next commit.
     pub(in crate::cores) fn record_state(&mut self, record: &Record<'_>) -> bool {
         if !self.sink.takes_state() {
             return false;
@@ -132,7 +132,7 @@ impl OnDisk {
         true
     }
 
-    /// The records so far have everything of the MQTT sessions up to this save.
+    /// Notes that the records so far contain everything of the MQTT sessions up to this save.
     pub(in crate::cores) fn note_save(&mut self, save: u64) {
         let end = self.sink.end_of_records();
         match self.saves.back_mut() {
@@ -141,7 +141,8 @@ impl OnDisk {
         }
     }
 
-    /// The last save of MQTT sessions that is committed. If there is another one, this core is woken at the next commit.
+    /// The last save of MQTT sessions that is committed. If a later save is not, this core is woken at the
+    /// next commit.
     pub(in crate::cores) fn committed_save(&mut self) -> u64 {
         while let Some(&(save, end)) = self.saves.front()
             && self.sink.is_done(end)
@@ -167,7 +168,7 @@ impl OnDisk {
         !self.has_left
     }
 
-    /// Records that what was published up to an offset may be missing from any channel.
+    /// Records that publications up to an offset may be missing from any channel.
     pub(in crate::cores) fn note_unknown(&mut self, through: u64) {
         // Such a record is always kept.
         let (Pushed::Kept | Pushed::Dropped) = self.sink.push(&Record::Unknown { through });
@@ -199,7 +200,8 @@ impl OnDisk {
         })
     }
 
-    /// The same for a publication that MQTT sessions of these cores may keep, or that one of them retains or remembers.
+    /// The same for a publication that MQTT sessions of these cores may keep, or that one of these cores
+    /// retains or remembers.
     pub(in crate::cores) fn commit_of_all(&self, cores: CoreSet, place: Sequence) -> Option<Commit> {
         self.sink.is_strict().then(|| Commit::Read {
             cores,
@@ -207,19 +209,20 @@ impl OnDisk {
         })
     }
 
-    /// Notes that the offsets before a place have been given out, to publications that may not be recorded.
+    /// Notes that the offsets before a place are in use: publications that may not be recorded have them.
     pub(in crate::cores) fn note_place(&mut self, place: Sequence) {
         self.sink.note_place(self.numbering.position_before(place).offset);
     }
 
-    /// Notes that this core has delivered everything before a place, and has recorded what is kept of it.
+    /// Notes that this core has delivered everything before a place, and has recorded the publications that
+    /// it keeps.
     pub(in crate::cores) fn note_read(&mut self, place: Sequence) {
         if self.sink.is_strict() {
             self.sink.note_read(self.numbering.position_before(place).offset);
         }
     }
 
-    /// What became of a publication; `None` while it is not known. Then this core is woken at the next commit.
+    /// The fate of a publication; `None` while it is not known. Then this core is woken at the next commit.
     pub(in crate::cores) fn outcome(&mut self, commit: Commit) -> Option<Stored> {
         match commit {
             Commit::Saved(save) if self.committed_save() >= save => Some(Stored::Yes),
@@ -253,17 +256,18 @@ impl OnDisk {
         self.has_left = self.sink.flush();
     }
 
-    /// Whether the core has to come back soon, though no event comes.
+    /// Whether the core must take another turn soon even if no event comes.
     pub(in crate::cores) fn is_waiting(&self) -> bool {
         self.has_left || self.is_closing()
     }
 
-    /// Whether the store is to be let go of, and this core has not sent its last records.
+    /// Whether the store is to be closed, and this core has not sent its last records.
     pub(in crate::cores) fn is_closing(&self) -> bool {
         self.sink.state() == StoreState::Closing && !self.sink.has_finished()
     }
 
-    /// This core publishes nothing more to remembered channels. Returns whether this holds for all cores.
+    /// Notes that this core publishes nothing more to remembered channels. Returns whether this holds for all
+    /// cores.
     pub(in crate::cores) fn end(&mut self) -> bool {
         self.sink.end()
     }

@@ -1,21 +1,24 @@
-//! Retained publications, as far as this core has to do with them: those of the topics that it owns, and those that pass
-//! while clients of this core are sent retained ones.
+//! The retained publications of the topics that this core owns, and the topics whose retained publications
+//! pass while clients of this core are sent retained ones.
 //!
-//! The core sets what it reads from the ring when it begins to deliver it. A question of a core names a place in the ring;
-//! it is answered when everything before the place has been read. So an answer does not depend on how far this core lags
-//! behind the one that asks (as for histories, `channel_memory.rs`).
+//! The core stores a retained publication when it begins to deliver it. A question of a core names a place in
+//! the ring, and is answered when everything before the place has been read. So an answer does not depend on
+//! how far this core lags behind the core that asks (as for histories, `channel_memory.rs`).
 //!
-//! A page is sent some time after the owner has read it. If the topic has got a newer retained publication meanwhile, its
-//! subscriber has had that one live: the older one must not follow. So while pages are on their way, the core notes which
-//! topics the retained publications have that it delivers.
+//! A page is sent some time after the owner has read it. If the topic has got a newer retained publication
+//! meanwhile, the subscriber has already got that one live, and the older one must not follow. So while pages
+//! are on their way, the core notes the topics of the retained publications that it delivers.
 //!
-//! A publication that the policy of a channel has had retained goes with that policy: after a reload, and after a start.
-//! So do those of publishers where the policy forbids them (`mqtt_retain = false`).
+//! A publication that was retained because of the policy of a channel is dropped when the policy no longer
+//! says so, after a reload or a start. So is one that was retained for its publisher, once the policy forbids
+//! it (`mqtt_retain = false`).
 //!
-//! With a store (`data_dir`) they are on disk, too: what a turn has changed is recorded at its end, each topic once.
+//! With a store (`data_dir`) they are also on disk: the changes of a turn are recorded at its end, each topic
+//! once.
 //!
-//! Limits: `mqtt_retained_bytes_max`, `mqtt_retained_count_max`; per turn [`ANSWERS_PER_TURN_MAX`] pages of [`PAGE`], and
-//! [`EXPIRED_PER_TURN_MAX`] topics that are looked at for expired ones, and [`REVIEWED_PER_TURN_MAX`] after a reload; [`PASSED_MAX`] topics that are noted.
+//! Limits: `mqtt_retained_bytes_max`, `mqtt_retained_count_max`; per turn [`ANSWERS_PER_TURN_MAX`] pages of
+//! [`PAGE`], [`EXPIRED_PER_TURN_MAX`] topics that are searched for expired publications, and
+//! [`REVIEWED_PER_TURN_MAX`] topics after a reload; [`PASSED_MAX`] topics that are noted.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -34,7 +37,7 @@ use crate::store::Record;
 
 use super::remembered_on_disk::OnDisk;
 
-/// The retained publications that one core has to do with.
+/// The retained publications of one core.
 #[derive(Debug)]
 pub(in crate::cores) struct RetainedTopics {
     core: usize,
@@ -45,7 +48,8 @@ pub(in crate::cores) struct RetainedTopics {
     /// Publications that have passed while pages are on their way; `None` while there are none.
     passed: Option<Passed>,
     is_sweeping: bool,
-    /// After a reload or a start: the policies of channels that are to be applied, and the next topic to look at.
+    /// After a reload or a start: the policies of channels that are to be applied, and the next topic to look
+    /// at.
     unapplied: Option<(Arc<Channels>, Box<[u8]>)>,
     /// A buffer for one value of the store.
     stored: Vec<u8>,
@@ -56,12 +60,12 @@ pub(in crate::cores) struct RetainedTopics {
 #[derive(Debug, Default)]
 struct Passed {
     newest: HashMap<ChannelHash, Sequence>,
-    /// Nothing is known of publications before this place: there were too many.
+    /// The first place from which on all topics are noted: before it there were too many.
     known_from: u64,
 }
 
 impl RetainedTopics {
-    /// Without a publication, for one of so many cores.
+    /// No retained publications, for one of `cores` cores.
     pub(in crate::cores) fn new(
         core: usize,
         cores: usize,
@@ -81,8 +85,8 @@ impl RetainedTopics {
         }
     }
 
-    /// Goes on with what a store has, as far as these policies of channels have it kept, and keeps the store up to date from
-    /// now on.
+    /// Continues with the publications of a store, as far as these policies of channels allow, and keeps the
+    /// store up to date from now on.
     pub(in crate::cores) fn with_store(
         mut self,
         restored: Vec<Entry>,
@@ -97,19 +101,19 @@ impl RetainedTopics {
         self
     }
 
-    /// Keeps what these policies of channels have kept: a part in each turn.
+    /// Adopts these policies of channels: reviews some topics in each turn.
     pub(in crate::cores) fn adopt(&mut self, channels: &Arc<Channels>) {
         if !self.retained.is_empty() {
             self.unapplied = Some((Arc::clone(channels), Box::default()));
         }
     }
 
-    /// The history of a channel was removed: so is its last value.
+    /// The history of a channel was removed: removes its last value, too.
     pub(in crate::cores) fn forget_last_value(&mut self, name: &[u8]) {
         self.retained.forget_last_value(name);
     }
 
-    /// Records what has changed since the last call, as long as the store takes it.
+    /// Records the changes since the last call, as far as the store takes them.
     pub(in crate::cores) fn record(&mut self, on_disk: &mut OnDisk) {
         let mut value = std::mem::take(&mut self.stored);
         self.retained.save(|topic, entry| {
@@ -126,19 +130,19 @@ impl RetainedTopics {
         self.stored = value;
     }
 
-    /// Whether something has changed that the store has not taken.
+    /// Whether there are changes that the store has not taken.
     pub(in crate::cores) fn has_unsaved(&self) -> bool {
         self.retained.has_unsaved()
     }
 
-    /// Whether this core has something to do with a publication that is retained.
+    /// Whether this core keeps or notes a retained publication on this channel.
     #[inline]
     pub(in crate::cores) fn concerns(&self, hash: ChannelHash) -> bool {
         self.passed.is_some() || hash.owner(self.cores) == self.core
     }
 
-    /// Takes a publication of the ring that is to be the retained one of its topic. `is_unquoted` says whether MQTT clients
-    /// get a string of it without its quotes.
+    /// Stores a publication of the ring that is to be the retained one of its topic. `is_unquoted` says
+    /// whether MQTT clients get a string of it without its quotes.
     #[cold]
     pub(in crate::cores) fn take_in(
         &mut self,
@@ -210,7 +214,7 @@ impl RetainedTopics {
         }
     }
 
-    /// Notes what passes from now on, while pages are on their way; or forgets it.
+    /// Begins to note topics from now on, while pages are on their way; or stops and forgets them.
     pub(in crate::cores) fn watch(&mut self, is_sending: bool) {
         match (is_sending, &self.passed) {
             (true, None) => self.passed = Some(Passed::default()),
@@ -219,14 +223,14 @@ impl RetainedTopics {
         }
     }
 
-    /// Whether it is known what has passed since a place.
+    /// Whether all topics since a place are noted.
     pub(in crate::cores) fn knows_since(&self, place: Sequence) -> bool {
         self.passed
             .as_ref()
             .is_some_and(|passed| passed.known_from <= place.as_u64())
     }
 
-    /// Whether a topic has had a newer retained publication than this one, as far as is known.
+    /// Whether a topic is known to have had a newer retained publication than this one.
     #[inline]
     pub(in crate::cores) fn is_superseded(&self, hash: ChannelHash, facts: &Facts) -> bool {
         let newest = self.passed.as_ref().and_then(|passed| passed.newest.get(&hash));
@@ -238,8 +242,8 @@ impl RetainedTopics {
         self.questions.push_back(question);
     }
 
-    /// Answers the next question, if everything that it is about was read, as everything before `appended` was. Returns the
-    /// core that gets the answer as well.
+    /// Answers the next question, if every publication before its place was read, as everything before
+    /// `appended` was. Returns the answer, and the core that gets it.
     pub(in crate::cores) fn next_answer(
         &mut self,
         appended: Sequence,
@@ -267,7 +271,7 @@ impl RetainedTopics {
         Some((asked.asker, answer))
     }
 
-    /// Applies policies after a reload, and forgets what has expired: a part in each turn.
+    /// Applies policies after a reload, and forgets expired publications: a part in each turn.
     pub(in crate::cores) fn tend(&mut self, unix_ms: u64) {
         if let Some((channels, from)) = self.unapplied.take() {
             let next = self
@@ -282,13 +286,13 @@ impl RetainedTopics {
         }
     }
 
-    /// Whether the next turn has something to tend or to answer.
+    /// Whether the next turn has topics to tend or questions to answer.
     pub(in crate::cores) fn has_work(&self, appended: Sequence) -> bool {
         let next = self.questions.front();
         self.is_sweeping || self.unapplied.is_some() || next.is_some_and(|asked| asked.read_up_to <= appended)
     }
 
-    /// Once a second: sets the metrics, and begins to look for what has expired.
+    /// Once a second: sets the metrics, and begins to look for expired publications.
     pub(in crate::cores) fn tell(&mut self) {
         self.is_sweeping = true;
         self.metrics.mqtt_retained.set(self.retained.len() as u64);
@@ -299,7 +303,7 @@ impl RetainedTopics {
     }
 }
 
-/// Whether a publication that is retained for this cause still is where this is the policy.
+/// Whether a publication that was retained for this cause stays retained under this policy.
 fn keeps(policy: Option<&ChannelPolicy>, cause: Cause) -> bool {
     let has_last_value = policy.is_some_and(|policy| policy.last_value);
     match cause {

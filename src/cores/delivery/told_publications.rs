@@ -1,7 +1,9 @@
-//! Publications on channels that webhooks name: one core, the first, tells webhooks of all of them, as it reads them in the
-//! ring. So each is told once, whoever has published it, in the one order of all publications.
+//! Publications on channels that webhooks name. The first core reads them in the ring and tells webhooks of
+//! all of them. So webhooks get each of them once, in the one order of all publications, no matter which
+//! client has published it.
 //!
-//! That core is woken for every publication while a webhook asks for some (`Subscriptions::wake_for_all`).
+//! That core is woken for every publication while a webhook asks for publications
+//! (`Subscriptions::wake_for_all`).
 
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use crate::decision::Limit;
 use crate::metrics::block::CoreMetrics;
 use crate::webhooks::{Event, Intake, RecentAnswers, Told, Webhooks};
 
-/// What the first core tells webhooks of publications.
+/// The first core's reports of publications to webhooks.
 #[derive(Debug)]
 pub(in crate::cores) struct ToldPublications {
     core: usize,
@@ -22,7 +24,7 @@ pub(in crate::cores) struct ToldPublications {
 }
 
 impl ToldPublications {
-    /// For webhooks of which one asks for publications; `None` if none does.
+    /// For these webhooks; `None` if no webhook asks for publications.
     pub(in crate::cores) fn new(
         core: usize,
         webhooks: &Arc<Webhooks>,
@@ -40,7 +42,7 @@ impl ToldPublications {
         })
     }
 
-    /// Whether some webhook is told of publications on this channel.
+    /// Whether a webhook asks for publications on this channel.
     pub(super) fn wants(&mut self, channel: &[u8]) -> bool {
         self.webhooks
             .wants_on_recent(WebhookEvent::Publication, channel, &mut self.recent)

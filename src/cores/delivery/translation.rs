@@ -1,11 +1,13 @@
-//! The publication under way as SocketCluster clients get it, if another protocol's client has published it.
+//! The publication under way in the form for SocketCluster clients, if a client of another protocol has
+//! published it.
 //!
-//! The publication of an MQTT client lies in the ring in a form of its own. Whatever of this core needs it as a SocketCluster
-//! publication gets it here: subscribers, subscribers of the program, the history of the channel. It is made when it is
-//! first needed, at most once for each publication, and is laid out as in the ring. So these all handle one kind of
-//! publication, and the forms that are made of it (`outgoing/forms.rs`) are the same ones.
+//! The publication of an MQTT client lies in the ring in a form of its own. All parts of this core that need
+//! it as a SocketCluster publication get it here: subscribers, subscribers of the program, the history of the
+//! channel. It is made when it is first needed, at most once for each publication, and is laid out as in the
+//! ring. So these parts handle one kind of publication, and all other forms are made from it in the same way
+//! (`outgoing/forms.rs`).
 //!
-//! A publication by a SocketCluster client costs one comparison, where it is needed.
+//! For a publication by a SocketCluster client, this costs one comparison, where it is needed.
 
 use crate::broker::{Numbering, Origin, Publication};
 use crate::protocols::Translator;
@@ -44,7 +46,8 @@ impl Translation {
         publication.translated(&self.buffer)
     }
 
-    /// The next publication is another one. Returns how many bytes were made of this one; frees the memory of many.
+    /// The next publication is another one. Returns how many bytes the translation of this one took; frees
+    /// large buffers.
     #[inline]
     pub(super) fn end_publication(&mut self) -> usize {
         match self.is_made {

@@ -55,17 +55,17 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Carries out what has been decided into `self.decisions`, in order. If the ring is full, or a delivery has to
-    /// come first, the connection keeps the decisions that are left. Decisions that a timer or a late answer causes
-    /// meanwhile queue behind them.
+    /// Carries out the decisions in `self.decisions`, in order. If the ring is full, or a delivery has to
+    /// come first, the connection keeps the decisions that are left. Decisions that a timer or a late answer
+    /// causes meanwhile queue behind them.
     ///
-    /// Only this function takes the core's decisions away. It gives them back when all are carried out; if the
-    /// connection keeps them, the core begins with an empty list. No decision that is carried out makes another
-    /// decision.
+    /// Only this function takes the core's decisions away. It gives them back when all are carried out; if
+    /// the connection keeps them, the core begins with an empty list. To carry out a decision never makes
+    /// another decision.
     pub(in crate::cores) fn carry_out(&mut self, id: ConnectionId, result: Result<(), CloseReason>) {
         let done = self.send_first(id);
         if done == self.decisions.list().len() && result.is_ok() && !self.decisions.is_overfull() {
-            // Answers alone: the usual case, which needs no `Work`.
+            // Only answers: the usual case, which needs no `Work`.
             return;
         }
         let mut work = Work::new(std::mem::take(&mut self.decisions), result);
@@ -86,8 +86,8 @@ impl<A: App> Core<A> {
         self.carry_out_work(id, work);
     }
 
-    /// Sends the messages that stand before all other decisions, unless the connection has kept some that come before
-    /// them. Returns how many there were.
+    /// Sends the messages that stand before all other decisions, unless the connection has kept decisions
+    /// that come before them. Returns how many messages there were.
     #[inline]
     fn send_first(&mut self, id: ConnectionId) -> usize {
         let is_send = matches!(self.decisions.list().first(), Some(Decision::Send { .. }));
@@ -110,8 +110,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Carries decisions out one after another, until all are done or one has to wait: then the connection keeps the
-    /// rest. Inlined, so that the work of a message is not moved.
+    /// Carries decisions out one after another, until all are done or one has to wait: then the connection
+    /// keeps the rest. Inlined, so that the `Work` of a message is not copied.
     #[inline]
     fn carry_out_work(&mut self, id: ConnectionId, mut work: Work) {
         self.delivery.begin_publishing();
@@ -175,8 +175,8 @@ impl<A: App> Core<A> {
         self.suspend(id, work, WaitsFor::Ring);
     }
 
-    /// The connection keeps the rest of its work. It is open: only the decision to close it ends a connection whose work is
-    /// being carried out, and that drops the rest.
+    /// Keeps the rest of the work on its connection. The connection is open: only a decision to close it
+    /// could have ended it meanwhile, and that decision drops the rest.
     fn suspend(&mut self, id: ConnectionId, work: Work, waits_for: WaitsFor) {
         debug_assert!(self.session(id).is_some(), "an ended connection keeps no work");
         if let Some(connection) = self.connections.get_mut(id) {
@@ -276,7 +276,7 @@ impl<A: App> Core<A> {
                     self.user_changed(id);
                 }
                 if self.is_being_renamed(id) {
-                    // Otherwise a client could begin one change after the other.
+                    // Without this, a client could begin one change after the other.
                     work.next_channel = 1;
                     return Ok(match self.presence.memberships.is_congested() {
                         true => Outcome::NotBeforePost,
@@ -300,7 +300,7 @@ impl<A: App> Core<A> {
         Ok(Outcome::Next { done: 1 })
     }
 
-    /// Sends the messages that the work goes on with, up to the next decision of another kind.
+    /// Sends the messages that come next in the work, up to the next decision of another kind.
     #[inline]
     fn send_some(&mut self, id: ConnectionId, work: &Work) -> Outcome {
         let texts = work.decisions.texts_from(work.at);
@@ -312,7 +312,7 @@ impl<A: App> Core<A> {
     #[inline]
     fn publish(&mut self, publish: Publish, work: &mut Work) -> Result<Outcome, RingFull> {
         if !work.has_stalled && (self.waiting.stalled_count() > 0 || !self.abandoned.is_empty()) {
-            // Room is for publications that have waited for it.
+            // The free room belongs to publications that have waited for it.
             return Err(RingFull { wake: CoreSet::EMPTY });
         }
         match self.admit(publish, work) {
@@ -335,7 +335,7 @@ impl<A: App> Core<A> {
         Ok(Outcome::Published(place))
     }
 
-    /// Has the retained publications sent that match a filter of an MQTT client.
+    /// Orders the retained publications that match a filter of an MQTT client to be sent.
     #[inline(never)]
     fn send_retained(&mut self, id: ConnectionId, filter: &[u8], options: RetainedOptions) {
         let session = self.session(id).and_then(|session| session.mqtt_session());
@@ -344,7 +344,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on when everything about MQTT sessions is on disk that has changed before.
+    /// Waits until all earlier changes of MQTT sessions are on disk.
     #[inline(never)]
     fn await_saved(&mut self, id: ConnectionId, commit: &mut Option<Commit>) -> Outcome {
         let awaited = match *commit {
@@ -365,13 +365,13 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The save that will have all that has changed of MQTT sessions by now.
+    /// The save that will contain all changes of MQTT sessions up to now.
     fn next_save(&self) -> u64 {
         let sessions = self.connections.mqtt.as_ref();
         sessions.map_or(0, |sessions| sessions.next_save())
     }
 
-    /// Sets a connection's will, or takes it away, and answers: with a store that is strict, after the commit.
+    /// Sets a connection's will, or removes it, and answers; with a strict store, answers after the commit.
     fn change_will(
         &mut self,
         id: ConnectionId,
@@ -420,16 +420,17 @@ impl<A: App> Core<A> {
 enum Outcome {
     /// This many decisions are done.
     Next { done: usize },
-    /// It was published at this place. The next decision waits until this core has delivered everything before the
-    /// place.
+    /// A publication was published at this place. The next decision waits until this core has delivered
+    /// everything before the place.
     Published(Sequence),
-    /// It changes subscriptions, and was not carried out: first this core delivers everything that is published by now.
+    /// The decision changes subscriptions, and was not carried out: first this core delivers everything
+    /// published so far.
     NotBeforeDelivery,
-    /// It waits for a commit of the store.
+    /// The decision waits for a commit of the store.
     NotBeforeCommit,
-    /// It has something to tell another core that has too much to do already, and was not carried out.
+    /// The decision needs a letter to another core, whose box is full, and was not carried out.
     NotBeforePost,
-    /// It goes on in the next turn, from this channel on.
+    /// The decision goes on in the next turn, from this channel on.
     More { next_channel: u32 },
     /// The connection is closed: later decisions are dropped.
     Closed,
@@ -444,7 +445,7 @@ impl Outcome {
     }
 }
 
-/// Why a connection is closed that has no room for more decisions that wait.
+/// The reason to close a connection that has no room for more waiting decisions; `None` if it had room.
 fn no_room(had_room: bool) -> Option<CloseReason> {
     (!had_room).then_some(CloseReason::SlowConsumer)
 }

@@ -1,4 +1,4 @@
-//! Wills as clients set them, take them back, and renounce them by their farewell (`lifecycle/wills.rs` has the rest).
+//! Wills that clients set, take back, or renounce with their farewell (`lifecycle/wills.rs` has the rest).
 
 use crate::app::App;
 use crate::auth::Claims;
@@ -13,8 +13,8 @@ use crate::cores::lifecycle::wills::will_letter;
 use crate::cores::post::letter::{Letter, WillNews};
 
 impl<A: App> Core<A> {
-    /// Gives a connection a will in place of the one that it has, and answers the client. If the answer has to wait for a
-    /// commit of the store, returns that instead.
+    /// Gives a connection a will in place of the one that it has, and answers the client. If the answer has
+    /// to wait for a commit of the store, returns that commit instead.
     pub(in crate::cores) fn set_will(
         &mut self,
         id: ConnectionId,
@@ -36,7 +36,7 @@ impl<A: App> Core<A> {
         None
     }
 
-    /// Answers a client whose will has waited for a commit. False if it waits on.
+    /// Answers a client whose will has waited for a commit. False if it must wait longer.
     pub(in crate::cores) fn will_is_stored(
         &mut self,
         id: ConnectionId,
@@ -104,8 +104,8 @@ impl<A: App> Core<A> {
         Ok(self.wills.set(id.index(), held)?)
     }
 
-    /// Takes a connection's will away, since the client asks for it, and answers. If the answer has to wait for a commit of
-    /// the store, returns that instead.
+    /// Takes a connection's will away at the client's request, and answers. If the answer has to wait for a
+    /// commit of the store, returns that commit instead.
     pub(in crate::cores) fn drop_will(
         &mut self,
         id: ConnectionId,
@@ -120,18 +120,19 @@ impl<A: App> Core<A> {
         commit
     }
 
-    /// The client of a connection leaves of its own accord: it leaves no will.
+    /// The client of a connection leaves on purpose, so its will is dropped.
     #[inline]
     pub(in crate::cores) fn renounce_will(&mut self, id: ConnectionId) {
         if !self.wills.is_empty()
             && let Some(generation) = self.generation(id)
         {
-            // The connection ends: nobody waits for the commit.
+            // The connection ends, so no answer waits for the commit.
             let _ = self.forget_will(id, generation);
         }
     }
 
-    /// A client has other claims. With a later token of the same user, its will outlives the revocation of the former one.
+    /// A client has new claims. If they are a later token of the same user, the will outlives the revocation
+    /// of the earlier token.
     pub(in crate::cores) fn renew_will(&mut self, id: ConnectionId) {
         if self.wills.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! One socket: its transport, its wire, its session, and where it is in its life.
+//! One socket: its transport, its wire, its session, and the phase of its life.
 //!
 //! ```text
 //!            head complete             our farewell             the peer's farewell
@@ -7,9 +7,9 @@
 //!     │                       │ or a broken frame, answered            Finishing ──► dropped
 //!     └───────────────────────┴───────────────────────────────────────────▲   the peer's FIN, or a deadline
 //! ```
-//! Behind a proxy that announces its clients, ProxyHeader comes before Request; between a request and its answer over
-//! HTTP there may be LoggingIn, while the password checks are asked. A FIN of the peer finds what is still in the
-//! outbox: then the way to "dropped" leads through Emptying.
+//! Behind a proxy that announces its clients, ProxyHeader comes before Request. Between a request and its
+//! answer over HTTP there may be LoggingIn, while the password checks run. If the peer's FIN comes while
+//! bytes are left in the outbox, the connection goes through Emptying before it is dropped.
 //!
 //! A connection changes its phase in `upgrade.rs` (a request becomes a WebSocket), `receive.rs` (the peer's farewell)
 //! and `ending.rs` (its end). `connections.rs` holds all connections of a core.
@@ -43,20 +43,21 @@ pub(in crate::cores) struct ConnectionId {
     generation: u32,
 }
 
-/// One socket. It takes three cache lines, and the fields that a delivery touches are in the first, since each line of
-/// a thousand subscribers is a cache miss. `repr(C)` keeps the compiler from reordering them. With debug assertions
-/// mio's socket has 8 bytes more, which would take a fourth line; such a build does without this layout.
+/// One socket. It takes three cache lines, and the fields that a delivery touches are in the first, since
+/// each line of a thousand subscribers is a cache miss. `repr(C)` keeps the compiler from reordering them.
+/// With debug assertions mio's socket has 8 bytes more, which would take a fourth line; such a build does not
+/// check this layout.
 #[derive(Debug)]
 #[cfg_attr(not(debug_assertions), repr(C, align(64)))]
 pub(in crate::cores) struct Connection {
     pub(in crate::cores) stream: Stream,
     pub(in crate::cores) outbox: Outbox,
     pub(in crate::cores) tally: Tally,
-    /// The list of outboxes to flush in which it stands.
+    /// The lane of its outbox: the list of outboxes to flush in which it stands.
     pub(in crate::cores) lane: Lane,
-    /// What its client and we agreed on, once it is open.
+    /// The framing that client and server agreed on, once it is open.
     pub(in crate::cores) framing: Framing,
-    /// Whether it is read, and why not.
+    /// Whether it is read, and the reasons why not.
     pub(in crate::cores) reading: Reading,
     /// Whether it has presented a token since its last heartbeat. If so, it is read with the connections that are being
     /// opened or closed.
@@ -77,12 +78,12 @@ pub(in crate::cores) struct Connection {
     pub(in crate::cores) opened: Opened,
 }
 
-/// When an outbox is flushed.
+/// The lane of an outbox: when it is flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Lane {
-    /// Not at all: nothing waits, or the socket takes no more.
+    /// Not at all: it is empty, or the socket takes no more.
     Idle,
-    /// In the order of the list, when there is time.
+    /// In the order of the list, if the turn has time left.
     Bulk,
     /// At the end of this turn.
     Prompt,
@@ -90,7 +91,7 @@ pub(in crate::cores) enum Lane {
     Batch,
 }
 
-/// Where a connection is in its life.
+/// The phase of a connection's life.
 #[derive(Debug)]
 pub(in crate::cores) enum Phase {
     /// The header in which a proxy names its client is not complete.
@@ -105,19 +106,19 @@ pub(in crate::cores) enum Phase {
         /// Whether `100 Continue` was sent.
         sent_continue: bool,
     },
-    /// The password checks are asked about the user name and password of a request; input is discarded.
+    /// The password checks examine the user name and password of a request; input is discarded.
     LoggingIn {
         deadline: Uptime,
         /// Whether the cookie may travel by HTTPS only.
         is_secure: bool,
     },
     Open(Open),
-    /// Our farewell is on its way; input is discarded up to the peer's.
+    /// Our farewell was queued; input is discarded until the peer's farewell comes.
     Closing {
         wire: Wire,
         deadline: Uptime,
     },
-    /// After the outbox our FIN follows; input is discarded up to the peer's.
+    /// After the outbox our FIN follows; input is discarded until the peer's FIN comes.
     Finishing {
         deadline: Uptime,
         fin_sent: bool,
@@ -136,23 +137,23 @@ pub(in crate::cores) struct Open {
     pub(in crate::cores) session: Session,
 }
 
-/// Bytes that few connections have at a time. Without any it takes one empty pointer.
+/// Bytes that few connections have at a time. If it is empty, it takes one pointer.
 #[derive(Debug, Default)]
 #[expect(clippy::box_collection, reason = "one word instead of the three of a vector")]
 pub(in crate::cores) struct Leftover(Option<Box<Vec<u8>>>);
 
-/// The decisions of one message, and how far they have been carried out.
+/// The decisions of one message, and how many of them have been carried out.
 #[derive(Debug)]
 pub(in crate::cores) struct Work {
     pub(in crate::cores) decisions: Decisions,
     /// The index of the next decision.
     pub(in crate::cores) at: usize,
-    /// The delivery that the next decision waits for.
+    /// The publications that must be delivered before the next decision.
     pub(in crate::cores) awaited: Awaited,
-    /// How much was published when the first decision that changes subscriptions was reached. The others were asked for
-    /// in the same message or before, and need not wait for more.
+    /// The place behind all publications when the first decision that changes subscriptions was reached.
+    /// Later decisions came with the same message or before it, and need not wait for more publications.
     pub(in crate::cores) asked: Option<Sequence>,
-    /// Why the connection is closed when all decisions are carried out; `None` if it goes on.
+    /// The reason to close the connection when all decisions are carried out; `None` if it goes on.
     pub(in crate::cores) close_reason: Option<CloseReason>,
     /// The channel with which the next decision goes on, if it is about all channels of the connection.
     pub(in crate::cores) next_channel: u32,
@@ -167,25 +168,26 @@ pub(in crate::cores) struct Work {
 pub(in crate::cores) enum Awaited {
     /// Not known yet.
     Unknown,
-    /// All before this place, since the previous decision has published there: an answer that follows must not come
-    /// before the publisher's own copy.
+    /// All before this place, since the previous decision has published there: the publisher must get its own
+    /// copy before the answer that follows.
     Published(Sequence),
-    /// All before this place, since the next decision changes subscriptions: so much was published when it was reached.
+    /// All before this place, since the next decision changes subscriptions: this was the end of the ring
+    /// when it was reached.
     Asked(Sequence),
 }
 
 /// The commit that the acknowledgement of a publication waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Commit {
-    /// The commit of the records of the channel's owner up to the publication.
+    /// The commit of the records that the channel's owner makes up to the publication.
     Of { owner: usize, offset: u64 },
-    /// The commits of all that these cores record of publications up to this offset.
+    /// The commits of everything that these cores record of publications up to this offset.
     Read { cores: CoreSet, offset: u64 },
     /// The commit of this core's records before this end.
     Before(u64),
-    /// The commit of everything about this core's MQTT sessions that is in this save.
+    /// The commit of this save, which has everything about this core's MQTT sessions.
     Saved(u64),
-    /// Nothing: it was not published.
+    /// No commit: the publication was refused.
     Refused(Stored),
 }
 
@@ -258,18 +260,19 @@ impl Drop for Leftover {
 }
 
 impl Work {
-    /// Whether the connection ends when all is carried out.
+    /// Whether the connection ends when all decisions are carried out.
     pub(in crate::cores) fn is_ending(&self) -> bool {
         let mut list = self.decisions.list().iter();
         self.close_reason.is_some() || list.any(|decision| matches!(decision, Decision::Close { .. }))
     }
 
-    /// Whether it goes through the session that an MQTT client has come back to: CONNACK follows.
+    /// Whether the work goes through the session that an MQTT client has resumed; CONNACK follows.
     pub(in crate::cores) fn resumes_session(&self) -> bool {
         matches!(self.decisions.list().get(self.at), Some(Decision::ResumeSession))
     }
 
-    /// Makes a copy to keep while it waits, in memory of just its size: the core's own buffers may be much larger.
+    /// Makes a copy to keep while the connection waits, in memory of just its size: the core's own buffers
+    /// may be much larger.
     pub(in crate::cores) fn parked(mut self) -> Box<Work> {
         self.decisions.shrink();
         Box::new(self)
@@ -338,8 +341,9 @@ impl Connection {
                 .map_or(0, |work| work.decisions.bytes_len())
     }
 
-    /// The memory that it holds while it waits: for its socket, for more input, for the ring, or for the history of a
-    /// channel. For the latter, `collected` bytes of publications are held elsewhere.
+    /// The memory that it holds while it waits: for its socket, for more input, for the ring, or for the
+    /// history of a channel. `collected` is the size of the publications that are collected for such a
+    /// history elsewhere.
     pub(in crate::cores) fn holding(&self, collected: usize) -> Holding {
         let outbox = if self.outbox.is_slow() {
             self.outbox.len() + self.outbox.conflated_bytes()
@@ -356,7 +360,7 @@ impl Connection {
         }
     }
 
-    /// Bytes of the rest of a long array, and of decisions that wait.
+    /// Bytes of the unhandled part of a long array, and of decisions that wait.
     fn parked_bytes(&self) -> usize {
         let array = match &self.phase {
             Phase::Open(open) => open.session.kept_bytes(),
@@ -374,7 +378,8 @@ impl Connection {
                 .map_or(0, |work| work.decisions.memory_bytes())
     }
 
-    /// Whether it holds input, or work or a partial message made from input, or a packet that waits for a decision or a disk.
+    /// Whether it holds input, suspended work, a partial message, or a packet that waits for a decision or
+    /// the disk.
     #[inline]
     pub(in crate::cores) fn holds_input(&self) -> bool {
         self.has_input()
@@ -384,7 +389,7 @@ impl Connection {
             || (self.stream.tls.is_some() && self.stream.kept_bytes() > 0)
     }
 
-    /// Bytes of a message, frame or packet that has come in part.
+    /// Bytes of an incomplete message, frame or packet.
     #[inline]
     fn assembly_bytes(&self) -> usize {
         match &self.phase {
@@ -495,9 +500,9 @@ impl Phase {
     }
 }
 
-// There is one for each client, in three cache lines. The client's address takes 18 bytes, since it is needed until the
-// end; the pointer to TLS takes 8. The tally and the time of arrival take 28: they are here rather than in a table of
-// their own, since a delivery and a flush touch this line anyway.
+// There is one for each client, in three cache lines. The client's address takes 18 bytes, since it is needed
+// until the end; the pointer to TLS takes 8. The tally and the time of arrival take 28. They are here rather
+// than in a table of their own, since a delivery and a flush touch this line anyway.
 const _: () = assert!(size_of::<Option<Connection>>() == if cfg!(debug_assertions) { 200 } else { 192 });
 #[cfg(not(debug_assertions))]
 const _: () = assert!(std::mem::offset_of!(Connection, phase) == 64);

@@ -1,7 +1,8 @@
 //! Ends connections.
 //!
-//! [`Core::close`] is the one way out, whatever the cause: there a connection is unsubscribed, its session and the
-//! application are told, and its end is counted, once. What follows (a farewell, an answer, FIN) is for the peer alone.
+//! [`Core::close`] is the only way to end a connection, whatever the cause: there it is unsubscribed, its
+//! session and the application are told, and its end is counted, once. All later steps (a farewell, an
+//! answer, FIN) concern the peer alone.
 
 use tracing::{debug, error, warn};
 
@@ -21,17 +22,18 @@ use crate::cores::lifecycle::timers::next_timer;
 
 /// The last bytes that the server sends to a peer when its connection ends.
 enum Leave {
-    /// Nothing: the socket is dropped at once.
+    /// No bytes: the socket is dropped at once.
     Drop,
-    /// The bytes that are queued, if the peer still reads. It has ended its direction, or both; or it is an MQTT client
-    /// that has sent DISCONNECT, which sends nothing any more (MQTT-3.14.4-2): to wait for its FIN would cost two system
-    /// calls and a turn.
+    /// The queued bytes, if the peer still reads. The peer has ended its direction, or both; or it is an MQTT
+    /// client that has sent DISCONNECT and so sends nothing any more (MQTT-3.14.4-2): to wait for its FIN
+    /// would cost two system calls and a turn.
     Empty,
     /// The bytes that are queued, then FIN.
     Fin,
-    /// A farewell of the wire. The peer's own is awaited, then FIN follows.
+    /// A farewell of the wire. The core waits for the peer's farewell, and then sends FIN.
     Farewell,
-    /// A farewell of the wire, then FIN. Input is thrown away: to look for the peer's farewell in it would take memory.
+    /// A farewell of the wire, then FIN. Input is discarded: to look for the peer's farewell in it would take
+    /// memory.
     LastWords,
 }
 
@@ -62,14 +64,14 @@ impl<A: App> Core<A> {
         let wire = match std::mem::replace(&mut connection.phase, finishing) {
             Phase::ProxyHeader { .. } | Phase::Request { .. } | Phase::LoggingIn { .. } => None,
             Phase::Open(open) => {
-                // From now on input is searched for the peer's farewell and for nothing else. Publications are still
-                // made.
+                // From now on the core looks in the input for the peer's farewell alone. The decided
+                // publications are still made.
                 connection.meter = None;
                 connection.reading.resume(Why::Replies);
                 connection.reading.resume(Why::Rate);
                 connection.reading.resume(Why::Decision);
                 let work = connection.take_suspended();
-                // No packet comes before CONNACK (MQTT-3.2.0-1), which waits behind this.
+                // No packet comes before CONNACK (MQTT-3.2.0-1), and CONNACK waits behind this work.
                 let awaits_connack = work.as_ref().is_some_and(|work| work.resumes_session());
                 if let Some(work) = work
                     && self.abandon(&work) > 0
@@ -85,7 +87,7 @@ impl<A: App> Core<A> {
                 }
                 Some(self.end_session(id, open, reason))
             }
-            // All that is left is the socket.
+            // Only the socket is left.
             before @ (Phase::Closing { .. } | Phase::Finishing { .. } | Phase::Emptying { .. }) => {
                 connection.phase = before;
                 match leave(reason) {
@@ -106,21 +108,23 @@ impl<A: App> Core<A> {
             matches!(leave(reason), Leave::Farewell) && !reason.drops_unsent(),
         );
         self.count_end(id, reason);
-        // Probes come every few seconds for ever: the last ends would be nothing else.
+        // Probes come every few seconds for ever, and would push all other ends out of the list.
         if reason != CloseReason::Probed {
             self.note_end(id, session, reason);
         }
         if self.begin_leaving(id, reason, wire, deadline) {
             self.send_last(id, reason, framing.farewell(reason, text, &last_packet));
             if was_paused {
-                // The peer's farewell may be in the input that was not read meanwhile, and no event will tell.
+                // The peer's farewell may be in input that was not read meanwhile, and no event will report
+                // it.
                 self.read_again(id);
             }
         }
     }
 
-    /// Whether something is still to be sent to the peer of a connection whose session has ended: its farewell, or the
-    /// FIN. If so, the connection is in the phase for that; otherwise its socket is dropped or emptied.
+    /// Begins to send the last bytes to the peer of a connection whose session has ended. Returns whether any
+    /// are left to send, its farewell or the FIN: then the connection is in the phase for that. Otherwise its
+    /// socket is dropped or emptied.
     fn begin_leaving(
         &mut self,
         id: ConnectionId,
@@ -169,7 +173,7 @@ impl<A: App> Core<A> {
         if let Some(farewell) = farewell {
             self.connections.send_farewell(id, &farewell);
         } else {
-            // Nothing may be queued: then the FIN is due at once.
+            // If no bytes are queued, the FIN is due at once.
             self.connections.finish(id);
         }
         self.arm(id);
@@ -231,7 +235,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Remembers an end. `session` is the id of what has ended with it.
+    /// Notes the end of a connection for operators. `session` is the id of the session that has ended with
+    /// it.
     fn note_end(&mut self, id: ConnectionId, session: Option<SessionId>, reason: CloseReason) {
         if let Some(connection) = self.connections.get(id) {
             self.ends.note(End {
@@ -246,8 +251,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Drops the socket as soon as its outbox is empty: a peer that ended only its own direction still reads. One that
-    /// has gone altogether makes the flush fail, which empties the outbox as well.
+    /// Drops the socket as soon as its outbox is empty: a peer that ended only its own direction still reads.
+    /// If the peer is gone altogether, the flush fails, which empties the outbox as well.
     fn empty(&mut self, id: ConnectionId) {
         let deadline = self.time.now().uptime + self.limits.close_timeout;
         if let Some(connection) = self.connections.get_mut(id)
@@ -300,9 +305,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Closes connections until all of them together hold no more than they may: always one of those that hold most.
-    /// What would be too many for this turn is left for the next, and nothing is delivered meanwhile. True if some were
-    /// closed.
+    /// Closes connections until all of them together hold no more than they may: each time one of those that
+    /// hold most. If there are too many for this turn, the next turn closes the rest, and nothing is
+    /// delivered meanwhile. True if any were closed.
     #[inline]
     pub(in crate::cores) fn shed(&mut self) -> bool {
         self.connections.must_shed() && self.shed_some()
@@ -326,7 +331,8 @@ impl<A: App> Core<A> {
             has_closed = true;
             let is_over = self.connections.get(id).is_some_and(|one| one.phase.is_over());
             if is_over {
-                // The connection has ended already, and its end is counted. Its peer could delay the rest for long.
+                // The connection has ended already, and its end is counted. Its peer could delay the last
+                // bytes for long.
                 self.metrics.limit_hit(Limit::OutboxBytesTotal);
                 self.drop_socket(id);
             } else {
@@ -343,7 +349,7 @@ impl<A: App> Core<A> {
         given_up
     }
 
-    /// Puts a connection that was not read for a while first in the next turn, if there is something to read.
+    /// Puts a connection that was not read for a while first in the next turn, if its socket may hold input.
     pub(in crate::cores) fn read_again(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id)
             && !connection.reading.is_paused()

@@ -1,6 +1,6 @@
-//! The last connections that have ended, remembered for operators who ask (`/closed`).
+//! The last connections that have ended, for operators (`/closed`).
 //!
-//! Limits: [`ENDS_KEPT`], in memory that is asked for once.
+//! Limits: [`ENDS_KEPT`], in memory that is allocated once.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) struct End {
 #[derive(Debug)]
 pub(in crate::cores) struct Ends {
     ring: Vec<End>,
-    /// The place of the next end, once there are [`ENDS_KEPT`].
+    /// The place of the next end, once the list has [`ENDS_KEPT`] of them.
     oldest: usize,
 }
 

@@ -1,13 +1,14 @@
 //! Measures one connection: whether it keeps to its rates, and how long it has been idle.
 //!
-//! A rate is a bucket that fills evenly and holds the burst (GCRA: one time is the whole state). A connection that has
-//! emptied its bucket is not read until there is room again, so TCP flow control slows its client down. A connection is
-//! closed when its paused time exceeds its unpaused time by `rate_grace`. In: what was read, and the time. Out: how
-//! much more may be read, and what is due. `receive.rs` and `visits.rs` act on it.
+//! A rate is a bucket that fills evenly and holds the burst (GCRA: one time is the whole state). A connection
+//! that has emptied its bucket is not read until there is room again, so TCP flow control slows its client
+//! down. A connection is closed when its paused time exceeds its unpaused time by `rate_grace`. The meter
+//! takes the number of messages and bytes that were read, and the time. It returns how much more may be read,
+//! and the action that is due; `receive.rs` and `visits.rs` carry it out.
 //!
 //! ```text
 //!   paused    ▁▂▃▄▅▆▇ closed at rate_grace      grows with the time that it is paused
-//!   in excess ▁▂▃▂▁▂▃▂▁▁▂▁                      shrinks with the time that it is not, down to nothing
+//!   in excess ▁▂▃▂▁▂▃▂▁▁▂▁                      shrinks with the time that it is not paused, down to zero
 //! ```
 //!
 //! A connection has a meter only while one of these limits is on: [`Measures::new_meter`].
@@ -45,7 +46,7 @@ pub(in crate::cores) struct Meter {
     bytes: Bucket,
     /// If it is paused: when it is read again.
     resume: Option<Uptime>,
-    /// How much longer it was paused than not, as of `noted`; never below zero.
+    /// By how much its paused time exceeds its unpaused time, as of `noted`; never below zero.
     excess: Duration,
     noted: Uptime,
     heartbeats: u64,
@@ -223,8 +224,8 @@ impl Bucket {
         }
     }
 
-    /// When there is room for one message or byte and for a share of the burst. Without the share, a client above its
-    /// rate would be read byte by byte.
+    /// When there is room for one message or byte and for a share of the burst. Without the share, a client
+    /// above its rate would be read byte by byte.
     fn room_at(self, rate: Rate) -> Uptime {
         if rate.per_second == 0 {
             return Uptime::default();
@@ -268,7 +269,8 @@ mod tests {
         Uptime::from_ms(ms)
     }
 
-    /// Sends as much as it may as soon as it may, for so long; returns how much that was, and why it was closed.
+    /// Sends as much as it may as soon as it may, for `for_ms`; returns how much that was, and why it was
+    /// closed.
     fn pushed(measures: &Measures, from_ms: u64, for_ms: u64) -> (u64, Option<CloseReason>) {
         let (mut meter, mut sent) = (measures.new_meter(at(from_ms)).unwrap(), 0);
         for ms in from_ms..from_ms + for_ms {
@@ -298,7 +300,7 @@ mod tests {
                 let (sent, _) = pushed(&measures, from_ms, 10_001);
                 let per_second = u64::from(per_second);
                 let may = per_second + 10 * per_second;
-                // What comes together for one reading may still be on its way.
+                // Messages that a client sends together, for one reading, may still be on their way.
                 let least = may - per_second.div_ceil(16) - 1;
                 assert!((least..=may).contains(&sent), "{per_second}: {sent} of {may}");
             }
@@ -384,7 +386,7 @@ mod tests {
         assert_eq!(meter.deadline(&measures), at(9000));
         let idle = Due::Close(CloseReason::IdleTimeout);
         assert_eq!(meter.due(messages, &measures, at(9000)), idle);
-        // One message more, and it is as if it had just come.
+        // After one more message, the connection is as if it had just begun.
         assert_eq!(meter.due(messages + 1, &measures, at(9000)), Due::Nothing);
         assert_eq!(meter.due(messages + 1, &measures, at(16_999)), Due::Nothing);
         assert_eq!(meter.due(messages + 1, &measures, at(17_000)), idle);

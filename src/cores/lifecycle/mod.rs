@@ -1,4 +1,4 @@
-//! One connection: its phases, its deadlines, what is counted of it, and its end.
+//! One connection: its phases, its deadlines, its counts, and its end.
 //!
 //! ```text
 //!  connection.rs  one connection and its phases          ending.rs       the one way to end a connection

@@ -1,15 +1,15 @@
 //! A connection on its way from one core to another.
 //!
-//! Its socket travels by a socket pair (`transport/hand_over.rs`), all else by a letter: the state of TLS, what its wire
-//! and its session keep, the input that was read and the bytes that were not sent. The two come in either order; a ticket
-//! says which belong together ([`Moves`]). A connection moves while its session waits for its first message, so nothing
-//! else on the old core knows it.
+//! Its socket travels by a socket pair (`transport/hand_over.rs`). A letter carries everything else: the
+//! state of TLS, the state of its wire and its session, the input that was read and the bytes that were not
+//! sent. The two come in either order; a ticket says which belong together ([`Moves`]). A connection moves
+//! while its session waits for its first message, so no other part of the old core knows it.
 //!
 //! Invariants
 //! 1. The sender takes a place at the receiver before it sends anything, and gives its own back (`balance.rs`). The
 //!    receiver gives the place back once: when the connection ends there, or when one of the two halves is lost.
-//! 2. A letter comes to the receiver, or the receiver is told that its sender has stopped. Then a socket that waits for
-//!    its letter is dropped.
+//! 2. The receiver gets the letter, or learns that its sender has stopped. In the latter case it drops a
+//!    socket that waits for its letter.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -50,7 +50,8 @@ pub(crate) struct Moving {
 /// closed it.
 pub(in crate::cores) type Whole = (Box<Moving>, Option<OwnedFd>);
 
-/// The connections on their way to this core of which one half has come, and the number of the next one that leaves.
+/// The connections on their way to this core of which one half has come, and the number of the next
+/// connection that leaves.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Moves {
     left: u64,
@@ -72,7 +73,7 @@ impl Moves {
         self.letters.len() + self.sockets.len()
     }
 
-    /// A letter has come. Returns the connection if its socket has come before.
+    /// Takes a letter. Returns the connection if its socket has come before.
     pub(in crate::cores) fn letter(&mut self, moving: Box<Moving>) -> Option<Whole> {
         match self.sockets.remove(&moving.ticket) {
             Some(socket) => Some((moving, socket)),
@@ -83,7 +84,7 @@ impl Moves {
         }
     }
 
-    /// A socket has come, or was lost. Returns what has become of its connection, as far as that is known.
+    /// Takes a socket, or notes that it was lost. Returns the fate of its connection, as far as it is known.
     pub(in crate::cores) fn socket(&mut self, ticket: Ticket, socket: Option<OwnedFd>) -> Socket {
         if let Some(moving) = self.letters.remove(&ticket) {
             return Socket::Whole((moving, socket));
@@ -95,7 +96,8 @@ impl Moves {
         Socket::First
     }
 
-    /// A core has stopped: all its letters have come. Returns how many of its sockets have none; they are closed.
+    /// A core has stopped, so all its letters have come. Closes its sockets that have no letter, and returns
+    /// their number.
     pub(in crate::cores) fn note_stopped(&mut self, core: usize) -> usize {
         self.stopped.insert(core);
         let before = self.sockets.len();
@@ -104,7 +106,7 @@ impl Moves {
     }
 }
 
-/// The outcome of a socket that has come from another core.
+/// The result of taking a socket that has come from another core.
 #[derive(Debug)]
 pub(in crate::cores) enum Socket {
     /// It waits for its letter.

@@ -1,8 +1,8 @@
-//! The MQTT sessions of a core (`mqtt/sessions.rs`) between two turns: those that end with their time, wills that are
-//! due, and what waits for clients.
+//! The work for MQTT sessions of a core (`mqtt/sessions.rs`) in each turn: ends sessions whose time is over,
+//! publishes wills that are due, and sends waiting packets to clients.
 //!
 //! A will queues behind the publications of connections that have ended before the ring had room
-//! (`delivery/abandoned_publications.rs`): nothing waits for the ring here.
+//! (`delivery/abandoned_publications.rs`), so this file never waits for the ring.
 //!
 //! Limits: `WILLS_PER_TURN_MAX`; `CHANNELS_PER_TURN_MAX` (`unsubscribing.rs`) for sessions that end.
 
@@ -35,8 +35,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends what waits for clients, and tells the metrics and other cores what has changed: before this turn's answers
-    /// leave, so that whoever has got SUBACK gets what is published from then on.
+    /// Sends the packets that wait for clients, and tells the metrics and other cores about changes. This
+    /// happens before the answers of this turn leave, so that a client that has got SUBACK gets everything
+    /// that is published from then on.
     pub(in crate::cores) fn serve_mqtt_sessions(&mut self) {
         if let Some(sessions) = &mut self.connections.mqtt
             && let Some(on_disk) = self.delivery.on_disk()
@@ -98,5 +99,6 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Wills that one turn publishes: a switch that takes a thousand clients with it must not hold up the others.
+/// Wills that one turn publishes. If a network switch fails, a thousand clients may end at once, and their
+/// wills must not delay other clients.
 const WILLS_PER_TURN_MAX: usize = 64;

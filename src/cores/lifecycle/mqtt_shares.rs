@@ -1,5 +1,5 @@
-//! Shared subscriptions of MQTT (`mqtt/shares.rs`): what groups have given to sessions of this core, and news for other
-//! cores.
+//! Shared subscriptions of MQTT (`mqtt/shares.rs`): publications that groups have given to sessions of this
+//! core, and letters about groups to other cores.
 
 use crate::app::App;
 use crate::decision::Limit;
@@ -9,8 +9,8 @@ use crate::cores::core::Core;
 use crate::cores::post::letter::Letter;
 
 impl<A: App> Core<A> {
-    /// Delivers what groups have given to sessions of this core, and tells other cores what there is to tell, if their
-    /// boxes have room: before the cores are woken.
+    /// Delivers the publications that groups have given to sessions of this core, and sends letters about
+    /// groups to other cores, if their boxes have room. This happens before the cores are woken.
     pub(in crate::cores) fn serve_mqtt_shares(&mut self) {
         self.connections.deliver_handed();
         let Some(sessions) = &mut self.connections.mqtt else {

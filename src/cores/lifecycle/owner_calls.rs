@@ -1,9 +1,9 @@
 //! The clients' calls that wait for the answers of the cores that own the channels: calls about presence, and calls of
 //! `$history`, each kind in a [`OwnerCalls`] of its own.
 //!
-//! Invariant: a call that has begun is taken once: by its answer, by its deadline, or by the end of the owner.
+//! Invariant: each call is removed exactly once: by its answer, by its deadline, or by the end of the owner.
 //!
-//! Limits: those of [`OwnerCallsMax`], and [`ANSWER_TIME_MAX`].
+//! Limits: those in [`OwnerCallsMax`], and [`ANSWER_TIME_MAX`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::cores::lifecycle::connection::ConnectionId;
 #[derive(Debug)]
 pub(in crate::cores) struct OwnerCalls {
     max: OwnerCallsMax,
-    /// By their numbers, whose order is that of their deadlines.
+    /// By their numbers, which have the same order as their deadlines.
     waiting: BTreeMap<u64, OwnerCall>,
     next_number: u64,
     /// How many calls each connection has, by its index.
@@ -33,7 +33,8 @@ pub(in crate::cores) struct OwnerCallsMax {
 }
 
 impl OwnerCallsMax {
-    /// How many of them one of so many owners may have: one that stands still leaves some to the others.
+    /// How many of them one of `owners` owners may have, so that an owner that stands still leaves some to
+    /// the others.
     fn of_owner(self, owners: usize) -> u32 {
         match owners {
             0 | 1 => self.of_core,
@@ -64,7 +65,7 @@ impl OwnerCalls {
         }
     }
 
-    /// Keeps a call. Returns its number and its deadline, or nothing if there are too many.
+    /// Keeps a call. Returns its number and its deadline; `None` if there are too many.
     pub(in crate::cores) fn begin(
         &mut self,
         id: ConnectionId,
@@ -114,7 +115,7 @@ impl OwnerCalls {
         self.take(number)
     }
 
-    /// Takes a call that an owner has yet to answer. The calls are searched.
+    /// Takes a call that an owner has yet to answer. Searches all calls.
     pub(in crate::cores) fn take_of_owner(&mut self, owner: usize) -> Option<OwnerCall> {
         let mut calls = self.waiting.iter();
         let (&number, _) = calls.find(|(_, call)| call.owner == owner)?;
@@ -204,7 +205,7 @@ mod tests {
         let now = Uptime::default();
         let stuck = (0..100).filter(|&index| calls.begin(id(index), 0, b"", now).is_some());
         assert_eq!(stuck.count(), 38);
-        // However many are answered behind the first one that is not.
+        // However many calls are answered behind the first call that is not.
         for index in 0..1000 {
             let (number, _) = calls.begin(id(100 + index), 1, b"", now).unwrap();
             assert!(calls.take(number).is_some());

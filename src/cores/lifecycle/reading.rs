@@ -1,4 +1,4 @@
-//! Whether a connection is read now, and if not, for which reasons. No other place holds this.
+//! Whether a connection is read now, and the reasons if it is not. No other place keeps this.
 //!
 //! ```text
 //!                      the poll reports input                     nothing more to read
@@ -8,8 +8,9 @@
 //!                                                   Queued
 //!   Why      Replies │ Rate │ Work │ Ending │ Emptying │ Decision   any of them at the same time: a set
 //! ```
-//! The states of the socket exclude each other. The reasons do not: a connection over its rate may have an outbox full
-//! of replies as well, and its last message may wait for the ring. It is read again when the last reason is gone.
+//! The states of the socket exclude each other. The reasons do not: a connection over its rate may have an
+//! outbox full of replies as well, and its last message may wait for the ring. The connection is read again
+//! when the last reason is gone.
 //!
 //! Invariants (checked between the turns of a simulation: `simulation/leftovers.rs`, `connections/invariants.rs`)
 //! 1. A connection is `Queued` exactly while it stands in one of the two queues of input of `Waiting`, once.
@@ -29,7 +30,7 @@ pub(in crate::cores) struct Reading {
     reasons: u8,
 }
 
-/// What is known about input that the socket holds.
+/// The known state of the socket's input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Socket {
     /// The socket is empty: the poll reports new input.
@@ -56,7 +57,7 @@ pub(in crate::cores) enum ReadUntil {
 pub(in crate::cores) enum Why {
     /// Its outbox is full of replies. It is read again when half of them have been sent.
     Replies = 1,
-    /// It is over a rate. Its meter says when it is read again.
+    /// It exceeds a rate. Its meter says when it is read again.
     Rate = 1 << 1,
     /// Decisions about its last message wait: for room in the ring, for a delivery, or for their next channels.
     Work = 1 << 2,
@@ -64,8 +65,8 @@ pub(in crate::cores) enum Why {
     Ending = 1 << 3,
     /// The peer has closed its direction: only the bytes in the outbox are still to be sent.
     Emptying = 1 << 4,
-    /// Its session waits for the answer to a login, or for a decision of the application: messages that come later are
-    /// handled later.
+    /// Its session waits for the answer to a login, or for a decision of the application. Later messages are
+    /// handled after that.
     Decision = 1 << 5,
 }
 

@@ -10,7 +10,7 @@ use crate::clock::Uptime;
 /// How many connections a core may still close in this turn, and when it may log that again.
 #[derive(Debug)]
 pub(in crate::cores) struct Shedding {
-    /// How many connections this turn may still close.
+    /// How many more connections this turn may close.
     left: u32,
     /// When it may be logged again.
     told_again: Uptime,
@@ -31,7 +31,7 @@ impl Shedding {
         may
     }
 
-    /// Whether it may be logged now that connections are closed. If so, not again for a while.
+    /// Whether the closing of connections may be logged now. If so, it may not be logged again for a while.
     pub(in crate::cores) fn may_tell(&mut self, now: Uptime) -> bool {
         let may = now >= self.told_again;
         if may {

@@ -9,7 +9,7 @@ use crate::clock::Uptime;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Connection, ConnectionId, Phase};
 
-/// When the first timer of a connection comes. Timers wait until the client has completed its handshake.
+/// When the first timer of a connection is due. Timers wait until the client has completed its handshake.
 #[inline]
 pub(in crate::cores) fn next_timer(connection: &Connection, timers: &Timers) -> Uptime {
     match &connection.phase {
@@ -27,7 +27,8 @@ pub(in crate::cores) fn next_timer(connection: &Connection, timers: &Timers) -> 
 }
 
 impl<A: App> Core<A> {
-    /// Asks for visits at the timers that the wheel may not know. Connections that have ended since have none.
+    /// Asks for visits at the timers that the wheel may not know. Connections that have ended since then have
+    /// none.
     #[cold]
     pub(in crate::cores) fn arm_timers(&mut self) {
         while let Some(address) = self.lent.scratch.common.app.timers.take_unarmed() {

@@ -1,5 +1,5 @@
-//! Ends the subscriptions of connections that have ended, and has MQTT connections that have ended leave their rooms: a
-//! bounded number in each turn (`unsubscribing.rs`).
+//! Ends the subscriptions of connections that have ended, and removes MQTT connections that have ended from
+//! channels with presence: a bounded number in each turn (`unsubscribing.rs`).
 
 use crate::app::App;
 use crate::clock::Uptime;
@@ -85,7 +85,8 @@ impl<A: App> Core<A> {
         left
     }
 
-    /// Lets go of all that an ended connection has but its place: it has subscriptions left, which name it.
+    /// Frees everything that an ended connection has but its place in the table: its remaining subscriptions
+    /// name that place.
     #[cold]
     pub(super) fn keep_place(&mut self, id: ConnectionId) {
         self.connections.drop_unsent(id);

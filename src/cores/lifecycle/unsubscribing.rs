@@ -1,4 +1,4 @@
-//! The connections that have ended and have subscriptions left. `unsubscribe.rs` ends these.
+//! The connections that have ended and have subscriptions left. `unsubscribe.rs` ends these subscriptions.
 //!
 //! A client may be subscribed to ten thousand channels. To end these subscriptions takes milliseconds, for which other
 //! clients would have to wait. So a turn ends a bounded number of them, and the rest follows in the next turns.
@@ -6,7 +6,8 @@
 //! Invariants
 //! 1. A connection is in [`Unsubscribing`] exactly while it has ended and has subscriptions. Meanwhile its outbox is
 //!    sealed, so that it takes no publications, and its place is kept: subscriptions name connections by their places.
-//! 2. The queue is first in each turn, so that what is left over cannot wait for ever behind new ends.
+//! 2. The queue is first in each turn, so that the remaining subscriptions cannot wait for ever behind new
+//!    ends.
 //!
 //! Limits: `CHANNELS_PER_TURN_MAX`, for all ends of a turn together.
 
@@ -30,7 +31,7 @@ impl Unsubscribing {
         !self.queue.is_empty()
     }
 
-    /// The session that a connection had. The queue is searched.
+    /// The session that a connection had. Searches the queue.
     pub(in crate::cores) fn session_of(&self, id: ConnectionId) -> Option<SessionId> {
         let mut all = self.queue.iter();
         all.find(|(other, _)| *other == id)?.1
@@ -44,17 +45,17 @@ impl Unsubscribing {
         self.left = channels_per_turn_max();
     }
 
-    /// The connection that ended first of those that have subscriptions left.
+    /// Of the connections that have subscriptions left, the one that ended first.
     pub(super) fn first(&self) -> Option<(ConnectionId, Option<SessionId>)> {
         self.queue.front().copied()
     }
 
-    /// The first connection has no subscriptions left.
+    /// Removes the first connection: it has no subscriptions left.
     pub(super) fn finish_first(&mut self) {
         self.queue.pop_front();
     }
 
-    /// A connection has ended and has subscriptions left.
+    /// Adds a connection that has ended and has subscriptions left.
     pub(super) fn keep(&mut self, id: ConnectionId, session: Option<SessionId>) {
         self.queue.push_back((id, session));
     }
@@ -64,7 +65,7 @@ impl Unsubscribing {
         self.left
     }
 
-    /// So many subscriptions have been ended.
+    /// Counts subscriptions that were ended.
     pub(super) fn count(&mut self, ended: usize) {
         self.left -= ended;
     }

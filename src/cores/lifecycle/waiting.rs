@@ -1,8 +1,8 @@
 //! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next channels, for a
 //! commit of the store, for other cores, or to move to one.
 //!
-//! A connection that ends stays in its queue until it is taken from there. By then its id names no connection, or one
-//! that has only bytes to send.
+//! A connection that ends stays in its queue until it is taken from there. By then its id names no
+//! connection, or a connection that only has bytes to send.
 //!
 //! Invariants: those of `reading.rs`. Queues are entered here only, and a connection with suspended work stands in
 //! exactly one of `stalled`, `awaiting_delivery`, `walking`, `awaiting_commit`, `awaiting_post` and `awaiting_move`.
@@ -33,11 +33,11 @@ pub(in crate::cores) struct Waiting {
     /// MQTT connections whose CONNACK waits until their sessions are on disk, each with the save that has its session.
     /// They have no suspended work: their sessions take no packet.
     awaiting_save: VecDeque<(u64, ConnectionId)>,
-    /// Whether some of them can go on in the next turn.
+    /// Whether some of these connections can go on in the next turn.
     has_saved: bool,
-    /// Connections whose next decision has something to tell another core, which has too much to do already.
+    /// Connections whose next decision needs a letter to another core, whose box is full.
     awaiting_post: VecDeque<ConnectionId>,
-    /// Connections that are to move to another core, which takes none now.
+    /// Connections that are to move to another core, which has no room for them now.
     awaiting_move: VecDeque<ConnectionId>,
 }
 
@@ -52,7 +52,7 @@ pub(in crate::cores) enum WaitsFor {
     Channels,
     /// A commit of the store.
     Commit,
-    /// Room for what other cores are to be told.
+    /// Room in the boxes of other cores.
     Post,
     /// Room for the connection on another core.
     Move,
@@ -122,8 +122,8 @@ impl Waiting {
         self.stalled.pop_front()
     }
 
-    /// Moves the last connection of the queue to its front: it was taken from there, and the ring still had no room for
-    /// it.
+    /// Moves the last connection of the queue to its front: it came from the front, and the ring still had no
+    /// room for it.
     pub(in crate::cores) fn last_stalled_is_first(&mut self) {
         self.stalled.rotate_right(1);
     }
@@ -154,7 +154,7 @@ impl Waiting {
         self.awaiting_commit.pop_front()
     }
 
-    /// The CONNACK of a connection waits for a save.
+    /// Queues a connection whose CONNACK waits for a save.
     pub(in crate::cores) fn await_save(&mut self, save: u64, id: ConnectionId) {
         self.awaiting_save.push_back((save, id));
     }
@@ -189,7 +189,7 @@ impl Waiting {
         self.awaiting_move.len()
     }
 
-    /// The connection that has waited longest for that.
+    /// The connection that has waited longest to move.
     pub(in crate::cores) fn next_awaiting_move(&mut self) -> Option<ConnectionId> {
         self.awaiting_move.pop_front()
     }
@@ -199,19 +199,19 @@ impl Waiting {
         !self.stalled.is_empty() || !self.awaiting_delivery.is_empty() || !self.walking.is_empty()
     }
 
-    /// How many connections wait for room for what other cores are to be told.
+    /// How many connections wait for room in the boxes of other cores.
     pub(in crate::cores) fn awaiting_post_count(&self) -> usize {
         self.awaiting_post.len()
     }
 
-    /// The connection that has waited longest for that.
+    /// The connection that has waited longest for such room.
     pub(in crate::cores) fn next_awaiting_post(&mut self) -> Option<ConnectionId> {
         self.awaiting_post.pop_front()
     }
 
-    /// Whether the next turn can continue with some connection even if no event comes. Connections that wait for the
-    /// ring or for other cores do not count: they are tried again after a moment (`turn.rs`). Nor do those that wait for
-    /// a commit: the store wakes the core.
+    /// Whether the next turn can continue with some connection even if no event comes. Connections that wait
+    /// for the ring or for other cores do not count: they are tried again after a moment (`turn.rs`).
+    /// Connections that wait for a commit do not count either: the store wakes the core.
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.unfinished.is_empty()
             || !self.transitional.is_empty()
@@ -236,7 +236,8 @@ impl Waiting {
         ]
     }
 
-    /// What is wrong with one connection's places in the queues, if anything is: the invariants of `reading.rs`.
+    /// Checks the invariants of `reading.rs` for the places of one connection in the queues. Returns the
+    /// broken one in words.
     #[cfg(test)]
     pub(in crate::cores) fn broken_invariant(&self, connection: &Connection) -> Option<String> {
         let id = connection.id;

@@ -1,12 +1,12 @@
-//! What this core tells webhooks (`webhooks`): a part of the core that exists only while some are configured.
+//! A core's events for webhooks (`webhooks`). This part of a core exists only while webhooks are configured.
 //!
-//! An event that finds no room is counted and dropped. A change of occupancy waits here instead, since a later one builds on
-//! an earlier one: while the intake is full, a channel that is occupied and vacated again leaves nothing to tell, so that
-//! what waits is bounded by the channels that the core has, and has had when the intake became full
-//! ([`compact`]).
+//! An event for which there is no room is counted and dropped. Changes of occupancy wait here instead, since
+//! each builds on the earlier ones. While the intake is full, a channel that becomes occupied and then vacant
+//! again leaves no change. So the number of waiting changes is bounded by the channels that the core has now,
+//! or had when the intake became full ([`compact`]).
 //!
-//! After a change of the webhooks the core walks along its channels, some in each turn, and tells which are occupied: a
-//! webhook must know of them, since it is told when they are vacated.
+//! After a change of the webhooks the core walks along its channels, some in each turn, and reports which are
+//! occupied: a webhook must know of them, since it will be told when they become vacant.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,39 +19,39 @@ use crate::metrics::block::CoreMetrics;
 use crate::webhooks::event::{Holder, Occupied};
 use crate::webhooks::{Event, Intake, Told, Webhooks};
 
-/// What a core tells webhooks.
+/// The events of one core for webhooks.
 #[derive(Debug)]
 pub(in crate::cores) struct WebhookEvents {
     core: usize,
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
-    /// Changes of occupancy that are not told yet, in their order.
+    /// Changes of occupancy that were not reported yet, in their order.
     changes: Vec<Noted>,
-    /// When more changes wait, those that cancel each other are left out.
+    /// When more changes than this wait, the changes that cancel each other are removed.
     compact_over: usize,
     /// The walk along the channels, until it is over.
     pub(in crate::cores) walk: Option<Walk>,
     metrics: Arc<CoreMetrics>,
 }
 
-/// A change of occupancy that is not told yet.
+/// A change of occupancy that was not reported yet.
 #[derive(Clone, Debug)]
 struct Noted {
     change: Occupied,
-    /// Whether webhooks know of the channel as vacant on this core, or not at all, before this change.
+    /// Whether, before this change, webhooks know the channel as vacant on this core, or do not know it.
     was_vacant: bool,
 }
 
-/// How the core has come to note that a channel has subscribers, or none.
+/// How the core noticed that a channel has subscribers, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Source {
     /// It has got its first subscriber now, or has lost its last.
     Change,
-    /// The walk has found subscribers: it may have had them before, and webhooks may know of them.
+    /// The walk has found subscribers: the channel may have had them before, and webhooks may know of them.
     Walk,
 }
 
-/// How far a walk along channels has got.
+/// The progress of a walk along channels.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::cores) struct Walk {
     /// The next channel of SocketCluster clients.
@@ -61,7 +61,7 @@ pub(in crate::cores) struct Walk {
 }
 
 impl WebhookEvents {
-    /// For these webhooks; `None` without any. Goes on with the changes that `former` has not told.
+    /// For these webhooks; `None` without any. Goes on with the changes that `former` has not reported.
     pub(in crate::cores) fn new(
         core: usize,
         webhooks: &Arc<Webhooks>,
@@ -80,17 +80,17 @@ impl WebhookEvents {
         }))
     }
 
-    /// Whether some webhook is told such events.
+    /// Whether a webhook asks for such events.
     pub(in crate::cores) fn wants(&self, event: WebhookEvent) -> bool {
         self.webhooks.wants(event)
     }
 
-    /// Whether some webhook is told such events about this channel.
+    /// Whether a webhook asks for such events about this channel.
     pub(in crate::cores) fn wants_on(&self, event: WebhookEvent, channel: &[u8]) -> bool {
         self.webhooks.wants_on(event, channel)
     }
 
-    /// Tells an event of this kind, which `make` makes if there is room for it.
+    /// Reports an event of this kind; calls `make` to make it if there is room for it.
     pub(in crate::cores) fn tell(
         &self,
         kind: WebhookEvent,
@@ -113,7 +113,7 @@ impl WebhookEvents {
         }
     }
 
-    /// A channel has subscribers on this core, or none any more.
+    /// Notes that a channel has subscribers on this core, or has none any more.
     pub(in crate::cores) fn note(&mut self, source: Source, change: Occupied) {
         if self.webhooks.watches_channel(&change.channel) {
             let was_vacant = change.is_occupied && source == Source::Change;
@@ -121,7 +121,7 @@ impl WebhookEvents {
         }
     }
 
-    /// Tells the changes of occupancy, as far as there is room.
+    /// Reports the changes of occupancy, as far as there is room.
     pub(in crate::cores) fn tell_changes(&mut self, unix_ms: u64) {
         let mut told = 0;
         while told < self.changes.len() && self.intake.has_room(0) {
@@ -140,12 +140,13 @@ impl WebhookEvents {
         self.changes.drain(..told);
         if self.changes.len() > self.compact_over {
             self.changes = compact(std::mem::take(&mut self.changes));
-            // Many channels have changed: to look at all of them again is worth it when there are twice as many.
+            // Many channels have changed. It is worth looking at all of them again when there are twice as
+            // many.
             self.compact_over = CHANGES_KEPT_MAX.max(self.changes.len() * 2);
         }
     }
 
-    /// When the core is to go on with what it has not told, if no event comes.
+    /// When the core is to report the remaining changes, if no event comes.
     pub(in crate::cores) fn next_turn(&self, now: Uptime) -> Uptime {
         match (&self.walk, self.changes.is_empty()) {
             (Some(_), _) => now,
@@ -155,8 +156,8 @@ impl WebhookEvents {
     }
 }
 
-/// The same changes, the last of each channel alone. A channel that had no subscribers before them, and has none after
-/// them, leaves nothing to tell.
+/// The same changes, reduced to the last one of each channel. A channel that had no subscribers before them
+/// and has none after them is left out.
 fn compact(changes: Vec<Noted>) -> Vec<Noted> {
     let key = |noted: &Noted| (noted.change.channel.clone(), noted.change.by == Holder::Mqtt);
     let mut last: HashMap<_, usize> = HashMap::with_capacity(changes.len());
@@ -179,9 +180,10 @@ fn compact(changes: Vec<Noted>) -> Vec<Noted> {
 
 /// Changes that one event of the intake holds.
 const CHANGES_PER_EVENT_MAX: usize = 256;
-/// How soon changes are told again for which there was no room: the thread that makes room comes as often.
+/// How soon the core tries again to report changes for which there was no room: the thread that makes room
+/// runs as often.
 const RETRY: Duration = Duration::from_millis(20);
-/// The least of [`WebhookEvents::compact_over`].
+/// The smallest value of [`WebhookEvents::compact_over`].
 const CHANGES_KEPT_MAX: usize = 8192;
 
 #[cfg(test)]
@@ -226,7 +228,7 @@ mod tests {
         assert_eq!((lost, hits), (7, 7));
     }
 
-    /// Whatever happens while nothing can be told: what is told later leads to the same state.
+    /// Whatever happens while nothing can be reported, the later reports lead to the same state.
     #[test]
     fn changes_of_occupancy_are_never_lost_and_stay_few() {
         let webhooks = webhooks(&[WebhookEvent::ChannelOccupied], 1);

@@ -1,5 +1,5 @@
-//! Tells webhooks of clients that connect, that end, and that leave wills (`lifecycle/webhook_events.rs`). Without webhooks
-//! each of these costs one comparison.
+//! Reports to webhooks the clients that connect, that end, and that leave wills
+//! (`lifecycle/webhook_events.rs`). Without webhooks each report costs one comparison.
 
 use crate::app::App;
 use crate::auth::Claims;
@@ -106,7 +106,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The client of a connection as webhooks are told of it.
+    /// The client of a connection in the form for webhooks.
     pub(in crate::cores) fn client_for_webhooks(&self, id: ConnectionId, open: &Open) -> Option<Box<Client>> {
         let connection = self.connections.get(id)?;
         let address = connection.client.socket_address();
@@ -119,7 +119,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Whether a connection is closed since its client does not take what it is sent.
+/// Whether a connection is closed because its client does not take what it is sent.
 fn is_slow(reason: CloseReason) -> bool {
     matches!(
         reason,

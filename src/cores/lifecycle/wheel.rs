@@ -114,8 +114,8 @@ impl Wheel {
         Slot(u16::try_from(slot).unwrap_or(u16::MAX))
     }
 
-    /// Whether a deadline is before the visit that is armed. A visit that is due or was handed out counts as later than
-    /// all others.
+    /// Whether a deadline is before the visit that is armed. A visit that is due or was handed out counts as
+    /// later than all others.
     pub(in crate::cores) fn is_sooner(&self, deadline: Uptime, armed: Slot) -> bool {
         if armed == Slot::NONE {
             return deadline != Uptime::NEVER;
@@ -161,7 +161,7 @@ impl Wheel {
         Some(place.number())
     }
 
-    /// How many connections it knows.
+    /// How many connections are in its lists.
     #[cfg(test)]
     pub(in crate::cores) fn len(&self) -> usize {
         self.links.len()
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(due(&mut wheel, 400), [2]);
         assert_eq!(due(&mut wheel, 800), [1]);
         assert_eq!(wheel.next(), Some(Uptime::from_ms(1600)));
-        // Also when it is due already.
+        // Even if the visit is due already.
         wheel.advance(Uptime::from_ms(1600));
         wheel.arm(3, Uptime::from_ms(2400));
         assert!(!wheel.has_due());
@@ -396,7 +396,7 @@ mod tests {
         let mut wheel = Wheel::new(Uptime::from_ms(50_000));
         wheel.arm(7, Uptime::from_ms(1));
         assert_eq!(due(&mut wheel, 50_000), [7]);
-        // Not in the same turn again, which would never end.
+        // Not in the same turn again, or the turn would never end.
         wheel.arm(7, Uptime::from_ms(1));
         assert!(due(&mut wheel, 50_000).is_empty());
         assert_eq!(due(&mut wheel, 50_000 + TICK_MS), [7]);

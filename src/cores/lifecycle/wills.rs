@@ -1,15 +1,17 @@
-//! Wills (`wills/mod.rs`) on a core: kept for its connections, left behind when these end, and published when they are
-//! due.
+//! Wills (`wills/mod.rs`) on a core: it keeps them for its connections, keeps them on when these end, and
+//! publishes them when they are due.
 //!
-//! A will with a session key waits at the core that owns the key. The connection's core tells the owner by letters of
-//! each beginning and end of a generation. Other wills stay on the core of their connection.
+//! A will with a session key waits at the core that owns the key. The connection's core sends the owner a
+//! letter about each beginning and each end of a generation. Other wills stay on the core of their
+//! connection.
 //!
-//! With a store (`data_dir`) each will is on disk from the moment at which it is set. The core of the connection records
-//! it, and the owner of the session's key records what becomes of it after the end of the connection. In each case the
-//! later one records it later: a letter that tells the owner of an end leaves this core when its own records have.
+//! With a store (`data_dir`) each will is on disk from the moment at which it is set. The core of the
+//! connection records it. After the end of the connection, the owner of the session's key records its fate.
+//! The owner's record always comes later: the letter about an end leaves the connection's core only after
+//! that core's own records.
 //!
-//! A will that is published queues behind the publications of connections that have ended before the ring had room
-//! (`delivery/abandoned_publications.rs`): nothing waits for the ring here.
+//! A will that is published queues behind the publications of connections that have ended before the ring had
+//! room (`delivery/abandoned_publications.rs`), so this file never waits for the ring.
 //!
 //! Limits: `wills_bytes_max`; `WILLS_PER_TURN_MAX`.
 
@@ -25,7 +27,8 @@ use crate::cores::lifecycle::connection::{Commit, Connection, ConnectionId};
 use crate::cores::post::letter::{Letter, WillLetter, WillNews};
 
 impl<A: App> Core<A> {
-    /// Takes a connection's will away. Returns the commit that an acknowledgement of that waits for, if it waits for one.
+    /// Takes a connection's will away. Returns the commit that the acknowledgement waits for, if it waits for
+    /// one.
     #[cold]
     pub(in crate::cores) fn forget_will(
         &mut self,
@@ -61,7 +64,7 @@ impl<A: App> Core<A> {
             self.leave_will_to_the_store(id, generation);
         }
         if !is_published_after(reason) {
-            // The connection has ended: nobody waits for the commit.
+            // The connection has ended, so no answer waits for the commit.
             let _ = self.forget_will(id, generation);
             return;
         }
@@ -73,7 +76,8 @@ impl<A: App> Core<A> {
             Some(key) => {
                 let news = WillNews::Ended(held.will);
                 if self.delivery.on_disk().is_some() {
-                    // What this core has recorded must be on its way before the owner records what becomes of it.
+                    // This core's own records must be on their way before the owner records the fate of the
+                    // will.
                     self.will_letters.push_back(will_letter(key, generation, news));
                 } else {
                     self.tell_owner(key, generation, news);
@@ -89,7 +93,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The server stops. If there is a store, the will of a session that may come back waits on disk for the next process.
+    /// The server stops. If there is a store, the will of a session that may be resumed waits on disk for the
+    /// next process.
     fn leave_will_to_the_store(&mut self, id: ConnectionId, generation: SessionId) {
         let now = self.time.now();
         let Some(on_disk) = self.delivery.on_disk() else {
@@ -99,7 +104,7 @@ impl<A: App> Core<A> {
             return;
         };
         self.metrics.wills.set(self.wills.len() as u64);
-        // The connection ends: nobody waits for the commit.
+        // The connection ends, so no answer waits for the commit.
         if held.session.is_none() {
             let _ = on_disk.forget_will(generation);
             return;
@@ -116,7 +121,7 @@ impl<A: App> Core<A> {
         self.delivery.on_disk()?.forget_will(generation)
     }
 
-    /// Sends the letters about wills that had to wait for what this core has recorded before, at the end of a turn.
+    /// Sends the letters about wills that had to wait for this core's earlier records, at the end of a turn.
     pub(in crate::cores) fn send_will_letters(&mut self) {
         if self
             .delivery
@@ -131,9 +136,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// This core records nothing more. If the server stops, the wills of connections that are still open end with it. If
-    /// another process takes the store over, the wills that wait are that process's; those of open connections stay here,
-    /// and are dropped when this server stops.
+    /// This core makes no more records. If the server stops, the wills of connections that are still open end
+    /// with it. If another process takes the store over, the waiting wills belong to that process. The wills
+    /// of open connections stay here, and are dropped when this server stops.
     #[cold]
     pub(in crate::cores) fn settle_wills_on_disk(&mut self) {
         let is_stopping = self.draining.is_some();
@@ -148,7 +153,7 @@ impl<A: App> Core<A> {
             match generation {
                 Some(generation) if is_stopping => self.leave_will_to_the_store(id, generation),
                 Some(generation) => {
-                    // These are the last records: nobody waits for them.
+                    // These are the last records: no answer waits for them.
                     let _ = self.record_will_gone(generation);
                 }
                 None => {}
@@ -168,7 +173,7 @@ impl<A: App> Core<A> {
         self.delivery.owner_of(key.as_bytes())
     }
 
-    /// Takes news about a session whose key this core owns.
+    /// Takes a letter about a session whose key this core owns.
     pub(in crate::cores) fn take_will_letter(&mut self, letter: WillLetter) {
         let WillLetter {
             key,
@@ -180,7 +185,8 @@ impl<A: App> Core<A> {
                 None => {}
                 Some(Former::Void(former)) => {
                     self.metrics.wills_cancelled.add(1);
-                    // Nobody waits for the commit: if it is lost, the later of both wills counts (`server/restore.rs`).
+                    // No answer waits for the commit. If it is lost, the later of both wills counts
+                    // (`server/restore.rs`).
                     let _ = self.record_will_gone(former);
                 }
                 Some(Former::Due(former, will)) => {
@@ -205,11 +211,11 @@ impl<A: App> Core<A> {
             .set(self.will_sessions.waiting_len() as u64);
     }
 
-    /// `held` is what the connection of this generation has left.
+    /// Does with a will what `plan` says. `held` is the will that the connection of this generation has left.
     fn follow_plan(&mut self, generation: SessionId, held: HeldWill, plan: WillPlan) {
         let now = self.time.now();
         if let Some(on_disk) = self.delivery.on_disk() {
-            // The connection has ended: nobody waits for the commit.
+            // The connection has ended, so no answer waits for the commit.
             match plan {
                 WillPlan::Waits(_) => {
                     let due = Some(due_unix_ms(&held.will, now));
@@ -240,14 +246,15 @@ impl<A: App> Core<A> {
             return;
         }
         if self.post.has_letters() {
-            // This turn has left letters over. One of them may say that the session of a will has come back in time.
+            // This turn has left letters over. One of them may say that the session of a will was resumed in
+            // time.
             return;
         }
         for _ in 0..WILLS_PER_TURN_MAX {
             let Some((generation, will)) = self.will_sessions.take_due(now) else {
                 break;
             };
-            // Nobody waits for the commit: if it is lost, the next process publishes the will again.
+            // No answer waits for the commit. If it is lost, the next process publishes the will again.
             let _ = self.record_will_gone(generation);
             self.publish_will(&will, generation);
         }
@@ -274,7 +281,8 @@ impl<A: App> Core<A> {
         }
         let marks = session::marks(channels, &mut self.lent.scratch.common.channels, &will.channel);
         let epoch = self.lent.settings.common.epoch;
-        // A reload may have forbidden it since the will was set: then the will is published all the same.
+        // A reload may have forbidden retaining since the will was set: then the will is published without
+        // it.
         let is_retained = will.retain
             && session::why_not_retained(&will.channel, channels, self.lent.settings.common.mqtt).is_none();
         let data = will.data.as_deref();
@@ -285,7 +293,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// A letter with news of a session.
+/// A letter about a session.
 pub(in crate::cores) fn will_letter(
     key: SessionKey,
     generation: SessionId,
@@ -298,17 +306,18 @@ pub(in crate::cores) fn will_letter(
     })
 }
 
-/// When a will is to be published whose connection ends now.
+/// When the will of a connection that ends now is to be published.
 fn due_unix_ms(will: &Will, now: Now) -> u64 {
     let delay_ms = u64::try_from(will.delay.as_millis()).unwrap_or(u64::MAX);
     now.unix_ms.saturating_add(delay_ms)
 }
 
-/// Whether a will is published after an end for this reason. A server that stops takes its subscribers with it, and the
-/// clients come back elsewhere. A user whose token an operator has revoked publishes no more.
+/// Whether a will is published after an end for this reason. When a server stops, its subscribers end as
+/// well, and the clients connect elsewhere. A user whose token an operator has revoked publishes no more.
 fn is_published_after(reason: CloseReason) -> bool {
     !matches!(reason, CloseReason::Draining | CloseReason::Revoked)
 }
 
-/// Wills that one turn publishes: a switch that takes a thousand clients with it must not hold up the others.
+/// Wills that one turn publishes. If a network switch fails, a thousand clients may end at once, and their
+/// wills must not delay other clients.
 const WILLS_PER_TURN_MAX: usize = 64;

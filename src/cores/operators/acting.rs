@@ -1,8 +1,9 @@
-//! Does what other threads ask for with the connections of a selection: closes them, sends them events, calls them,
-//! begins and ends their subscriptions, gives them tokens and takes tokens away. Some connections in each turn.
+//! Carries out the operations of other threads on selected connections: closes them, sends them events, calls
+//! them, begins and ends their subscriptions, gives them tokens and takes tokens away. Some connections in
+//! each turn.
 //!
-//! An operation is done in steps, each of which is a question of its own: the thread that asks learns how far the core has
-//! got, and gives each step its own time. So an operation on any number of connections has an end.
+//! An operation is done in steps, each of which is a question of its own: the asking thread learns the core's
+//! progress, and gives each step its own time limit. So an operation on any number of connections has an end.
 //!
 //! Limits: `EFFORT_PER_TURN_MAX` and `EFFORT_PER_STEP_MAX` (`questions.rs`); `CALLED_MAX` (`outcomes.rs`).
 
@@ -23,7 +24,7 @@ enum Acted {
     Done,
     /// There was nothing to do, or it was not allowed.
     NotDone,
-    /// The protocol has nothing that corresponds to it.
+    /// The protocol has no such operation.
     NotInProtocol,
     /// The client may serve the event.
     IsService,
@@ -117,9 +118,10 @@ impl<A: App> Core<A> {
         });
     }
 
-    /// Whether the client may serve this procedure. A service gets the calls of other clients in the same packets as those
-    /// of the server, with the claims of the caller in the data, which a program could forge. Not only what is registered
-    /// counts: a client has its procedures before it registers them.
+    /// Whether the client may serve this procedure. A service gets the calls of other clients in the same
+    /// packets as those of the server, with the claims of the caller in the data, which a program could
+    /// forge. It is not enough to look at registered procedures: a client has its procedures before it
+    /// registers them.
     fn is_service_for(&mut self, id: ConnectionId, procedure: &str) -> bool {
         let policy = Arc::clone(&self.lent.policy);
         let procedure = procedure.as_bytes();
@@ -177,7 +179,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Signs a token for a client, and gives it that.
+    /// Signs a token for a client, and sends it to the client.
     fn set_token(&mut self, id: ConnectionId, claims: &NewClaims, expires_in: Option<u64>) -> Acted {
         let claims: Box<str> = match claims {
             NewClaims::Given(claims) => (**claims).into(),
@@ -191,7 +193,7 @@ impl<A: App> Core<A> {
                 claims.into()
             }
         };
-        // The connection is not to be closed for a token that cannot be signed.
+        // A token that cannot be signed is no reason to close the connection.
         let tokens = &self.lent.policy.tokens;
         let expiry = expires_in.unwrap_or(self.lent.settings.common.auth_default_expiry.as_secs());
         if tokens
@@ -204,7 +206,8 @@ impl<A: App> Core<A> {
             .into()
     }
 
-    /// Has the session of a connection carry out what `order` orders of its peer. False if the connection is closed for it.
+    /// Makes the session of a connection carry out the orders that `order` gives to its peer. False if that
+    /// closes the connection.
     fn order(&mut self, id: ConnectionId, order: impl FnOnce(&mut Peer<'_>) + Send + 'static) -> bool {
         if !self.has_room_for_event(id) {
             return false;

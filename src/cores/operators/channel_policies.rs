@@ -1,5 +1,5 @@
-//! New policies of channels in a core: what it remembers from now on, and the letters by which all cores learn when
-//! publications are marked by the new policies (`delivery/policy_changes.rs`).
+//! New policies of channels in a core: what it remembers from now on, and the letters by which all cores
+//! learn from which place on publications are marked by the new policies (`delivery/policy_changes.rs`).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::post::letter::Letter;
 
 impl<A: App> Core<A> {
-    /// Remembers by these policies of channels from now on. The policy in force is still the former one.
+    /// Begins to remember by these policies of channels. The policy in force is still the former one.
     pub(in crate::cores) fn adopt_channels(&mut self, channels: &Arc<Channels>) {
         self.begin_memory().adopt(channels);
         self.note_histories(channels);
@@ -20,14 +20,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// From now on, what subscribers do not take is read from the histories of these policies later.
+    /// From now on, subscribers read the publications that they do not take from the histories of these
+    /// policies later.
     pub(in crate::cores) fn note_histories(&mut self, channels: &Arc<Channels>) {
         self.connections.histories = Some(Box::new(self.delivery.read_later(channels)));
     }
 
-    /// Tells the owners of channels from which place on this core publishes by the policies that it has adopted, unless
-    /// they know. Publications that a session has decided before may still wait for the ring: then the letters wait as
-    /// well.
+    /// Tells the owners of channels from which place on this core publishes by the policies that it has
+    /// adopted, unless they know. If publications that a session decided earlier still wait for the ring, the
+    /// letters wait as well.
     pub(in crate::cores) fn tell_policies_followed(&mut self) {
         if self.waiting.has_suspended() || !self.abandoned.is_empty() {
             return;
@@ -42,7 +43,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What this core remembers. It begins to remember with the first policy of a channel.
+    /// The memory of this core, which begins with the first policy of a channel.
     pub(in crate::cores) fn begin_memory(&mut self) -> &mut ChannelMemory {
         self.keeps_state = true;
         let (core, metrics) = (self.id.index(), &self.metrics);

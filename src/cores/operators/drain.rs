@@ -1,4 +1,5 @@
-//! The steps of a drain: each turn accepts, lists or closes some connections. `draining.rs` knows which are next.
+//! The steps of a drain: each turn accepts, lists or closes some connections. `draining.rs` chooses the next
+//! ones.
 
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Continues a drain, as far as a turn may. True when no connection is left or on its way from another core, and nothing
-    /// of those that have ended.
+    /// Continues a drain, as far as a turn may. True when no connection is left or on its way from another
+    /// core, and all work of ended connections is done.
     pub(in crate::cores) fn drain_some(&mut self) -> bool {
         let Some(draining) = &mut self.draining else {
             return false;

@@ -32,17 +32,18 @@ pub(in crate::cores) struct Draining {
     spread: usize,
     /// How many connections were taken from the lists.
     closed: usize,
-    /// The place in the ring before which all publications must be delivered before more connections are closed.
+    /// The place in the ring up to which all publications must be delivered before more connections are
+    /// closed.
     after: Option<Sequence>,
     began: Uptime,
     within: Duration,
 }
 
-/// How far a drain has come. Each stage takes a bounded part of a turn.
+/// The stage of a drain. Each stage takes a bounded part of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// What the kernel has completed for the listeners is accepted, up to a limit. No other server could serve these
-    /// sockets.
+    /// The connections in the kernel's backlogs are accepted, up to a limit. No other server could serve
+    /// these sockets.
     Backlog { accepts_left: usize },
     /// The listeners are closed. The core lists its connections, from this place of the table on.
     Listing { next: u32 },
@@ -86,8 +87,8 @@ impl Draining {
         may
     }
 
-    /// The place in the ring before which all publications must be delivered before more connections are closed: the
-    /// end of the ring at the first call.
+    /// The place in the ring up to which all publications must be delivered before more connections are
+    /// closed: the end of the ring at the first call.
     pub(super) fn deliver_first(&mut self, claimed: impl FnOnce() -> Sequence) -> Sequence {
         *self.after.get_or_insert_with(claimed)
     }
@@ -221,7 +222,8 @@ pub(super) const CLOSES_PER_TURN_MAX: usize = 64;
 mod tests {
     use super::*;
 
-    /// A drain of connections with these generations, of which those from `coming` on have not introduced themselves.
+    /// A drain of connections with these generations; those from `coming` on have not completed their
+    /// handshakes.
     fn drain(generations: &[u32], coming: usize, last: u32, within: Duration) -> Draining {
         let mut drain = Draining::new(Uptime::from_ms(1000), within);
         drain.last = last;
@@ -234,7 +236,7 @@ mod tests {
         drain
     }
 
-    /// The generations of those that are closed at this time.
+    /// The generations of the connections that are closed at this time.
     fn closed(drain: &mut Draining, ms: u64) -> Vec<u32> {
         let due = std::iter::from_fn(|| drain.next_due(Uptime::from_ms(ms)));
         let last = u32::MAX;
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn those_that_came_first_are_closed_first_and_those_that_come_meanwhile_last() {
-        // The generations have begun anew.
+        // The generations have wrapped.
         let last = 3;
         let generations = [2, u32::MAX, 0, 3, u32::MAX - 1, 1];
         let mut drain = drain(&generations, 4, last, Duration::from_secs(10));

@@ -1,7 +1,7 @@
 //! Answers questions of other threads about the history of a channel that this core owns.
 //!
-//! A question is answered when the core has read all that had been published when it looked at the question first: so a
-//! caller finds what it has published itself.
+//! A question is answered when the core has read everything that was published before the core first looked
+//! at the question. So a caller finds its own publications.
 
 use crate::app::App;
 use crate::broker::Sequence;
@@ -11,7 +11,7 @@ use crate::cores::core::Core;
 use crate::cores::operators::questions::{AskHistory, HistoryAsked};
 
 impl<A: App> Core<A> {
-    /// Answers the question, or returns it if the core has not read the ring so far.
+    /// Answers the question, or returns it if the core has not read the ring that far.
     pub(in crate::cores) fn answer_history(&mut self, mut ask: AskHistory) -> Option<AskHistory> {
         let before = *ask.before.get_or_insert_with(|| self.delivery.claimed());
         if self.delivery.appended() < before {

@@ -1,5 +1,5 @@
-//! Publications that groups of shared subscriptions have given to sessions of this core, and answers to SUBSCRIBE that
-//! have waited for the owners of groups (`mqtt/shares.rs`).
+//! Publications that groups of shared subscriptions have given to sessions of this core, and SUBACK packets
+//! that have waited for the owners of groups (`mqtt/shares.rs`).
 
 use super::{Connections, Target};
 use crate::cores::outgoing::packets::PublishPacket;
@@ -8,7 +8,8 @@ use crate::mqtt::sessions::Offer;
 use crate::mqtt::shares::{Handed, WaitingAnswer};
 
 impl Connections {
-    /// Delivers what groups have given to sessions of this core, as much as a turn may, and sends the answers.
+    /// Delivers the publications that groups have given to sessions of this core, as many as a turn may, and
+    /// sends the SUBACK packets.
     pub(in crate::cores) fn deliver_handed(&mut self) {
         let Some(mut sessions) = self.mqtt.take_if(|sessions| sessions.shares.has_work()) else {
             return;
@@ -31,7 +32,7 @@ impl Connections {
         self.metrics.deliveries.add(taken);
     }
 
-    /// Returns how many outboxes took it, which is one or none.
+    /// Delivers one publication. Returns how many outboxes took it: one or none.
     fn deliver_one(&mut self, sessions: &mut Sessions, handed: Handed) -> u64 {
         let session = handed.tag.session;
         if !sessions.exists(session) {
@@ -114,5 +115,6 @@ impl Connections {
 
 /// Publications of groups that one turn delivers.
 const HANDED_PER_TURN_MAX: usize = 4096;
-/// They do not lie behind other publications of their topics.
+/// Given to these publications instead of a topic's number: each of them has an entry of its own where
+/// outboxes share bytes.
 const NO_CHANNEL: u32 = u32::MAX;

@@ -30,7 +30,7 @@ const LIMITS: SubscriptionLimits = SubscriptionLimits {
     names_bytes_max: 10_000,
 };
 
-/// A core's connections, and a client for each.
+/// A core's connections, with a client for each.
 struct Table {
     connections: Connections,
     hasher: ChannelHasher,
@@ -183,7 +183,7 @@ impl Table {
         self.deliver_with(topic, origin, retain, frame, payload_bytes, copies, |_| {})
     }
 
-    /// As [`Table::deliver`]; `between` happens between two turns.
+    /// As [`Table::deliver`], but calls `between` between two turns.
     #[expect(clippy::too_many_arguments, reason = "the facts of a publication")]
     fn deliver_with(
         &mut self,
@@ -226,7 +226,7 @@ impl Table {
         unreachable!()
     }
 
-    /// Everything that a client has been sent, when all outboxes are empty.
+    /// Everything that a client has been sent, once all outboxes are empty.
     fn received(&mut self, client: usize) -> Vec<u8> {
         self.connections.send_waiting_mqtt();
         self.connections.flush(|| false);
@@ -375,7 +375,7 @@ fn what_is_too_large_for_a_client_counts_as_sent() {
     table.subscribe(client, "t", options(Qos::AtLeastOnce));
     for qos in [0, 1] {
         let head = Head { qos, ..HEAD };
-        // The fixed header counts.
+        // The fixed header counts towards the size.
         table.publish(
             "t",
             head,
@@ -431,12 +431,12 @@ fn a_client_whose_socket_is_full_goes_on_when_the_socket_takes_more() {
         published += 1;
         table.connections.send_waiting_mqtt();
         table.connections.flush(|| false);
-        // The client acknowledges without having read, so that only the socket holds it up.
+        // The client acknowledges without having read, so that only its socket delays further packets.
         table.sessions().puback(session, published);
         acknowledged += 1;
     }
     assert_eq!(acknowledged, published);
-    // More than an outbox takes of what waits.
+    // More than an outbox takes of waiting publications.
     for _ in 0..60 {
         table.publish("t", head, &[b'y'; 1500], usize::MAX);
     }
@@ -487,7 +487,7 @@ fn a_publication_that_expires_while_its_walk_pauses_leaves_nothing_behind() {
         expected.extend(packet(first, &id, b"new"));
         assert_eq!(table.received(client), expected, "client {at}");
     }
-    // The copy for the next connection is the new one as well.
+    // The copy for the next connection is a new one as well.
     let session = table.clients[clients[5]].session;
     assert_eq!(table.sessions().outgoing_len(session), (1, 0));
     let connect = Connect {
@@ -513,7 +513,7 @@ fn a_publication_that_expires_while_its_walk_pauses_leaves_nothing_behind() {
 #[test]
 fn conflation_tells_topics_apart_whose_hashes_begin_alike() {
     let mut table = Table::with_policy(3000, SlowConsumer::Conflate);
-    // Among so many names, two have the same 32 bits: the hasher's key is fixed.
+    // The hasher's key is fixed, and among these names two have the same 32 bits.
     let mut seen = std::collections::HashMap::new();
     let (one, other) = (0..)
         .find_map(|number| {
