@@ -15,8 +15,8 @@ use crate::broker::{CoreBroker, post};
 use crate::transport::hand_over::HandOver;
 
 impl<A> CoreParts<A> {
-    /// The parts of as many cores as there are brokers, and the handles by which other threads reach them. No core is
-    /// pinned. `app` makes the application's value of each core, on the calling thread.
+    /// The parts of as many cores as there are brokers, and the handles by which other threads reach them. No
+    /// core is pinned. `app` makes the application's value for each core, on the calling thread.
     ///
     /// # Errors
     /// The system has no more descriptors.

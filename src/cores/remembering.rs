@@ -1,8 +1,9 @@
-//! What the core does as the owner of channels: it answers questions about their histories, and looks after what it
-//! remembers.
+//! The work of a core as the owner of channels: it answers questions about their histories, and expires what
+//! it remembers.
 //!
-//! Limit: [`ANSWERS_PER_TURN_MAX`]. The rest waits for the next turn, so that a storm of questions does not hold up the
-//! core's own clients. An answer shares the memory of the history, so that it costs the same however much is in it.
+//! Limit: [`ANSWERS_PER_TURN_MAX`]. Further questions wait for the next turn, so that a storm of them does
+//! not delay the core's own clients. An answer shares the memory of the history, so its cost does not depend
+//! on the size of the history.
 
 use crate::app::App;
 use crate::broker::Sequence;
@@ -19,7 +20,7 @@ impl<A: App> Core<A> {
         if let Some(memory) = self.delivery.memory() {
             return memory.ask(asked);
         }
-        // The asker has policies of channels that this core has not adopted yet.
+        // The asker has adopted policies of channels that this core has not adopted yet.
         let up_to = self.delivery.numbering().position_before(asked.question.before);
         let answer = HistoryAnswer {
             purpose: asked.purpose,
@@ -44,7 +45,7 @@ impl<A: App> Core<A> {
             .note_followed(core.index(), version, place, now);
     }
 
-    /// Answers questions, and forgets what is to be forgotten: a part in each turn.
+    /// Answers questions, and forgets publications that have expired: a part in each turn.
     #[inline]
     pub(super) fn tend_memory(&mut self) {
         let appended = self.delivery.appended();
@@ -74,10 +75,10 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// When the next turn is due for what this core remembers, if no event comes.
+    /// When the next turn is due for the memory of this core, if no event comes.
     pub(super) fn next_expiry(&mut self) -> Uptime {
         let expiry = self.delivery.memory().and_then(|memory| memory.next_expiry());
-        // Once a second is soon enough: what has expired is not read any more.
+        // Once a second is often enough: expired publications are not read any more.
         expiry.map_or(Uptime::NEVER, |expiry| expiry.max(self.memory_due))
     }
 }

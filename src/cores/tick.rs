@@ -1,7 +1,7 @@
-//! Work of the application's own, at times of its own: [`App::tick`](crate::app::App::tick).
+//! The application's periodic work: [`App::tick`](crate::app::App::tick).
 //!
-//! A publication of the application queues behind the publications of connections that have ended before the ring had
-//! room for them, and goes into the ring in the same turn if that has room.
+//! A publication of the application queues behind the publications of connections that ended before the ring
+//! had room for them. It goes into the ring in the same turn if there is room.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::session;
 use crate::cores::core::Core;
 
 impl<A: App> Core<A> {
-    /// Lets the application do its work, which is due.
+    /// Calls the application's periodic work, which is due.
     #[cold]
     pub(super) fn tick(&mut self) {
         let now = self.time.now().uptime;

@@ -48,7 +48,7 @@ impl<A: App> Core<A> {
         Ok(self.end())
     }
 
-    /// Whether the core lets another core of its CPU run after a turn that took so long.
+    /// Whether the core lets another core of its CPU run after a turn of this length.
     pub(super) fn yields_after(&mut self, took_ns: u64) -> bool {
         self.shares_cpu && (took_ns > YIELD_AFTER_NS || self.awaits_another_core())
     }
@@ -189,8 +189,8 @@ impl<A: App> Core<A> {
         self.wake_receivers();
     }
 
-    /// Reads the connections that earlier turns have left in the queues, before any event of this turn: as many as the
-    /// limits on checks of tokens and on transitions allow.
+    /// Reads the connections that earlier turns have left in the queues, before any event of this turn: as
+    /// many as the limits on checks of tokens and on transitions allow.
     #[inline]
     fn read_left_over_connections(&mut self) {
         self.shares.token_checks = 0;
@@ -489,7 +489,7 @@ impl<A: App> Core<A> {
         (until != Uptime::NEVER).then(|| until.since(self.time.clock().uptime()))
     }
 
-    /// When the next turn is due for what is kept here of channels and sessions, if no event comes.
+    /// When the next turn is due for the channels and sessions that this core owns, if no event comes.
     #[inline(never)]
     fn next_of_kept(&mut self) -> Uptime {
         let mut until = self.next_expiry();
@@ -530,7 +530,8 @@ const MEMORY_TOLD_EVERY: Duration = Duration::from_secs(1);
 /// How soon a full ring, or a full box of letters, is tried again. No core wakes another when there is room again: room
 /// is made by cores that are busy.
 const RING_RETRY: Duration = Duration::from_millis(1);
-/// How soon a core comes back whose records the store has not taken, or that waits for other cores to end.
+/// How soon a core takes another turn if the store has not taken its records, or if it waits for other cores
+/// to end.
 const STORE_RETRY: Duration = Duration::from_millis(2);
 /// How often a draining core closes its next few connections.
 const DRAIN_STEP: Duration = Duration::from_millis(10);

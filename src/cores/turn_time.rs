@@ -96,5 +96,5 @@ pub(super) struct TurnShares {
     pub(super) transition_ns: u64,
 }
 
-/// A busy core has turns that are nearly as long: those are no stalls, however short `close_timeout` is.
+/// A busy core has turns that are nearly this long. They are no stalls, however short `close_timeout` is.
 const STALL_MIN: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! Visits: connections whose deadline may have come, and the application's timers of these.
+//! Visits: connections whose deadlines may have come, and the application's timers of these connections.
 //!
 //! Limits: `VISITS_PER_TURN_MAX`; `DECIDED_CHECKS_MAX` (`input/late_answers.rs`).
 
@@ -91,8 +91,9 @@ impl<A: App> Core<A> {
         let Phase::Open(open) = &mut connection.phase else {
             return;
         };
-        // If the server has not read the connection (because of the ring, its rate, a decision that is awaited, or
-        // connections that were read before it), silence is not the client's fault. The same holds if this core stalled and sent no pings.
+        // If the server has not read the connection (because of the ring, its rate, a pending decision, or
+        // connections that were read before it), silence is not the client's fault. The same holds if this
+        // core stalled and sent no pings.
         let reading = connection.reading;
         if reading.is_paused_by(Why::Work)
             || reading.is_paused_by(Why::Rate)
@@ -131,10 +132,12 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Tells the application of the timers of a connection that have come: of the first one, and of as many more as `left`
-    /// visits. Returns how many visits are left. The other timers come in later turns: their connection is armed again.
+    /// Calls the application for the timers of a connection that are due: for the first, and for as many more
+    /// as `left` allows. Returns how many visits are left. The other timers wait for later turns: their
+    /// connection is armed again.
     ///
-    /// If the application sends something to a client that does not read, the connection is closed: nothing else bounds
+    /// If the application sends something to a client that does not read, the connection is closed: nothing
+    /// else bounds messages that the client has not asked for.
     /// what is sent without a question.
     #[cold]
     fn run_timers(&mut self, id: ConnectionId, mut left: usize) -> usize {
@@ -146,7 +149,7 @@ impl<A: App> Core<A> {
             if connection.is_ending() || next_timer(connection, timers) > now {
                 return left;
             }
-            // The visit has counted for the first.
+            // The visit has already counted for the first timer.
             if !is_first {
                 let Some(fewer) = left.checked_sub(1) else {
                     return left;
@@ -173,6 +176,6 @@ impl<A: App> Core<A> {
 /// Most visits of one turn, so that the heartbeats of a hundred thousand connections do not delay other work. Each
 /// further timer of a connection counts as one.
 const VISITS_PER_TURN_MAX: usize = 4096;
-/// Visits of a turn that has more publications to deliver than it can. A core that is late with publications must still
-/// ping its clients: otherwise it would take all of them for silent.
+/// Visits of a turn that has more publications to deliver than it can. A core that is late with publications
+/// must still ping its clients: otherwise it would consider all of them silent.
 const VISITS_PER_TURN_MIN: usize = 256;

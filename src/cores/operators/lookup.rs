@@ -1,4 +1,4 @@
-//! Answers questions about connections and channels: which connections are of a user, which channels there are.
+//! Answers questions about connections and channels: the connections of a user, the list of channels.
 //!
 //! To answer, a core goes through its whole table of connections or of channels, some places in each turn.
 //!
@@ -31,9 +31,9 @@ impl<A: App> Core<A> {
         true
     }
 
-    /// The next connection of a selection. Takes from `effort` what it costs to find it.
+    /// The next connection of a selection. Subtracts the cost of finding it from `effort`.
     pub(in crate::cores) fn next_selected(&self, selecting: &mut Selecting, effort: &mut u32) -> Selected {
-        // The channel's number: it may have another one in the next turn.
+        // Looked up each time: the channel may have another number in the next turn.
         let channel = match &selecting.selection {
             Selection::Channel(name) => match self.delivery.number_of(name.as_bytes()) {
                 Some(number) => Some(number),
@@ -96,7 +96,7 @@ impl<A: App> Core<A> {
         })
     }
 
-    /// Goes on to look for the connection whose channels are asked for. True if the question can be answered.
+    /// Goes on to look for the connection whose channels are requested. True if the question can be answered.
     pub(in crate::cores) fn find_channels_of(&self, channels: &mut ChannelsOf, effort: &mut u32) -> bool {
         match self.next_selected(&mut channels.selecting, effort) {
             Selected::Found(id) => {

@@ -1,9 +1,9 @@
-//! Messages from other threads to a core: orders and questions of the control plane, late answers of the application,
-//! answers to logins. In the other direction the core shows its status and its counters.
+//! Messages from other threads to a core: orders and questions of the control plane, late answers of the
+//! application, answers to logins. In the other direction the core publishes its status and its counters.
 //!
-//! Each kind of message has a bounded crossbeam channel of its own, so that answers never crowd out an order. The
-//! sender wakes the core after each message. No sender waits: a message that finds its channel full goes back to its
-//! sender.
+//! Each kind of message has a bounded crossbeam channel of its own, so that answers never crowd out an order.
+//! The sender wakes the core after each message, and never waits: a message that finds its channel full goes
+//! back to it.
 
 use std::cell::Cell;
 use std::io;
@@ -39,21 +39,22 @@ pub enum Order {
         /// Clients are closed one after the other over this time.
         within: Duration,
     },
-    /// Drop what is left, now.
+    /// Close the remaining connections at once, and stop.
     Stop,
 }
 
-/// The way by which a core reports that an order has been carried out: to the thread `handle`, which wakes the control plane
-/// (`handle/waits.rs`). The core itself wakes no runtime: for that it would write to a descriptor of another thread's
-/// table, and in the core's own table its number may name a client's socket.
+/// The sender by which a core reports that an order has been carried out. The report goes to the thread
+/// `handle`, which wakes the control plane (`handle/waits.rs`). The core itself wakes no runtime: for that it
+/// would write to a descriptor of another thread's table, and in the core's own table the same number may
+/// belong to a client's socket.
 ///
-/// Holds the answer until it is given. If all clones are dropped before, such as by a core that stops, the control plane
-/// learns that there is none.
+/// It holds the answer until it is given. If all clones are dropped before, for example because a core stops,
+/// the control plane learns that there is none.
 #[derive(Clone, Debug)]
 pub struct Done(Receiver<Answer<u64>>);
 
 impl Done {
-    /// Reports by this answer.
+    /// Reports through this answer.
     pub(crate) fn new(answer: Answer<u64>) -> Done {
         let (sender, receiver) = bounded(1);
         // The channel is empty.
@@ -61,12 +62,12 @@ impl Done {
         Done(receiver)
     }
 
-    /// Nobody waits for the report.
+    /// For orders whose report is of no interest.
     pub(crate) fn unheard() -> Done {
         Done(bounded(1).1)
     }
 
-    /// Reports that the order has been carried out. It concerned this many connections.
+    /// Reports that the order has been carried out, on this many connections.
     pub(in crate::cores) fn tell(&self, connections: u64) {
         if let Ok(answer) = self.0.try_recv() {
             answer.give(connections);
@@ -116,7 +117,8 @@ pub(crate) struct Mailbox {
     late_answer_sender: Arc<LateAnswers>,
     logins: Receiver<Answered>,
     login_way: LoginWay,
-    /// Logins that have begun and whose answers the core has not taken: never more than the channel has room for.
+    /// Logins that have begun and whose answers the core has not taken: never more than the channel has room
+    /// for.
     logins_under_way: Cell<usize>,
     /// Whether late answers or answers to logins may have arrived since the core was last woken.
     answers_waiting: Cell<bool>,
@@ -126,13 +128,13 @@ pub(crate) struct Mailbox {
     status: Arc<Status>,
 }
 
-/// Where late answers for a core are put.
+/// The queue of late answers for a core.
 #[derive(Debug)]
 struct LateAnswers {
     late_answers: Sender<LateAnswer>,
     waker: Arc<Waker>,
-    /// Answers given back since the core last counted them. Written by all senders and by the core, relaxed: it orders
-    /// nothing.
+    /// Answers that were returned to their senders since the core last counted them. Written by all senders
+    /// and by the core, relaxed: it orders nothing.
     returned: AtomicU64,
 }
 
@@ -147,8 +149,8 @@ struct Status {
     lost_listener: OnceLock<String>,
 }
 
-/// A mailbox and the handle that sends to it; `waker` belongs to the poll of the core, of whose clients `logins_max`
-/// logins may be under way.
+/// A mailbox and the handle that sends to it. `waker` belongs to the poll of the core. At most `logins_max`
+/// logins of the core's clients may be under way.
 pub(crate) fn mailbox(waker: Arc<Waker>, logins_max: usize) -> (CoreHandle, Mailbox) {
     let (sender, orders) = bounded(ORDERS_WAITING_MAX);
     let (question_sender, questions) = bounded(QUESTIONS_WAITING_MAX);
@@ -224,15 +226,15 @@ impl CoreHandle {
         let _ = self.waker.wake();
     }
 
-    /// Whether the core has stopped, as after a drain.
+    /// Whether the core has stopped, for example after a drain.
     pub(crate) fn has_stopped(&self) -> bool {
         self.status() == CoreStatus::Stopped
     }
 
-    /// How many listeners the core has taken of those that it was sent.
+    /// How many of the listeners that were sent to the core it has taken.
     ///
     /// # Errors
-    /// Why it cannot use one of them.
+    /// The core cannot use one of them, for this reason.
     pub(crate) fn listeners(&self) -> Result<usize, &str> {
         match self.status.lost_listener.get() {
             Some(cause) => Err(cause),
@@ -321,7 +323,7 @@ impl Mailbox {
         self.logins_under_way.set(self.logins_under_way.get() + 1);
     }
 
-    /// The sender by which the password checks answer this core.
+    /// The sender with which the password checks answer this core.
     pub(in crate::cores) fn login_way(&self) -> LoginWay {
         self.login_way.clone()
     }
@@ -439,7 +441,7 @@ mod tests {
             mailbox.login_is_under_way();
             asked += 1;
         }
-        // Nobody takes any of them meanwhile, and nobody waits.
+        // The core takes none of them meanwhile, and no sender waits.
         for address in 0..asked {
             mailbox.login_way().send(answered(address));
         }

@@ -14,10 +14,10 @@ use crate::cores::operators::questions::Question;
 pub(in crate::cores) struct Operations {
     /// The question that is being answered.
     question: Option<Question>,
-    /// Revocations whose connections are being looked for.
+    /// Revocations for which the sessions are being searched.
     revoking: VecDeque<Revoking>,
-    /// The next place of the table whose connection is told of new rules; `None` when all have been told. The new rules
-    /// already decide about connections that come in meanwhile.
+    /// The next place in the table whose connection is to be told of new rules; `None` when all have been
+    /// told. The new rules already apply to connections that begin meanwhile.
     unchecked: Option<u32>,
     /// When a difference to the shadow rules may be logged again.
     silent_until: Option<Uptime>,
@@ -25,7 +25,7 @@ pub(in crate::cores) struct Operations {
     stopping: bool,
 }
 
-/// A revocation on its way through the sessions of a core.
+/// A revocation, and the progress of its search through the sessions of a core.
 #[derive(Debug)]
 pub(in crate::cores) struct Revoking {
     pub(super) revocation: Arc<Revocation>,
@@ -76,7 +76,7 @@ impl Operations {
         self.revoking.push_front(revoking);
     }
 
-    /// The rules have changed: goes through all connections, from the first place on.
+    /// The rules have changed: begins to go through all connections, from the first place on.
     pub(in crate::cores) fn begin_check(&mut self) {
         self.unchecked = Some(0);
     }

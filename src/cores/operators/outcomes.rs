@@ -4,11 +4,11 @@
 //!   core 0: Calling ─► CoreCalls ◄─ one share for each call that waits ─┐
 //!   core 1: Calling ─► CoreCalls ◄─ …                                   ├─► Outcomes ─► the thread that calls
 //! ```
-//! All cores put what they learn into one [`Outcomes`]. A core answers the question when the last share of its
-//! [`CoreCalls`] is dropped: all of its clients have been called, and each call has had its outcome. So a thread that does
-//! not wait until the end still finds the outcomes that are there.
+//! All cores put the outcomes into one [`Outcomes`]. A core answers the question when the last share of its
+//! [`CoreCalls`] is dropped: then all of its clients have been called, and each call has had its outcome. A
+//! thread that stops waiting earlier still finds the outcomes so far.
 //!
-//! No lock is taken, and no place waits for room: each call takes room for its two entries beforehand.
+//! No lock is taken, and nothing waits for room: each call reserves room for its two entries.
 //!
 //! Limits: [`CALLED_MAX`] clients and [`ANSWER_BYTES_MAX`] for each operation.
 
@@ -23,7 +23,7 @@ use crate::app::{CallOutcome, OutsideCall};
 use crate::cores::operators::questions::Answer;
 use crate::session::SessionId;
 
-/// What the cores have told of the calls of one operation.
+/// The outcomes of the calls of one operation, from all cores.
 #[derive(Debug)]
 pub(crate) struct Outcomes {
     /// For how many calls there is room. Relaxed, as the next: they order nothing.
@@ -41,7 +41,7 @@ pub(crate) struct Outcomes {
 /// A call was made, or has had its outcome.
 type Entry = (SessionId, Option<CallOutcome>);
 
-/// How a core is done with its calls.
+/// The result of a core that has finished its calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CallsDone {
     /// How many clients it has called.
@@ -50,7 +50,7 @@ pub(crate) struct CallsDone {
     pub(crate) has_answer: bool,
 }
 
-/// When a core is done.
+/// When a core has finished its calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Until {
     /// When each call has had its outcome.
@@ -64,12 +64,13 @@ pub(crate) struct CoreCalls {
     outcomes: Arc<Outcomes>,
     until: Until,
     called: AtomicUsize,
-    /// Holds the answer to the question until it is given: the first that takes it gives it.
+    /// Holds the answer to the question: the first caller that takes it gives it.
     answer: Receiver<Answer<CallsDone>>,
 }
 
 impl Outcomes {
-    /// Room for the calls of one operation to so many clients, and for so many bytes of their answers.
+    /// Room for the calls of one operation to `calls_max` clients, and for `bytes_max` bytes of their
+    /// answers.
     pub(crate) fn new(calls_max: usize, bytes_max: usize) -> Arc<Outcomes> {
         let calls_max = calls_max.clamp(1, CALLED_MAX);
         let (sender, entries) = bounded(2 * calls_max);
@@ -83,12 +84,12 @@ impl Outcomes {
         })
     }
 
-    /// Whether at least so many cores have looked at all of their connections.
+    /// Whether at least this many cores have looked at all of their connections.
     pub(crate) fn are_through(&self, cores: usize) -> bool {
         self.through.load(Ordering::Relaxed) >= cores
     }
 
-    /// Whether a client was not called for want of room.
+    /// Whether a client was not called because there was no room.
     pub(crate) fn left_clients_out(&self) -> bool {
         self.is_full.load(Ordering::Relaxed)
     }
@@ -107,7 +108,7 @@ impl Outcomes {
         called
     }
 
-    /// The outcome, or that there is no room for it.
+    /// The outcome, or an outcome that says there is no room for it.
     fn bounded(&self, outcome: CallOutcome) -> CallOutcome {
         let bytes = match &outcome {
             CallOutcome::Answered(Some(json)) | CallOutcome::Refused(json) => json.len(),
@@ -149,7 +150,8 @@ impl CoreCalls {
         })
     }
 
-    /// A call to this client, which tells its outcome; `None` if the operation may call no more clients.
+    /// Begins a call to this client; it reports its outcome. `None` if the operation may call no more
+    /// clients.
     pub(super) fn begin(self: &Arc<Self>, id: SessionId) -> Option<OutsideCall> {
         let take_one = |room: usize| room.checked_sub(1);
         let room = &self.outcomes.room;
@@ -185,7 +187,7 @@ impl CoreCalls {
         }
     }
 
-    /// Answers the question, unless that was done.
+    /// Answers the question, unless it is answered already.
     fn tell(&self, has_answer: bool) {
         if let Ok(answer) = self.answer.try_recv() {
             let called = self.called();
@@ -239,7 +241,7 @@ mod tests {
         drop(calls);
         second.tell(CallOutcome::Answered(None));
         assert!(told.try_recv().is_err());
-        // A call that is forgotten has no outcome, and its core answers all the same.
+        // A call that is dropped has no outcome, and its core answers all the same.
         drop(first);
         let all = CallsDone {
             called: 2,

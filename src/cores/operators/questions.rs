@@ -1,4 +1,4 @@
-//! The questions that a core answers about its connections, and how an answer gets back.
+//! The questions that a core answers about its connections, and the ways of their answers.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -23,10 +23,10 @@ pub(crate) use crate::cores::operators::outcomes::{
 use crate::cores::operators::selection::Selecting;
 use crate::cores::operators::service_lists::{DescribeMembers, ListServices};
 
-/// A question to a core, or an operation that it reports about; with how far the core has got.
+/// A question to a core, or an operation whose result it reports; with the core's progress.
 #[derive(Debug)]
 pub(crate) enum Question {
-    /// Asks for the connections that hold the most bytes, of output and of input, the largest first.
+    /// The connections that hold the most bytes, of output and of input, the largest first.
     Slow(Survey),
     /// The connections that ended last, the latest first.
     Closed { answer: Answer<Vec<End>> },
@@ -38,7 +38,7 @@ pub(crate) enum Question {
     Channels(Channels),
     /// The patterns of services that the core owns, in their order.
     Services(ListServices),
-    /// The connections and offers of some services that the core has.
+    /// The connections and the offers of some services of this core.
     DescribeMembers(DescribeMembers),
     /// Call clients.
     Call(Calling),
@@ -47,7 +47,7 @@ pub(crate) enum Question {
         follower: Box<Follower>,
         answer: Answer<()>,
     },
-    /// Copy no more to it.
+    /// Stop copying to this subscriber.
     Unfollow { id: u64 },
     /// The history of a channel that this core owns.
     History(AskHistory),
@@ -58,7 +58,7 @@ pub(crate) enum Question {
         limit: usize,
         answer: Answer<presence::Page>,
     },
-    /// Do something with the connections of a selection, and say with how many.
+    /// Act on the connections of a selection, and report on how many.
     Act(Acting),
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct Look {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) rows: Vec<ConnectionRow>,
-    /// The place from which to look on; `None` if there are no more.
+    /// The place at which to continue; `None` if there are no more.
     pub(crate) next: Option<u32>,
 }
 
@@ -96,17 +96,17 @@ pub(crate) struct ConnectionRow {
 #[derive(Debug)]
 pub(crate) struct ChannelsOf {
     pub(super) selecting: Selecting,
-    /// The channel's number from which on.
+    /// The number of the channel at which to begin.
     pub(super) from: u32,
     pub(super) count_max: usize,
     pub(super) found: Option<NamedChannels>,
     pub(super) answer: Answer<Option<NamedChannels>>,
 }
 
-/// Names of channels, and where to go on if there are more.
+/// Names of channels, and the place at which to continue, if there are more.
 pub(crate) type NamedChannels = (Vec<Box<[u8]>>, Option<u32>);
 
-/// A way through the channels.
+/// A walk through the channels.
 #[derive(Debug)]
 pub(crate) struct Channels {
     pub(super) prefix: Box<[u8]>,
@@ -148,16 +148,16 @@ pub(crate) struct AskHistory {
     pub(crate) asked: HistoryAsked,
 }
 
-/// What is asked about a history.
+/// The part of a question that says what to do with a history.
 #[derive(Debug)]
 pub(crate) enum HistoryAsked {
-    /// Publications of it.
+    /// Read publications.
     Read {
         query: Query,
         publications_max: u32,
         answer: Answer<Reading>,
     },
-    /// To remove it, and to say how many publications there were.
+    /// Remove the history, and report how many publications it had.
     Remove { answer: Answer<usize> },
 }
 
@@ -166,7 +166,7 @@ pub(crate) enum HistoryAsked {
 pub(crate) struct Acting {
     pub(super) selecting: Selecting,
     pub(super) act: Act,
-    /// What the step may still do before its answer is given.
+    /// The effort that the step may still spend before its answer is given.
     pub(super) effort_left: u32,
     /// Whether there are no more connections.
     pub(super) is_at_end: bool,
@@ -174,25 +174,25 @@ pub(crate) struct Acting {
     pub(super) answer: Answer<ActStep>,
 }
 
-/// What a step of an operation on connections has done.
+/// The result of a step of an operation on connections.
 #[derive(Debug)]
 pub(crate) struct ActStep {
     pub(crate) counts: ActCounts,
-    /// The place from which the next step goes on; `None` if there are no more connections.
+    /// The place at which the next step continues; `None` if there are no more connections.
     pub(crate) next: Option<u32>,
 }
 
-/// With how many connections an operation was done, and with how many it was not.
+/// On how many connections an operation was done, and on how many it was not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ActCounts {
     pub(crate) done: u64,
-    /// With these connections there was nothing to do, or it was not allowed.
+    /// Connections on which there was nothing to do, or on which it was not allowed.
     pub(crate) not_done: u64,
-    /// The protocol of these connections has nothing that corresponds to the operation.
+    /// Connections whose protocol has no such operation.
     pub(crate) not_in_protocol: u64,
-    /// These clients may serve the event.
+    /// Clients that may serve the event.
     pub(crate) services: u64,
-    /// For these connections no token with these claims can be signed.
+    /// Connections for which no token with these claims can be signed.
     pub(crate) not_signed: u64,
 }
 
@@ -206,7 +206,7 @@ impl AddAssign for ActCounts {
     }
 }
 
-/// What is done with a connection.
+/// What an operation does to a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// Close it.
@@ -220,7 +220,7 @@ pub(crate) enum Act {
         channel: Option<Arc<str>>,
         message: Option<Arc<str>>,
     },
-    /// Sign a token for it, and give it that. Time is in seconds; `None` is `auth_default_expiry`.
+    /// Sign a token for it, and send it the token. Time is in seconds; `None` is `auth_default_expiry`.
     SetToken {
         claims: NewClaims,
         expires_in: Option<u64>,
@@ -238,7 +238,7 @@ pub(crate) enum NewClaims {
     AsBefore,
 }
 
-/// The way of an answer back. If the question is dropped, its sender learns that there is no answer.
+/// Carries an answer back. If the question is dropped, its sender learns that there is no answer.
 pub(crate) struct Answer<T>(Box<dyn FnOnce(T) + Send>);
 
 /// A connection that holds bytes: output that waits for its socket, or input that is not handled completely.
@@ -262,14 +262,14 @@ pub(crate) struct Slow {
     pub(crate) age: Duration,
 }
 
-/// A search for the connections that hold most, which goes through some of the table in each turn.
+/// A search for the connections that hold most bytes. It goes through a part of the table in each turn.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(super) count_max: usize,
     pub(super) answer: Answer<Vec<Slow>>,
     /// The next place of the table.
     pub(super) at: u32,
-    /// The bytes and places of the connections found so far. The one that holds least is on top.
+    /// The bytes and places of the connections found so far. The connection that holds least is on top.
     pub(super) longest: BinaryHeap<Reverse<(usize, u32)>>,
 }
 
@@ -291,7 +291,7 @@ impl<T> fmt::Debug for Answer<T> {
 }
 
 impl Slow {
-    /// All bytes that the connection holds. Connections that hold most come first.
+    /// All bytes that the connection holds; the list of connections is sorted by this number.
     pub(crate) fn held_bytes(&self) -> usize {
         self.waiting_bytes + self.input_bytes
     }
@@ -328,7 +328,7 @@ impl ChannelsOf {
 }
 
 impl Channels {
-    /// A search for the first `count_max` channels that begin so and come behind `after`.
+    /// A search for the first `count_max` channels that begin with `prefix` and come behind `after`.
     pub(crate) fn new(
         prefix: &[u8],
         after: Option<&[u8]>,
@@ -345,7 +345,7 @@ impl Channels {
         }
     }
 
-    /// Keeps the channel if it is asked for, and its name among the first.
+    /// Keeps the channel if it matches the question and its name is among the first.
     pub(super) fn note(&mut self, name: &[u8], subscribers: u32) {
         if !name.starts_with(&self.prefix) || self.after.as_deref().is_some_and(|after| name <= after) {
             return;
@@ -371,7 +371,8 @@ impl Channels {
 }
 
 impl Calling {
-    /// Calls to the clients that are selected, whose outcomes come into `outcomes`. `answer` tells when the core is done.
+    /// Calls to the selected clients, whose outcomes go into `outcomes`. `answer` tells when the core has
+    /// finished.
     pub(crate) fn new(
         selecting: Selecting,
         (event, data): (Arc<str>, Option<Arc<str>>),
@@ -401,7 +402,7 @@ impl Acting {
         }
     }
 
-    /// Answers with what was done.
+    /// Answers with the result of the step.
     pub(super) fn conclude(self) {
         let next = (!self.is_at_end).then_some(self.selecting.next);
         let counts = self.counts;
@@ -428,9 +429,9 @@ impl Survey {
     }
 }
 
-/// Places of a table that one turn looks at for questions: one out of the caches costs 0.1 µs.
+/// Places of a table that one turn looks at for questions. A place that is not in the caches costs 0.1 µs.
 pub(super) const EFFORT_PER_TURN_MAX: u32 = 2048;
-/// What a step of an operation on connections does before it is answered: it signs 64 tokens, or acts on 2048 connections, or
-/// looks at 65,536 places of the table. That takes 32 turns, each of which may take a tenth of a second before the time of the
-/// step is over.
+/// The effort that a step of an operation on connections may spend before it is answered: it signs 64 tokens,
+/// or acts on 2048 connections, or looks at 65,536 places of the table. That takes 32 turns. Each of them may
+/// take a tenth of a second before the time limit of the step is over.
 const EFFORT_PER_STEP_MAX: u32 = 32 * EFFORT_PER_TURN_MAX;

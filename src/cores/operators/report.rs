@@ -1,9 +1,10 @@
-//! Answers the questions of other threads, one after the other: here about the connections that hold most, and the
-//! connections that ended last; `lookup.rs` and `acting.rs` have the others.
+//! Answers the questions of other threads, one after the other. This file has the answers about the
+//! connections that hold most bytes and the connections that ended last; `lookup.rs` and `acting.rs` have the
+//! others.
 //!
-//! Such questions are rare. They come through the mailbox, and the core answers from the numbers that it keeps: without
-//! payloads and tokens. To find the connections that hold most it must examine every connection, so it does that in
-//! steps, one in each turn.
+//! Such questions are rare. They come through the mailbox. The core answers from its counters, without
+//! payloads and tokens. To find the connections that hold most bytes it must examine every connection, so it
+//! does that in steps, one in each turn.
 //!
 //! Limits: [`EFFORT_PER_TURN_MAX`], for all questions of a turn together.
 
@@ -16,7 +17,8 @@ use crate::cores::lifecycle::connection::Connection;
 use crate::cores::operators::questions::{EFFORT_PER_TURN_MAX, Question, Slow, Survey};
 
 impl<A: App> Core<A> {
-    /// Answers questions, as far as a turn may. One may be left for the next turn, and the questions behind it.
+    /// Answers questions, as far as a turn may. If a question takes longer, it and the questions behind it
+    /// wait for the next turn.
     pub(in crate::cores) fn answer_questions(&mut self) {
         let mut effort = EFFORT_PER_TURN_MAX;
         while let Some(question) = self
@@ -31,7 +33,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Answers a question, or returns it if the turn has done enough.
+    /// Answers a question; returns it if the turn has spent its effort.
     fn answer(&mut self, question: Question, effort: &mut u32) -> Option<Question> {
         match question {
             Question::Slow(mut survey) => {
@@ -116,8 +118,8 @@ impl<A: App> Core<A> {
         survey.at >= places
     }
 
-    /// Since the survey looked at them, some outboxes have drained, and other connections have taken the places of
-    /// ended ones: the answer says how they are now.
+    /// Since the survey looked at the connections, some outboxes have drained, and other connections have
+    /// taken the places of ended ones. The answer describes the present state.
     fn conclude(&self, survey: Survey) {
         let found = survey.longest.into_iter();
         let mut slow: Vec<Slow> = found

@@ -1,5 +1,5 @@
-//! A new policy in a core. If its rules differ from the former ones, the core has the session of each connection check
-//! the client's subscriptions: some connections in each turn.
+//! A new policy in a core. If its rules differ from the former ones, the session of each connection checks
+//! the client's subscriptions again: some connections in each turn.
 //!
 //! `input/subscriptions.rs` ends the subscriptions that the rules no longer allow.
 //!
@@ -16,7 +16,7 @@ use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::unsubscribing::CHANNELS_PER_TURN_MAX;
 
 impl<A: App> Core<A> {
-    /// Decides by this policy from now on.
+    /// Adopts this policy.
     pub(in crate::cores) fn adopt_policy(&mut self, policy: Arc<Policy>) {
         let has_other_rules = policy.rules.id() != self.lent.policy.rules.id();
         if policy.channels.version() != self.lent.policy.channels.version() {

@@ -1,7 +1,8 @@
-//! Which connections an operation is about, and how far a core has got in finding them.
+//! The connections that an operation is about, and a core's progress in finding them.
 //!
-//! A core goes through its table of connections in the order of their places. A connection keeps its place to its end,
-//! so that it is found exactly once, however many turns the way takes and whichever others come and go meanwhile.
+//! A core goes through its table of connections in the order of their places. A connection keeps its place to
+//! its end. So it is found exactly once, however many turns the walk takes and however many other connections
+//! begin and end meanwhile.
 
 use std::net::IpAddr;
 
@@ -25,29 +26,29 @@ pub enum Selection {
     Session(SessionId),
 }
 
-/// A way through the table of connections.
+/// A walk through the table of connections.
 #[derive(Debug)]
 pub(crate) struct Selecting {
     pub(super) selection: Selection,
-    /// The user's name as claims have it: as JSON.
+    /// The user's name in the form of claims: as JSON.
     pub(super) user: String,
     /// The next place to look at.
     pub(super) next: u32,
 }
 
-/// The next step of the way.
+/// The next step of the walk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Selected {
     /// A connection that is selected.
     Found(ConnectionId),
-    /// The turn has done enough.
+    /// The turn has spent its effort.
     Later,
     /// There are no more.
     End,
 }
 
 impl Selecting {
-    /// A way from this place on.
+    /// A walk that begins at this place.
     pub(crate) fn new(selection: Selection, from: u32) -> Selecting {
         let user = match &selection {
             Selection::User(name) => serde_json::Value::from(name.as_str()).to_string(),
@@ -62,7 +63,7 @@ impl Selecting {
         }
     }
 
-    /// Whether this is the user that is looked for, if one is. A number may be given as its text.
+    /// Whether this is the user that the selection names, if it names one. A number may be given as its text.
     pub(super) fn is_user(&self, user: &str) -> bool {
         match &self.selection {
             Selection::User(name) => user == self.user || user == name,

@@ -1,4 +1,5 @@
-//! Questions about services: which patterns a core owns, with their members, and who members are that are clients of it.
+//! Questions about services: the patterns that a core owns with their members, and facts about the members
+//! that are clients of the core.
 
 use std::collections::BTreeMap;
 
@@ -7,23 +8,23 @@ use crate::session::{ClientProtocol, SessionId};
 
 use crate::cores::operators::questions::Answer;
 
-/// A way through the patterns of a core.
+/// A walk through the patterns of a core.
 #[derive(Debug)]
 pub(crate) struct ListServices {
-    /// Only patterns behind this one.
+    /// Only patterns behind this one are listed.
     after: Option<Box<[u8]>>,
-    /// No further pattern is found when so many members are.
+    /// The list ends with the pattern that brings it to this many members.
     members_max: usize,
     /// The next place of the table.
     pub(super) next: usize,
     /// The first patterns found so far.
     found: BTreeMap<Box<[u8]>, PoolView>,
-    /// Their members.
+    /// How many members these patterns have.
     members: usize,
     answer: Answer<Vec<PoolView>>,
 }
 
-/// A question who some members are: connections of the core, each with the pattern.
+/// A question about some members: connections of the core, each with its pattern.
 #[derive(Debug)]
 pub(crate) struct DescribeMembers {
     pub(super) asked: Vec<MemberName>,
@@ -41,7 +42,7 @@ pub(crate) struct MemberRow {
     pub(crate) protocol: ClientProtocol,
     /// As JSON.
     pub(crate) user: Option<Box<str>>,
-    /// What it says of itself, as JSON.
+    /// Its description of itself, as JSON.
     pub(crate) meta: Option<Box<str>>,
 }
 
@@ -98,7 +99,7 @@ impl DescribeMembers {
         }
     }
 
-    /// Answers with what is known of them, in their order.
+    /// Answers with the facts about the members, in their order.
     pub(super) fn conclude(self) {
         self.answer.give(self.found);
     }

@@ -1,6 +1,7 @@
 //! Answers questions about services (`service_lists.rs`).
 //!
-//! The owner of a pattern knows a member by its connection alone, so who it is, is asked of the core that has the connection.
+//! The owner of a pattern knows a member only by its connection, so the core that has the connection
+//! describes the member.
 //!
 //! Limits: `EFFORT_PER_TURN_MAX` (`questions.rs`).
 

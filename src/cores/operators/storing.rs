@@ -1,8 +1,8 @@
-//! The end of a turn for the store (`data_dir`), and the end of remembering: at the end of the server, or when another
-//! process takes the store over.
+//! The end of a turn for the store (`data_dir`), and the end of remembering: when the server stops, or when
+//! another process takes the store over.
 //!
-//! A core ends in two steps. First each core publishes nothing more to remembered channels. When this holds for all
-//! cores, each reads what is in the ring up to then, and sends its last records.
+//! A core ends in two steps. First, all cores stop publishing to remembered channels. When all of them have,
+//! each reads the ring up to that point, and sends its last records.
 
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 
 impl<A: App> Core<A> {
-    /// Sends the records of this turn to the store, or the last ones if it is to be let go of.
+    /// Sends the records of this turn to the store; sends the last records if the store is to be closed.
     pub(in crate::cores) fn tell_store(&mut self) {
         let now = self.time.now();
         self.record_mqtt();
@@ -37,7 +37,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Records what has changed of MQTT sessions and of retained publications.
+    /// Records the changes of MQTT sessions and of retained publications.
     fn record_mqtt(&mut self) {
         self.delivery.record_retained();
         let now = self.time.now();
@@ -48,12 +48,13 @@ impl<A: App> Core<A> {
             && on_disk.is_strict()
         {
             on_disk.note_save(save);
-            // If it is not committed, this core is woken when it may be.
+            // If the save is not committed yet, this core is woken at the next commit.
             let _ = on_disk.committed_save();
         }
     }
 
-    /// Leaves MQTT sessions to the next process: disconnects all MQTT clients, some in each turn. True when none is left.
+    /// Leaves MQTT sessions to the next process: disconnects all MQTT clients, some in each turn. True when
+    /// all are disconnected.
     fn let_go_of_mqtt(&mut self) -> bool {
         let Some(sessions) = &mut self.connections.mqtt else {
             return true;
@@ -66,8 +67,8 @@ impl<A: App> Core<A> {
         connected.is_empty()
     }
 
-    /// Ends remembering in a core that was told to stop at once, as the others were: each is given a moment for it. The
-    /// core serves no client any more.
+    /// Ends remembering in a core that was told to stop at once, like the other cores: each gets a moment for
+    /// it. The core no longer serves clients.
     pub(in crate::cores) fn end_remembering_at_once(&mut self) {
         for _ in 0..TRIES_MAX {
             if self.end_remembering() {

@@ -1,5 +1,5 @@
-//! Webhooks on a core: what it does when they change, and what it tells them at the end of each turn
-//! (`lifecycle/webhook_events.rs`).
+//! Webhooks on a core: what it does when the configured webhooks change, and its reports at the end of each
+//! turn (`lifecycle/webhook_events.rs`).
 //!
 //! Limits: `PLACES_PER_TURN_MAX`.
 
@@ -21,7 +21,7 @@ use crate::cores::lifecycle::connection::Phase;
 use crate::cores::lifecycle::webhook_events::{Source, WebhookEvents};
 
 impl<A: App> Core<A> {
-    /// These are the webhooks from now on.
+    /// Adopts these webhooks.
     pub(in crate::cores) fn adopt_webhooks(&mut self, webhooks: &Arc<Webhooks>) {
         let core = self.id.index();
         self.webhooks = WebhookEvents::new(core, webhooks, self.webhooks.take(), &self.metrics);
@@ -42,7 +42,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Tells webhooks what this turn has brought.
+    /// Reports the events of this turn to webhooks.
     #[inline(never)]
     pub(in crate::cores) fn tell_webhooks(&mut self) {
         let Some(mut events) = self.webhooks.take() else {
@@ -120,8 +120,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// After a change of the webhooks: looks at some more channels, and notes those that have subscribers. What changes
-    /// meanwhile is noted by itself.
+    /// After a change of the webhooks: looks at some more channels, and notes those that have subscribers.
+    /// Changes meanwhile are noted as usual.
     fn walk_channels(&self, events: &mut WebhookEvents) {
         let Some(mut walk) = events.walk.take() else {
             return;

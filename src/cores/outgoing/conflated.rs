@@ -47,7 +47,8 @@ pub(in crate::cores) enum Conflation {
 }
 
 impl Conflated {
-    /// Keeps a publication, a whole frame, as the newest of its channel. One alone may be of any size.
+    /// Keeps a publication, a whole frame, as the newest of its channel. A single publication may be of any
+    /// size.
     pub(in crate::cores) fn keep(&mut self, channel: Key, frame: &[u8], bytes_max: usize) -> Conflation {
         let older = self.newest.get(&channel).map(|older| older.frame.len());
         let others = self.bytes - older.unwrap_or(0);
@@ -81,7 +82,7 @@ impl Conflated {
         self.bytes
     }
 
-    /// How many channels wait.
+    /// How many channels have a publication that waits.
     pub(in crate::cores) fn len(&self) -> usize {
         self.newest.len()
     }

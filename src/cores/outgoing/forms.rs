@@ -1,27 +1,28 @@
-//! The forms of a publication: what is sent to its subscribers, whose protocols and agreements differ.
+//! The forms of a publication: subscribers have different protocols and options, and so get different frames.
 //!
 //! ```text
 //!   ring: frame of the publisher's protocol ──► columns, by form:  as published | made here, once | not made
 //!                                                                       └──────── each subscriber takes its form's
 //! ```
-//! A publication lies in the ring as the publisher's core encoded it. Each other form is made when the publication
-//! first meets a subscriber of this core that gets it so, and then serves all of them: also those that the publication
-//! meets in later turns, since the publication at the front of the ring is the only one under way. A core without
-//! subscribers of a form does nothing for it.
+//! A publication lies in the ring as the publisher's core encoded it. A core makes each other form when the
+//! publication first meets a subscriber of this form, and uses it for all such subscribers. This includes
+//! subscribers that the publication meets in later turns, since only the publication at the front of the ring
+//! is under way. A core without subscribers of a form does nothing for it.
 //!
 //! To add a form: a variant of [`Form`], its place in [`Form::index`], and a function that encodes it, called by
 //! [`Forms::make`].
 //!
 //! Replies have no columns: they are encoded one by one, by [`write_reply`].
 //!
-//! Limits: `compression_bytes_min`; the bytes that forms are made of count against what a turn delivers.
+//! Limits: `compression_bytes_min`; the bytes of the publications that are encoded count against the copies
+//! of a turn.
 
 use crate::broker::{Origin, Publication};
 use crate::protocols::{Content, Framing, MinBin};
 use crate::websocket::deflate::{Compression, Deflater, Work};
 use crate::websocket::frame::{self, OpCode};
 
-/// How a connection gets publications.
+/// The form in which a connection gets publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Form {
     /// A WebSocket text frame with a `#publish` packet, compressed as the client has agreed to.
@@ -40,7 +41,7 @@ impl Form {
         match framing {
             Framing::WebSocket(compression) => Form::SocketCluster(compression),
             Framing::MinBin => Form::MinBin,
-            // Their publications come another way.
+            // Publications for MQTT connections are made elsewhere (`packets.rs`).
             Framing::Mqtt | Framing::MqttOverWebSocket => Form::SocketCluster(Compression::Off),
         }
     }
@@ -55,7 +56,7 @@ impl Form {
     }
 }
 
-/// The forms of the publication under way on a core, and what makes them.
+/// The forms of the publication under way on a core, and the encoders that make them.
 #[derive(Debug)]
 pub(in crate::cores) struct Forms {
     deflater: Deflater,
@@ -63,7 +64,7 @@ pub(in crate::cores) struct Forms {
     /// Whether clients of any port have the codec `min-bin`.
     has_min_bin: bool,
     columns: [Column; Form::COUNT],
-    /// Bytes of publications that forms were made of since the last [`Forms::take_encoded_bytes`].
+    /// Bytes of publications that were encoded in other forms since the last [`Forms::take_encoded_bytes`].
     encoded_bytes: usize,
 }
 
@@ -84,7 +85,7 @@ struct Column {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// No subscriber that it has met gets this form.
+    /// The publication has met no subscriber of this form yet.
     #[default]
     NotMade,
     /// The frame is sent as it was published.
@@ -106,7 +107,7 @@ impl Forms {
         }
     }
 
-    /// The next publication is another one. Frees the memory of large frames.
+    /// Prepares for the next publication. Frees the memory of large frames.
     pub(in crate::cores) fn end_publication(&mut self) {
         for column in &mut self.columns {
             column.state = State::NotMade;
@@ -119,15 +120,16 @@ impl Forms {
         }
     }
 
-    /// The frames of a publication, by [`Form::index`], for subscribers that get it in the forms of `wanted`. A form
-    /// that is not wanted has the frame as it was published.
+    /// The frames of a publication, by [`Form::index`], for subscribers of the forms in `wanted`. The frame
+    /// of a form that is not wanted is the published one.
     pub(in crate::cores) fn frames<'f>(
         &'f mut self,
         publication: Publication<'f>,
         wanted: impl Iterator<Item = Form>,
     ) -> [&'f [u8]; Form::COUNT] {
         let published = publication.frame();
-        // Without that codec, compression makes all other forms that there are, and leaves short frames as they are.
+        // Without that codec, compression is the only way to another form, and it leaves short frames as they
+        // are.
         if !self.has_min_bin && !self.deflater.takes(published.len()) {
             return [published; Form::COUNT];
         }
@@ -156,7 +158,7 @@ impl Forms {
         }
     }
 
-    /// Bytes of publications that forms were made of since the last call.
+    /// Bytes of publications that were encoded in other forms since the last call.
     pub(in crate::cores) fn take_encoded_bytes(&mut self) -> usize {
         std::mem::take(&mut self.encoded_bytes)
     }
@@ -167,7 +169,8 @@ impl Forms {
     }
 }
 
-/// Writes a publication as SocketCluster clients with this compression get it, unless that is as it was published.
+/// Writes a publication for SocketCluster clients with this compression, unless they get it as it was
+/// published.
 fn write_socketcluster(
     deflater: &mut Deflater,
     compression: Compression,
@@ -176,7 +179,7 @@ fn write_socketcluster(
 ) -> State {
     let parts = match publication.origin() {
         Origin::SocketCluster => frame::parts(publication.frame()),
-        // Delivery gives the translation of such a publication (`delivery/translation.rs`).
+        // Delivery translates such a publication first (`delivery/translation.rs`).
         Origin::Mqtt => None,
     };
     match parts {
@@ -188,7 +191,7 @@ fn write_socketcluster(
     }
 }
 
-/// Writes a publication as clients with the codec `min-bin` get it.
+/// Writes a publication for clients with the codec `min-bin`.
 fn write_min_bin(packer: &mut Packer, publication: Publication<'_>, out: &mut Vec<u8>) -> State {
     let parts = match publication.origin() {
         Origin::SocketCluster => frame::parts(publication.frame()),
@@ -252,7 +255,8 @@ pub(in crate::cores) fn write_reply(
     }
 }
 
-/// Appends a message for a client with the codec `min-bin`, as a whole frame. Its core has forms.
+/// Appends a message for a client with the codec `min-bin`, as a whole frame. A core with such clients has
+/// forms.
 #[cold]
 fn write_packed(forms: Option<&mut Forms>, opcode: OpCode, message: &[u8], out: &mut Vec<u8>) {
     match forms {
@@ -339,7 +343,7 @@ pub(in crate::cores) mod tests {
         }
     }
 
-    /// Lets `act` see a publication of this frame, as it would lie in the ring.
+    /// Calls `act` with a publication of this frame, as it would lie in the ring.
     pub(in crate::cores) fn with_publication<R>(frame: &[u8], act: impl FnOnce(Publication<'_>) -> R) -> R {
         let mut buffer = Vec::new();
         publication::write(&mut buffer, facts(), b"c", &[frame]);

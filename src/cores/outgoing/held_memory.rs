@@ -1,19 +1,20 @@
 //! Accounts for the memory that the connections of a core hold, and finds the connections that hold most.
 //!
-//! A connection holds the bytes in its outbox while its socket takes no more, conflated publications, input that is not
-//! consumed yet, a partial message, decisions that wait, and records of TLS. A connection that keeps up holds nothing
-//! and costs nothing here. `Connections::note_held` reports the bytes of a connection whenever they may have changed.
-//! When all connections together are over the limit, `ending.rs` closes those that hold most.
+//! A connection holds the bytes in its outbox while its socket takes no more, conflated publications, input
+//! that is not consumed yet, a partial message, decisions that wait, and records of TLS. A connection that
+//! keeps up holds nothing and costs nothing here. `Connections::note_held` reports the bytes of a connection
+//! whenever they may have changed. When all connections together are over the limit, `ending.rs` closes the
+//! connections that hold most.
 //!
 //! ```text
-//!   entries   index → what it holds, its class, its place there
+//!   entries   index → the bytes that it holds, its class, its place there
 //!   classes   [ 1 | 2.. | 4.. | … | 8 MiB.. | … ]   lists of indexes, by the power of two of the bytes
 //! ```
 //! So the connection to close is found without a search: any connection of the highest class that is not empty holds at
 //! least half as much as any other.
 //!
 //! Invariants
-//! 1. `sums` are those of all entries.
+//! 1. `sums` are the sums of all entries.
 //! 2. A connection with an entry stands in the list of its class once, at its place.
 //!
 //! Limits: `outbox_bytes_total_max`, an equal share of it for each core.
@@ -34,18 +35,18 @@ pub(in crate::cores) struct Held {
 /// The bytes that one connection holds, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cores) struct Holding {
-    /// Bytes that wait for a socket that takes no more, and conflated publications. Bytes that other connections share
-    /// count in full, since this connection keeps them from being freed.
+    /// Bytes that wait for a socket that takes no more, and conflated publications. Bytes that several
+    /// connections share count in full for each, since each of them keeps these bytes from being freed.
     pub(in crate::cores) outbox: usize,
     /// Input that was read and not consumed.
     pub(in crate::cores) leftover: usize,
-    /// A message of which only a part has arrived.
+    /// An incomplete message.
     pub(in crate::cores) assembly: usize,
-    /// The rest of a long array of packets, and decisions that wait.
+    /// The unhandled part of a long array of packets, and decisions that wait.
     pub(in crate::cores) parked: usize,
     /// Records that have arrived in part, or that the socket has not taken.
     pub(in crate::cores) tls: usize,
-    /// Publications that follow a history which the connection has not got yet.
+    /// Publications that follow a history that the connection has not got yet.
     pub(in crate::cores) collected: usize,
 }
 
@@ -57,7 +58,7 @@ struct Entry {
 }
 
 impl Holding {
-    /// All of it.
+    /// The sum of all kinds.
     pub(in crate::cores) fn total(&self) -> usize {
         self.outbox + self.leftover + self.assembly + self.parked + self.tls + self.collected
     }
@@ -73,7 +74,7 @@ impl Holding {
 }
 
 impl Held {
-    /// An account without connections. All together may hold `bytes_max`.
+    /// An account without connections. All connections together may hold `bytes_max`.
     pub(in crate::cores) fn new(bytes_max: usize) -> Held {
         Held {
             bytes_max,
@@ -113,7 +114,7 @@ impl Held {
         self.classes[class as usize].last().copied()
     }
 
-    /// Records what a connection holds now.
+    /// Notes the bytes that a connection holds now.
     pub(in crate::cores) fn note(&mut self, index: u32, holding: Holding) {
         let total = holding.total();
         if total == 0 {
@@ -149,7 +150,7 @@ impl Held {
         }
     }
 
-    /// A connection holds nothing any more, or has ended.
+    /// A connection no longer holds any bytes, or has ended.
     pub(in crate::cores) fn forget(&mut self, index: u32) {
         if let Some(entry) = self.entries.remove(index as usize) {
             self.sums.exchange(&entry.holding, &Holding::default());
@@ -194,7 +195,7 @@ mod tests {
         }
     }
 
-    /// Any sequence of changes leaves what one would find by looking at all connections.
+    /// After any sequence of changes, the account is the same as a count over all connections.
     #[test]
     fn the_sums_and_the_one_that_holds_most_are_those_of_a_walk_over_all() {
         for seed in 1..200_u64 {

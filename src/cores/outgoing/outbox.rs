@@ -6,13 +6,13 @@
 //! which goes back with its last byte. An idle connection owns no buffer.
 //!
 //! ```text
-//!   much waits:   earlier [ own 64 KiB | shared | shared | own ]   bytes [ newest ... ]
+//!   long backlog: earlier [ own 64 KiB | shared | shared | own ]   bytes [ newest ... ]
 //!                            ▲ sent
 //! ```
-//! The backlog of a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the earlier
-//! pieces and a new one begun; a long publication stays in the buffer that all of its subscribers share. So bytes are
-//! moved at most once after they were queued, however long the backlog is and however little the socket takes at a
-//! time.
+//! The backlog of a slow reader lies in pieces: a buffer that has grown to [`PIECE_BYTES`] is put behind the
+//! earlier pieces and a new one begins; a long publication stays in the buffer that all of its subscribers
+//! share. So bytes are moved at most once after they were queued, no matter how long the backlog is and how
+//! little the socket takes at a time.
 //!
 //! Invariants
 //! 1. Bytes leave in the order they were queued; a frame is never split by another.
@@ -22,10 +22,10 @@
 //!    marked blocked.
 //! 4. `begun` counts the bytes at the front that belong to a frame already sent in part (or to the HTTP response head);
 //!    the bytes behind them can be discarded without breaking the stream. A frame lies in one piece.
-//! 5. Conflated publications come behind all bytes that were queued before the conflated ones leave ([`Outbox::flush`]
-//!    says when). While there are any, no other publication enters the outbox ([`Outbox::takes`]).
-//! 6. A span that may hold several publications has never been sent in part: before that, the outbox copies it. A
-//!    publication alone in its buffer is never copied.
+//! 5. Conflated publications are sent after all bytes that are queued in the outbox ([`Outbox::flush`] says
+//!    when). While there are any, no other publication enters the outbox ([`Outbox::takes`]).
+//! 6. A span that may hold several publications has never been sent in part: the outbox copies it before
+//!    that. A publication alone in its buffer is never copied.
 //!
 //! Sharing instead of copying saved 10 to 14 % of the instructions of a delivery. It also saved the cache misses of a
 //! thousand copies for a thousand subscribers: up to 8 % of the CPU time of a delivery, the kernel's included, where
@@ -50,35 +50,37 @@ use crate::cores::outgoing::shared_frames::{FrameSpan, SharedFrames};
 pub(in crate::cores) enum Outbox {
     #[default]
     Empty,
-    /// Publications only, in a buffer that other subscribers share. The socket is not known to be full.
+    /// Publications only, in a buffer that subscribers share. The socket is not known to be full.
     Shared(FrameSpan),
-    /// Anything, in a buffer of its own.
+    /// Any bytes, in a buffer of its own.
     Own(Box<Queued>),
-    /// Nothing, and no publication is taken: see [`Outbox::seal`].
+    /// No bytes, and it takes no publication: see [`Outbox::seal`].
     Sealed,
 }
 
 #[derive(Debug)]
 pub(in crate::cores) struct Queued {
-    /// The pieces before `bytes`; none unless much waits.
+    /// The pieces before `bytes`; none unless the backlog is long.
     earlier: VecDeque<Piece>,
-    /// The bytes in `earlier`, those of its first piece that have been sent included.
+    /// The bytes of all pieces in `earlier`, including the part of the first piece that has been sent.
     earlier_bytes: usize,
     bytes: Vec<u8>,
-    /// How many bytes of the first piece have been sent: of `bytes`, if there is no other. A shared piece begins with
-    /// what has not been sent.
+    /// How many bytes of the first piece have been sent; if there are no pieces, how many of `bytes`. A
+    /// shared piece begins with its first unsent byte.
     sent: usize,
     begun: usize,
     blocked: bool,
     /// Whether no publication is taken: [`Outbox::seal`].
     sealed: bool,
-    /// Since when the socket has not taken all that waited; `NEVER` if the last flush sent everything. For reports.
+    /// The time since which the socket has not taken all waiting bytes; `NEVER` if the last flush sent
+    /// everything. For reports.
     blocked_since: Uptime,
-    /// When the socket must have taken something, or the peer acknowledged something that it took before.
+    /// The time by which the socket must have taken some bytes, or the peer acknowledged some that the socket
+    /// took before.
     taken_by: Uptime,
     /// How many bytes the peer had not acknowledged when `taken_by` was set.
     unacknowledged: u32,
-    /// The publications that follow when all is sent.
+    /// The publications that follow when all bytes are sent.
     conflated: Option<Box<Conflated>>,
 }
 
@@ -86,22 +88,22 @@ pub(in crate::cores) struct Queued {
 #[derive(Debug)]
 enum Piece {
     Own(Vec<u8>),
-    /// Of one publication.
+    /// The frame of one publication.
     Shared(FrameSpan),
 }
 
-/// How a flush ended.
+/// The result of a flush.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Flush {
-    /// All is sent.
+    /// All bytes are sent.
     Empty,
     /// The socket took no more; the poll reports when it does.
     Blocked,
-    /// All is sent, and this many conflated publications are queued now.
+    /// All bytes are sent, and this many conflated publications are queued now.
     Refilled(usize),
 }
 
-/// The buffers of one core's outboxes: those that are free, and those that are shared.
+/// The buffers of one core's outboxes: the free ones, and the shared ones.
 #[derive(Debug, Default)]
 #[expect(
     clippy::vec_box,
@@ -109,7 +111,8 @@ pub(in crate::cores) enum Flush {
 )]
 pub(in crate::cores) struct FramePool {
     free: Vec<Box<Queued>>,
-    /// The fewest that were free since the last [`FramePool::give_back`]: these were not needed.
+    /// The smallest number of free buffers since the last [`FramePool::give_back`]: that many were not
+    /// needed.
     unused: usize,
     /// The frames of publications that outboxes share.
     pub(in crate::cores) shared: SharedFrames,
@@ -126,12 +129,13 @@ impl Outbox {
         }
     }
 
-    /// Whether nothing waits.
+    /// Whether no bytes wait.
     pub(in crate::cores) fn is_empty(&self) -> bool {
         matches!(self, Outbox::Empty | Outbox::Sealed)
     }
 
-    /// Whether there is room for `bytes` more below the limit `bytes_max`. An empty outbox takes any one frame.
+    /// Whether there is room for `bytes` more below the limit `bytes_max`. An empty outbox takes any single
+    /// frame.
     pub(in crate::cores) fn takes(&self, bytes: usize, bytes_max: usize) -> bool {
         match self {
             Outbox::Empty => true,
@@ -145,13 +149,13 @@ impl Outbox {
         }
     }
 
-    /// How many spans it holds.
+    /// How many shared spans it holds.
     #[cfg(test)]
     pub(in crate::cores) fn spans_held(&self) -> usize {
         self.spans().count()
     }
 
-    /// The bytes that it shares with others.
+    /// The bytes that it shares with other outboxes.
     #[cfg(test)]
     pub(in crate::cores) fn shared_bytes(&self) -> usize {
         self.spans().map(FrameSpan::len).sum()
@@ -184,7 +188,7 @@ impl Outbox {
         }
     }
 
-    /// The outbox's own buffer; an outbox without one gets one, which takes over the shared frames.
+    /// The outbox's own buffer. If it has none, it gets one, into which its shared frames are copied.
     fn own(&mut self, pool: &mut FramePool) -> &mut Queued {
         if !matches!(self, Outbox::Own(_)) {
             let mut queued = pool.take();
@@ -207,12 +211,12 @@ impl Outbox {
             .keep(channel, frame, bytes_max)
     }
 
-    /// The conflated publications that wait.
+    /// The conflated publications.
     pub(in crate::cores) fn conflated(&self) -> Option<&Conflated> {
         self.queued()?.conflated.as_deref()
     }
 
-    /// The bytes that have been conflated and wait.
+    /// The bytes of the conflated publications.
     pub(in crate::cores) fn conflated_bytes(&self) -> usize {
         self.conflated().map_or(0, Conflated::bytes)
     }
@@ -236,12 +240,12 @@ impl Outbox {
         }
     }
 
-    /// Queues the conflated publications now, behind all bytes that wait. Returns how many there were.
+    /// Queues the conflated publications now, behind all waiting bytes. Returns how many there were.
     pub(in crate::cores) fn settle_conflated(&mut self) -> usize {
         self.queued_mut().map_or(0, Queued::settle)
     }
 
-    /// Since when the socket has not taken all that waited.
+    /// The time since which the socket has not taken all waiting bytes.
     pub(in crate::cores) fn blocked_since(&self) -> Option<Uptime> {
         let since = self.queued()?.blocked_since;
         (since != Uptime::NEVER).then_some(since)
@@ -256,7 +260,7 @@ impl Outbox {
         }
     }
 
-    /// Whether the socket has been found full, and all bytes have not been sent since.
+    /// Whether the socket was found full, and not all bytes have been sent since.
     #[inline]
     pub(in crate::cores) fn is_slow(&self) -> bool {
         self.queued()
@@ -308,8 +312,9 @@ impl Outbox {
         write(&mut queued.bytes);
     }
 
-    /// Puts other frames in the place of those that wait: `rewrite` makes them. Does nothing while the socket is full, some
-    /// have begun to leave, much waits, or conflated publications do.
+    /// Replaces the frames that wait with the frames that `rewrite` makes of them. Does nothing if the socket
+    /// is full, if some frames have begun to leave, if the backlog is in pieces, or if there are conflated
+    /// publications.
     pub(in crate::cores) fn rewrite<'r>(
         &mut self,
         pool: &mut FramePool,
@@ -351,8 +356,9 @@ impl Outbox {
         }
     }
 
-    /// Has the outbox take no publication any more, whether bytes wait or not: its connection has ended, and is still
-    /// among the subscribers of some channels. Frames of other kinds are taken, and all that waits is sent.
+    /// Makes the outbox take no publications any more, whether bytes wait or not: its connection has ended,
+    /// and is still among the subscribers of some channels. Frames of other kinds are taken, and all waiting
+    /// bytes are sent.
     pub(in crate::cores) fn seal(&mut self, pool: &mut FramePool) {
         match self {
             Outbox::Empty => *self = Outbox::Sealed,
@@ -423,7 +429,7 @@ impl Outbox {
         queued.begun = queued.bytes.len() - queued.sent;
     }
 
-    /// Writes as much as the socket takes, with one call unless what waits lies in many pieces.
+    /// Writes as much as the socket takes: with one call, unless the bytes lie in many pieces.
     pub(in crate::cores) fn flush(
         &mut self,
         framing: Framing,
@@ -491,7 +497,8 @@ impl Outbox {
         while queued.len() > 0 {
             let written = queued.write_pieces(socket, &pool.shared)?.unwrap_or(0);
             sent += written;
-            // Where the last byte is the last of a piece, the writer may not have looked at the next.
+            // If the last written byte is the last of a piece, the writer may not have looked at the next
+            // piece.
             let ends_within = queued.advance(written, framing, &mut pool.shared);
             if written == 0 || ends_within {
                 queued.blocked = true;
@@ -513,20 +520,21 @@ impl Outbox {
         Flush::Empty
     }
 
-    /// Marks the outbox blocked, for bytes that wait in the stream: the poll will tell when the socket takes more.
+    /// Marks the outbox blocked because of bytes that wait in the stream: the poll reports when the socket
+    /// takes more.
     pub(in crate::cores) fn block(&mut self, pool: &mut FramePool) {
         self.own(pool).blocked = true;
     }
 
-    /// The first `bytes` are on their way, though the socket has not taken all of them: the frames they belong to have
-    /// begun to leave.
+    /// Notes that the first `bytes` are on their way, though the socket has not taken all of them: the frames
+    /// they belong to have begun to leave.
     pub(in crate::cores) fn hold(&mut self, framing: Framing, bytes: usize, pool: &FramePool) {
         if let Some(queued) = self.queued_mut() {
             queued.begun = queued.frame_end(queued.sent + bytes, framing, &pool.shared) - queued.sent;
         }
     }
 
-    /// The poll says that the socket takes more.
+    /// The poll reports that the socket takes more.
     pub(in crate::cores) fn unblock(&mut self) {
         if let Some(queued) = self.queued_mut() {
             queued.blocked = false;
@@ -570,7 +578,7 @@ fn write_some(socket: &mut impl Write, bytes: &[u8]) -> io::Result<Option<usize>
     }
 }
 
-/// Has a write done; `None` if the socket takes nothing now.
+/// Calls `write`, again if a signal interrupts it; `None` if the socket takes nothing now.
 #[inline]
 fn retry(mut write: impl FnMut() -> io::Result<usize>) -> io::Result<Option<usize>> {
     loop {
@@ -588,7 +596,7 @@ impl Queued {
         self.earlier_bytes + self.bytes.len() - self.sent
     }
 
-    /// Makes the buffer as good as new. Its pieces have been sent, or released.
+    /// Resets the buffer to its first state. Its pieces have been sent, or released.
     fn reset(&mut self) {
         if self.earlier.capacity() > 0 {
             self.earlier = VecDeque::new();
@@ -613,7 +621,7 @@ impl Queued {
         count
     }
 
-    /// Queues a span that is held for it: as it is, if it may be held for long.
+    /// Queues a span that the outbox holds: without a copy, if it may be held for long.
     fn keep(&mut self, span: FrameSpan, shared: &mut SharedFrames) {
         if span.is_alone() {
             self.make_piece_of(1);
@@ -626,7 +634,7 @@ impl Queued {
         shared.release(span);
     }
 
-    /// Puts the newest bytes behind the earlier pieces, if they are so many.
+    /// Puts the newest bytes behind the earlier pieces, if there are at least `bytes_min`.
     fn make_piece_of(&mut self, bytes_min: usize) {
         if self.bytes.len() < bytes_min {
             return;
@@ -656,8 +664,8 @@ impl Queued {
         }
     }
 
-    /// Counts `written` bytes as sent, and finds out how much of a frame has been begun. True if that is in the middle
-    /// of a piece.
+    /// Counts `written` bytes as sent, and finds out how much of a frame has begun to leave. True if the last
+    /// written byte is in the middle of a piece.
     fn advance(&mut self, mut written: usize, framing: Framing, shared: &mut SharedFrames) -> bool {
         while let Some(first) = self.earlier.front_mut() {
             let left = first.bytes(shared).len() - self.sent;
@@ -682,7 +690,7 @@ impl Queued {
         written > 0 && self.len() > 0
     }
 
-    /// Forgets all behind the bytes that have begun to leave.
+    /// Drops everything behind the bytes that have begun to leave.
     fn keep_begun(&mut self, shared: &mut SharedFrames) {
         let kept = self.sent + self.begun;
         let first = self.earlier.pop_front();
@@ -716,7 +724,7 @@ impl Queued {
         self.earlier_bytes = 0;
     }
 
-    /// Where the frame of the first piece ends that reaches to `place` or beyond.
+    /// The end of the frame of the first piece that reaches to `place` or beyond.
     fn frame_end(&self, place: usize, framing: Framing, shared: &SharedFrames) -> usize {
         let bytes = match self.earlier.front() {
             None => &self.bytes[..],
@@ -763,7 +771,7 @@ impl FramePool {
         })
     }
 
-    /// Frees half of the buffers that nobody has needed since the last call. To be called now and then.
+    /// Frees half of the buffers that were not needed since the last call. To be called now and then.
     pub(in crate::cores) fn give_back(&mut self) {
         let beyond = self.free.len().saturating_sub(POOLED_BUFFERS_MIN);
         let unused = self.unused.min(beyond);
@@ -783,7 +791,7 @@ impl FramePool {
     }
 }
 
-/// A buffer of so many bytes becomes a piece.
+/// A buffer of this many bytes becomes a piece.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that one system call writes.
 const PIECES_PER_WRITE_MAX: usize = 64;
@@ -791,10 +799,11 @@ const PIECES_PER_WRITE_MAX: usize = 64;
 const BUFFER_BYTES: usize = 512;
 /// Most connections for which publications may be queued before some are flushed.
 pub(in crate::cores) const POOLED_BUFFERS_MAX: usize = 8192;
-/// Most free buffers that a core keeps for the next turn. When cores kept all, twelve of them kept 48 MB after one
-/// publication to everybody. To allocate and free a buffer costs a hundredth of the write that empties it.
+/// Most free buffers that a core keeps for the next turn. When cores kept all of them, twelve cores kept 48
+/// MB after one publication to all clients. To allocate and free a buffer costs a hundredth of the write that
+/// empties it.
 const POOLED_BUFFERS_KEPT: usize = 1024;
-/// As many free buffers are kept however long they are not needed.
+/// This many free buffers are kept, however long they are not needed.
 const POOLED_BUFFERS_MIN: usize = 64;
 /// A buffer that grew past this is freed rather than kept.
 const POOLED_BYTES_MAX: usize = 16 * 1024;

@@ -3,11 +3,12 @@
 //! ```text
 //!   ring: publication ──► columns:  version 3 or 5 | QoS | with or without the frame of a WebSocket
 //! ```
-//! A column is made when the publication first meets a subscriber of this core that gets it so. With QoS 0 all of them
-//! get the same bytes. With QoS 1 and 2 each gets a copy with its own packet identifier. Subscription identifiers and
-//! the RETAIN flag of live publications are rare: a packet with one of them is written for its subscriber alone.
+//! A column is made when the publication first meets a subscriber of this core that needs it. With QoS 0 all
+//! of these subscribers get the same bytes. With QoS 1 and 2 each gets a copy with its own packet identifier.
+//! Subscription identifiers and the RETAIN flag of live publications are rare: a packet with one of them is
+//! written for its subscriber alone.
 //!
-//! Limits: what is made here counts against what a turn delivers.
+//! Limits: the bytes that are made here count against the copies of a turn.
 
 use std::num::NonZeroU16;
 
@@ -30,7 +31,7 @@ pub(in crate::cores) struct Original<'a> {
 }
 
 impl<'a> Original<'a> {
-    /// `None` if the name of the channel is no name of a topic, so that MQTT clients cannot see it.
+    /// `None` if the name of the channel is not a valid topic, so that MQTT clients cannot see it.
     pub(in crate::cores) fn read(publication: &Publication<'a>) -> Option<Original<'a>> {
         let name = publication.channel();
         if name.is_empty() || name.len() > usize::from(u16::MAX) {
@@ -67,7 +68,7 @@ impl<'a> Original<'a> {
     }
 }
 
-/// How a subscriber gets the publication under way.
+/// The form in which a subscriber gets the publication under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct PacketForm {
     version: Version,
@@ -84,7 +85,7 @@ impl PacketForm {
         }
     }
 
-    /// The column of this form in tables. Those with QoS 0 come first: [`PacketForm::SHARED`].
+    /// The column of this form in tables. Forms with QoS 0 come first: [`PacketForm::SHARED`].
     #[inline]
     pub(in crate::cores) const fn index(self) -> usize {
         let has_properties = self.version.has_properties() as usize;
@@ -92,7 +93,7 @@ impl PacketForm {
         self.qos as usize * PacketForm::SHARED + has_properties * 2 + is_framed
     }
 
-    /// How many forms all of whose subscribers get the same bytes.
+    /// The number of forms whose subscribers all get the same bytes.
     pub(in crate::cores) const SHARED: usize = 4;
     const COUNT: usize = 3 * PacketForm::SHARED;
 }
@@ -123,7 +124,7 @@ pub(in crate::cores) struct Packed<'p> {
 }
 
 impl Packed<'_> {
-    /// Appends it, with this packet identifier.
+    /// Appends the packet, with this packet identifier.
     #[inline]
     pub(in crate::cores) fn write(&self, packet_id: u16, out: &mut Vec<u8>) {
         let at = out.len() + self.id_at;
@@ -133,7 +134,7 @@ impl Packed<'_> {
 }
 
 impl Packets {
-    /// The next publication is another one. Frees the memory of large packets.
+    /// Prepares for the next publication. Frees the memory of large packets.
     #[inline]
     pub(in crate::cores) fn end_publication(&mut self) {
         while self.made != 0 {
@@ -145,7 +146,7 @@ impl Packets {
         }
     }
 
-    /// The publication in a form; `None` if no packet can be as large.
+    /// The publication in a form; `None` if the packet would be too large for MQTT.
     #[inline]
     pub(in crate::cores) fn packet(
         &mut self,
@@ -239,13 +240,13 @@ impl PublishPacket<'_> {
         }
     }
 
-    /// The size of the packet; `None` if no packet can be as large.
+    /// The size of the packet; `None` if it would be too large for MQTT.
     pub(in crate::cores) fn packet_bytes(&self) -> Option<usize> {
         self.head().packet_bytes()
     }
 
-    /// Appends the packet, in the frame of the connection. Returns the size of the packet; `None` if none can be as
-    /// large, and then nothing is appended.
+    /// Appends the packet, in the frame of the connection. Returns the size of the packet. If the packet
+    /// would be too large for MQTT, returns `None` and appends nothing.
     pub(in crate::cores) fn write(&self, framing: Framing, out: &mut Vec<u8>) -> Option<usize> {
         let head = self.head();
         let packet_bytes = head.packet_bytes()?;
@@ -290,14 +291,15 @@ pub(in crate::cores) fn write_release(packet_id: u16, version: Version, framing:
     debug_assert_eq!(out.len() - before, RELEASE_BYTES);
 }
 
-/// The seconds until a publication expires. What was sent before is sent again even if it has expired.
+/// The seconds until a publication expires. A packet that was sent before is sent again even if it has
+/// expired.
 fn remaining_s(expires_at: u64, unix_ms: u64) -> u32 {
     let seconds = expires_at.saturating_sub(unix_ms).div_ceil(1000);
     u32::try_from(seconds).unwrap_or(u32::MAX).max(1)
 }
 
-/// SocketCluster knows no QoS. A client that has published with a call gets an answer, and expects no second copy to
-/// hurt: at least once.
+/// SocketCluster has no QoS. A client that publishes with a call gets an answer, which corresponds to "at
+/// least once".
 const QOS_OF_SOCKETCLUSTER: u8 = 1;
 /// How much larger an alias makes a packet.
 pub(in crate::cores) const ALIAS_BYTES: usize = 3;

@@ -7,30 +7,34 @@
 //!      │   a newer beginning     └────────────────────────┘     │ the outbox is full and others wait
 //!      └────────────────────────────────────────────────────────┘
 //! ```
-//! A subscription with an entry here is among the core's subscriptions like any other, and counts as one. Delivery
-//! passes it by: nothing is sent to its connection. While its history is asked for or sent, the publications from the
-//! place `from` on are collected here, and the history is read up to just before that place. So the client gets every
-//! publication exactly once: those of the history, then the collected ones, then live ones. While it is queued nothing
-//! is collected: `from` is chosen when its turn comes.
+//! A subscription with an entry here is among the core's subscriptions like any other, and counts as one.
+//! Delivery skips it: nothing is sent to its connection. While its history is requested or sent, the
+//! publications from the place `from` on are collected here, and the history is read up to just before that
+//! place. So the client gets every publication exactly once: first the history, then the collected
+//! publications, then live ones. While the entry is queued nothing is collected: `from` is chosen when its
+//! turn comes.
 //!
-//! A live subscription comes here, too, if its client does not take a publication that the history has
+//! A live subscription also gets an entry here if its client does not take a publication that the history has
 //! (`Connections::read_later`).
 //!
-//! If more is collected than an outbox may hold, it is dropped. Once the history is sent, the owner is asked again, for
-//! what the client lacks. Nothing is collected while a part of a long history is sent: the owner is asked for the rest.
+//! If more bytes are collected than an outbox may hold, they are dropped. Once the history is sent, the owner
+//! is asked again, for the publications that the client lacks. Nothing is collected while a part of a long
+//! history is sent: the owner is asked for the rest.
 //!
-//! Each owner has a queue of its own and a share of the turns ([`of_owner_max`]), so that one that stands still does not hold
-//! up the channels of the others. A client waits no longer for such an owner than for one question: from the moment on at
-//! which an answer is overdue, the time of each client counts from its subscribe.
+//! Each owner has a queue of its own and a share of the turns ([`of_owner_max`]), so that an owner that
+//! stands still does not delay the channels of the others. A client waits no longer for such an owner than
+//! for one question: once an answer is overdue, the deadline of each waiting client counts from its
+//! subscribe.
 //!
 //! Invariants
 //! 1. A subscription has one entry at most, and `channels` lists the channels of each connection with entries.
-//! 2. An entry that is queued has one ticket in the queue of its owner, another has one in `active`; other tickets there
-//!    name nothing.
+//! 2. A queued entry has one ticket in the queue of its owner; any other entry has one in `active`. Other
+//!    tickets there belong to no entry, and are skipped.
 //! 3. `collected_bytes` is the sum over all entries, and `asked` of an owner the number of its entries in that stage.
 //! 4. Entries of a queue that have no answer yet are there in the order of their deadlines.
 //!
-//! Limits: [`AT_ONCE_MAX`]; `recovery_bytes_max` for the histories that are sent; `outbox_bytes_max` for what is collected for one subscription.
+//! Limits: [`AT_ONCE_MAX`]; `recovery_bytes_max` for the histories that are sent; `outbox_bytes_max` for the
+//! publications that are collected for one subscription.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -46,7 +50,7 @@ pub(in crate::cores) struct Recoveries {
     channels: HashMap<u32, Vec<u32>>,
     /// How many entries each channel has.
     counts: HashMap<u32, u32>,
-    /// By index.
+    /// The owners, by the index of their core.
     owners: Vec<Owner>,
     /// The owner whose turn it is.
     next_owner: usize,
@@ -63,18 +67,18 @@ struct Owner {
     queue: VecDeque<Ticket>,
     /// How many questions it has not answered.
     asked: usize,
-    /// Whether it owed an answer for too long, and has answered none since.
+    /// Whether an answer of the owner was overdue, and it has answered nothing since.
     is_silent: bool,
 }
 
-/// The core that owns a channel: one of so many.
+/// The owner of a channel: one of `cores` cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct OwnerOf {
     pub(in crate::cores) owner: usize,
     pub(in crate::cores) owners: usize,
 }
 
-/// When something can be done for the subscriptions that are not live.
+/// When there is work for subscriptions that are not live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::cores) enum Next {
     /// After an event: an answer of an owner, or a socket that takes more.
@@ -94,7 +98,8 @@ pub(in crate::cores) struct Place {
     pub(in crate::cores) channel: u32,
 }
 
-/// Names one question of one subscription to its owner. An answer to an earlier question names nothing.
+/// Identifies one question of one subscription to its owner. An answer to an earlier question has no entry
+/// any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct Ticket {
     pub(in crate::cores) place: Place,
@@ -106,22 +111,22 @@ pub(in crate::cores) struct Ticket {
 pub(in crate::cores) struct Recovery {
     ticket: u64,
     owner: usize,
-    /// When the client is to have its answer, if the owner does not answer anybody.
+    /// When the client must have its answer, if the owner does not answer at all.
     deadline: Uptime,
     pub(in crate::cores) progress: Progress,
     stage: Stage,
 }
 
-/// What the client has been told.
+/// The messages that the client has got so far.
 #[derive(Debug)]
 pub(in crate::cores) enum Progress {
-    /// Nothing.
+    /// None.
     Unanswered {
         wanted: Wanted,
         /// Data that the session needs for its answer.
         token: Box<[u8]>,
     },
-    /// It has its answer, and all publications of the channel up to this offset that it has asked for.
+    /// Its answer, and all publications of the channel up to this offset that it has asked for.
     Answered { up_to: u64 },
 }
 
@@ -152,7 +157,7 @@ pub(in crate::cores) struct Live {
 pub(in crate::cores) struct Collected {
     pub(in crate::cores) frames: Vec<u8>,
     pub(in crate::cores) count: u64,
-    /// Whether publications were dropped, because there were too many bytes of them. Then there are none.
+    /// Whether publications were dropped because their bytes were too many. Then none are left.
     pub(in crate::cores) is_incomplete: bool,
 }
 
@@ -163,7 +168,7 @@ impl Recoveries {
         self.entries.is_empty()
     }
 
-    /// Whether the next turn can go on with some.
+    /// Whether the next turn can go on with some subscriptions.
     #[inline]
     pub(in crate::cores) fn has_work(&self) -> bool {
         !self.is_empty() && self.next == Next::Now
@@ -184,7 +189,7 @@ impl Recoveries {
         self.entries.contains_key(&place)
     }
 
-    /// Holds a subscription back, behind the others that wait for their turn.
+    /// Begins to collect for a subscription, or queues it behind the others that wait for their turn.
     pub(in crate::cores) fn begin(
         &mut self,
         place: Place,
@@ -197,7 +202,8 @@ impl Recoveries {
         self.hold_back(place, of, deadline, Progress::Unanswered { wanted, token });
     }
 
-    /// Holds a subscription back that was live: its client has all publications of the channel up to an offset.
+    /// Takes back a subscription that was live: its client has all publications of the channel up to an
+    /// offset.
     pub(in crate::cores) fn begin_behind(&mut self, place: Place, of: OwnerOf, up_to: u64) {
         self.hold_back(place, of, Uptime::NEVER, Progress::Answered { up_to });
     }
@@ -233,8 +239,9 @@ impl Recoveries {
         }
     }
 
-    /// The subscription whose turn has come, if fewer than [`AT_ONCE_MAX`] are under way: of each owner in turn, unless it
-    /// owes as many answers as it may. The caller calls [`Recoveries::asked`] or [`Recoveries::requeue`] for it.
+    /// The subscription whose turn has come, if fewer than [`AT_ONCE_MAX`] are under way. Owners take turns,
+    /// except those that owe as many answers as they may. The caller calls [`Recoveries::asked`] or
+    /// [`Recoveries::requeue`] for the subscription.
     pub(in crate::cores) fn next_queued(&mut self) -> Option<Ticket> {
         self.drop_stale();
         if self.active.len() >= AT_ONCE_MAX {
@@ -253,7 +260,7 @@ impl Recoveries {
         None
     }
 
-    /// How many wait for their turn.
+    /// How many subscriptions wait for their turn.
     pub(in crate::cores) fn queued_count(&self) -> usize {
         self.owners.iter().map(|owner| owner.queue.len()).sum()
     }
@@ -267,7 +274,8 @@ impl Recoveries {
         }
     }
 
-    /// The owner of a channel has not answered in time. From now on the deadlines of those that wait for their turn count.
+    /// The owner of a channel has not answered in time. From now on the deadlines of its queued subscriptions
+    /// count.
     pub(in crate::cores) fn note_silent(&mut self, place: Place) {
         if let Some(recovery) = self.entries.get(&place) {
             self.owners[recovery.owner].is_silent = true;
@@ -281,7 +289,7 @@ impl Recoveries {
         }
     }
 
-    /// A subscription without an answer whose turn does not come, since its owner answers nobody.
+    /// A queued subscription whose deadline is over because its owner does not answer.
     pub(in crate::cores) fn overdue_in_queue(&self, now: Uptime) -> Option<Place> {
         let first = self.first_of_silent().filter(|(deadline, _)| *deadline <= now);
         first
@@ -289,7 +297,7 @@ impl Recoveries {
             .map(|(_, place)| place)
     }
 
-    /// The next subscription of each owner that answers nobody, with its deadline.
+    /// The next subscription of each owner that does not answer, with its deadline.
     fn first_of_silent(&self) -> impl Iterator<Item = (Uptime, Place)> {
         let silent = self.owners.iter().filter(|owner| owner.is_silent);
         silent.filter_map(|owner| {
@@ -339,12 +347,12 @@ impl Recoveries {
         (recovery.ticket == number && matches!(recovery.stage, Stage::Asked { .. })).then_some(ticket.place)
     }
 
-    /// What a subscription waits for.
+    /// The entry of a subscription.
     pub(in crate::cores) fn get(&self, place: Place) -> Option<&Recovery> {
         self.entries.get(&place)
     }
 
-    /// The history is to be sent from now on.
+    /// Begins to send the history.
     pub(in crate::cores) fn send(&mut self, place: Place, reading: Reading, told: Progress) {
         if let Some(recovery) = self.entries.get_mut(&place)
             && let Stage::Asked { mut live, .. } = std::mem::replace(&mut recovery.stage, Stage::Queued)
@@ -359,7 +367,7 @@ impl Recoveries {
         }
     }
 
-    /// The publications that a subscription is sent before it is live, for as long as it is sent them.
+    /// The publications that are sent to a subscription before it is live; `None` once they are sent.
     pub(in crate::cores) fn reading(&mut self, place: Place) -> Option<&mut Reading> {
         match &mut self.entries.get_mut(&place)?.stage {
             Stage::Sending { reading, .. } => Some(reading),
@@ -367,7 +375,8 @@ impl Recoveries {
         }
     }
 
-    /// How many bytes of memory the histories that are sent keep in use, if their channels have lost them.
+    /// How many bytes of memory the histories that are being sent occupy, if their channels have already
+    /// dropped them.
     pub(in crate::cores) fn reading_bytes(&self) -> usize {
         let active = self.active.iter();
         let bytes = active.filter_map(|ticket| match &self.entries.get(&ticket.place)?.stage {
@@ -377,7 +386,7 @@ impl Recoveries {
         bytes.sum()
     }
 
-    /// The next of the subscriptions that are under way: each call returns another one.
+    /// The next subscription that is under way: each call returns another one.
     pub(in crate::cores) fn rotate(&mut self) -> Option<Place> {
         let ticket = self.active.pop_front()?;
         if !self.names(ticket) {
@@ -387,7 +396,7 @@ impl Recoveries {
         Some(ticket.place)
     }
 
-    /// Whether others wait for a turn that one of those under way would have to give them.
+    /// Whether other subscriptions wait for a turn that a subscription under way would have to give them.
     pub(in crate::cores) fn is_crowded(&self) -> bool {
         let asked_max = of_owner_max(self.owners.len());
         let mut owners = self.owners.iter();
@@ -395,13 +404,14 @@ impl Recoveries {
             && owners.any(|owner| owner.asked < asked_max && !owner.queue.is_empty())
     }
 
-    /// How many are under way, and some that have ended.
+    /// How many subscriptions are under way, including some that have ended.
     pub(in crate::cores) fn active_count(&self) -> usize {
         self.active.len()
     }
 
-    /// A subscription that is under way gives its turn to others: what was read for it and collected is dropped. Once
-    /// its turn comes again, the owner is asked for what the client lacks.
+    /// A subscription that is under way gives its turn to another one: the history read for it and the
+    /// collected publications are dropped. When its turn comes again, the owner is asked for the publications
+    /// that the client lacks.
     pub(in crate::cores) fn give_way(&mut self, place: Place, up_to: u64) {
         self.uncount_stage(place);
         let number = self.next_number();
@@ -413,7 +423,7 @@ impl Recoveries {
         }
     }
 
-    /// A subscription is live from now on, or has ended.
+    /// Removes a subscription that is live from now on, or has ended.
     pub(in crate::cores) fn end(&mut self, place: Place) -> Option<Recovery> {
         self.uncount_stage(place);
         let ended = self.entries.remove(&place)?;
@@ -445,15 +455,15 @@ impl Recoveries {
             }
         }
         if self.entries.is_empty() {
-            // The tickets name nothing, and nothing is to be served.
+            // The remaining tickets belong to no entry, and there is no work left.
             self.owners.iter_mut().for_each(|owner| owner.queue.clear());
             self.active.clear();
             self.next = Next::Event;
         }
     }
 
-    /// Takes a publication of its channel for a subscription that is not live: for as long as no more than `bytes_max`
-    /// are collected. One alone may be of any size.
+    /// Collects a publication of its channel for a subscription that is not live, as long as no more than
+    /// `bytes_max` are collected. A single publication may be of any size.
     pub(in crate::cores) fn collect(
         &mut self,
         place: Place,
@@ -481,7 +491,7 @@ impl Recoveries {
         self.collected_bytes += frame.len();
     }
 
-    /// The owner of these channels will not answer: its time is over `now`.
+    /// The owner of these channels will not answer: its time ends at `now`.
     pub(in crate::cores) fn expire(&mut self, now: Uptime, concerns: impl Fn(u32) -> bool) {
         for (place, recovery) in &mut self.entries {
             if let Stage::Asked { deadline, .. } = &mut recovery.stage
@@ -493,7 +503,8 @@ impl Recoveries {
         }
     }
 
-    /// The earliest time by which an owner must have answered, or a client is told that it does not.
+    /// The earliest time by which an owner must have answered, or a client must get the answer that its owner
+    /// does not.
     pub(in crate::cores) fn next_deadline(&self) -> Uptime {
         let deadlines = self.active.iter().filter_map(|ticket| {
             let recovery = self.entries.get(&ticket.place)?;
@@ -525,7 +536,7 @@ impl Recoveries {
             .is_some_and(|recovery| recovery.ticket == ticket.number)
     }
 
-    /// Drops the tickets that name nothing, as far as they stand in the way.
+    /// Drops tickets without an entry from the front of the queues.
     fn drop_stale(&mut self) {
         let entries = &self.entries;
         let names = |ticket: &Ticket| {
@@ -541,7 +552,7 @@ impl Recoveries {
         }
     }
 
-    /// The stage of a subscription ends: what is collected and asked does not count any more.
+    /// The stage of a subscription ends: its collected bytes and its question no longer count.
     fn uncount_stage(&mut self, place: Place) {
         let Some(recovery) = self.entries.get(&place) else {
             return;
@@ -558,7 +569,7 @@ impl Recoveries {
 }
 
 impl Collected {
-    /// Nothing, since it would be too much.
+    /// Collected publications that were dropped because there were too many.
     fn dropped() -> Collected {
         Collected {
             is_incomplete: true,
@@ -568,7 +579,8 @@ impl Collected {
 }
 
 impl Recovery {
-    /// The offset after which the client lacks publications that were not collected, once it has what was read for it.
+    /// The offset after which the client lacks publications that were not collected, once it has the history
+    /// that was read.
     pub(in crate::cores) fn lacks_after(&self) -> Option<u64> {
         match (&self.progress, self.live()) {
             (Progress::Answered { up_to }, Some(live)) if live.collected.is_incomplete => Some(*up_to),
@@ -576,7 +588,7 @@ impl Recovery {
         }
     }
 
-    /// What follows the history; nothing while the subscription waits for its turn.
+    /// The publications that follow the history; `None` while the subscription waits for its turn.
     pub(in crate::cores) fn live(&self) -> Option<&Live> {
         match &self.stage {
             Stage::Queued => None,
@@ -597,7 +609,7 @@ impl Recovery {
         wants_value && self.live().is_some_and(|live| live.collected.count > 0)
     }
 
-    /// What follows the history.
+    /// The publications that follow the history.
     pub(in crate::cores) fn into_live(self) -> Option<Live> {
         match self.stage {
             Stage::Queued => None,
@@ -605,7 +617,7 @@ impl Recovery {
         }
     }
 
-    /// Whether the owner has not answered, and should have.
+    /// Whether the answer of the owner is overdue.
     pub(in crate::cores) fn is_overdue(&self, now: Uptime) -> bool {
         match self.stage {
             Stage::Asked { deadline, .. } => deadline <= now,
@@ -623,8 +635,9 @@ impl Stage {
     }
 }
 
-/// Most subscriptions of a core whose history is asked for or sent at the same time; the others wait for their turn. It
-/// bounds the histories that are kept from being freed, with `recovery_bytes_max`, and what is collected.
+/// Most subscriptions of a core whose history is requested or sent at the same time; the others wait for
+/// their turn. Together with `recovery_bytes_max`, it bounds the memory of the histories that cannot be
+/// freed, and of the collected publications.
 pub(in crate::cores) const AT_ONCE_MAX: usize = 64;
 
 /// How many of [`AT_ONCE_MAX`] one owner may leave without an answer: an equal share, but a few at least.
@@ -632,7 +645,8 @@ fn of_owner_max(owners: usize) -> usize {
     (AT_ONCE_MAX / owners.max(1)).max(ASKED_OF_OWNER_MIN)
 }
 
-/// So that an owner of many is asked more than one question in a turn of the asker.
+/// At least this many, so that in a server with many cores an owner gets more than one question in a turn of
+/// the asker.
 const ASKED_OF_OWNER_MIN: usize = 4;
 
 #[cfg(test)]
@@ -781,7 +795,7 @@ mod tests {
         assert!(!recoveries.is_crowded(), "the owner has its share");
         recoveries.send(place(1), reading(), Progress::Answered { up_to: 9 });
         assert!(recoveries.is_crowded());
-        // One ends that is under way, and one that waits.
+        // One subscription that is under way ends, and one that waits.
         recoveries.end(place(5));
         recoveries.end_connection(count - 3);
         ask(&mut recoveries, &mut begun);
@@ -821,7 +835,7 @@ mod tests {
         let of_others = asked.iter().filter(|&&connection| connection >= 200).count();
         assert_eq!((asked.len(), of_others), (AT_ONCE_MAX / 4 + 10, 10));
         assert!(!recoveries.is_crowded());
-        // While it is not known that the owner answers nobody, a turn is all that the others wait for.
+        // While the owner is not known to be silent, its other subscriptions only wait for their turn.
         assert_eq!(recoveries.overdue_in_queue(ms(5299)), None);
         assert_eq!(recoveries.next_deadline(), ms(5300));
         recoveries.note_silent(place(0));
@@ -833,7 +847,7 @@ mod tests {
             assert_eq!(recoveries.overdue_in_queue(now), Some(place(connection)));
             recoveries.end(place(connection));
         }
-        // One that comes now has its own time, and an answer ends the silence.
+        // A subscription that comes now has its own deadline, and an answer ends the silence.
         recoveries.begin(place(16), of(2), ms(5400), Wanted::LastValue, b"1");
         let number = recoveries.next_number();
         assert_eq!(

@@ -1,23 +1,24 @@
-//! Subscriptions of MQTT sessions that are to be sent retained publications: what is asked for, and how far it is sent.
+//! Subscriptions of MQTT sessions that are to be sent retained publications, and their progress.
 //!
 //! ```text
 //!   session: waiting ──► active: ask an owner for a page ──► send it ──► the next page, or the next owner ──► done
 //!               ▲            │ others wait, and its client takes no more; or it has no client
-//!               └── event ── parked
+//!               ▲            │ others wait, and its client takes no more; or it has no client
 //! ```
-//! A filter without wildcards has one owner; of others, each core may own topics that match. Few sessions are active at a
-//! time, each with one of its subscriptions, so that a storm of subscribers does not hold memory for pages that no client
-//! can take yet. Sessions take turns: one with many subscriptions does not hold up another with one. A session whose client
-//! does not read, or does not acknowledge, gives its place to a session that waits. It gets another when its client has
-//! made room (`mqtt/sessions.rs`, [`Sessions::watch`](crate::mqtt::Sessions::watch)).
+//! A filter without wildcards has one owner; for any other filter, each core may own topics that match. Few
+//! sessions are active at a time, each with one of its subscriptions, so that a storm of subscribers does not
+//! hold memory for pages that no client can take yet. Sessions take turns: one with many subscriptions does
+//! not delay another with one. A session whose client does not read, or does not acknowledge, gives its place
+//! to a waiting session. It gets another place when its client has made room (`mqtt/sessions.rs`,
+//! [`Sessions::watch`](crate::mqtt::Sessions::watch)).
 //!
 //! Invariants
-//! 1. `sessions` has each session with subscriptions that are not done. One that waits stands in `turns`; one that is
-//!    active has one subscription in `active`, or with the caller of [`RetainedAsks::take_next`].
+//! 1. `sessions` has each session with subscriptions that are not done. A waiting session stands in `turns`.
+//!    An active session has one subscription in `active`, or with the caller of [`RetainedAsks::take_next`].
 //! 2. A subscription that is not active holds no page.
 //!
-//! Limits: [`ACTIVE_MAX`]; `mqtt_retained_per_subscribe_max`. As many wait as sessions of the core have subscriptions: a
-//! new SUBSCRIBE for the same filter takes the place of the one before.
+//! Limits: [`ACTIVE_MAX`]; `mqtt_retained_per_subscribe_max`. The number of waiting subscriptions is bounded
+//! by those of the core's sessions: a new SUBSCRIBE for the same filter replaces the earlier one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -36,14 +37,14 @@ pub(in crate::cores) struct Ask {
     pub(in crate::cores) options: RetainedOptions,
     /// The subscription is live from this place on.
     pub(in crate::cores) before: Sequence,
-    /// The cores that may own topics: the one that is asked, and the end.
+    /// The remaining owners of topics: the first of them is being asked.
     pub(in crate::cores) owners: std::ops::Range<usize>,
-    /// How many may still be sent.
+    /// How many publications may still be sent.
     pub(in crate::cores) left: u32,
     pub(in crate::cores) progress: Progress,
 }
 
-/// How a subscriber gets retained publications, and which.
+/// The options of a subscriber for retained publications.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::cores) struct RetainedOptions {
     /// The highest QoS that the subscriber wants.
@@ -57,13 +58,13 @@ pub(in crate::cores) struct RetainedOptions {
 /// The event that an [`Ask`] is waiting for.
 #[derive(Debug)]
 pub(in crate::cores) enum Progress {
-    /// The owner is to be asked, for the page that begins here.
+    /// The owner is to be asked for the page that begins here.
     ToAsk { from: Option<Box<[u8]>> },
-    /// The owner is to answer.
+    /// The owner has been asked.
     Asked,
     /// A page is being sent.
     Sending {
-        /// The next is the last.
+        /// In reverse order: the last entry is sent next.
         entries: Vec<Entry>,
         next: Option<Box<[u8]>>,
         /// The place up to which the owner had read.
@@ -71,20 +72,20 @@ pub(in crate::cores) enum Progress {
     },
 }
 
-/// All of them on a core.
+/// All such subscriptions of a core.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct RetainedAsks {
     sessions: HashMap<SessionRef, Own>,
     turns: VecDeque<SessionRef>,
     active: VecDeque<Ask>,
     last_number: u64,
-    /// Whether the next turn has something to do although no event comes.
+    /// Whether the next turn has work even if no event comes.
     pub(in crate::cores) has_work: bool,
-    /// Whether the box of an owner was full: it is to be tried again after a moment.
+    /// Whether the box of an owner was full: the core tries again after a moment.
     pub(in crate::cores) awaits_box: bool,
 }
 
-/// The subscriptions of one session that are not done, but for one that is active.
+/// The subscriptions of one session that are not done, without the active one.
 #[derive(Debug)]
 struct Own {
     asks: BTreeMap<Box<str>, Ask>,
@@ -101,7 +102,7 @@ enum Phase {
 }
 
 impl RetainedAsks {
-    /// Whether there is none.
+    /// Whether there are no subscriptions.
     #[inline]
     pub(in crate::cores) fn is_empty(&self) -> bool {
         self.sessions.is_empty() && self.active.is_empty()
@@ -117,12 +118,12 @@ impl RetainedAsks {
         !self.turns.is_empty()
     }
 
-    /// Whether one that waits may become active.
+    /// Whether a waiting session may become active.
     pub(in crate::cores) fn can_activate(&self) -> bool {
         !self.turns.is_empty() && self.active.len() < ACTIVE_MAX
     }
 
-    /// Adds one; one for the same subscription that is not done is replaced.
+    /// Adds a subscription; it replaces an earlier one for the same filter that is not done.
     pub(in crate::cores) fn add(&mut self, mut ask: Ask) {
         self.last_number += 1;
         ask.number = self.last_number;
@@ -146,7 +147,7 @@ impl RetainedAsks {
         own.asks.insert(ask.text.clone(), ask);
     }
 
-    /// How many are active, after as many as may be have become so.
+    /// Makes as many sessions active as may be. Returns how many are active.
     pub(in crate::cores) fn activate(&mut self) -> usize {
         while self.active.len() < ACTIVE_MAX
             && let Some(session) = self.turns.pop_front()
@@ -161,17 +162,18 @@ impl RetainedAsks {
         self.active.len()
     }
 
-    /// Takes the active one whose turn it is.
+    /// Takes the active subscription whose turn it is.
     pub(in crate::cores) fn take_next(&mut self) -> Option<Ask> {
         self.active.pop_front()
     }
 
-    /// It has more to do.
+    /// Puts a subscription back that has more to do.
     pub(in crate::cores) fn put_back(&mut self, ask: Ask) {
         self.active.push_back(ask);
     }
 
-    /// All is sent for one that was taken. Its session has another turn if it has another subscription.
+    /// Notes that all is sent for a subscription that was taken. Its session waits for another turn if it has
+    /// another subscription.
     pub(in crate::cores) fn note_done(&mut self, session: SessionRef) {
         if let Some(own) = self.sessions.get_mut(&session) {
             if own.asks.is_empty() {
@@ -183,7 +185,8 @@ impl RetainedAsks {
         }
     }
 
-    /// It has more to do when an event of its session has come: [`RetainedAsks::wake`]. It holds no page meanwhile.
+    /// Parks a subscription until an event of its session comes: [`RetainedAsks::wake`]. It holds no page
+    /// meanwhile.
     pub(in crate::cores) fn park(&mut self, mut ask: Ask) {
         if let Progress::Sending { entries, .. } = &ask.progress
             && let Some(first) = entries.last()
@@ -198,7 +201,7 @@ impl RetainedAsks {
         }
     }
 
-    /// A session that is parked may go on.
+    /// Lets a parked session go on.
     pub(in crate::cores) fn wake(&mut self, session: SessionRef) {
         if let Some(own) = self.sessions.get_mut(&session)
             && own.phase == Phase::Parked
@@ -209,17 +212,18 @@ impl RetainedAsks {
         }
     }
 
-    /// A session has ended: nothing is sent for its subscriptions any more, but for one that is active.
+    /// A session has ended: removes its subscriptions, except an active one.
     pub(in crate::cores) fn end(&mut self, session: SessionRef) {
         self.sessions.remove(&session);
     }
 
-    /// The active one with this number.
+    /// The active subscription with this number.
     pub(in crate::cores) fn get(&mut self, number: u64) -> Option<&mut Ask> {
         self.active.iter_mut().find(|ask| ask.number == number)
     }
 
-    /// A core has stopped: what it was asked is not answered. The asks go on with the next owner.
+    /// A core has stopped and answers no more questions. The subscriptions that have asked it go on with the
+    /// next owner.
     pub(in crate::cores) fn note_stopped(&mut self, core: usize) {
         for ask in &mut self.active {
             if matches!(ask.progress, Progress::Asked) && ask.owners.start == core {
@@ -231,7 +235,7 @@ impl RetainedAsks {
     }
 }
 
-/// Most that are active at a time.
+/// Most subscriptions that are active at a time.
 const ACTIVE_MAX: usize = 32;
 
 #[cfg(test)]

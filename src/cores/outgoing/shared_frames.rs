@@ -1,15 +1,15 @@
 //! Frames of publications that all subscribers of a channel share: a core writes each once, and every outbox refers to
 //! it.
 //!
-//! An outbox holds a [`FrameSpan`] of a buffer here until it has been sent. Short publications of one channel lie
-//! behind one another. A publication that follows before the earlier ones have been sent makes the span of a subscriber
-//! longer, and leaves with the same system call. An outbox copies its span to a buffer of its own when publications of
-//! other channels or replies follow it, or when the socket does not take all of it. So a slow subscriber keeps none of
-//! these buffers.
+//! An outbox holds a [`FrameSpan`] of a buffer here until it has been sent. Short publications of one channel
+//! lie behind one another. If a publication follows before the earlier ones have been sent, it makes the span
+//! of a subscriber longer, and leaves with the same system call. An outbox copies its span to a buffer of its
+//! own when publications of other channels or replies follow it, or when the socket does not take all of it.
+//! So a slow subscriber keeps none of these buffers.
 //!
-//! A publication of [`ALONE_BYTES_MIN`] or more has a buffer alone, which exists as long as an outbox holds it. Slow
-//! subscribers hold it as well: 200 subscribers that did not read publications of 16 KB once kept 200 copies of each,
-//! 2.5 GB in all; now they keep one.
+//! A publication of [`ALONE_BYTES_MIN`] or more has a buffer alone, which exists as long as an outbox holds
+//! it. Slow subscribers share it as well: when they did not, 200 subscribers that did not read publications
+//! of 16 KB kept 200 copies of each, 2.5 GB in all; now they keep one.
 //!
 //! Invariants
 //! 1. The bytes of a span do not change while an outbox or the delivery holds it.
@@ -17,8 +17,8 @@
 //! 3. `lent_bytes` is the sum of the unsent bytes of all spans that outboxes hold; `alone_bytes` is the sum of the
 //!    buffers of publications alone.
 //!
-//! Limits: [`BUFFERS`] of [`BUFFER_BYTES_MAX`] for short publications; one that has no room is copied into each outbox.
-//! Publications alone count for `outbox_bytes_total_max` (`held_memory.rs`).
+//! Limits: [`BUFFERS`] of [`BUFFER_BYTES_MAX`] for short publications; a publication without room is copied
+//! into each outbox. Publications alone count for `outbox_bytes_total_max` (`held_memory.rs`).
 
 use crate::slab::Slab;
 
@@ -52,12 +52,12 @@ impl FrameSpan {
         (self.end - self.start) as usize
     }
 
-    /// Whether it lies in a buffer alone, and may be held for as long as it takes.
+    /// Whether it is a publication alone in its buffer, and so may be held for any time.
     pub(in crate::cores) fn is_alone(self) -> bool {
         self.buffer >= BUFFERS
     }
 
-    /// Both together, if `next` begins where this ends.
+    /// Both spans as one, if `next` begins where this one ends.
     fn join(self, next: FrameSpan) -> Option<FrameSpan> {
         let joined = FrameSpan {
             end: next.end,
@@ -84,7 +84,7 @@ impl SharedFrames {
         if frame.len() >= ALONE_BYTES_MIN {
             return self.write_alone(frame);
         }
-        // Two channels may share a buffer: then each keeps the other's spans from growing, and that is all.
+        // Two channels may share a buffer. The only effect is that each keeps the other's spans from growing.
         let number = channel % BUFFERS;
         let buffer = &mut self.buffers[number as usize];
         if buffer.held > 0 && buffer.bytes.len() + frame.len() > BUFFER_BYTES_MAX {
@@ -121,14 +121,14 @@ impl SharedFrames {
         self.hold_less(span);
     }
 
-    /// One more outbox holds a span, which is held already.
+    /// Counts one more outbox that holds a span, which is held already.
     #[inline]
     pub(in crate::cores) fn hold(&mut self, span: FrameSpan) {
         self.lent_bytes += span.len();
         self.buffer_mut(span).held += 1;
     }
 
-    /// Appends the span `next` to that of an outbox; false if it does not lie directly behind.
+    /// Appends the span `next` to the span of an outbox; false if `next` does not lie directly behind it.
     #[inline]
     pub(in crate::cores) fn extend(&mut self, span: &mut FrameSpan, next: FrameSpan) -> bool {
         let Some(joined) = span.join(next) else {
@@ -220,7 +220,8 @@ impl SharedFrames {
     }
 }
 
-/// The buffers for short publications: so many channels can have publications under way without copies.
+/// The number of buffers for short publications: this many channels can have publications under way without
+/// copies.
 const BUFFERS: u32 = 256;
 /// Most bytes of one buffer: half of a first-level cache, since each subscriber's write reads it.
 const BUFFER_BYTES_MAX: usize = 16 * 1024;
@@ -285,7 +286,7 @@ mod tests {
         shared.finish(first);
         shared.finish(second);
         assert_eq!(shared.alone_bytes(), 10 * ALONE_BYTES_MIN);
-        // One has sent a part of it, and another will send no more than its beginning.
+        // One outbox has sent a part of the span, and another will send no more than its beginning.
         shared.advance(&mut held[0], 5);
         shared.cut(&mut held[1], 3);
         assert_eq!(shared.bytes(held[0]), &frames[1][5..]);

@@ -1,7 +1,7 @@
 //! The kinds of letters.
 //!
-//! Each kind says how many letters of it a core may have to keep while the box of a core is full, and what becomes of
-//! it if the receiver has stopped.
+//! The documentation of each kind says how many letters of the kind a core may have to keep while the box of
+//! a core is full, and what happens to the letter if the receiver has stopped.
 
 use std::sync::Arc;
 
@@ -21,18 +21,19 @@ use crate::wills::{SessionKey, Will};
 /// A letter from one core to another.
 #[derive(Debug)]
 pub(crate) enum Letter {
-    /// The last letter of this core: it has stopped. The receiver drops what it has kept for that core, and gives up
-    /// what waits for an answer of it. Never kept: each box has a slot for it.
+    /// The last letter of this core: it has stopped. The receiver drops the letters that it has kept for that
+    /// core, and ends everything that waits for an answer of it. Never kept: each box has a slot for it.
     Stopped(CoreId),
-    /// A connection that moves to the receiver, without its socket (`arrivals/moving.rs`). It is sent if there is room,
-    /// so that one is kept at most for each core which fills the box at the same moment. If the receiver has stopped, the
-    /// connection ends.
+    /// A connection that moves to the receiver, without its socket (`arrivals/moving.rs`). It is sent only if
+    /// there is room, so at most one is kept for each core that fills the box at the same moment. If the
+    /// receiver has stopped, the connection ends.
     Moved(Box<Moving>),
-    /// News of a session with a will, for the owner of its key. Kept: one for each such will, when it is taken
-    /// back or its connection ends; a new will is refused meanwhile (`input/wills.rs`). If the receiver has stopped, its clients go as well, and the will is dropped with it.
+    /// A change of a session with a will, for the owner of its key. Kept: one for each such will, when it is
+    /// taken back or its connection ends; a new will is refused meanwhile (`input/wills.rs`). If the receiver
+    /// has stopped, so do its clients, and the will is dropped.
     Will(Box<WillLetter>),
-    /// This core follows other policies of channels from a place on. Each core sends it to all, itself too, when it
-    /// adopts them: one for each reload.
+    /// This core follows other policies of channels from a place on. Each core sends this letter to all
+    /// cores, including itself, when it adopts the policies: one for each reload.
     PoliciesFollowed {
         /// The sender.
         core: CoreId,
@@ -41,33 +42,35 @@ pub(crate) enum Letter {
         /// The first place that the sender may have published by them.
         place: Sequence,
     },
-    /// A question to the owner of a channel. The asker bounds how many questions of its own are open; those to a core
-    /// that has stopped are never answered.
+    /// A question to the owner of a channel. The asker bounds the number of its open questions. A core that
+    /// has stopped answers none of them.
     HistoryQuestion(Box<HistoryQuestion>),
     /// The answer to such a question.
     HistoryAnswer(Box<HistoryAnswer>),
-    /// A question about retained publications, to a core that may own some. The asker has one open for each of 32 MQTT
-    /// and 64 SocketCluster subscriptions at most; those to a core that has stopped are never answered.
+    /// A question about retained publications, to a core that may own some. The asker has one open for each
+    /// of 32 MQTT and 64 SocketCluster subscriptions at most. A core that has stopped answers none of them.
     RetainedQuestion(Box<RetainedQuestion>),
     /// The answer to such a question.
     RetainedAnswer(Box<RetainedAnswer>),
-    /// What a core tells the owner of channels about its connections (`cores/presence`). It is sent only if there is
-    /// room. If the receiver has stopped, so has presence.
+    /// Changes of a core's connections for the owner of their channels (`cores/presence`). Sent only if there
+    /// is room. If the receiver has stopped, so has presence.
     PresenceTold { from: usize, told: Vec<Told> },
-    /// The owner has done so much of what it was told. As many may be kept as letters were told.
+    /// The owner has handled this many of the changes it was told. At most one is kept for each such letter.
     PresenceDone {
         owner: usize,
         count: usize,
-        /// The channels of subscribers for which it had no room, at most as many as it was told.
+        /// The channels of subscribers for which it had no room: at most one for each change.
         refused: Vec<Box<[u8]>>,
     },
-    /// The owner has room for some of these subscribers: the receiver tells about them again. One may be kept for each
-    /// core, since the next one follows only on what the receiver tells then.
+    /// The owner has room for some of these subscribers: the receiver sends their changes again. One may be
+    /// kept for each core, since the owner sends the next one only after those changes.
     PresenceRoom { owner: usize },
-    /// News about groups of shared subscriptions and their members (`lifecycle/mqtt_shares.rs`). It is sent only if there
-    /// is room, one for each core and turn. If the receiver has stopped, so have its groups and its sessions.
+    /// Changes of groups of shared subscriptions and of their members (`lifecycle/mqtt_shares.rs`). Sent only
+    /// if there is room, one for each core and turn. If the receiver has stopped, so have its groups and its
+    /// sessions.
     MqttShares { from: usize, news: Vec<News> },
-    /// The answer of an owner to the call with this number. As many may be kept as calls of a core may wait.
+    /// The answer of an owner to the call with this number. At most one is kept for each waiting call of a
+    /// core.
     PresenceAnswered(u64, Box<Answer>),
     /// About services.
     Service(ServiceLetter),
@@ -80,7 +83,7 @@ pub(crate) struct HistoryQuestion {
     pub(crate) asker: CoreId,
     /// The purpose of the answer.
     pub(crate) purpose: HistoryPurpose,
-    /// What is asked.
+    /// The question itself.
     pub(crate) question: Question,
 }
 
@@ -127,11 +130,11 @@ pub(crate) enum RetainedPurpose {
 pub(crate) struct HistoryAnswer {
     /// The purpose of the answer.
     pub(crate) purpose: HistoryPurpose,
-    /// What the history has.
+    /// The part of the history that was read.
     pub(crate) reading: Reading,
 }
 
-/// What an answer is for; its asker gets it back.
+/// The purpose of an answer; its asker gets it back.
 #[derive(Debug)]
 pub(crate) enum HistoryPurpose {
     /// The question with this number of a subscription that is not live yet.
@@ -145,7 +148,7 @@ pub(crate) enum HistoryPurpose {
     },
 }
 
-/// News of a session with a will.
+/// A change of a session with a will.
 #[derive(Debug)]
 pub(crate) struct WillLetter {
     pub(crate) key: SessionKey,
@@ -154,7 +157,7 @@ pub(crate) struct WillLetter {
     pub(crate) news: WillNews,
 }
 
-/// What has become of a connection that uses the key of a session.
+/// The change of a connection that uses the key of a session.
 #[derive(Debug)]
 pub(crate) enum WillNews {
     /// It has begun to use the key, or uses it again, at this time.
@@ -165,5 +168,5 @@ pub(crate) enum WillNews {
     Ended(Will),
 }
 
-/// A letter is moved into its slot: what is larger is boxed by its sender.
+/// A letter is moved into its slot, so its sender boxes large contents.
 const _: () = assert!(size_of::<Letter>() <= 64);

@@ -2,10 +2,12 @@
 
 use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, NotGot, Offer, PoolId, ServiceCall};
 
-/// A letter about services. How many may be kept for a full box is bounded by the kinds: letters about a call by the calls
-/// that may be open on all cores and those that were cancelled and count in a window, letters about a pattern by the patterns that may be served: a client's next letter about
-/// one is sent when all cores have taken those that the last one brought about, unless its connection ends. Events are sent
-/// only if there is room. If the receiver has stopped, so have its clients and its pools, and its callers need no answer.
+/// A letter about services. The number of letters that may be kept for a full box is bounded for each kind.
+/// Letters about a call are bounded by the calls that may be open on all cores and by the cancelled calls
+/// that count in a window. Letters about a pattern are bounded by the patterns that may be served: a client's
+/// next letter about a pattern is sent when all cores have taken the letters that the last one caused, unless
+/// its connection ends. Events are sent only if there is room. If the receiver has stopped, so have its
+/// clients and its pools, and its callers need no answer.
 #[derive(Debug)]
 pub(crate) enum ServiceLetter {
     /// To the owner: a service registers a pattern, or changes its offer.
@@ -51,9 +53,9 @@ pub(crate) enum ServiceLetter {
     Lost { id: CallId, failure: Failure },
     /// To the owner: the service has answered, or has ended, or had time enough after `$cancel`.
     Done { id: CallId },
-    /// To the owner: nobody waits for the answer.
+    /// To the owner: the caller no longer waits for the answer.
     Cancel { id: CallId, pool: PoolId, why: GivenUp },
-    /// To the core of the service: nobody waits for the answer.
+    /// To the core of the service: the caller no longer waits for the answer.
     Drop { connection: usize, id: CallId },
 }
 

@@ -1,4 +1,5 @@
-//! Calls of clients about presence: to the owner of the channel, and its answers back to the clients.
+//! Calls of clients about presence: the questions to the owner of the channel, and its answers to the
+//! clients.
 
 use crate::app::App;
 use crate::decision::{CloseReason, Decisions, Limit, PresenceFailure, PresenceRequest, Span};
@@ -40,7 +41,7 @@ impl<A: App> Core<A> {
         let hash = self.delivery.hasher().hash(name);
         let owner = hash.owner(self.delivery.core_count());
         if self.presence.memberships.has_stopped(owner) {
-            // While a drain goes on: the owner does not answer any more.
+            // A drain is under way: the owner does not answer any more.
             self.send_presence_answer(id, token, Err(PresenceFailure::TimedOut));
             return;
         }
@@ -100,8 +101,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends an answer that comes in a later turn than its call. As with late answers of the application, not to read
-    /// the connection does not stop them: one that finds the outbox full ends the connection.
+    /// Sends an answer that comes in a later turn than its call. As for late answers of the application, it
+    /// does not help to stop reading the connection: if the outbox is full, the connection ends.
     fn answer_call(&mut self, call: &OwnerCall, answer: Result<Option<&[u8]>, PresenceFailure>) {
         let id = call.id;
         if self

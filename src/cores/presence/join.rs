@@ -1,4 +1,4 @@
-//! This core's connections join and leave rooms.
+//! Lets this core's connections join and leave the rooms of channels with presence.
 
 use crate::app::App;
 use crate::auth::Claims;
@@ -59,11 +59,12 @@ impl<A: App> Core<A> {
         self.presence.due = self.time.now().uptime;
     }
 
-    /// An MQTT client has a filter that names a channel with presence: it joins the room. `info` is JSON about it.
+    /// An MQTT client has a filter that names a channel with presence: it joins the room. `info` is the
+    /// client's info, as JSON.
     pub(in crate::cores) fn enter_mqtt_room(&mut self, id: ConnectionId, name: &[u8], info: &[u8]) {
         let policy = self.lent.policy.channels.find(name);
         if !policy.is_some_and(|policy| policy.presence.is_on()) {
-            // A reload has ended the presence of the channel since the session has decided.
+            // A reload has ended the presence of the channel since the session decided this.
             return;
         }
         let Some(member) = self.member_of(id) else { return };
@@ -82,7 +83,7 @@ impl<A: App> Core<A> {
         self.presence.due = self.time.now().uptime;
     }
 
-    /// A connection may have another user now: then it is another member of its rooms.
+    /// The user of a connection may have changed: then it is another member of its rooms.
     #[cold]
     pub(in crate::cores) fn user_changed(&mut self, id: ConnectionId) {
         if self.connections.speaks_mqtt(id)
@@ -107,20 +108,21 @@ impl<A: App> Core<A> {
         self.presence.due = self.time.now().uptime;
     }
 
-    /// Whether the owners of a connection's rooms are being told that it is another member.
+    /// Whether the owners of a connection's rooms are being told that it is another member now.
     pub(in crate::cores) fn is_being_renamed(&self, id: ConnectionId) -> bool {
         self.presence.memberships.is_renaming(id.index())
     }
 
-    /// Goes on with connections that are other members now. Returns at how many of their channels it has looked.
+    /// Goes on with connections that have become other members. Returns how many of their channels it has
+    /// looked at.
     pub(super) fn rename_some_members(&mut self) -> usize {
         let subscriptions = self.delivery.subscriptions();
         let memberships = &mut self.presence.memberships;
         memberships.rename_some(channels_per_turn_max(), subscriptions)
     }
 
-    /// Goes on with a review after a reload, and tells about some of the subscribers of channels whose presence was
-    /// turned on or off.
+    /// Goes on with a review after a reload, and tells owners about some of the subscribers of channels whose
+    /// presence was turned on or off.
     pub(super) fn review_presence(&mut self) {
         let channels = &self.lent.policy.channels;
         let has_presence = |name: &[u8]| channels.find(name).is_some_and(|policy| policy.presence.is_on());
@@ -167,7 +169,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Looks at no more than `max` rooms or filters of a connection. Returns where to go on, and how many they were.
+    /// Looks at no more than `max` rooms or filters of a connection. Returns the next place, and how many it
+    /// has looked at.
     fn review_mqtt_at(&mut self, place: Place, max: usize) -> (Place, usize) {
         let Place { connection, stage } = place;
         let after = Place::of(connection.saturating_add(1));
@@ -234,7 +237,7 @@ impl<A: App> Core<A> {
     fn join_room(&mut self, connection: u32, channel: u32, member: MemberOf) {
         let (subscriptions, hasher) = (self.delivery.subscriptions(), self.delivery.hasher());
         let memberships = &mut self.presence.memberships;
-        // Its user may be another one than in its other rooms.
+        // Its user may differ from the user in its other rooms.
         memberships.rename(connection, hasher, &member);
         if let Some(channel) = subscriptions.name_of(channel) {
             memberships.join(channel, connection, hasher, member);

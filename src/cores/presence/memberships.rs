@@ -1,20 +1,23 @@
-//! Which of this core's channels have presence, and what the owners of these channels are to be told.
+//! Which of this core's channels have presence, and the changes that the owners of these channels have yet to
+//! be told.
 //!
-//! A channel is marked while it has subscribers on this core and presence. A channel that is not marked costs nothing.
-//! A reload that turns presence on or off for a channel with subscribers marks the channel anew, and a walk tells the
-//! owner about each subscriber, some in each turn. Meanwhile other subscribers come and go. The owner may be told twice
-//! that a connection joins or leaves, which changes nothing.
+//! A channel is marked while it has subscribers on this core and presence. A channel that is not marked costs
+//! nothing. A reload that turns presence on or off for a channel with subscribers changes the channel's mark,
+//! and a walk tells the owner about each subscriber, some in each turn. Meanwhile connections subscribe and
+//! unsubscribe. So the owner may be told twice that a connection joins or leaves, which changes nothing.
 //!
 //! Invariants
 //! 1. A mark belongs to a channel that has subscribers on this core: it is removed before the last one leaves.
-//! 2. Each subscriber of a channel that is marked [`Mark::On`] is a member at the owner, or will be when what is to be
-//!    told has been told and the walk along the channel is over.
-//! 3. A connection that may be a member of any room has its identity in `identities`, and is that member in all rooms,
-//!    once a change of members is over ([`Renaming`]): of ten thousand rooms some are told in each turn.
+//! 2. Each subscriber of a channel that is marked [`Mark::On`] is a member at the owner, or will be when all
+//!    waiting changes have been told and the walk along the channel is over.
+//! 3. A connection that may be a member of any room has its identity in `identities`, and is that member in
+//!    all rooms once a change of its identity is over ([`Renaming`]): of ten thousand rooms, some are told in
+//!    each turn.
 //!
-//! Waits: an owner that does not keep up is told nothing more ([`UNDER_WAY_MAX`]). Then what is to be told waits here,
-//! and clients that subscribe wait for room ([`Memberships::is_congested`]). What connections that end have to tell is
-//! added in any case, since it is no more than what they have told before. The owner waits for nobody.
+//! Waits: an owner that does not keep up is told nothing more ([`UNDER_WAY_MAX`]). Then the changes wait
+//! here, and clients that subscribe wait for room ([`Memberships::is_congested`]). The changes of connections
+//! that end are added in any case: they are no more than the changes that these connections caused before.
+//! The owner waits for nothing.
 //!
 //! Limits: [`TOLD_WAITING_MAX`], [`UNDER_WAY_MAX`] for each owner.
 
@@ -32,25 +35,27 @@ pub(in crate::cores) struct Memberships {
     is_on: bool,
     /// The marked channels, by their numbers.
     marks: Slab<Mark>,
-    /// As which member each connection joins rooms, by its index.
+    /// The member that each connection is when it joins rooms, by its index.
     identities: Slab<Identity>,
-    /// By core: what is to be told to it as an owner.
+    /// The changes to tell, by the owner's core.
     outgoing: Box<[Outgoing]>,
-    /// How much is to be told, to all of them.
+    /// How many changes are to be told, to all owners.
     outgoing_count: usize,
     walks: VecDeque<Walk>,
-    /// Channels along which a walk is to go again: their owners have room for subscribers that they have refused.
+    /// Channels along which another walk is to go: their owners have room again for subscribers that they
+    /// have refused.
     again: VecDeque<BTreeSet<u32>>,
     /// The next channel to be compared with new policies.
     unreviewed: Option<u32>,
-    /// The connections that are other members now, and of whose rooms some owners have not been told: by their indexes.
+    /// The connections that have become other members and whose owners have not all been told: by their
+    /// indexes.
     renaming: HashMap<u32, Renaming>,
-    /// The order in which they are told. Some of them may have ended.
+    /// The order in which they are handled. Some of them may have ended.
     renames: VecDeque<u32>,
 }
 
-/// A connection that is another member now. In the channels before `next` it is the member in [`Memberships::identity`];
-/// in each other it may be one of the former ones.
+/// A connection that has become another member. In the channels before `next` it is the member in
+/// [`Memberships::identity`]; in each other channel it may still be a former one.
 #[derive(Debug)]
 struct Renaming {
     member: MemberOf,
@@ -60,13 +65,14 @@ struct Renaming {
     has_ended: bool,
 }
 
-/// What one owner is to be told.
+/// The changes to tell one owner.
 #[derive(Debug, Default)]
 struct Outgoing {
     told: VecDeque<Told>,
-    /// How much it was told and has not done yet.
+    /// How many changes it was told and has not handled yet.
     under_way: usize,
-    /// Channels, by their numbers, of which the owner has refused subscribers for want of room. Some may have none any more.
+    /// Channels, by their numbers, whose subscribers the owner has refused for lack of room. Some may have no
+    /// subscribers any more.
     refused: BTreeSet<u32>,
     has_stopped: bool,
 }
@@ -76,7 +82,7 @@ struct Outgoing {
 enum Mark {
     /// It has presence.
     On,
-    /// It had presence, and a walk has not told all of its subscribers' leaving yet.
+    /// It had presence, and a walk has not told yet that all of its subscribers leave.
     Ending,
 }
 
@@ -88,7 +94,7 @@ struct Walk {
     end: u32,
 }
 
-/// A client, as owners know it.
+/// A client in the form in which owners know it.
 #[derive(Clone, Debug)]
 pub(in crate::cores) struct MemberOf {
     pub(in crate::cores) session: SessionId,
@@ -133,13 +139,13 @@ impl Memberships {
         self.marks.len() > 0
     }
 
-    /// Whether so much is to be told that no more may join before some of it is.
+    /// Whether so many changes wait that no more subscribers may join before some have been told.
     #[inline]
     pub(in crate::cores) fn is_congested(&self) -> bool {
         self.outgoing_count >= told_waiting_max()
     }
 
-    /// Whether something is to be told.
+    /// Whether changes are to be told.
     pub(in crate::cores) fn has_outgoing(&self) -> bool {
         self.outgoing_count > 0
     }
@@ -150,7 +156,7 @@ impl Memberships {
         self.unreviewed.is_some() || walks || !self.renames.is_empty()
     }
 
-    /// As which member a connection is in its rooms.
+    /// The member that a connection is in its rooms.
     pub(in crate::cores) fn identity(&self, connection: u32) -> Option<Identity> {
         self.identities.get(connection as usize).copied()
     }
@@ -175,7 +181,7 @@ impl Memberships {
             }
             None => {}
         }
-        // The channel has subscribers that have been told nothing about presence: a review has not reached it yet.
+        // A review has not reached the channel yet: its earlier subscribers have not been told to the owner.
         let joins = has_presence();
         self.compare(channel, joins, subscriptions);
         joins
@@ -213,7 +219,7 @@ impl Memberships {
     }
 
     /// A connection has ended, and is about to leave at most `max` of its channels, those that
-    /// [`Subscriptions::unsubscribe_some`] ends. Whether it was in any room.
+    /// [`Subscriptions::unsubscribe_some`] ends. Returns whether it was in any room.
     pub(in crate::cores) fn leave_some(
         &mut self,
         connection: u32,
@@ -239,8 +245,8 @@ impl Memberships {
         true
     }
 
-    /// A connection is another member from now on, if it is not that member already: the owners of its rooms are told by
-    /// [`Memberships::rename_some`].
+    /// A connection becomes another member, if it is not that member already. [`Memberships::rename_some`]
+    /// tells the owners of its rooms.
     pub(in crate::cores) fn rename(&mut self, connection: u32, hasher: &ChannelHasher, member: &MemberOf) {
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
         let Some(before) = self.identity(connection).filter(|before| *before != identity) else {
@@ -263,12 +269,13 @@ impl Memberships {
         }
     }
 
-    /// Whether the owners of a connection's rooms are being told that it is another member.
+    /// Whether the owners of a connection's rooms are being told that it is another member now.
     pub(in crate::cores) fn is_renaming(&self, connection: u32) -> bool {
         self.renaming.contains_key(&connection)
     }
 
-    /// Goes on with connections that are other members now: looks at most at `max` of their channels. Returns at how many.
+    /// Goes on with connections that have become other members: looks at `max` of their channels at most.
+    /// Returns at how many.
     pub(in crate::cores) fn rename_some(&mut self, max: usize, subscriptions: &Subscriptions) -> usize {
         let mut looks = 0;
         while looks < max
@@ -309,12 +316,13 @@ impl Memberships {
         }
         match mark {
             Mark::On => self.tell(name, hash, member.session, Message::Joins(member.user.clone())),
-            // It is there no more as the former member, and its channel has presence no more.
+            // The channel no longer has presence, and the connection has already left it as the former
+            // member.
             Mark::Ending => {}
         }
     }
 
-    /// As which other members than its present one a connection may be in a channel's room.
+    /// The other members, besides its present one, that a connection may be in a channel's room.
     fn befores(&self, connection: u32, channel: u32) -> Vec<Identity> {
         if self.renaming.is_empty() {
             return Vec::new();
@@ -329,7 +337,7 @@ impl Memberships {
             .collect()
     }
 
-    /// Adds something to tell the owner of a channel.
+    /// Adds a change for the owner of a channel.
     pub(in crate::cores) fn tell(
         &mut self,
         name: &[u8],
@@ -356,13 +364,13 @@ impl Memberships {
         self.outgoing.len()
     }
 
-    /// Whether an owner can be told something now.
+    /// Whether an owner can be told changes now.
     pub(in crate::cores) fn may_tell(&self, owner: usize) -> bool {
         let outgoing = &self.outgoing[owner];
         !outgoing.told.is_empty() && outgoing.under_way < UNDER_WAY_MAX
     }
 
-    /// Takes what an owner is to be told, at most [`TOLD_PER_LETTER_MAX`].
+    /// Takes changes for an owner, at most [`TOLD_PER_LETTER_MAX`].
     pub(in crate::cores) fn take_outgoing(&mut self, owner: usize) -> Vec<Told> {
         let outgoing = &mut self.outgoing[owner];
         let count = outgoing.told.len().min(TOLD_PER_LETTER_MAX);
@@ -375,13 +383,13 @@ impl Memberships {
         taken
     }
 
-    /// An owner has done so much of what it was told.
+    /// An owner has handled `count` of its changes.
     pub(in crate::cores) fn note_done(&mut self, owner: usize, count: usize) {
         let outgoing = &mut self.outgoing[owner];
         outgoing.under_way = outgoing.under_way.saturating_sub(count);
     }
 
-    /// Whether a core has stopped, and so is told nothing.
+    /// Whether a core has stopped, so that it is told nothing.
     pub(in crate::cores) fn has_stopped(&self, owner: usize) -> bool {
         self.outgoing[owner].has_stopped
     }
@@ -391,7 +399,8 @@ impl Memberships {
         self.outgoing[owner].refused.insert(channel);
     }
 
-    /// An owner has room again: it is told about the subscribers of all channels of which it has refused some.
+    /// An owner has room again: it is told again about the subscribers of all channels for which it has
+    /// refused some.
     pub(in crate::cores) fn try_again(&mut self, owner: usize) {
         let refused = std::mem::take(&mut self.outgoing[owner].refused);
         if !refused.is_empty() {
@@ -409,7 +418,7 @@ impl Memberships {
         };
     }
 
-    /// The policies of channels are others now.
+    /// The policies of channels have changed: begins a review.
     pub(in crate::cores) fn begin_review(&mut self, is_on: bool) {
         self.is_on = is_on;
         if is_on || self.has_marks() {
@@ -450,7 +459,7 @@ impl Memberships {
         })
     }
 
-    /// Tells that a subscriber that a walk has reached leaves.
+    /// Tells the owner that a subscriber that a walk has reached leaves.
     pub(in crate::cores) fn step_leaves(
         &mut self,
         step: &WalkStep,
@@ -494,7 +503,7 @@ impl Memberships {
         if let (Some(identity), Some((name, hash))) =
             (self.identity(connection), subscriptions.name_of(channel))
         {
-            // Of a member that is not there, the owner forgets nothing.
+            // If the member is not in the room, the owner ignores the change.
             for before in self.befores(connection, channel) {
                 self.tell(name, hash, session, Message::Leaves(before, departure));
             }
@@ -518,7 +527,8 @@ impl Memberships {
         });
     }
 
-    /// Begins the walk along the next channel of which an owner has refused subscribers, if it still has presence.
+    /// Begins the walk along the next channel for which an owner has refused subscribers, if it still has
+    /// presence.
     fn walk_again(&mut self, subscriptions: &Subscriptions) {
         for _ in 0..WALKED_PER_TURN_MAX {
             let Some(channels) = self.again.front_mut() else {
@@ -544,7 +554,7 @@ impl Memberships {
     }
 }
 
-/// [`TOLD_WAITING_MAX`], or what a simulation has in its place: as much as it has room for letters.
+/// [`TOLD_WAITING_MAX`]; in a simulation, as many as it has room for letters.
 #[inline]
 fn told_waiting_max() -> usize {
     #[cfg(test)]
@@ -554,12 +564,12 @@ fn told_waiting_max() -> usize {
     TOLD_WAITING_MAX
 }
 
-/// So much may wait to be told before clients that subscribe have to wait.
+/// If this many changes wait, clients that subscribe have to wait.
 const TOLD_WAITING_MAX: usize = 8192;
-/// Most that one letter tells.
+/// Most changes in one letter.
 const TOLD_PER_LETTER_MAX: usize = 1024;
-/// An owner that has not done so much of what this core has told it is told nothing more: so what waits at an owner is
-/// bounded.
+/// An owner that has not handled this many changes of this core is told nothing more, so that the changes
+/// that wait at an owner are bounded.
 const UNDER_WAY_MAX: usize = 8192;
 /// Channels that one turn compares with new policies: a look-up takes 0.1 to 1 µs.
 const REVIEWED_PER_TURN_MAX: u32 = 512;
@@ -576,11 +586,11 @@ mod tests {
     const CONNECTION: u32 = 7;
     const CHANNELS: usize = 100;
 
-    /// A connection in many rooms, and the rooms as their owner knows them from what it is told.
+    /// A connection in many rooms, and the rooms in the view of their owner.
     struct World {
         broker: CoreBroker,
         memberships: Memberships,
-        /// By channel, the identities that are there.
+        /// By channel, the identities in its room.
         rooms: BTreeMap<Box<[u8]>, BTreeSet<u64>>,
     }
 
@@ -643,7 +653,7 @@ mod tests {
             subscriptions.unsubscribe(CONNECTION, name.as_bytes(), hash);
         }
 
-        /// Tells the owner. Returns how much there was to tell.
+        /// Tells the owner. Returns how many changes there were.
         fn tell(&mut self) -> usize {
             let mut count = 0;
             while self.memberships.has_outgoing() {
@@ -683,13 +693,13 @@ mod tests {
         world.rename("bob");
         assert_eq!(world.go_on(30), 30);
         assert!(world.tell() <= 60, "two things for each room");
-        // It leaves a room in which it is the new member, and one in which it is the former one.
+        // The connection leaves a room in which it is the new member, and one in which it is the former one.
         for name in ["001", "099"] {
             world.unsubscribe(name);
         }
         world.tell();
         assert_eq!(world.rooms.len(), 88);
-        // It is another member again before all rooms know of the first change.
+        // It becomes another member again before all rooms know of the first change.
         world.rename("eve");
         assert!(world.memberships.is_renaming(CONNECTION));
         let mut turns = 0;

@@ -7,12 +7,12 @@
 //!   $presence, $presence_info ────► OwnerCalls ───post──► Rooms
 //!        answer to the client ◄──── OwnerCalls ◄──post────┘
 //! ```
-//! The core of a subscriber decides whether a channel has presence, by its policy, and marks the channel in
-//! [`memberships`]. The owner keeps what it is told, whatever its own policy: so during a reload, while some cores have
-//! the new policy and others have not, nothing is lost.
+//! The core of a subscriber decides by its policy whether a channel has presence, and marks the channel in
+//! [`memberships`]. The owner keeps every member that it is told, whatever its own policy. So nothing is lost
+//! during a reload, while some cores have the new policy and others have not.
 //!
-//! What one core tells another is one letter a turn, in the order in which it happened: so an answer to `$presence`
-//! knows the subscriptions that the same client has made before.
+//! The changes for another core go into one letter a turn, in the order in which they happened. So an answer
+//! to `$presence` includes the subscriptions that the same client has made before.
 //!
 //! A server without presence looks at one number in each turn: [`state::Presence::due`].
 

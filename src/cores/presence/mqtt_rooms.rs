@@ -1,19 +1,23 @@
-//! In which rooms the MQTT clients of this core are, and what their owners are to be told.
+//! The rooms in which the MQTT clients of this core are, and the changes that their owners have yet to be
+//! told.
 //!
-//! A client is a member of a channel with presence while it is connected and has a filter that names exactly this channel.
-//! A filter with wildcards makes no member, nor does a shared subscription: who has one is in no channel in particular. The
-//! session says when such a filter comes and goes ([`Decision::EnterRoom`](crate::decision::Decision::EnterRoom)).
+//! A client is a member of a channel with presence while it is connected and has a filter that names exactly
+//! this channel. A filter with wildcards makes no member, nor does a shared subscription: neither stands for
+//! one particular channel. The session says when such a filter is added or removed
+//! ([`Decision::EnterRoom`](crate::decision::Decision::EnterRoom)).
 //!
 //! A client may be in ten thousand rooms. When its connection ends it leaves some of them in each turn, as a connection of
 //! SocketCluster does (`lifecycle/unsubscribing.rs`).
 //!
-//! A reload may turn presence on or off for channels that clients have filters for, and an owner may have refused a client
-//! for want of room. Then a *review* goes along all MQTT connections of the core, some in each turn: it ends the
-//! memberships that are no more, begins those that are missing, and tells owners again of those that they have refused.
+//! A reload may turn presence on or off for channels that clients have filters for, and an owner may have
+//! refused a client for lack of room. Then a *review* goes along all MQTT connections of the core, some in
+//! each turn: it ends memberships that no longer apply, begins those that are missing, and tells owners again
+//! about clients that they have refused.
 //!
 //! Invariants
 //! 1. A connection has an entry in `guests` while it is in a room, and only connections of MQTT have one.
-//! 2. The rooms of a connection that has ended are in `leaving`, until their owners are to be told.
+//! 2. The rooms of a connection that has ended are in `leaving` until the changes for their owners are
+//!    queued.
 //!
 //! Limits: `channels_per_connection_max`, which bounds the filters of a session; `CHANNELS_PER_TURN_MAX`
 //! (`lifecycle/unsubscribing.rs`) for the rooms that connections leave by their end; [`REFUSED_NAMES_MAX`].
@@ -31,15 +35,15 @@ use crate::presence::{Departure, Identity, Message};
 pub(in crate::cores) struct MqttRooms {
     /// By the index of the connection.
     guests: HashMap<u32, Guest>,
-    /// Connections that have ended and have rooms to leave; the one that ended first is first.
+    /// Connections that have ended and have rooms to leave, in the order of their ends.
     leaving: VecDeque<Guest>,
-    /// Where the review that is under way has to go on.
+    /// The place at which the present review goes on.
     review: Option<Place>,
-    /// Whether another one is to follow it.
+    /// Whether another review is to follow it.
     is_review_due: bool,
-    /// The channels of which owners have refused subscribers for want of room.
+    /// The channels whose subscribers owners have refused for lack of room.
     refused: Refused,
-    /// The channels of these whose subscribers the review offers to the owners again.
+    /// The part of these channels whose subscribers the review offers to the owners again.
     again: Refused,
 }
 
@@ -47,7 +51,7 @@ pub(in crate::cores) struct MqttRooms {
 #[derive(Debug)]
 enum Refused {
     Some(BTreeSet<Box<[u8]>>),
-    /// So many that all channels count as such.
+    /// Too many names: all channels count as refused.
     All,
 }
 
@@ -72,7 +76,7 @@ pub(in crate::cores) enum Stage {
 #[derive(Debug)]
 struct Guest {
     session: SessionId,
-    /// As which member it has joined.
+    /// The member as which it has joined.
     identity: Identity,
     /// By the name of the channel.
     rooms: BTreeMap<Box<[u8]>, Room>,
@@ -81,7 +85,7 @@ struct Guest {
 #[derive(Debug)]
 struct Room {
     hash: ChannelHash,
-    /// JSON by which other clients know this one.
+    /// JSON that identifies this client to other clients.
     info: Box<[u8]>,
 }
 
@@ -119,7 +123,7 @@ impl MqttRooms {
         self.guests.is_empty()
     }
 
-    /// The policies of channels are others now, or an owner has room again.
+    /// The policies of channels have changed, or an owner has room again: begins a review.
     pub(in crate::cores) fn begin_review(&mut self) {
         match self.review {
             None => self.start_review(),
@@ -137,7 +141,7 @@ impl MqttRooms {
         self.review.is_some()
     }
 
-    /// Takes the place where the review has to go on. The caller puts the next one back, or ends the review.
+    /// Takes the place at which the review goes on. The caller puts the next one back, or ends the review.
     pub(in crate::cores) fn take_place(&mut self) -> Option<Place> {
         self.review.take()
     }
@@ -172,9 +176,9 @@ impl MqttRooms {
         }
     }
 
-    /// Looks at no more than `max` of the rooms in which a connection is, those after this name: it leaves a room unless it
-    /// `stays`, and the owner of one of which it has refused subscribers is told again. Returns the last name, if there may
-    /// be more, and how many rooms that were.
+    /// Looks at no more than `max` of the rooms in which a connection is, beginning after this name. The
+    /// connection leaves a room unless it `stays`; if the owner has refused subscribers of a room, it is told
+    /// again. Returns the last name, if there may be more, and how many rooms were looked at.
     pub(in crate::cores) fn review_some(
         &mut self,
         connection: u32,
@@ -264,7 +268,7 @@ impl MqttRooms {
         left
     }
 
-    /// A connection may be another member from now on.
+    /// The member that a connection is may have changed.
     pub(in crate::cores) fn rename(
         &mut self,
         connection: u32,
@@ -346,7 +350,7 @@ impl Room {
     }
 }
 
-/// So many names of channels are kept of which owners have refused subscribers.
+/// This many names of channels are kept whose subscribers owners have refused.
 const REFUSED_NAMES_MAX: usize = 1024;
 
 #[cfg(test)]
@@ -383,7 +387,7 @@ mod tests {
             told(&mut memberships),
             ["a joins as -", "a says {}", "b joins as -", "b says {}"]
         );
-        // A review, one room at a time: owners are told again of what they have refused.
+        // A review, one room at a time: owners are told again about the subscribers that they have refused.
         rooms.note_refused(&[Box::from(*b"a"), Box::from(*b"b")]);
         rooms.try_again();
         let review = |rooms: &mut MqttRooms, after, memberships: &mut Memberships| {
@@ -446,7 +450,7 @@ mod tests {
             }
             rooms.end(connection);
         }
-        // The next connection in the first one's place.
+        // The next connection, which has the place of the first one.
         rooms.join(1, b"new", b"", member(2), &hasher, &mut memberships);
         assert_eq!(told(&mut memberships).len(), 13);
         let mut turns = Vec::new();

@@ -1,7 +1,8 @@
-//! What presence has to do in a turn: the owner's side, and what this core tells other owners.
+//! The work of presence in a turn: as the owner of channels, and as a core that tells owners about its
+//! clients.
 //!
-//! Limits: [`EFFORT_PER_TURN_MAX`], [`EVENTS_PER_TURN_MAX`], [`CHANGES_PER_TURN_MAX`], [`GRACES_PER_TURN_MAX`]. What is
-//! left over is done in the next turns.
+//! Limits: [`EFFORT_PER_TURN_MAX`], [`EVENTS_PER_TURN_MAX`], [`CHANGES_PER_TURN_MAX`],
+//! [`GRACES_PER_TURN_MAX`]. The rest is done in the next turns.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ enum Events {
 }
 
 impl<A: App> Core<A> {
-    /// Does what is due about presence.
+    /// Does the work that is due about presence.
     #[inline]
     pub(in crate::cores) fn serve_presence(&mut self) {
         if self.presence.due <= self.time.now().uptime {
@@ -76,7 +77,7 @@ impl<A: App> Core<A> {
         due.min(outgoing).min(presence.calls.next_deadline())
     }
 
-    /// Tells each owner what there is to tell, if its box has room.
+    /// Sends each owner its waiting changes, if its box has room.
     fn tell_owners(&mut self) {
         if !self.presence.memberships.has_outgoing() {
             return;
@@ -95,7 +96,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Does what cores have told about the rooms of this core, as much as a turn may.
+    /// Applies the changes that cores have told about the rooms of this core, as many as a turn may.
     fn do_as_told(&mut self) {
         let mut effort_left = EFFORT_PER_TURN_MAX;
         while let Some(batch) = self.presence.told.front_mut() {
@@ -119,7 +120,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// All that a letter has told is done: its sender may tell more.
+    /// All changes of a letter are handled: its sender may send more.
     fn note_told_done(&mut self, batch: Batch) {
         let (owner, from) = (self.id.index(), batch.from);
         if let Some(least) = batch.refused_least {
@@ -138,7 +139,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// An owner has done so much of what this core has told it, and had no room for some subscribers of these channels.
+    /// An owner has handled `count` changes of this core, and had no room for some subscribers of these
+    /// channels.
     pub(in crate::cores) fn presence_done(&mut self, owner: usize, count: usize, refused: &[Box<[u8]>]) {
         for name in refused {
             if let Some(channel) = self.delivery.number_of(name) {
@@ -149,7 +151,7 @@ impl<A: App> Core<A> {
         self.presence.note_done(owner, count);
     }
 
-    /// Tells cores that there is room for some of what was refused.
+    /// Tells cores that there is room for some of the refused subscribers.
     fn retry_refused(&mut self, now: Uptime) {
         let owner = self.id.index();
         for core in self.presence.rooms.take_retries(now) {
@@ -175,10 +177,10 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Publishes events whose time has come, on channels with subscribers. (A client that asks for the members after it
-    /// has subscribed misses nothing: the answer covers what was not published, and this core knows of the subscription
-    /// when it looks for subscribers later.) If the ring has no room, their rooms keep what there is to tell, and what
-    /// changes meanwhile is told as well.
+    /// Publishes events whose time has come, on channels with subscribers. (A client that asks for the
+    /// members after it has subscribed misses nothing: the answer covers the changes that were not published,
+    /// and this core knows of the subscription when it looks for subscribers later.) If the ring has no room,
+    /// the rooms keep their events, and later changes are added to them.
     fn publish_presence_events(&mut self) -> Events {
         let now = self.time.now().uptime;
         self.delivery.begin_publishing();
@@ -244,7 +246,8 @@ impl<A: App> Core<A> {
 const EFFORT_PER_TURN_MAX: usize = 4096;
 /// Members without connections that one turn lets leave.
 const GRACES_PER_TURN_MAX: usize = 4096;
-/// Members of which one turn tells that they have come or gone, or notes that nobody asks: one event more than that.
+/// Members whose joining or leaving one turn publishes, or drops because there are no subscribers; the last
+/// event may exceed it.
 const CHANGES_PER_TURN_MAX: usize = 4096;
 /// Events that one turn publishes.
 const EVENTS_PER_TURN_MAX: usize = 64;

@@ -1,4 +1,4 @@
-//! The parts of a core that presence is made of.
+//! The state of presence in a core.
 
 use std::collections::VecDeque;
 
@@ -15,19 +15,20 @@ use crate::cores::presence::mqtt_rooms::MqttRooms;
 /// Presence on one core.
 #[derive(Debug)]
 pub(in crate::cores) struct Presence {
-    /// When the core has to look here next (`Core::serve_presence`).
+    /// When the core has work here next (`Core::serve_presence`).
     pub(in crate::cores) due: Uptime,
     pub(in crate::cores) memberships: Memberships,
     /// The same for MQTT clients.
     pub(in crate::cores) mqtt: MqttRooms,
     /// The channels that this core owns.
     pub(in crate::cores) rooms: Rooms,
-    /// What other cores have told about these channels, in order, and this core has not done yet.
+    /// The changes that other cores have told about these channels, in order, and that this core has not
+    /// handled yet.
     pub(in crate::cores) told: VecDeque<Batch>,
     pub(in crate::cores) calls: OwnerCalls,
 }
 
-/// What one letter has told.
+/// The changes of one letter.
 #[derive(Debug)]
 pub(in crate::cores) struct Batch {
     pub(in crate::cores) from: usize,
@@ -35,12 +36,12 @@ pub(in crate::cores) struct Batch {
     pub(in crate::cores) left: std::vec::IntoIter<Told>,
     /// Channels of subscribers for which there was no room.
     pub(in crate::cores) refused: Vec<Box<[u8]>>,
-    /// The least room that one of them needs.
+    /// The smallest room that one of them needs.
     pub(in crate::cores) refused_least: Option<u64>,
 }
 
 impl Batch {
-    /// There was no room for something of what is told.
+    /// Notes that there was no room for a change.
     pub(in crate::cores) fn note_refused(&mut self, refused: Refused) {
         let least = self.refused_least.unwrap_or(u64::MAX);
         self.refused_least = Some(least.min(refused.weight));
@@ -52,7 +53,7 @@ impl Batch {
 }
 
 impl Presence {
-    /// Nobody is in any channel. There are `cores` cores.
+    /// No members in any channel. There are `cores` cores.
     pub(in crate::cores) fn new(
         cores: usize,
         limits: &Limits,
@@ -95,7 +96,7 @@ impl Presence {
         self.mqtt.leave_some(max, &mut self.memberships)
     }
 
-    /// Another core, or this one, tells something about channels that this core owns.
+    /// Another core, or this one, tells changes of channels that this core owns.
     pub(in crate::cores) fn be_told(&mut self, from: usize, told: Vec<Told>) {
         self.told.push_back(Batch {
             from,
@@ -107,7 +108,7 @@ impl Presence {
         self.due = Uptime::default();
     }
 
-    /// An owner has done so much of what this core has told it.
+    /// An owner has handled `count` changes of this core.
     pub(in crate::cores) fn note_done(&mut self, owner: usize, count: usize) {
         self.memberships.note_done(owner, count);
         if self.memberships.may_tell(owner) {

@@ -1,4 +1,4 @@
-//! The beginning of a recovery, its answer, and its end before the time.
+//! The beginning of a recovery, its answer, and its early end.
 
 use crate::app::App;
 use crate::broker::Sequence;
@@ -11,8 +11,8 @@ use crate::cores::outgoing::recoveries::{OwnerOf, Place, Progress};
 use crate::cores::recovery::serve::ANSWER_TIME_MAX;
 
 impl<A: App> Core<A> {
-    /// Begins to send a subscriber what it wants of the channel's past. The connection has just been subscribed, or has
-    /// been before: then what follows the answer begins anew.
+    /// Begins to send a subscriber the part of the channel's past that it wants. The connection has just been
+    /// subscribed, or was subscribed before: then the stream behind the answer begins anew.
     pub(in crate::cores) fn recover(&mut self, id: ConnectionId, name: &[u8], token: &[u8], wanted: Wanted) {
         let Some(channel) = self.delivery.number_of(name) else {
             return;
@@ -37,10 +37,11 @@ impl<A: App> Core<A> {
             }
             Wanted::OtherEpoch => Some(Gap::OtherEpoch),
             Wanted::Forbidden => Some(Gap::NotAllowed),
-            // A client that still gets publications of before is live from no position yet.
+            // A client that still gets older publications is not live from any position yet.
             Wanted::Position => self.connections.recoveries.has(place).then_some(Gap::InProgress),
         };
-        // The client takes the position for one up to which it has everything: what waits behind its outbox comes first.
+        // The client assumes that it has everything up to the position, so the publications that wait behind
+        // its outbox come first.
         self.connections.end_conflation(id, true);
         let live_from = self.delivery.next_for(place.connection, channel);
         self.answer_recovery(id, token, wanted, &self.told(gap, live_from, 0));
@@ -55,7 +56,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A subscription ends. If its client waits for the answer, it gets it now.
+    /// A subscription ends. If its client still waits for the answer, it gets the answer now.
     pub(in crate::cores) fn abandon_recovery(&mut self, id: ConnectionId, name: &[u8]) {
         let Some(channel) = self.delivery.number_of(name) else {
             return;
@@ -78,7 +79,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What a client is told whose subscription is live from a place.
+    /// The answer for a client whose subscription is live from a place.
     pub(super) fn told(&self, gap: Option<Gap>, live_from: Sequence, publications: usize) -> Recovered {
         Recovered {
             gap,

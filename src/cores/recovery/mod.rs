@@ -1,7 +1,8 @@
-//! Subscribers that get a part of the channel's past: from the question to the owner of the channel up to the moment at
-//! which the subscription is live.
+//! Subscribers that get a part of the channel's past: from the question to the owner of the channel until the
+//! subscription is live.
 //!
-//! `outgoing/recoveries.rs` has the states and their invariants, `connections/replays.rs` what is sent.
+//! `outgoing/recoveries.rs` has the states and their invariants; `connections/replays.rs` sends the
+//! publications.
 
 mod begin;
 mod retained;

@@ -1,9 +1,10 @@
 //! Retained publications for MQTT subscribers: the core asks the owners of topics for pages, and sends these below live
 //! publications in priority; as an owner, it answers.
 //!
-//! A client is sent the retained publications from before the place from which its subscription is live, with RETAIN 1
-//! (section 3.3.1.3), if each is still the newest one of its topic when it is sent. Newer ones come live. So a client sees
-//! the retained publications of a topic in their order, and each once.
+//! A client is sent the retained publications from before the place at which its subscription becomes live,
+//! with RETAIN 1 (section 3.3.1.3). Each is sent only if it is still the newest one of its topic at that
+//! time; newer ones come live. So a client sees the retained publications of a topic in their order, and each
+//! once.
 //!
 //! Limits: [`SENT_PER_TURN_MAX`] and [`BYTES_PER_TURN_MAX`]; `mqtt_retained_per_subscribe_max`; those of
 //! `outgoing/retained_asks.rs` and `delivery/retained_topics.rs`.
@@ -55,7 +56,7 @@ impl<A: App> Core<A> {
         self.retained_asks.add(ask);
     }
 
-    /// Goes on with what subscribers are to be sent, and answers other cores: a part in each turn.
+    /// Goes on to send subscribers their retained publications, and answers other cores: a part in each turn.
     #[inline]
     pub(in crate::cores) fn serve_retained(&mut self) {
         if !self.retained_asks.is_empty() {
@@ -184,7 +185,7 @@ impl<A: App> Core<A> {
                 Progress::Asked => return Served::Unfinished(ask, Then::AwaitAnswer),
                 Progress::ToAsk { .. } if ask.owners.is_empty() || ask.left == 0 => return Served::Done,
                 Progress::ToAsk { from } => {
-                    // A page is not asked for in vain.
+                    // No page is requested while the client would not take it.
                     match self.connections.takes_retained(ask.session, ask.options.qos) {
                         Handed::Over | Handed::Full => {}
                         handed @ (Handed::Blocked | Handed::Offline | Handed::Ended) => {
@@ -214,7 +215,8 @@ impl<A: App> Core<A> {
                         .retained()
                         .is_some_and(|topics| topics.knows_since(read_at));
                     if !knows && let Some(first) = entries.last() {
-                        // Too much has passed since the owner has read this page.
+                        // Too many publications have passed since the owner read this page, so their topics
+                        // are not known any more.
                         ask.progress = Progress::ToAsk {
                             from: Some(first.place().into()),
                         };
@@ -265,7 +267,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends what it can of a page.
+    /// Sends as much of a page as the client takes.
     fn send_page(&mut self, ask: &mut Ask, entries: &mut Vec<Entry>, budget: &mut Budget) -> Page {
         let unix_ms = self.time.now().unix_ms;
         let (mut topic, mut unquoted) = (Vec::new(), Vec::new());
@@ -333,13 +335,13 @@ impl<A: App> Core<A> {
 enum Page {
     /// All of it is sent.
     Sent,
-    /// The subscription has been sent as many as it may be.
+    /// The subscription has been sent as many publications as it may get.
     Enough,
     /// A part is left, for this reason.
     NotYet(Handed),
 }
 
-/// How far a subscription has got.
+/// The progress of a subscription.
 enum Served {
     /// All is sent.
     Done,
@@ -373,7 +375,7 @@ impl Budget {
 /// The outcome of a question.
 enum Asked {
     Yes,
-    /// It has to be tried again.
+    /// The box of the owner is full: the core tries again.
     BoxFull,
     /// The core has stopped.
     Stopped,
@@ -388,7 +390,8 @@ enum Then {
     TryBoxAgain,
     /// When the owner has answered.
     AwaitAnswer,
-    /// When the client has acknowledged something, or its socket takes more. Others may have the place meanwhile.
+    /// When the client has acknowledged something, or its socket takes more. Meanwhile another subscription
+    /// may take the place.
     AwaitClient,
     /// When the session has a connection again.
     Park,

@@ -1,9 +1,10 @@
 //! The retained publication of a channel for a SocketCluster client that asks for it when it subscribes.
 //!
-//! It comes the way of a history (`serve.rs`): publications from a place on are collected, the owner of the channel answers
-//! with what was retained before that place, and the client gets that, then what was collected. So it gets each publication
-//! once, and the retained one first. The publication is made here of what MQTT subscribers would get, by the rule for
-//! payloads under which it was published.
+//! It is sent in the same way as a history (`serve.rs`): publications from a place on are collected, the
+//! owner of the channel answers with the publication that was retained before that place, and the client gets
+//! this one and then the collected ones. So it gets each publication once, and the retained one first. The
+//! SocketCluster form of the publication is made here from the MQTT form, by the rule for payloads under
+//! which it was published.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The recoveries that are under way, some of them in each turn: the owners of their channels are asked, their answers
-//! sent, and subscriptions become live.
+//! The recoveries that are under way, some of them in each turn: asks the owners of their channels, sends the
+//! answers, and makes subscriptions live.
 //!
 //! Limits: `AT_ONCE_MAX` of `outgoing/recoveries.rs`; [`REPLAYED_BYTES_PER_TURN_MAX`]; [`ANSWER_TIME_MAX`].
 
@@ -87,7 +87,7 @@ impl<A: App> Core<A> {
                     self.connections.recoveries.requeue(ticket, true);
                     return self.await_room(place);
                 }
-                // The rest of an answer, or what was published while the client took the beginning of it.
+                // This is the rest of an answer, or was published while the client took the beginning of it.
                 publications_max = u32::MAX;
                 Some(Query::After(Position {
                     epoch: self.delivery.numbering().epoch,
@@ -150,7 +150,8 @@ impl<A: App> Core<A> {
         let Some(recovery) = self.connections.recoveries.get(place) else {
             return;
         };
-        // Once the reading is sent, the client has all before `from`, or before what is left out of this part.
+        // Once the reading is sent, the client has everything before `from`, or before the publications that
+        // this part leaves out.
         let up_to = Progress::Answered {
             up_to: reading.complete_up_to(),
         };
@@ -206,15 +207,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The outbox of a connection is full. Its flush at the end of this turn may make room; if the socket takes no more,
-    /// the poll tells when it does.
+    /// The outbox of a connection is full. Its flush at the end of this turn may make room; if the socket
+    /// takes no more, the poll reports when it does.
     fn await_room(&mut self, place: Place) {
         if !self.connections.is_blocked(place.connection) {
             self.connections.recoveries.next = Next::Now;
         }
     }
 
-    /// A core has stopped: what it was asked is not answered.
+    /// A core has stopped: it answers no more questions.
     pub(in crate::cores) fn end_questions_to(&mut self, core: CoreId) {
         let (cores, subscriptions) = (self.delivery.core_count(), self.delivery.subscriptions());
         let now = self.time.now().uptime;
@@ -239,8 +240,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Answers a subscription that gets nothing of the history, and makes it live: from the place on from which
-    /// publications were collected, or from now on, if there were too many.
+    /// Answers a subscription that gets nothing of the history, and makes it live: from the place at which
+    /// collecting began, or from now on, if there were too many publications to collect.
     fn answer_and_finish(&mut self, place: Place, gap: Option<Gap>) {
         let Some(ended) = self.connections.recoveries.end(place) else {
             return;
@@ -256,7 +257,7 @@ impl<A: App> Core<A> {
         if let Progress::Unanswered { wanted, token } = &ended.progress {
             self.answer_recovery(id, token, *wanted, &self.told(gap, from, 0));
             if is_incomplete && !wanted.is_asked() {
-                // Its client has no position by which it could know.
+                // Its client has no position by which it could notice the gap.
                 return self.close(id, CloseReason::HistoryLost);
             }
         }
@@ -265,9 +266,9 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The outbox has taken all publications that were read from the history. The subscription is live from now on; unless the
-    /// owner has sent a part only, or more was published meanwhile than was collected: then the client gets the rest from the
-    /// history as well.
+    /// The outbox has taken all publications that were read from the history. The subscription is live from
+    /// now on, unless the owner has sent a part only, or more was published meanwhile than could be
+    /// collected: then the client gets the rest from the history as well.
     fn finish(&mut self, place: Place) {
         let Some((id, _)) = self.live_from(place) else {
             return;
@@ -314,7 +315,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The reason as the client gets it.
+/// The reason in the form for the client.
 fn gap(unknown: Unknown) -> Gap {
     match unknown {
         Unknown::OtherEpoch => Gap::OtherEpoch,
@@ -327,8 +328,8 @@ fn gap(unknown: Unknown) -> Gap {
     }
 }
 
-/// Most bytes of histories that one turn sends: some hundred publications for each of a few clients, in a tenth of a
-/// millisecond. The others wait for the next turn, and the replies to all clients leave before.
+/// Most bytes of histories that one turn sends: some hundred publications for each of a few clients, in a
+/// tenth of a millisecond. The others wait for the next turn; the replies to all clients leave before that.
 const REPLAYED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 /// How soon the owner of a channel is asked again if the post had no room.
 const POST_RETRY: Duration = Duration::from_millis(1);

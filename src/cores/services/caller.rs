@@ -1,4 +1,4 @@
-//! The side of the caller: calls begin, and end once.
+//! The caller's side: calls begin here, and each ends once.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Sends a service an event, if the way to the owner of its pattern has room.
+    /// Sends an event to a service, if the box of the pattern's owner has room.
     pub(super) fn send_service_event(&mut self, entry: Entry, mut call: Box<ServiceCall>) {
         if entry.owner != self.id.index() && !self.post.has_room(entry.owner) {
             let row = self.lent.policy.services.row(entry.row);
@@ -89,8 +89,8 @@ impl<A: App> Core<A> {
         self.lent.scratch.common.services.recycle(call);
     }
 
-    /// A call whose pool has gone goes on to the next pattern of its name, if there is one. The owner has told that the
-    /// pool is gone before it has told the failure, so the directory does not have it any more.
+    /// A call whose pool is gone goes on to the next pattern of its name, if there is one. The owner has
+    /// announced the end of the pool before the failure, so the directory does not have the pool any more.
     fn call_again(&mut self, mut call: Box<ServiceCall>) -> Option<Box<ServiceCall>> {
         if call.outcome != Outcome::Failed(Failure::NoService) {
             return Some(call);
@@ -124,7 +124,7 @@ impl<A: App> Core<A> {
     fn end_call(&mut self, id: CallId, ended: Ended<'_>) {
         match self.services.open.take(id) {
             Some(open) => self.end_open_call(open, ended),
-            // Its caller has gone, or was told that it has taken too long.
+            // Its caller is gone, or was told that the call has timed out.
             None => self.metrics.service_answers_late.add(1),
         }
     }
@@ -176,7 +176,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The client of a connection has gone: nobody waits for the answers to its calls.
+    /// The client of a connection is gone: its calls need no answers any more.
     pub(super) fn give_up_calls_of(&mut self, connection: usize) {
         while let Some((id, open)) = self.services.open.take_of_connection(connection) {
             self.cancel_at_owner(id, &open, GivenUp::CallerGone);

@@ -1,4 +1,4 @@
-//! Counts what a core has of services, for tests that compare all cores.
+//! Counts the calls, members and pools of services on a core, for tests that compare all cores.
 
 use std::collections::BTreeSet;
 
@@ -8,12 +8,12 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::Phase;
 use crate::protocols::Session;
 
-/// What one core has, or all cores together.
+/// The counts of one core, or of all cores together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::cores) struct Census {
     /// Calls of its clients.
     pub(in crate::cores) open: usize,
-    /// Calls that members of its pools have, and that wait for one.
+    /// Calls that members of its pools have, and calls that wait for a member.
     pub(in crate::cores) in_flight: usize,
     pub(in crate::cores) waiting: usize,
     /// Calls that its clients have as services, and those of them that were cancelled.
@@ -43,7 +43,7 @@ impl Census {
 }
 
 impl<A: App> Core<A> {
-    /// Counts what this core has.
+    /// Counts for this core.
     pub(in crate::cores) fn census_of_services(&self) -> Census {
         let services = &self.services;
         let mut census = Census {

@@ -25,7 +25,8 @@ impl<A: App> Core<A> {
         let Some(session) = self.session(id_of(connection)) else {
             return;
         };
-        // Its claims or the rules may have changed since the call was read, when nothing was registered to be checked.
+        // The client's claims or the rules may have changed since the call was read: at that time nothing was
+        // registered that the change could have checked.
         if !session.may_keep_service(&pattern, &policy) {
             return self.answer_serve(connection, &token, Err(JoinFailure::Forbidden));
         }
@@ -54,7 +55,7 @@ impl<A: App> Core<A> {
         self.tell_of_services(owner, joins);
     }
 
-    /// A client gives a pattern up. Calls that it has may still be answered.
+    /// A client gives a pattern up. It may still answer the calls that it has.
     pub(super) fn unregister_service(&mut self, connection: usize, token: &Token, pattern: &[u8]) {
         self.give_pattern_up(connection, pattern, JoinFailure::Withdrawn);
         self.decide(id_of(connection), |session, _, decisions| {
@@ -63,7 +64,7 @@ impl<A: App> Core<A> {
         });
     }
 
-    /// A client does not serve a pattern any more. False if it did not want to.
+    /// A client does not serve a pattern any more. False if it was not going to serve it.
     fn give_pattern_up(&mut self, connection: usize, pattern: &[u8], why: JoinFailure) -> bool {
         let Some(taken) = self.services.give_up(connection, pattern) else {
             return false;
@@ -77,7 +78,8 @@ impl<A: App> Core<A> {
         true
     }
 
-    /// Tells the owner that a client is no member any more, and gives back what it has not got.
+    /// Tells the owner that a client is no member any more, and returns the calls that the client has not
+    /// got.
     fn leave_pool(&mut self, connection: usize, registration: Registration) {
         let Registration {
             pattern, owner, held, ..
@@ -154,7 +156,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The rules or the claims of a client have changed: takes the patterns away that it may not serve any more.
+    /// The rules or the claims of a client have changed: removes the patterns that it may not serve any more.
     pub(super) fn check_services_of(&mut self, connection: usize) {
         let id = id_of(connection);
         let registered = self.services.registered(connection);
@@ -222,7 +224,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether the outbox of a service has room. Callers must not be able to have a service closed that reads slowly.
+    /// Whether the outbox of a service has room. Otherwise, callers could get a service closed that reads
+    /// slowly.
     fn has_room_for_call(&mut self, connection: usize) -> bool {
         let bytes_max = self.limits.outbox_bytes_max as usize / 2;
         if self.waits_for(connection) > bytes_max {
@@ -237,8 +240,8 @@ impl<A: App> Core<A> {
         connection.map_or(0, |connection| connection.waiting_bytes())
     }
 
-    /// Tells owners which services have room again. Half of the room that calls may take is free then, so that a service
-    /// does not become full with each call.
+    /// Tells owners which services have room again. Half of the room for calls is free then, so that a
+    /// service does not become full again with each call.
     pub(super) fn tell_of_room(&mut self) {
         let bytes_max = self.limits.outbox_bytes_max as usize / 4;
         let mut full = std::mem::take(&mut self.services.full);
@@ -261,7 +264,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The row of `[[services]]` for an event, as its owner has it.
+    /// The row of `[[services]]` for an event, which its owner would use.
     fn row_of_event(&self, event: &ServiceCall) -> Option<usize> {
         let directory = &self.lent.scratch.common.services.directory;
         directory.find(&event.event).map(|entry| entry.row)
@@ -293,8 +296,8 @@ impl<A: App> Core<A> {
         self.lent.scratch.common.services.recycle(call);
     }
 
-    /// Nobody waits for a service's answer any more. The call counts in the window of the service until the service
-    /// answers, which it need not do, or has had time to end its work.
+    /// The caller no longer waits for a service's answer. The call counts in the window of the service until
+    /// the service answers, which it need not do, or has had time to end its work.
     pub(super) fn drop_call(&mut self, connection: usize, id: CallId) {
         if let Some(call) = self.services.take_held(connection, id) {
             self.tell_of_services(call.owner, ServiceLetter::Done { id });

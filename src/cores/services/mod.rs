@@ -7,12 +7,13 @@
 //!   the end of a call ◄───────────────────────────────────────────── its answer
 //!                                   Pools ◄── done ──────────────────┘
 //! ```
-//! Sessions order what they want done (`services::Order`). [`serve`] does it in the same turn, between two messages: a
-//! call may lead to the session of another connection of the same core.
+//! Sessions queue `services::Order`s. [`serve`] carries them out in the same turn, between two messages,
+//! since a call may lead to the session of another connection of the same core.
 //!
-//! What a core tells itself does not go through its box: it takes such a letter as soon as it has done the one before.
+//! A core's letters to itself do not go through its box: it takes such a letter as soon as it has handled the
+//! one before.
 //!
-//! Without services and without calls of the server's own a turn looks at a few numbers.
+//! Without services and without calls of the server itself, a turn looks at a few numbers.
 
 pub(in crate::cores) mod state;
 

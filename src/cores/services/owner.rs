@@ -1,4 +1,4 @@
-//! The side of the owner of patterns: services join and leave, and calls are given to them.
+//! The owner's side: services join and leave patterns, and calls are given to them.
 
 use crate::app::App;
 use crate::decision::Limit;
@@ -96,7 +96,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// What a core knows of a pattern changes.
+    /// A core's knowledge of a pattern changes.
     pub(super) fn note_pattern(&mut self, pattern: &[u8], owner: usize, news: PatternNews) {
         let directory = &mut self.lent.scratch.common.services.directory;
         match news {
@@ -173,14 +173,14 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A member has no more to do with a call: it has room.
+    /// A member is done with a call, and so has room.
     pub(super) fn note_done_call(&mut self, id: CallId) {
         if let Some(pool) = self.services.pools.done(id) {
             self.give_waiting(pool);
         }
     }
 
-    /// Nobody waits for the answer to a call any more.
+    /// The caller no longer waits for the answer to a call.
     pub(super) fn cancel_call(&mut self, id: CallId, pool: PoolId, why: GivenUp) {
         match self.services.pools.cancel(id, pool, why) {
             Cancelled::Given(member) => {
@@ -219,7 +219,7 @@ impl<A: App> Core<A> {
         self.tell_of_services(member.core, ServiceLetter::Give { connection, call });
     }
 
-    /// Ends a call that no service gets. An event is dropped.
+    /// Ends a call for which there is no service. An event is dropped.
     fn fail_call(&mut self, mut call: Box<ServiceCall>, failure: Failure) {
         match call.id {
             Some(id) => {

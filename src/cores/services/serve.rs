@@ -1,6 +1,6 @@
-//! What services have to do in a turn, and their letters.
+//! The work of services in a turn, and their letters.
 //!
-//! Limits: [`ROUNDS_MAX`], [`LETTERS_TO_SELF_MAX`]. What is left over is done in the next turn.
+//! Limits: [`ROUNDS_MAX`], [`LETTERS_TO_SELF_MAX`]. The rest is done in the next turn.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::cores::post::letter::Letter;
 use crate::cores::post::service_letter::ServiceLetter;
 
 impl<A: App> Core<A> {
-    /// Does what is due about services.
+    /// Does the work that is due about services.
     #[inline]
     pub(in crate::cores) fn serve_services(&mut self) {
         if self.lent.scratch.common.services.has_orders() || self.services.has_work(self.time.now().uptime) {
@@ -31,7 +31,7 @@ impl<A: App> Core<A> {
         self.end_overdue_service_calls();
         self.end_overdue_cancels();
         for _ in 0..ROUNDS_MAX {
-            // Services that have gone come first, so that no call is given to them.
+            // Services that are gone come first, so that no call is given to them.
             while let Some(connection) = self.services.next_ended() {
                 self.end_services_of(connection);
                 self.give_up_calls_of(connection);
@@ -76,7 +76,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Tells a core something about services.
+    /// Sends a core a letter about services.
     pub(super) fn tell_of_services(&mut self, core: usize, letter: ServiceLetter) -> Sent {
         if core != self.id.index() {
             return self.post.send(core, Letter::Service(letter));
@@ -95,8 +95,8 @@ impl<A: App> Core<A> {
         Sent::Sent
     }
 
-    /// Takes what this core has told itself. A letter may lead to further ones: they are taken after it, and not within
-    /// it, so the stack does not grow with the calls that wait.
+    /// Takes this core's letters to itself. A letter may cause further ones: they are taken after it, and not
+    /// within it, so the stack does not grow with the number of waiting calls.
     fn take_letters_to_self(&mut self) {
         if self.services.takes_letters {
             return;
@@ -111,7 +111,7 @@ impl<A: App> Core<A> {
         self.services.takes_letters = false;
     }
 
-    /// A core, or this one, tells something about services.
+    /// Takes a letter about services from a core, which may be this one.
     pub(in crate::cores) fn take_service_letter(&mut self, letter: ServiceLetter) {
         match letter {
             ServiceLetter::Joins {
@@ -139,7 +139,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// A core has stopped: so have its pools and its services.
+    /// A core has stopped, and with it its pools and its services.
     pub(in crate::cores) fn end_services_of_core(&mut self, core: usize) {
         self.lent.scratch.common.services.directory.remove_of_owner(core);
         self.note_use_of_services();
@@ -147,7 +147,7 @@ impl<A: App> Core<A> {
         self.end_members_of(core);
     }
 
-    /// A policy with other rows or rules comes into force. Called before it does.
+    /// Adopts a policy with other rows or rules. Called before the policy comes into force.
     pub(in crate::cores) fn adopt_services(&mut self, policy: &Policy) {
         let before = Arc::clone(&self.lent.policy.services);
         let after = &policy.services;
@@ -182,14 +182,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Whether sessions have to ask for services at all.
+    /// Notes whether sessions have to look for services at all.
     pub(super) fn note_use_of_services(&mut self) {
         let services = &mut self.lent.scratch.common.services;
         services.is_used = !services.directory.is_empty() || !self.lent.policy.services.is_empty();
     }
 }
 
-/// How often one turn does what sessions want done: what it does may end connections, whose calls end with them.
+/// How many rounds of the sessions' orders one turn carries out: an order may end connections, whose calls
+/// end with them.
 const ROUNDS_MAX: usize = 4;
 /// Letters to itself that a core takes at once.
 const LETTERS_TO_SELF_MAX: usize = 1024;

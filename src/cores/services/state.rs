@@ -1,4 +1,4 @@
-//! The parts of a core that services are made of.
+//! The state of services in a core.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -25,14 +25,14 @@ pub(in crate::cores) struct Services {
     ended: Vec<usize>,
     /// Connections with patterns whose claims have changed.
     changed: Vec<usize>,
-    /// What this core has told itself, in order.
+    /// This core's letters to itself, in order.
     pub(super) to_self: VecDeque<ServiceLetter>,
     /// Whether it takes these letters now.
     pub(super) takes_letters: bool,
     /// Connections that had no room for a call. The owners of their patterns are told when they have room.
     pub(super) full: BTreeSet<usize>,
-    /// The connections that were told `$cancel` of a call and have not answered it, by the time at which the call does not
-    /// count in their windows any more. So many as the windows have room for.
+    /// The connections that were sent `$cancel` for a call and have not answered it, by the time at which the
+    /// call stops counting in their windows. The windows bound their number.
     pub(super) cancelled: BTreeMap<(Uptime, CallId), usize>,
 }
 
@@ -43,21 +43,21 @@ pub(in crate::cores) struct Registration {
     /// The core that owns the pattern.
     pub(in crate::cores) owner: usize,
     pub(in crate::cores) offer: Offer,
-    /// What the client says of itself, as JSON.
+    /// The client's description of itself, as JSON.
     pub(in crate::cores) meta: Option<Box<str>>,
     pub(in crate::cores) stage: Stage,
     /// The calls of `$serve` that the owner's next answer answers.
     pub(in crate::cores) tokens: Vec<Token>,
-    /// What the client has asked for since the owner was asked.
+    /// The last request of the client since the owner was asked.
     pub(in crate::cores) next: Option<Next>,
-    /// Calls that came although the client has given the pattern up.
+    /// Calls that came after the client had given the pattern up.
     #[expect(clippy::vec_box, reason = "calls travel from core to core in their boxes")]
     pub(in crate::cores) held: Vec<Box<ServiceCall>>,
 }
 
-/// How far a registration is. The owner is told nothing new about it before it has answered, which it does when all cores
-/// know the pattern: so a client that gives a pattern up and registers it again and again sends few letters, and no answer
-/// is taken for that to another question.
+/// The stage of a registration. The owner is told no change of it before it has answered, which it does when
+/// all cores know the pattern. So a client that gives a pattern up and registers it again and again causes
+/// few letters, and no answer is mistaken for the answer to another question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Stage {
     /// The owner was asked.
@@ -85,7 +85,7 @@ pub(in crate::cores) enum Registered {
     TooMany,
 }
 
-/// The parts of a registration that was given up, which its core has to answer or to tell the owner.
+/// The parts of a registration that was given up: its core has to answer them, or to tell the owner.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Taken {
     /// The calls of `$serve` that have no answer yet.
@@ -142,7 +142,7 @@ impl Services {
         }
     }
 
-    /// Whether there is something to do, beside what sessions want done.
+    /// Whether there is work, beside the orders of sessions.
     #[inline]
     pub(in crate::cores) fn has_work(&self, now: Uptime) -> bool {
         !self.ended.is_empty()
@@ -153,7 +153,7 @@ impl Services {
             || self.next_cancel() <= now
     }
 
-    /// Whether something is left to do that no deadline brings.
+    /// Whether there is work that no deadline triggers.
     #[inline]
     pub(in crate::cores) fn has_work_left(&self) -> bool {
         !self.ended.is_empty() || !self.changed.is_empty() || !self.to_self.is_empty()
@@ -169,7 +169,7 @@ impl Services {
         }
     }
 
-    /// When a cancelled call counts in the window of its service no longer.
+    /// When the next cancelled call stops counting in the window of its service.
     #[inline]
     fn next_cancel(&self) -> Uptime {
         self.cancelled
@@ -177,7 +177,7 @@ impl Services {
             .map_or(Uptime::NEVER, |((until, _), _)| *until)
     }
 
-    /// Takes a cancelled call that counts in the window of its service no longer.
+    /// Takes a cancelled call that no longer counts in the window of its service.
     pub(super) fn take_overdue_cancel(&mut self, now: Uptime) -> Option<(CallId, usize)> {
         let first = self.cancelled.first_entry()?;
         (first.key().0 <= now).then(|| {
@@ -217,7 +217,7 @@ impl Services {
         self.changed.pop()
     }
 
-    /// Keeps that a connection wants to serve a pattern.
+    /// Notes that a connection wants to serve a pattern.
     pub(in crate::cores) fn register(
         &mut self,
         connection: usize,
@@ -230,7 +230,7 @@ impl Services {
         let wanted = registered.iter().filter(|one| one.is_wanted()).count();
         let at = registered.iter().position(|one| *one.pattern == *pattern);
         let is_wanted = at.is_some_and(|at| registered[at].is_wanted());
-        // Those that were given up, and that some cores do not know yet, are bounded as well.
+        // Patterns that were given up, and that some cores do not know of yet, are bounded as well.
         if (!is_wanted && wanted >= max) || (at.is_none() && registered.len() >= max.saturating_mul(2)) {
             if registered.is_empty() {
                 self.registered.remove(&connection);
@@ -269,7 +269,7 @@ impl Services {
         }
     }
 
-    /// Takes a pattern away from a connection; `None` if it does not want to serve it.
+    /// Removes a pattern from a connection; `None` if the connection was not going to serve it.
     pub(in crate::cores) fn give_up(&mut self, connection: usize, pattern: &[u8]) -> Option<Taken> {
         let mut registered = self.registered(connection).iter_mut();
         let one = registered.find(|one| *one.pattern == *pattern && one.is_wanted())?;
@@ -301,8 +301,8 @@ impl Services {
         self.registered.remove(&connection).unwrap_or_default()
     }
 
-    /// Keeps a call for a pattern that the client has given up until its owner may be told. An event is not kept, since no
-    /// window bounds events.
+    /// Keeps a call for a pattern that the client has given up, until its owner may be told. An event is not
+    /// kept, since no window bounds events.
     pub(super) fn hold(&mut self, connection: usize, call: Box<ServiceCall>) -> Hold {
         let mut registered = self.registered(connection).iter_mut();
         let given_up = registered.find(|one| {
@@ -318,7 +318,7 @@ impl Services {
         }
     }
 
-    /// Takes a call that was kept, and that its caller has given up.
+    /// Takes a kept call that its caller has given up.
     pub(super) fn take_held(&mut self, connection: usize, id: CallId) -> Option<Box<ServiceCall>> {
         self.registered(connection).iter_mut().find_map(|one| {
             let at = one.held.iter().position(|call| call.id == Some(id))?;
@@ -353,7 +353,7 @@ impl Services {
     }
 }
 
-/// How soon a core looks again whether a full outbox has room, if nothing else gives it work.
+/// How soon a core checks again whether a full outbox has room, if no event comes.
 const ROOM_RETRY: Duration = Duration::from_millis(10);
 
 #[cfg(test)]

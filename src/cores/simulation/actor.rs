@@ -1,5 +1,5 @@
-//! The application of a simulation: it has procedures like those of real applications, and records each session that it
-//! is told about.
+//! The application of a simulation: it has procedures like those of real applications, and records each
+//! session that it is told about.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,10 +13,10 @@ use crate::app::{
 use crate::clock::Uptime;
 use crate::decision::{CloseCode, CloseReason};
 
-/// What all cores' applications have been told, and what they owe.
+/// What the applications of all cores have been told, and the answers that they still owe.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// The turn that is being taken.
+    /// The present turn.
     pub(super) turn: Turn,
     /// Sessions, by their ids.
     pub(super) sessions: BTreeMap<String, Session>,
@@ -35,15 +35,15 @@ pub(super) struct Told {
     pub(super) invoked: u64,
     /// The timers that are set, and when they come.
     pub(super) timers: BTreeMap<(SessionId, TimerId), Uptime>,
-    /// Something that must not be.
+    /// A violation of what the application may expect.
     pub(super) wrong: Option<String>,
     /// Connections that have been upgraded.
     pub(super) upgraded: u64,
     /// The connections of MQTT clients, by the ids of their sessions: the claims of their tokens have a number.
     pub(super) numbers: BTreeMap<String, usize>,
-    /// What has become of connections of MQTT clients, in order, and has not been looked at.
+    /// Beginnings and ends of connections of MQTT clients, in order, that have not been checked.
     pub(super) lives: Vec<LifeEvent>,
-    /// The same of the ends of other connections, by the ids of their sessions.
+    /// The ends of other connections that have not been checked, by the ids of their sessions.
     pub(super) ends: Vec<(String, End)>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct LifeEvent {
     pub(super) end: Option<CloseReason>,
 }
 
-/// When a core turns, and what had been delivered there before.
+/// The moment at which a core takes a turn, and the place up to which it had delivered before.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Turn {
     /// The first place in the ring that had not been delivered when the turn began.
@@ -84,7 +84,7 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct Actor(pub(super) Rc<RefCell<Told>>);
 
-/// The code of those whom the application sends away.
+/// The close code for clients that the application sends away.
 pub(super) const SENT_AWAY: u16 = 4500;
 
 impl Told {
@@ -106,7 +106,7 @@ impl Told {
         let decided = std::mem::take(&mut self.undecided).into_iter();
         let sent: Vec<_> = unsent.chain(decided.map(DeferredDecision::allow)).collect();
         for result in sent {
-            // A client that has gone needs no decision.
+            // A client that is gone needs no decision.
             if let Err(Undelivered::Full(unsent)) = result {
                 self.unsent.push(unsent);
             }
@@ -186,7 +186,7 @@ impl App for Actor {
         self.set_timer(invoked, peer);
         match call.event.as_str() {
             Some("echo") => peer.reply(&call.data),
-            // So many bytes.
+            // A reply of this many bytes.
             Some("much") => peer.reply(&"m".repeat(data.parse().unwrap_or(0))),
             Some("later") => {
                 let (answer, deferred) = peer.defer();

@@ -1,14 +1,16 @@
-//! Compares the publications that one subscription has received with the log of what was published.
+//! Compares the publications that one subscription has received with the log of all publications.
 //!
-//! A subscription without a position sees exactly what is published between its two answers. From outside, its
-//! beginning is known to lie between the request and the moment at which the answer was read, and its end likewise;
-//! within, nothing may be missing, and nothing may come twice or out of order. On a channel with a last value, the
-//! newest publication of before may come first, marked as replayed: the newest of those that were published to be
-//! remembered, since cores follow a new policy of the channel at different moments. Where nothing is remembered, a client
-//! that asks for the newest may get what is retained.
+//! A subscription without a position gets exactly the publications between its beginning and its end. From
+//! outside, its beginning is known to lie between the request and the moment at which the answer was read,
+//! and its end likewise. In between, no publication may be missing, come twice or be out of order. On a
+//! channel with a last value, the newest earlier publication may come first, marked as replayed: the newest
+//! of those that were published to be remembered, since cores follow a new policy of the channel at different
+//! moments. Where nothing is remembered, a client that asks for the newest publication may get the retained
+//! one.
 //!
-//! A subscription that has recovered something knows its beginning: the answer names the position from which it is
-//! live. First come as many replayed publications as the answer says, then each publication behind the position.
+//! A subscription that has recovered a part of the past knows its beginning: the answer names the position
+//! from which it is live. First come as many replayed publications as the answer says, then each publication
+//! behind the position.
 
 use std::ops::Range;
 
@@ -19,9 +21,9 @@ use crate::config::SlowConsumer;
 #[derive(Clone, Debug)]
 pub(super) struct Following {
     channel: usize,
-    /// The end of the ring when the last byte of the request was written: nothing before may come.
+    /// The end of the ring when the last byte of the request was written: no earlier publication may come.
     asked: u64,
-    /// The end of the ring when the answer was read: all from there on must come.
+    /// The end of the ring when the answer was read: all publications from there on must come.
     answered: u64,
     /// The place in the channel's log behind the last that has come.
     next: Option<usize>,
@@ -37,19 +39,20 @@ enum Replay {
     Over,
     /// The last value may come first.
     LastValue,
-    /// What is retained may come first, or a last value. It need not be the newest: of MQTT clients it is what they have
-    /// published to be retained, and it outlives a policy with a last value.
+    /// The retained publication may come first, or a last value. It need not be the newest: of the
+    /// publications of MQTT clients only those with RETAIN count, and it outlives a policy with a last value.
     Retained,
-    /// So many will come that follow each other without a gap.
+    /// This many will come, without a gap between them.
     Exact(usize),
-    /// So many will come. Between them others may be missing, since the server has not remembered the channel all the
-    /// time.
+    /// This many will come. Publications between them may be missing, since the server has not remembered the
+    /// channel all the time.
     Some(usize),
-    /// They have come. What follows is live, or was published while they came, and is replayed too.
+    /// They have come. Further publications are live, or were published while the others came, and are
+    /// replayed too.
     Late,
 }
 
-/// What an answer to a client says that has asked for a part of the history.
+/// The content of an answer to a client that has asked for a part of the history.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovered {
     /// The position from which the subscription is live.
@@ -75,7 +78,8 @@ impl Following {
         }
     }
 
-    /// The same for a client that has asked for the newest: if nothing is remembered, it gets what is retained.
+    /// The same for a client that has asked for the newest publication: if nothing is remembered, it gets the
+    /// retained one.
     pub(super) fn with_retained(mut self) -> Following {
         self.replay = Replay::Retained;
         self
@@ -84,7 +88,7 @@ impl Following {
     /// A subscription that gets everything after the position `after`.
     ///
     /// # Errors
-    /// The answer counts other publications than there were.
+    /// The answer counts more or fewer publications than there were.
     pub(super) fn recovered(
         channel: usize,
         after: u64,
@@ -104,7 +108,8 @@ impl Following {
         })
     }
 
-    /// A subscription that gets the newest publications of before. `is_steady`: the server has remembered all.
+    /// A subscription that gets the newest earlier publications. `is_steady`: the server has remembered all
+    /// of them.
     ///
     /// # Errors
     /// The answer counts more publications than there were.
@@ -178,7 +183,7 @@ impl Following {
     /// for a client that does not read, and `of_channel` what happens to those of this channel.
     ///
     /// # Errors
-    /// It must not come here, or not now.
+    /// It must not come here, or not yet.
     pub(super) fn take(
         &mut self,
         number: usize,
@@ -230,7 +235,7 @@ impl Following {
                 self.replay = Replay::Late;
                 return Ok(0);
             }
-            // It did not read, and comes by the history to what it has missed.
+            // The client did not read, and gets the publications that it has missed from the history.
             (Replay::Over, true) if policy != SlowConsumer::Close => self.replay = Replay::Late,
             (Replay::Over | Replay::LastValue | Replay::Retained, true) => {
                 return error("must not be a replay".to_owned());
@@ -258,10 +263,10 @@ impl Following {
         Ok(missing)
     }
 
-    /// All that was published before `end` should have come by now.
+    /// Everything that was published before `end` should have come by now.
     ///
     /// # Errors
-    /// Something has not.
+    /// A publication has not.
     pub(super) fn expect_until(&self, end: u64, log: &Log, policy: SlowConsumer) -> Result<(), String> {
         if let Replay::Exact(left) | Replay::Some(left) = self.replay {
             return Err(format!("{left} replayed publications did not come: {self:?}"));
@@ -272,9 +277,9 @@ impl Following {
             return Ok(());
         }
         match policy {
-            // How many may be missing is counted, not which.
+            // The number of missing publications is counted, not their places.
             SlowConsumer::Skip => Ok(()),
-            // Of those that wait the newest comes, whatever became of the others.
+            // Of the waiting publications the newest comes, whatever the fate of the others.
             SlowConsumer::Close | SlowConsumer::Conflate => {
                 let missing = self.certain(next..end, self.replay, log);
                 let numbers: Vec<usize> = missing.map(|entry| entry.number).collect();
@@ -301,8 +306,8 @@ impl Following {
         Ok(())
     }
 
-    /// Which of these publications must come. Between a last value and the first that is live there may be some that
-    /// were not published to be remembered.
+    /// Of these publications, those that must come. Between a last value and the first live publication there
+    /// may be some that were not published to be remembered.
     fn certain<'a>(
         &self,
         places: Range<usize>,

@@ -1,4 +1,4 @@
-//! Checks a core between two turns, and checks that a core which has ended has left nothing.
+//! Checks a core between two turns, and checks that a core that has ended has left nothing behind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -15,10 +15,11 @@ use crate::session::SessionId;
 use super::actor::Actor;
 use super::client::Member;
 
-/// Nothing is on its way, and the core sleeps. `is_whole`: no core stands still, for which others would have to wait.
+/// Nothing is on its way, and the core sleeps. `is_whole`: no core stands still, so no core has to wait for
+/// one.
 ///
 /// # Errors
-/// Something is not as it must be.
+/// An invariant is broken.
 pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> {
     if let Some(broken) = core.connections.broken_invariant() {
         return Err(broken);
@@ -114,7 +115,8 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
         return Err(broken);
     }
     expect_gauges(core)?;
-    // Lists of ids may still name who is no more, and revocations concern nobody any more.
+    // Lists of ids may still name connections that have ended, and revocations concern no connection any
+    // more.
     for (what, left) in [
         ("connections", core.connections.len()),
         ("visits", core.wheel.len()),
@@ -145,8 +147,8 @@ fn as_count(value: u64) -> usize {
     usize::try_from(value).unwrap_or(usize::MAX)
 }
 
-/// Presence on all cores: the members that owners know are the connections that are subscribed; or, if there is not room
-/// for all, some of these.
+/// Presence on all cores: the members that owners know are the connections that are subscribed; if there is
+/// not room for all, a part of them.
 ///
 /// # Errors
 /// They are not.
@@ -166,8 +168,8 @@ pub(super) fn of_presence(cores: &[&Core<Actor>], has_room: bool) -> Result<(), 
     Ok(())
 }
 
-/// Presence on all cores, when nothing has changed for a while: each owner has as many members as it may, as far as there
-/// are subscribers.
+/// Presence on all cores, when nothing has changed for a while: each owner has as many members as it may have
+/// and as there are subscribers.
 ///
 /// # Errors
 /// An owner has another number of members.
@@ -251,10 +253,11 @@ fn exact_filters(core: &Core<Actor>, id: ConnectionId) -> Vec<&'static [u8]> {
     names.into_iter().map(str::as_bytes).collect()
 }
 
-/// Shared subscriptions on all cores: what a group counts as in flight is what the sessions of its members have.
+/// Shared subscriptions on all cores: the publications that a group counts as in flight are those that the
+/// sessions of its members have.
 ///
 /// # Errors
-/// It is not.
+/// They differ.
 pub(super) fn of_groups(cores: &[&Core<Actor>]) -> Result<(), String> {
     let mut tags = HashMap::new();
     for core in cores {
@@ -281,10 +284,10 @@ pub(super) fn of_groups(cores: &[&Core<Actor>]) -> Result<(), String> {
     Ok(())
 }
 
-/// Services on all cores, while no letter is on its way: what one side of a call knows is what the others know.
+/// Services on all cores, while no letter is on its way: all sides of a call know the same about it.
 ///
 /// # Errors
-/// It is not.
+/// They do not.
 pub(super) fn of_services(cores: &[&Core<Actor>]) -> Result<(), String> {
     let mut all = Census::default();
     for core in cores {
@@ -385,7 +388,7 @@ pub(super) fn of_sessions(core: &Core<Actor>) -> Result<(), String> {
     Ok(())
 }
 
-/// All cores have turned since the last publication: none keeps anything of it.
+/// All cores have taken a turn since the last publication: none keeps any buffer of it.
 ///
 /// # Errors
 /// Something is still out.

@@ -19,9 +19,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 #[derive(Debug)]
 pub(in crate::cores) struct SimulatedListener {
     listener: UnixListener,
-    /// What an accepted socket's send buffer is set to: the smaller, the sooner a client is slow.
+    /// The size to which an accepted socket's send buffer is set: the smaller, the sooner a client is slow.
     send_buffer: usize,
-    /// Clients seem to connect from so many addresses, in turn.
+    /// Clients seem to connect from this many addresses, in turn.
     addresses: u16,
     accepted: Cell<u16>,
 }
@@ -94,7 +94,7 @@ impl mio::event::Source for SimulatedListener {
 }
 
 impl ListenerAddress {
-    /// Connects; fails when nobody listens any more.
+    /// Connects; fails when the listener is closed.
     pub(super) fn connect(&self) -> io::Result<UnixStream> {
         let stream = UnixStream::connect_addr(&self.0)?;
         stream.set_nonblocking(true)?;

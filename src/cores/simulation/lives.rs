@@ -1,9 +1,10 @@
-//! The lives of the connections and sessions of MQTT clients, as the application was told of them: which session goes on
-//! with a connection, and which will is published when (sections 3.1.2.4, 3.1.2.5 and 4.1 of MQTT 5).
+//! The lives of the connections and sessions of MQTT clients, as the application was told of them: which
+//! session goes on with a connection, and which will is published when (sections 3.1.2.4, 3.1.2.5 and 4.1 of
+//! MQTT 5).
 //!
-//! This is a naive model. The order of the events is the server's; what follows from them is not. Times are compared
-//! with a tolerance, since the server's clock is read some steps after that of a turn; within it, both outcomes are
-//! right.
+//! This is a naive model. It takes the order of the events from the server, and computes their consequences
+//! itself. Times are compared with a tolerance, since the server's clock is read some steps after that of a
+//! turn; within the tolerance, both outcomes are right.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,7 +23,8 @@ pub(super) struct Lives {
     /// The connections with wills, by the numbers of the wills.
     wills: BTreeMap<usize, usize>,
     begun: u64,
-    /// Whether CONNACK waits for a store: a connection that ends meanwhile is not told of, and leaves its will.
+    /// Whether CONNACK waits for a store: the application is not told of a connection that ends meanwhile,
+    /// and the will of that connection stays.
     pub(super) connack_waits: bool,
     pub(super) resumed: u64,
     pub(super) taken_over: u64,
@@ -36,12 +38,13 @@ struct Life {
     asked: Asked,
     disconnect: Option<Disconnect>,
     will: WillState,
-    /// Whether the session was there before; `None` if that cannot be told, or if the client is not connected yet.
+    /// Whether the session was there before; `None` if the model cannot know, or if the client is not
+    /// connected yet.
     is_present: Option<bool>,
     has_begun: bool,
-    /// The connection that has begun its session, as far as that can be told.
+    /// The connection that has begun its session, if the model can know.
     key: Option<usize>,
-    /// Its place among those that have begun.
+    /// Its place in the order of the connections that have begun.
     place: u64,
     end: Option<CloseReason>,
     is_displaced: bool,
@@ -63,7 +66,7 @@ pub(super) struct Disconnect {
     pub(super) expiry_s: Option<u32>,
 }
 
-/// A session that lasts.
+/// A session that exists.
 #[derive(Clone, Copy, Debug)]
 struct Present {
     /// The connection that has begun it.
@@ -73,7 +76,8 @@ struct Present {
     /// Since when it has no connection.
     waits_since: Option<Uptime>,
     expiry_s: u32,
-    /// The expiry of a DISCONNECT that the server has read or not, if that is sooner; otherwise the same.
+    /// The expiry in a DISCONNECT that the server may or may not have read, if it is sooner; otherwise the
+    /// same.
     expiry_min_s: u32,
 }
 
@@ -82,7 +86,7 @@ enum WillState {
     None,
     /// The connection has not ended.
     Kept,
-    /// It is published at that time, unless the client comes back.
+    /// It is published at that time, unless the client resumes its session.
     Waits(Uptime),
     Due,
     Published,
@@ -91,9 +95,9 @@ enum WillState {
     Either,
 }
 
-/// How much later than the application the server reads its clock.
+/// By how much later than the application the server reads its clock.
 const TOLERANCE: Duration = Duration::from_millis(6);
-/// How late a will may be at rest.
+/// How late a will may be when no core has work.
 const WILL_LATE_MAX: Duration = Duration::from_millis(60);
 
 impl Lives {
@@ -154,7 +158,7 @@ impl Lives {
         self.connections[connection].key = Some(connection);
     }
 
-    /// All connections of a client, to tell how it came to a failure.
+    /// All connections of a client, for the report of a failure.
     pub(super) fn of(&self, device: usize) -> impl Iterator<Item = impl std::fmt::Debug> {
         self.connections.iter().filter(move |life| life.device == device)
     }
@@ -164,10 +168,11 @@ impl Lives {
         self.connections[connection].end
     }
 
-    /// The client has read CONNACK: the session must be there or not, and whoever had it before must have let it go.
+    /// The client has read CONNACK: checks that the session is there or not, as it must be, and that the
+    /// connection that had it before has lost it.
     ///
     /// # Errors
-    /// It must not be so.
+    /// It is not as it must be.
     pub(super) fn check_connack(&self, connection: usize, is_present: bool) -> Result<(), String> {
         let life = &self.connections[connection];
         if !life.has_begun {
@@ -198,10 +203,10 @@ impl Lives {
         })
     }
 
-    /// Takes what the application was told in a turn.
+    /// Takes an event that the application was told in a turn.
     ///
     /// # Errors
-    /// A connection has ended as it must not have.
+    /// A connection has ended in a way that is not allowed.
     pub(super) fn take(&mut self, event: LifeEvent) -> Result<(), String> {
         match event.end {
             None => self.begin(event.connection, event.at),
@@ -213,7 +218,8 @@ impl Lives {
     fn begin(&mut self, connection: usize, at: Uptime) {
         let Life { device, asked, .. } = self.connections[connection];
         let before = self.sessions.get(&device).copied();
-        // What a DISCONNECT says holds when it is read, before its connection has ended. Nobody is told whether it was.
+        // A DISCONNECT counts from the moment at which it is read, before its connection has ended. The model
+        // is not told whether it was read.
         let left = before
             .filter(|present| present.waits_since.is_none())
             .and_then(|present| self.connections[present.connection].disconnect);
@@ -288,8 +294,9 @@ impl Lives {
             return Err(format!("connection {connection} had no session: {life:?}"));
         };
         let disconnect = life.disconnect;
-        // A DISCONNECT behind a publication that waits for the ring has been read, and counts (MQTT-3.14.4-3), also if the
-        // connection ends by another cause before the publication has been made. Nobody is told whether it was read.
+        // A DISCONNECT behind a publication that waits for the ring was read, and counts (MQTT-3.14.4-3),
+        // even if the connection ends by another cause before the publication is made. The model is not told
+        // whether it was read.
         let is_certain = reason == CloseReason::MqttDisconnected;
         if let Some(expiry_s) = disconnect.and_then(|disconnect| disconnect.expiry_s)
             && present.expiry_s > 0
@@ -317,7 +324,7 @@ impl Lives {
     /// A will was published.
     ///
     /// # Errors
-    /// It must not be, or not now.
+    /// It must not be published, or not now.
     pub(super) fn note_will(&mut self, will: usize, now: Uptime) -> Result<(), String> {
         let Some(&connection) = self.wills.get(&will) else {
             return Err(format!("{will} is no will of an MQTT client"));
@@ -339,7 +346,7 @@ impl Lives {
         Ok(())
     }
 
-    /// No core has anything to do.
+    /// No core has any work.
     ///
     /// # Errors
     /// A will should have been published.
@@ -362,7 +369,7 @@ impl Lives {
 }
 
 impl Present {
-    /// When it ends, at the soonest and at the latest, if its client does not come back.
+    /// The earliest and the latest time at which it ends, if its client does not resume it.
     fn ends_between(&self) -> Option<(Uptime, Uptime)> {
         let since = self.waits_since?;
         let after = |seconds: u32| since + Duration::from_secs(seconds.into());

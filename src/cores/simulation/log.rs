@@ -1,4 +1,5 @@
-//! The log of all publications of a run, in the order of the ring. A reader of its own reads them, as a core does.
+//! The log of all publications of a run, in the order of the ring. It has a reader of its own, as a core
+//! does.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,7 +17,7 @@ pub(super) struct Log {
     observer: Reader,
     /// Those with data, by the channel.
     channels: BTreeMap<usize, Vec<Entry>>,
-    /// The places of MQTT publications without data, by the channel: they clear what is retained.
+    /// The places of MQTT publications without data, by the channel: they clear the retained publication.
     clears: BTreeMap<usize, Vec<u64>>,
     /// The data of events of presence, by their numbers.
     events: BTreeMap<usize, Value>,
@@ -43,9 +44,11 @@ pub(super) struct Entry {
 /// The publisher of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sender {
-    /// A client of SocketCluster: what it sends is published in order, or not at all from some point on.
+    /// A client of SocketCluster: its publications are published in order, and from some point on none may
+    /// be.
     Client(usize),
-    /// An MQTT client: of what it has sent before its connection was lost, some may never have arrived.
+    /// An MQTT client: some of the publications that it sent before its connection was lost may never have
+    /// arrived.
     Device(usize),
     /// A will.
     Will,
@@ -60,7 +63,7 @@ pub(super) struct Sent {
     pub(super) channel: usize,
     /// The message in which it was sent, or the part of an array.
     message: usize,
-    /// It may have been published before what was sent between its first time and its last.
+    /// It may have been published before publications that were sent between its first and its last time.
     is_sent_again: bool,
     /// Its place in the log of its channel, once it has been in the ring.
     pub(super) place: Option<usize>,
@@ -69,7 +72,7 @@ pub(super) struct Sent {
 /// Channels from this number on are for shared subscriptions: MQTT clients have no other subscriptions to them.
 pub(super) const SHARED: usize = 1 << 20;
 
-/// Channels from this number on are those of the events of the members of other channels.
+/// Channels from this number on are those for the presence events of other channels.
 pub(super) const PRESENCE: usize = 1 << 21;
 
 pub(super) fn channel_name(channel: usize) -> String {
@@ -139,7 +142,7 @@ impl Log {
             .map(|(&channel, entries)| (channel, entries.as_slice()))
     }
 
-    /// The places at which what is retained in a channel was cleared.
+    /// The places at which the retained publication of a channel was cleared.
     pub(super) fn clears(&self, channel: usize) -> &[u64] {
         self.clears.get(&channel).map_or(&[], Vec::as_slice)
     }
@@ -151,8 +154,8 @@ impl Log {
         Some((place, self.of_channel(sent.channel)[place]))
     }
 
-    /// The place of what was retained in a channel before a place in the ring, and its number; without one, what was
-    /// retained was cleared there.
+    /// The place and the number of the publication that was retained in a channel at a place in the ring;
+    /// without a number, it was cleared there.
     pub(super) fn newest_retained(&self, channel: usize, before: u64) -> Option<(u64, Option<usize>)> {
         let end = self.places(channel, 0..before).end;
         let kept = self.of_channel(channel)[..end]
@@ -186,7 +189,8 @@ impl Log {
     /// Reads on, in a turn that has begun at this time. Returns the wills that were published.
     ///
     /// # Errors
-    /// Something is in the ring that nobody sent, twice, or out of the order in which its client sent it.
+    /// A publication is in the ring that no client sent, twice, or out of the order in which its client sent
+    /// it.
     pub(super) fn read(&mut self, at: Uptime) -> Result<Vec<usize>, String> {
         let mut wills = Vec::new();
         while let Some(delivery) = self.observer.next() {
@@ -235,16 +239,16 @@ impl Log {
         Ok(wills)
     }
 
-    /// What is sent next is in another message, or in another part of the same array.
+    /// The next packets are in another message, or in another part of the same array.
     pub(super) fn end_message(&mut self) {
         self.messages += 1;
     }
 
-    /// Whether of each message all has been published, or nothing: what becomes of its client meanwhile is no matter.
-    /// Of an array that is handled in parts this holds of each part.
+    /// Checks that each message was published whole or not at all, whatever happened to its client meanwhile.
+    /// For an array that is handled in parts, this holds for each part.
     ///
     /// # Errors
-    /// One of which something is missing.
+    /// A message of which a part is missing.
     pub(super) fn check_whole(&self) -> Result<(), String> {
         for (number, two) in self.sent.windows(2).enumerate() {
             if two[0].message == two[1].message && two[0].place.is_some() != two[1].place.is_some() {
@@ -257,11 +261,11 @@ impl Log {
         Ok(())
     }
 
-    /// Whether the publications of each client are in the order in which it sent them, and none is missing before
-    /// another.
+    /// Checks that the publications of each client are in the order in which it sent them, and that none is
+    /// missing before another.
     ///
     /// # Errors
-    /// Two that are not.
+    /// Two publications that are not in order.
     pub(super) fn check_order(&self) -> Result<(), String> {
         let mut last = BTreeMap::new();
         let mut missing = BTreeMap::new();

@@ -9,32 +9,36 @@
 //!        ▲                                                                      ▼
 //!        └────────────────────────── log.rs: what was published, in order ◄── the ring
 //! ```
-//! The cores, the ring, the sessions, the transport and the polls are the server's own code. A test replaces three
-//! things: the source of the time (`clock/simulated.rs`), the source of new sockets (`listener.rs`), and the limits on
-//! the work of one turn ([`Scale`]), which are low so that turns often leave work for the next. A core that waits takes
-//! no turn before its poll has an event or its time is over. So a missing wake-up is found: publications do not arrive.
+//! The cores, the ring, the sessions, the transport and the polls are the server's own code. A test replaces
+//! three things: the source of the time (`clock/simulated.rs`), the source of new sockets (`listener.rs`),
+//! and the limits on the work of one turn ([`Scale`]), which are low so that turns often leave work for the
+//! next. A core that waits takes no turn before its poll has an event or its time is over. So the simulation
+//! finds missing wake-ups: publications do not arrive.
 //!
-//! In every third run MQTT clients (`device/`) publish and subscribe on the same channels. They connect to any core, are
-//! cut at any byte, come back, take over from themselves, and acknowledge when they like. Three naive models say what
-//! must become of them: `device/session.rs` (each publication exactly once, at least once, and in order; what is
-//! retained), `lives.rs` (which session goes on, which will is published when), `shares.rs` (which member of a group gets
-//! what). A publication of theirs that is missing must be counted as dropped. `moves.rs` has other runs, whose
-//! connections move between cores with boxes for one letter.
+//! In every third run MQTT clients (`device/`) publish and subscribe on the same channels. They connect to
+//! any core, lose their connections after any byte, resume their sessions, take their own sessions over, and
+//! acknowledge at any time. Three naive models compute the right outcomes: `device/session.rs` (each
+//! publication exactly once, at least once, and in order; retained publications), `lives.rs` (which session
+//! goes on, which will is published when), `shares.rs` (which member of a group gets which publication). If
+//! one of their publications is missing, the server must have counted it as dropped. `moves.rs` has other
+//! runs, whose connections move between cores with boxes for one letter.
 //!
-//! Clients of SocketCluster leave wills behind, with sessions that come back on other connections, ask for the past of
-//! channels (`client/past.rs`), and keep lists of members by answers and events (`client/presence.rs`). `wills.rs` says
-//! which will must be published, may be and must not. When nothing has changed for a while, a list of members is that of
-//! the connections there are, with the infos that they have given themselves.
+//! Clients of SocketCluster leave wills behind, with sessions that they resume on other connections, ask for
+//! the past of channels (`client/past.rs`), and keep lists of members by answers and events
+//! (`client/presence.rs`). `wills.rs` says which wills must, may and must not be published. When nothing has
+//! changed for a while, a list of members has exactly the present connections, with the infos that they have
+//! set for themselves.
 //!
-//! In every third run they call procedures of each other (`client/services.rs`): they register patterns, give them up, and
-//! answer at once, late, twice, under ids that they were not given, or never. `services.rs` says how a call may end for its
-//! caller: once, with the first answer of the one service that has got it, or with a failure that has a cause. No service
-//! has more calls than its window, and those that were cancelled count in it for as long as `docs/services.md` says. At rest,
-//! what callers, owners and services know of calls is the same, and when all have left nothing is known any more.
+//! In every third run they call procedures of each other (`client/services.rs`): they register patterns, give
+//! them up, and answer at once, late, twice, under ids that they were not given, or never. `services.rs` says
+//! how a call may end for its caller: once, with the first answer of the one service that has got it, or with
+//! a failure that has a cause. No service has more calls than its window, and cancelled calls count in it as
+//! long as `docs/services.md` says. At rest, callers, owners and services know the same about calls, and when
+//! all clients have left they know of none.
 //!
-//! In every third run the cores tell a webhook what happens. `webhooks.rs` takes the events in the place of its thread, and
-//! compares sessions, channels with subscribers and members with those that there are. An event that is missing must be
-//! counted as lost.
+//! In every third run the cores report events to a webhook. `webhooks.rs` takes the events in the place of
+//! the webhooks' thread, and compares them with the actual sessions, channels with subscribers, and members.
+//! If an event is missing, the server must have counted it as lost.
 //!
 //! Each client checks what it receives (`client/`, `following.rs`). `world.rs` checks the cores whenever nothing is
 //! under way. When a core has ended, `leftovers.rs` checks that nothing is left. Turns of different cores never
@@ -53,13 +57,15 @@
 //! that is closed for being slow, and three faults about the newest publications of a slow client. Those three have
 //! tests of their own (`conflated.rs`, `tests/slow_consumer.rs`).
 //!
-//! Later 17 faults were put into services, webhooks, infos and wills. It found 13, in parentheses by which seed: a window has
-//! room for one call more (3); deadlines are not looked at (4); a cancelled call stays in flight (3), or leaves its window at
-//! once (20); an answered one stays listed (210); calls of a service that goes do not end (3); a service that gives a pattern up
-//! stays a member (3); webhooks are not told an end (0), a vacated channel (0), or a member that leaves (13); an info is not
-//! told (643), or not kept (297); a will is not retained (17). Not found within 650 seeds: the answer to a call that has ended
-//! goes to the next one in its slot; callers that go cancel nothing; `$serve` is answered before all cores know; a call that
-//! comes back is given on although it was cancelled (`services/tests.rs` and `tests/services.rs` have tests of these).
+//! Later 17 faults were put into services, webhooks, infos and wills. It found 13, in parentheses with the
+//! seed: a window has room for one call more (3); deadlines are not checked (4); a cancelled call stays in
+//! flight (3), or leaves its window at once (20); an answered one stays listed (210); calls of a service that
+//! ends do not end (3); a service that gives a pattern up stays a member (3); webhooks are not told of an end
+//! (0), a vacated channel (0), or a member that leaves (13); an info is not reported (643), or not kept
+//! (297); a will is not retained (17). Not found within 650 seeds: the answer to a call that has ended goes
+//! to the next call in its slot; callers that end cancel nothing; `$serve` is answered before all cores know
+//! the pattern; a returned call is passed on although it was cancelled (`services/tests.rs` and
+//! `tests/services.rs` have tests of these).
 //!
 //! A seed decides everything: the time at each reading of the clock, the schedule, the limits, the hashes of channel
 //! names. The sockets are real, but of the local domain, so that they act at once. The thread has a descriptor table of
@@ -99,7 +105,7 @@ use std::cell::Cell;
 
 pub(super) use listener::SimulatedListener;
 
-/// How much a turn may do, in the place of the constants of these names.
+/// The limits on the work of a turn, in the place of the constants of these names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scale {
     pub(super) copies_per_turn_max: usize,
@@ -117,7 +123,7 @@ pub(super) struct Scale {
 }
 
 impl Default for Scale {
-    /// More than any run comes to.
+    /// More than any run needs.
     fn default() -> Scale {
         Scale {
             copies_per_turn_max: 16_384,

@@ -1,5 +1,6 @@
-//! MQTT clients of a simulation: they connect to any core, and their connections must come to the core that owns their
-//! client id, with their wills, whatever is cut, full, slow or lost meanwhile. The clients of `device/` have sessions.
+//! MQTT clients of a simulation: they connect to any core, and their connections must come to the core that
+//! owns their client id, with their wills, even if connections are cut or lost and sockets are full or slow
+//! meanwhile. The clients of `device/` have sessions.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -23,7 +24,7 @@ struct Device {
     socket: Option<UnixStream>,
     client_id: String,
     in_websocket: bool,
-    /// All that it sends: CONNECT, then pings.
+    /// All bytes that it sends: CONNECT, then pings.
     script: Vec<u8>,
     sent: usize,
     received: Vec<u8>,
@@ -114,7 +115,7 @@ impl Device {
     }
 }
 
-/// Writes CONNECT, half of the time with a will. The world judges what becomes of it (`lives.rs`).
+/// Writes CONNECT, half of the time with a will. The world judges the fate of the connection (`lives.rs`).
 fn connect(client_id: &str, index: usize, random: &mut Random, ground: &mut Ground, out: &mut Vec<u8>) {
     let channel = random.below(ground.plan.channels);
     let will = random
@@ -160,7 +161,7 @@ fn connect(client_id: &str, index: usize, random: &mut Random, ground: &mut Grou
     );
 }
 
-/// So many runs whose boxes hold one letter, and turns handle little.
+/// A run with boxes that hold one letter, and turns that do little work.
 fn run(seed: u64) -> (u64, u64) {
     let mut random = Random::new(seed);
     let plan = Plan {
@@ -235,7 +236,7 @@ fn run(seed: u64) -> (u64, u64) {
         }
         let packets = device.packets();
         if is_limited && (is_over || packets.is_empty()) {
-            // The owner of its id had no room, or no core had any before.
+            // The owner of its client id had no room, or no core had any before.
             device.socket = None;
             continue;
         }

@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) scale: Scale,
     /// Events of one wait.
     pub(super) events_max: usize,
-    /// By how much a look at the clock moves it.
+    /// By how much a reading of the clock moves it.
     pub(super) creep_ns_max: u64,
     pub(super) send_buffer: usize,
     pub(super) addresses: u16,
@@ -38,7 +38,7 @@ pub(super) struct Plan {
     pub(super) padding_max: usize,
     /// Whether all channels have presence.
     pub(super) presence: bool,
-    /// Whether events tell of members that join and leave.
+    /// Whether events report members that join and leave.
     pub(super) presence_events: bool,
     /// Whether clients may speak MQTT.
     pub(super) mqtt: bool,
@@ -46,7 +46,7 @@ pub(super) struct Plan {
     pub(super) store: bool,
     /// Whether the application defers some decisions.
     pub(super) defers: bool,
-    /// How many of them do so.
+    /// How many clients speak MQTT.
     pub(super) devices: usize,
     pub(super) mqtt_bounds: MqttBounds,
     /// The longest time for which a session of MQTT outlives its connection.
@@ -59,19 +59,19 @@ pub(super) struct Plan {
     pub(super) call_timeout: Duration,
     /// Most calls that wait for a service with room.
     pub(super) queue_calls: u32,
-    /// Whether a webhook is told what happens.
+    /// Whether a webhook gets events.
     pub(super) webhooks: bool,
 }
 
-/// So few bytes that there is room for a few wills at a time.
+/// Bytes for only a few wills at a time.
 pub(super) const WILLS_TIGHT: u32 = 700;
 
-/// So few members that clients are refused.
+/// Members so few that clients are refused.
 const MEMBERS_FEW: u32 = 3;
-/// So many that no client is.
+/// Members so many that no client is refused.
 const MEMBERS_MANY: u32 = 250_000;
 
-/// So many clients that not all of them are served in one turn.
+/// Clients so many that not all of them are served in one turn.
 pub(super) const CROWD: usize = 30;
 
 impl Default for Plan {
@@ -149,7 +149,7 @@ impl Plan {
         policies
     }
 
-    /// The rules: everything is allowed, but perhaps not to everybody that serves.
+    /// The rules: everything is allowed, except that perhaps not all clients may serve.
     pub(super) fn rules(&self, serving: Audience) -> Vec<RuleSpec> {
         let of = |actions, who| RuleSpec {
             effect: Effect::Allow,

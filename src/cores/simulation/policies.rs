@@ -1,10 +1,10 @@
-//! The policies of channels in a run, and what clients ask of the past.
+//! The policies of channels in a run, and the requests of clients for the past.
 
 use super::log::{SHARED, channel_name};
 use super::random::Random;
 use crate::policy::channels::{ChannelPolicy, ChannelSpec, HistoryPolicy, MqttPolicy, PresencePolicy};
 
-/// What the server of a run remembers.
+/// The publications that the server of a run remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Memory {
     /// Nothing: no channel has a policy.
@@ -15,16 +15,16 @@ pub(super) enum Memory {
     Some,
 }
 
-/// What a client wants of the past of a channel to which it subscribes.
+/// The part of a channel's past that a client wants when it subscribes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     /// The position from which it is live.
     Position,
     /// All publications after this offset.
     After(u64),
-    /// The same, of a server that is no more.
+    /// The same, with the epoch of another server.
     OtherEpoch,
-    /// At most so many of the newest.
+    /// The newest publications, at most this many.
     Last(usize),
     /// All since this time, in Unix milliseconds.
     Since(u64),
@@ -36,7 +36,7 @@ impl Memory {
         self != Memory::Nothing
     }
 
-    /// Whether what is retained is the same for all of a run.
+    /// Whether the same publications are remembered throughout a run.
     pub(super) fn is_steady(self) -> bool {
         self == Memory::Nothing
     }

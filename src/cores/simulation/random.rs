@@ -1,4 +1,4 @@
-//! Where all that a run leaves to chance comes from.
+//! The source of everything that a run leaves to chance.
 
 /// A xorshift generator (Marsaglia): the same numbers for the same seed, for ever.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Random {
         usize::try_from((self.next() >> 16) % end.max(1) as u64).unwrap_or(0)
     }
 
-    /// Whether something happens that does so `times` in `of`.
+    /// Whether an event happens whose probability is `times` in `of`.
     pub(super) fn chance(&mut self, times: usize, of: usize) -> bool {
         self.below(of) < times
     }

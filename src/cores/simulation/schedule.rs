@@ -18,7 +18,7 @@ use crate::cores::operators::mailbox::{Done, Order};
 use crate::policy::Policy;
 use crate::policy::channels::ChannelSpec;
 
-/// One run: the sum of all that has happened in it.
+/// One run; returns the sum of all that has happened in it.
 pub(super) fn run(seed: u64) -> Summary {
     let mut random = Random::new(seed);
     let plan = Plan::of(&mut random);
@@ -71,14 +71,14 @@ pub(super) struct Summary {
     pub(super) events: u64,
     /// Infos that members gave themselves.
     pub(super) infos: u64,
-    /// Wills of SocketCluster clients that were published, and such that were void.
+    /// Wills of SocketCluster clients that were published, and wills that were void.
     pub(super) wills: u64,
     pub(super) superseded: u64,
-    /// Calls of services that were answered, that failed, and whose services were told that nobody waits.
+    /// Calls of services that were answered, that failed, and that were cancelled at their services.
     pub(super) calls_answered: u64,
     pub(super) calls_failed: u64,
     pub(super) calls_cancelled: u64,
-    /// Events that webhooks were told.
+    /// Events that webhooks got.
     pub(super) webhook_events: u64,
     pub(super) turns: u64,
 }
@@ -250,7 +250,8 @@ impl World {
             .note(format!("{} calls are answered late", owed.len()));
         for deferred in owed {
             let bytes = self.ground.random.of(&[1, 100, 3000]);
-            // A client that has gone needs no answer, and the mailbox holds no more answers than it has room for.
+            // A client that is gone needs no answer, and the mailbox holds no more answers than it has room
+            // for.
             let _ = deferred.answer(move |peer| peer.reply(&"l".repeat(bytes)));
         }
     }
@@ -308,8 +309,8 @@ impl World {
         self.order_if_taken(&Order::Adopt(policy));
     }
 
-    /// Makes a policy with these policies of channels, which the cores are to be given. As in the server, the former
-    /// policies know of it before the first core does.
+    /// Makes a policy with these policies of channels, to be given to the cores. As in the server, the former
+    /// policies know that they are superseded before the first core adopts the new ones.
     pub(super) fn bring_into_force(&mut self, channels: Vec<ChannelSpec>) -> Arc<Policy> {
         self.config.channels = channels;
         let reopened = self.policy.reopen(&self.config).expect("policies that are right");
@@ -321,7 +322,7 @@ impl World {
         Arc::clone(&self.policy)
     }
 
-    /// Gives an order to those cores that have room for it; one that stands still has not for ever.
+    /// Gives an order to the cores that have room for it. A core that stands still has no room after a while.
     fn order_if_taken(&self, order: &Order) {
         for (seat, handle) in self.seats.iter().zip(&self.handles) {
             if seat.core.is_some() {
@@ -441,7 +442,7 @@ impl World {
         }
     }
 
-    /// Once all cores have turned, nothing of what was published is kept.
+    /// Once all cores have taken a turn, no buffer of a publication is kept.
     fn check_the_ring(&mut self) {
         self.settle();
         for handle in &self.handles {
@@ -504,7 +505,7 @@ impl World {
     }
 }
 
-/// A client does something; says what.
+/// A client acts; returns the name of the action.
 fn act(client: &mut Client, ground: &mut Ground) -> &'static str {
     let channel = ground.random.below(ground.plan.channels);
     let may_send = client.may_send();
@@ -618,7 +619,7 @@ fn about_services(client: &mut Client, ground: &mut Ground) -> &'static str {
     what
 }
 
-/// A subscription, with or without something of the past of the channel.
+/// A subscription, with or without a part of the channel's past.
 fn subscription(ground: &mut Ground, channel: usize) -> Asked {
     if !ground.plan.memory.is_some() || ground.random.chance(1, 3) {
         return Asked::Subscribe(channel);
@@ -631,7 +632,7 @@ fn subscription(ground: &mut Ground, channel: usize) -> Asked {
     let wanted = match ground.random.below(16) {
         0 => Wanted::Position,
         1 => Wanted::OtherEpoch,
-        // Nothing lies there yet.
+        // There are no publications yet.
         2 => Wanted::After(ground.log.claimed() + 1000),
         3 => Wanted::After(0),
         4..6 => Wanted::Last(ground.random.of(&[0, 1, 5, 1000])),
@@ -648,7 +649,7 @@ fn subscription(ground: &mut Ground, channel: usize) -> Asked {
     Asked::Recover(channel, wanted)
 }
 
-/// A will, or that there is to be none any more.
+/// A will, or the request to have none.
 fn about_a_will(ground: &mut Ground, channel: usize) -> Asked {
     if ground.random.chance(1, 8) {
         return Asked::TakeWillBack;
@@ -685,7 +686,7 @@ fn question(ground: &mut Ground, channel: usize) -> Asked {
     }
 }
 
-/// What a long array may hold. Seldom something that ends the connection in its middle.
+/// The packets of a long array. Rarely one of them ends the connection in the middle.
 fn many(ground: &mut Ground) -> Vec<Asked> {
     let count = ground.random.of(&[10, 30, 100, 300]);
     let is_quiet = ground.random.chance(1, 2);
@@ -712,7 +713,7 @@ fn many(ground: &mut Ground) -> Vec<Asked> {
     all
 }
 
-/// Asks for all of that, in messages of their own or in one.
+/// Sends all these requests, in messages of their own or in one.
 fn sent(client: &mut Client, ground: &mut Ground, all: &[Asked], what: &'static str) -> &'static str {
     if ground.random.chance(1, 4) && client.session.is_some() {
         client.ask_all(ground, all);
@@ -753,7 +754,7 @@ fn leave(client: &mut Client, ground: &mut Ground) -> &'static str {
     "says goodbye"
 }
 
-/// All that is to be written, or a part.
+/// How many bytes to write: all, or a part.
 fn some_bytes(ground: &mut Ground, client: &Client) -> usize {
     match ground.random.below(4) {
         0 => ground.random.below(client.unwritten() + 1),

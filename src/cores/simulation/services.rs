@@ -1,6 +1,7 @@
-//! What must become of the calls of services. Clients register patterns, call procedures that others serve, and answer as
-//! they like (`client/services.rs`). This file knows of each call the service that has got it, what that has answered first,
-//! and why its caller may be told that it has failed (`docs/services.md`).
+//! The right outcomes of the calls of services. Clients register patterns, call procedures that others serve,
+//! and answer in any way (`client/services.rs`). For each call, this file knows the service that has got it,
+//! the first answer of that service, and the reasons why its caller may be told that it has failed
+//! (`docs/services.md`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,9 +34,9 @@ struct Call {
     asked: Uptime,
     /// The session of the service that has got it.
     given_to: Option<String>,
-    /// The first answer of that, without the id of the call.
+    /// The first answer of that service, without the id of the call.
     answer: Option<Value>,
-    /// Its caller was told that no service gets it.
+    /// Its caller was told that there is no service for it.
     is_refused: bool,
 }
 
@@ -45,7 +46,8 @@ struct Served {
     session: String,
     /// How many calls had begun before all cores knew it.
     begun: usize,
-    /// All rules of the run allow it. Otherwise a change of the rules may have taken it away, and the client be told later.
+    /// Whether all rules of the run allow it. Otherwise a change of the rules may have taken it away, and the
+    /// client is told later.
     is_always_allowed: bool,
 }
 
@@ -87,7 +89,7 @@ impl Calls {
     /// A service has got a call.
     ///
     /// # Errors
-    /// It must not: another has got it, it is another call, or its caller is another one.
+    /// It must not: another service has got it, it is another call, or its caller is another one.
     pub(super) fn give(&mut self, number: usize, service: &str, packet: &Value) -> Result<(), String> {
         let call = self.calls.get_mut(number).ok_or("nobody has called")?;
         let kind = match packet["cid"].is_null() {
@@ -192,12 +194,12 @@ impl Ground {
         Ok(())
     }
 
-    /// Whether the service of a call may have gone before its answer.
+    /// Whether the service of a call may have ended before its answer.
     fn may_be_gone(&self, call: &Call) -> bool {
         let told = self.told.borrow();
         match &call.given_to {
             Some(service) => told.sessions.get(service).is_none_or(|one| one.end.is_some()),
-            // The service has gone before it has read the call.
+            // The service ended before it had read the call.
             None => told.sessions.values().any(|session| {
                 session
                     .end
@@ -219,10 +221,11 @@ impl Ground {
         })
     }
 
-    /// A service is told that nobody waits for its answer: since when that is so at the earliest.
+    /// A service is told that the caller no longer waits for its answer. Returns the earliest time at which
+    /// that can be so.
     ///
     /// # Errors
-    /// The caller waits.
+    /// The caller still waits.
     pub(super) fn call_is_cancelled(&mut self, number: usize) -> Result<Uptime, String> {
         let call = &self.calls.calls[number];
         let told = self.told.borrow();
@@ -238,5 +241,5 @@ impl Ground {
     }
 }
 
-/// A turn has the time of its beginning, which is a little earlier than what is done in it.
+/// The time of a turn is that of its beginning, which is a little earlier than its actions.
 const TOLERANCE: Duration = Duration::from_millis(6);

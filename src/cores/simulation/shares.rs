@@ -1,5 +1,5 @@
-//! Shared subscriptions: which sessions have got which publication of the group. One has, unless it has ended without an
-//! acknowledgement that the server knows (section 4.8.2 of MQTT 5).
+//! Shared subscriptions: which session has got which publication of the group. One session has, unless it has
+//! ended without an acknowledgement that the server knows of (section 4.8.2 of MQTT 5).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Default)]
 pub(super) struct Shares {
     copies: BTreeMap<usize, Vec<Copy>>,
-    /// Those that are known to be missing.
+    /// Publications that are known to be missing.
     pub(super) checked: u64,
 }
 
@@ -33,7 +33,7 @@ impl Shares {
         may_be_over: impl Fn(SessionKey) -> bool,
     ) -> Result<(), String> {
         let copies = self.copies.entry(number).or_default();
-        // MQTT-4.8.2-5: one that may have it with QoS 2 is the only one.
+        // MQTT-4.8.2-5: a session that may have it with QoS 2 is the only one.
         let keeps_it = |copy: &&Copy| copy.qos != 1 || !may_be_over(copy.session);
         if let Some(other) = copies.iter().find(keeps_it) {
             return Err(format!(

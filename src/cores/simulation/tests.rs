@@ -30,10 +30,10 @@ use crate::cores::post::letter::Letter;
 use crate::decision::Limit;
 use crate::transport::port::Port;
 
-/// Each seed is run twice on a machine that is kept busy, by a process that does what other tests of it do: threads
-/// compute on every CPU, and others hold copies of the descriptor table for a moment, as child processes do before
-/// their program begins and as cores do with tables of their own. A socket that is closed while such a copy exists
-/// stays open.
+/// Each seed is run twice on a machine that is kept busy, by a process that does the same as other tests of
+/// it: threads compute on every CPU, and others hold copies of the descriptor table for a moment, as child
+/// processes do before their program begins and as cores do with tables of their own. A socket that is closed
+/// while such a copy exists stays open.
 #[test]
 fn a_seed_repeats_itself_exactly_whatever_else_the_process_and_the_machine_do() {
     let is_over = AtomicBool::new(false);
@@ -54,7 +54,7 @@ fn a_seed_repeats_itself_exactly_whatever_else_the_process_and_the_machine_do() 
             let _ = fd_table::can_be_split();
         })));
         scope.spawn(until_over(Box::new(|| {
-            // A shell that is not to be had leaves the other threads.
+            // If there is no shell, the other threads are enough.
             let _ = Command::new("true").status();
         })));
         for seed in seeds(0..60) {
@@ -63,7 +63,7 @@ fn a_seed_repeats_itself_exactly_whatever_else_the_process_and_the_machine_do() 
     });
 }
 
-/// Ends what goes on beside a test, also beside one that fails.
+/// Ends the threads that run beside a test, even if the test fails.
 struct Over<'a>(&'a AtomicBool);
 
 impl Drop for Over<'_> {
@@ -72,7 +72,8 @@ impl Drop for Over<'_> {
     }
 }
 
-/// With `--show-output` it tells the sum of all that has happened: the same in each run of the same seeds and code.
+/// With `--show-output` it prints the sum of all that has happened: it is the same in each run of the same
+/// seeds and code.
 #[test]
 fn every_promise_is_kept_whatever_the_seed() {
     let seeds = seeds(0..1000);
@@ -115,7 +116,8 @@ fn every_promise_is_kept_whatever_the_seed() {
     }
 }
 
-/// A world in which nothing happens but what a test says, with one client on each core: their indexes are the same.
+/// A world in which only the actions of a test happen, with one client on each core: their indexes are the
+/// same.
 fn with_a_client_on_each_core(cores: usize, limits: Limits) -> World {
     let plan = Plan {
         cores,
@@ -166,8 +168,8 @@ fn cores_that_wait_for_one_that_stands_still_let_each_other_sleep() {
     assert_eq!(world.ground.log.len(), 10);
 }
 
-/// A core that stands still keeps a ring of two places full. Those who are closed meanwhile leave no more behind than
-/// the limit, of each message all or nothing, and what is given up is counted.
+/// A core that stands still keeps a ring of two places full. Clients that are closed meanwhile leave no more
+/// behind than the limit, each message whole or not at all, and discarded publications are counted.
 #[test]
 fn publications_of_clients_that_left_wait_for_the_ring_within_their_limit() {
     let abandoned_bytes_max = 1000;
@@ -206,7 +208,8 @@ fn publications_of_clients_that_left_wait_for_the_ring_within_their_limit() {
     assert_eq!((published + lost, given_up(&world)), (5 * 40, lost));
 }
 
-/// Also if the core stood still for a time that is short for clients that send nothing, and long for one that is closed.
+/// Also if the core stood still for a time that is short for a silent client, and long for a connection that
+/// is being closed.
 #[test]
 fn a_client_that_was_closed_before_its_core_stood_still_is_told_why() {
     let ms = Duration::from_millis;
@@ -291,8 +294,8 @@ fn an_array_of_many_packets_takes_no_more_of_a_turn_than_as_many_messages() {
     assert!(turns_with_packets >= packets as u64 / per_turn_max);
 }
 
-/// The end of a connection in the middle of its array is like that in the middle of its messages: what has been handled
-/// is done, what has not been is dropped, and nothing is kept of it.
+/// The end of a connection in the middle of its array is like that in the middle of its messages: packets
+/// that were handled have their effect, the others are dropped, and nothing of them is kept.
 #[test]
 fn what_is_left_of_an_array_goes_with_its_connection() {
     let mut world = with_a_client_on_each_core(1, Limits::default());
@@ -312,8 +315,8 @@ fn what_is_left_of_an_array_goes_with_its_connection() {
     world.ground.log.check_order().unwrap();
 }
 
-/// A client that is kicked out of a thousand channels keeps no turn longer than 256 of them take, and what it asked for
-/// behind that is answered behind that.
+/// A client that is kicked out of a thousand channels keeps no turn longer than 256 of them take, and its
+/// later requests are answered behind that.
 #[test]
 fn all_channels_of_a_connection_are_gone_through_in_parts() {
     let channels = 1000;
@@ -351,8 +354,8 @@ fn all_channels_of_a_connection_are_gone_through_in_parts() {
     );
 }
 
-/// A listener that a core cannot use keeps the server from starting: a part of the connections would be accepted by
-/// nobody. The file stands for a socket that the system lets nobody watch.
+/// A listener that a core cannot use keeps the server from starting: otherwise a part of the connections
+/// would never be accepted. The file stands for a socket that the system lets no poll watch.
 #[test]
 fn a_listener_that_a_core_cannot_watch_is_told_with_its_cause() {
     let mut world = with_a_client_on_each_core(2, Limits::default());
@@ -391,8 +394,8 @@ fn a_core_that_shares_its_cpu_lets_the_publisher_of_the_next_place_run() {
     assert!(!yields(false, 0, false));
 }
 
-/// A client that has gone leaves a thousand channels. No turn ends more than 256 of these subscriptions, others are
-/// answered in each turn, and its place is free only when none is left.
+/// A client that has ended leaves a thousand channels. No turn ends more than 256 of these subscriptions,
+/// other clients are answered in each turn, and its place is free only when no subscription is left.
 #[test]
 fn the_subscriptions_of_a_client_that_has_gone_end_in_parts() {
     let channels = 1000;
@@ -442,7 +445,8 @@ fn the_subscriptions_of_a_client_that_has_gone_end_in_parts() {
     assert_eq!(gauges(&world), (0, 1));
 }
 
-/// One core that looks at three connections in a turn, with so many clients that are subscribed to one channel.
+/// One core that looks at three connections in a turn, and `count` clients that are subscribed to one
+/// channel.
 fn with_subscribers(count: usize, drain: Duration) -> World {
     let plan = Plan {
         cores: 1,
@@ -524,7 +528,8 @@ fn a_drain_lists_and_closes_a_bounded_number_of_connections_in_a_turn_the_oldest
     assert!(turns > 20 / 3 * 2);
 }
 
-/// What the kernel has completed when a drain begins is accepted in batches, and served to its end.
+/// The connections of the kernel's backlog when a drain begins are accepted in batches, and served to their
+/// end.
 #[test]
 fn the_backlog_is_accepted_in_batches_when_a_drain_begins() {
     let mut world = with_a_client_on_each_core(1, Limits::default());
@@ -556,7 +561,7 @@ fn seeds(usual: Range<u64>) -> Range<u64> {
     number(start)..number(end)
 }
 
-/// As one whose drain is over before that of the others. They sleep, and are woken for its last letter.
+/// The core's drain is over before that of the others. They sleep, and its last letter wakes them.
 #[test]
 fn a_core_that_has_stopped_gets_no_letters_any_more() {
     let plan = Plan {
@@ -595,8 +600,8 @@ fn with_a_channel_of_the_other_core() -> (World, usize, usize) {
     (world, client, channel)
 }
 
-/// The owner of the channel stands still meanwhile. A subscription that begins anew would miss what is published until
-/// the owner is asked.
+/// The owner of the channel stands still meanwhile. A subscription that began anew would miss the
+/// publications until the owner is asked.
 #[test]
 fn a_client_that_subscribes_again_misses_nothing() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
@@ -643,12 +648,12 @@ fn a_question_about_members_whose_owner_has_stopped_is_answered_at_once() {
         client.ask(ground, Asked::Info(channel));
         client.write(ground, usize::MAX);
     });
-    // The client fails if there is another answer than that nobody answers.
+    // The client fails if it gets any other answer than that the owner does not answer.
     world.settle();
     assert!(!world.clients[client].is_owed_an_answer());
 }
 
-/// A connection that ends while its core tries to ask an owner leaves the core nothing to try again for.
+/// When a connection ends while its core tries to ask an owner, the core has nothing left to try again.
 #[test]
 fn a_core_sleeps_when_the_last_subscription_that_was_not_live_has_ended() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
@@ -665,8 +670,9 @@ fn a_core_sleeps_when_the_last_subscription_that_was_not_live_has_ended() {
     assert!(turns(&world) - before < 100, "{} turns", turns(&world) - before);
 }
 
-/// An owner that has not learned of policies by which another core publishes already does not know what it has not been
-/// told to remember. A client of a third core that follows the former policies asks it.
+/// An owner that does not know of policies by which another core already publishes does not know which
+/// publications it was not told to remember. A client of a third core that follows the former policies asks
+/// it.
 #[test]
 fn an_owner_with_superseded_policies_calls_no_recovery_whole() {
     let plan = Plan {
@@ -707,14 +713,14 @@ fn an_owner_with_superseded_policies_calls_no_recovery_whole() {
     world.with(returning, |client, ground| {
         client.ask(ground, Asked::Recover(channel, Wanted::After(0)));
     });
-    // The client compares the answer with what was published.
+    // The client compares the answer with the log of publications.
     world.settle();
     assert!(!world.clients[returning].is_owed_an_answer());
     assert_eq!(world.ground.recoveries, before);
 }
 
-/// Seed 10708. A core that does not follow the new policies yet publishes without the mark: the last value is an older one,
-/// and the client's subscription begins behind both.
+/// Seed 10708. A core that does not follow the new policies yet publishes without the mark: the last value is
+/// an older publication, and the client's subscription begins behind both.
 #[test]
 fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() {
     let plan = Plan {
@@ -768,12 +774,12 @@ fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() 
         .map(|entry| entry.remembered)
         .collect();
     assert_eq!(remembered, [true, false, true]);
-    // The client fails if it misses what must come.
+    // The client fails if it misses a publication that must come.
     assert_eq!((world.ground.replayed, world.ground.deliveries), (1, 2));
 }
 
-/// With the owner of the channel standing still. Otherwise the client would take the position for one up to which it has
-/// everything.
+/// While the owner of the channel stands still. Otherwise the client would assume that it has everything up
+/// to the position.
 #[test]
 fn a_position_is_not_told_before_what_the_client_has_asked_for_has_come() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
@@ -789,12 +795,13 @@ fn a_position_is_not_told_before_what_the_client_has_asked_for_has_come() {
     world.settle();
     world.seats[1].stands_still = false;
     world.settle();
-    // If the second one had been told a position, the replays would be behind it.
+    // If the second client had been told a position, the replays would be behind it.
     assert_eq!((world.ground.replayed, world.ground.recoveries), (5, 1));
 }
 
-/// Seed 1573. The newest publication of a slow client waits behind its outbox when it asks where the channel stands. A client
-/// that is told a position takes all up to there for what it has had, and never asks for it again.
+/// Seed 1573. The newest publication of a slow client waits behind its outbox when the client asks for the
+/// position. A client that is told a position assumes that it has everything up to there, and never asks for
+/// it again.
 #[test]
 fn a_position_is_not_told_before_what_waits_behind_a_full_outbox() {
     let plan = Plan {
@@ -840,8 +847,9 @@ fn a_position_is_not_told_before_what_waits_behind_a_full_outbox() {
     assert!(!world.clients[reader].is_owed_an_answer());
 }
 
-/// The ring is full when an MQTT client publishes with QoS 2, and nothing is kept of connections that end. What the client
-/// sends again on its next connection is no duplicate of a publication that was dropped.
+/// The ring is full when an MQTT client publishes with QoS 2, and no publication of a connection that ends is
+/// kept. When the client sends the publication again on its next connection, it is no duplicate of the one
+/// that was dropped.
 #[test]
 fn what_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
     let plan = Plan {
@@ -874,6 +882,7 @@ fn what_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
     world.settle();
     world.device_connects(0, false, 100);
     world.settle();
-    // The client fails if one that is acknowledged is not in the ring, and the log if one is there twice.
+    // The client fails if a publication that was acknowledged is not in the ring, and the log if one is there
+    // twice.
     assert_eq!(world.ground.log.len(), 4);
 }

@@ -1,5 +1,5 @@
-//! What webhooks are told, compared with what has happened. The run takes the place of their thread: it takes the events of
-//! all cores, mostly after each turn, and when it does not, the way is soon full.
+//! The events for webhooks, compared with what has happened. The run takes the place of the webhooks' thread:
+//! it takes the events of all cores, mostly after each turn; when it does not, the queue is soon full.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,13 +20,13 @@ pub(super) struct Events {
     sessions: BTreeMap<String, Option<CloseReason>>,
     /// The ends of sessions whose beginning was not told.
     ends: BTreeSet<String>,
-    /// The channels with subscribers, by the core and what subscribes.
+    /// The channels with subscribers, by the core and the kind of subscriber.
     pub(super) occupied: BTreeSet<(usize, bool, Vec<u8>)>,
     pub(super) members: BTreeSet<(String, Member)>,
     pub(super) count: u64,
 }
 
-/// The webhook of a run: it is told everything but publications.
+/// The webhook of a run: it gets all events but publications.
 pub(super) fn spec() -> WebhookSpec {
     WebhookSpec {
         name: "all".to_owned(),
@@ -54,7 +54,7 @@ impl Events {
             .map_or(0, |intake| intake.metrics.lost(event))
     }
 
-    /// Whether an event of a member was lost: then it is not known who is in a channel.
+    /// Whether an event of a member was lost: then the members of a channel are not known.
     fn has_lost_members(&self) -> bool {
         self.lost(WebhookEvent::MemberJoined) + self.lost(WebhookEvent::MemberLeft) > 0
     }
@@ -120,7 +120,7 @@ impl Events {
 }
 
 impl Ground {
-    /// Takes what cores have told webhooks. Returns whether there was anything.
+    /// Takes the events of cores for webhooks. Returns whether there were any.
     pub(super) fn take_webhook_events(&mut self) -> bool {
         let before = self.events_told.count;
         while let Some(told) = self.events_told.intake.as_ref().and_then(|intake| intake.take()) {
@@ -131,10 +131,10 @@ impl Ground {
         self.events_told.count > before
     }
 
-    /// Nothing is on its way: each session that has begun or ended was told, or counted as lost.
+    /// Nothing is on its way: each session that has begun or ended was reported, or counted as lost.
     ///
     /// # Errors
-    /// One was not.
+    /// A session was neither.
     pub(super) fn check_webhook_events(&self) -> Result<(), String> {
         let events = &self.events_told;
         if events.intake.is_none() {
@@ -181,7 +181,8 @@ impl Ground {
         Ok(())
     }
 
-    /// The members of channels have been the same for a while: they are those of which webhooks were told.
+    /// The members of channels have been the same for a while: they are the members that were reported to
+    /// webhooks.
     ///
     /// # Errors
     /// They are not.

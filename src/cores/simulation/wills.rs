@@ -1,9 +1,9 @@
-//! The wills of SocketCluster clients: which must be published, which may be, and which must not (`docs/wills.md`).
+//! The wills of SocketCluster clients: which of them must, may and must not be published (`docs/wills.md`).
 //!
-//! This is a naive model. A client knows when it has asked for something and when it was answered, and the application
-//! is told when a connection ends. Between these moments anything may have happened; what lies certainly before or
-//! certainly behind something else decides. Each connection that names a session is a generation of it: only the will of
-//! the last one counts.
+//! This is a naive model. A client knows when it has sent a request and when it was answered, and the
+//! application is told when a connection ends. The server may act at any time between these moments; only the
+//! order of events whose times do not overlap is certain. Each connection that names a session is a
+//! generation of it: only the will of the last generation counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,16 +12,17 @@ use super::actor::End;
 use crate::clock::Uptime;
 use crate::decision::CloseReason;
 
-/// What clients have asked for about wills.
+/// The requests of clients about wills.
 #[derive(Debug, Default)]
 pub(super) struct Wills {
     /// By the client.
     generations: BTreeMap<usize, Generation>,
     /// The clients, by the ids of their sockets.
     clients: BTreeMap<String, usize>,
-    /// The client of each will, and its place among what the client has asked for, by the number of the publication.
+    /// The client of each will, and the place of the will among the client's requests, by the number of the
+    /// publication.
     wills: BTreeMap<usize, (usize, usize)>,
-    /// What has happened is numbered.
+    /// The number of the next event.
     moments: u64,
     is_tight: bool,
     /// Users whose tokens were revoked: wills that they had left by then are not published.
@@ -80,10 +81,10 @@ struct Moment {
 
 #[derive(Clone, Copy, Debug)]
 struct Ended {
-    /// The time is that of the turn: the core has taken it for the end, or a later one.
+    /// Its time is that of the turn; the core has used that time for the end, or a later one.
     moment: Moment,
     leaves: Leaves,
-    /// By then the owner of the session has learned of the end.
+    /// By this time the owner of the session has learned of the end.
     known_at: Option<Uptime>,
 }
 
@@ -92,12 +93,12 @@ struct Ended {
 enum Leaves {
     Yes,
     No,
-    /// Both are right.
+    /// Both are allowed.
     Either,
 }
 
 impl Wills {
-    /// None so far. `is_tight`: there may be no room for a will, which is published early then.
+    /// No wills so far. `is_tight`: there may be no room for a will, which is published early then.
     pub(super) fn new(is_tight: bool) -> Wills {
         Wills {
             is_tight,
@@ -193,7 +194,7 @@ impl Wills {
     /// A will was published, perhaps to be retained.
     ///
     /// # Errors
-    /// It must not be, not now, or not so.
+    /// It must not be published, not now, or not in this way.
     pub(super) fn note_published(
         &mut self,
         number: usize,
@@ -257,7 +258,7 @@ impl Wills {
         })
     }
 
-    /// What other connections have asked for about the session of a will.
+    /// The requests of other connections about the session of a will.
     fn others(&self, client: usize, will: Will) -> impl Iterator<Item = (usize, Command)> {
         let others = self
             .generations
@@ -343,7 +344,7 @@ impl Generation {
     }
 }
 
-/// A turn has the time of its beginning, which is a little earlier than what is done in it.
+/// The time of a turn is that of its beginning, which is a little earlier than its actions.
 const TOLERANCE: Duration = Duration::from_millis(6);
 /// How late a will may be at rest.
 const LATE_MAX: Duration = Duration::from_millis(60);

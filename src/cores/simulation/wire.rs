@@ -1,4 +1,5 @@
-//! The bytes between a client and the server, as the client makes and reads them: none of it is the server's own code.
+//! The bytes between a client and the server, made and read by the client's own code, which shares none with
+//! the server.
 
 use super::random::Random;
 
@@ -25,7 +26,7 @@ pub(super) fn response_head(bytes: &[u8]) -> Option<(u16, usize)> {
     Some((status, end))
 }
 
-/// The frame at the beginning and what it takes, if it is whole.
+/// The frame at the beginning of the bytes and its length, if it is whole.
 ///
 /// # Errors
 /// No server may send this.

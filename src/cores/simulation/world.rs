@@ -63,15 +63,15 @@ pub(super) struct World {
     pub(super) store: Option<SimulatedStore>,
     pub(super) commits: bool,
     rests: u64,
-    /// The subscribers of channels with presence, the members of whom webhooks have been told, and since when neither has
-    /// changed.
+    /// The subscribers of channels with presence, the members that webhooks were told of, and the time since
+    /// which neither has changed.
     subscribed: ([BTreeSet<(String, Member)>; 2], Uptime),
-    /// The infos of all members, and since when they have not changed.
+    /// The infos of all members, and the time since which they have not changed.
     infos: (BTreeMap<(String, Member), Value>, Uptime),
     pub(super) ground: Ground,
 }
 
-/// What clients need to judge what they see.
+/// The facts that clients need to judge what they receive.
 #[derive(Debug)]
 pub(super) struct Ground {
     pub(super) random: Random,
@@ -107,7 +107,7 @@ pub(super) struct Ground {
     pub(super) calls: Calls,
     /// How many infos clients have given themselves.
     pub(super) infos: u64,
-    /// What webhooks were told.
+    /// The events that webhooks got.
     pub(super) events_told: WebhookEvents,
     pub(super) shares: Shares,
     /// Publications of MQTT clients that were acknowledged, each with the numbers under which it was sent.
@@ -124,23 +124,23 @@ pub(super) struct Ground {
 pub(super) struct Seat {
     /// Gone when it has stopped.
     pub(super) core: Option<Core<Actor>>,
-    /// What its thread's end would have left to the process.
+    /// The descriptors that the end of its thread would have left to the process.
     shared: Option<InheritedDescriptors>,
     pub(super) listener_address: ListenerAddress,
     events: Events,
     /// How long its wait may take; `None` if only an event ends it.
     timeout: Option<Duration>,
-    /// When that is over.
+    /// When this wait is over.
     until: Option<Uptime>,
     /// The system has not given it the processor for a while.
     pub(super) stands_still: bool,
 }
 
-/// What has happened, as a number and, of late, in words.
+/// Everything that has happened: as a number, and the latest actions in words.
 #[derive(Debug)]
 pub(super) struct Trace {
     seed: Option<u64>,
-    /// Whether the same seed comes to the same, whatever other threads do.
+    /// Whether the same seed has the same result, whatever other threads do.
     replays: bool,
     step: usize,
     hash: u64,
@@ -265,7 +265,7 @@ impl World {
         act(&mut self.clients[client], &mut self.ground)
     }
 
-    /// Has a core take a turn, if it would: false if it sleeps on.
+    /// Lets a core take a turn, if it would; false if it sleeps on.
     pub(super) fn turn(&mut self, index: usize) -> bool {
         let (seat, ground) = (&mut self.seats[index], &mut self.ground);
         let Some(core) = &mut seat.core else {
@@ -313,7 +313,7 @@ impl World {
         true
     }
 
-    /// Lets all cores and all attentive clients do what they have to do, until nobody has anything to do.
+    /// Lets all cores and all attentive clients do their work, until none has any left.
     pub(super) fn settle(&mut self) {
         let began = self.ground.time.peek().uptime;
         let stands_still = self.seats.iter().any(|seat| seat.stands_still);
@@ -329,7 +329,7 @@ impl World {
             {
                 is_busy |= store.commit();
             }
-            // Unless somebody has done something, there is nothing new to read.
+            // If none of them has acted, there is nothing new to read.
             let all = if is_busy || was_busy {
                 self.clients.len()
             } else {
@@ -377,8 +377,8 @@ impl World {
         self.ground.fail(&format!("there is no rest: {counts:?}"));
     }
 
-    /// Cores that wait for room in the ring, or in a box of letters, look again after a moment: whether the clock was
-    /// moved to it.
+    /// Cores that wait for room in the ring, or in a box of letters, try again after a moment. Returns
+    /// whether the clock was moved to that moment.
     fn wait_for_room(&self) -> bool {
         let waits = |core: &Core<Actor>| {
             core.waiting.stalled_count() > 0
@@ -396,7 +396,7 @@ impl World {
                     .is_some_and(|sessions| sessions.shares.has_news())
         };
         let waits = |seat: &Seat| !seat.stands_still && seat.core.as_ref().is_some_and(waits);
-        // While another core keeps the ring full there is no end to it.
+        // While another core keeps the ring full, this would not end.
         let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);
         if is_waiting {
             self.ground.time.advance(Duration::from_millis(1));
@@ -413,7 +413,7 @@ impl World {
             .min()
     }
 
-    /// Moves the clock on by so much, from deadline to deadline.
+    /// Moves the clock on by this time, from deadline to deadline.
     pub(super) fn pass(&mut self, by: Duration) {
         let end = self.ground.time.peek().uptime + by;
         loop {
@@ -429,7 +429,7 @@ impl World {
         }
     }
 
-    /// What must hold whenever nothing is on its way.
+    /// Checks everything that holds whenever nothing is on its way.
     fn check_at_rest(&mut self) {
         let ground = &mut self.ground;
         if let Some(wrong) = &ground.told.borrow().wrong {
@@ -461,7 +461,7 @@ impl World {
         }
         if self.rests.is_multiple_of(TABLES_EVERY) {
             let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
-            // A core that has ended owns some channels, whose members nobody keeps then.
+            // A core that has ended owned some channels, whose members no core keeps then.
             if cores.len() == self.seats.len() {
                 ground.expect_of_core(
                     0,
@@ -496,7 +496,7 @@ impl World {
         self.check_devices_at_rest();
     }
 
-    /// The members that clients know are those that there are, when nothing has changed for a while.
+    /// The members that clients know are the actual members, when nothing has changed for a while.
     fn check_members_at_rest(&mut self, now: Uptime) {
         let ground = &self.ground;
         let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
@@ -508,7 +508,7 @@ impl World {
             (name, user.map_or(Member::Connection(id), Member::User))
         };
         let subscribed = leftovers::subscribed(&cores).into_iter().map(member).collect();
-        // A member that came and went since the last rest changes only what webhooks were told.
+        // A member that joined and left since the last rest changes only the events for webhooks.
         let seen = [subscribed, ground.events_told.members.clone()];
         if seen != self.subscribed.0 {
             self.subscribed = (seen, now);
@@ -523,7 +523,7 @@ impl World {
         let has_room = ground.plan.has_room_for_members();
         let is_settled = match has_room {
             true => now.since(*since) > known_after,
-            // Members that have been refused come when others have left, and have been told of.
+            // Members that were refused join when others have left and their owners have been told.
             false => now.since(*since) > 2 * known_after + DOUBT + 2 * RETRY,
         };
         if !is_settled {
@@ -547,7 +547,7 @@ impl World {
         }
     }
 
-    /// What must hold for MQTT clients whenever nothing is on its way, and no core stands still.
+    /// Checks everything that holds for MQTT clients whenever nothing is on its way and no core stands still.
     fn check_devices_at_rest(&mut self) {
         let ground = &mut self.ground;
         let now = ground.time.peek().uptime;
@@ -599,7 +599,7 @@ impl World {
         }
     }
 
-    /// Has all cores drain; one that has not taken the orders before takes a turn first.
+    /// Tells all cores to drain; a core that has not taken earlier orders takes a turn first.
     pub(super) fn drain(&mut self) {
         self.ground.draining = true;
         let within = self.ground.plan.drain;
@@ -656,13 +656,13 @@ impl Ground {
         offset
     }
 
-    /// Whether each question to the owner of a channel has certainly been answered: an owner that stands still for long
-    /// or has stopped answers none, and a client that has asked for nothing is not told.
+    /// Whether each question to the owner of a channel has certainly been answered: an owner that stands
+    /// still for long or has stopped answers none, and a client that has asked for nothing is not told.
     pub(super) fn owners_answer(&self) -> bool {
         !self.draining && self.still_for < Duration::from_secs(4)
     }
 
-    /// Whether a client may be told that it does not get all that it wants, for this reason.
+    /// Whether a client may be told, for this reason, that it does not get everything that it wants.
     pub(super) fn may_lack(&self, wanted: Wanted, told: Recovered, reason: Option<&str>) -> bool {
         let is_future = matches!(wanted, Wanted::After(after) if after > told.up_to);
         match reason {
@@ -677,8 +677,8 @@ impl Ground {
         }
     }
 
-    /// What happens to publications of a channel for a client that does not read. Where there is a history, none is left
-    /// out: the client gets it later, or its connection is closed.
+    /// The fate of publications of a channel for a client that does not read. With a history, none is left
+    /// out: the client gets them later, or its connection is closed.
     pub(super) fn slow_consumer_of(&self, channel: usize) -> SlowConsumer {
         match self.plan.memory {
             Memory::Everything if channel < SHARED => SlowConsumer::Close,
@@ -686,7 +686,7 @@ impl Ground {
         }
     }
 
-    /// Ends the run: something is not as it must be.
+    /// Ends the run: a check has failed.
     pub(super) fn fail(&self, what: &str) -> ! {
         panic!("{what}\nin a run with {:?}", self.plan);
     }
@@ -697,7 +697,7 @@ impl Ground {
         }
     }
 
-    /// Takes what the application was told in a turn, and what was published.
+    /// Takes the events that the application was told in a turn, and the new publications.
     fn take_what_was_told(&mut self) {
         let lives = std::mem::take(&mut self.told.borrow_mut().lives);
         for event in lives {
@@ -750,7 +750,7 @@ impl Trace {
         }
     }
 
-    /// Takes a number into the sum of all that has happened.
+    /// Adds a number to the sum of all that has happened.
     pub(super) fn mix(&mut self, number: u64) {
         self.hash = (self.hash ^ number)
             .wrapping_mul(0x0100_0000_01B3)
@@ -775,7 +775,7 @@ impl Trace {
 }
 
 impl Drop for Trace {
-    /// Says how it came to a failure, wherever that was found.
+    /// Prints the way to a failure, no matter where it was found.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             return;
@@ -798,7 +798,7 @@ impl Drop for Trace {
                  and only with --test-threads=1 does it repeat itself.\n",
             );
         }
-        // There is no other use for a failure to write.
+        // There is no other use for a failed write.
         let _ = std::io::stderr().write_all(text.as_bytes());
     }
 }
@@ -915,9 +915,10 @@ fn settings(
 
 /// Turns of each core until there must be rest.
 const ROUNDS_MAX: u64 = 50_000;
-/// While a core stands still, those that wait for room look for it every millisecond, and find no rest; not more often.
+/// While a core stands still, the cores that wait for room try again every millisecond, and never come to
+/// rest; check no more often.
 const BESIDE_ONE_MAX: Duration = Duration::from_millis(20);
-/// After so many times of rest, the tables of all cores are looked through.
+/// After this many times of rest, the tables of all cores are checked.
 const TABLES_EVERY: u64 = 8;
 /// How late an event of presence may be at rest.
 const MEMBERS_LATE_MAX: Duration = Duration::from_millis(100);

@@ -1,4 +1,4 @@
-//! Tests of one outbox against a socket that takes as much as a test lets it.
+//! Tests of one outbox against a socket that takes as many bytes as a test allows.
 
 use super::*;
 use crate::websocket::deflate::Compression;
@@ -109,8 +109,8 @@ thread_local! {
     pub(super) static MOVED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// What is queued may be moved once, and the backlog of a reader that takes little at a time is not moved by each
-/// write: 16 MB once cost 20 times as much as 4 MB.
+/// Queued bytes may be moved once. Writes do not move the backlog of a reader that takes little at a time:
+/// when they did, 16 MB cost 20 times as much as 4 MB.
 #[test]
 fn the_bytes_moved_while_a_backlog_drains_grow_no_faster_than_the_backlog() {
     for frame_bytes in [100, 5000, 70_000] {

@@ -1,4 +1,4 @@
-//! What a client is told: answers to its calls, and publications.
+//! Messages to a client: answers to its calls, and publications.
 
 use std::collections::BTreeSet;
 
@@ -67,7 +67,7 @@ impl Client {
             Asked::Will(..) => {
                 let now = ground.time.peek().uptime;
                 ground.wills.answer(self.index, rid, is_error, now);
-                // There may be no room for it, here or in the box of the owner of its session.
+                // The will may find no room, here or in the box of the owner of its session.
                 !is_error || packet["error"]["name"] == "WillsFullError"
             }
             Asked::TakeWillBack => {
@@ -180,7 +180,8 @@ impl Client {
             return false;
         }
         if reason == Some("in progress") {
-            // The earlier one is answered later, or has been, and what it gets of the past is on its way.
+            // The earlier subscription is answered later, or was answered, and its part of the past is on its
+            // way.
             let is_live = self.following.get(&channel).is_none_or(Following::is_live);
             let may_catch_up = ground.plan.slow_consumer != SlowConsumer::Close;
             return self.is_subscribing_before(call, channel) || !is_live || may_catch_up;
@@ -228,12 +229,12 @@ impl Client {
         self.following.remove(&channel).is_some() != is_error
     }
 
-    /// What it has published has come back to it before it is told so, and is in the ring.
+    /// The client's own publication reaches it before the answer, and lies in the ring.
     fn published(&self, ground: &Ground, channel: usize, stamp: u64) {
         if ground.plan.slow_consumer == SlowConsumer::Close
             && let Some(following) = self.live(channel, ground)
         {
-            // Its own lies at `stamp` or behind it; all before have come at least.
+            // Its own publication lies at `stamp` or behind it; at least everything before must have come.
             let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
             ground.expect(self.index, "before it is told that it has published", all);
         }
@@ -301,7 +302,7 @@ impl Client {
 }
 
 impl Client {
-    /// The event of presence that has come: the first with such data that may come.
+    /// The event of presence that has come: the first one with such data that may come.
     fn event_number(&self, ground: &Ground, channel: usize, data: &Value) -> Option<usize> {
         let following = self.following.get(&channel)?;
         ground

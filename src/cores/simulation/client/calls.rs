@@ -1,4 +1,4 @@
-//! What a client asks for: calls, in messages of their own or in arrays.
+//! The requests of a client: calls, in messages of their own or in arrays.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::cores::simulation::wills::{Session, Will};
 use crate::cores::simulation::world::Ground;
 use crate::protocols::PART_BYTES_MAX;
 
-/// What it may ask for.
+/// The requests that a client may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores::simulation) enum Asked {
     Handshake,
@@ -28,7 +28,7 @@ pub(in crate::cores::simulation) enum Asked {
     TakeWillBack,
     Forbidden,
     Call,
-    /// An answer of so many bytes.
+    /// An answer of this many bytes.
     Much(u16),
     KickMe(usize),
     KickMeOutOfAll,
@@ -39,16 +39,16 @@ pub(in crate::cores::simulation) enum Asked {
 pub(super) struct Call {
     pub(super) cid: u64,
     pub(super) asked: Asked,
-    /// Where its message ends in all that was queued.
+    /// The end of its message in the stream of queued bytes.
     pub(super) end: usize,
-    /// The end of the ring when that had been written.
+    /// The end of the ring when that byte had been written.
     pub(super) stamp: Option<u64>,
     /// How often the wall clock had been set when it was queued.
     pub(super) clock_sets: u32,
 }
 
 impl Client {
-    /// Queues a packet as a message of its own; `packet` is told the call id.
+    /// Queues a packet as a message of its own; `packet` gets the call id.
     pub(in crate::cores::simulation) fn ask(&mut self, ground: &mut Ground, asked: Asked) {
         let packet = self.packet(ground, asked);
         ground.log.end_message();
@@ -56,7 +56,7 @@ impl Client {
         self.mark(1);
     }
 
-    /// Queues packets as one array. What becomes of it is the same for all publications of a part.
+    /// Queues packets as one array. All publications of a part of the array have the same fate.
     pub(in crate::cores::simulation) fn ask_all(&mut self, ground: &mut Ground, all: &[Asked]) {
         let (mut array, mut part_began, mut part_count) = ("[".to_owned(), 1, 0);
         for &asked in all {
@@ -64,7 +64,7 @@ impl Client {
             array.push(',');
             part_count += 1;
             if ground.plan.defers || asked == Asked::SendMeAway {
-                // The packets that follow are not handled, or later: a part ends where a decision is deferred.
+                // The following packets are not handled, or later: a part ends where a decision is deferred.
                 ground.log.end_message();
             }
             if part_count == ground.plan.scale.frames_per_turn_max
@@ -81,7 +81,7 @@ impl Client {
         self.mark(all.len());
     }
 
-    /// Queues a call of a procedure. `is_late`: its answer comes when it likes, or never.
+    /// Queues a call of a procedure. `is_late`: its answer comes at any time, or never.
     pub(in crate::cores::simulation) fn call(
         &mut self,
         ground: &mut Ground,
@@ -228,7 +228,7 @@ impl Client {
         call_text("$will", data, cid)
     }
 
-    /// The last so many calls end with what is queued by now.
+    /// The last `count` calls end with the bytes that are queued by now.
     fn mark(&mut self, count: usize) {
         let end = self.written + self.out.len();
         for call in self.calls.iter_mut().rev().take(count) {
@@ -253,7 +253,7 @@ impl Call {
         )
     }
 
-    /// Whether others may be answered before it: the server asks the core that owns the channel.
+    /// Whether calls behind it may be answered before it: the server asks the core that owns the channel.
     pub(super) fn may_be_late(&self, ground: &Ground) -> bool {
         match self.asked {
             _ if self.is_of_an_owner() => true,

@@ -1,4 +1,4 @@
-//! What must hold at the end of a connection, and while nothing is on its way.
+//! The conditions that hold at the end of a connection, and while nothing is on its way.
 
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ impl Client {
         }
     }
 
-    /// The application was told the same end, and what was delivered before it has come.
+    /// The application was told the same end, and everything that was delivered before it has come.
     fn check_end(&self, ground: &Ground, id: &str, code: u16) -> Result<(), String> {
         let told = ground.told.borrow();
         let Some(end) = told.sessions.get(id).and_then(|session| session.end) else {
@@ -70,9 +70,9 @@ impl Client {
                 "closed with {code}, and the application was told {end:?}"
             ));
         }
-        // The server does not read a client whose outbox is full. If this client did not read, its pong may be unread
-        // for long. A turn has the time of its beginning: a pong that left during the turn that has read it counts a little
-        // earlier than it left.
+        // The server does not read a client whose outbox is full. If this client did not read, its pong may
+        // be unread for a long time. The time of a turn is that of its beginning: so a pong that leaves
+        // during the turn that reads it counts as a little earlier than it left.
         if code == 4001 && !self.sent.dozed {
             let silent_since = self.pong_at.unwrap_or(self.connected_at);
             if end.turn.now.since(silent_since) + READ_EARLY_MAX < ground.plan.ping_timeout {
@@ -88,8 +88,8 @@ impl Client {
                 following.expect_until(end.turn.undelivered, &ground.log, SlowConsumer::Close)?;
             }
         }
-        // Replies that a paused connection had coming may be lost with it; one that left by itself gets them all.
-        // A recovery that was under way may be lost as well.
+        // Replies that were on their way to a paused connection may be lost with it; a client that left by
+        // itself gets all of them. A recovery that was under way may be lost as well.
         let is_lost = self.calls.iter().any(|call| !call.may_be_late(ground));
         if end.reason == CloseReason::PeerClosed && is_lost {
             return Err(format!(
@@ -107,9 +107,9 @@ impl Client {
         let sent = &self.sent;
         let is_expected = match was {
             Phase::Closed => true,
-            // Too slow with its request, or it has ended its own direction.
+            // The client was too slow with its request, or has ended its own direction.
             Phase::Requesting => true,
-            // Nor is there time for a word where memory is short.
+            // If memory is short, there is no answer either.
             Phase::Upgraded => {
                 let total_max = ground.plan.limits.outbox_bytes_total_max;
                 sent.fin || sent.close || sent.dozed || total_max != MemoryMax::Off
@@ -124,12 +124,12 @@ impl Client {
         }
     }
 
-    /// Whether nothing keeps it from having all that is for it.
+    /// Whether nothing keeps the client from getting everything that is meant for it.
     pub(super) fn is_quiet(&self) -> bool {
         self.is_open() && self.attentive && self.out.is_empty() && !self.sent.close && !self.sent.fin
     }
 
-    /// Nothing is on its way any more: what should have come by now?
+    /// Nothing is on its way any more: checks that everything has come that should have.
     pub(in crate::cores::simulation) fn check_at_rest(&self, ground: &Ground) -> Result<(), String> {
         if !self.is_quiet() {
             return Ok(());
@@ -162,7 +162,7 @@ impl Client {
     }
 }
 
-/// How much later than the beginning of a turn a pong may leave that this turn reads.
+/// By how much a pong that a turn reads may have left after the beginning of the turn.
 const READ_EARLY_MAX: Duration = Duration::from_millis(1);
-/// A tick of the wheel, and what the looks at the clock add.
+/// A tick of the wheel, plus the time that readings of the clock add.
 const PING_LATE_MAX: Duration = Duration::from_millis(60);

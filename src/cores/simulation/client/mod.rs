@@ -1,8 +1,8 @@
 //! A client of SocketCluster in a simulation. It sends packets, and checks what it receives.
 //!
-//! It compares each message with the promises of the protocol and the design: replies come in the order of its calls,
-//! publications are those that `following.rs` expects, pings come and must be answered, a close frame has the code of
-//! its cause, and nothing follows it.
+//! It compares each message with the promises of the protocol and the design: replies come in the order of
+//! its calls, publications are those that `following.rs` expects, pings come and must be answered, a close
+//! frame has the code of its cause, and no bytes follow it.
 
 mod answers;
 mod calls;
@@ -30,13 +30,13 @@ use super::wire::{self, Frame};
 use super::world::Ground;
 use crate::clock::Uptime;
 
-/// One connection, seen from its far end.
+/// One connection, from the client's side.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) index: usize,
     pub(super) socket: Option<UnixStream>,
     version_1: bool,
-    /// Whether it reads whenever there is something to read, and answers pings.
+    /// Whether it always reads everything that comes, and answers pings.
     pub(super) attentive: bool,
     pub(super) answers_pings: bool,
     /// Whether it sends anything.
@@ -44,15 +44,15 @@ pub(super) struct Client {
     /// The user that the token names, as far as the server takes it.
     pub(super) user: Option<usize>,
     out: Vec<u8>,
-    /// Bytes that the socket has taken, of all that was queued.
+    /// How many of the queued bytes the socket has taken.
     written: usize,
     input: Vec<u8>,
     pub(super) phase: Phase,
     pub(super) session: Option<String>,
-    /// Calls that are answered in the order in which they were made, except subscriptions that get something of the
-    /// past: they may be answered later.
+    /// Calls that are answered in the order in which they were made, except subscriptions that get a part of
+    /// the past: they may be answered later.
     calls: VecDeque<Call>,
-    /// Calls that the application answers when it likes.
+    /// Calls that the application answers at any time.
     late: BTreeSet<u64>,
     next_cid: u64,
     pub(super) following: BTreeMap<usize, Following>,
@@ -62,11 +62,11 @@ pub(super) struct Client {
     services: Services,
     /// The place of the publication that came last.
     last_sequence: u64,
-    /// When it could have known that the server takes it for open.
+    /// When the client could have known that its connection is open.
     opened_at: Option<Uptime>,
     last_ping: Option<Uptime>,
     connected_at: Uptime,
-    /// When the last pong had left altogether, and where in its bytes the last one ends.
+    /// When all bytes of the last pong had left, and the place of its end in the queued bytes.
     pub(super) pong_at: Option<Uptime>,
     pong_end: Option<usize>,
     /// When the last byte left.
@@ -75,7 +75,7 @@ pub(super) struct Client {
     pub(super) code: Option<u16>,
 }
 
-/// What it has done that may cost it its connection.
+/// Actions of the client that may cost it its connection.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SentSomething {
     pub(super) close: bool,
@@ -139,12 +139,12 @@ impl Client {
         self.session.is_some() && self.phase == Phase::Upgraded
     }
 
-    /// Whether it may still send something that is heeded.
+    /// Whether the server may still handle what the client sends.
     pub(super) fn may_send(&self) -> bool {
         self.phase != Phase::Gone && !self.sent.close && !self.sent.fin
     }
 
-    /// Whether a call of its has not been answered.
+    /// Whether one of its calls has not been answered.
     pub(super) fn is_owed_an_answer(&self) -> bool {
         !self.calls.is_empty()
     }
@@ -157,7 +157,7 @@ impl Client {
         wire::push_text(&mut self.out, &mut ground.random, text);
     }
 
-    /// Queues bytes that are no frame, or none that a client may send.
+    /// Queues bytes that are no frame, or a frame that no client may send.
     pub(super) fn queue_garbage(&mut self, ground: &mut Ground) {
         self.sent.garbage = true;
         let garbage = ground
@@ -191,7 +191,7 @@ impl Client {
                 count > 0
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            // The server has gone; what it said before can be read.
+            // The server has ended the connection; the bytes that it sent before can still be read.
             Err(_) => {
                 self.out.clear();
                 self.sent.fin = true;
@@ -213,7 +213,7 @@ impl Client {
         }
     }
 
-    /// Reads at most so much; returns whether anything came.
+    /// Reads at most `max` bytes; returns whether any came.
     pub(super) fn read(&mut self, ground: &mut Ground, max: usize) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
@@ -243,7 +243,7 @@ impl Client {
         self.out.clear();
     }
 
-    /// Goes without a word; a reset, if something has not been read.
+    /// Disappears without a close frame; with a reset, if some bytes have not been read.
     pub(super) fn disappear(&mut self) {
         self.socket = None;
         self.phase = Phase::Gone;

@@ -1,4 +1,4 @@
-//! The answers to `$history`, and which publications are since a time.
+//! The answers to `$history`, and the publications since a time.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Told {
 }
 
 impl Client {
-    /// The answer to `$history`: whether it is right.
+    /// Checks the answer to `$history`.
     pub(super) fn history_read(
         &self,
         ground: &mut Ground,
@@ -81,7 +81,7 @@ impl Client {
     }
 }
 
-/// The places of the publications of an answer. They are those that were published, in order.
+/// The places of the publications of an answer: they must be publications of the channel, in order.
 fn places(ground: &Ground, channel: usize, data: &Value) -> Result<Vec<usize>, String> {
     let mut places: Vec<usize> = Vec::new();
     for one in data["publications"].as_array().into_iter().flatten() {
@@ -105,7 +105,7 @@ fn places(ground: &Ground, channel: usize, data: &Value) -> Result<Vec<usize>, S
     Ok(places)
 }
 
-/// The time of a publication is that of a moment between its turn and now.
+/// Checks that the time of a publication lies between its turn and now.
 fn check_time(ground: &Ground, entry: &Entry, unix_ms: u64) -> Result<(), String> {
     if ground.clock_sets > 0 {
         return Ok(());
@@ -135,7 +135,8 @@ fn check(
     if count > limit || (!is_without_gaps && (is_steady || recovered == Some(true))) {
         return Err("too many, or some are missing between others".to_owned());
     }
-    // The newest are told, and older ones are left out: all there are of them are `wanted`.
+    // The answer has the newest publications and leaves older ones out: it has `wanted` of them, or all there
+    // are.
     let newest = |wanted: usize| {
         let expected = all.end - wanted.min(limit)..all.end;
         if is_steady && (told.places != expected.clone().collect::<Vec<_>>()) {
@@ -178,10 +179,11 @@ fn check(
     }
 }
 
-/// Whether the publications of a channel from a place on can be those since a time, and those before it cannot.
+/// Checks that the publications of a channel from a place on can be those since a time, and that those before
+/// it cannot.
 ///
 /// # Errors
-/// They cannot.
+/// They cannot be.
 pub(super) fn check_since(
     ground: &Ground,
     channel: usize,
@@ -201,7 +203,7 @@ pub(super) fn check_since(
     {
         return Err(format!("{entry:?} is since {unix_ms}, now it is {now:?}"));
     }
-    // The owner notes a publication when it comes to it.
+    // The owner notes a publication when it reads it.
     if let Some(entry) = behind.first()
         && ground.still_for.is_zero()
         && age_of(entry) > age + LATE_MAX
@@ -212,7 +214,7 @@ pub(super) fn check_since(
     Ok(())
 }
 
-/// How far the wall clock may run from the times of a history, and a look at the clock in a turn.
+/// By how much the wall clock may differ from the times of a history, plus a reading of the clock in a turn.
 const CLOCK_ERROR: Duration = Duration::from_millis(50);
-/// After this time the owner of a channel has come to a publication, if it does not stand still.
+/// After this time the owner of a channel has read a publication, unless it stands still.
 const LATE_MAX: Duration = Duration::from_secs(1);

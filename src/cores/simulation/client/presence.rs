@@ -1,5 +1,6 @@
-//! What a client knows of the members of channels and their infos: from the answers to `$presence`, and from the events of
-//! joining and leaving, as `docs/presence.md` tells it to apply them. And the infos that it gives itself.
+//! A client's knowledge of the members of channels and their infos, from the answers to `$presence` and from
+//! the events of joining and leaving, applied as `docs/presence.md` describes. Also the infos that it sets
+//! for itself.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +10,19 @@ use super::Client;
 use crate::cores::simulation::log::{PRESENCE, channel_name};
 use crate::cores::simulation::world::Ground;
 
-/// The members of a channel, as one client has them.
+/// The members of a channel, in the view of one client.
 #[derive(Clone, Debug, Default)]
 pub(in crate::cores::simulation) struct View {
-    /// `None` until a page has come since the events have.
+    /// `None` until a page has come behind the last gap in the events.
     members: Option<BTreeMap<Member, Value>>,
-    /// What the last event or page has said.
+    /// The count in the last event or page.
     count: Option<u64>,
 }
 
 /// The infos that a client has given itself.
 #[derive(Debug, Default)]
 pub(super) struct Infos {
-    /// Counts what may end a membership, by the channel.
+    /// Counts events that may end a membership, by the channel.
     memberships: BTreeMap<usize, u64>,
     /// The calls that are not answered, by their ids.
     asked: BTreeMap<u64, InfoAsked>,
@@ -66,7 +67,7 @@ impl View {
         }
         self.count = event["count"].as_u64();
         if event["sampled"] == true {
-            // It leaves some out: the client knows the members when it asks again.
+            // The event leaves some members out: the client knows them again when it has asked.
             self.members = None;
         }
         if let Some(members) = &mut self.members {
@@ -76,7 +77,7 @@ impl View {
         Ok(())
     }
 
-    /// Nothing has changed for so long that the client must know all.
+    /// Nothing has changed for so long that the client must know all members.
     fn check(&self, real: &BTreeMap<Member, Value>) -> Result<(), String> {
         let Some(members) = &self.members else {
             return Ok(());
@@ -106,10 +107,10 @@ fn members(list: &Value) -> Result<BTreeMap<Member, Value>, String> {
 }
 
 impl Client {
-    /// The answer to `$presence`: whether it is right.
+    /// Checks the answer to `$presence`.
     pub(super) fn members_told(&mut self, channel: usize, packet: &Value) -> Result<bool, String> {
         if !packet["error"].is_null() {
-            // There is too much to tell the owner, or it stands still.
+            // Too many changes wait for the owner, or it stands still.
             let name = packet["error"]["name"].as_str();
             return Ok(matches!(name, Some("BusyError" | "TimeoutError")));
         }
@@ -129,7 +130,7 @@ impl Client {
             .take_event(event)
     }
 
-    /// The client gets the events of a channel, or no longer.
+    /// Whether the client gets the events of a channel from now on.
     pub(super) fn watch(&mut self, channel: usize, watches: bool) {
         if let Some(watched) = channel.checked_sub(PRESENCE) {
             self.views.remove(&watched);
@@ -139,8 +140,8 @@ impl Client {
         }
     }
 
-    /// Whether the client knows the members of the channels that it watches, and each has the info that it has given itself.
-    /// The members have not changed for so long that it must.
+    /// Checks that the client knows the members of the channels that it watches, and that each has the info
+    /// that it has set. The members have not changed for so long that this must hold.
     pub(in crate::cores::simulation) fn check_views(
         &self,
         ground: &Ground,
@@ -192,7 +193,8 @@ impl Client {
         info
     }
 
-    /// The answer to `$presence_info`: whether it is right. If there is not room for all members, a subscriber may be none.
+    /// Checks the answer to `$presence_info`. If there is not room for all members, a subscriber may not be a
+    /// member.
     pub(super) fn info_answered(&mut self, cid: u64, error: Option<&str>, has_room: bool) -> bool {
         let Some(asked) = self.infos.asked.remove(&cid) else {
             return false;
@@ -207,7 +209,7 @@ impl Client {
                 }
                 true
             }
-            // It is not known whether the owner has set it.
+            // Whether the owner has set the info is not known.
             Some("TimeoutError") => {
                 self.infos.current.remove(&asked.channel);
                 true

@@ -1,5 +1,5 @@
-//! The client as a caller of procedures, and as a service: it registers patterns, gets calls, and answers them at once,
-//! late, twice, under ids that it was not given, or never.
+//! The client as a caller of procedures, and as a service: it registers patterns, gets calls, and answers
+//! them at once, late, twice, under ids that it was not given, or never.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::clock::Uptime;
 use crate::cores::simulation::services::{Kind, PATTERNS, PROCEDURES, covers};
 use crate::cores::simulation::world::Ground;
 
-/// What a client has to do with services.
+/// A client's calls, and its patterns and calls as a service.
 #[derive(Debug, Default)]
 pub(super) struct Services {
     /// Whether it has called or served something.
@@ -30,7 +30,7 @@ pub(super) struct Services {
 #[derive(Debug)]
 struct OpenCall {
     number: usize,
-    /// By then the server has read it.
+    /// By this time the server has read it.
     known_at: Option<Uptime>,
 }
 
@@ -45,7 +45,7 @@ enum Asked {
 struct Serving {
     /// The window that the server has confirmed.
     confirmed: Option<u32>,
-    /// The windows that it has asked for since.
+    /// The windows that it has requested since then.
     asked: Vec<u32>,
 }
 
@@ -55,7 +55,7 @@ struct Given {
     name: &'static str,
     /// When `$cancel` was sent, at the earliest.
     cancelled: Option<Uptime>,
-    /// It was given by a registration that has ended: no window counts it.
+    /// A registration that has ended has given the call: no window counts it.
     is_of_former: bool,
 }
 
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Answers a call that it was not given, or has answered.
+    /// Answers a call that it has not got, or has answered already.
     pub(in crate::cores::simulation) fn lie(&mut self, ground: &mut Ground) {
         let old = 1 + ground
             .random
@@ -189,7 +189,8 @@ impl Client {
         self.next_cid - 1
     }
 
-    /// Takes an answer to a call of a service, or of `$serve` or `$unserve`; false if it is another one's.
+    /// Takes an answer to a call of a service, or of `$serve` or `$unserve`; false if it answers another
+    /// call.
     pub(super) fn take_service_answer(&mut self, ground: &mut Ground, rid: u64, packet: &Value) -> bool {
         if let Some(call) = self.services.calls.remove(&rid) {
             let result = ground.call_has_ended(call.number, packet);
@@ -218,7 +219,7 @@ impl Client {
         let is_told = packet["data"]["window"]
             .as_u64()
             .and_then(|told| u32::try_from(told).ok());
-        // The answer tells what is in force: what was asked for, or what was asked for since.
+        // The answer has the window in force: the one of this request, or of a later one.
         let is_right = is_told.is_some_and(|told| serving.asked[place..].contains(&told));
         serving.asked.remove(place);
         let is_given_up = self
@@ -279,7 +280,7 @@ impl Client {
         }
     }
 
-    /// Nobody waits for its answer to a call.
+    /// The caller no longer waits for its answer to a call.
     pub(super) fn take_cancel(&mut self, ground: &mut Ground, packet: &Value) {
         let cid = packet["data"]["rid"].as_u64().unwrap_or(u64::MAX);
         let result = match self.services.given.get_mut(&cid) {
@@ -294,7 +295,7 @@ impl Client {
         ground.expect(self.index, "as a service", result);
     }
 
-    /// Takes a call or an event that it gets as a service; false if it is none.
+    /// Takes a call or an event that it gets as a service; false if the packet is neither.
     pub(super) fn take_call(&mut self, ground: &mut Ground, packet: &Value) -> bool {
         let name = PROCEDURES.into_iter().find(|&name| packet["event"] == name);
         let (Some(name), Some(session)) = (name, &self.session) else {
@@ -328,8 +329,8 @@ impl Client {
         true
     }
 
-    /// Whether the windows of the client have room for one more call. A cancelled call counts until the client answers it
-    /// or has had time to.
+    /// Whether the windows of the client have room for one more call. A cancelled call counts until the
+    /// client answers it, or has had time to answer.
     fn check_windows(&self, ground: &Ground, name: &str, is_event: bool, now: Uptime) -> Result<(), String> {
         let cancel_time = ground.plan.limits.service_cancel_time;
         let counts = |given: &&Given| {
@@ -368,7 +369,7 @@ impl Client {
         }
     }
 
-    /// Nothing is on its way: `$serve` is answered, and a call by now or at its deadline.
+    /// Nothing is on its way: `$serve` is answered, and a call is answered by now or at its deadline.
     ///
     /// # Errors
     /// An answer is missing.
@@ -403,5 +404,5 @@ fn data_of(ground: &mut Ground, number: usize) -> Value {
 
 /// How late the deadline of a call may be noticed at rest.
 const CALL_LATE_MAX: Duration = Duration::from_millis(60);
-/// A turn has the time of its beginning, which is a little earlier than what is done in it.
+/// The time of a turn is that of its beginning, which is a little earlier than its actions.
 const CANCEL_EARLY_MAX: Duration = Duration::from_millis(6);

@@ -1,4 +1,4 @@
-//! What must hold at the end of an MQTT connection, and while nothing is on its way.
+//! The conditions that hold at the end of an MQTT connection, and while nothing is on its way.
 
 use super::{Device, Link};
 use crate::config::SlowConsumer;
@@ -13,7 +13,7 @@ impl Device {
         link.disappear();
         let what = format!("device {}, connection {}", self.index, link.number);
         if !ground.lives.has_begun(link.number) {
-            // Too slow with its packet, or there was no room for it.
+            // The client was too slow with its packet, or there was no room for it.
             return;
         }
         let Some(reason) = ground.lives.end_of(link.number) else {
@@ -56,7 +56,7 @@ impl Device {
             return Err(format!("{:?} are not released", self.session.incoming));
         }
         let number = link.number;
-        // With QoS 0 none is certain where some wait in the queue, which may be full.
+        // With QoS 0 no publication is certain where some wait in the queue, which may be full.
         let queues_qos0 = ground.plan.mqtt_bounds.queues_qos0;
         let is_certain = ground.plan.slow_consumer == SlowConsumer::Close && !queues_qos0;
         let opened = is_certain.then_some(link.opened_at);
@@ -68,7 +68,7 @@ impl Device {
         Ok(missing)
     }
 
-    /// Whether nothing keeps it from having all that is for it.
+    /// Whether nothing keeps the client from getting everything that is meant for it.
     fn is_quiet(&self, ground: &Ground) -> bool {
         let Some((link, older)) = self.links.split_last() else {
             return false;
@@ -85,15 +85,15 @@ impl Device {
             && !ground.draining
     }
 
-    /// Whether its session may have publications of the group that nobody knows of, or will get some.
+    /// Whether its session may have, or will get, publications of the group that have not been observed.
     pub(in crate::cores::simulation) fn may_share_in_secret(&self, ground: &Ground) -> bool {
         !self.may_be_over(ground) && self.session.may_share() && !self.is_quiet(ground)
     }
 
     /// Whether a publication for the group at this place must have come to it or to another member.
     pub(in crate::cores::simulation) fn must_share(&self, ground: &Ground, sequence: u64) -> bool {
-        // What was given to a session that has ended goes to another member, if there is one. A client that does not
-        // read has yet to learn that its session has ended.
+        // Publications for a session that has ended go to another member, if there is one. A client that does
+        // not read has yet to learn that its session has ended.
         self.is_open() && !self.may_be_over(ground) && self.session.must_share(sequence)
     }
 

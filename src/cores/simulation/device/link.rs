@@ -19,12 +19,13 @@ pub(super) struct Link {
     /// Whether the server has yet to agree on the WebSocket; `None` without one.
     upgrading: Option<bool>,
     out: Vec<u8>,
-    /// Bytes that were queued, and such that the socket has taken.
+    /// How many bytes were queued, and how many of them the socket has taken.
     queued: usize,
     written: usize,
     raw: Vec<u8>,
     input: Vec<u8>,
-    /// Where in what was queued a packet ends that must be known to be written.
+    /// The ends, in the stream of queued bytes, of packets for which the model must know when they are
+    /// written.
     marks: VecDeque<(usize, Mark)>,
     pub(super) is_open: bool,
     /// The server has ended the WebSocket.
@@ -38,7 +39,7 @@ pub(super) struct Link {
     pub(super) sent_garbage: bool,
     pub(super) sent_disconnect: bool,
     pub(super) keep_alive_s: u16,
-    /// Most publications that it has said it takes at a time, and those that it has not acknowledged.
+    /// Most publications that it has said it takes at a time, and how many it has not acknowledged.
     pub(super) receive_maximum: u16,
     pub(super) in_flight: usize,
     /// Most publications that the server takes at a time.
@@ -98,7 +99,7 @@ impl Link {
         }
     }
 
-    /// Whether it may still send something that is heeded.
+    /// Whether the server may still handle what the client sends.
     pub(super) fn may_send(&self) -> bool {
         self.socket.is_some() && !self.sent_fin && !self.sent_disconnect && !self.sent_garbage
     }
@@ -128,7 +129,7 @@ impl Link {
         self.queued += self.out.len() - before;
     }
 
-    /// What was queued last must be known to be written.
+    /// The model must know when the bytes queued last are written.
     pub(super) fn mark(&mut self, mark: Mark) {
         self.marks.push_back((self.queued, mark));
     }
@@ -149,7 +150,7 @@ impl Link {
                 count > 0
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-            // The server has gone; what it said before can be read.
+            // The server has ended the connection; the bytes that it sent before can still be read.
             Err(_) => {
                 self.out.clear();
                 self.sent_fin = true;
@@ -158,7 +159,7 @@ impl Link {
         }
     }
 
-    /// The next packet to know of that has left altogether.
+    /// The next marked packet that has left altogether.
     pub(super) fn next_mark(&mut self) -> Option<Mark> {
         let written = self.written;
         self.marks
@@ -166,7 +167,7 @@ impl Link {
             .map(|(_, mark)| mark)
     }
 
-    /// Reads at most so much. `Some(true)` if something came, `Some(false)` at the end of the connection.
+    /// Reads at most `max` bytes. `Some(true)` if any came, `Some(false)` at the end of the connection.
     pub(super) fn read(&mut self, max: usize) -> Option<bool> {
         let socket = self.socket.as_mut()?;
         let mut buffer = [0; 8192];
@@ -183,7 +184,7 @@ impl Link {
 
     /// The next packet that has come.
     pub(super) fn next_packet(&mut self, ground: &Ground) -> Option<Packet> {
-        // There was no room for it, before the server knew what it speaks.
+        // The server had no room, before it knew the protocol.
         self.is_refused |= !self.is_open && self.upgrading.is_none() && self.raw.starts_with(b"H");
         if self.is_refused {
             self.raw.clear();
@@ -236,7 +237,7 @@ impl Link {
         self.out.clear();
     }
 
-    /// Goes without a word; a reset, if something has not been read.
+    /// Disappears without a packet; with a reset, if some bytes have not been read.
     pub(super) fn disappear(&mut self) {
         self.socket = None;
         self.is_open = false;

@@ -1,13 +1,14 @@
-//! An MQTT client of a simulation: it has one client id, and one session at most, over many connections. It sends packets,
-//! acknowledges when it likes, and checks what it receives.
+//! An MQTT client of a simulation: it has one client id, and one session at most, over many connections. It
+//! sends packets, acknowledges at any time, and checks what it receives.
 //!
 //! ```text
-//!   mod.rs      what it sends, and what it makes of each packet
+//!   mod.rs      the packets that it sends, and the handling of each packet that it gets
 //!   link.rs     one connection          packets.rs  bytes
 //!   session.rs  which publications must come, may come, and have come
 //! ```
-//! When a newer connection has been begun, the older one is only read to its end, as a client would: it no longer knows
-//! what of it counts. `lives.rs` says which session goes on, `shares.rs` which member of a group gets what.
+//! When a newer connection has begun, the client only reads the older one to its end, as real clients do: it
+//! no longer knows which of its packets count. `lives.rs` says which session goes on, and `shares.rs` which
+//! member of a group gets which publication.
 
 mod ends;
 mod link;
@@ -28,7 +29,7 @@ use super::world::Ground;
 pub(super) struct Device {
     pub(super) index: usize,
     version: Version,
-    /// Its connections: the last is the one that counts.
+    /// Its connections; only the last one counts.
     links: Vec<Link>,
     session: Session,
     /// Whether it acknowledges at once.
@@ -55,7 +56,7 @@ impl Device {
         let keep_alive_s = random.of(&[0, 0, 0, 2]);
         let is_5 = self.version == Version::V5;
         let receive_maximum = random.of(&[None, Some(1), Some(2), Some(20)]).filter(|_| is_5);
-        // In 3.1.1 Clean Session is about both ends of the session.
+        // In 3.1.1 Clean Session concerns both ends of the session.
         let expiry_s = match (self.version, is_clean) {
             (Version::V5, _) => expiry_s,
             (Version::V4, true) => 0,
@@ -105,7 +106,7 @@ impl Device {
             &mut packet,
         );
         if let Some(last) = self.links.last_mut().filter(|last| !last.is_open) {
-            // It gives an attempt up before it makes the next.
+            // The client drops a connection attempt before it makes the next.
             last.disappear();
         }
         let mut link = Link::new(number, socket, self.version, in_websocket);
@@ -134,7 +135,7 @@ impl Device {
             .is_some_and(|link| link.is_open && link.may_send())
     }
 
-    /// Whether no connection of its is left.
+    /// Whether none of its connections is left.
     pub(super) fn is_gone(&self) -> bool {
         self.links.iter().all(|link| link.socket.is_none())
     }
@@ -164,7 +165,7 @@ impl Device {
         }
     }
 
-    /// The connection is lost: without a word, or after what was queued.
+    /// The connection is lost: at once, or after the queued bytes.
     pub(super) fn cut(&mut self, with_fin: bool) {
         if let Some(link) = self.link() {
             if with_fin {
@@ -181,7 +182,7 @@ impl Device {
         }
     }
 
-    /// Queues bytes that are no packet, or none that a client may send.
+    /// Queues bytes that are no packet, or a packet that no client may send.
     pub(super) fn send_garbage(&mut self, ground: &mut Ground) {
         let garbage = ground
             .random
@@ -330,7 +331,7 @@ impl Device {
         }
     }
 
-    /// Whether a subscription or its end is to be answered yet: then it asks for nothing more.
+    /// Whether the answer to a SUBSCRIBE or UNSUBSCRIBE is missing: then the client sends no other.
     pub(super) fn is_asking(&self) -> bool {
         self.session.is_asking()
     }
@@ -400,7 +401,7 @@ impl Device {
         is_busy
     }
 
-    /// Reads at most so much from its last connection.
+    /// Reads at most `max` bytes from its last connection.
     pub(super) fn read(&mut self, ground: &mut Ground, max: usize) {
         if let Some(newest) = self.links.len().checked_sub(1) {
             self.read_link(ground, newest, max);
@@ -417,7 +418,7 @@ impl Device {
             match packet {
                 Packet::Disconnect { code } => self.links[at].code = Some(code),
                 packet if is_newest => self.take(ground, packet),
-                // What it has not known by now is void.
+                // Packets behind the end of a connection are void if the client has not read them by now.
                 _ => {}
             }
         }
@@ -455,7 +456,7 @@ impl Device {
         let number = self.number();
         let what = format!("device {}, connection {number}", self.index);
         if code != 0 {
-            // There was no room for it.
+            // The server had no room for it.
             if !matches!(code, 3 | 0x88 | 0x89 | 0x97) || ground.lives.has_begun(number) {
                 ground.fail(&format!("{what}: CONNACK {code:02x}"));
             }
@@ -463,7 +464,7 @@ impl Device {
         }
         ground.trace.mix(u64::from(is_present));
         let claimed = ground.log.claimed();
-        // Another connection may have begun the session, which has come to the server in between.
+        // Another connection, which has come to the server in between, may have begun the session.
         let key = ground.lives.key_of(number).filter(|_| is_present);
         if key == Some(self.session.key) {
             self.session.go_on();
@@ -480,7 +481,7 @@ impl Device {
         if !is_present {
             return;
         }
-        // Section 4.4: all that is not acknowledged, in its order.
+        // Section 4.4: everything that is not acknowledged, in its order.
         for at in 0..self.session.outgoing.len() {
             let Outgoing {
                 id,
@@ -565,7 +566,7 @@ impl Device {
         ground.trace.mix(u64::from(id));
         let what = format!("device {}, connection {}", self.index, self.number());
         let is_right = match ack {
-            // 0x10: nobody has subscribed.
+            // 0x10: there were no subscribers.
             Ack::Acknowledged | Ack::Received => matches!(code, 0 | 0x10),
             Ack::Release | Ack::Complete => matches!(code, 0 | 0x92),
         };

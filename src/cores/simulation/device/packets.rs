@@ -1,4 +1,4 @@
-//! MQTT packets as a client makes and reads them: none of it is the server's own code.
+//! MQTT packets, made and read by a client's own code, which shares none with the server.
 
 /// The version that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,7 +229,7 @@ fn push_text(text: &[u8], out: &mut Vec<u8>) {
     out.extend(text);
 }
 
-/// The packet at the beginning and what it takes, if it is whole.
+/// The packet at the beginning of the bytes and its length, if it is whole.
 ///
 /// # Errors
 /// No server may send this.

@@ -1,7 +1,8 @@
-//! A session as its client knows it, and the judgment of each publication that comes.
+//! A session in the view of its client, and the judgment of each publication that comes.
 //!
-//! What a client knows of its subscriptions are bounds: one has begun after SUBSCRIBE has left and before SUBACK came, and
-//! has ended likewise. Between them a publication may come or not; within them it must, and outside it must not.
+//! For its subscriptions a client knows only bounds: a subscription began after SUBSCRIBE had left and before
+//! SUBACK came, and ended likewise. Between the bounds a publication may come or not; within the subscription
+//! it must, and outside it must not.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -14,7 +15,7 @@ pub(super) struct Session {
     /// The connection that has begun it.
     pub(super) key: usize,
     spans: Vec<Span>,
-    /// What has come, by the number: the QoS of the live copy.
+    /// The publications that have come, by the number: the QoS of the live copy.
     got: BTreeMap<usize, u8>,
     /// The place of the newest publication that came with QoS 0, and with QoS 1 or 2.
     newest: [u64; 2],
@@ -23,7 +24,7 @@ pub(super) struct Session {
     /// The client's own publications that are not acknowledged.
     pub(super) outgoing: VecDeque<Outgoing>,
     asks: Vec<RetainedAsk>,
-    /// Up to this place all that must come has come, or is counted as missing.
+    /// Up to this place, everything that must come has come, or is counted as missing.
     checked: u64,
 }
 
@@ -39,7 +40,7 @@ pub(super) struct Outgoing {
     pub(super) is_received: bool,
 }
 
-/// What is needed to send a publication again.
+/// The content of a publication, to send it again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sent {
     pub(super) channel: usize,
@@ -62,7 +63,7 @@ struct Span {
     end_answered: Option<u64>,
 }
 
-/// A subscription that is to be sent what is retained.
+/// A subscription that is to be sent retained publications.
 #[derive(Debug)]
 struct RetainedAsk {
     filter: String,
@@ -72,7 +73,7 @@ struct RetainedAsk {
     got: Vec<usize>,
 }
 
-/// How a publication is to be taken.
+/// The judgment of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is right.
@@ -90,7 +91,7 @@ impl Session {
         }
     }
 
-    /// A new connection has the session. What was asked on the one before is never answered.
+    /// A new connection has the session. Requests on the former one are never answered.
     pub(super) fn go_on(&mut self) {
         for span in &mut self.spans {
             (span.asks, span.asks_end) = (None, None);
@@ -118,8 +119,8 @@ impl Session {
         }
     }
 
-    /// The packet with this identifier has left altogether. A subscription gets what its core has not delivered by then:
-    /// nothing before `undelivered`. At its end it does not get that any more.
+    /// All bytes of the packet with this identifier have left. A subscription gets the publications that its
+    /// core has not delivered by then: nothing before `undelivered`. When it ends, it no longer gets these.
     pub(super) fn note_written(&mut self, id: u16, undelivered: u64) {
         for span in &mut self.spans {
             if span.asks == Some(id) {
@@ -134,7 +135,7 @@ impl Session {
     /// SUBACK has come.
     ///
     /// # Errors
-    /// Nobody has asked for it.
+    /// There was no such request.
     pub(super) fn note_subscribed(
         &mut self,
         id: u16,
@@ -202,10 +203,10 @@ impl Session {
             .any(|span| is_shared(&span.filter) && span.must_have(sequence) && span.end_asked.is_none())
     }
 
-    /// Judges a publication, of which no copy with the same identifier has come before with QoS 2.
+    /// Judges a publication. No copy with the same identifier has come before with QoS 2.
     ///
     /// # Errors
-    /// It must not come, or not now.
+    /// It must not come, or not yet.
     pub(super) fn take(&mut self, publish: &Publish, number: usize, log: &Log) -> Result<Verdict, String> {
         let Some((_, entry)) = log.entry(number) else {
             return Err(format!("{number} was never in the ring"));
@@ -214,7 +215,7 @@ impl Session {
         if publish.retain {
             return self.take_retained(publish, entry, log);
         }
-        // What was not acknowledged comes again, also behind the end of its subscription.
+        // Publications that were not acknowledged come again, also behind the end of their subscription.
         if let Some(&before) = self.got.get(&number) {
             return if publish.qos == 1 && publish.dup {
                 Ok(Verdict::Fine)
@@ -299,7 +300,8 @@ impl Session {
             is_asked = true;
             ask.got.push(number);
         }
-        // An ask is forgotten with its subscription; what it has found may be on its way.
+        // A request for retained publications is forgotten with its subscription; those already found may be
+        // on their way.
         let may = |span: &Span| matches(&span.filter, topic) && span.asked != u64::MAX;
         let has_other = self
             .spans
@@ -314,11 +316,11 @@ impl Session {
         ))
     }
 
-    /// Everything that was to come by now has come. Returns the publications with QoS 1 and 2 that have not. `opened` is
-    /// the place from which on the connection gets publications with QoS 0, if these are certain.
+    /// Everything that was to come by now has come. Returns the publications with QoS 1 and 2 that have not.
+    /// `opened` is the place from which on the connection gets publications with QoS 0, if these are certain.
     ///
     /// # Errors
-    /// Others have not come.
+    /// Other publications have not come.
     pub(super) fn check_at_rest(&mut self, opened: Option<u64>, log: &Log) -> Result<Vec<usize>, String> {
         let (from, to) = (self.checked, log.claimed());
         self.checked = to;
@@ -343,16 +345,16 @@ impl Session {
                 }
             }
         }
-        // A subscription that was replaced or has ended for long matters to nobody.
+        // A subscription that was replaced, or ended long ago, does not matter any more.
         self.spans
             .retain(|span| span.end_answered.is_none_or(|end| end > from));
         Ok(missing)
     }
 
-    /// What is retained has come to all subscriptions that this connection has begun.
+    /// Checks that the retained publications have come to all subscriptions that this connection has begun.
     ///
     /// # Errors
-    /// Something has not.
+    /// A publication has not.
     pub(super) fn check_retained(&mut self, link: usize, channels: usize, log: &Log) -> Result<(), String> {
         for ask in self.asks.iter().filter(|ask| ask.link == link) {
             for channel in 0..channels {
@@ -378,7 +380,7 @@ impl Session {
 impl Span {
     /// Whether a publication at this place may come.
     fn may_have(&self, topic: &str, sequence: u64) -> bool {
-        // What a group has been given back may be old.
+        // Publications that a member has given back to its group may be old.
         (self.asked <= sequence || is_shared(&self.filter) && self.asked != u64::MAX)
             && self.end_answered.is_none_or(|end| sequence < end)
             && matches(&self.filter, topic)

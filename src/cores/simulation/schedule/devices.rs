@@ -1,4 +1,4 @@
-//! What MQTT clients do in a run.
+//! The actions of MQTT clients in a run.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ impl World {
         self.ground.note(format!("device {index} {what}"));
     }
 
-    /// All clients come back to their sessions, and get all that waits for them.
+    /// All clients resume their sessions, and get everything that waits for them.
     pub(super) fn devices_come_home(&mut self) {
         for index in 0..self.devices.len() {
             self.devices[index].attend();
@@ -75,7 +75,7 @@ impl World {
     }
 }
 
-/// A client does something; says what.
+/// A client acts; returns the name of the action.
 fn act(device: &mut Device, ground: &mut Ground) -> &'static str {
     let is_open = device.is_open();
     match ground.random.below(40) {
@@ -161,7 +161,7 @@ fn write(device: &mut Device, ground: &mut Ground) {
     device.write(ground, max);
 }
 
-/// All that is to be written, or a part.
+/// How many bytes to write: all, or a part.
 fn some_bytes(random: &mut Random, device: &Device) -> usize {
     match random.below(4) {
         0 => random.below(device.unwritten() + 1),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Two cores with two MQTT clients and a SocketCluster client. The disk takes nothing yet.
+/// Two cores with two MQTT clients and a SocketCluster client. The disk accepts no writes yet.
 fn begun(seed: u64) -> (World, usize) {
     let plan = Plan {
         mqtt: true,
@@ -18,7 +18,7 @@ fn begun(seed: u64) -> (World, usize) {
 }
 
 impl World {
-    /// Connects an MQTT client while the disk takes nothing.
+    /// Connects an MQTT client while the disk accepts no writes.
     fn begin_to_connect(&mut self, index: usize, is_clean: bool, expiry_s: u32) {
         self.commits = false;
         self.device_connects(index, is_clean, expiry_s);
@@ -26,7 +26,7 @@ impl World {
         self.settle();
     }
 
-    /// From now on, the disk takes everything.
+    /// From now on, the disk accepts all writes.
     fn commit(&mut self) {
         self.commits = true;
         self.settle();
@@ -43,13 +43,13 @@ impl World {
     }
 }
 
-/// The clients fail if a publication comes before CONNACK, or if one of a session is missing.
+/// The clients fail if a publication comes before CONNACK, or if a publication of a session is missing.
 #[test]
 fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
     for seed in 0..16 {
         let (mut world, client) = begun(seed);
         for index in [0, 1, 0] {
-            // The third one gives the first one up.
+            // The third connection replaces the first one.
             world.begin_to_connect(index, false, 100);
             assert_eq!(world.are_open(), [false; 2], "seed {seed}");
         }
@@ -61,14 +61,14 @@ fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
         assert_eq!(world.are_open(), [true; 2], "seed {seed}");
         assert!(world.has_session(0) && world.has_session(1));
 
-        // Publications that wait for a client still wait when it has come back and gone again.
+        // Publications that wait for a client still wait when it has connected and disconnected again.
         world.devices[0].subscribe(&mut world.ground, &channel_name(0), 2);
         world.settle();
         world.devices[0].cut(false);
         world.settle();
         let published = world.ground.log.len();
         for qos in [1, 2] {
-            // Now and then, it clears what is retained instead, with QoS 0.
+            // Now and then, the client clears the retained publication instead, with QoS 0.
             world.devices[1].publish_with(&mut world.ground, 0, qos);
         }
         world.settle();

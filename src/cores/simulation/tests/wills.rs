@@ -3,8 +3,9 @@
 use super::*;
 use crate::wills::SessionKey;
 
-/// Two cores, and what clients of the first leave behind: sessions of the second one's. Turns take one letter each. The
-/// connection of `0` has ended, its will waits for 200 ms, and the second core stands still.
+/// Two cores, and wills that clients of the first core have left, of sessions that the second core owns.
+/// Turns take one letter each. The connection of `0` has ended, its will waits for 200 ms, and the second
+/// core stands still.
 fn with_a_will_that_waits() -> (World, [usize; 2], [usize; 2]) {
     let plan = Plan {
         scale: Scale {
