@@ -118,7 +118,7 @@ pub fn connack_5(
     put_length_at(out, start);
 }
 
-/// Which acknowledgement.
+/// The kind of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AckKind {
     /// Of a QoS 1 message.
@@ -344,8 +344,8 @@ impl PublishProperties<'_> {
 }
 
 impl PublishHead<'_> {
-    /// The size of the whole packet, payload and fixed header included, as it counts against the maximum packet size of
-    /// the receiver (section 3.1.2.11.4). `None` if no packet can be as large.
+    /// The size of the whole packet, payload and fixed header included, as it counts against the maximum
+    /// packet size of the receiver (section 3.1.2.11.4). `None` if it would be too large for MQTT.
     #[inline]
     pub fn packet_bytes(&self) -> Option<usize> {
         let remaining = self.remaining_bytes();

@@ -5,11 +5,12 @@
 //! drives decoding and encoding, and [`reason`] the one table of reason codes. [`encode`] writes the packets that a
 //! server sends.
 //!
-//! [`publication`] is how a client's publication lies in the ring, and [`payload`] what SocketCluster clients get of it.
-//! [`receiver`] joins the bytes of a connection to packets. [`session`] is one connected client: packets in, decisions
-//! out. [`sessions`] has the sessions of all client ids that a core owns, connected or not.
-//! [`shares`] are shared subscriptions, whose groups have members on all cores.
-//! [`subscriptions`] are those of all sessions of a core: which filters of which sessions match a topic.
+//! [`publication`] is the form of a client's publication in the ring, and [`payload`] its translation for
+//! SocketCluster clients. [`receiver`] joins the bytes of a connection to packets. [`session`] is one
+//! connected client: packets in, decisions out. [`sessions`] has the sessions of all client ids that a core
+//! owns, connected or not. [`shares`] has the shared subscriptions, whose groups have members on all cores.
+//! [`subscriptions`] has the subscriptions of all sessions of a core: it finds the filters that match a
+//! topic.
 //!
 //! Nothing here uses a socket, a clock or a thread. Rules are cited by their number in the specification
 //! (`MQTT-3.1.2-24`), or by the section of MQTT 5.0.

@@ -1,8 +1,8 @@
 //! The packets that a client may send, decoded in place: strings and payloads are slices of the input.
 //!
-//! [`decode_connect`] decodes the first packet of a connection, which names the version; [`decode`] all others. Neither
-//! allocates. A decoded packet is complete and legal for itself; whether it is legal in the state of its connection
-//! (packet identifiers, topic aliases, quotas), the session decides.
+//! [`decode_connect`] decodes the first packet of a connection, which names the version; [`decode`] decodes
+//! all others. Neither allocates. A decoded packet is complete and legal in itself. The session decides
+//! whether it is legal in the state of its connection (packet identifiers, topic aliases, quotas).
 
 mod ack;
 mod connect;
@@ -40,9 +40,9 @@ pub enum Packet<'a> {
     Subscribe(Subscribe<'a>),
     /// The client unsubscribes.
     Unsubscribe(Unsubscribe<'a>),
-    /// The client wants a sign of life.
+    /// The client asks for PINGRESP.
     PingReq,
-    /// The client leaves.
+    /// The client disconnects.
     Disconnect(Disconnect<'a>),
     /// A step of enhanced authentication; MQTT 5.
     Auth(Auth<'a>),
@@ -114,8 +114,8 @@ pub(super) mod kind {
     pub(in super::super) const AUTH: u8 = 15;
 }
 
-/// Where properties and reason codes stand: the packets of MQTT 5, by their sender where that matters, and the will in
-/// a CONNECT packet.
+/// The places in which properties and reason codes stand: the packets of MQTT 5, by their sender where that
+/// matters, and the will in a CONNECT packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// CONNECT.
@@ -186,7 +186,7 @@ impl Place {
 /// Decodes a packet after the CONNECT packet. `first` is its first byte, `body` the bytes behind the fixed header.
 ///
 /// # Errors
-/// If the packet is not legal for itself, or is one that only a server sends, or a second CONNECT (MQTT-3.1.0-2).
+/// The packet is not legal in itself, or only a server may send it, or it is a second CONNECT (MQTT-3.1.0-2).
 #[inline]
 pub fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Fault> {
     let packet = first >> 4;

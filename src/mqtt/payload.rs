@@ -9,12 +9,13 @@
 //! | other UTF-8 | a string | a string | base64 | refused by the publisher's session; `null` |
 //! | other bytes | base64 | base64 | base64 | the same |
 //!
-//! Base64 is the object that SocketCluster's formatter writes for buffers: `{"base64":true,"data":"…"}`. Only its publisher's
-//! session refuses a payload that is not JSON where the rule is `json`; whether a payload is JSON is looked at only there,
-//! and where a SocketCluster message of it is made: once on each core that has subscribers which need it.
+//! Base64 is the object that SocketCluster's formatter writes for buffers: `{"base64":true,"data":"…"}`. With
+//! the rule `json`, the publisher's session refuses a payload that is not JSON; no other part of the server
+//! refuses it. Only that session checks whether a payload is JSON, and the cores that make a SocketCluster
+//! message of it: once on each core that has subscribers which need it.
 //!
-//! JSON is passed on as it stands, without the white space around it. It may be nested as deep as that of SocketCluster
-//! clients; what is nested deeper is taken for text.
+//! JSON is passed on as it is, without the white space around it. It may be nested as deep as JSON of
+//! SocketCluster clients; deeper JSON is treated as text.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -143,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against what other programs make of the same: serde_json of JSON and strings.
+        /// Compared with the results of other programs: serde_json for JSON and strings.
         #[test]
         fn each_payload_becomes_json_that_means_it(payload in any_payload()) {
             for rule in RULES {

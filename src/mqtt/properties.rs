@@ -4,8 +4,9 @@
 //! packets in which it may stand, and the packets in which it may stand several times. Decoding, the check for
 //! duplicates, and encoding all follow the rows.
 //!
-//! Decoded properties are the bytes that arrived, checked once, with the set of the properties among them. Reading one that is
-//! absent costs a test of a bit; reading another one costs a walk over those before it.
+//! Decoded properties are the bytes that arrived, checked once, with the set of the properties among them. To
+//! read an absent property costs a test of a bit; to read any other costs a walk over the properties before
+//! it.
 
 use super::fault::Fault;
 use super::frame::variable_bytes;
@@ -215,13 +216,13 @@ impl Values {
     }
 }
 
-/// The properties of a packet: checked, and still the bytes that arrived.
+/// The properties of a packet: the bytes that arrived, checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Properties<'a> {
     bytes: &'a [u8],
-    /// The bits of the properties that are there.
+    /// The bits of the properties that are present.
     present: u64,
-    /// How many user properties are there.
+    /// How many user properties are present.
     users: u32,
 }
 
@@ -236,8 +237,9 @@ impl<'a> Properties<'a> {
     /// Takes the length of the properties and the properties; nothing before MQTT 5.
     ///
     /// # Errors
-    /// `Malformed` if the bytes cannot be read, and for a property that has no place in such a packet. `Protocol` for
-    /// a second one of a kind, one that only the other side may send, and a value that is not allowed.
+    /// `Malformed` if the bytes cannot be read, and for a property that has no place in such a packet.
+    /// `Protocol` for a second property of the same kind, for one that only the other side may send, and for
+    /// a value that is not allowed.
     #[inline]
     pub(super) fn take(
         version: Version,
@@ -426,8 +428,8 @@ impl Kind {
     }
 }
 
-/// Takes one property. All identifiers fit in one byte, so one of more bytes is unknown. Always inlined: a call costs 45
-/// of the 150 instructions that `Properties::check` takes for a property.
+/// Takes one property. All known identifiers fit in one byte, so a longer one is unknown. Always inlined: a
+/// call costs 45 of the 150 instructions that `Properties::check` takes for a property.
 #[inline(always)]
 fn take_one<'a>(reader: &mut Reader<'a>) -> Result<(Property, Value<'a>), Fault> {
     let property = Property::from_id(reader.u8()?).ok_or(Fault::Malformed)?;

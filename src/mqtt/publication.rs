@@ -6,13 +6,15 @@
 //!     flags: QoS in bits 0 and 1 | retain 2 | the payload is text 3 | expires 4 | payload rule in bits 5 and 6
 //!            | hash of the client id 7
 //! ```
-//! The publisher's session writes it, once. Reading cores make packets of it, which differ by the subscriber's version and
-//! options; or the SocketCluster message ([`payload`](super::payload)), by the rule for payloads. The publisher's core has found
-//! this rule together with the policy of the channel, so that all cores make the same message of it.
+//! The publisher's session writes it, once. Reading cores make packets of it, which differ by the
+//! subscriber's version and options, or the SocketCluster message ([`payload`](super::payload)), by the rule
+//! for payloads. The publisher's core has looked this rule up together with the policy of the channel, so
+//! that all cores make the same message.
 //!
-//! The properties are those that a server passes on (MQTT 5.0 sections 3.3.2.3.5 to 3.3.2.3.9: response topic, correlation
-//! data, user properties, content type), as they came. The others are facts of their own: the payload format indicator is
-//! a flag, the message expiry a deadline; topic aliases and subscription identifiers belong to one connection.
+//! The properties are those that a server passes on (MQTT 5.0 sections 3.3.2.3.5 to 3.3.2.3.9: response
+//! topic, correlation data, user properties, content type), as they came. Other properties become facts: the
+//! payload format indicator is a flag, the message expiry a deadline. Topic aliases and subscription
+//! identifiers belong to one connection, and are not passed on.
 //!
 //! Numbers are little-endian.
 
@@ -52,7 +54,7 @@ pub struct View<'a> {
     pub payload: &'a [u8],
 }
 
-/// Appends everything before the payload; `properties` are those that are passed on.
+/// Appends everything before the payload; `properties` are passed on to subscribers.
 pub fn write_head(head: &Head, properties: &[u8], out: &mut Vec<u8>) {
     write_facts(head, properties.len(), out);
     out.extend_from_slice(properties);
@@ -118,16 +120,17 @@ pub fn read(frame: &[u8]) -> Option<View<'_>> {
     })
 }
 
-/// A number for a client id that is the same in all processes, so that retained publications know their publisher after a
-/// restart as well; never 0. SHA-256, since nobody must find a client id with the number of another one: that client would
-/// be kept from what this one has published.
+/// A number for a client id that is the same in all processes, so that the publisher of a retained
+/// publication is recognised even after a restart; never 0. It is made with SHA-256: if an attacker could
+/// find a client id with the number of another one, it could withhold the publications of the one from the
+/// other.
 pub fn client_hash(client_id: &str) -> u64 {
     let hash = digest(&SHA256, client_id.as_bytes());
     let (words, _) = hash.as_ref().as_chunks();
     u64::from_le_bytes(words[0]).max(1)
 }
 
-/// Whether a payload may be published where this is the rule: `json` takes JSON and no bytes, the others take anything.
+/// Whether this rule allows a payload: `json` takes JSON and no bytes, the others take anything.
 #[inline]
 pub fn takes_payload(rule: MqttPayload, payload: &[u8]) -> bool {
     match rule {

@@ -104,7 +104,7 @@ impl<'a> Reader<'a> {
         topic::name(self.binary()?)
     }
 
-    /// A topic filter. Whether its wildcards stand where they may, [`topic::Filter::parse`] says.
+    /// A topic filter. [`topic::Filter::parse`] checks the places of its wildcards.
     #[inline]
     pub(super) fn topic_filter(&mut self) -> Result<&'a str, Fault> {
         let filter = self.text()?;

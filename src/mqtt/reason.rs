@@ -54,7 +54,7 @@ reason_codes! {
     GrantedQos2 = 0x02, "Granted QoS 2", [SubAck];
     /// The client leaves, and wants its will published.
     DisconnectWithWill = 0x04, "Disconnect with Will Message", [DisconnectByClient];
-    /// The message is accepted; nobody subscribes.
+    /// The message is accepted, but there are no subscribers.
     NoMatchingSubscribers = 0x10, "No matching subscribers", [PubAck, PubRec];
     /// The client unsubscribes from a filter to which it had not subscribed.
     NoSubscriptionExisted = 0x11, "No subscription existed", [UnsubAck];
@@ -62,7 +62,7 @@ reason_codes! {
     ContinueAuthentication = 0x18, "Continue authentication", [AuthByClient, AuthByServer];
     /// The client starts another authentication.
     ReAuthenticate = 0x19, "Re-authenticate", [AuthByClient];
-    /// The sender does not say why.
+    /// The sender gives no reason.
     Unspecified = 0x80, "Unspecified error",
         [ConnAck, PubAck, PubRec, SubAck, UnsubAck, DisconnectByClient, DisconnectByServer];
     /// A packet could not be read.
@@ -231,9 +231,10 @@ pub enum ReturnCode {
 mod tests {
     use super::*;
 
-    /// Table 2-6 of the specification, and by whom a DISCONNECT packet with the code is sent (table 3-10), written down
-    /// apart from the rows above: C CONNACK, a PUBACK, r PUBREC, l PUBREL, c PUBCOMP, S SUBACK, U UNSUBACK,
-    /// > DISCONNECT of a client, < DISCONNECT of a server, ( AUTH of a client, ) AUTH of a server.
+    /// Table 2-6 of the specification, and which side sends a DISCONNECT packet with the code (table 3-10),
+    /// written down apart from the rows above: C CONNACK, a PUBACK, r PUBREC, l PUBREL, c PUBCOMP, S SUBACK,
+    /// U UNSUBACK, > DISCONNECT of a client, < DISCONNECT of a server, ( AUTH of a client, ) AUTH of a
+    /// server.
     const TABLE: &[(u8, &str)] = &[
         (0x00, "CarlcSU><)"),
         (0x01, "S"),

@@ -1,19 +1,19 @@
 //! Joins the bytes of one connection to whole packets.
 //!
-//! In: bytes of a stream, or the payload of one binary message of a WebSocket after the other (section 6.0: a packet
-//! may span several, and one may hold several packets). Out: one packet at a time. It borrows from the input, or, if it
-//! has not come in one piece, from the memory that the receiver keeps for it.
+//! In: bytes of a stream, or the payloads of binary messages of a WebSocket, one after the other (section
+//! 6.0: a packet may span several, and one may hold several packets). Out: one packet at a time. It borrows
+//! from the input, or from the memory that the receiver keeps for a packet that did not come in one piece.
 //!
-//! A WebSocket message is consumed as a whole. If the core stops in its middle, since a connection has used up its share
-//! of a turn or is over its rate, the receiver keeps the rest ([`Receiver::keep`]), which is taken first when the core
-//! goes on.
+//! A WebSocket message is consumed as a whole. If the core stops in its middle, since a connection has used
+//! up its share of a turn or is over its rate, the receiver keeps the rest ([`Receiver::keep`]), and the core
+//! takes it first when it goes on.
 //!
 //! Invariants
-//! 1. A connection without an unfinished packet owns one null pointer: the call after the one that returned the last
-//!    packet that was kept frees the memory.
+//! 1. A connection without an unfinished packet owns one null pointer: the memory of a kept packet is freed
+//!    by the call after the one that returned it.
 //! 2. The memory grows with the bytes that have come, not with the length that a header announces. The length is checked
 //!    when the header is complete.
-//! 3. The packets and faults do not depend on where the input is cut.
+//! 3. The packets and faults do not depend on the places where the input is cut.
 
 use std::ops::Range;
 
@@ -44,10 +44,10 @@ pub enum Step<'a> {
     Incomplete,
 }
 
-/// Bytes that have come in and are not a packet of the input.
+/// Received bytes that are kept, since they are not a whole packet of the input.
 #[derive(Debug, Default)]
 struct Kept {
-    /// A packet that has come in part, with its fixed header.
+    /// An incomplete packet, with its fixed header.
     packet: Vec<u8>,
     /// Whether that packet is complete and has been handed out.
     is_handed_out: bool,
@@ -57,7 +57,7 @@ struct Kept {
     taken: usize,
 }
 
-/// Where a packet lies, without borrowing it.
+/// The place of a packet, without borrowing it.
 enum Found {
     InInput { first: u8, body: Range<usize> },
     Kept { first: u8, body: Range<usize> },
@@ -65,21 +65,21 @@ enum Found {
 }
 
 impl Receiver {
-    /// Bytes that are kept.
+    /// How many bytes are kept.
     pub fn bytes(&self) -> usize {
         self.kept
             .as_ref()
             .map_or(0, |kept| kept.packet.len() + kept.rest.len() - kept.taken)
     }
 
-    /// Whether whole packets may be left of a WebSocket message.
+    /// Whether the rest of a WebSocket message is kept, which may hold whole packets.
     #[inline]
     pub fn has_rest(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| !kept.rest.is_empty())
     }
 
-    /// Takes the rest of a WebSocket message for one or several calls of [`Receiver::receive`], with what has been taken
-    /// of it before. [`Receiver::put_back`] gives it back.
+    /// Takes the rest of a WebSocket message, and how much of it was already taken, for one or several calls
+    /// of [`Receiver::receive`]. [`Receiver::put_back`] gives it back.
     pub fn take_rest(&mut self) -> (Vec<u8>, usize) {
         match &mut self.kept {
             Some(kept) => (std::mem::take(&mut kept.rest), std::mem::take(&mut kept.taken)),
@@ -102,8 +102,8 @@ impl Receiver {
         self.put_back(rest.to_vec(), 0);
     }
 
-    /// The packet that was handed out last comes again with the next call, if it was kept here. Returns whether it was;
-    /// if not, it comes again with the same input.
+    /// Makes the next call return the packet that was handed out last once more, if it was kept here. Returns
+    /// whether it was; if not, the caller passes the same input again.
     pub fn hand_out_again(&mut self) -> bool {
         match &mut self.kept {
             Some(kept) => std::mem::take(&mut kept.is_handed_out),
@@ -121,7 +121,7 @@ impl Receiver {
     /// Reads one packet from the input. `packet_bytes_max` bounds its size with the fixed header.
     ///
     /// # Errors
-    /// The header cannot be read, or announces too much. Do not call it again afterwards.
+    /// The header cannot be read, or announces too many bytes. Do not call it again afterwards.
     #[inline]
     pub fn receive<'a>(&'a mut self, input: &'a [u8], packet_bytes_max: usize) -> Result<Step<'a>, Fault> {
         let (found, consumed) = self.advance(input, packet_bytes_max)?;
@@ -156,7 +156,7 @@ impl Receiver {
         self.complete(input, packet_bytes_max)
     }
 
-    /// Adds input to the packet that has come in part.
+    /// Adds input to the incomplete packet.
     #[cold]
     fn complete(&mut self, input: &[u8], packet_bytes_max: usize) -> Result<(Found, usize), Fault> {
         let kept = self.kept.get_or_insert_default();
@@ -197,7 +197,7 @@ impl Receiver {
     }
 }
 
-/// The reason to close a connection for whose input cannot be read.
+/// The reason to close a connection whose input cannot be read.
 pub fn close_reason(fault: Fault) -> CloseReason {
     match fault {
         Fault::Malformed => CloseReason::MalformedMqtt,
@@ -218,7 +218,7 @@ impl Drop for Kept {
 
 /// The size of the packet that begins with these bytes; `None` if its fixed header is not complete.
 fn announced(begun: &[u8], packet_bytes_max: usize) -> Result<Option<usize>, Fault> {
-    // It checks the bytes of the header that have come.
+    // `frame` checks the bytes of the header that have come.
     if let Frame::Whole { length, .. } = frame(begun, packet_bytes_max)? {
         return Ok(Some(length));
     }

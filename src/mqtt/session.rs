@@ -1,4 +1,4 @@
-//! One MQTT client's session as long as its connection: packets in, decisions out.
+//! The session of one MQTT client while it is connected: packets in, decisions out.
 //!
 //! ```text
 //!  new ──► AwaitingConnect ──CONNECT──► LoggingIn ──answer──► Deciding ──decision──► Saving ──saved──► Open ──ended──► Ended
@@ -6,9 +6,9 @@
 //!                 └── refused: CONNACK with a code, end                                              └── DISCONNECT, fault,
 //!                                                                                                        timer: end
 //! ```
-//! What outlives the connection (subscriptions, packets in flight, queue, will, expiry) is in
-//! [`Sessions`](super::sessions::Sessions), which the core lends. A connection reaches the core that owns its client id
-//! before its CONNECT is handled, so everything here happens on that core.
+//! Everything that outlives the connection (subscriptions, packets in flight, queue, will, expiry) is in
+//! [`Sessions`](super::sessions::Sessions), which the core lends. A connection reaches the core that owns its
+//! client id before its CONNECT is handled, so everything here happens on that core.
 //!
 //! Invariants
 //! 1. CONNACK is the first packet to the client (MQTT-3.2.0-1), and comes after the older connection of the same client
@@ -20,11 +20,11 @@
 //!
 //! ```text
 //!  connect.rs    CONNECT, up to CONNACK          publish.rs    PUBLISH from the client
-//!  identity.rs   whose connection it is          aliases.rs    topic aliases of the client
-//!  connack.rs    what CONNACK says               subscribe.rs  SUBSCRIBE, UNSUBSCRIBE
+//!  identity.rs   the identity of the client      aliases.rs    topic aliases of the client
+//!  connack.rs    the content of CONNACK          subscribe.rs  SUBSCRIBE, UNSUBSCRIBE
 //!  will.rs       the will in CONNECT             answers.rs    acknowledgements, with reasons in words
-//!  leave.rs      DISCONNECT, and the end         permissions.rs what rules allow
-//!  timers.rs     keep alive, expiry of tokens    orders.rs     what the application asks for
+//!  leave.rs      DISCONNECT, and the end         permissions.rs actions that the rules allow
+//!  timers.rs     keep alive, expiry of tokens    orders.rs     orders of the application
 //!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
 //!  undecided.rs  packets whose decision is deferred  serve.rs  the client as a service
 //!  parts.rs      long SUBSCRIBE and UNSUBSCRIBE
@@ -73,14 +73,14 @@ use crate::auth::Claims;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decision, Decisions};
 
-/// The session of one MQTT client, as long as its connection.
+/// The session of one MQTT client while it is connected.
 #[derive(Debug)]
 pub struct Session {
     id: SessionId,
     state: State,
     /// When the last packet came.
     heard: Uptime,
-    /// Whose connection it is, if the client is authenticated.
+    /// The claims of the client, if it is authenticated.
     claims: Option<Box<Claims>>,
 }
 
@@ -106,7 +106,7 @@ struct Open {
     /// Its session in `Sessions`.
     session: SessionRef,
     version: Version,
-    /// Whether reasons in words may be sent (Request Problem Information).
+    /// Whether the client wants reasons in words (Request Problem Information).
     explains: bool,
     /// Whether CONNECT has asked for a session that outlives the connection.
     outlives: bool,
@@ -132,7 +132,7 @@ struct Open {
     undecided: Option<Box<KeptPacket>>,
     /// The long packet that is handled in parts.
     parts: Option<Box<Parts>>,
-    /// The client's own words when it left.
+    /// The client's DISCONNECT, if it has sent one.
     end: End,
 }
 
@@ -148,7 +148,7 @@ impl Session {
         }
     }
 
-    /// The id by which operators and the application know the connection. Clients are not told it.
+    /// The id by which operators and the application know the connection. Clients do not learn it.
     pub fn id(&self) -> SessionId {
         self.id
     }
@@ -173,7 +173,7 @@ impl Session {
         self.claims.as_deref()
     }
 
-    /// The session of this connection among those of the core.
+    /// The entry of this session among those of the core.
     pub fn session_ref(&self) -> Option<SessionRef> {
         match &self.state {
             State::Open(open) => Some(open.session),
@@ -248,9 +248,9 @@ impl Session {
         }
     }
 
-    /// Ends the connection of a client before MQTT 5 if a wildcard stands where none may (MQTT-4.7.1-2, MQTT-4.7.1-3 and
-    /// section 4.8 of 3.1.1). In MQTT 5 such a filter has a code of its own, and so has one that only begins as a shared
-    /// one: 3.1.1 knows no shared subscriptions.
+    /// Ends the connection of a client before MQTT 5 if a wildcard stands where none may (MQTT-4.7.1-2,
+    /// MQTT-4.7.1-3 and section 4.8 of 3.1.1). In MQTT 5 such a filter gets a code of its own, and so does a
+    /// malformed shared filter: 3.1.1 has no shared subscriptions.
     fn check_filters<'f>(
         &self,
         mut filters: impl Iterator<Item = &'f str>,
@@ -265,8 +265,8 @@ impl Session {
         Ok(())
     }
 
-    /// Lets the answer that is decided next wait until the changes of the session are on disk, if the store is strict and
-    /// the session outlives its connection: what is acknowledged must not be lost.
+    /// Makes the next answer wait until the changes of the session are on disk, if the store is strict and
+    /// the session outlives its connection: state that was acknowledged must not be lost.
     fn await_saved<A: App>(&self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         if env.settings.is_durable
             && let State::Open(open) = &self.state
@@ -327,7 +327,7 @@ fn decode_and_close<'p>(
 ) -> Result<Packet<'p>, CloseReason> {
     decode(version, first, body).map_err(|fault| {
         let reason = closed_by(fault);
-        // That is the reason which it returns.
+        // It returns this same reason.
         let _ = close_saying(decisions, reason, explained(fault, first));
         reason
     })
@@ -343,7 +343,8 @@ fn closed_by(fault: Fault) -> CloseReason {
     }
 }
 
-/// The words for the developer of a client that has sent a packet with this fault. `first` is the first byte of the packet.
+/// The text for the developer of a client that has sent a packet with this fault. `first` is the first byte
+/// of the packet.
 fn explained(fault: Fault, first: u8) -> &'static str {
     match (fault, first >> 4) {
         (Fault::Malformed, 3) => "PUBLISH: its flags, topic, packet identifier or properties are malformed",
@@ -363,7 +364,7 @@ fn explained(fault: Fault, first: u8) -> &'static str {
     }
 }
 
-/// A request that is answered with a code, and with words for the developer of the client.
+/// A request that is answered with a code, and with a text for the developer of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Refused {
     code: ReasonCode,
@@ -374,7 +375,7 @@ struct Refused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Denied {
     Refused(Refused),
-    /// The application decides later. The question is the one with this number about the packet.
+    /// The application decides later. `question` is the number of the question about the packet.
     Deferred {
         number: DecisionNumber,
         question: usize,

@@ -7,32 +7,34 @@
 //!                          │  └─┘  └──────────────────┼───────────────────┘
 //!                          │ take-over                └──► (none)
 //! ```
-//! Each client id has one owner core, and its connections are moved there before CONNECT is read. So all about a client
-//! id happens on one core, in one order, and nothing here is shared.
+//! Each client id has one owner core, and its connections are moved there before CONNECT is read. So
+//! everything about a client id happens on one core, in one order, and no state is shared.
 //!
-//! A session has a number, which is used again after its end, and a serial number, which is not ([`SessionRef`]). A
-//! connection is named by its address on the core, which is not used again either. What comes late from a connection that
-//! the session does not have any more changes nothing: a take-over has given the session to a newer one, and that one's
-//! will and state must stay (`mqtt.md`, traps 2, 13 and 20).
+//! A session has a number, which is used again after its end, and a serial number, which is not
+//! ([`SessionRef`]). A connection is named by its address on the core, which is not used again either. Late
+//! events of a connection that no longer has the session change nothing: a take-over has given the session to
+//! a newer connection, whose will and state must stay (`mqtt.md`, traps 2, 13 and 20).
 //!
-//! The session state of section 4.1 lies here: subscriptions (`mqtt/subscriptions.rs`), what is sent and not
-//! acknowledged and what waits (`outgoing.rs`), identifiers of QoS 2 publications that have come (`incoming.rs`), the
-//! will (`will.rs`), and when the session ends. Publications that several sessions keep are kept once (`kept.rs`).
+//! The session state of section 4.1 lies here: subscriptions (`mqtt/subscriptions.rs`), publications that
+//! were sent and not acknowledged and those that wait (`outgoing.rs`), identifiers of QoS 2 publications that
+//! have come (`incoming.rs`), the will (`will.rs`), and when the session ends. A publication that several
+//! sessions keep is kept once (`kept.rs`).
 //!
-//! With a store (`data_dir`), sessions that outlive their connections are on disk, too: what changes is noted and saved at
-//! the end of the turn (`saving.rs`). If the store is strict, CONNACK waits for that: between CONNECT and
-//! [`Sessions::accept`] the session has its connection, and queues what is published. No client has been told of a session
-//! that has begun with such a connection: it ends with it.
+//! With a store (`data_dir`), sessions that outlive their connections are on disk, too: changes are noted,
+//! and saved at the end of the turn (`saving.rs`). If the store is strict, CONNACK waits for that: between
+//! CONNECT and [`Sessions::accept`] the session has its connection, and queues publications. If such a
+//! connection ends before CONNACK and the session began with it, the session ends too, since its client was
+//! never told of it.
 //!
-//! A session may have ten thousand subscriptions. From its end on nothing names it, it is sent nothing, and its client id
-//! is free. Its groups, its publications and its subscriptions go in as many turns as they take, in this order: a
-//! publication that it gives back to a group does not come to it again.
+//! A session may have ten thousand subscriptions. When it ends, its client id is free at once, and it is sent
+//! nothing more. Its groups, its publications and its subscriptions are removed in as many turns as that
+//! takes, in this order, so that a publication that it gives back to a group does not come to it again.
 //!
 //! Invariants
 //! 1. `by_client_id` has the numbers of all sessions that have not ended, each under the hash of its client id.
 //! 2. `deadlines` has one entry for each session that waits and has a deadline, and no other.
-//! 3. A number is not used again before its session has nothing left. Sessions that have ended and have something left
-//!    are in `ending`, each once.
+//! 3. A number is not used again before all state of its session is removed. Sessions that have ended and
+//!    still have state are in `ending`, each once.
 //! 4. `wills_bytes` is the sum of the wills of all sessions; those that are due do not count.
 //! 5. A session is in `ready` once at most: `is_listed` says so.
 //!
@@ -97,9 +99,10 @@ pub struct Sessions {
     place: Place,
     last_serial: u64,
     deadlines: BTreeSet<(Uptime, u32)>,
-    /// Sessions that have ended and still have something, by the names that they had; the one that ended first is first.
+    /// Sessions that have ended and still have state, by their former names, in the order of their ends.
     ending: VecDeque<SessionRef>,
-    /// How much of sessions that end, or whose connections come and go, this turn may still go through.
+    /// How many groups, publications and subscriptions of sessions that end, begin or lose a connection this
+    /// turn may still go through.
     steps_left: usize,
     kept: KeptPublications,
     /// Connected sessions that may have something to send.
@@ -117,7 +120,7 @@ pub struct Sessions {
     is_elsewhere: bool,
 }
 
-/// Which core the sessions are on.
+/// The core that the sessions are on.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The index of the core.
@@ -250,8 +253,8 @@ impl Sessions {
             == self.place.core
     }
 
-    /// Gives the client that has sent CONNECT its session: one that it had before, or a new one. If an older connection
-    /// had the session, it has it no longer.
+    /// Gives the client that has sent CONNECT its session: its earlier one, or a new one. If an older
+    /// connection has the session, it loses it.
     ///
     /// # Errors
     /// The client gets no session, and nothing has changed.
@@ -287,13 +290,14 @@ impl Sessions {
         let mut resumed = None;
         let was_saved = known.is_some_and(|number| self.states[number as usize].is_saved);
         if let Some(number) = known {
-            // The core may be late: of a session that waits and has not ended, the will may be due.
+            // The core may be late: the will of a waiting session may already be due though the session has
+            // not ended.
             let is_due = self.states[number as usize].deadline() <= now.uptime;
             let is_untold = self.states[number as usize].is_untold();
             displaced = self.detach(number);
             let continues = !connect.clean_start && !is_untold && self.states[number as usize].expiry_s > 0;
-            // A delay of the will ends with the session, or the session's next connection cancels the will
-            // (MQTT-3.1.3-9). Without a delay it is due by the end of the connection.
+            // The delay of a will ends at the latest with the session; the session's next connection cancels
+            // the will (MQTT-3.1.3-9). A will without a delay is due at the end of the connection.
             if let Some(will) = self.take_will_of(number)
                 && (!continues || is_due || (displaced.is_some() && will.will.delay_s == 0))
             {
@@ -329,8 +333,8 @@ impl Sessions {
         })
     }
 
-    /// The disk has what the CONNECT of the connection at this address has changed: its client is accepted. Nothing changes
-    /// if another connection has the session by now.
+    /// The changes that the CONNECT of the connection at this address made are on disk: accepts its client.
+    /// Does nothing if another connection has the session by now.
     pub fn accept(&mut self, session: SessionRef, address: usize) {
         if let Some(state) = self.state_mut(session)
             && matches!(state.phase, Phase::Connecting { address: own, .. } if own == address)
@@ -340,8 +344,8 @@ impl Sessions {
         }
     }
 
-    /// CONNACK refuses the client of the connection at this address, with which the session has begun: the session ends, and
-    /// the will is that of no connection.
+    /// CONNACK refuses the client of the connection at this address, with which the session began: the
+    /// session ends, and its will is dropped.
     pub fn refuse(&mut self, session: SessionRef, address: usize) {
         if self.is_of(session, address) {
             self.detach(session.number);
@@ -350,7 +354,8 @@ impl Sessions {
         }
     }
 
-    /// The client of a session is accepted, and gets what is in flight, again, and what waits.
+    /// The client of a session is accepted: begins to send the packets in flight again, and then the waiting
+    /// ones.
     fn begin_sending(&mut self, number: u32) {
         if self.states[number as usize].has_waiting() {
             self.list(number);
@@ -359,9 +364,10 @@ impl Sessions {
         self.note_connected(number, true);
     }
 
-    /// The client at this address has sent DISCONNECT. Its wishes about the will and the expiry of the session hold from now
-    /// on: the end of the connection may have to wait behind what the client has published, and another connection may
-    /// ask for the session before. Nothing changes if another one has it by now.
+    /// The client at this address has sent DISCONNECT. Applies its fields about the will and the expiry of
+    /// the session at once: the end of the connection may have to wait for the client's publications, and
+    /// another connection may ask for the session before that. Does nothing if another connection has the
+    /// session by now.
     pub fn leave(&mut self, session: SessionRef, address: usize, end: End) {
         let End::Orderly { with_will, expiry_s } = end else {
             return;
@@ -381,7 +387,7 @@ impl Sessions {
         }
     }
 
-    /// The connection at this address has ended. Nothing changes if the session has another one now.
+    /// The connection at this address has ended. Does nothing if the session has another one now.
     pub fn disconnect(&mut self, session: SessionRef, address: usize, end: End, now: Now) {
         if !self.is_of(session, address) {
             return;
@@ -468,8 +474,8 @@ impl Sessions {
         incoming
     }
 
-    /// Whether a publication with QoS 2 is one that has come before and was not released. `dup` is its DUP flag: after a
-    /// crash, only a packet with DUP is surely one that came before it.
+    /// Whether a publication with QoS 2 has come before and was not released. `dup` is its DUP flag: after a
+    /// crash, only a packet with DUP certainly repeats an earlier one.
     pub fn is_repeated(&mut self, session: SessionRef, packet_id: u16, dup: bool) -> bool {
         if !self.has_received_qos2(session, packet_id) {
             return false;
@@ -523,7 +529,7 @@ impl Sessions {
         !self.ending.is_empty()
     }
 
-    /// When [`Sessions::end_due`] has something to do next.
+    /// When [`Sessions::end_due`] has work next.
     pub fn next_due(&self) -> Uptime {
         if self.has_ending() || self.shares.has_untold() {
             return Uptime::default();
@@ -536,8 +542,8 @@ impl Sessions {
             .map_or(Uptime::NEVER, |&(deadline, _)| deadline)
     }
 
-    /// Goes on with sessions that have ended, ends sessions whose time is over, and finds wills whose delay has passed: as
-    /// many as this turn may.
+    /// Removes state of sessions that have ended, ends sessions whose time is over, and finds wills whose
+    /// delay has passed: as much as this turn may.
     pub fn end_due(&mut self, now: Uptime) {
         self.end_some();
         self.tell_presence();
@@ -575,8 +581,8 @@ impl Sessions {
         !self.due_wills.is_empty()
     }
 
-    /// Leaves the sessions that are saved to the next process: from now on no client gets a session, no session ends with
-    /// its time, and no will of one is published. Does nothing without a disk.
+    /// Leaves the saved sessions to the next process: from now on no client gets a session, no session
+    /// expires, and no will of a session is published. Does nothing without a disk.
     pub(crate) fn let_go(&mut self) {
         self.is_elsewhere = self.saving.is_some();
     }
@@ -607,7 +613,7 @@ impl Sessions {
         self.kept.bytes()
     }
 
-    /// Bytes of memory that the tables take, without what sessions have elsewhere.
+    /// Bytes of memory that the tables themselves take.
     pub fn table_bytes(&self) -> usize {
         self.states.memory_bytes() + self.by_client_id.allocation_size() + self.subscriptions.table_bytes()
     }
@@ -640,15 +646,16 @@ impl Sessions {
         Acknowledged::Known
     }
 
-    /// The next event of a session is to be told ([`Sessions::next_woken`]): it has a connection, its client has
-    /// acknowledged something, its socket takes more, all that waited is sent, or it has ended.
+    /// Requests to be told of the next event of a session ([`Sessions::next_woken`]): it gets a connection,
+    /// its client acknowledges a publication, its socket takes more, all its waiting publications are sent,
+    /// or it ends.
     pub fn watch(&mut self, session: SessionRef) {
         if let Some(state) = self.state_mut(session) {
             state.is_watched = true;
         }
     }
 
-    /// A session has had an event: if it is watched, that is to be told, and it is not watched any more.
+    /// A session has had an event: if it is watched, it is reported, and not watched any more.
     #[inline]
     pub fn wake(&mut self, session: SessionRef) {
         if let Some(state) = self.state_mut(session)
@@ -805,8 +812,8 @@ impl Sessions {
         self.end_some();
     }
 
-    /// Goes on with sessions that have ended, as far as this turn may. A session that has nothing left has its number no
-    /// more.
+    /// Removes state of sessions that have ended, as far as this turn may. A session without state loses its
+    /// number.
     fn end_some(&mut self) {
         while self.steps_left > 0
             && let Some(&session) = self.ending.front()
@@ -820,8 +827,8 @@ impl Sessions {
         }
     }
 
-    /// Ends groups, publications and subscriptions of a session that has ended, as many as this turn may. Returns whether
-    /// that was all.
+    /// Removes groups, publications and subscriptions of a session that has ended, as many as this turn may.
+    /// Returns whether all are removed.
     fn end_some_of(&mut self, session: SessionRef) -> bool {
         self.steps_left -= self.shares.end_some(session, self.steps_left);
         self.follow_groups();
@@ -845,7 +852,7 @@ impl Sessions {
         outcome == EndOutcome::Ended
     }
 
-    /// A session has got a connection, or has lost it: its groups are told, as many of them as this turn may.
+    /// A session has got a connection, or has lost it: tells its groups, as many of them as this turn may.
     fn note_connected(&mut self, number: u32, is_connected: bool) {
         self.shares.note_connected(self.name(number), is_connected);
         self.tell_presence();

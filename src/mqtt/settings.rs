@@ -25,7 +25,7 @@ pub struct Settings {
     pub retain_available: bool,
     /// Whether payloads that are said to be UTF-8 are checked.
     pub checks_payload_format: bool,
-    /// Whether an acknowledgement waits until what it acknowledges is on disk.
+    /// Whether an acknowledgement waits until the acknowledged change is on disk.
     pub is_durable: bool,
     /// Where in CONNECT a token may be.
     pub token_in: TokenIn,
@@ -41,7 +41,7 @@ pub struct Settings {
     pub user_properties_max: u32,
     /// Most levels of a filter.
     pub levels_max: u32,
-    /// The data that SocketCluster clients get for payloads where no policy of a channel says it.
+    /// The rule for the data that SocketCluster clients get for payloads, if the channel's policy has none.
     pub payload: MqttPayload,
 }
 

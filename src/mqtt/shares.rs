@@ -2,33 +2,37 @@
 //!
 //! ```text
 //!   core of a member                          core that owns the group: hash of `$share/GROUP/FILTER`
-//!   SUBSCRIBE ── Join ──────────────────────► members, each with what it has in flight
+//!   SUBSCRIBE ── Join ──────────────────────► members, each with its publications in flight
 //!   SUBACK ◄──── Joined ─────────────────────
 //!                                             publication ─► filter ─► the member with least in flight
 //!   session ◄─── Handed ─────────────────────
 //!   acknowledged, or dropped ── Settled ────► one less in flight
 //!   session ends ─── Left, GivenBack ───────► another member
 //! ```
-//! The owner alone subscribes to the filter (`Subscriber::Group`), so each publication is dispatched once. Connected
-//! members come first, then those with least in flight, then those whose turn was longest ago. What a session has in
-//! flight of a group is known here by tags on its publications (`sessions/kept.rs`).
+//! The owner alone subscribes to the filter (`Subscriber::Group`), so each publication is dispatched once.
+//! Connected members come first, then those with least in flight, then those whose turn was longest ago. Tags
+//! on a session's publications (`sessions/kept.rs`) say which of them belong to a group.
 //!
-//! If a session ends, what it has not got goes back to the group, by its number and not by the topic: QoS 1 without an
-//! acknowledgement, and what was never sent. QoS 2 that has been sent does not (MQTT-4.8.2-5). Only a session that has
-//! ended gives something back, so it is a member no more.
+//! If a session ends, the publications that it has not got go back to the group, which is named by its number
+//! and not by the topic: those with QoS 1 without an acknowledgement, and those that were never sent. A
+//! publication with QoS 2 that was sent does not (MQTT-4.8.2-5). Only a session that has ended gives
+//! publications back, so it is no longer a member.
 //!
-//! A session may be in ten thousand groups. When it gets a connection, loses it, or ends, the groups are told some at a
-//! time: as many as a turn may.
+//! A session may be in ten thousand groups. When it gets a connection, loses it, or ends, its groups are
+//! told, in each turn as many as the turn may.
 //!
-//! News for other cores are collected and sent at the end of the turn, one letter for each core, if there is room. SUBACK
-//! waits for the owner: whoever has got it is a member for all that is published from then on.
+//! Messages for other cores are collected and sent at the end of the turn, one letter for each core, if there
+//! is room. SUBACK waits for the owner: a client that has got it is a member for everything that is published
+//! from then on.
 //!
-//! A filter of procedures, `$share/GROUP/$rpc/NAME`, makes no member of a group but a service (`session/serve.rs`). It is kept
-//! here all the same, since it is a subscription of the session and outlives the connection. News about it find no group.
+//! A filter of procedures, `$share/GROUP/$rpc/NAME`, makes a service, not a member of a group
+//! (`session/serve.rs`). It is kept here nevertheless, since it is a subscription of the session and outlives
+//! the connection. Messages about it find no group.
 //!
-//! Limits: those of filters, for the memberships of a session; `JOINS_WAITING_MAX`; for each member as many publications
-//! in flight as a session may have in flight and waiting (`mqtt_in_flight_max`, `mqtt_queue_messages_max`); for what
-//! other cores have not taken, and what sessions of this core have not been given, `mqtt_queues_bytes_max`.
+//! Limits: those of filters, for the memberships of a session; `JOINS_WAITING_MAX`; for each member as many
+//! publications in flight as a session may have in flight and waiting (`mqtt_in_flight_max`,
+//! `mqtt_queue_messages_max`); `mqtt_queues_bytes_max` for publications that other cores have not taken, and
+//! those that sessions of this core have not been given.
 
 mod groups;
 
@@ -49,7 +53,7 @@ pub struct Shares {
     groups: Groups,
     /// By the number of the session, and by the text of the filter.
     memberships: HashMap<u32, Memberships>,
-    /// For each core, what it is to be told.
+    /// For each core, the messages to tell it.
     news: Box<[Vec<News>]>,
     /// The bytes of the publications in `news`.
     news_bytes: usize,
@@ -65,7 +69,7 @@ pub struct Shares {
     last_wait: u64,
     redispatched: u64,
     dropped: u64,
-    /// Sessions whose groups do not all know whether they have connections, each once.
+    /// Sessions whose owners have yet to be told whether they have connections, each once.
     untold: VecDeque<SessionRef>,
 }
 
@@ -78,8 +82,8 @@ struct Memberships {
     telling: Option<Telling>,
 }
 
-/// The owners of a session's groups are being told whether it has a connection: one group after the other, in the order
-/// of their texts, and after the last one comes the first.
+/// The owners of a session's groups are being told whether it has a connection: one group after the other, in
+/// the order of their texts, and the first follows the last.
 #[derive(Debug)]
 struct Telling {
     /// The serial number of the session.
@@ -96,7 +100,7 @@ struct Telling {
 pub struct Membership {
     /// The options of the filter.
     pub options: Options,
-    /// What the client offers as a service, if the filter is one of procedures: then it is in no group.
+    /// The client's offer as a service, if the filter is one of procedures: then it is in no group.
     pub service: Option<ServiceOffer>,
 }
 
@@ -105,11 +109,11 @@ pub struct Membership {
 pub struct ServiceOffer {
     /// Weight and window.
     pub offer: Offer,
-    /// What operators are shown of it, as JSON.
+    /// Its description for operators, as JSON.
     pub meta: Option<Box<str>>,
 }
 
-/// News from core to core about shared subscriptions.
+/// A message from core to core about shared subscriptions.
 #[derive(Debug)]
 pub enum News {
     /// To the owner: a session joins the group, or changes its options.
@@ -134,9 +138,9 @@ pub enum News {
     },
     /// To the core of the member: a publication for it.
     Handed(Handed),
-    /// To the owner: the session has no more to do with one publication.
+    /// To the owner: the session is done with one publication.
     Settled(Tag),
-    /// To the owner: the session has ended without the publication.
+    /// To the owner: the session has ended, and its client has not got the publication.
     GivenBack(Tag, SharedPublication),
 }
 
@@ -173,11 +177,11 @@ pub struct Tag {
     pub group: GroupRef,
     /// The member.
     pub session: SessionRef,
-    /// How it was published, for another member.
+    /// Its QoS and flag when it was published, in case it goes to another member.
     pub published: Outbound,
 }
 
-/// A publication that no ring holds any more.
+/// A copy of a publication, outside the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SharedPublication {
     topic: Box<[u8]>,
@@ -215,7 +219,7 @@ impl SharedPublication {
     }
 }
 
-/// An answer to SUBSCRIBE that waits until owners have taken the session into their groups.
+/// An answer to SUBSCRIBE that waits until owners have added the session to their groups.
 #[derive(Debug)]
 pub struct WaitingAnswer {
     /// The session.
@@ -232,7 +236,7 @@ pub struct WaitingAnswer {
 pub enum JoinOutcome {
     /// As for other filters.
     Is(SubscribeOutcome),
-    /// As well, when the owner has answered: SUBACK waits ([`Shares::wait`]).
+    /// The same, once the owner has answered: SUBACK waits ([`Shares::wait`]).
     Waits(SubscribeOutcome),
     /// Too many answers wait for owners.
     Busy,
@@ -306,7 +310,7 @@ impl Shares {
                 session,
                 options,
                 is_connected: true,
-                // This core answers itself at once, and nobody waits for that.
+                // This core answers itself at once, and no SUBACK waits for that.
                 wait: if owner == self.place.core { 0 } else { wait },
             })),
         );
@@ -339,7 +343,7 @@ impl Shares {
         membership: Membership,
         limits: SubscriptionLimits,
     ) -> SubscribeOutcome {
-        // If it is refused, it stays empty until the session ends.
+        // If the filter is refused, the entry stays empty until the session ends.
         let memberships = self.memberships.entry(session.number).or_default();
         let (count, bytes) = (memberships.filters.len(), memberships.bytes + text.len());
         if let Some(old) = memberships.filters.get_mut(text) {
@@ -355,14 +359,15 @@ impl Shares {
             memberships.bytes = bytes;
             memberships.filters.insert(text.into(), membership);
             if let Some(telling) = &mut memberships.telling {
-                // Its owner learns it by the news of the join. It may come before groups that are still to be told.
+                // Its owner learns it from the message about the join. The group may come before groups that
+                // are still to be told.
                 telling.left += 1;
             }
             SubscribeOutcome::New
         }
     }
 
-    /// Changes a code in an answer that waits: `behind` is how many bytes there are from it to the end of the packet.
+    /// Changes a code in an answer that waits: the code is `behind` bytes before the end of the packet.
     pub fn set_code(&mut self, wait: u64, behind: usize, code: u8) {
         let answer = self.waiting.get_mut(&wait);
         let at = answer.and_then(|answer| {
@@ -374,8 +379,8 @@ impl Shares {
         }
     }
 
-    /// The answer to a SUBSCRIBE for which `owners` of groups have to answer, or have answered since
-    /// [`Shares::begin_wait`].
+    /// Keeps the answer to a SUBSCRIBE for which `owners` owners of groups have to answer, or have answered
+    /// since [`Shares::begin_wait`].
     pub fn wait(&mut self, wait: u64, session: SessionRef, address: usize, owners: usize, packet: Vec<u8>) {
         let begun = self.waiting.remove(&wait);
         let answered = begun.map_or(0, |begun| usize::MAX - begun.left);
@@ -454,7 +459,7 @@ impl Shares {
             return;
         }
         match &mut memberships.telling {
-            // The groups that have been told are told again, after the others.
+            // The groups that have already been told are told again, after the others.
             Some(telling) => (telling.is_connected, telling.left) = (is_connected, left),
             telling @ None => {
                 *telling = Some(Telling {
@@ -468,14 +473,14 @@ impl Shares {
         }
     }
 
-    /// Whether owners are still to be told that sessions have got connections, or have lost them.
+    /// Whether owners have yet to be told that sessions have got or lost connections.
     pub fn has_untold(&self) -> bool {
         !self.untold.is_empty()
     }
 
-    /// Tells the owners of some groups, at most `max`, that sessions have got connections or have lost them. Returns how
-    /// many. Until then a group may choose a member as if it had a connection, which has none: what it is given waits in
-    /// its session.
+    /// Tells the owners of some groups, at most `max`, that sessions have got or lost connections. Returns
+    /// how many. Until then a group may choose a member without a connection as if it had one: then the
+    /// publication waits in the session.
     pub fn tell_presence(&mut self, max: usize) -> usize {
         let mut told = 0;
         while told < max
@@ -542,25 +547,25 @@ impl Shares {
         self.groups.last_generation()
     }
 
-    /// Gives a publication that matches the filter of a group of this core to one of its members. Groups that are newer
-    /// than `last_generation` have begun after the publication.
+    /// Gives a publication that matches the filter of a group of this core to one of its members. Groups that
+    /// are newer than `last_generation` began after the publication.
     pub fn dispatch(&mut self, group: u32, last_generation: u64, content: &Content<'_>, published: Outbound) {
         if let Some(group) = self.groups.reference(group, last_generation) {
             self.give(group, published, || SharedPublication::new(content));
         }
     }
 
-    /// A session of this core has no more to do with one publication of a group.
+    /// A session of this core is done with one publication of a group.
     pub fn settle(&mut self, tag: Tag) {
         self.tell(tag.owner, News::Settled(tag));
     }
 
-    /// A session of this core has ended without one publication of a group.
+    /// A session of this core has ended, and its client has not got one publication of a group.
     pub fn give_back(&mut self, tag: Tag, publication: SharedPublication) {
         self.tell(tag.owner, News::GivenBack(tag, publication));
     }
 
-    /// The news of another core.
+    /// Takes messages of another core.
     pub fn be_told(&mut self, from: usize, news: Vec<News>) {
         for one in news {
             if let Some(answer) = self.take(one) {
@@ -569,14 +574,14 @@ impl Shares {
         }
     }
 
-    /// The news for a core; the caller has room for a letter.
+    /// Takes the messages for a core; the caller has room for a letter.
     pub fn take_news(&mut self, core: usize) -> Vec<News> {
         let news = std::mem::take(&mut self.news[core]);
         self.news_bytes -= news.iter().map(News::bytes).sum::<usize>();
         news
     }
 
-    /// Whether a core is to be told something.
+    /// Whether there are messages for a core.
     pub fn has_news_for(&self, core: usize) -> bool {
         !self.news[core].is_empty()
     }
@@ -586,7 +591,7 @@ impl Shares {
         self.place.cores
     }
 
-    /// Whether some core is to be told something.
+    /// Whether there are messages for any core.
     pub fn has_news(&self) -> bool {
         self.news.iter().any(|news| !news.is_empty())
     }
@@ -619,11 +624,11 @@ impl Shares {
         self.groups.next_change()
     }
 
-    /// A core has stopped, and its sessions with it. Nothing waits for it any more.
+    /// A core has stopped, and its sessions with it. No answer waits for it any more.
     pub fn note_stopped(&mut self, core: usize) {
         self.take_news(core);
         self.groups.remove_core(core);
-        // Which answers wait for that core is not known: the server is stopping.
+        // Which answers wait for that core is not known; the server is stopping.
         self.answers
             .extend(self.waiting.drain().map(|(_, answer)| answer));
     }
@@ -651,7 +656,7 @@ impl Shares {
         self.place.hasher.hash(text.as_bytes()).owner(self.place.cores)
     }
 
-    /// Tells a core something. This core is told at once.
+    /// Tells a core a message. This core takes it at once.
     fn tell(&mut self, core: usize, news: News) {
         if core != self.place.core {
             self.news_bytes += news.bytes();
@@ -662,7 +667,7 @@ impl Shares {
         }
     }
 
-    /// Does what news say. Returns what the core that has sent them is to be told.
+    /// Handles a message. Returns the answer to the core that has sent it.
     fn take(&mut self, news: News) -> Option<News> {
         match news {
             News::Join(join) => {
@@ -701,7 +706,7 @@ impl Shares {
         None
     }
 
-    /// One of those for whom an answer waits has answered.
+    /// One of the owners that an answer waits for has answered.
     pub fn note_joined(&mut self, wait: u64) {
         let Some(answer) = self.waiting.get_mut(&wait) else {
             return; // that of a group of this core, or one that does not wait

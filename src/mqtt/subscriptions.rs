@@ -11,21 +11,23 @@
 //! remove one, the last subscriber of the list takes its position, and its entry is corrected. The entries are those of
 //! the SocketCluster subscriptions (`broker/subscriptions/held.rs`).
 //!
-//! Memory, beside the text itself: 16 bytes for a session with one subscription; about 50 for a filter without wildcards
-//! that has one subscriber. Neither list is allocated for a single entry. A list that has shrunk gives memory back. A
-//! level of a filter with wildcards takes about 50 bytes besides, and filters share the levels that they begin with.
+//! Memory, beside the text itself: 16 bytes for a session with one subscription; about 50 for a filter
+//! without wildcards that has one subscriber. Neither list is allocated for a single entry. A list that has
+//! shrunk gives memory back. A level of a filter with wildcards takes about 50 more bytes, and filters share
+//! their common first levels.
 //!
 //! A shared subscription (`$share/GROUP/FILTER`) is here once, on the core that owns the group, under the number of the
 //! group (`mqtt/shares.rs`).
 //!
-//! The directory of the broker has to know which topics interest this core. Sessions cannot reach it, so the changes are
-//! collected, and the core hands them over before it may sleep ([`Subscriptions::tell_interest`]).
+//! The directory of the broker has to know which topics interest this core. Sessions cannot reach it, so
+//! their changes are collected, and the core passes them on before it may sleep
+//! ([`Subscriptions::tell_interest`]).
 //!
 //! Invariants, kept by `Subscriptions::join` and `Subscriptions::leave` alone
 //! 1. `filters[e.channel].subscribers[e.position]` belongs to the session that has the entry `e`, and each subscriber
 //!    has such an entry.
 //! 2. A filter exists while it has subscribers, and is in `topics` or in the trie while it exists.
-//! 3. The directory, with the changes that it has not been told, counts each topic of `topics` once.
+//! 3. The directory, with the changes that it has yet to be told, counts each topic of `topics` once.
 //!
 //! Limits: `channels_per_connection_max` and `channel_names_bytes_max`, as for SocketCluster; `mqtt_levels_max`, which
 //! sessions check before they subscribe.
@@ -63,7 +65,7 @@ pub struct Subscriptions {
 /// The options of a filter, which the server keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The highest QoS of what is sent for it.
+    /// The highest QoS of publications for this filter.
     pub qos: Qos,
     /// The session's own publications are left out.
     pub no_local: bool,
@@ -195,12 +197,12 @@ impl Subscriptions {
         }
     }
 
-    /// Appends all subscriptions whose filters match a topic, each once, and puts those of a session side by side. With
-    /// [`Merged::first`] the caller goes along. `topic` is called only if a filter may match: most publications of no
-    /// interest here are told by the hash, and their memory is not touched.
+    /// Appends all subscriptions whose filters match a topic, each once, those of a session side by side.
+    /// With [`Merged::first`] the caller goes through them. `topic` is called only if a filter may match: the
+    /// hash alone rules out most publications that do not concern this core, and their memory is not touched.
     ///
-    /// Allocates nothing once the lists have grown. Its time is that of what matches: each step in the trie belongs to a
-    /// filter whose beginning matches. Returns how many steps there were.
+    /// Allocates nothing once the lists have grown. Its time depends only on the filters that match, or whose
+    /// beginning does: each step in the trie belongs to one of these. Returns how many steps there were.
     pub fn matches<'t>(
         &mut self,
         hash: ChannelHash,
@@ -234,8 +236,8 @@ impl Subscriptions {
         !self.trie.is_empty() || self.topics.find(hash.as_u64(), same).is_some()
     }
 
-    /// Tells the directory which topics this core has become interested in, and which not any more. To be called after
-    /// sessions have subscribed and before the core may sleep.
+    /// Tells the directory which topics this core has become interested in, and which it no longer is. To be
+    /// called after sessions have subscribed and before the core may sleep.
     #[inline]
     pub fn tell_interest(&mut self, directory: &mut broker::Subscriptions) {
         if !self.untold.is_empty() || self.told_of_wildcards == self.trie.is_empty() {
@@ -259,7 +261,8 @@ impl Subscriptions {
         }
     }
 
-    /// Notes which topics get their first subscription without wildcards, or lose their last; or does so no more.
+    /// Begins or stops to note which topics get their first subscription without wildcards, or lose their
+    /// last.
     pub fn watch_topics(&mut self, is_on: bool) {
         match is_on {
             true => self.watch.begin(),
@@ -303,8 +306,9 @@ impl Subscriptions {
         Some(subscribers[entry.position as usize].options())
     }
 
-    /// Copies of at most `max` of a session's filters with their options, and where to go on, if there are more. A
-    /// caller begins with 0. Subscriptions that end between two calls do not change which others are returned.
+    /// Copies of at most `max` of a session's filters with their options, and the place at which to continue,
+    /// if there are more. A caller begins with 0. Subscriptions that end between two calls do not change
+    /// which others are returned.
     pub fn some_filters_of(
         &self,
         subscriber: Subscriber,
@@ -335,7 +339,7 @@ impl Subscriptions {
         self.len == 0
     }
 
-    /// Bytes of memory that the tables take, without texts and lists of more than one.
+    /// Bytes of memory that the tables take, without texts and without lists of more than one entry.
     pub fn table_bytes(&self) -> usize {
         self.topics.allocation_size()
             + self.trie.table_bytes()
@@ -474,7 +478,7 @@ impl Subscriptions {
 /// A filter with its subscribers on this core.
 #[derive(Debug)]
 struct Filter {
-    /// Of the whole text.
+    /// The hash of the whole text.
     hash: ChannelHash,
     name: Box<[u8]>,
     subscribers: Subscribers,
@@ -506,7 +510,7 @@ impl Subscribers {
         }
     }
 
-    /// Appends a subscription and says where.
+    /// Appends a subscription and returns its place.
     fn push(&mut self, subscription: Match) -> u32 {
         let position = u32::try_from(self.as_slice().len()).expect("sessions have 31-bit indexes");
         match self {
@@ -531,7 +535,7 @@ impl Subscribers {
     }
 }
 
-/// Whether a filter has wildcards: in a filter, these characters are nothing else (section 4.7.1).
+/// Whether a filter has wildcards: in a filter, these characters have no other meaning (section 4.7.1).
 fn has_wildcard(filter: &[u8]) -> bool {
     memchr::memchr2(b'+', b'#', filter).is_some()
 }

@@ -3,8 +3,8 @@
 use super::fault::Fault;
 use crate::unicode;
 
-/// A string of the wire: UTF-8, and therefore without surrogates (MQTT-1.5.4-1), and without U+0000 (MQTT-1.5.4-2).
-/// Control characters and U+FEFF are characters like others (MQTT-1.5.4-3).
+/// A string of the wire: UTF-8, and therefore without surrogates (MQTT-1.5.4-1), and without U+0000
+/// (MQTT-1.5.4-2). Control characters and U+FEFF are ordinary characters (MQTT-1.5.4-3).
 ///
 /// # Errors
 /// `Malformed` for anything else.
@@ -26,7 +26,7 @@ pub fn name(bytes: &[u8]) -> Result<&str, Fault> {
 /// The subject of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter<'a> {
-    /// A filter of its own.
+    /// A filter that is not shared.
     Plain(&'a str),
     /// `$share/GROUP/FILTER`: each publication goes to one member of the group (section 4.8.2).
     Shared {
@@ -70,7 +70,7 @@ pub(super) fn shared_part(filter: &str) -> Option<&str> {
     filter.strip_prefix("$share/")
 }
 
-/// Whether the wildcards stand where they may: `#` as the last level, `+` as a whole level.
+/// Whether the wildcards stand in allowed places: `#` as the last level, `+` as a whole level.
 pub(super) fn is_filter(text: &str) -> bool {
     if text.is_empty() {
         return false;

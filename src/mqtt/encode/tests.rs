@@ -227,8 +227,8 @@ fn a_message_is_written_with_what_belongs_to_its_receiver() {
 }
 
 proptest! {
-    /// A message that a server writes is the same message when it is read, with what is passed on in the order in which
-    /// it came.
+    /// A message that a server writes is read back as the same message, with the properties to pass on in the
+    /// order in which they came.
     #[test]
     fn messages_that_are_written_are_read_back(
         version in proptest::sample::select(&[Version::V3, Version::V4, Version::V5][..]),

@@ -14,7 +14,8 @@ pub struct Connect<'a> {
     pub version: Version,
     /// Clean Start; Clean Session before MQTT 5.
     pub clean: bool,
-    /// Seconds without a packet after which the client counts as gone, after half as many again; 0: never.
+    /// The keep alive in seconds: the client counts as gone after one and a half times as long without a
+    /// packet. 0: never.
     pub keep_alive: u16,
     /// The client identifier; it may be empty.
     pub client_id: &'a str,
@@ -157,8 +158,8 @@ fn check_flags(version: Version, flags: u8) -> Result<(), Fault> {
     }
 }
 
-/// The version and the client identifier, which may be empty, of a whole CONNECT packet; `None` if they cannot be read.
-/// `body` follows the fixed header. Whether the rest is legal, [`decode_connect`] says.
+/// The version and the client identifier, which may be empty, of a whole CONNECT packet; `None` if they
+/// cannot be read. `body` follows the fixed header. Only [`decode_connect`] checks whether the rest is legal.
 pub fn client_of(body: &[u8]) -> Option<(Version, &str)> {
     let version = take_version(&mut Reader::new(body)).ok()?;
     let client_id = take_client_id(Reader::new(body)).ok()?;

@@ -8,10 +8,10 @@ use crate::mqtt::reader::Reader;
 use crate::mqtt::reason::ReasonCode;
 use crate::mqtt::version::Version;
 
-/// The client leaves.
+/// The client disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disconnect<'a> {
-    /// Why: success before MQTT 5. Only success takes the will with it.
+    /// The reason: success before MQTT 5. Only with success the will is dropped.
     pub reason: ReasonCode,
     /// The properties.
     pub properties: Properties<'a>,
@@ -45,8 +45,8 @@ pub struct Auth<'a> {
 impl<'a> Auth<'a> {
     pub(super) fn decode(body: &'a [u8]) -> Result<Auth<'a>, Fault> {
         let (reason, properties) = take_reason(Reader::new(body), Place::AuthByClient)?;
-        // A packet without a reason code says success, which only a server says; each other one names its method
-        // (section 3.15.2.2.2).
+        // A packet without a reason code means success, which only a server may send. A packet with any other
+        // code names its method (section 3.15.2.2.2).
         let method = properties
             .text(Property::AuthenticationMethod)
             .ok_or(Fault::Protocol)?;

@@ -63,8 +63,8 @@ impl<'a> Publish<'a> {
         })
     }
 
-    /// Whether the payload agrees with the Payload Format Indicator (section 3.3.2.3.2). If not, code 0x99 is the
-    /// answer. The walk over the payload is the reason that decoding does not do this.
+    /// Whether the payload agrees with the Payload Format Indicator (section 3.3.2.3.2). If not, the answer
+    /// is code 0x99. Decoding does not check this, since it means a walk over the payload.
     #[inline]
     pub fn has_valid_payload(&self) -> bool {
         self.properties.allow_payload(self.payload)

@@ -22,20 +22,20 @@ pub struct Subscribe<'a> {
     filters: &'a [u8],
 }
 
-/// How a client subscribes to one filter: section 3.8.3.1.
+/// The options of a subscription to one filter: section 3.8.3.1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SubscribeOptions {
     /// The highest QoS.
     pub qos: Qos,
-    /// Messages that this client has published do not come back to it.
+    /// The client does not get its own publications.
     pub no_local: bool,
     /// Messages keep the RETAIN flag with which they were published.
     pub retain_as_published: bool,
-    /// Which retained messages the client gets at once.
+    /// The retained messages that the client gets at once.
     pub retain_handling: RetainHandling,
 }
 
-/// Which retained messages a client gets when it subscribes.
+/// The retained messages that a client gets when it subscribes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RetainHandling {
     /// All that match.
@@ -72,7 +72,7 @@ impl<'a> Subscribe<'a> {
         })
     }
 
-    /// The filters in order. [`topic::Filter::parse`] says whether one is legal.
+    /// The filters in order. [`topic::Filter::parse`] checks whether a filter is legal.
     pub fn filters(self) -> impl Iterator<Item = (&'a str, SubscribeOptions)> {
         let mut reader = Reader::new(self.filters);
         std::iter::from_fn(move || take_entry(&mut reader, self.version).ok()).take(self.count)

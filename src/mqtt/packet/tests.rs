@@ -1,6 +1,6 @@
-//! Each rule about the bytes of a packet: what is accepted, and what is refused with which fault. Written from the
-//! specifications; the numbers in brackets are its statements. Public reports of other servers' mistakes stand beside
-//! the bytes that they are about.
+//! Each rule about the bytes of a packet: which bytes are accepted, and which are refused with which fault.
+//! Written from the specifications; the numbers in brackets are their statements. Public reports about faults
+//! of other servers stand beside the bytes in question.
 
 use proptest::prelude::{any, prop_assert_eq, proptest};
 
@@ -12,7 +12,7 @@ const MALFORMED: Option<Fault> = Some(Fault::Malformed);
 const PROTOCOL: Option<Fault> = Some(Fault::Protocol);
 const VERSIONS: [Version; 3] = [Version::V3, Version::V4, Version::V5];
 
-/// Decodes, and compares the fault; `None`: accepted.
+/// Decodes, and compares the fault; `None`: the packet is accepted.
 #[track_caller]
 fn expect(version: Version, first: u8, body: &[u8], fault: Option<Fault>) {
     assert_eq!(
@@ -620,7 +620,7 @@ fn steps_of_an_authentication() {
 }
 
 proptest! {
-    /// Any bytes are a packet or refused, and what iterators give is as much as the packet announces.
+    /// Any bytes are decoded or refused, and iterators return as many entries as the packet announces.
     #[test]
     fn any_bytes_are_decoded_or_refused(first in any::<u8>(), body in any::<Vec<u8>>()) {
         for version in VERSIONS {
@@ -633,7 +633,7 @@ proptest! {
         let _ = decode_connect(0x10, &body);
     }
 
-    /// Where a CONNECT packet is legal, the identifier that is seen early is its identifier.
+    /// If a CONNECT packet is legal, the identifier that is read early is its identifier.
     #[test]
     fn the_early_look_sees_the_identifier_of_the_packet(
         five in any::<bool>(), flags in any::<u8>(), rest in any::<Vec<u8>>(),

@@ -1,4 +1,4 @@
-//! The table of properties, against the table of the specification, and what follows from it.
+//! The table of properties compared with the table of the specification, and its consequences.
 
 use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
@@ -58,8 +58,8 @@ const PLACES: [(Place, char); 17] = [
     (Place::AuthByServer, 'H'),
 ];
 
-/// What only one side may send, though the table has it for the packet: MQTT-3.3.4-6, MQTT-3.14.2-2, section
-/// 3.14.2.2.5.
+/// Properties that only one side may send, though the table has them for the packet: MQTT-3.3.4-6,
+/// MQTT-3.14.2-2, section 3.14.2.2.5.
 const ONE_SIDED: [(u8, Place); 3] = [
     (11, Place::PublishByClient),
     (17, Place::DisconnectByServer),

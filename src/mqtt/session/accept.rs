@@ -1,13 +1,13 @@
-//! The end of CONNECT: CONNACK, and what follows it. If the store is strict, it waits until the session is on disk, so that
-//! a crash does not take away what CONNACK has promised.
+//! The end of CONNECT: CONNACK, and the steps after it. If the store is strict, CONNACK waits until the
+//! session is on disk, so that a crash does not break the promise of CONNACK.
 //!
 //! | the disk | CONNACK |
 //! |---|---|
 //! | has the session | accepts |
-//! | takes nothing now | accepts if no new session is to be kept: the client may make room, by what it acknowledges; refuses a new session, which ends |
+//! | takes nothing now | accepts if no new session is to be kept: the client may make room by acknowledging; refuses a new session, which ends |
 //! | does not answer within `handshake_timeout` | is not sent: the connection ends |
 //!
-//! Meanwhile the connection has its session, which queues what is published (`mqtt/sessions.rs`).
+//! Meanwhile the connection has its session, which queues publications (`mqtt/sessions.rs`).
 
 use super::connack::{Accepted, ConnAck};
 use super::{Open, Session, State};
@@ -24,7 +24,7 @@ use crate::mqtt::settings::Settings;
 pub(super) struct Accepting {
     open: Open,
     accepted: Accepted,
-    /// The orders of the application when it let the client in.
+    /// The orders that the application gave when it admitted the client.
     orders: Kept,
     since: Uptime,
 }
@@ -54,7 +54,8 @@ impl Accepting {
         size_of::<Accepting>() + self.orders.bytes()
     }
 
-    /// Appends the refusal of a client whose connection ends since the server does: no other packet may be the first.
+    /// Appends the refusal for a client whose connection ends because the server stops: no other packet may
+    /// be the first.
     pub(super) fn write_farewell(&self, reason: CloseReason, settings: &Settings, out: &mut Vec<u8>) {
         if reason == CloseReason::Draining {
             let reference = settings.server_reference.as_deref();
@@ -115,8 +116,8 @@ impl Session {
         self.accept(open, &accepted, env, decisions)
     }
 
-    /// Has the filters of a session gone through that the client has come back to, sends CONNACK, and does what the
-    /// application has asked for.
+    /// Goes through the filters of a resumed session, sends CONNACK, and carries out the orders of the
+    /// application.
     pub(super) fn accept<A: App>(
         &mut self,
         open: Open,

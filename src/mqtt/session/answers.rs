@@ -43,7 +43,7 @@ impl Session {
 }
 
 impl Open {
-    /// The number of the client id by which retained publications know their publisher.
+    /// The hash of the client id, by which retained publications identify their publisher.
     pub(super) fn client_hash(&mut self, sessions: &Sessions) -> u64 {
         if self.client_hash == 0
             && let Some(client_id) = sessions.client_id(self.session)
@@ -53,9 +53,9 @@ impl Open {
         self.client_hash
     }
 
-    /// Lets `write` write a packet with a reason in words, or without it if the client does not want it or the packet
-    /// would be too large for it. Writes nothing if it is too large all the same, as an answer to many filters may be
-    /// (MQTT-3.1.2-24): such a packet is not sent.
+    /// Calls `write` to write a packet with a reason in words, or without it if the client does not want it
+    /// or the packet would be too large for the client. If even that packet is too large, as an answer to
+    /// many filters may be, writes nothing (MQTT-3.1.2-24): such a packet is not sent.
     pub(super) fn write_explained(
         &self,
         text: Option<&str>,

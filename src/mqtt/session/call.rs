@@ -1,28 +1,29 @@
-//! A call of a procedure by PUBLISH to `$rpc/NAME`: the request and the response of MQTT 5 (section 4.10), with the
-//! procedures of the application, which SocketCluster clients call too.
+//! Calls of procedures by PUBLISH to `$rpc/NAME`: the request and the response of MQTT 5 (section 4.10), with
+//! the same procedures of the application that SocketCluster clients call.
 //!
 //! ```text
 //!   PUBLISH $rpc/NAME, Response Topic R, Correlation Data C ──► App::invoke(NAME, data) ──► PUBLISH R, Correlation Data C
 //!   PUBLISH $rpc/NAME                                       ──► App::transmit(NAME, data)
 //! ```
-//! A request with a Response Topic is a call, judged as SocketCluster's: by the action `invoke`. Without one it is a one-way
-//! event, judged by `transmit`; clients before MQTT 5, which have no Response Topic, can send such events alone. The
-//! payload becomes data by `mqtt_payload`, and the answer is the payload of the response. An error is one with the user
-//! property `error` of the value `1`.
+//! A request with a Response Topic is a call, and needs the action `invoke`, as in SocketCluster. A request
+//! without one is a one-way event, and needs `transmit`. Clients before MQTT 5, which have no Response Topic,
+//! can send only such events. The payload becomes data by `mqtt_payload`, and the answer is the payload of
+//! the response. An error is a response with the user property `error` of the value `1`.
 //!
-//! The response is a publication in the client's name: the rules and the application must let the client publish to the
-//! topic. Whoever subscribes to the topic gets it. It has the QoS of the request.
+//! The response is a publication in the client's name: the rules and the application must let the client
+//! publish to the topic. All subscribers of the topic get it. It has the QoS of the request.
 //!
-//! The acknowledgement of the request says whether the call was taken: 0x87 if the rules forbid it, 0x97 if too many are
-//! open, 0x10 if no procedure answers. It comes before the response.
+//! The acknowledgement of the request says whether the call was accepted: 0x87 if the rules forbid it, 0x97
+//! if too many are open, 0x10 if no procedure answers. It comes before the response.
 //!
-//! An answer may come later (`Peer::defer`). If the connection has ended by then, there is no response. Whether the response
-//! may be published is decided at once: an application that defers that decision (`Peer::defer_decision`) refuses it.
+//! An answer may come later (`Peer::defer`). If the connection has ended by then, there is no response.
+//! Whether the response may be published is decided at once: if the application defers that decision
+//! (`Peer::defer_decision`), that counts as a refusal.
 //!
 //! `$rpc/$answer` is no procedure: services that speak MQTT publish their answers there (`serve.rs`).
 //!
-//! If the application does not answer, a service may (`crate::services`): whatever it answers becomes the response, and a
-//! call that is not answered becomes an error.
+//! If the application does not answer, a service may (`crate::services`): its answer becomes the response,
+//! and a call without an answer becomes an error.
 //!
 //! Limits: `channel_name_bytes_max` for both topics; `client_calls_max` for calls that wait for an answer.
 
@@ -65,7 +66,8 @@ impl<'a> ReplyTo<'a> {
         })
     }
 
-    /// Appends it: the QoS, the length of the topic, the topic, and the correlation data with a 1 before it, or a 0.
+    /// Appends the destination: the QoS, the length of the topic, the topic, and the correlation data with a
+    /// 1 before it, or a 0.
     fn write(&self, out: &mut Vec<u8>) {
         out.push(self.qos);
         put_binary(out, self.topic);
@@ -86,7 +88,7 @@ impl<'a> ReplyTo<'a> {
 }
 
 impl Session {
-    /// The client publishes to `$rpc/NAME`, and `topic` is that. The caller has called [`Session::begin`].
+    /// The client publishes to `$rpc/NAME`, which is `topic`. The caller has called [`Session::begin`].
     pub(super) fn call<A: App>(
         &mut self,
         publish: &Publish<'_>,
@@ -125,7 +127,7 @@ impl Session {
         }
     }
 
-    /// Does with a call what a hook has decided, or keeps it until the decision comes.
+    /// Handles a call as a hook has decided, or keeps it until the decision comes.
     #[cold]
     fn follow_hook<A: App>(
         &mut self,
@@ -207,7 +209,8 @@ impl Session {
         self.carry_out_orders(env, decisions)
     }
 
-    /// Has a call or an event that the application has not answered carried to a service. False if there can be none.
+    /// Orders a call or an event that the application has not answered to be carried to a service. False if
+    /// there is none.
     fn call_service<A: App>(
         &self,
         call: &Call<'_>,
@@ -261,7 +264,7 @@ impl Session {
         self.carry_out_orders(env, decisions)
     }
 
-    /// Whether the client may call the procedure, and have the answer published where it wants it.
+    /// Whether the client may call the procedure, and publish the answer to the topic that it names.
     fn may_call<A: App>(
         &mut self,
         publish: &Publish<'_>,
@@ -379,7 +382,7 @@ impl Session {
         let kind = answer.kind(&env.common.scratch.app);
         self.keep_owed(env);
         self.settle(env)?;
-        // The client may be another user by now, or the rules others.
+        // The client may be another user by now, or the rules may have changed.
         if let Some(reply_to) = ReplyTo::read(&token)
             && self.may(Action::Publish, reply_to.topic, env)
         {
@@ -403,7 +406,7 @@ impl Session {
         self.carry_out_orders(env, decisions)
     }
 
-    /// Keeps count of the calls that the application will answer later, after it was asked.
+    /// Counts the calls that the application will answer later, after it was asked.
     fn keep_owed<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
         if let Some(owed) = env.common.scratch.app.call.take_owed()
             && let Some(open) = self.open_mut()
@@ -478,7 +481,7 @@ impl Session {
     }
 }
 
-/// The reason in the acknowledgement of a call that nobody answers.
+/// The reason in the acknowledgement of a call that no procedure answers.
 const NOBODY: Refused = Refused {
     code: ReasonCode::NoMatchingSubscribers,
     text: "no procedure has this name",

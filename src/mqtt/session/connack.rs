@@ -1,7 +1,7 @@
 //! The content of CONNACK: section 3.2.
 //!
-//! An accepting CONNACK of MQTT 5 has the properties whose values differ from what a client assumes without them; all
-//! features that are announced there are available.
+//! An accepting CONNACK of MQTT 5 has only the properties whose values differ from the defaults that a client
+//! assumes without them; all features that are announced there are available.
 
 use super::{Open, send};
 use crate::decision::{CloseReason, Decision, Decisions};
@@ -12,7 +12,7 @@ use crate::mqtt::properties::Property;
 use crate::mqtt::settings::Settings;
 use crate::mqtt::{ReasonCode, Version};
 
-/// The client that is answered.
+/// The client that gets the CONNACK.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnAck {
     pub(super) version: Version,
@@ -20,21 +20,21 @@ pub(super) struct ConnAck {
     pub(super) packet_bytes_max: u32,
 }
 
-/// The facts about its connection that an accepted client is told.
+/// The facts about its connection that CONNACK tells an accepted client.
 #[derive(Debug)]
 pub(super) struct Accepted {
     /// Whether its session is one that it had before.
     pub(super) is_present: bool,
     /// Its client id, if it has brought none.
     pub(super) assigned_client_id: Option<Box<str>>,
-    /// For how long its session outlives the connection, if not as long as it has asked for.
+    /// For how many seconds its session outlives the connection, if not as long as it has asked for.
     pub(super) session_expiry_s: Option<u32>,
     /// The keep alive that it is to use, if not its own.
     pub(super) keep_alive_s: Option<u16>,
 }
 
 impl ConnAck {
-    /// The client that has sent this.
+    /// The client that has sent this CONNECT.
     pub(super) fn of(connect: &Connect<'_>) -> ConnAck {
         let packet_bytes_max = connect.properties.number(Property::MaximumPacketSize);
         ConnAck {
@@ -54,7 +54,8 @@ impl ConnAck {
     /// Accepts the client.
     ///
     /// # Errors
-    /// The client takes no packet of that size (MQTT-3.1.2-24): it cannot be told anything, and the connection ends.
+    /// The client takes no packet of that size (MQTT-3.1.2-24): no CONNACK can be sent, and the connection
+    /// ends.
     pub(super) fn accept(
         self,
         accepted: &Accepted,

@@ -24,7 +24,7 @@ use crate::session::LoginAnswer;
 pub(super) struct PendingConnect {
     /// The bytes behind the fixed header, with zeros in the place of the password.
     body: Box<[u8]>,
-    /// The claims that the answers so far have given the client: its will is judged by them.
+    /// The claims that the answers so far have given the client. They decide about its will.
     settled: Option<Box<Claims>>,
 }
 
@@ -68,7 +68,7 @@ impl Session {
             Err(refused) => return refuse_unreadable(refused, body, decisions),
         };
         if connect.password.is_some() {
-            // Whatever the outcome: there is a password in these bytes.
+            // Whatever the outcome, these bytes hold a password.
             env.common.scratch.note_credentials();
         }
         let identity = check_user_properties(&connect, env)
@@ -148,8 +148,9 @@ impl Session {
         Some(decisions.write(|out| answer.write_refusal(BUSY.code, BUSY.text, reference, out)))
     }
 
-    /// The client is known: asks the application, and gives the client its session. `body` is that of its CONNECT. The first
-    /// claims are those with which the client is asked about; the second those that the answers so far have given it.
+    /// The client's identity is known: asks the application, and gives the client its session. `body` is that
+    /// of its CONNECT. The first claims are those that the question to the application names; the second are
+    /// those that the answers so far have given the client.
     fn admit<A: App>(
         &mut self,
         connect: &Connect<'_>,
@@ -161,7 +162,7 @@ impl Session {
         self.claims = claims;
         let (before, asked) = match self.ask_application(connect, env) {
             Ok(questions) => {
-                // The will is one of the user whom the application or a hook has made of the client.
+                // The will belongs to the user that the application or a hook has assigned to the client.
                 let before = std::mem::replace(&mut self.claims, settled);
                 self.settle(env)?;
                 (before, self.will_of(connect, questions, env))
@@ -277,7 +278,7 @@ impl Session {
         self.admit(&connect, &pending.body, claims, env, decisions)
     }
 
-    /// Asks the application whether the client may connect. Returns how many questions that were.
+    /// Asks the application whether the client may connect. Returns the number of questions so far.
     fn ask_application<A: App>(
         &self,
         connect: &Connect<'_>,
@@ -285,7 +286,7 @@ impl Session {
     ) -> Result<usize, Denied> {
         self.begin(env);
         let client = self.asked();
-        // A token is the server's to check, and nobody else is told it.
+        // Only the server checks the token; neither the application nor a hook gets it.
         let token = token_of(connect, env.settings.token_in).map(str::as_bytes);
         let subject = Subject::Connect(Some(MqttConnect {
             client_id: connect.client_id,
@@ -338,7 +339,8 @@ fn refuse_unreadable(
         // The answers of later versions will look like those of MQTT 5. The highest bit is that of bridges.
         (_, Fault::UnsupportedVersion) if matches!(level_of(body), Some(6..=0x7f)) => Version::V5,
         (_, Fault::UnsupportedVersion) => Version::V4,
-        // The server may close the connection without a word (MQTT-3.1.2-1), and the client may speak anything.
+        // The server may close the connection without an answer (MQTT-3.1.2-1), and the client may speak any
+        // protocol.
         (_, Fault::OtherProtocol) => return Err(CloseReason::NotMqtt),
         (_, Fault::Protocol) => return Err(CloseReason::MqttProtocolError),
         (_, Fault::Malformed | Fault::TopicAlias | Fault::TooLarge) => {
@@ -364,7 +366,7 @@ fn level_of(body: &[u8]) -> Option<u8> {
     rest.get(usize::from(u16::from_be_bytes(*length))).copied()
 }
 
-/// The refusal as CONNACK says it: another attempt may find the application in time.
+/// The refusal with the code for CONNACK: the application may answer the next attempt in time.
 fn for_connack(refusal: Refused) -> Refused {
     match refusal.code {
         ReasonCode::Unspecified => Refused {
@@ -387,7 +389,7 @@ fn refuse(
     Err(CloseReason::MqttRefused)
 }
 
-/// User properties are memory and time that others pay for: each subscriber is sent those of a will.
+/// User properties cost memory and time of other clients: each subscriber is sent those of a will.
 fn check_user_properties<A: App>(
     connect: &Connect<'_>,
     env: &mut Environment<'_, '_, A>,
@@ -448,7 +450,7 @@ fn no_session(why: ConnectRefused) -> Refused {
     Refused { code, text }
 }
 
-/// A client id that no client has, and that the core owns on which the connection is.
+/// A client id that no client has, and that this core owns.
 fn new_client_id<A: App>(session: &Session, env: &Environment<'_, '_, A>) -> String {
     let candidates = (0_u64..).map(|number| match number {
         0 => format!("rc-{}", session.id),
@@ -460,9 +462,9 @@ fn new_client_id<A: App>(session: &Session, env: &Environment<'_, '_, A>) -> Str
 
 /// For how long a session outlives its connection, in seconds; `u32::MAX` is for ever.
 struct SessionExpiry {
-    /// The wishes in CONNECT.
+    /// The time that CONNECT asks for.
     asked_s: u32,
-    /// The packets that the client gets.
+    /// The time that the session gets.
     granted_s: u32,
 }
 
@@ -472,7 +474,7 @@ fn session_expiry(connect: &Connect<'_>, settings: &Settings) -> SessionExpiry {
             .properties
             .number(Property::SessionExpiryInterval)
             .unwrap_or(0),
-        // Clean Session is about both ends of the session.
+        // Clean Session concerns both ends of the session.
         Version::V3 | Version::V4 if connect.clean => 0,
         Version::V3 | Version::V4 => u32::MAX,
     };
@@ -484,7 +486,7 @@ fn session_expiry(connect: &Connect<'_>, settings: &Settings) -> SessionExpiry {
 
 /// The keep alive, in seconds; 0 is none.
 struct KeepAlive {
-    /// The value that the server goes by.
+    /// The value that the server uses.
     used_s: u16,
     /// The value in CONNACK, if it is not the one that the client has asked for (MQTT-3.1.2-21).
     announced_s: Option<u16>,

@@ -1,13 +1,13 @@
-//! Whose connection it is: by a token, by a user name and a password, by a certificate, or nobody's.
+//! The identity of a client: a user by a token, by a user name and a password or by a certificate, or none.
 //!
 //! | CONNECT has | the client is |
 //! |---|---|
 //! | a token as its password or user name, where `mqtt_token_in` looks for one | the user of the token; a bad token is refused |
 //! | a user name and a password, and the server has users | the user, once the password checks have answered |
 //! | neither, but the connection has a certificate or a token of its own | that user |
-//! | anything else | nobody: served only with `allow_anonymous` |
+//! | anything else | anonymous: served only with `allow_anonymous` |
 //!
-//! In MQTT 3.1.1 a refusal has return code 5 as well as 4: many clients know only these.
+//! In MQTT 3.1.1 a refusal has return code 5 or 4: many clients know only these.
 
 use super::{Refused, Session, refused};
 use crate::app::App;
@@ -18,18 +18,18 @@ use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::Connect;
 use crate::mqtt::settings::TokenIn;
 
-/// Whose connection it is.
+/// The identity of a client.
 pub(super) enum Identity {
-    /// This user's.
+    /// This user.
     Known(Box<Claims>),
-    /// Nobody's.
+    /// Anonymous.
     Anonymous,
-    /// The user's, if the password is right.
+    /// The user with this name, if the password is right.
     ToBeChecked(Credentials),
 }
 
 impl Session {
-    /// Finds out whose connection it is.
+    /// Finds out the identity of the client.
     pub(super) fn identify<A: App>(
         &mut self,
         connect: &Connect<'_>,
@@ -92,7 +92,7 @@ pub(super) fn token_of<'a>(connect: &Connect<'a>, token_in: TokenIn) -> Option<&
         .and_then(|password| str::from_utf8(password).ok());
     match token_in {
         TokenIn::Off => None,
-        // Bytes that are no text are no token, but were meant to be one.
+        // Bytes that are not text cannot be a token, but were meant to be one.
         TokenIn::Password => connect.password.map(|_| password.unwrap_or_default()),
         TokenIn::UserName => connect.user_name,
         TokenIn::Auto => [password, connect.user_name]

@@ -10,7 +10,7 @@ use crate::mqtt::settings::Settings;
 use crate::mqtt::{ReasonCode, encode};
 
 impl Session {
-    /// The client leaves.
+    /// The client sends DISCONNECT.
     pub(super) fn leave<A: App>(
         &mut self,
         disconnect: &Disconnect<'_>,
@@ -22,7 +22,7 @@ impl Session {
         };
         let expiry_s = disconnect.properties.number(Property::SessionExpiryInterval);
         if expiry_s.is_some_and(|seconds| seconds > 0) && !open.outlives {
-            // MQTT-3.14.2-2. The client is not leaving in order, so its will is published.
+            // MQTT-3.14.2-2. The client violates the protocol, so its will is published.
             return close_saying(
                 decisions,
                 CloseReason::MqttProtocolError,
@@ -30,7 +30,7 @@ impl Session {
             );
         }
         open.end = End::Orderly {
-            // MQTT-3.14.4-3: only success takes the will away.
+            // MQTT-3.14.4-3: only success drops the will.
             with_will: disconnect.reason != ReasonCode::Success,
             expiry_s: expiry_s.map(|seconds| seconds.min(env.settings.session_expiry_s_max)),
         };
@@ -39,7 +39,8 @@ impl Session {
         Err(CloseReason::MqttDisconnected)
     }
 
-    /// Appends the last packet to the client: DISCONNECT of MQTT 5, or CONNACK if that has not been sent. `text` says more than the reason.
+    /// Appends the last packet to the client: DISCONNECT of MQTT 5, or CONNACK if that has not been sent.
+    /// `text` gives more details than the reason.
     pub fn write_farewell(&self, reason: CloseReason, text: &str, settings: &Settings, out: &mut Vec<u8>) {
         if let State::Saving(accepting) = &self.state {
             return accepting.write_farewell(reason, settings, out);

@@ -1,4 +1,4 @@
-//! What an application asks for beside its answer, of a client that speaks MQTT.
+//! The orders that an application may give beside its answer, for a client that speaks MQTT.
 //!
 //! | order | what happens |
 //! |---|---|
@@ -25,13 +25,14 @@ use crate::mqtt::subscriptions::UnsubscribeOutcome;
 use crate::session::{self, MqttUse};
 
 impl Session {
-    /// Prepares the buffers before the application is asked, and forgets what it asked for before. It can make no calls.
+    /// Prepares the buffers before the application is asked, and drops its earlier orders. It can make no
+    /// calls.
     #[inline]
     pub(super) fn begin<A: App>(&self, env: &mut Environment<'_, '_, A>) {
         env.common.scratch.app.begin(env.common.address, 0, 0);
     }
 
-    /// Changes the client's claims as the application has asked for.
+    /// Changes the client's claims as the application has ordered.
     #[inline]
     pub(super) fn settle<A: App>(&mut self, env: &Environment<'_, '_, A>) -> Result<(), CloseReason> {
         if env.common.scratch.app.orders.is_empty() {

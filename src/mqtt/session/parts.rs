@@ -1,15 +1,17 @@
-//! Long SUBSCRIBE and UNSUBSCRIBE packets, handled in parts, so that one takes no more of a turn than as many short ones.
+//! Long SUBSCRIBE and UNSUBSCRIBE packets, handled in parts, so that one takes no more of a turn than as many
+//! short ones.
 //!
 //! ```text
 //!  packet ──► first filters ──► receive_more … ──► last filters ──► SUBACK with the codes of all
 //! ```
-//! Each part is handled like a packet with these filters and the same identifier, but for the answer: codes are collected
-//! until the last part. The session keeps the rest of the packet, and [`Session::has_more`] says so. The core takes no
-//! other input of this connection until [`Session::receive_more`] has left nothing, as for an array of SocketCluster
-//! (`socketcluster/session/arrays.rs`). A filter that is malformed ends the connection when its part comes. If the connection
-//! ends before the last part, the rest is dropped.
+//! Each part is handled like a packet with these filters and the same identifier, except for the answer:
+//! codes are collected until the last part. The session keeps the rest of the packet, and
+//! [`Session::has_more`] says so. The core takes no other input of this connection until
+//! [`Session::receive_more`] has handled everything, as for an array of SocketCluster
+//! (`socketcluster/session/arrays.rs`). A malformed filter ends the connection when its part comes. If the
+//! connection ends before the last part, the rest is dropped.
 //!
-//! Each filter counts as a message against the rate and the share of the turn, also in short packets.
+//! Each filter counts as a message against the rate and the share of the turn, in short packets too.
 //!
 //! Limits: [`FILTERS_PER_PART_MAX`], [`SHORT_BYTES_MAX`].
 
@@ -37,11 +39,11 @@ pub(super) struct Parts {
     answer: PartialAnswer,
 }
 
-/// What is known of the answer to a long packet.
+/// The part of the answer to a long packet that is known so far.
 #[derive(Debug, Default)]
 pub(super) struct PartialAnswer {
     pub(super) codes: Vec<ReasonCode>,
-    /// Why the first filter was refused that was.
+    /// Why the first of the refused filters was refused.
     pub(super) text: Option<&'static str>,
     /// The number of the wait for owners of groups; `None` if no owner has to answer.
     pub(super) wait: Option<u64>,
@@ -49,12 +51,13 @@ pub(super) struct PartialAnswer {
     pub(super) owners: usize,
 }
 
-/// Whether a packet is handled in parts: if its filters are long, whatever its properties are.
+/// Whether a packet is handled in parts: this depends on the length of its filters alone, not on its
+/// properties.
 #[inline]
 pub(super) fn is_long(version: Version, first: u8, body: &[u8]) -> bool {
     body.len() > SHORT_BYTES_MAX
         && matches!(first >> 4, kind::SUBSCRIBE | kind::UNSUBSCRIBE)
-        // A fault is found when the packet is read as a whole.
+        // Faults are found when the packet is read as a whole.
         && filters_of(version, body).is_ok_and(|filters| filters.len() > SHORT_BYTES_MAX)
 }
 
@@ -198,7 +201,8 @@ impl Session {
         parts.map_or(0, |parts| parts.answer.codes.len())
     }
 
-    /// Takes what is known of the answer after a packet, or after a part of a long one. Returns all if that is known.
+    /// Adds the results of a packet, or of a part of a long one, to the answer. Returns the answer when it is
+    /// complete.
     pub(super) fn complete(&mut self, part: PartialAnswer) -> Option<PartialAnswer> {
         let open = self.open_mut()?;
         let Some(parts) = &mut open.parts else {
@@ -226,7 +230,7 @@ impl Session {
 const SHORT_BYTES_MAX: usize = 512;
 /// Filters of one part: each takes up to 5 µs.
 const FILTERS_PER_PART_MAX: usize = 64;
-/// A part ends when its filters have so many bytes.
+/// A part ends when its filters have this many bytes.
 const PART_BYTES_MAX: usize = 16 * 1024;
 /// The identifier of this property (section 2.2.2.2).
 const SUBSCRIPTION_IDENTIFIER: u8 = 0x0b;

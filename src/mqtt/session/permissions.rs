@@ -1,11 +1,12 @@
 //! The actions that the rules and the application allow the client. The rules are asked first.
 //!
-//! Filters outlive the claims and the rules by which they were granted. They are checked again when the client comes back
-//! to its session, and when the core has new rules: some in each turn. A filter that is no longer allowed is dropped.
-//! A client that comes back gets CONNACK when all of its filters have been checked, and nothing is sent to it before.
-//! MQTT has no packet to tell a client of that, so the connection ends with it: the client connects again, and learns what
-//! it may from SUBACK. What has waited for a session under a filter that its client has lost meanwhile is dropped too,
-//! unless the rules allow the client its topic.
+//! Filters outlive the claims and the rules by which they were granted. They are checked again when the
+//! client resumes its session, and when the core has new rules: some in each turn. A filter that is no longer
+//! allowed is dropped. A resuming client gets CONNACK when all of its filters have been checked, and nothing
+//! is sent to it before. MQTT has no packet that reports a dropped filter, so the connection of a connected
+//! client ends with it: the client connects again, and learns from SUBACK which filters it may have.
+//! Publications that wait for a session under a filter that was dropped while the client resumes are dropped
+//! too, unless the rules allow the client their topics.
 
 use super::presence::room_of;
 use super::{Denied, Refused, Session, call, refused, serve};
@@ -29,25 +30,25 @@ use crate::session::{self, Asked, MqttUse};
 pub struct CheckedFilters {
     /// Whether some are not allowed: they are dropped.
     pub has_dropped: bool,
-    /// Where to go on, if there are more.
+    /// The place at which to continue, if there are more.
     pub next: Option<u32>,
 }
 
-/// The outcome of one step of a client's coming back to its session.
+/// The outcome of one step of resuming a session.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Resumed {
     /// Channels with presence that the client is a member of again.
     pub rooms: Vec<Box<str>>,
-    /// Where to go on, if there is more.
+    /// The place at which to continue, if there is more.
     pub next: Option<u32>,
 }
 
 /// The payload that subscribers get of a publication.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum AllowedPayload {
-    /// That of the client.
+    /// The payload that the client has sent.
     AsSent,
-    /// The application's; `None` is empty.
+    /// The payload of the application; `None` is empty.
     Rewritten(Option<Piece>),
 }
 
@@ -143,8 +144,8 @@ impl Session {
         }
     }
 
-    /// Drops those of some filters of the session that the rules do not allow: of at most `max`, from `from` on. A caller
-    /// begins with 0, and closes the connection if there were any.
+    /// Checks at most `max` filters of the session, from `from` on, and drops those that the rules do not
+    /// allow. A caller begins with 0, and closes the connection if any were dropped.
     pub fn recheck_filters<A: App>(
         &mut self,
         from: u32,
@@ -162,8 +163,9 @@ impl Session {
         }
     }
 
-    /// Decides to go through the filters of the session that the client has come back to ([`Session::resume_some`]), if
-    /// there is something to find. The client is sent nothing before.
+    /// Decides to go through the filters of the session that the client has resumed
+    /// ([`Session::resume_some`]), if rules or presence make that necessary. The client is sent nothing
+    /// before.
     pub(super) fn begin_resuming<A: App>(&self, env: &mut Environment<'_, '_, A>, decisions: &mut Decisions) {
         let policy = env.common.policy;
         if let Some(session) = self.session_ref()
@@ -174,9 +176,10 @@ impl Session {
         }
     }
 
-    /// The client has come back to its session. Goes through some of its filters, at most `max` from `from` on: drops those
-    /// that the rules do not allow, and finds the rooms of the others. If some were dropped, then goes through what waits
-    /// for the client: drops what the rules do not allow it any more. A caller begins with 0.
+    /// The client has resumed its session. Goes through at most `max` of its filters, from `from` on: drops
+    /// those that the rules do not allow, and finds the rooms of the others. If some were dropped, then goes
+    /// through the publications that wait for the client, and drops those that the rules no longer allow it.
+    /// A caller begins with 0.
     pub fn resume_some<A: App>(
         &mut self,
         from: u32,
@@ -215,7 +218,8 @@ impl Session {
         resumed
     }
 
-    /// Drops those of some filters that the rules do not allow. Calls `keeps` with the others, but for shared subscriptions.
+    /// Checks some filters, and drops those that the rules do not allow. Calls `keeps` with the others,
+    /// except shared ones.
     fn check_some<A: App>(
         &mut self,
         session: SessionRef,
@@ -271,20 +275,20 @@ impl Session {
         checked
     }
 
-    /// Whether the rules, if there are any, allow a filter now.
+    /// Whether the rules allow a filter now; always true if there are none.
     fn allows(&mut self, filter: &str, policy: &Policy) -> bool {
         !policy.rules.enforces() || self.judge(filter, policy).1.verdict.allowed
     }
 
-    /// Takes the client's claims away if `revocation` revokes them. Returns whether it does: then the connection is to be
-    /// closed.
+    /// Takes the client's claims away if `revocation` revokes them. Returns whether it has: then the
+    /// connection is to be closed.
     pub fn revoke(&mut self, revocation: &Revocation) -> bool {
         self.claims
             .take_if(|claims| revocation.applies_to(claims))
             .is_some()
     }
 
-    /// Asks the rules about a filter: about `$presence/CHANNEL` as about asking who is in the channel.
+    /// Applies the rules to a filter: `$presence/CHANNEL` needs the permission to ask who is in the channel.
     fn judge(&mut self, filter: &str, policy: &Policy) -> (Action, Decided) {
         let rules = &policy.rules;
         let members_of = filter
@@ -318,11 +322,12 @@ impl Session {
     }
 }
 
-/// A check goes on behind it with shared subscriptions, by their number. Those before it are numbers of filters.
+/// From this number on, a check has reached the shared subscriptions; lower numbers are those of filters.
 const SHARED_FROM: u32 = 1 << 31;
-/// Behind it with the publications that wait, by their number.
+/// From this number on, a check has reached the publications that wait.
 const WAITING_FROM: u32 = SHARED_FROM | 1 << 30;
-/// A check that goes on before those has dropped a filter. Filters have lower numbers.
+/// Marks a check that has dropped a filter and has not reached the shared subscriptions. Filters have lower
+/// numbers.
 const HAS_DROPPED: u32 = 1 << 29;
 
 /// Topics that no client publishes to.

@@ -1,7 +1,7 @@
-//! The channels with presence of which the client is a member: those that one of its filters names exactly, while it is
-//! connected. A filter with wildcards and a shared subscription make no member.
+//! The channels with presence of which the client is a member while it is connected: those that one of its
+//! filters names exactly. A filter with wildcards and a shared subscription make no member.
 //!
-//! Other clients know it by its user, as they know SocketCluster clients, and by its info, `{"client_id":"…"}`.
+//! Other clients know it by its user, like a SocketCluster client, and by its info, `{"client_id":"…"}`.
 //!
 //! Limit: `presence_info_bytes_max`; a client with a longer info has none.
 
@@ -26,7 +26,7 @@ impl Session {
         }
     }
 
-    /// Appends the JSON by which other clients know this one, unless it is too long.
+    /// Appends the JSON that identifies this client to other clients, unless it is too long.
     pub fn write_info<A: App>(&self, env: &Environment<'_, '_, A>, out: &mut Vec<u8>) {
         let session = self.session_ref();
         let client_id = session.and_then(|session| env.sessions.client_id(session));
@@ -35,7 +35,7 @@ impl Session {
     }
 }
 
-/// The channel of which a client with this filter is a member, if there is one.
+/// The channel with presence of which this filter makes the client a member, if there is one.
 pub(super) fn room_of<A: App>(filter: &str, env: &Environment<'_, '_, A>) -> Option<Box<str>> {
     let channels = &env.common.policy.channels;
     if !channels.has_presence() || !makes_member(filter.as_bytes()) {
@@ -50,7 +50,7 @@ pub(crate) fn makes_member(filter: &[u8]) -> bool {
     !filter.iter().any(|byte| matches!(byte, b'+' | b'#'))
 }
 
-/// Appends the info of a client, unless it is longer than it may be.
+/// Appends the info of a client, unless it is longer than `bytes_max`.
 pub(crate) fn write_member_info(client_id: &str, bytes_max: usize, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(b"{\"client_id\":");

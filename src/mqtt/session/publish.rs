@@ -1,11 +1,12 @@
 //! PUBLISH from the client: section 3.3.
 //!
-//! A publication is decided, then acknowledged. If it is refused, the acknowledgement says so in MQTT 5; a client of
-//! 3.1.1 gets the acknowledgement of a publication that was accepted, since it has no other (MQTT-3.3.5-2 there).
-//! Publications with QoS 0 are dropped without a word. All of them are counted.
+//! A publication is decided, then acknowledged. If it is refused, the acknowledgement says so in MQTT 5. A
+//! client of 3.1.1 gets the same acknowledgement as for an accepted publication, since it has no other
+//! (MQTT-3.3.5-2 there). Publications with QoS 0 are dropped without an answer. All refused publications are
+//! counted.
 //!
-//! A publication with QoS 2 is published at once, and its identifier is kept until PUBREL: a packet with the same
-//! identifier that comes before is the same publication (section 4.3.3, method B).
+//! A publication with QoS 2 is published at once, and its identifier is kept until PUBREL: an earlier packet
+//! with the same identifier is the same publication (section 4.3.3, method B).
 
 use super::aliases::AliasFault;
 use super::permissions::AllowedPayload;
@@ -68,7 +69,7 @@ impl Session {
         self.carry_out_orders(env, decisions)
     }
 
-    /// The topic of a packet with an alias, which may be given the topic with the same packet.
+    /// The topic for a packet's alias; the same packet may assign the topic to the alias.
     fn resolve_alias(
         &mut self,
         publish: &Publish<'_>,
@@ -88,7 +89,7 @@ impl Session {
         Ok(decisions.write(|out| out.extend_from_slice(topic.as_bytes())))
     }
 
-    /// Whether a publication with QoS 2 has come before and was not released.
+    /// Whether a publication with QoS 2 has come before and was not released yet.
     fn is_duplicate<A: App>(&self, publish: &Publish<'_>, env: &mut Environment<'_, '_, A>) -> bool {
         match (self.session_ref(), publish.packet_id) {
             (Some(session), Some(id)) => env.sessions.is_repeated(session, id.get(), publish.dup),
@@ -298,8 +299,8 @@ impl Session {
             return Ok(decisions.write(|_| {}));
         };
         let can_be_told = open.version.has_properties();
-        // An error in PUBREC ends the exchange. A client that cannot be told sends the publication again, which is a
-        // duplicate if it was published.
+        // An error in PUBREC ends the exchange. A client that cannot be told sends the publication again;
+        // that is a duplicate if it was published.
         let ends = can_be_told || outcome != Stored::Unknown;
         if refusal.is_some() && kind == AckKind::PubRec && ends {
             env.sessions.release_qos2(open.session, id.get());
@@ -311,13 +312,15 @@ impl Session {
         Ok(self.write_answer(kind, id, refusal, decisions))
     }
 
-    /// The connection ends, and the publications of `unsent` from the decision `at` on were dropped before they had a place
-    /// in the order. The client does not get their PUBREC, so what it sends again is no duplicate (MQTT-4.3.3-2).
+    /// The connection ends, and the publications of `unsent` from the decision `at` on were dropped before
+    /// they had a place in the order. The client does not get their PUBREC, so publications that it sends
+    /// again are no duplicates (MQTT-4.3.3-2).
     pub fn publications_dropped(&self, unsent: &Decisions, at: usize, sessions: &mut Sessions) {
         let Some(session) = self.session_ref() else {
             return;
         };
-        // The acknowledgement follows its publication. Another PUBREC is that of a duplicate, which was published.
+        // The acknowledgement follows its publication. Any other PUBREC is that of a duplicate, which was
+        // published before.
         for (decision, next) in unsent.list()[at..].iter().zip(&unsent.list()[at + 1..]) {
             let Decision::Publish(publish) = *decision else {
                 continue;
@@ -356,8 +359,8 @@ impl Session {
         self.answer(AckKind::PubComp, ack.packet_id, refusal, decisions);
     }
 
-    /// The last step of the client in an exchange about a publication of the server: PUBACK with QoS 1, PUBCOMP with
-    /// QoS 2. `acknowledge` is the one of [`Sessions`] for it.
+    /// The last step of the client in an exchange about a publication of the server: PUBACK with QoS 1,
+    /// PUBCOMP with QoS 2. `acknowledge` is the method of [`Sessions`] for it.
     pub(super) fn end_exchange<A: App>(
         &self,
         ack: Ack<'_>,
@@ -369,7 +372,7 @@ impl Session {
             return Ok(());
         };
         match acknowledge(env.sessions, session, ack.packet_id.get()) {
-            // An acknowledgement of nothing changes nothing.
+            // An acknowledgement without a publication changes nothing.
             Acknowledged::Known | Acknowledged::Unknown => Ok(()),
             Acknowledged::OutOfTurn => close_out_of_turn(decisions),
         }
@@ -421,8 +424,8 @@ fn close_out_of_turn(decisions: &mut Decisions) -> Result<(), CloseReason> {
     )
 }
 
-/// The properties that are passed on, in their order. A Payload Format Indicator of 0 is one of them, since it is passed
-/// on as it is (MQTT-3.3.2-4); one of 1 is a fact of its own.
+/// The properties that are passed on, in their order. A Payload Format Indicator of 0 is one of them, since
+/// it is passed on as it is (MQTT-3.3.2-4); a value of 1 becomes the fact `is_text`.
 pub(super) fn passed_on(properties: Properties<'_>) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(2 + properties.passed_on_bytes());
     if properties.number(Property::PayloadFormatIndicator) == Some(0) {

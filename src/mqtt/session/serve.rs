@@ -7,18 +7,20 @@
 //!   PUBLISH $rpc/$answer, Correlation Data 7                                        its answer
 //!   ◄── PUBLISH $rpc/math.note                                                      a one-way event
 //! ```
-//! The filter behind `$rpc/` is a pattern as `$serve` takes it, or one of MQTT that says the same: `math/#` is `math/*`. The
-//! group means nothing, since one service gets each call: all services of a pattern are one pool, whatever their protocol.
+//! The filter behind `$rpc/` is a pattern as `$serve` takes it, or the equivalent filter of MQTT: `math/#` is
+//! `math/*`. The group has no effect, since one service gets each call: all services of a pattern are one
+//! pool, whatever their protocol.
 //!
-//! The filter belongs to the session, and outlives the connection as other filters do (`mqtt/shares.rs`); the service does
-//! not. Without a connection the client is no service, and with the next one it is a service again.
+//! The filter belongs to the session, and outlives the connection as other filters do (`mqtt/shares.rs`); the
+//! service does not. Without a connection the client is no service; with the next connection it becomes one
+//! again.
 //!
-//! Calls come with QoS 0: a call ends with the connection, so there is nothing that could be sent again. An answer is no
-//! publication: no rule is asked about it, and nobody but the caller gets it. An answer to a call that the client was not
-//! given, or that has ended, is thrown away, and its acknowledgement says so (0x10).
+//! Calls come with QoS 0: a call ends with the connection, so it could never be sent again. An answer is not
+//! a publication: the rules are not applied to it, and only the caller gets it. An answer to a call that the
+//! client has not got, or that has ended, is discarded, and its acknowledgement says so (0x10).
 //!
 //! Invariants
-//! 1. A pattern is registered with the core while `filters` has one that stands for it.
+//! 1. A pattern is registered with the core while `filters` has a filter that stands for it.
 //! 2. `calls` are in the order of their numbers.
 //!
 //! Limits: `services_per_connection_max`, `service_window_max`, the Receive Maximum of CONNECT.
@@ -59,11 +61,11 @@ const PROCEDURES: &str = "$rpc/";
 pub(super) struct Serving {
     filters: Vec<ServedFilter>,
     last_call: u64,
-    /// Calls that the client was given and has not answered, with the numbers in their Correlation Data.
+    /// Calls that the client has got and has not answered, with the numbers in their Correlation Data.
     calls: VecDeque<(u64, Box<ServiceCall>)>,
 }
 
-/// A filter by which the client is a service.
+/// A filter that makes the client a service.
 #[derive(Debug)]
 struct ServedFilter {
     text: Box<str>,
@@ -75,10 +77,10 @@ struct ServedFilter {
 /// The SUBSCRIBE packet whose answer waits for the registration of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Waiting<'a> {
-    /// Its number ([`Shares::wait`](crate::mqtt::shares::Shares::wait)); 0: there is no packet, since the client has come
-    /// back to its session.
+    /// Its number ([`Shares::wait`](crate::mqtt::shares::Shares::wait)); 0 if there is no packet, since the
+    /// client has resumed its session.
     pub(super) wait: u64,
-    /// How far the code of the filter is from the end of SUBACK.
+    /// The distance of the filter's code from the end of SUBACK.
     pub(super) behind: u32,
     /// The filter.
     pub(super) text: &'a str,
@@ -128,7 +130,7 @@ fn pattern_of(procedures: &str) -> Result<Box<[u8]>, Refused> {
     Ok(pattern.into_bytes().into())
 }
 
-/// What the client offers in the user properties of SUBSCRIBE.
+/// The offer of the client, in the user properties of SUBSCRIBE.
 fn offer_of(properties: Properties<'_>, window_max: u32) -> Result<ServiceOffer, Refused> {
     let (mut weight, mut window) = (Some(WEIGHT_DEFAULT), Some(WINDOW_DEFAULT));
     let mut about = None;
@@ -184,7 +186,8 @@ impl Session {
         rules.name_serve() && rules.decide_serve(pattern, facts).verdict.allowed
     }
 
-    /// Subscribes the client to the procedures of a filter. [`Session::may_serve`] has allowed it. The answer waits.
+    /// Subscribes the client to the procedures of a filter, which [`Session::may_serve`] has allowed. The
+    /// answer waits.
     pub(super) fn serve<A: App>(
         &mut self,
         procedures: &str,
@@ -197,7 +200,7 @@ impl Session {
         let State::Open(open) = &self.state else {
             return refused(ReasonCode::Unspecified, "the connection has ended");
         };
-        // As many filters as patterns, so that looking through them costs little.
+        // No more filters than patterns, so that looking through them costs little.
         let is_full = open.serving.as_deref().is_some_and(|serving| {
             serving.filters.len() >= env.settings.services_max as usize && !serving.has(waiting.text)
         });
@@ -230,8 +233,8 @@ impl Session {
         Ok(outcome)
     }
 
-    /// Whether the client may still serve what the filter `text` of its session stands for. If it has come back to the session,
-    /// it serves that from now on.
+    /// Whether the client may still serve the procedures of the filter `text` of its session. If it has
+    /// resumed the session, it serves them from now on.
     pub(super) fn serves_on<A: App>(
         &mut self,
         procedures: &str,
@@ -262,7 +265,7 @@ impl Session {
         true
     }
 
-    /// Has a pattern registered.
+    /// Orders a pattern to be registered.
     fn register<A: App>(
         &mut self,
         pattern: Box<[u8]>,
@@ -272,7 +275,8 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
     ) {
         let Some(open) = self.open_mut() else { return };
-        // Calls come with QoS 0, but the client says with its Receive Maximum how much it can do at the same time.
+        // Calls come with QoS 0, but the Receive Maximum of the client says how many it can handle at the
+        // same time.
         offer.window = offer
             .window
             .min(env.settings.service_window_max)
@@ -311,11 +315,11 @@ impl Session {
         }
     }
 
-    /// All cores know a pattern of the client, or why it is not registered: SUBACK may be sent.
+    /// A pattern of the client was registered on all cores, or could not be registered: SUBACK may be sent.
     ///
     /// # Errors
-    /// The client has come back to its session, and its filter has ended: the connection is to be closed, since no packet
-    /// would tell the client.
+    /// The client has resumed its session, and its filter has ended: the connection is to be closed, since no
+    /// packet could report that to the client.
     pub(crate) fn service_registered<A: App>(
         &mut self,
         token: &[u8],
@@ -355,8 +359,8 @@ impl Session {
         result
     }
 
-    /// Calls the client as a service, or sends it an event. Gives the call back if it is done with: an event, or a call
-    /// that no packet can carry, which has its answer then.
+    /// Calls the client as a service, or sends it an event. Returns the call if it is over at once: an event,
+    /// or a call that no packet can carry, which has its answer then.
     ///
     /// # Errors
     /// The call, if the session is not open or is no service.
@@ -393,8 +397,9 @@ impl Session {
         Ok(None)
     }
 
-    /// Nobody waits for the answer to a call any more. MQTT has no packet that says so. The call is kept until the client
-    /// answers or [`Session::take_cancelled`]; false if the client has answered it, or has not got it.
+    /// The caller no longer waits for the answer to a call. MQTT has no packet that says so. The call is kept
+    /// until the client answers, or until [`Session::take_cancelled`]; false if the client has answered it,
+    /// or has not got it.
     pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime) -> bool {
         let serving = self.open_mut().and_then(|open| open.serving.as_deref_mut());
         let mut calls = serving.into_iter().flat_map(|serving| &mut serving.calls);
@@ -451,7 +456,7 @@ impl Session {
         self.carry_out_orders(env, decisions)
     }
 
-    /// The connection has ended: so have the calls that the client was given.
+    /// The connection has ended, and with it the calls that the client has got.
     pub(super) fn end_serving<A: App>(serving: Serving, env: &mut Environment<'_, '_, A>) {
         for (_, mut call) in serving.calls {
             call.fail(Failure::Gone);
@@ -460,8 +465,8 @@ impl Session {
     }
 }
 
-/// Appends the error in an answer: an object or a string as it is. Anything else would be no error for a caller, so it
-/// becomes one with the text of the user property.
+/// Appends the error in an answer: an object or a string as it is. Any other value would be no error for a
+/// caller, so it is replaced by an error with the text of the user property.
 fn write_error<A: App>(env: &Environment<'_, '_, A>, payload: &[u8], text: &str, out: &mut Vec<u8>) {
     if !payload.is_empty() {
         payload::write_json(env.settings.payload, payload, out);
@@ -475,7 +480,7 @@ fn write_error<A: App>(env: &Environment<'_, '_, A>, payload: &[u8], text: &str,
 }
 
 impl Serving {
-    /// Whether the client serves by this filter.
+    /// Whether this filter makes the client a service.
     fn has(&self, text: &str) -> bool {
         self.filters.iter().any(|filter| *filter.text == *text)
     }

@@ -1,11 +1,11 @@
-//! What a service gets of a call, `{"data":D,"caller":{"id":I,"user":U,"claims":C}}` (`session/services.rs`), in its parts: a
-//! service that speaks MQTT gets them as payload and properties.
+//! The content of a call for a service, `{"data":D,"caller":{"id":I,"user":U,"claims":C}}`
+//! (`session/services.rs`), in its parts: a service that speaks MQTT gets them as payload and properties.
 
 use std::borrow::Cow;
 
 use crate::json::Scanner;
 
-/// What a service gets of a call.
+/// The parts of a call for a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ServiceCallParts<'a> {
     /// The data; empty if there is none.
@@ -19,7 +19,7 @@ pub(super) struct ServiceCallParts<'a> {
 }
 
 impl<'a> ServiceCallParts<'a> {
-    /// Reads what every session writes of a call.
+    /// Reads the content that sessions of all protocols write for a call.
     pub(super) fn read(call: &'a [u8]) -> Option<ServiceCallParts<'a>> {
         let mut rest = str::from_utf8(call).ok()?.strip_prefix('{')?;
         let mut data = "";

@@ -1,11 +1,11 @@
-//! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10. Each filter has a code of its own, and one that is refused does not
-//! keep the others from being granted.
+//! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10. Each filter has a code of its own, and a refused filter
+//! does not keep the others from being granted.
 //!
-//! The rules are asked about a filter as about a channel. A filter with wildcards is allowed only if they allow all
-//! names that it could match (`auth/rules/filter.rs`); it is never narrowed.
+//! The rules apply to a filter as to a channel. A filter with wildcards is allowed only if the rules allow
+//! all names that it could match (`auth/rules/filter.rs`); it is never narrowed.
 //!
-//! SUBACK for a shared subscription waits until the core that owns the group has taken the session in (`mqtt/shares.rs`), and
-//! for one to procedures until all cores know the service (`serve.rs`).
+//! SUBACK for a shared subscription waits until the core that owns the group has added the session
+//! (`mqtt/shares.rs`); for a subscription to procedures, until all cores know the service (`serve.rs`).
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
@@ -61,7 +61,7 @@ impl Session {
         env.common.scratch.count_packets_of_array(subscribe.count - 1);
         for (at, ((filter, options), allowed)) in subscribe.filters().zip(allowed).enumerate() {
             let outcome = allowed.and_then(|()| match serve::procedures(filter) {
-                // Its code is set in the answer when that is whole.
+                // Its code is set when the answer is complete.
                 Some(_) if self.has_parts() => refused(
                     ReasonCode::QuotaExceeded,
                     "the packet has too many filters to serve procedures: subscribe to them in one of their own",
@@ -97,8 +97,9 @@ impl Session {
                 }
             });
         }
-        // What is published from now on comes live, and only what was retained before is to be sent. So this decision is the
-        // first: those behind it may have to wait, for the store or for room in what presence has to tell.
+        // Publications from now on come live, and only those retained before are to be sent. So this decision
+        // is the first: the decisions behind it may have to wait, for the store or for room in the messages
+        // of presence.
         for &(filter, options, outcome) in &granted {
             self.send_retained(filter, options, outcome, id, env, decisions);
         }
@@ -153,7 +154,7 @@ impl Session {
         }
     }
 
-    /// Decides to send what is retained, if the client wants it.
+    /// Decides to send retained publications, if the client wants them.
     fn send_retained<A: App>(
         &mut self,
         filter: &str,
@@ -176,7 +177,7 @@ impl Session {
                 filter,
                 qos: options.qos as u8,
                 id,
-                // MQTT-3.8.3-3 is about all publications.
+                // MQTT-3.8.3-3 applies to all publications.
                 except: match options.no_local {
                     true => open.client_hash(env.sessions),
                     false => 0,
@@ -188,7 +189,7 @@ impl Session {
     /// Asks the rules and the application about all filters, before any of them is granted.
     ///
     /// # Errors
-    /// The application decides later about one of them.
+    /// The application decides later about one of the filters.
     fn ask_about<A: App>(
         &mut self,
         subscribe: Subscribe<'_>,
@@ -236,7 +237,7 @@ impl Session {
         }
         let subject = Subject::SubscribeFilter { filter };
         let mut hooks = env.common.policy.hooks.iter();
-        // Each answer handles the packet again from its beginning.
+        // With each answer the packet is handled again from its beginning.
         if self.filters_before() + question >= HOOKED_FILTERS_MAX
             && hooks.any(|hooks| hooks.find(&subject).is_some())
         {
@@ -406,7 +407,8 @@ impl Session {
     }
 }
 
-/// Decides to send the packet of `write`, unless it has written nothing since the packet would be too large for the client.
+/// Decides to send the packet of `write`, unless `write` has written nothing because the packet would be too
+/// large for the client.
 fn send_unless_empty(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)) {
     let message = decisions.write(write);
     if !decisions.bytes(message).is_empty() {
@@ -414,7 +416,7 @@ fn send_unless_empty(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)
     }
 }
 
-/// The number of the decision about a filter, and what has been decided about the filters before it.
+/// The number of the decision about a filter, and the decisions about the filters before it.
 type Later = (DecisionNumber, Vec<Result<(), Refusal>>);
 
 const fn unsubscribed_code(outcome: UnsubscribeOutcome) -> ReasonCode {
@@ -424,13 +426,13 @@ const fn unsubscribed_code(outcome: UnsubscribeOutcome) -> ReasonCode {
     }
 }
 
-/// A hook is asked about so many filters of one packet.
+/// A hook is asked about at most this many filters of one packet.
 const HOOKED_FILTERS_MAX: usize = 100;
 
 /// The subscription that a client is granted with a filter.
 enum Granted {
     Plain(SubscribeOutcome),
-    /// It becomes a service, when all cores know it.
+    /// It becomes a service when all cores know it.
     Service,
     /// It is a member of a group. Retained publications are not for groups.
     Shared {
@@ -439,7 +441,7 @@ enum Granted {
     },
 }
 
-/// Refuses a subscription since too many SUBACKs wait.
+/// Refuses a subscription because too many SUBACKs wait.
 pub(super) fn too_many_wait<A: App, T>(env: &mut Environment<'_, '_, A>) -> Result<T, Refused> {
     env.common.scratch.hit(Limit::MqttJoins);
     refused(ReasonCode::QuotaExceeded, "too many clients are joining groups")

@@ -59,12 +59,13 @@ impl Session {
         }
     }
 
-    /// The server has not read the connection up to now: silence before this moment is not the client's.
+    /// The server has not read the connection up to now, so silence before this moment is not the client's
+    /// fault.
     pub fn reset_silence_timer(&mut self, now: Now) {
         self.heard = now.uptime;
     }
 
-    /// Whether nothing has been heard from the client since that moment.
+    /// Whether the client has sent nothing since that moment.
     pub fn last_heard_before(&self, moment: Uptime) -> bool {
         self.heard < moment
     }

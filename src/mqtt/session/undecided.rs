@@ -12,7 +12,7 @@ use crate::decision::{CloseReason, Decisions, Limit};
 use crate::mqtt::Version;
 use crate::mqtt::environment::Environment;
 
-/// A decision that will come.
+/// A decision that has not come yet.
 #[derive(Debug)]
 pub(super) struct Undecided {
     number: DecisionNumber,
@@ -85,7 +85,7 @@ impl Session {
         result
     }
 
-    /// The application decides later. `decided` is what it has decided about the packet before.
+    /// The application decides later. `decided` are its earlier decisions about the packet.
     pub(super) fn undecided<A: App>(
         number: DecisionNumber,
         decided: Vec<Result<(), Refusal>>,
@@ -126,7 +126,7 @@ impl Session {
         self.decide_if(|undecided| undecided.number == number, decide, env, decisions)
     }
 
-    /// Refuses what the application has not decided in time.
+    /// The application has not decided in time: its decision counts as a refusal.
     pub(super) fn expire_decision<A: App>(
         &mut self,
         env: &mut Environment<'_, '_, A>,
@@ -136,7 +136,7 @@ impl Session {
         self.decide_if(|_| true, Box::new(|_| Err(Refusal::too_late())), env, decisions)
     }
 
-    /// When the decision that the session waits for is due.
+    /// The deadline of the decision that the session waits for.
     pub(super) fn decision_deadline(&self) -> Uptime {
         match &self.state {
             State::Deciding(_, undecided) => undecided.deadline,

@@ -1,5 +1,6 @@
-//! The will in CONNECT: section 3.1.2.5. It is checked when it comes, as a publication would be, since the client is gone
-//! when it is published. From then on it is kept with the session (`mqtt/sessions/will.rs`).
+//! The will in CONNECT: section 3.1.2.5. The session checks it at CONNECT as it would check a publication,
+//! since the client is gone when the will is published. From then on it is kept with the session
+//! (`mqtt/sessions/will.rs`).
 
 use super::publish::passed_on;
 use super::{Denied, Session, refused};

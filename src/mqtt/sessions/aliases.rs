@@ -1,7 +1,8 @@
 //! The topic aliases that the server has given to one client (section 3.3.2.3.4), for as long as its connection lasts.
 //!
-//! The first topics that the client gets have the aliases, as many as it takes. Most clients take none. For one that
-//! does, each packet is written for it alone: bytes on its network are what it saves.
+//! The first topics that the client gets are given aliases, as many as the client takes. Most clients take
+//! none. For a client that does, each packet is written for it alone: its aim is to save bytes on its
+//! network.
 //!
 //! Limits: [`ALIASES_MAX`] for each client, [`TOPIC_BYTES_MAX`].
 
@@ -24,7 +25,7 @@ pub(super) struct Aliases {
 }
 
 impl Aliases {
-    /// No aliases yet, for a client that takes so many; `None` if it takes none.
+    /// No aliases yet, for a client that takes `topic_alias_maximum`; `None` if it takes none.
     pub(super) fn new(topic_alias_maximum: u16) -> Option<Box<Aliases>> {
         let max = topic_alias_maximum.min(ALIASES_MAX);
         (max > 0).then(|| {
@@ -35,7 +36,7 @@ impl Aliases {
         })
     }
 
-    /// The alias of a topic, if it has one or gets one now: then the packet must be sent.
+    /// The alias of a topic, if it has one or gets one now. In the latter case the packet must be sent.
     pub(super) fn alias(&mut self, topic: &[u8]) -> Option<Alias> {
         if let Some(&alias) = self.numbers.get(topic) {
             return Some(Alias::Known(alias));

@@ -1,14 +1,15 @@
-//! The packet identifiers of QoS 2 publications that a client has sent and not released: a publication that comes again
-//! with one of them is the same one (section 4.3.3, method B: it is published at once, and its identifier kept).
+//! The packet identifiers of QoS 2 publications that a client has sent and not released: a publication that
+//! comes with one of them is a repetition (section 4.3.3, method B: a publication is published at once, and
+//! its identifier kept).
 //!
 //! The client chooses these identifiers. They have nothing to do with those that the server gives (`outgoing.rs`).
 
 /// The outcome of a QoS 2 publication that has arrived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming {
-    /// It is to be published.
+    /// The publication is to be published.
     New,
-    /// It was published before: it is only acknowledged again.
+    /// The publication was published before: it is only acknowledged again.
     Duplicate,
 }
 

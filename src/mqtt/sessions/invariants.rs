@@ -1,4 +1,4 @@
-//! What must always hold between the tables of sessions. The simulation checks it.
+//! The invariants between the tables of sessions. The simulation checks them.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use crate::clock::Uptime;
 use crate::mqtt::shares::{GroupRef, Tag};
 
 impl Sessions {
-    /// The first thing found that must not be, between two turns in which nothing is left to do.
+    /// The first broken invariant, between two turns that leave no work.
     pub(crate) fn broken_invariant(&self) -> Option<String> {
         let mut holders: BTreeMap<u32, u32> = BTreeMap::new();
         let (mut wills_bytes, mut connected, mut lasting, mut deadlines) = (0, 0, 0, 0);

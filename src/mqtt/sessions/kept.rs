@@ -3,12 +3,13 @@
 //! ```text
 //!   copy   [ facts 1 | expires at 8, if it does | lengths: ids 2, topic 2, properties 4 | ids … | topic … | properties … | payload … ]
 //! ```
-//! Numbers are little-endian, since the disk gets the same bytes (`stored.rs`). A copy lasts as long as a session holds it. While a publication is delivered ([`KeptPublications::begin`] to
-//! [`KeptPublications::end`]), its copy is found again for each further session. Subscription identifiers belong to a
-//! subscriber, so sessions whose identifiers differ do not share.
+//! Numbers are little-endian, since the disk gets the same bytes (`stored.rs`). A copy lasts as long as a
+//! session holds it. While a publication is delivered ([`KeptPublications::begin`] to
+//! [`KeptPublications::end`]), its copy is found again for each further session. Subscription identifiers
+//! belong to a subscriber, so sessions with different identifiers do not share a copy.
 //!
-//! Invariant: `bytes` is the sum of [`Kept::memory_bytes`] of all copies, and a copy has as many holders as there are
-//! entries that name it, one more while it is the newest of the delivery under way.
+//! Invariant: `bytes` is the sum of [`Kept::memory_bytes`] of all copies, and a copy has as many holders as
+//! there are entries that name it, plus one while it is the newest copy of the delivery under way.
 
 use std::collections::HashMap;
 
@@ -42,7 +43,7 @@ impl Ids<'_> {
     }
 }
 
-/// Names a copy. Whoever holds it gives it back by [`KeptPublications::release`].
+/// Names a copy. Each holder must give it back by [`KeptPublications::release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KeptRef(u32);
 
@@ -56,7 +57,7 @@ pub(super) struct KeptPublications {
     tags: HashMap<u32, Tag>,
     /// The numbers of publications that the disk has, by those of their copies.
     saved: HashMap<u32, u64>,
-    /// The groups' publications that sessions have no more to do with.
+    /// Publications of groups that no session needs any more.
     settled: Vec<Tag>,
     given_back: Vec<(Tag, SharedPublication)>,
 }
@@ -110,14 +111,15 @@ impl KeptPublications {
         })
     }
 
-    /// The memory that is free when one holder lets the publication go; 0 if others hold it.
+    /// The bytes of memory that are freed when this holder releases the publication; 0 if there are other
+    /// holders.
     pub(super) fn bytes_of_last_holder(&self, kept: KeptRef) -> usize {
         let copy = &self.copies[kept.0 as usize];
         if copy.holders == 1 { copy.memory_bytes() } else { 0 }
     }
 
-    /// Keeps a publication that a group has given to a session. Nobody shares the copy: when the session has no more to
-    /// do with it, the group is told.
+    /// Keeps a publication that a group has given to a session. No other session shares the copy: when the
+    /// session is done with it, the group is told.
     pub(super) fn keep_tagged(&mut self, content: &Content<'_>, ids: &[u32], tag: Tag) -> KeptRef {
         let kept = self.insert(content, ids, 1);
         self.tags.insert(kept.0, tag);
@@ -143,8 +145,8 @@ impl KeptPublications {
         !self.tags.is_empty() && self.tags.contains_key(&kept.0)
     }
 
-    /// The session ends, and its client has not got the publication: if a group has given it, another member is to get
-    /// it.
+    /// The session ends, and its client has not got the publication: if it came from a group, another member
+    /// is to get it.
     pub(super) fn give_back(&mut self, kept: KeptRef) {
         if let Some(tag) = self.tags.remove(&kept.0) {
             let publication = SharedPublication::new(&self.get(kept).0);
@@ -159,7 +161,7 @@ impl KeptPublications {
         !self.settled.is_empty() || !self.given_back.is_empty()
     }
 
-    /// A publication of a group that sessions have no more to do with, since the last call.
+    /// The next publication of a group that sessions are done with.
     pub(super) fn next_settled(&mut self) -> Option<Tag> {
         self.settled.pop()
     }
@@ -169,7 +171,7 @@ impl KeptPublications {
         std::mem::take(&mut self.given_back)
     }
 
-    /// The publication, and the subscription identifiers of those that it is kept for.
+    /// The publication, and the subscription identifiers with which it is kept.
     pub(super) fn get(&self, kept: KeptRef) -> (Content<'_>, Ids<'_>) {
         read(&self.copies[kept.0 as usize].bytes)
     }
@@ -260,7 +262,7 @@ impl Kept {
 
 #[cfg(test)]
 impl KeptPublications {
-    /// The first thing found that must not be, if `holders` says how often each copy is held.
+    /// The first broken invariant, if `holders` says how often each copy is held.
     pub(super) fn broken_invariant(&self, holders: &std::collections::BTreeMap<u32, u32>) -> Option<String> {
         let mut bytes = 0;
         for (number, copy) in self.copies.iter() {

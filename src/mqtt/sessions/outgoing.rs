@@ -1,13 +1,14 @@
-//! What one session still has to send, and what its client has not acknowledged: QoS 1 and 2, in order.
+//! The publications with QoS 1 and 2 that one session has yet to send, and those that its client has not
+//! acknowledged, in order.
 //!
 //! ```text
 //!   entries   [ 7 released | 8 published | 9 published | 11 published | 12 published | waiting | waiting … ]
 //!               └──────── sent on this connection ────┘└─ sent on an earlier one ───┘└── not sent yet ───┘
 //! ```
-//! Entries with a packet identifier come first: they are in flight. An entry leaves when the client has acknowledged
-//! all of it, so one in the middle may leave first, and the order of the others stays. After a reconnect nothing is sent
-//! on this connection: all in flight are sent again from the front, in the original order (MQTT-4.4.0-1, MQTT-4.6.0-1),
-//! then the waiting ones.
+//! Entries with a packet identifier come first: they are in flight. An entry leaves when the client has
+//! acknowledged all of it, so an entry in the middle may leave first; the order of the others stays. After a
+//! reconnect no entry counts as sent on this connection: all entries in flight are sent again from the front,
+//! in the original order (MQTT-4.4.0-1, MQTT-4.6.0-1), then the waiting ones.
 //!
 //! The receive maximum of the client bounds `sent`. An exchange that has been released still counts, as section 4.9 of
 //! MQTT 5 has it.
@@ -15,8 +16,8 @@
 //! Invariants
 //! 1. The first `in_flight` entries have packet identifiers, all different, and no other entry has one.
 //! 2. `sent <= in_flight`: the first `sent` were sent on this connection.
-//! 3. Identifiers are given in ascending order, beginning again with 1 after 65,535. So those in use lie between that of
-//!    the first entry and the last that was given, going upward, unless `has_lapped`.
+//! 3. Identifiers are given in ascending order, beginning again with 1 after 65,535. So the identifiers in
+//!    use lie between that of the first entry and the last one given, going upward, unless `has_lapped`.
 //! 4. `bytes` is the sum of the sizes of the publications that entries hold.
 
 use std::collections::VecDeque;
@@ -35,8 +36,8 @@ pub(super) struct Outgoing {
     in_flight: u32,
     bytes: u32,
     last_id: u16,
-    /// Whether identifiers have begun again while an old one was in use: then invariant 3 does not hold, and each is
-    /// looked for.
+    /// Whether identifiers have begun again while an old one was in use: then invariant 3 does not hold, and
+    /// each new identifier is searched for among those in use.
     has_lapped: bool,
     /// The part of the entries that the disk has; `None` if it is to have none.
     saved: Option<Box<SavedEntries>>,
@@ -85,12 +86,12 @@ pub(super) enum Next {
 }
 
 impl Outgoing {
-    /// Whether a publication with QoS 1 or 2 can be sent at once: nothing comes before it.
+    /// Whether a publication with QoS 1 or 2 can be sent at once, since no other comes before it.
     pub(super) fn is_open(&self, in_flight_max: u16) -> bool {
         self.sent as usize == self.entries.len() && self.sent < u32::from(in_flight_max)
     }
 
-    /// Whether something is to be sent when the client may get it.
+    /// Whether there is something to send when the client may get it.
     pub(super) fn has_more(&self) -> bool {
         (self.sent as usize) < self.entries.len()
     }
@@ -136,7 +137,7 @@ impl Outgoing {
         packet_id
     }
 
-    /// Lets a publication wait.
+    /// Queues a publication.
     pub(super) fn wait(&mut self, outbound: Outbound, kept: KeptRef, kept_all: &KeptPublications) {
         self.bytes += kept_all.size(kept);
         self.entries.push_back(Entry::new(outbound, Some(kept)));
@@ -150,13 +151,13 @@ impl Outgoing {
         sizes.sum()
     }
 
-    /// The publications that wait, the one that has waited longest first.
+    /// The waiting publications, the oldest first.
     pub(super) fn oldest(&self) -> impl Iterator<Item = KeptRef> {
         let waiting = self.entries.iter().skip(self.in_flight as usize);
         waiting.filter_map(|entry| entry.kept())
     }
 
-    /// Drops the publication that has waited longest, if one waits.
+    /// Drops the oldest waiting publication, if there is one.
     pub(super) fn drop_oldest(&mut self, kept_all: &mut KeptPublications) {
         let at = self.in_flight as usize;
         if let Some(entry) = self.entries.remove(at) {
@@ -165,8 +166,8 @@ impl Outgoing {
         }
     }
 
-    /// Drops those of some that wait whose topics are not to be kept: looks at most at `max`, behind the first `skipped` of
-    /// those that wait. Returns how many are behind which the caller goes on; `None` if these were all.
+    /// Looks at no more than `max` waiting publications behind the first `skipped`, and drops those whose
+    /// topics are not to be kept. Returns how many the caller must skip to go on; `None` if these were all.
     pub(super) fn retain_some_waiting(
         &mut self,
         skipped: usize,
@@ -224,8 +225,8 @@ impl Outgoing {
         })
     }
 
-    /// What [`Outgoing::next`] has returned is sent. Unless `keeps`, the session ends with its connection, so the
-    /// publication is not needed again.
+    /// Notes that the packet of [`Outgoing::next`] is sent. Unless `keeps`, the session ends with its
+    /// connection, so the publication is not needed again.
     pub(super) fn pass(&mut self, next: Next, keeps: bool, kept_all: &mut KeptPublications) {
         let at = self.sent as usize;
         match next {
@@ -255,7 +256,8 @@ impl Outgoing {
         self.give_back();
     }
 
-    /// Drops what [`Outgoing::next`] has returned: it is too large for the client, or has expired before it was sent.
+    /// Drops the packet of [`Outgoing::next`]: it is too large for the client, or has expired before it was
+    /// sent.
     pub(super) fn drop_next(&mut self, kept_all: &mut KeptPublications) {
         let at = self.sent as usize;
         self.remove(at, kept_all);
@@ -299,8 +301,9 @@ impl Outgoing {
         self.has_lapped
     }
 
-    /// The session has ended: forgets the first entries, at most `max`, and returns how many. What groups have given to the
-    /// session goes back to them, unless the client may have it with QoS 2 (MQTT-4.8.2-5).
+    /// The session has ended: drops the first entries, at most `max`, and returns how many. Publications that
+    /// groups have given to the session go back to them, unless the client may have got them with QoS 2
+    /// (MQTT-4.8.2-5).
     pub(super) fn clear_some(&mut self, max: usize, kept_all: &mut KeptPublications) -> usize {
         let count = self.entries.len().min(max);
         for entry in self.entries.drain(..count) {
@@ -320,7 +323,7 @@ impl Outgoing {
         count
     }
 
-    /// Has the disk told of the entries from now on.
+    /// Begins to keep the entries on disk.
     #[inline]
     pub(super) fn begin_saving(&mut self) {
         if self.saved.is_none() {
@@ -338,12 +341,12 @@ impl Outgoing {
         self.saved.as_deref_mut()
     }
 
-    /// The disk is to have nothing of the entries any more.
+    /// Ends to keep the entries on disk.
     pub(super) fn end_saving(&mut self) -> Option<Box<SavedEntries>> {
         self.saved.take()
     }
 
-    /// An entry as the disk is to have it, and the publication that it needs.
+    /// An entry in its form for the disk, and the publication that it needs.
     pub(super) fn stored(&self, at: usize) -> (StoredEntry, Option<KeptRef>) {
         let entry = self.entries[at];
         let stored = StoredEntry {
@@ -380,9 +383,9 @@ impl Outgoing {
         next.is_some_and(|entry| entry.facts & UNSENT != 0)
     }
 
-    /// The queue of a session that the disk has: its entries in order, each with its publication, and such that are on disk
-    /// for nothing. Entries with packet
-    /// identifiers come first. The next identifier follows `last_id`, or that of the last entry which has one.
+    /// The queue of a session that the disk has: its entries in order, each with its publication, and entries
+    /// that are on disk without need. Entries with packet identifiers come first. The next identifier follows
+    /// `last_id`, or the identifier of the last entry that has one.
     pub(super) fn restore(
         entries: Vec<(StoredEntry, Option<KeptRef>, SavedEntry)>,
         gone: Vec<SavedEntry>,
@@ -406,7 +409,7 @@ impl Outgoing {
             saved.push_back(saved_entry);
         }
         outgoing.last_id = last_id.unwrap_or(outgoing.last_id);
-        // Each identifier that is given is looked for.
+        // Each identifier that is given is searched for among those in use.
         outgoing.has_lapped = outgoing.in_flight > 0;
         outgoing.saved = Some(Box::new(SavedEntries::restored(saved, gone)));
         outgoing
@@ -434,7 +437,7 @@ impl Outgoing {
     }
 
     fn remove(&mut self, at: usize, kept_all: &mut KeptPublications) {
-        // Clients acknowledge in order, so nearly all leave at the front.
+        // Clients acknowledge in order, so nearly all entries leave at the front.
         let entry = match at {
             0 => self.entries.pop_front(),
             _ => self.entries.remove(at),
@@ -509,7 +512,7 @@ impl Entry {
 
 #[cfg(test)]
 impl Outgoing {
-    /// The first thing found that must not be. Adds to `holders` how often each copy is held.
+    /// The first broken invariant. Adds to `holders` how often each copy is held.
     pub(super) fn broken_invariant(
         &self,
         kept: &KeptPublications,

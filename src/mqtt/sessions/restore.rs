@@ -1,7 +1,7 @@
 //! Sessions that a former process has left on disk (`data_dir`), before the core runs.
 //!
-//! All of them wait for their clients: from the end of the connection, or from now on if the former process has not ended
-//! in order. Deadlines are absolute, so the time without a process counts.
+//! All of them wait for their clients: from the end of the connection, or from now on if the former process
+//! was not stopped in order. Deadlines are absolute, so the time without a process counts.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ struct OwnHead {
     user: Option<Box<str>>,
 }
 
-/// An item that is in a form that is not known.
+/// The form of an item is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct UnknownForm;
 
@@ -134,8 +134,8 @@ impl StoredSession {
 }
 
 impl Sessions {
-    /// Takes the sessions of this core, which saves sessions already. `may_miss_some`: the former process may have done more
-    /// than the disk has.
+    /// Takes the sessions of this core, which saves sessions already. `may_miss_some`: the former process may
+    /// have done more than the disk contains.
     pub(crate) fn restore(
         &mut self,
         sessions: Vec<StoredSession>,
@@ -223,7 +223,8 @@ impl Sessions {
         if deadline != crate::clock::Uptime::NEVER {
             self.deadlines.insert((deadline, number));
         }
-        // From now on the disk knows since when it waits, and that from then on less is left.
+        // From now on the disk has the time since which the session waits, so that later restarts see the
+        // remaining time.
         self.note(number, |pending: &mut Pending| {
             (pending.head, pending.will, pending.outgoing) = (true, true, true);
         });
@@ -295,8 +296,9 @@ impl Sessions {
     }
 }
 
-/// The packet identifier before the first one that is given after a crash: the former process may have given some that the
-/// disk does not know of, and a client would take the next publication with one of them for the same one.
+/// The packet identifier before the first one that is given after a crash. The former process may have given
+/// identifiers that the disk does not have, and a client would mistake the next publication with one of them
+/// for the earlier one.
 fn doubtful_id(now: Now) -> u16 {
     u16::try_from(now.unix_ms % u64::from(u16::MAX)).unwrap_or(0)
 }

@@ -1,14 +1,14 @@
-//! A client has come back to its session, and what the session has is checked before anything is sent to the client: the
-//! filters, whether the rules still allow them, and what waits, if they do not.
+//! A client has resumed its session. Before anything is sent to it, the session is checked: whether the rules
+//! still allow its filters and, if not, its waiting publications.
 //!
-//! A session may have ten thousand filters. The caller goes through some of them in each turn. Meanwhile the session keeps
-//! what is published, as if the client had not come yet: it has no CONNACK.
+//! A session may have ten thousand filters. The caller goes through some of them in each turn. Meanwhile the
+//! session queues publications as if the client were still away: it has no CONNACK yet.
 
 use super::state::Phase;
 use super::{SessionRef, Sessions};
 
 impl Sessions {
-    /// Nothing is sent to the client that has come back to its session, until [`Sessions::accept`].
+    /// Sends nothing to the client that has resumed its session, until [`Sessions::accept`].
     pub fn begin_check(&mut self, session: SessionRef) {
         if let Some(state) = self.state_mut(session)
             && let Phase::Connected { address } = state.phase
@@ -18,9 +18,9 @@ impl Sessions {
         }
     }
 
-    /// Drops those of some publications that wait for a session whose topics are not to be kept: looks at most at `max`,
-    /// behind the first `skipped` of those that wait. Returns how many are behind which the caller goes on; `None` if these
-    /// were all.
+    /// Looks at no more than `max` publications that wait for a session, behind the first `skipped`, and
+    /// drops those whose topics are not to be kept. Returns how many the caller must skip to go on; `None` if
+    /// these were all.
     pub fn retain_some_waiting(
         &mut self,
         session: SessionRef,

@@ -1,12 +1,12 @@
-//! The part that the disk has of the publications which one session still has to send, and the changes since.
+//! The queue of one session as it is on disk, and the changes since then.
 //!
-//! Each entry of the queue (`outgoing.rs`) has a number here, by which the disk knows it. Numbers rise in the order of the
-//! queue. An entry that comes and goes before the disk is told of it never gets there.
+//! Each entry of the queue (`outgoing.rs`) has a number here, which names it on disk. Numbers rise in the
+//! order of the queue. An entry that comes and goes between two saves is never written to disk.
 //!
 //! Invariants
 //! 1. `of` has one element for each entry of the queue, in the same order, with rising numbers.
-//! 2. An entry that the disk does not have as it is has its number in `changed`; one that the disk has and the queue has
-//!    not is in `gone`.
+//! 2. If the disk has no entry, or an outdated one, its number is in `changed`; an entry that is on disk and
+//!    no longer in the queue is in `gone`.
 
 use std::collections::VecDeque;
 
@@ -17,7 +17,8 @@ pub(super) struct SavedEntries {
     last: u64,
     changed: Vec<u64>,
     gone: Vec<SavedEntry>,
-    /// Before the save of this number is committed, no publication may be sent for the first time that waits for it.
+    /// Until the save of this number is committed, no publication may be sent for the first time whose packet
+    /// identifier is in it.
     pub(super) gate: u64,
 }
 
@@ -34,14 +35,14 @@ pub(super) struct SavedEntry {
 pub(super) const UNSAVED: u64 = u64::MAX;
 
 impl SavedEntries {
-    /// For a queue of which the disk has nothing.
+    /// For a queue of which nothing is on disk.
     pub(super) fn new(entries: usize) -> SavedEntries {
         let mut saved = SavedEntries::default();
         (0..entries).for_each(|_| saved.push());
         saved
     }
 
-    /// For a queue that the disk has, with entries that are to go.
+    /// For a queue that is on disk, with entries that are to be removed from the disk.
     pub(super) fn restored(of: VecDeque<SavedEntry>, gone: Vec<SavedEntry>) -> SavedEntries {
         let last = of.back().map_or(0, |entry| entry.number);
         SavedEntries {
@@ -82,7 +83,7 @@ impl SavedEntries {
             return;
         }
         if self.changed.len() >= 2 * self.of.len() + CHANGED_MIN {
-            // Most of them have changed again, or have gone.
+            // Most of them have changed again, or are gone.
             self.changed.sort_unstable();
             self.changed.dedup();
             let of = &self.of;
@@ -91,12 +92,12 @@ impl SavedEntries {
         self.changed.push(number);
     }
 
-    /// Whether the disk is to be told something.
+    /// Whether there are changes for the disk.
     pub(super) fn has_changed(&self) -> bool {
         !self.changed.is_empty() || !self.gone.is_empty()
     }
 
-    /// The entries that are on disk and are to go.
+    /// Takes the entries that are to be removed from the disk.
     pub(super) fn take_gone(&mut self) -> Vec<SavedEntry> {
         std::mem::take(&mut self.gone)
     }
@@ -117,7 +118,8 @@ impl SavedEntries {
         &mut self.of[at]
     }
 
-    /// The disk has nothing any more: all is to be told again. Returns the publications that it had.
+    /// The disk has nothing of the queue any more: everything is to be written again. Returns the
+    /// publications that it had.
     pub(super) fn begin_again(&mut self) -> Vec<u64> {
         self.changed = self.of.iter().map(|entry| entry.number).collect();
         let gone = std::mem::take(&mut self.gone);
@@ -133,5 +135,5 @@ fn position(of: &VecDeque<SavedEntry>, number: u64) -> Option<usize> {
     of.binary_search_by_key(&number, |entry| entry.number).ok()
 }
 
-/// Changes of so many entries are noted one by one in any case.
+/// Changes of this many entries are noted one by one in any case.
 const CHANGED_MIN: usize = 64;

@@ -1,17 +1,21 @@
-//! Sessions on disk (`data_dir`): those that outlive their connections are saved, whole at first and then what changes.
+//! Sessions on disk (`data_dir`): sessions that outlive their connections are saved, first as a whole and
+//! then their changes.
 //!
 //! ```text
 //!   a change ──► noted: which part of which session ──── end of the turn: save ───► records of what the parts are now
 //! ```
-//! A publication that comes and goes within a turn is never recorded. If the disk takes no more ([`Disk::has_room`]), the rest stays noted,
-//! which takes little memory: sessions, and numbers of publications that they have. So a full disk loses nothing that is
-//! still there when the disk takes it.
+//! A publication that comes and goes within a turn is never recorded. If the disk takes no more
+//! ([`Disk::has_room`]), the rest stays noted, which takes little memory: sessions, and numbers of the
+//! publications that they have. So a full disk loses nothing that the sessions still have when it takes
+//! records again.
 //!
-//! Saves are numbered. In strict mode an acknowledgement, CONNACK included, waits until the save behind the change is
-//! committed, and so does a publication with QoS 2 before it is sent for the first time: if the server forgot its packet
-//! identifier, the client would take the next publication with it for the same one.
+//! Saves are numbered. In strict mode an acknowledgement, CONNACK included, waits until the save with the
+//! change is committed. A publication with QoS 2 waits likewise before it is sent for the first time: if the
+//! server forgot its packet identifier, the client would mistake the next publication with this identifier
+//! for the same one.
 //!
-//! Invariant: a session that lasts is on disk, or noted as a whole; one that does not last is not on disk, or in `ended`.
+//! Invariant: a session that outlives its connection is on disk, or noted as a whole; any other is not on
+//! disk, or in `ended`.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,7 +32,7 @@ use crate::mqtt::subscriptions::{
 };
 use crate::store::Record;
 
-/// Where sessions are saved.
+/// The place where sessions are saved.
 pub(crate) trait Disk {
     /// Whether a change may be recorded now.
     fn has_room(&mut self) -> bool;
@@ -46,7 +50,8 @@ pub(super) struct Saving {
     ended: BTreeSet<Box<str>>,
     /// The publications that entries of such sessions name, once for each entry.
     released: Vec<u64>,
-    /// How many entries on disk name each publication, of those of this core. With the last one, the disk drops it.
+    /// For each publication of this core, how many entries on disk name it. With the last of them the disk
+    /// drops it.
     holders: HashMap<u64, u32>,
     /// The number that the next publication gets, and the distance to the one after it.
     next_publication: u64,
@@ -57,11 +62,12 @@ pub(super) struct Saving {
     pub(super) committed: u64,
     /// Sessions that wait for a commit before they send the next publication.
     pub(super) gated: Vec<SessionRef>,
-    /// The identifiers of QoS 2 publications that clients may have released, as far as the server still knows: after a
-    /// crash of a relaxed server.
+    /// After a crash of a server that is not strict: identifiers of QoS 2 publications of which the server
+    /// does not know whether clients have released them.
     doubtful: BTreeSet<(u32, u16)>,
-    /// The identifiers of QoS 2 publications that other cores have perhaps not recorded, in strict mode: the disk gets them
-    /// later, so that a crash never leaves the identifier without the publication, which the client would then lose.
+    /// In strict mode: identifiers of QoS 2 publications that other cores may not have recorded yet. The disk
+    /// gets them later, so that a crash never leaves an identifier without its publication, which the client
+    /// would then lose.
     unconfirmed: BTreeSet<(u32, u16)>,
 }
 
@@ -78,7 +84,7 @@ pub(super) struct Pending {
 }
 
 impl Saving {
-    /// For one of so many cores. Numbers of publications up to `last_publication` are used.
+    /// For one of `cores` cores. Numbers of publications up to `last_publication` are in use.
     pub(super) fn new(is_strict: bool, core: usize, cores: usize, last_publication: u64) -> Saving {
         Saving {
             is_strict,
@@ -101,7 +107,7 @@ impl Saving {
         self.pending.entry(number).or_default()
     }
 
-    /// The disk is to have a session no more.
+    /// Removes a session from the disk.
     pub(super) fn end(&mut self, number: u32, state: &mut SessionState) {
         self.pending.remove(&number);
         remove_all_of(number, &mut self.doubtful);
@@ -149,7 +155,7 @@ impl Saving {
         self.doubtful.insert((number, packet_id));
     }
 
-    /// Whether it is not known if the client has released the identifier. From now on it is.
+    /// Whether the server does not know if the client has released the identifier. From now on it does.
     pub(super) fn take_doubt(&mut self, number: u32, packet_id: u16) -> bool {
         !self.doubtful.is_empty() && self.doubtful.remove(&(number, packet_id))
     }
@@ -160,7 +166,7 @@ impl Saving {
 }
 
 impl Sessions {
-    /// Saves sessions from now on. Numbers of publications up to `last_publication` are used on disk.
+    /// Begins to save sessions. Numbers of publications up to `last_publication` are in use on disk.
     pub(crate) fn begin_saving(&mut self, is_strict: bool, last_publication: u64) {
         let (core, cores) = (self.place.core, self.place.cores);
         self.saving = Some(Box::new(Saving::new(is_strict, core, cores, last_publication)));
@@ -200,7 +206,8 @@ impl Sessions {
         filters
     }
 
-    /// The publications of the session's client with QoS 2 are recorded wherever they are to be: so may be their identifiers.
+    /// All cores have recorded the QoS 2 publications of the session's client, so their identifiers may be
+    /// saved.
     pub(crate) fn confirm_qos2(&mut self, session: SessionRef) {
         if let Some(saving) = &mut self.saving
             && remove_all_of(session.number, &mut saving.unconfirmed)
@@ -220,7 +227,8 @@ impl Sessions {
         });
     }
 
-    /// Notes that a part of a session has changed, if sessions are saved and this one lasts.
+    /// Notes that a part of a session has changed, if sessions are saved and this one outlives its
+    /// connection.
     #[inline]
     pub(super) fn note(&mut self, number: u32, part: impl FnOnce(&mut Pending)) {
         if let Some(saving) = &mut self.saving
@@ -230,17 +238,17 @@ impl Sessions {
         }
     }
 
-    /// Whether something is to be saved.
+    /// Whether there are changes to save.
     pub(crate) fn has_unsaved(&self) -> bool {
         self.saving.as_ref().is_some_and(|saving| !saving.is_empty())
     }
 
-    /// The number of the next save: what has changed by now is in it.
+    /// The number of the next save, which will have all changes up to now.
     pub(crate) fn next_save(&self) -> u64 {
         self.saving.as_ref().map_or(0, |saving| saving.save)
     }
 
-    /// Saves what has changed. Returns the number of the save if everything is in it.
+    /// Saves the changes. Returns the number of the save if it has all of them.
     pub(crate) fn save(&mut self, now: Now, disk: &mut impl Disk) -> Option<u64> {
         let mut saving = self.saving.take()?;
         while disk.has_room()
@@ -266,7 +274,7 @@ impl Sessions {
         number
     }
 
-    /// Everything up to this save is committed: sessions that have waited for that may send.
+    /// Everything up to this save is committed: sessions that have waited for it may send.
     pub(crate) fn note_committed(&mut self, save: u64) {
         let Some(saving) = &mut self.saving else { return };
         if save > saving.committed {
@@ -505,7 +513,7 @@ fn all_filters(
 
 /// How the filters of shared subscriptions begin.
 pub(super) const SHARE: &str = "$share/";
-/// If more filters of a session have changed, the session is written anew.
+/// If more filters of a session have changed, all of the session is written again.
 const FILTERS_NOTED_MAX: usize = 20_000;
 
 #[cfg(test)]

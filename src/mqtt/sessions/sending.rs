@@ -1,8 +1,9 @@
 //! From publications to the packets that a session's client gets: at once, or when it has acknowledged enough.
 //!
-//! The caller delivers: it knows the outboxes of connections. It offers each publication with QoS 1 or 2 to the session
-//! ([`Sessions::offer`]) and sends it at once if the session says so. What waits goes out by [`Sessions::send_next`],
-//! one packet after the other, while the outbox has room. Publications with QoS 0 for connected clients never come here.
+//! The caller delivers: it knows the outboxes of connections. It offers each publication with QoS 1 or 2 to
+//! the session ([`Sessions::offer`]) and sends it at once if the session says so. Waiting publications leave
+//! by [`Sessions::send_next`], one packet after the other, while the outbox has room. Publications with QoS 0
+//! for connected clients never come here.
 
 use super::kept::{self, KeptPublications};
 use super::outgoing::{Next, Outgoing};
@@ -12,7 +13,7 @@ use crate::config::QueueFull;
 use crate::mqtt::Version;
 use crate::mqtt::shares::Tag;
 
-/// How a subscriber gets a publication.
+/// The QoS and the flag with which a subscriber gets a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outbound {
     /// The QoS: the lower one of the publication and the subscription.
@@ -71,7 +72,7 @@ pub enum Packet<'a> {
     },
 }
 
-/// The use that the caller has made of a [`Packet`].
+/// The result of writing a [`Packet`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
     /// It is in the outbox.
@@ -83,9 +84,9 @@ pub enum Written {
 /// The outcome of [`Sessions::send_next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
-    /// A packet, or it has dropped one: there may be another.
+    /// A packet was sent or dropped: there may be another.
     One,
-    /// Nothing: all is sent, or the client has to acknowledge before it gets more.
+    /// No packet: all are sent, or the client has to acknowledge before it gets more.
     Nothing,
 }
 
@@ -97,7 +98,7 @@ impl Sessions {
         state.client().filter(|_| state.serial == serial)
     }
 
-    /// The serial number of the newest session: later ones have greater numbers.
+    /// The serial number of the newest session: later sessions have greater numbers.
     pub fn last_serial(&self) -> u64 {
         self.last_serial
     }
@@ -126,16 +127,16 @@ impl Sessions {
         self.kept.end_publication();
     }
 
-    /// Whether publications with QoS 0 queue in a session although its client is connected: some may wait there since it
-    /// was not, and others must not overtake them (MQTT-4.6.0-6).
+    /// Whether publications with QoS 0 queue in a session although its client is connected: if some wait from
+    /// the time before, later ones must not overtake them (MQTT-4.6.0-6).
     #[inline]
     pub fn queues_qos0(&self, session: SessionRef) -> bool {
         self.bounds.queues_qos0 && self.state(session).is_some_and(SessionState::has_waiting)
     }
 
-    /// Offers a publication to a session: with QoS 1 or 2, or with QoS 0 to one whose client is not connected or in which
-    /// others wait ([`Sessions::queues_qos0`]). `ids` are its subscription identifiers. `has_room` says whether the client's
-    /// outbox takes it now.
+    /// Offers a publication to a session: with QoS 1 or 2; or with QoS 0, if the client is not connected or
+    /// earlier publications wait ([`Sessions::queues_qos0`]). `ids` are its subscription identifiers.
+    /// `has_room` says whether the client's outbox takes it now.
     pub fn offer(
         &mut self,
         session: SessionRef,
@@ -238,7 +239,7 @@ impl Sessions {
         self.ready.len()
     }
 
-    /// The outbox of a listed session had no room: it is to be tried again.
+    /// The outbox of a listed session had no room: lists the session again.
     pub fn put_back(&mut self, session: SessionRef) {
         if self.exists(session) {
             self.list(session.number);
@@ -246,8 +247,8 @@ impl Sessions {
         }
     }
 
-    /// Has the next packet of a session written. Drops publications that have expired at `unix_ms` before they were
-    /// sent for the first time, and such that are too large for the client.
+    /// Calls `write` with the next packet of a session. Drops publications that have expired at `unix_ms`
+    /// before they were sent for the first time, and publications that are too large for the client.
     pub fn send_next(
         &mut self,
         session: SessionRef,
@@ -307,8 +308,8 @@ impl Sessions {
         Sent::One
     }
 
-    /// Whether a publication with QoS 1 or 2 is sent to a session's client at once, if its outbox takes it: nothing comes
-    /// before it, and the client may get one more without an acknowledgement.
+    /// Whether a publication with QoS 1 or 2 is sent to a session's client at once, if its outbox takes it:
+    /// no other comes before it, and the client may get one more without an acknowledgement.
     pub fn sends_at_once(&self, session: SessionRef) -> bool {
         self.state(session).is_some_and(|state| {
             let traffic = state.traffic.as_deref();
@@ -336,8 +337,8 @@ impl Sessions {
     }
 }
 
-/// Whether the next publication of a session may be sent, in strict mode: one with QoS 2 gets its packet identifier first,
-/// and is sent when the disk has that.
+/// Whether the next publication of a session may be sent, in strict mode: a publication with QoS 2 gets its
+/// packet identifier first, and is sent when the disk has the identifier.
 fn may_send(outgoing: &mut Outgoing, in_flight_max: u16, saving: &Saving) -> bool {
     if outgoing.reserve_ids(in_flight_max)
         && let Some(saved) = outgoing.saved_mut()
@@ -352,9 +353,9 @@ fn may_send(outgoing: &mut Outgoing, in_flight_max: u16, saving: &Saving) -> boo
 struct Newcomer {
     /// Its size in the queue of the session.
     bytes: usize,
-    /// The memory that it takes in all queues together, if nothing else keeps it.
+    /// The memory that it takes in all queues together, if no other session keeps it.
     memory_bytes: usize,
-    /// Whether it waits for another session already, so that it takes no memory any more.
+    /// Whether another session keeps it already, so that it takes no further memory.
     has_copy: bool,
 }
 
@@ -368,11 +369,12 @@ impl Newcomer {
         }
     }
 
-    /// How many of the oldest that wait are dropped for it; `None`: it is dropped itself, and they stay.
+    /// How many of the oldest waiting publications are dropped for it; `None` if it is dropped itself, and
+    /// they stay.
     ///
-    /// At the limit of all queues, a session gives as many bytes as it gets, and no more: the oldest may wait for other
-    /// sessions as well, and then they take memory until the last of these has given them, too. Therefore the limit may be
-    /// exceeded by one publication meanwhile, and by no more.
+    /// At the limit of all queues, a session gives as many bytes as it gets, and no more. Other sessions may
+    /// keep its oldest publications as well; then the memory is freed only when the last of them has dropped
+    /// these, too. So the limit may be exceeded by one publication meanwhile, but by no more.
     fn costs(&self, outgoing: &Outgoing, bounds: &super::Bounds, kept: &KeptPublications) -> Option<usize> {
         if bounds.queue_full == QueueFull::DropNewest {
             let fits = fits(outgoing, self.bytes, bounds) && self.fits_in_all(bounds, kept);
@@ -404,7 +406,7 @@ impl Newcomer {
     }
 }
 
-/// Whether a publication of so many bytes fits into the queue of a session.
+/// Whether a publication of this many bytes fits into the queue of a session.
 fn fits(outgoing: &Outgoing, bytes: usize, bounds: &super::Bounds) -> bool {
     let kept_bytes = outgoing.kept_bytes() as usize;
     outgoing.waiting() < bounds.queue_messages_max

@@ -1,4 +1,4 @@
-//! The bounds of sessions, and what a core counts about them.
+//! The bounds of sessions, and the counters of a core about them.
 
 use crate::config::QueueFull;
 
@@ -36,10 +36,10 @@ pub struct Counts {
     pub dropped_too_large: u64,
     /// Publications whose topics the rules do not allow the client any more.
     pub dropped_forbidden: u64,
-    /// Sessions that have ended because nobody came back in time.
+    /// Sessions that have expired because their clients did not resume them.
     pub expired: u64,
     /// Sessions that a new connection has taken over from an older one.
     pub taken_over: u64,
-    /// Sessions that a client came back to.
+    /// Sessions that clients have resumed.
     pub resumed: u64,
 }

@@ -45,7 +45,7 @@ impl Sessions {
         outcome
     }
 
-    /// The news of another core about groups and their members.
+    /// Takes messages of another core about groups and their members.
     pub fn be_told(&mut self, from: usize, news: Vec<News>) {
         self.shares.be_told(from, news);
         self.follow_groups();
@@ -76,7 +76,7 @@ impl Sessions {
         offer
     }
 
-    /// Tells groups what sessions have acknowledged, dropped, or not got at their end.
+    /// Tells groups which of their publications sessions have acknowledged, dropped, or not got at their end.
     #[inline]
     pub fn tell_groups(&mut self) {
         if self.kept.has_news_for_groups() || self.shares.has_changes() {

@@ -18,7 +18,7 @@ pub(super) struct SessionState {
     /// The packets that are sent and received with QoS 1 and 2; `None` before the first, and for a session that waits
     /// without any.
     pub(super) traffic: Option<Box<Traffic>>,
-    /// `None` if the session has nothing of it.
+    /// `None` if the session has none of these.
     extras: Option<Box<Extras>>,
     pub(super) client_id: Box<str>,
     /// For how many seconds it outlives a connection; `u32::MAX` for ever.
@@ -57,12 +57,12 @@ pub(super) enum Phase {
     Connecting {
         /// Where the core finds the connection.
         address: usize,
-        /// Whether the session has begun with it. Then no client has been told of the session.
+        /// Whether the session began with it. Then no client has been told of the session.
         is_new: bool,
     },
     /// The session waits for its client.
     Waiting { since: Uptime },
-    /// The session has ended, and its groups, publications and subscriptions go with it.
+    /// The session has ended, and its groups, publications and subscriptions are being removed.
     Ended,
 }
 
@@ -73,11 +73,12 @@ pub(super) struct Traffic {
     pub(super) incoming: IncomingIds,
 }
 
-// A core may have a million sessions. With the client id, a subscription and the tables they stay below 512 bytes each.
+// A core may have a million sessions. With its client id, a subscription and the tables, each takes less than
+// 512 bytes.
 const _: () = assert!(size_of::<Option<SessionState>>() <= 72 && size_of::<Traffic>() <= 80);
 
 impl SessionState {
-    /// The session of a client that has not had one; [`SessionState::connect`] follows.
+    /// The session of a client that has none yet; [`SessionState::connect`] follows.
     pub(super) fn new(serial: u64, connect: &Connect<'_>) -> SessionState {
         SessionState {
             serial,
@@ -153,7 +154,8 @@ impl SessionState {
         }
     }
 
-    /// The session has no connection any more, but outlives it. Returns when something is to be done about that.
+    /// The session outlives its connection, which has ended. Returns when the session has work: its will, or
+    /// its end.
     pub(super) fn begin_waiting(&mut self, now: Uptime) -> Uptime {
         self.phase = Phase::Waiting { since: now };
         if let Some(extras) = &mut self.extras {
@@ -164,7 +166,8 @@ impl SessionState {
         self.deadline()
     }
 
-    /// Frees the memory of a session that waits without a packet, unless the disk is to be told of its last one.
+    /// Frees the memory of a session that waits without a packet, unless the disk has yet to get its last
+    /// change.
     pub(super) fn drop_empty_traffic(&mut self) {
         self.traffic = self.traffic.take_if(|traffic| {
             let saved = traffic.outgoing.saved();
@@ -199,18 +202,19 @@ impl SessionState {
         }
     }
 
-    /// Whether no client has been told of the session: it has begun with a connection whose CONNACK has not been sent.
+    /// Whether no client was told of the session: it began with a connection whose CONNACK has not been sent.
     pub(super) fn is_untold(&self) -> bool {
         matches!(self.phase, Phase::Connecting { is_new: true, .. })
     }
 
-    /// The session has ended: nothing names it any more. What it still has to send goes with its last subscriptions.
+    /// Ends the session: nothing refers to it any more. Its unsent publications are removed with its last
+    /// subscriptions.
     pub(super) fn end(&mut self) {
         self.phase = Phase::Ended;
         self.serial = 0;
     }
 
-    /// When the session ends if its client does not come back; `NEVER` while it has a connection.
+    /// When the session ends if its client does not resume it; `NEVER` while it has a connection.
     pub(super) fn expires_at(&self) -> Uptime {
         match self.phase {
             Phase::Connected { .. } | Phase::Connecting { .. } | Phase::Ended => Uptime::NEVER,
@@ -219,7 +223,7 @@ impl SessionState {
         }
     }
 
-    /// When something is to be done if its client does not come back: the will is due, or the session ends.
+    /// When the session has work if its client does not resume it: the will is due, or the session ends.
     pub(super) fn deadline(&self) -> Uptime {
         match (self.phase, self.will()) {
             (Phase::Waiting { since }, Some(will)) => {
@@ -277,7 +281,7 @@ impl SessionState {
         self.traffic.get_or_insert_default()
     }
 
-    /// Whether something waits in it.
+    /// Whether publications wait in it.
     pub(super) fn has_waiting(&self) -> bool {
         let traffic = self.traffic.as_ref();
         traffic.is_some_and(|traffic| traffic.outgoing.has_more())

@@ -1,4 +1,4 @@
-//! A session as it lies on disk (`data_dir`): items under the client id, each with a name and a value.
+//! The form of a session on disk (`data_dir`): items under the client id, each with a name and a value.
 //!
 //! ```text
 //!   item           name                        value
@@ -45,7 +45,7 @@ pub(super) enum Item<'a> {
 pub(super) struct Head<'a> {
     pub(super) version: Version,
     pub(super) expiry_s: u32,
-    /// Since when it waits for its client, in Unix milliseconds; `None` while it has a connection.
+    /// The time since which it waits for its client, in Unix milliseconds; `None` while it has a connection.
     pub(super) since_unix_ms: Option<u64>,
     pub(super) user: Option<&'a str>,
 }
@@ -271,13 +271,13 @@ pub(super) fn read_will(value: &[u8]) -> Option<Will> {
     })
 }
 
-/// The value of a publication that memory has in these bytes.
+/// The value for a publication, from its bytes in memory.
 pub(super) fn write_publication(kept: &[u8], out: &mut Vec<u8>) {
     out.push(VERSION);
     out.extend_from_slice(kept);
 }
 
-/// The bytes that memory has of a publication, if they are whole.
+/// The bytes in memory of a publication, if they are whole.
 pub(super) fn read_publication(value: &[u8]) -> Option<&[u8]> {
     match value {
         [VERSION, kept @ ..] if super::kept::is_whole(kept) => Some(kept),

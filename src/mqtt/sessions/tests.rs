@@ -1,5 +1,5 @@
-//! Each trap of `mqtt.md` about sessions: whose a session is, how long it lasts, and what is in flight in it. `tests/` has
-//! wills, queues, and random lives.
+//! Each trap of `mqtt.md` about sessions: the client of a session, how long it lasts, and its publications in
+//! flight. `tests/` has wills, queues, and random lives.
 #![expect(clippy::cast_possible_truncation, reason = "random numbers below small ones")]
 
 mod lives;
@@ -79,7 +79,7 @@ const fn qos(qos: u8) -> Outbound {
     Outbound { qos, retain: false }
 }
 
-/// The delays of the wills that are due, as these wills' payloads say.
+/// The delays of the wills that are due, which stand in their payloads.
 fn due(sessions: &mut Sessions) -> Vec<u32> {
     let wills = std::iter::from_fn(|| sessions.take_will());
     let delay = |due: DueWill| std::str::from_utf8(&due.will.payload).unwrap().parse().unwrap();
@@ -153,7 +153,7 @@ fn connected(sessions: &mut Sessions, connect: Connect<'_>, at: u64) -> SessionR
 
 #[test]
 fn a_take_over_keeps_the_session_and_publishes_the_wills_that_have_no_delay() {
-    // Traps 1 to 4: expiry, clean start and delay of the will, and what the taken-over session leaves.
+    // Traps 1 to 4: expiry, clean start and delay of the will, and the end of a session that is taken over.
     for (expiry_s, clean_start, delay_s, is_present, published) in [
         (0, false, 0, false, true),
         (0, false, 30, false, true),
@@ -233,7 +233,7 @@ fn a_client_that_has_sent_disconnect_has_left_though_its_connection_has_not_ende
 
 #[test]
 fn a_session_outlives_its_connection_as_long_as_its_client_has_asked() {
-    // Traps 24 to 28: expiry and clean start are two things.
+    // Traps 24 to 28: expiry and clean start are independent.
     for (expiry_s, replaced, ends_after) in [
         (0, None, Some(0)),
         (0, Some(50), Some(0)),
@@ -267,7 +267,7 @@ fn a_session_outlives_its_connection_as_long_as_its_client_has_asked() {
                 assert!(sessions.exists(session), "{expiry_s} {replaced:?}");
             }
             if let Some(seconds) = ends_after {
-                // Whether the core has looked after its sessions or not.
+                // Whether the core has tended its sessions meanwhile or not.
                 let back = sessions.connect(by("c", 2), now(1000 + seconds)).unwrap();
                 assert!(!back.is_present && back.displaced.is_none());
             } else {
@@ -412,7 +412,7 @@ fn packet_identifiers_wrap_and_leave_out_those_in_use() {
         for step in 0..65_535_u32 {
             let id = next(&mut sessions);
             assert!(id != 0 && in_use.insert(id), "{lap} {step} {id}");
-            // Two of each lap are never acknowledged.
+            // Two publications of each lap are never acknowledged.
             if step != lap && step != 40_000 {
                 sessions.puback(session, id);
                 in_use.remove(&id);
@@ -528,7 +528,7 @@ fn sessions_and_wills_are_bounded() {
         sessions.connect(by("c", 3), now(0)),
         Err(ConnectRefused::SessionsFull)
     );
-    // A client that comes back brings its own room.
+    // A resuming client brings its own room.
     assert!(sessions.connect(with_will("b", 4), now(0)).is_ok());
     sessions.disconnect(first, 1, End::Lost, now(0));
     assert_eq!(
@@ -545,7 +545,8 @@ fn sessions_and_wills_are_bounded() {
     assert_eq!(sessions.len(), 2);
 }
 
-/// A session with so many filters, groups of its own and publications that wait, whose connection has been lost.
+/// A session with these numbers of filters, groups of its own and waiting publications, whose connection was
+/// lost.
 fn left_alone(sessions: &mut Sessions, client_id: &str, parts: [usize; 3], expiry_s: u32) -> SessionRef {
     let [filters, groups, queued] = parts;
     let limits = SubscriptionLimits {

@@ -1,6 +1,7 @@
-//! The will of an MQTT client: the publication that the server makes when a connection ends without the client's consent.
+//! The will of an MQTT client: the publication that the server makes when a connection ends without
+//! DISCONNECT.
 
-/// A will, as CONNECT has brought it. The client was allowed to publish it then.
+/// A will from CONNECT. The client was allowed to publish it then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Will {
     /// The topic's name.

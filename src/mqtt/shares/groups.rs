@@ -1,4 +1,4 @@
-//! The groups that one core owns, and whose turn it is.
+//! The groups that one core owns, and the order of their members' turns.
 //!
 //! Invariants
 //! 1. `by_text` has the number of each group, and a group has members.
@@ -157,7 +157,7 @@ impl Groups {
         }
     }
 
-    /// A session has ended: it is a member no more, if it was one.
+    /// A session has ended: removes it, if it was a member.
     pub(super) fn remove_member(&mut self, group: GroupRef, serial: u64) {
         if let Some(found) = self.get_mut(group) {
             found.remove(serial);
@@ -177,7 +177,7 @@ impl Groups {
         let Some(group) = self.get_mut(group) else {
             return Chosen::None;
         };
-        // Behind the connected members come the others, who may have room when no connected one has.
+        // Behind the connected members come the others, which may have room when no connected one has.
         let first = group.order.first().copied();
         let first_away = group.order.range(FIRST_AWAY..).next().copied();
         let mut turns = first.into_iter().chain(first_away);
@@ -293,7 +293,7 @@ impl Group {
         }
     }
 
-    /// Changes a member and its place in the order. Returns it as it is then.
+    /// Changes a member and its place in the order. Returns the changed member.
     fn change(&mut self, serial: u64, change: impl FnOnce(&mut Member)) -> Option<Member> {
         let member = self.members.get_mut(&serial)?;
         self.order.remove(&member.turn());

@@ -22,15 +22,15 @@ fn options(qos: Qos) -> Options {
     }
 }
 
-/// Cores whose letters are carried when the test says so, and sessions that hold what they are given.
+/// Cores whose letters are carried when the test says so, and sessions that hold the publications they get.
 struct World {
     cores: Vec<Shares>,
-    /// By core and number: the serial number of the session, and what it holds.
+    /// By core and number: the serial number of the session, and the publications that it holds.
     sessions: BTreeMap<(usize, u32), (u64, Vec<Handed>)>,
     last_serial: u64,
     /// Sessions that have ended and have not left all of their groups; their numbers are not free.
     ending: Vec<(usize, SessionRef)>,
-    /// The publications that members have got for good, and how often.
+    /// The publications that members have acknowledged, and how often.
     done: BTreeMap<u32, u32>,
     published: u32,
 }
@@ -126,7 +126,8 @@ impl World {
         });
     }
 
-    /// Carries the news from one core to another, and gives sessions what has come for them.
+    /// Carries the messages from one core to another, and gives sessions the publications that have come for
+    /// them.
     fn carry(&mut self, from: usize, to: usize) {
         self.go_on();
         let news = self.cores[from].take_news(to);
@@ -323,7 +324,7 @@ fn the_answer_to_a_long_packet_counts_the_owners_that_have_answered_before_its_l
         carry(&mut world);
         assert_eq!(world.cores[other].next_answer().is_some(), !is_answered);
     }
-    // A packet whose rest does not come leaves nothing.
+    // A packet whose rest does not come leaves no state.
     let wait = world.cores[other].next_wait();
     world.cores[other].begin_wait(wait);
     world.cores[other].forget_wait(wait);
@@ -401,7 +402,7 @@ fn a_turn_tells_a_bounded_number_of_groups_of_connections_that_come_and_go_and_i
     world.carry_all();
     world.cores[0].note_connected(session, false);
     assert_eq!(world.cores[0].tell_presence(4), 4);
-    // It comes back, and joins another group meanwhile, which comes before the others.
+    // The client resumes its session, and joins another group meanwhile, which comes before the others.
     world.cores[0].note_connected(session, true);
     world.cores[0].join(session, "$share/5+/a", options(Qos::AtMostOnce), limits, 0);
     let told = std::iter::from_fn(|| Some(world.cores[0].tell_presence(4)).filter(|&told| told > 0));

@@ -1,4 +1,4 @@
-//! The subscriptions that match one publication, and what becomes of several of one session.
+//! The subscriptions that match one publication, with several subscriptions of one session merged.
 //!
 //! A session whose filters overlap gets one copy, with the highest QoS of all that match (MQTT-3.3.5-1) and with all of
 //! their subscription identifiers (MQTT-3.3.4-3, MQTT-3.3.4-4).
@@ -11,7 +11,7 @@ use super::Options;
 pub struct Match {
     /// The index of a session, or that of a group with [`GROUP`].
     subscriber: u32,
-    /// Bits 0-1 QoS, 2 no local, 3 retain as published, from 4 on the identifier.
+    /// Bits 0-1 QoS, 2 no local, 3 retain as published, from bit 4 on the identifier.
     options: u32,
 }
 
@@ -102,7 +102,7 @@ impl<'m> Merged<'m> {
         Some(Merged { matches, options })
     }
 
-    /// All of them.
+    /// All of these matches.
     pub fn iter(self) -> impl Iterator<Item = Match> + 'm {
         self.matches.iter().copied()
     }
@@ -112,15 +112,15 @@ impl<'m> Merged<'m> {
         self.matches.len()
     }
 
-    /// The holder of all of them.
+    /// The holder of these subscriptions.
     pub fn subscriber(self) -> Subscriber {
         self.matches[0].subscriber()
     }
 
-    /// The highest QoS of them.
+    /// The highest QoS of these subscriptions.
     #[inline]
     pub fn qos(self) -> Qos {
-        // The bits of 1 and 2 together are 3, which is read as 2.
+        // QoS 1 and QoS 2 together give the bits 3, which are read as 2.
         qos_of(self.options)
     }
 
@@ -140,7 +140,7 @@ impl<'m> Merged<'m> {
     }
 }
 
-/// Leaves out the subscriptions with No Local of the session that has published (MQTT-3.8.3-3).
+/// Removes the subscriptions with No Local of the session that has published (MQTT-3.8.3-3).
 pub fn leave_out_own(found: &mut Vec<Match>, publisher: u32) {
     found.retain(|one| one.subscriber != publisher || one.options & NO_LOCAL == 0);
 }

@@ -50,7 +50,7 @@ fn matching<'f>(filters: &[&'f str], topic: &str) -> BTreeSet<&'f str> {
     names
 }
 
-/// Section 4.7, word for word.
+/// Section 4.7, statement by statement.
 fn naive(filter: &[&str], topic: &[&str], is_first: bool) -> bool {
     let hides = is_first && topic.first().is_some_and(|level| level.starts_with('$'));
     match (filter, topic) {
@@ -406,7 +406,7 @@ proptest! {
     }
 }
 
-/// Whether one filter alone matches: then its subscribers come as they lie, each once.
+/// Whether only one filter matches: then its subscribers come in the order of the list, each once.
 fn one_filter(model: &Model, topic: &str) -> bool {
     let filters: BTreeSet<_> = model.keys().map(|(_, filter)| filter).collect();
     filters
@@ -416,7 +416,7 @@ fn one_filter(model: &Model, topic: &str) -> bool {
         == 1
 }
 
-/// Ends a part of a session, and takes out of the model what is gone.
+/// Ends a part of a session's subscriptions, and removes the ended ones from the model.
 fn end(subscriptions: &mut Subscriptions, model: &mut Model, who: Subscriber, max: usize) {
     let before = subscriptions.count_of(who);
     let outcome = subscriptions.end(who, max);

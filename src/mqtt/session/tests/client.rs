@@ -1,5 +1,5 @@
-//! A client with everything that a core lends its session, and a clock that the test moves; and packets of clients,
-//! byte by byte as the specification has them.
+//! A client with everything that a core lends its session, and a clock that the test moves; and packets of
+//! clients, byte by byte as in the specification.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::mqtt::settings::Settings;
 use crate::policy::Policy;
 use crate::session;
 
-/// The sessions of a core, and what it lends them.
+/// The sessions of a core, and the values that it lends them.
 pub(super) struct Core<A: App> {
     pub(super) common: session::Settings,
     pub(super) settings: Settings,
@@ -29,9 +29,9 @@ pub(super) struct Core<A: App> {
     pub(super) app: A,
     pub(super) scratch: session::Scratch,
     pub(super) now: Now,
-    /// How much of a session a turn goes through when its client comes back.
+    /// How much of a session a turn goes through when its client resumes it.
     pub(super) resumed_per_turn: usize,
-    /// How many turns that has taken the last client that has come back.
+    /// How many turns the last resuming client took.
     pub(super) resumed_in: usize,
     connections: usize,
 }
@@ -57,7 +57,7 @@ pub(super) enum Did {
     Login(String, Vec<u8>),
     /// Go on when the session is on disk.
     SaveSession,
-    /// Acknowledge what is stored.
+    /// Acknowledge a stored publication.
     Acknowledge(Vec<u8>),
     /// End this connection.
     Close(CloseReason),
@@ -143,7 +143,7 @@ impl<A: App> Core<A> {
         })
     }
 
-    /// Has a packet handled, in as many parts as it takes. Returns what each part did.
+    /// Handles a packet in as many parts as it takes. Returns the decisions of each part.
     pub(super) fn receive_parts(&mut self, client: &mut Client, packet: &[u8]) -> Vec<Vec<Did>> {
         let mut parts = vec![self.receive(client, packet)];
         while client.session.has_more() {
@@ -173,7 +173,7 @@ impl<A: App> Core<A> {
         });
     }
 
-    /// Users are checked by passwords, which the test answers for.
+    /// Users are checked by passwords; the test gives the answers of the password checks.
     pub(super) fn check_passwords(&mut self) {
         self.policy = self.policy.clone().with_password_checks();
     }
@@ -238,7 +238,7 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
         Decision::Send { message } => Did::Send(decisions.bytes(message).to_vec()),
         Decision::Publish(publish) => {
             let view = publication::read(decisions.bytes(publish.message)).unwrap();
-            // A server that retains nothing passes the flag on all the same.
+            // A server that retains nothing still passes the flag on.
             assert!(view.head.retain || !publish.retain);
             assert_eq!(view.payload.len(), publish.payload_bytes as usize);
             let topic = String::from_utf8(decisions.bytes(publish.channel).to_vec()).unwrap();
@@ -260,7 +260,7 @@ fn shown(decision: Decision, decisions: &Decisions) -> Did {
     }
 }
 
-/// The first byte of a packet, and what follows its fixed header.
+/// The first byte of a packet, and the bytes behind its fixed header.
 pub(super) fn split(packet: &[u8]) -> (u8, &[u8]) {
     let behind = packet[1..].iter().position(|byte| byte & 0x80 == 0).unwrap() + 2;
     (packet[0], &packet[behind..])
@@ -381,7 +381,7 @@ pub(super) fn subscribe(level: u8, id: u16, of_it: &[u8], filters: &[(&str, u8)]
     packet(0x82, &[&body])
 }
 
-/// A rule that allows these actions on these topics to everybody.
+/// A rule that allows these actions on these topics to all clients.
 pub(super) fn allow(channels: &[&str]) -> RuleSpec {
     RuleSpec {
         effect: Effect::Allow,
@@ -390,7 +390,7 @@ pub(super) fn allow(channels: &[&str]) -> RuleSpec {
     }
 }
 
-/// The packets that are sent, if nothing else is done but to ask for retained publications.
+/// The packets that are sent, if there are no other decisions but to ask for retained publications.
 pub(super) fn sent(did: &[Did]) -> Vec<&[u8]> {
     did.iter()
         .filter(|did| !matches!(did, Did::SendRetained(..)))

@@ -386,7 +386,7 @@ fn connack_waits_until_a_strict_store_has_the_session() {
         let did = core.saved(&mut client, Stored::Yes);
         assert_eq!(sent(&did)[0][2..4], [0, 0]);
         assert!(!client.session.is_waiting() && client.session.is_open());
-        // It is told once.
+        // The application is told once.
         assert_eq!(core.saved(&mut client, Stored::Yes), []);
         // Another connection gets the session: the first one ends at once, and CONNACK waits.
         let mut next = core.client();

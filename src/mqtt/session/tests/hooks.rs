@@ -159,7 +159,7 @@ fn the_application_decides_about_filters_and_may_end_subscriptions_and_connectio
     assert_eq!(core.farewell(&client, reason, "x")[2], 0x98);
 }
 
-/// Decides everything later.
+/// Defers every decision.
 #[derive(Default)]
 struct Judge {
     asked: Vec<(String, DeferredDecision)>,
@@ -202,7 +202,7 @@ impl App for Judge {
     }
 }
 
-/// Keeps decisions for the test, which stands for the core.
+/// Keeps decisions for the test, which takes the place of the core.
 struct Way(SyncSender<LateAnswer>);
 
 impl LateAnswerSender for Way {
@@ -211,7 +211,7 @@ impl LateAnswerSender for Way {
     }
 }
 
-/// A core whose application decides everything later.
+/// A core whose application defers every decision.
 struct Court {
     core: Core<Judge>,
     late: Receiver<LateAnswer>,
@@ -225,7 +225,7 @@ impl Court {
         Court { core, late }
     }
 
-    /// The application decides what it was asked first, and the decision reaches the session.
+    /// The application makes its oldest pending decision, which reaches the session.
     fn decide(
         &mut self,
         client: &mut client::Client,
@@ -314,7 +314,7 @@ fn first(did: &[Did]) -> &[u8] {
     packets.next().unwrap()
 }
 
-/// A client that the application has let in.
+/// A client that the application has admitted.
 fn let_in(court: &mut Court, version: u8) -> client::Client {
     let mut client = court.core.client();
     court.core.receive(&mut client, &connect(version, "a").bytes());
@@ -367,7 +367,7 @@ fn a_publication_is_published_and_acknowledged_when_it_is_decided_or_refused_in_
     let did = court.core.tick(&mut client);
     assert_eq!(first(&did)[..5], [0x40, first(&did)[1], 0, 9, 0x80]);
     assert!(!client.session.is_waiting());
-    // It comes too late.
+    // The decision comes too late.
     let (_, decision) = court.core.app.asked.pop().unwrap();
     decision.allow().unwrap();
     let Late::Decision { number, decide } = court.late.try_recv().unwrap().answer else {

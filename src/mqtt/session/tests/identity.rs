@@ -42,7 +42,7 @@ fn a_token_is_looked_for_where_the_setting_says() {
     let good = token(r#"{"sub":"ann"}"#);
     let mut bad = good.clone();
     bad.pop();
-    // Where it may be; user name, password; code.
+    // The places for a token; user name, password; user.
     let cases = [
         (TokenIn::Auto, "x", Some(&good), Some("ann")),
         (TokenIn::Auto, &good, None, Some("ann")),

@@ -88,7 +88,7 @@ fn a_client_that_was_told_so_may_not_ask_for_what_is_not_retained() {
     }
 }
 
-/// CVE-2021-41039, and its brothers in other packets.
+/// CVE-2021-41039, and the same fault in other packets.
 #[test]
 fn user_properties_have_a_bound_in_each_packet() {
     let user = |count: usize| properties(&[&b"\x26\0\x01n\0\x01v".repeat(count)]);
@@ -163,7 +163,7 @@ fn the_identifiers_of_both_directions_are_apart() {
     let mut core = core();
     let mut client = core.open(&connect(5, "a").bytes());
     core.receive(&mut client, &publish(4, "a", 1, Some(b""), b"x"));
-    // PUBACK, PUBREC, PUBCOMP for publications of the server that there are not.
+    // PUBACK, PUBREC, PUBCOMP for publications that the server has not sent.
     assert_eq!(core.receive(&mut client, &[0x40, 2, 0, 1]), []);
     assert_eq!(core.receive(&mut client, &[0x70, 2, 0, 1]), []);
     let did = core.receive(&mut client, &[0x50, 2, 0, 1]);
@@ -286,7 +286,7 @@ fn topics_of_the_server_and_long_topics_are_refused() {
         );
     }
     assert_eq!(core.scratch.take_mqtt_counts().publications_refused, 4 * 5);
-    // Other names with $ are names.
+    // Other names that begin with $ are ordinary names.
     let did = core.receive(&mut client, &publish(0, "$a", 0, Some(b""), b"x"));
     assert_eq!(did, [published("$a", 0, b"x")]);
 }

@@ -68,7 +68,7 @@ fn a_reload_that_forbids_a_filter_drops_it_and_looks_at_a_few_at_a_time() {
     let mut client = core.open(&connect(5, "a").bytes());
     let filters = [("a/#", 0), ("b", 0), ("$share/g/a/#", 0), ("$share/h/s", 0)];
     core.receive(&mut client, &subscribe(5, 1, &[], &filters));
-    // Whether a check of so many at a time, in as many steps, drops filters.
+    // Whether a check of this many at a time drops filters, and in how many steps.
     let changed = |core: &mut super::client::Core<_>, client: &mut super::client::Client| {
         let (mut from, mut steps, mut has_dropped) = (Some(0), 0, false);
         while let Some(at) = from {
@@ -140,7 +140,7 @@ fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
     let (filters, _) = core.sessions.subscriptions.some_filters_of(subscriber, 0, 10);
     let names: Vec<_> = filters.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names, [b"open/#"]);
-    // So is what has waited.
+    // The publications that have waited are dropped, too.
     assert_eq!(core.sessions.outgoing_len(session), (0, 1));
     assert_eq!(core.sessions.take_counts().dropped_forbidden, 2);
 }
@@ -177,7 +177,8 @@ fn a_client_that_comes_back_has_its_filters_and_what_waits_gone_through_a_few_at
         core.sessions.offer(session, outbound, &content, &[], false);
         core.sessions.end_publication();
     }
-    // How many steps of 7 it takes: 30 filters, the shared ones that are left, and what waits if a filter was dropped.
+    // How many steps of 7 it takes: 30 filters, the shared ones that are left, and the waiting publications
+    // if a filter was dropped.
     for (allowed, steps, left) in [("**", 5 + 1, (30, 5, 10)), ("a/**", 5 + 1 + 2, (20, 0, 5))] {
         core.allow(&[allow(&[allowed])]);
         core.resumed_per_turn = 7;

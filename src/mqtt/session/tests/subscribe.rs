@@ -35,7 +35,7 @@ fn before_mqtt_5_a_misplaced_wildcard_ends_the_connection() {
     }
 }
 
-/// 3.1.1 has no shared subscriptions, and no rule that such a filter breaks.
+/// 3.1.1 has no shared subscriptions, and such a filter breaks none of its rules.
 #[test]
 fn before_mqtt_5_a_shared_filter_that_is_none_is_refused() {
     for filter in ["$share/", "$share/g", "$share//a", "$share/+/a"] {
@@ -46,7 +46,7 @@ fn before_mqtt_5_a_shared_filter_that_is_none_is_refused() {
     }
 }
 
-/// MQTT-3.1.2-24: the answer is not sent to a client that does not take it, and the connection goes on.
+/// MQTT-3.1.2-24: the answer is not sent if it is too large for the client, and the connection goes on.
 #[test]
 fn an_answer_that_is_too_large_for_the_client_is_not_sent() {
     let mut core = core();
@@ -88,8 +88,8 @@ fn the_options_are_kept_and_a_second_subscribe_replaces_them() {
     assert!(!kept.no_local && !kept.retain_as_published);
 }
 
-/// Traps 54 to 56 of other brokers: a filter with wildcards may be shared, one bad filter does not hurt the others, and
-/// a shared subscription and a plain one of the same filter are two.
+/// Traps 54 to 56 of other brokers: a filter with wildcards may be shared, one bad filter does not affect the
+/// others, and a shared subscription and a plain one of the same filter are two subscriptions.
 #[test]
 fn shared_subscriptions_are_granted_and_ended_like_others() {
     let mut core = core();
@@ -211,8 +211,8 @@ fn unsubscribe_says_for_each_filter_whether_there_was_one() {
     }
 }
 
-/// What else is decided may have to wait, for the store or for presence, while publications come live: these would be sent
-/// once more as retained ones.
+/// The other decisions may have to wait, for the store or for presence, while publications come live. Those
+/// would be sent once more as retained ones.
 #[test]
 fn retained_publications_are_asked_for_before_anything_else_is_done() {
     let mut core = core();

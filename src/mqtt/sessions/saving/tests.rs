@@ -1,4 +1,5 @@
-//! Random lives of sessions on a disk that is full now and then: the next process has what this one had.
+//! Random lives of sessions on a disk that is full now and then: the next process must have everything that
+//! this one had.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -80,7 +81,7 @@ impl Disk for Model {
 }
 
 impl Model {
-    /// Each publication is there as often as entries name it, and each that entries name is there.
+    /// Each publication is there as often as entries name it, and each named publication is there.
     fn check(&self) {
         let mut named = BTreeMap::new();
         for ((_, name), value) in &self.items {
@@ -274,7 +275,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Sessions and what the test knows of them.
+/// Sessions, and the facts that the test knows about them.
 struct World {
     sessions: Sessions,
     at_ms: u64,
@@ -292,7 +293,8 @@ impl World {
         Some((session, client.map(|client| client.address)))
     }
 
-    /// Sends CONNACK to clients whose sessions are on disk: so they are, or no more if they are not to last.
+    /// Sends CONNACK to clients whose sessions are on disk. Checks that they are, or that they are not if
+    /// they do not outlive their connections.
     fn accept(&mut self, committed: u64, disk: &Model) {
         for (save, session, address) in std::mem::take(&mut self.awaiting) {
             if save > committed {
@@ -523,7 +525,7 @@ proptest! {
             world.sessions = disk.restored(bounds, is_strict, now(world.at_ms));
             world.awaiting.clear();
             prop_assert_eq!(&views(&world.sessions), &before);
-            // The next process begins by writing what it has changed, and nothing is lost by that.
+            // The next process begins by writing its changes, and loses nothing by that.
             world.save_all(&mut disk);
             prop_assert_eq!(views(&disk.restored(bounds, is_strict, now(world.at_ms))), before);
         }
@@ -579,7 +581,8 @@ fn saved(sessions: &mut Sessions, at: Now) -> Model {
 
 #[test]
 fn the_time_without_a_process_counts_for_sessions_and_wills() {
-    // Expiry, delay of the will, time until the next process, and what it finds: the session, the will at its start.
+    // Expiry, delay of the will, time until the next process, and the state that it finds: the session, and
+    // the will at its start.
     for (expiry_s, delay_s, away_s, is_there, is_due) in [
         (100, 50, 49, true, false),
         (100, 50, 51, true, true),

@@ -1,4 +1,4 @@
-//! Traps 50 to 52 of other brokers: what a session has of a group at its end.
+//! Traps 50 to 52 of other brokers: the publications of a group that a session has at its end.
 
 use super::*;
 use crate::broker::ChannelHasher;
@@ -83,7 +83,7 @@ fn publish(sessions: &mut Sessions, topic: &[u8], qos: u8) {
     }
 }
 
-/// Gives sessions what has come for them: the topics, and what became of each.
+/// Delivers the publications that have come for sessions. Returns their topics and the outcomes.
 fn deliver(sessions: &mut Sessions) -> Vec<(SessionRef, Vec<u8>, Offer)> {
     let mut got = Vec::new();
     while let Some(handed) = sessions.shares.next_handed() {
@@ -128,7 +128,8 @@ fn at_the_end_of_a_session_all_but_qos_2_that_was_sent_goes_to_another_member() 
         assert_eq!(topics(&got, second), [&b"a/1"[..], b"a/queued1", b"a/queued2"]);
         assert_eq!(got.len(), 3);
         assert_eq!(sessions.shares.take_counts(), (3, 0));
-        // Nothing is left of the first one, and the next is chosen as if it had never been.
+        // The first session is gone without a trace, and the next member is chosen as if it had never
+        // existed.
         publish(&mut sessions, b"a/4", 0);
         assert_eq!(topics(&deliver(&mut sessions), second), [b"a/4"]);
         sessions.disconnect(second, 2, End::Lost, NOW);
@@ -184,7 +185,7 @@ fn what_is_handed_to_sessions_of_this_core_is_bounded_in_bytes() {
             };
             sessions.shares.dispatch(group, u64::MAX, &content, published);
         }
-        // Three fit into a megabyte, and the one that is over it.
+        // Three fit into a megabyte, and one more that exceeds it.
         handed += topics(&deliver(&mut sessions), member).len();
     }
     assert_eq!(handed, 6);

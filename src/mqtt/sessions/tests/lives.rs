@@ -9,7 +9,7 @@ struct ModelClient {
     to_client: VecDeque<Got>,
     /// QoS 2 publications that the client has and that are not released.
     received: BTreeSet<u16>,
-    /// The packets that the client has still to answer, in any order.
+    /// The packets that the client has yet to answer, in any order.
     owed: Vec<(Answer, u16)>,
     /// The client's own publications with QoS 2: identifier, and whether PUBREC has come.
     own: BTreeMap<u16, bool>,
@@ -54,7 +54,7 @@ impl Life {
         self.check();
     }
 
-    /// The session is over on both sides: nothing of it is owed any more.
+    /// The session has ended on both sides: all exchanges are void.
     fn forget(&mut self) {
         self.client = ModelClient::default();
         self.accepted = Default::default();
@@ -153,7 +153,7 @@ impl Life {
         self.sessions.end_publication();
     }
 
-    /// The core sends what waits: all, or as much as the outbox takes.
+    /// The core sends the waiting packets: all, or as many as the outbox takes.
     fn flush(&mut self, all: bool) {
         let unix_ms = self.now().unix_ms;
         while let Some(session) = self.sessions.next_ready() {
@@ -259,7 +259,7 @@ impl Life {
             assert!(in_flight <= 3 * usize::from(BOUNDS.in_flight_max));
         }
         let client = &self.client;
-        // With QoS 2 exactly once, and in order. With QoS 1, the first time that each comes is in order.
+        // With QoS 2 exactly once, and in order. With QoS 1, the first copies come in order.
         assert!(
             client.got[2]
                 .iter()

@@ -1,4 +1,4 @@
-//! The queues of sessions: their limits, and what is dropped.
+//! The queues of sessions: their limits, and the publications that are dropped.
 
 use super::*;
 
@@ -86,7 +86,8 @@ fn at_the_limit_of_all_queues_each_session_gives_its_oldest_for_the_newest() {
     for &session in &all {
         assert_eq!(all_of(&sessions, session), first);
     }
-    // One that shares its queue with the others gets what it can, and loses nothing that would free no memory.
+    // A session that shares its publications with others gets what fits, and drops nothing that would free no
+    // memory.
     for number in 100..120_u8 {
         let before = all_of(&sessions, all[0]).len();
         sessions.offer(all[0], qos(1), &content(&[number; 100]), &[], false);

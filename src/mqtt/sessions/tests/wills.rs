@@ -1,4 +1,5 @@
-//! Wills: published after their delays or with the ends of sessions, and cancelled by clients that come back.
+//! Wills: published after their delays or at the end of their sessions, and cancelled by clients that resume
+//! their sessions.
 
 use super::*;
 
@@ -51,7 +52,7 @@ fn a_client_that_comes_back_in_time_cancels_its_will_and_a_disconnect_deletes_it
     assert!(sessions.connect(by("c", 2), now(5)).unwrap().is_present);
     sessions.end_due(now(50).uptime);
     assert!(due(&mut sessions).is_empty());
-    // A core that is late comes to the connection first, and the delay has passed all the same.
+    // A core that is late gets the connection first; the delay has passed nevertheless.
     let connect = Connect {
         will: will(10),
         ..by("c", 6)
