@@ -1,8 +1,9 @@
 //! Decodes a message to its packets, by the rules of the reference's default codec (wire reference, section 3).
 //!
-//! Text that is not JSON, or is neither an object nor an array, is not an error: it is a raw packet. A message is valid
-//! or not as a whole: if the end of an array cannot be parsed, no packet of the array is handled. Therefore arrays are
-//! scanned twice, first to check them and then to handle them; single packets are scanned once.
+//! Text that is not JSON, or is neither an object nor an array, is not an error: it is a raw packet. A
+//! message is valid or invalid as a whole: if the end of an array cannot be parsed, no packet of the array is
+//! handled. Therefore arrays are scanned twice, first to check them and then to handle them; single packets
+//! are scanned once.
 //!
 //! An array may hold a hundred thousand packets. Both scans can stop between two packets when the caller has done
 //! enough for one turn, and [`resume`] continues them from a [`Place`] in the same text.
@@ -206,7 +207,7 @@ impl<'a> Iterator for Packets<'a> {
     }
 }
 
-/// Scans an object and returns the packet that it is.
+/// Scans an object and returns its packet.
 #[inline]
 fn object<'a>(scanner: &mut Scanner<'a>) -> Result<Packet<'a>, Fault> {
     let (mut name, mut data, mut cid) = (None, None, None);

@@ -14,7 +14,8 @@ pub fn event(name: &[u8], data: Option<&[u8]>, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// `{"event":E,"data":D,"cid":N}`, as clients send it: the data and the number as they came.
+/// `{"event":E,"data":D,"cid":N}`, as clients send it: the data and the number are written as they were
+/// received.
 pub(super) fn received(name: &[u8], data: Option<&[u8]>, cid: Option<&str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":");
     write_json(name, out);
@@ -38,13 +39,13 @@ pub fn publish(channel: impl FnOnce(&mut Vec<u8>), data: Option<&[u8]>, out: &mu
     out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
     channel(out);
     member(b",\"data\":", data, out);
-    // As many bytes behind the data as `broker::Origin` says.
+    // `broker::Origin` says how many bytes stand behind the data.
     out.extend_from_slice(b"}}");
 }
 
-/// As [`publish`], for a channel whose policy has marks: with blanks that become `,"replayed":true` in a replay, and
-/// with `"position":{"epoch":E,"offset":O}` if the publication tells its position. The publisher of the ring writes `O`
-/// into the blanks that stand there (`broker/publication.rs`).
+/// As [`publish`], for a channel whose policy has marks: with blanks that become `,"replayed":true` in a
+/// replay, and with `"position":{"epoch":E,"offset":O}` if the publication carries its position. The
+/// publisher of the ring writes `O` into the blanks in its place (`broker/publication.rs`).
 pub fn publish_marked(
     channel: impl FnOnce(&mut Vec<u8>),
     marks: Marks,
@@ -132,13 +133,13 @@ pub fn recovered(cid: &[u8], told: &Recovered, out: &mut Vec<u8>) {
 /// The beginning of the answer to a call of `$history`.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryHead {
-    /// Up to where the history was read.
+    /// The position up to which the history was read.
     pub position: Position,
-    /// Whether everything after a position is there; `None` if the client has not asked for that.
+    /// Whether everything after the requested position is there; `None` if the client has not asked for that.
     pub recovered: Option<bool>,
-    /// Why there is not what was asked for.
+    /// Why the history is not what the client asked for.
     pub reason: Option<&'static str>,
-    /// Whether there is more than the answer has.
+    /// Whether the history has more than the answer.
     pub has_more: bool,
 }
 
@@ -162,7 +163,7 @@ pub fn history(cid: &[u8], head: &HistoryHead, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"publications\":[");
 }
 
-/// `{"offset":O,"time":T}` or `{"offset":O,"time":T,"data":D}`; an empty payload is none.
+/// `{"offset":O,"time":T}` or `{"offset":O,"time":T,"data":D}`; an empty payload means no data.
 pub fn remembered(offset: u64, unix_ms: u64, payload: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"offset\":");
     out.extend_from_slice(itoa::Buffer::new().format(offset).as_bytes());
@@ -181,7 +182,7 @@ fn position(position: Position, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// `{"event":"$cancel","data":{"rid":N}}`: nobody waits for the answer to this call.
+/// `{"event":"$cancel","data":{"rid":N}}`: the caller no longer waits for the answer to this call.
 pub fn cancelled(cid: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"$cancel\",\"data\":{\"rid\":");
     out.extend_from_slice(itoa::Buffer::new().format(cid).as_bytes());

@@ -4,9 +4,9 @@
 //! ```text
 //!   client ── MessagePack ──► MinBin::decode ──► JSON text ──► session ──► JSON text ──► MinBin::encode ── MessagePack ──► client
 //! ```
-//! A session knows JSON text alone, so a client with this codec differs from another one by its frames and by nothing
-//! else. Each message of the client becomes the JSON text that means the same, and each text for the client becomes
-//! MessagePack, byte for byte as the reference's codec writes it.
+//! A session knows JSON text alone, so a client with this codec differs from others only in its frames. Each
+//! message of the client becomes the equivalent JSON text, and each text for the client becomes MessagePack,
+//! byte for byte as the reference's codec writes it.
 //!
 //! | packet | MessagePack |
 //! | --- | --- |
@@ -15,15 +15,15 @@
 //! | an answer | `{"r":[rid, error, data]}` |
 //! | several packets | an array of these |
 //!
-//! Bytes (the `bin` of MessagePack, an `ArrayBuffer` of JavaScript) are `{"base64":true,"data":"…"}` in the text, which
-//! is how the reference's other codec writes a buffer, and become bytes again on the way out.
+//! Bytes (the `bin` of MessagePack, an `ArrayBuffer` of JavaScript) are `{"base64":true,"data":"…"}` in the
+//! text, as the reference's other codec writes a buffer, and become bytes again on the way out.
 //!
-//! Differences from the reference: an extension type of MessagePack makes a message unreadable; a number that is not
-//! finite becomes `null`; a publication with more members than `channel` and `data`, such as its position, goes out as
-//! an event, since `p` has no room for them.
+//! Differences from the reference: an extension type of MessagePack makes a message unreadable; a number that
+//! is not finite becomes `null`; a publication with other members than `channel` and `data`, such as its
+//! position, is sent as an event, since `p` has no room for them.
 //!
-//! Limits: `message_bytes_max` bounds a message as it comes in. Its text is at most six times as long, and is nested as
-//! deeply as the message: the scanner refuses what is too deep.
+//! Limits: `message_bytes_max` bounds a received message. Its text is at most six times as long, and is
+//! nested as deeply as the message: the scanner refuses text that is nested too deeply.
 
 mod reader;
 mod writer;
@@ -42,8 +42,8 @@ pub struct MinBin {
 }
 
 impl MinBin {
-    /// The JSON text of a message; a message that is a single string is that string, without quotes. `None` if the
-    /// message cannot be read. Bytes behind its first value are ignored, as by the reference.
+    /// The JSON text of a message. If the message is a single string, returns that string without quotes.
+    /// `None` if the message cannot be read. Bytes behind its first value are ignored, as in the reference.
     pub fn decode(&mut self, message: &[u8]) -> Option<&str> {
         self.text.clear();
         self.reader.read(message, &mut self.text).ok()?;
@@ -54,18 +54,18 @@ impl MinBin {
     pub fn encode(&mut self, text: &str, out: &mut Vec<u8>) {
         let start = out.len();
         if self.writer.write(text, out).is_err() {
-            // No packet: the client gets the text as it is.
+            // The text is not a packet: the client gets it as it is.
             out.truncate(start);
             writer::write_string(text.as_bytes(), out);
         }
     }
 
-    /// Appends the head of an array of so many packets, each of which is one value.
+    /// Appends the head of an array of `count` packets, each of which is one value.
     pub fn write_array_head(count: usize, out: &mut Vec<u8>) {
         writer::write_array_head(count, out);
     }
 
-    /// The memory where the text of the last message lies, to be wiped after a password has come in.
+    /// The memory of the last message's text, to be wiped if it held a password.
     pub fn text_mut(&mut self) -> &mut Vec<u8> {
         &mut self.text
     }

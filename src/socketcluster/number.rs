@@ -12,7 +12,7 @@ impl<'a> Number<'a> {
             .then_some(Number(value))
     }
 
-    /// The number as it stands there.
+    /// The text of the number.
     pub(super) fn as_str(self) -> &'a str {
         self.0
     }
@@ -65,7 +65,7 @@ impl<'a> Number<'a> {
     }
 }
 
-/// A double holds every integer of so many digits.
+/// A double holds every integer with this many digits exactly.
 const DIGITS_EXACT: usize = 15;
 
 /// The text of a number as JavaScript prints it, stored inline: no such text is longer than 25 bytes.

@@ -1,4 +1,4 @@
-//! One client's session: packets in, decisions out.
+//! The session of one client: packets in, decisions out.
 //!
 //! ```text
 //!  new ──► AwaitingHandshake ──#handshake──► Open ──ended──► Ended
@@ -10,14 +10,14 @@
 //! 1. Before the handshake no ping is sent, and every packet but `#handshake` ends the connection.
 //! 2. The answers to a message come first, then the other packets that the application has sent while it handled that
 //!    message. `#removeAuthToken` comes before the answer if a token has expired, and after it if a token was bad.
-//! 3. The application is told of the end of a session once, and only if the handshake was completed. Before that it was
-//!    told of the end of every call that it has made.
+//! 3. The application is told of the end of a session once, and only if the handshake was completed. Before
+//!    that it is told of the end of every call that it has made.
 //!
 //! ```text
 //!  handshake.rs    the first packet              tokens.rs     tokens: offered, signed, expired
 //!  channels.rs     publish, subscribe            timers.rs     pings, silence
-//!  orders.rs       what the application asks for calls.rs      calls to the client, until they are answered
-//!  permissions.rs  what rules allow a client     admission.rs  clients that are not authenticated
+//!  orders.rs       orders of the application     calls.rs      calls to the client, until they are answered
+//!  permissions.rs  what the rules allow          admission.rs  clients that are not authenticated
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
 //!  wills.rs        last wills                recovery.rs   what was published before
 //!  presence.rs     questions about members   history.rs    $history: what was published
@@ -27,8 +27,8 @@
 //!  hooked.rs       calls that a hook decides
 //! ```
 //!
-//! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5, 7, 8, 11
-//! and 12. There is one difference: a repeated handshake does not let a client in again.
+//! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5,
+//! 7, 8, 11 and 12. There is one difference: a repeated handshake does not admit a client again.
 
 mod admission;
 mod arrays;
@@ -81,9 +81,9 @@ pub struct Session {
     state: State,
     /// When the pong timer was last reset.
     heard: Uptime,
-    /// What the client's token says, while it is authenticated.
+    /// The claims of the client's token, while it is authenticated.
     claims: Option<Box<Claims>>,
-    /// Calls of the server's; `None` before the first.
+    /// Calls of the server; `None` before the first.
     calls: Option<Box<calls::Calls>>,
 }
 
@@ -101,7 +101,7 @@ enum State {
         subscribed: bool,
         /// Whether the client had claims when its subscriptions were last checked.
         authenticated: bool,
-        /// The rules by which they were checked.
+        /// The number of the rules with which they were checked.
         rules: u32,
         /// With `allow_anonymous` off: when the client's token expires, or when the client must have one.
         watch: Moment,
@@ -111,8 +111,9 @@ enum State {
 }
 
 impl Session {
-    /// The session of a connection that was just upgraded. `claims` are the user's whom the request itself has
-    /// authenticated, if it has: they hold from the handshake on, unless the handshake brings a token.
+    /// The session of a connection that was just upgraded. `claims` are those of the user that the request
+    /// itself has authenticated, if there is one: they hold from the handshake on, unless the handshake
+    /// brings a token.
     pub fn new(id: SessionId, settings: &Settings, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session {
             id,
@@ -162,7 +163,7 @@ impl Session {
         let result = match message {
             Message::Text(text) if self.version.receive_pong(text) => self.receive_pong(env, decisions),
             Message::Text(text) => self.receive_text(text, &mut was_authenticated, env, decisions),
-            // The reference reads bytes as text too, with U+FFFD in the place of bytes that are no UTF-8.
+            // The reference reads bytes as text too, with U+FFFD in the place of bytes that are not UTF-8.
             Message::Binary(bytes) => {
                 let text = String::from_utf8_lossy(bytes);
                 self.receive_text(&text, &mut was_authenticated, env, decisions)
@@ -171,7 +172,7 @@ impl Session {
         self.end_message(was_authenticated, result, env, decisions)
     }
 
-    /// Gives an answer that was deferred.
+    /// Passes on an answer or a decision that was deferred.
     ///
     /// # Errors
     /// The connection is to be closed.
@@ -233,7 +234,7 @@ impl Session {
         self.end_message(was_authenticated, result, env, decisions)
     }
 
-    /// Sends the client an event that the application on this core has not asked for.
+    /// Sends the client an event on behalf of code outside the application of this core.
     pub fn transmit(&mut self, event: &str, data: Option<&str>, decisions: &mut Decisions) {
         if self.is_open() {
             send(decisions, |out| {
@@ -266,7 +267,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         self.note_heard(env);
         match decode(text) {
-            // Handled here: on its way to another function the packet would be copied.
+            // Handled here: to pass the packet to another function would copy it.
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions),
             other => self.begin_array(text, other, was_authenticated, env, decisions),
         }
@@ -396,7 +397,8 @@ impl Session {
         } else {
             Action::Transmit
         };
-        // Clients of version 14 send this when they disconnect. The protocol has it, so rules do not forbid it.
+        // Clients of version 14 send this when they disconnect. It belongs to the protocol, so rules cannot
+        // forbid it.
         let is_goodbye = cid.is_none() && event.name.is("#disconnect");
         if !is_goodbye && !self.may(action, call.event.as_bytes(), env) {
             env.scratch.rewritten = rewritten;
@@ -417,8 +419,8 @@ impl Session {
         result
     }
 
-    /// Hands a call or a one-way event to the application, and answers. Always inlined: its second caller is cold, and a call
-    /// costs 1 % of a ping.
+    /// Passes a call or a one-way event to the application, and answers. Always inlined: its second caller is
+    /// cold, and a call costs 1 % of a ping.
     #[inline(always)]
     fn hand_on<A: App>(
         &mut self,
@@ -466,8 +468,9 @@ impl Session {
         self.carry_out_orders(answer, env, decisions)
     }
 
-    /// The last step of a message: checks subscriptions if the client's claims have changed, and lets the decisions
-    /// that were held back follow the answers. If the connection is to be closed, only publications follow.
+    /// The last step of a message: checks subscriptions if the client's claims have changed, and appends the
+    /// decisions that were held back behind the answers. If the connection is to be closed, only publications
+    /// follow.
     fn end_message<A: App>(
         &mut self,
         was_authenticated: bool,
@@ -500,7 +503,8 @@ impl Session {
     }
 }
 
-/// Data as it is passed on: as it came, or with the changes that the reference makes (`rare`).
+/// The data in the form in which it is passed on: as it came, or with the changes that the reference makes
+/// (`rare`).
 fn passed_on<'a>(json: &'a str, rare: bool, rewritten: &'a mut Vec<u8>) -> &'a str {
     if !rare {
         return json;
@@ -530,7 +534,7 @@ fn refuse(cid: Option<NumberText>, refusal: &Refusal, refused: Refused, decision
     }
 }
 
-/// Decides to send what `write` writes.
+/// Decides to send the message that `write` writes.
 fn send(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)) {
     let message = decisions.write(write);
     decisions.push(Decision::Send { message });

@@ -11,7 +11,7 @@ pub struct Settings {
     pub protocol: Protocol,
     /// Time between pings; `None` turns pings and the pong timer off.
     pub ping_interval: Option<Duration>,
-    /// Longest time without a pong. Clients are told it.
+    /// Longest time without a pong. The handshake tells it to clients.
     pub ping_timeout: Duration,
     /// Time for a client to answer a call of this server.
     pub ack_timeout: Duration,
@@ -24,7 +24,8 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// The reference's values (wire reference, section 6); where it has none, those of the configuration.
+    /// The reference's values (wire reference, section 6); for settings that the reference does not have, the
+    /// defaults of the configuration.
     fn default() -> Settings {
         Settings {
             protocol: Protocol::Auto,

@@ -1,7 +1,7 @@
 //! MessagePack to JSON text.
 //!
-//! Invariant: every byte of the message is read at most once, and what is written for it is at most six bytes; a
-//! declared length reserves no memory.
+//! Invariant: every byte of the message is read at most once and causes at most six written bytes; a declared
+//! length reserves no memory.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::{BYTES_BEGIN, BYTES_END, KEPT_BYTES_MAX};
 use crate::json::string;
 
-/// A message that is not MessagePack, or that JSON has no counterpart for.
+/// A message that is not MessagePack, or that has no counterpart in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
@@ -102,7 +102,7 @@ impl Reader {
                     let is_publication = members[0] == "channel";
                     self.short_form(input, members, is_publication, count, out, start)?;
                 }
-                // To the reference, null is as if the letter were absent.
+                // The reference treats null like an absent letter.
                 Token::Nil => {}
                 Token::Bool(_) | Token::Number(_) | Token::String(_) | Token::Bytes(_) | Token::Map(_) => {
                     return Err(Unreadable);
@@ -113,7 +113,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Appends the members that the array of a letter stands for. `start` is where the members of the packet begin.
+    /// Appends the members that the array of a letter stands for. `start` is the place of the packet's first
+    /// member.
     fn short_form(
         &mut self,
         input: &mut Input<'_>,
@@ -130,7 +131,7 @@ impl Reader {
         let mut is_in_data = is_publication;
         for number in 0..count {
             let Some(&name) = members.get(number as usize) else {
-                // The reference ignores more members.
+                // The reference ignores further members.
                 let (length, token) = (out.len(), input.token()?);
                 self.value(input, token, out)?;
                 out.truncate(length);
@@ -192,7 +193,7 @@ impl Reader {
                     continue;
                 }
             }
-            // A value has ended: so have the containers of which it was the last.
+            // A value has ended, and with it the containers whose last value it was.
             loop {
                 let Some(container) = self.open.last_mut() else {
                     return Ok(());
@@ -277,12 +278,13 @@ impl<'m> Input<'m> {
     }
 }
 
-/// The text of a string. One that is no UTF-8 makes the message unreadable.
+/// The text of a string. A string that is not UTF-8 makes the message unreadable.
 fn text(bytes: &[u8]) -> Result<&str, Unreadable> {
     simdutf8::basic::from_utf8(bytes).map_err(|_| Unreadable)
 }
 
-/// Separates the next member of a packet from the one before it, if there is one. `start` is where the members begin.
+/// Separates the next member of a packet from the one before it, if there is one. `start` is the place of the
+/// first member.
 fn separate(out: &mut Vec<u8>, start: usize) {
     if out.len() > start && out.last() != Some(&b'{') {
         out.push(b',');
@@ -323,7 +325,7 @@ fn write_bytes(bytes: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.resize(start + bytes.len().div_ceil(3) * 4, 0);
     if STANDARD.encode_slice(bytes, &mut out[start..]).is_err() {
-        // The room is that of padded Base64, so there is no such case.
+        // There is room for padded Base64, so this does not happen.
         out.truncate(start);
     }
     out.extend_from_slice(BYTES_END.as_bytes());

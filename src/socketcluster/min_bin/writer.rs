@@ -1,7 +1,7 @@
 //! JSON text to MessagePack, byte for byte as `msgpack-lite` 0.1.26 writes it for the reference's codec.
 //!
-//! The length of a container stands before its values in MessagePack. So a text is read twice: first to count, then to
-//! write.
+//! In MessagePack the length of a container stands before its values. So a text is read twice: first to count
+//! the values, then to write them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +20,7 @@ pub(super) struct Writer {
     decoded: Vec<u8>,
 }
 
-/// The members of a packet that have a place in a short form, each the text of a value.
+/// The members of a packet that have a place in a short form, as the texts of their values.
 #[derive(Clone, Copy, Debug, Default)]
 struct Members<'t> {
     event: Option<&'t str>,
@@ -105,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// Appends a letter and its array: two values, of which an absent one is nil, and a third if there is one.
+    /// Appends a letter and its array: two values (nil for an absent one), and a third if there is one.
     fn short_form(
         &mut self,
         letter: &str,
@@ -183,7 +183,7 @@ impl Writer {
             let Some(byte) = scanner.peek() else {
                 return Ok(());
             };
-            // The first value of a container is announced by nothing but itself, the others by a comma.
+            // A comma announces each value of a container but the first, which announces itself.
             let begins = !matches!(byte, b'}' | b']');
             if std::mem::take(&mut is_first)
                 && begins
@@ -316,7 +316,7 @@ fn elements(text: &str) -> Result<Vec<&str>, Fault> {
     Ok(elements)
 }
 
-/// How the length of a value stands before it (MessagePack specification, "Formats").
+/// The forms in which the length of a value stands before it (MessagePack specification, "Formats").
 struct Head {
     /// The first byte that holds the length as well, and the longest such length.
     in_first: Option<(u8, usize)>,

@@ -1,15 +1,15 @@
 //! Whether clients that are not authenticated are served.
 //!
-//! By default they are, as in the reference, and then nothing here costs more than one branch. With `allow_anonymous`
-//! off, a client that is not authenticated may authenticate itself (`#handshake`, `#authenticate`, `login`), drop its
-//! token, and answer pings and calls of the server. Every other packet of it is refused, and the application is not
-//! told.
+//! By default they are, as in the reference, and then this file costs no more than one branch. With
+//! `allow_anonymous` off, a client that is not authenticated may authenticate itself (`#handshake`,
+//! `#authenticate`, `login`), drop its token, and answer pings and calls of the server. All its other packets
+//! are refused, and the application does not get them.
 //!
 //! Invariants, while `allow_anonymous` is off
 //! 1. A client that is not authenticated has no subscriptions. When a message, a late answer or a timer finds that a
 //!    client is no longer authenticated, the client is kicked out of all its channels before its next packet is
 //!    handled; if there are more than 256 channels, in the turns that follow. Kept by [`Session::end_message`].
-//! 2. When the token of a client expires, its connection is visited, whatever the client sends or does not send.
+//! 2. When the token of a client expires, its connection is visited, whatever the client sends.
 //!
 //! Limits: `authentication_timeout`.
 
@@ -24,7 +24,8 @@ use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::{Event, Reserved};
 
 impl Session {
-    /// Whether an event is handled although only authenticated clients are served. If not, it was refused.
+    /// Whether an event is handled although only authenticated clients are served. If not, it has been
+    /// refused.
     pub(super) fn is_served<A: App>(
         &mut self,
         event: &Event<'_>,
@@ -78,8 +79,8 @@ impl Session {
         }
     }
 
-    /// The client's claims may have changed: sets the time of the next look, and kicks out a client that is no longer
-    /// authenticated.
+    /// The client's claims may have changed: sets the time of the next check, and kicks out a client that is
+    /// no longer authenticated.
     pub(super) fn watch<A: App>(
         &mut self,
         was_authenticated: bool,

@@ -1,14 +1,16 @@
-//! Arrays of packets, handled in parts, so that a long one takes no more of a turn than as many messages would.
+//! Arrays of packets, handled in parts, so that a long array takes no more of a turn than as many messages
+//! would.
 //!
 //! ```text
 //!  message ──► decode ──► Long ──► receive_more … ──► Many ──► some packets ──► receive_more … ──► the last packet
 //!                          checked in parts                     handled in parts
 //! ```
-//! The packets of one part are handled like one message: their answers come first, then the other packets that the
-//! application sends. A part ends with the first packet at which one of its limits is reached. The session keeps the
-//! rest of the array, and [`Session::has_more`] says so. The core takes no other input of this connection until
-//! [`Session::receive_more`] has left nothing, so packets are handled in the order of their arrival. If the connection
-//! ends before that, the rest is dropped, like messages that were not read.
+//! The packets of one part are handled like one message: their answers come first, then the other packets
+//! that the application sends. A part ends with the first packet at which one of its limits is reached. The
+//! session keeps the rest of the array, and [`Session::has_more`] says so. The core takes no other input of
+//! this connection until [`Session::receive_more`] has handled everything, so packets are handled in the
+//! order of their arrival. If the connection ends before that, the rest is dropped, like messages that were
+//! not read.
 //!
 //! Limits: `session::Environment::packets_max`, [`PART_BYTES_MAX`], [`PART_DECIDED_BYTES_MAX`] and
 //! `VERIFICATIONS_PER_PART` for a part.
@@ -25,7 +27,7 @@ use crate::socketcluster::packet::Packet;
 pub(super) struct Array {
     text: Box<str>,
     place: Place,
-    /// How many of its tokens were checked.
+    /// How many tokens of the array were checked.
     verified: u32,
 }
 
@@ -145,8 +147,8 @@ impl Session {
     }
 }
 
-/// A part ends when its packets have taken so many bytes of the array.
+/// A part ends when its packets have taken this many bytes of the array.
 pub(crate) const PART_BYTES_MAX: usize = 64 * 1024;
-/// A part ends when its decisions name so many bytes: a small array of calls may have long answers. They leave, or fill
-/// the outbox, before the next part is handled.
+/// A part ends when its decisions name this many bytes: a small array of calls may have long answers. They
+/// are sent, or fill the outbox, before the next part is handled.
 const PART_DECIDED_BYTES_MAX: usize = 4 * 1024 * 1024;

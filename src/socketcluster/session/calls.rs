@@ -3,8 +3,8 @@
 //!
 //! Invariants
 //! 1. Ids are counted from 1 and never given twice, so `waiting` is in the order of ids and of deadlines.
-//! 2. Each call leaves `waiting` once: answered, timed out, or with the end of its connection. The application is told
-//!    each time, or the thread that has made the call.
+//! 2. Each call leaves `waiting` once: answered, timed out, or with the end of its connection. Each time the
+//!    application is told, or the thread that has made the call.
 //!
 //! Limits: `calls_per_connection_max`, kept by `app::Scratch`, which gives the ids out; `ack_timeout`;
 //! `client_calls_max`.
@@ -32,13 +32,13 @@ pub(super) struct Calls {
     /// The id of the last call.
     pub(super) last: u64,
     waiting: VecDeque<Waiting>,
-    /// The client's calls that the application will answer later.
+    /// The client's calls that the application still has to answer.
     owed: Option<Owed>,
     /// The login that is not answered yet.
     pub(super) login: Login,
     /// The rest of an array of packets, which need not hold calls. Boxed, since few sessions have one at any time.
     pub(super) array: Option<Box<Array>>,
-    /// The calls that it has been given as a service.
+    /// The calls that the client has got as a service.
     pub(super) served: Served,
     /// Decisions that the application makes later: about a packet, or a login, or both.
     pub(super) undecided: Vec<Undecided>,
@@ -90,7 +90,7 @@ impl Session {
         self.calls.as_ref()?.owed.as_ref()
     }
 
-    /// Keeps them after the application was asked.
+    /// Keeps the calls that the application still has to answer, after the application was asked.
     pub(super) fn keep_owed(&mut self, owed: Option<Owed>) {
         if owed.is_some() {
             self.calls.get_or_insert_default().owed = owed;
@@ -137,7 +137,7 @@ impl Session {
         }
     }
 
-    /// Calls the client for another thread, which is told the outcome.
+    /// Calls the client for another thread, which gets the outcome.
     pub(crate) fn call_from_outside<A: App>(
         &mut self,
         event: &str,
@@ -199,7 +199,7 @@ impl Session {
         result
     }
 
-    /// Lets all calls that wait time out at `deadline`.
+    /// Makes all waiting calls time out at `deadline`.
     pub(super) fn postpone_calls(&mut self, deadline: Uptime) {
         if let Some(calls) = &mut self.calls {
             for waiting in &mut calls.waiting {
@@ -208,7 +208,7 @@ impl Session {
         }
     }
 
-    /// Gives up the calls that have timed out.
+    /// Ends the calls that have timed out.
     pub(super) fn expire_calls<A: App>(
         &mut self,
         env: &mut Environment<'_, '_, A>,
@@ -225,7 +225,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gives up all calls, since the connection has ended.
+    /// Ends all calls, since the connection has ended.
     pub(super) fn abandon_calls<A: App>(&mut self, env: &mut Environment<'_, '_, A>) {
         let Some(calls) = self.calls.take() else { return };
         Self::end_served(calls.served, env);
@@ -263,7 +263,7 @@ impl Session {
     }
 }
 
-/// What another thread is told of its call.
+/// The outcome of a call for the thread that has made it.
 fn outcome(answer: Result<Option<RawJson<'_>>, AnswerFailure<'_>>) -> CallOutcome {
     match answer {
         Ok(data) => CallOutcome::Answered(data.map(|data| data.as_str().to_owned())),

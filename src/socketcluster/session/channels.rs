@@ -1,4 +1,4 @@
-//! What a client does with channels: publish, subscribe and unsubscribe, and the words of the answers.
+//! A client's actions on channels: publish, subscribe and unsubscribe, and the texts of the answers.
 //!
 //! The core keeps the subscriptions. A session decides, and the core carries the decision out and asks the session for
 //! the answer. Wire reference, sections 7 and 10.
@@ -33,7 +33,7 @@ impl Session {
                 let name = decisions.bytes(channel).to_vec();
                 return Some(decisions.write(|out| encode::subscribed(&name, out)));
             }
-            // Nobody has asked for it who could be told.
+            // The client has not asked for the subscription, so it gets no answer.
             SubscribeOutcome::TooMany { .. } | SubscribeOutcome::TooLong { .. } if is_by_server(token) => {
                 return None;
             }
@@ -100,7 +100,7 @@ impl Session {
         decisions.write(|out| encode::kick_out(channel, reason.as_deref(), out))
     }
 
-    /// The message for a channel that a [`Decision::CheckSubscriptions`] takes away.
+    /// The message for a channel that a [`Decision::CheckSubscriptions`] takes away from the client.
     pub fn forbidden(&self, channel: &[u8], decisions: &mut Decisions) -> Span {
         let reason = br#""The subscription is no longer allowed""#;
         decisions.write(|out| encode::kick_out(channel, Some(reason), out))
@@ -115,7 +115,7 @@ impl Session {
         let expired = self.forget_expired(env.common.now);
         let cid = event.cid.map(Number::text);
         if !env.common.settings.allow_client_publish {
-            // A refusal that needs no look at the data comes before `#removeAuthToken`.
+            // A refusal that does not depend on the data comes before `#removeAuthToken`.
             invalid_action(cid, "Client publish feature is disabled", decisions);
             tell_expired(expired, decisions);
             return Ok(());
@@ -164,7 +164,7 @@ impl Session {
                 let publish = Publish::new(channel, message, data.unwrap_or_default(), marks);
                 decisions.push(Decision::Publish(publish));
                 if let Some(cid) = cid.filter(|_| marks.remembered && env.common.settings.has_store) {
-                    // A store may make it wait, or refuse it.
+                    // A store may make the answer wait, or refuse the publication.
                     let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
                     decisions.push(Decision::Acknowledge { token });
                 } else if let Some(cid) = cid {
@@ -177,8 +177,8 @@ impl Session {
         self.carry_out_orders(None, env, decisions)
     }
 
-    /// Asks the application whether the client may publish this, and in which form. `expired` is when its token has
-    /// expired. `None` if the application decides later: then `event` is kept.
+    /// Asks the application whether the client may publish this, and in which form. `expired` is the time at
+    /// which its token expired, if it has. `None` if the application decides later: then `event` is kept.
     #[inline]
     pub(super) fn ask_to_publish<A: App>(
         &mut self,
@@ -355,8 +355,8 @@ impl Session {
     }
 }
 
-/// The data of a publication that the application has allowed: as the client has sent it, or as the application has
-/// written it.
+/// The data of a publication that the application has allowed: as the client has sent it, or as the
+/// application has rewritten it.
 #[inline]
 pub(super) fn allowed_data<'d>(
     allowed: AllowedPublish,
@@ -372,7 +372,7 @@ pub(super) fn allowed_data<'d>(
 /// The decision to subscribe a client that has not asked for it.
 pub(super) fn by_server(channel: &[u8], decisions: &mut Decisions) -> Decision {
     let channel = decisions.write(|out| out.extend_from_slice(channel));
-    // No call id, since no call is answered.
+    // The call id is empty, since there is no call to answer.
     let token = Some(decisions.write(|_| {}));
     Decision::Subscribe { channel, token }
 }
@@ -398,7 +398,7 @@ pub(crate) fn write_publish(
     }
 }
 
-/// Why clients do not publish to a channel that belongs to the server; `None` for other channels.
+/// Why clients may not publish to a channel that belongs to the server; `None` for other channels.
 #[inline]
 pub(super) fn reserved<A: App>(name: &[u8], env: &Environment<'_, '_, A>) -> Option<&'static str> {
     session::reserved(name, &env.common.policy.channels, env.common.settings.mqtt)

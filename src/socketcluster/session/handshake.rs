@@ -1,4 +1,4 @@
-//! The handshake: whether a client may come in, and what it is told (wire reference, section 5).
+//! The handshake: whether a client is admitted, and the answer to it (wire reference, section 5).
 
 use super::timers::next_tick;
 use super::tokens::{AuthFailure, TOO_MANY_TOKENS, VERIFICATIONS_MAX, handshake_token};
@@ -28,7 +28,8 @@ impl Session {
             invalid_action(Some(*cid), TOO_MANY_TOKENS, decisions);
             return Ok(());
         }
-        // A handshake without a token is no error. The claims of the request hold if the handshake offers no token.
+        // A handshake without a token is not an error. The claims of the request hold if the handshake offers
+        // no token.
         let offered = handshake_token(event.data.as_ref()).map(|token| token.verify(env));
         let brought = first.and_then(|_| self.claims.take());
         let keeps_brought = offered.is_none();
@@ -126,7 +127,8 @@ impl Session {
         self.carry_out_orders(None, env, decisions)
     }
 
-    /// The connection ends in its first handshake: the application is told neither of its beginning nor of its end.
+    /// The connection ends in its first handshake: the application is told neither of its beginning nor of
+    /// its end.
     fn end_before_connected(&mut self, first: Option<Uptime>, reason: CloseReason) -> CloseReason {
         if let Some(created) = first {
             self.state = State::AwaitingHandshake { created };

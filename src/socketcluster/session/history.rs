@@ -1,4 +1,4 @@
-//! The call `$history`: what was published on a channel, without a subscription.
+//! The call `$history`: reads earlier publications of a channel, without a subscription.
 //!
 //! ```text
 //!   {"event":"$history","data":{"channel":"room.a","last":10},"cid":5}
@@ -35,7 +35,7 @@ impl Session {
     ) {
         self.expire(env.common.now, decisions);
         let Some(cid) = event.cid.map(Number::text) else {
-            // Nobody waits for an answer.
+            // Without a call id there is no answer, so nothing is read.
             return;
         };
         let (name, call) = match parse(event.data.map_or("", |data| data.json)) {
@@ -61,8 +61,8 @@ impl Session {
         let sizes = reading.publications().map(|publication| size(&publication));
         let sizes: Vec<usize> = sizes.collect();
         let limit = (call.limit as usize).min(sizes.len());
-        // What was missed is told from its beginning, so that the client can go on behind it; of the newest
-        // publications, the older ones are left out.
+        // Publications after a position or a time are returned from the oldest on, so that the client can
+        // continue behind them. Of the newest publications, the oldest are left out.
         let (first, count) = match call.wanted {
             Wanted::After(_) => (0, fitting(sizes.iter(), limit)),
             Wanted::Position
@@ -123,7 +123,7 @@ impl Session {
     }
 }
 
-/// The channel and what is asked about it.
+/// The channel, and the part of its history that is requested.
 fn parse(data: &str) -> Result<(StringSlice<'_>, HistoryCall), &'static str> {
     let (mut channel, mut limit) = (None, Ok(u64::from(LIMIT_DEFAULT)));
     let scanned = each_member(data, |key, value| match key {
@@ -138,7 +138,7 @@ fn parse(data: &str) -> Result<(StringSlice<'_>, HistoryCall), &'static str> {
     Ok((name, HistoryCall { wanted, limit }))
 }
 
-/// How many of the first publications fit into an answer, at most `limit`; one always does.
+/// How many of the first publications fit into an answer, at most `limit`; at least one.
 fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, limit: usize) -> usize {
     let mut bytes = 0;
     let fit = sizes.take(limit).take_while(|size| {

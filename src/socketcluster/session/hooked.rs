@@ -1,4 +1,5 @@
-//! Calls and one-way events that a hook decides before the application gets them, or in its place (`hooks`).
+//! Calls and one-way events that a hook decides before the application gets them, or instead of the
+//! application (`hooks`).
 
 use super::undecided::About;
 use super::{Environment, Session, refuse};
@@ -9,7 +10,7 @@ use crate::hooks::Subject;
 use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::Event;
 
-/// What a hook is asked about a call or a one-way event.
+/// The subject of the question to a hook about a call or a one-way event.
 #[inline]
 pub(super) fn subject<'a>(call: &Call<'a>, action: Action) -> Subject<'a> {
     let (name, data) = (call.event.as_bytes(), call.data.map(RawJson::as_str));
@@ -24,8 +25,9 @@ pub(super) fn subject<'a>(call: &Call<'a>, action: Action) -> Subject<'a> {
 }
 
 impl Session {
-    /// Whether the hook that decides about subscriptions to a channel lets the client look into it: at its history or its
-    /// members. `None` if the decision will come; then the packet is kept. What the hook orders beside it is not done.
+    /// Whether the hook that decides about subscriptions to a channel lets the client read its history or its
+    /// members. `None` if the decision comes later; then the packet is kept. Other orders of the hook are not
+    /// carried out.
     #[inline]
     pub(super) fn may_look_into<A: App>(
         &mut self,
@@ -46,7 +48,7 @@ impl Session {
         Some(decided.map(|_| ()))
     }
 
-    /// Does with a call or a one-way event what a hook has decided, or keeps it until the decision comes.
+    /// Handles a call or a one-way event as a hook has decided, or keeps it until the decision comes.
     #[cold]
     pub(super) fn follow_hook<A: App>(
         &mut self,
@@ -84,7 +86,7 @@ impl Session {
                 return self.carry_out_orders(answer, env, decisions);
             }
         }
-        // The call is one of the user whom the hook has made of the client.
+        // The call is made as the user that the hook has assigned to the client.
         self.settle(env)?;
         self.hand_on(&call, cid.as_ref(), expired, env, decisions)
     }

@@ -5,8 +5,8 @@
 //!  {"rid":N}, #setAuthToken   or   {"rid":N,"error":E}   ◄── Session::login_answered
 //! ```
 //!
-//! The session handles it before the application only if the server has users. Otherwise `login` is an event like any
-//! other. A transmitted login is handled as well; if it fails there is no answer.
+//! The session handles it before the application only if the server has users. Otherwise `login` is an
+//! ordinary event. A transmitted login is handled as well; if it fails there is no answer.
 //!
 //! Limits: one login at a time for each connection; `login_body_bytes_max` for its data.
 
@@ -23,7 +23,7 @@ use crate::socketcluster::packet::Event;
 /// The event that is called.
 pub(super) const LOGIN: &str = "login";
 
-/// A login of the client's that has not been answered.
+/// A login of the client that has not been answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) enum Login {
     #[default]
@@ -39,7 +39,7 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) {
-        // Whatever the outcome: there may be a password in these bytes.
+        // Whatever the outcome, these bytes may hold a password.
         env.common.scratch.note_credentials();
         let cid = event.cid.map(Number::text);
         let logins = &env.common.settings.logins;
@@ -113,7 +113,7 @@ impl Session {
         self.admit_user(issued, cid, env, decisions)
     }
 
-    /// The user is known, as with a token that the client brings. Asks the application whether the user may come in.
+    /// The user is known, as after a token of the client. Asks the application whether it admits the user.
     pub(super) fn admit_user<A: App>(
         &mut self,
         issued: Issued,
@@ -166,7 +166,7 @@ impl Session {
         self.calls.as_ref().map_or(Login::None, |calls| calls.login)
     }
 
-    /// The open login, if there is one. It is open no longer.
+    /// Takes the open login, if there is one: it is no longer open.
     fn take_login(&mut self) -> Option<Option<NumberText>> {
         match std::mem::take(&mut self.calls.as_mut()?.login) {
             Login::Open(cid) => Some(cid),

@@ -1,5 +1,5 @@
-//! What an application asks for beside its answer: settled before the answer is sent, and carried out after it, or
-//! together with it as one array.
+//! The orders that an application gives beside its answer: settled before the answer is sent, and carried out
+//! after it, or together with it as one array.
 
 use super::channels::{by_server, reserved, write_publish};
 use super::{Environment, Session};
@@ -63,7 +63,7 @@ impl Session {
         Ok(())
     }
 
-    /// Answers a call, and carries out what the application has asked for.
+    /// Answers a call, and carries out the orders of the application.
     #[inline]
     pub(super) fn carry_out_orders<A: App>(
         &self,
@@ -81,7 +81,7 @@ impl Session {
         self.send_orders(answer, env, decisions)
     }
 
-    /// Answers a call, and carries out what the application has asked for, which is something.
+    /// Answers a call, and carries out the orders of the application, of which there is at least one.
     fn send_orders<A: App>(
         &self,
         answer: Option<(&NumberText, AnswerKind)>,
@@ -125,7 +125,8 @@ impl Session {
         if scratch.orders.iter().any(has_other_user) {
             decisions.push(Decision::UserChanged);
         }
-        // In the reference these packets leave by a queue, and every answer of the same message overtakes them.
+        // The reference sends these packets through a queue, so that every answer of the same message
+        // overtakes them.
         for order in scratch.orders.iter().copied().filter(is_sent) {
             match order {
                 PeerOrder::Publish { channel, data } => {
@@ -163,7 +164,8 @@ impl Session {
                     let decision = by_server(scratch.piece_bytes(channel), decisions);
                     decisions.hold(decision);
                 }
-                // `settle` has signed it, or made it the client's; it comes last, below; it was looked at above.
+                // `settle` has signed the token or changed the claims; a disconnect comes last, below; a
+                // batch was handled above.
                 PeerOrder::SetAuthToken { .. }
                 | PeerOrder::AuthenticateAs { .. }
                 | PeerOrder::Disconnect { .. }
@@ -183,7 +185,7 @@ impl Session {
     }
 }
 
-/// Sends the packets of orders and an answer as one array; an empty one is not sent.
+/// Sends the packets of orders and an answer as one array; an empty array is not sent.
 fn send_array(
     orders: impl Iterator<Item = PeerOrder>,
     answer: Option<(&NumberText, AnswerKind)>,
@@ -257,14 +259,16 @@ fn write_answer(cid: &NumberText, kind: AnswerKind, scratch: &Scratch, out: &mut
     true
 }
 
-/// Decides to send what `write` writes. If it returns false it has written nothing, and nothing is sent.
+/// Decides to send the message that `write` writes. If `write` returns false it has written nothing, and
+/// nothing is sent.
 fn send_if_any(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) {
     if let Some(send) = written(decisions, write) {
         decisions.push(send);
     }
 }
 
-/// The decision to send what `write` writes. If it returns false it has written nothing, and there is none.
+/// The decision to send the message that `write` writes. If `write` returns false it has written nothing, and
+/// there is no decision.
 fn written(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>) -> bool) -> Option<Decision> {
     let mut is_any = false;
     let message = decisions.write(|out| is_any = write(out));

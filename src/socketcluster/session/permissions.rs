@@ -1,10 +1,10 @@
-//! What the rules allow a client. They are asked before the application is, for each subscribe, publish, call and
-//! one-way event.
+//! The actions that the rules allow a client. They are checked before the application is asked, for each
+//! subscribe, publish, call and one-way event.
 //!
-//! Subscriptions outlive the claims by which they were made. So when a message, a timer or a reload finds that the
-//! client's claims or the rules have changed, the session has the core check the client's subscriptions again. Where
-//! rules are in force, an expired token is noticed at the end of any message and at each ping: a client that answers
-//! pings with anything but pongs would otherwise keep it.
+//! Subscriptions outlive the claims by which they were made. So when a message, a timer or a reload finds
+//! that the client's claims or the rules have changed, the session orders the core to check the client's
+//! subscriptions again. If rules are in force, an expired token is noticed at the end of any message and at
+//! each ping. Otherwise a client that answers pings with anything but pongs would keep it.
 //!
 //! Wire reference, sections 8, 10 and 14.
 
@@ -27,8 +27,8 @@ impl Session {
         }
     }
 
-    /// Whether the client may do this. Counts refusals, and decisions that shadow rules would make otherwise. Allocates
-    /// for the first question about new claims.
+    /// Whether the client may do this. Counts refusals, and decisions on which the shadow rules differ.
+    /// Allocates for the first question about new claims.
     #[inline]
     pub(super) fn may<A: App>(
         &mut self,
@@ -59,7 +59,8 @@ impl Session {
         rules.decide(action, name, facts).verdict.allowed
     }
 
-    /// Has the subscriptions checked again if the client's claims or the rules have changed since the last check.
+    /// Orders the subscriptions to be checked again if the client's claims or the rules have changed since
+    /// the last check.
     #[inline(always)]
     pub(super) fn keep_to_rules<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         if env.common.policy.rules.enforces() {
@@ -67,7 +68,8 @@ impl Session {
         }
     }
 
-    /// The core has new rules. Has the client's subscriptions checked, unless they were checked by these rules already.
+    /// The core has new rules. Orders the client's subscriptions to be checked, unless they were checked by
+    /// these rules already.
     pub fn rules_changed<A: App>(&mut self, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
         let was_authenticated = self.claims.is_some();
         self.keep_to_rules(env, decisions);

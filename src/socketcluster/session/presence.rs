@@ -1,12 +1,12 @@
-//! The calls `$presence` and `$presence_info`, by which a client asks for the members of a channel and sets its own
-//! info.
+//! The calls `$presence` and `$presence_info`, with which a client asks for the members of a channel and sets
+//! its own info.
 //!
 //! ```text
 //!   $presence       {"channel":"room.1","after":0,"limit":100}   →  {"count":2,"members":[…],"next":100}
 //!   $presence_info  {"channel":"room.1","info":{"name":"Ann"}}   →  nothing
 //! ```
-//! They are the server's own only while some policy of channels has presence; else they are the application's, like any
-//! other procedure. The core that owns the channel answers (`cores/presence`).
+//! They belong to the server only while some policy of channels has presence; otherwise they are the
+//! application's, like any other procedure. The core that owns the channel answers (`cores/presence`).
 //!
 //! Limits: `presence_info_bytes_max`.
 
@@ -89,8 +89,8 @@ impl Session {
         env.scratch.rewritten = rewritten;
     }
 
-    /// Appends the answer to a [`Decision::AskPresence`]: JSON, or nothing, or why it was not done. `token` is the call
-    /// id.
+    /// Appends the answer to a [`Decision::AskPresence`]: JSON, or nothing, or the reason why the request
+    /// failed. `token` is the call id.
     pub fn presence_answered(
         &self,
         token: &[u8],
@@ -121,7 +121,7 @@ enum BadRequest {
 }
 
 impl<'v> Fields<'v> {
-    /// Of data that is no object, none.
+    /// For data that is not an object, all fields are absent.
     fn of(json: &'v str) -> Fields<'v> {
         let mut fields = Fields::default();
         let scanned = each_member(json, |key, value| {
@@ -225,5 +225,5 @@ fn failure_error(failure: PresenceFailure) -> AppError {
     }
 }
 
-/// Members of a page of which the client does not say how large it may be.
+/// Members of a page if the client gives no limit.
 const PAGE_MEMBERS: u32 = 100;

@@ -1,11 +1,12 @@
-//! What a client asks of a channel's history in the data of its subscribe, and the answer to it.
+//! The part of a channel's history that a client requests in the data of its subscribe, and the answer to it.
 //!
 //! ```text
 //!   {"recover":{"epoch":"k3j9x0ab","offset":123}}   {"recover":null}   {"last":10}   {"since":1764430000000}
 //! ```
-//! One of these members at most. Only on a channel whose policy has a history do they have this meaning. Of a channel of
-//! which nothing is remembered, `last` asks for the retained publication, if the server retains any. In all other cases the
-//! data is the application's alone, as in the reference. The application gets the data in any case.
+//! At most one of these members. They have this meaning only on a channel whose policy has a history. On a
+//! channel that remembers nothing, `last` asks for the retained publication, if the server retains any. In
+//! all other cases the data belongs to the application alone, as in the reference. The application gets the
+//! data in any case.
 
 use super::{Environment, Session};
 use crate::app::App;
@@ -17,11 +18,11 @@ use crate::socketcluster::json::{Fault, Scanner};
 use crate::socketcluster::number::Number;
 
 impl Session {
-    /// What a subscriber is to get of the channel's past; `None` if that is nothing. `data` is the data of the
-    /// subscribe.
+    /// The part of the channel's past that a subscriber is to get; `None` if there is none. `data` is the
+    /// data of the subscribe.
     ///
     /// # Errors
-    /// The data asks in a wrong form: the text of the refusal.
+    /// The request has a wrong form. The error is the text of the refusal.
     pub(super) fn wanted<A: App>(
         &mut self,
         channel: &[u8],
@@ -53,8 +54,9 @@ impl Session {
         }))
     }
 
-    /// Appends the answer to a [`Decision::SubscribeFrom`](crate::decision::Decision::SubscribeFrom) whose history was
-    /// read; `told` is `None` for a client that has asked for nothing. `token` is the call id.
+    /// Appends the answer to a [`Decision::SubscribeFrom`](crate::decision::Decision::SubscribeFrom) whose
+    /// history was read; `told` is `None` if the client has not asked for any history. `token` is the call
+    /// id.
     pub fn recovered(&self, token: &[u8], told: Option<&Recovered>, out: &mut Vec<u8>) {
         match told {
             None => encode::response(token, None, out),
@@ -63,7 +65,7 @@ impl Session {
     }
 }
 
-/// What the data of a subscribe asks for.
+/// The part of the history that the data of a subscribe requests.
 pub(super) fn asked(data: &str) -> Result<Option<Wanted>, &'static str> {
     let mut found = None;
     let mut wrong = None;
@@ -87,7 +89,7 @@ pub(super) fn asked(data: &str) -> Result<Option<Wanted>, &'static str> {
         }
     });
     if scanned.is_err() {
-        // The whole message was scanned before; what is no object asks for nothing.
+        // The whole message was scanned before; data that is not an object requests nothing.
         return Ok(None);
     }
     match wrong {
@@ -103,7 +105,7 @@ enum Key {
     Since,
 }
 
-/// Calls `found` for each member of an object that asks for something.
+/// Calls `found` for each member of an object that requests a part of the history.
 fn members(json: &str, mut found: impl FnMut(Key, &str)) -> Result<(), Fault> {
     each_member(json, |key, value| {
         let key = match key {
@@ -116,8 +118,8 @@ fn members(json: &str, mut found: impl FnMut(Key, &str)) -> Result<(), Fault> {
     })
 }
 
-/// Calls `found` with the key and the text of each member of an object. A key with escapes is passed over: nobody
-/// writes these keys so.
+/// Calls `found` with the key and the text of each member of an object. A key with escapes is skipped: no
+/// client writes these keys with escapes.
 pub(super) fn each_member<'a>(json: &'a str, mut found: impl FnMut(&'a str, &'a str)) -> Result<(), Fault> {
     let mut scanner = Scanner::new(json);
     scanner.expect(b'{')?;
@@ -154,14 +156,14 @@ fn recover(value: &str) -> Option<Wanted> {
     })
     .ok()?;
     let (epoch, offset) = (epoch?, offset?);
-    // Its text need not be that of an epoch of this server.
+    // Its text may be that of another server's epoch.
     let epoch = epoch.plain().and_then(|text| Epoch::from_text(text.as_bytes()));
     Some(epoch.map_or(Wanted::OtherEpoch, |epoch| {
         Wanted::After(Position { epoch, offset })
     }))
 }
 
-/// A whole number from 0 to `max`; what is above it counts as `max`.
+/// A whole number from 0 to `max`; a greater one counts as `max`.
 pub(super) fn whole(value: &str, max: u64) -> Option<u64> {
     let number = Number::in_value(value)?.as_f64();
     if number < 0.0 || number.fract() != 0.0 {
@@ -178,7 +180,7 @@ pub(super) fn whole(value: &str, max: u64) -> Option<u64> {
 
 /// Highest offset: numbers of JavaScript are exact up to here.
 const OFFSET_MAX: u64 = (1 << 53) - 1;
-/// Highest number of publications that can be asked for. `recovery_publications_max` bounds it further.
+/// Highest number of publications that a client can request. `recovery_publications_max` bounds it further.
 const LAST_MAX: u64 = u32::MAX as u64;
 const MOMENT_MAX: u64 = OFFSET_MAX;
 

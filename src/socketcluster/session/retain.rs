@@ -1,13 +1,14 @@
-//! The procedure `$retain`: a client publishes, and the publication becomes the retained one of its channel, as that of an
-//! MQTT client with RETAIN 1 does; or it takes the retained one away.
+//! The procedure `$retain`: a client publishes, and the publication becomes the retained one of its channel,
+//! like that of an MQTT client with RETAIN 1; or the client clears the retained publication.
 //!
 //! ```text
 //!  {"event":"$retain","data":{"channel":C,"data":D},"cid":N} ──► published with D, and retained
 //!  {"event":"$retain","data":{"channel":C},"cid":N}          ──► published without data; nothing is retained any more
 //!  {"rid":N}   or   {"rid":N,"error":E}
 //! ```
-//! The session handles it before the application, if the server retains publications. Otherwise `$retain` is an event like
-//! any other. The client needs the right to publish to the channel, and the application is asked as for a publication.
+//! The session handles it before the application, if the server retains publications. Otherwise `$retain` is
+//! an ordinary event. The client needs the right to publish to the channel, and the application is asked as
+//! for a publication.
 //!
 //! Limits: `channel_name_bytes_max`; `mqtt_retained_count_max` and `mqtt_retained_bytes_max`, beyond which the publication is
 //! delivered and not retained.
@@ -81,7 +82,7 @@ impl Session {
         self.carry_out_orders(None, env, decisions)
     }
 
-    /// Why no publication of the channel can be retained, whoever asks.
+    /// Why no publication of the channel can be retained, for any client.
     fn why_not<A: App>(
         &self,
         channel: Span,
@@ -122,7 +123,7 @@ fn decide_retained<A: App>(
     decisions.push(Decision::Publish(publish));
     let Some(cid) = cid else { return };
     if env.common.settings.has_store {
-        // A store may make it wait, or refuse it.
+        // A store may make the answer wait, or refuse the publication.
         let token = decisions.write(|out| out.extend_from_slice(cid.as_bytes()));
         decisions.push(Decision::Acknowledge { token });
     } else {

@@ -4,11 +4,11 @@
 //!   {"event":"$serve","data":{"procedure":"math.*","weight":1,"window":64},"cid":1}     registers a pattern
 //!   {"event":"$unserve","data":{"procedure":"math.*"},"cid":2}                          gives it up
 //!   {"event":"math.add","cid":7,"data":{"data":[1,2],"caller":{"id":…}}}                a call, as the service gets it
-//!   {"event":"$cancel","data":{"rid":7}}                                                nobody waits for the answer
+//!   {"event":"$cancel","data":{"rid":7}}                                                the caller no longer waits
 //!   {"event":"$unserved","data":{"procedure":"math.*"}}                                the rules take it away
 //! ```
-//! If no rule names the action `serve`, `$serve` and `$unserve` are the application's events. A call goes to a service if
-//! the application has not answered it. The core carries it on (`services::Order`).
+//! If no rule names the action `serve`, `$serve` and `$unserve` are events of the application. A call goes to
+//! a service if the application has not answered it. The core carries it to the service (`services::Order`).
 //!
 //! Limits: `service_window_max`; the core has more.
 
@@ -35,14 +35,14 @@ use crate::socketcluster::packet::{Event, Response, is_falsy};
 const SERVE: &str = "$serve";
 const UNSERVE: &str = "$unserve";
 
-/// Calls that this client has been given, and has not answered, in the order of their ids.
+/// Calls that this client has got and not answered, in the order of their ids.
 #[derive(Debug, Default)]
 pub(super) struct Served(VecDeque<(u64, Box<ServiceCall>)>);
 
 impl Served {
     fn take(&mut self, rid: Number<'_>) -> Option<Box<ServiceCall>> {
         let rid = rid.as_f64();
-        // The cast saturates, and drops a fraction: then no id is equal to `rid`.
+        // The cast saturates, and drops a fraction: in these cases no id equals `rid`.
         #[expect(clippy::cast_possible_truncation, reason = "compared below")]
         let cid = rid as u64;
         if cid as f64 != rid {
@@ -76,7 +76,7 @@ impl Session {
         true
     }
 
-    /// Has a pattern registered, if the client may serve it.
+    /// Orders a pattern to be registered, if the client may serve it.
     fn serve<A: App>(
         &mut self,
         event: &Event<'_>,
@@ -85,7 +85,7 @@ impl Session {
     ) {
         self.expire(env.common.now, decisions);
         let Some(cid) = event.cid.map(Number::text) else {
-            // Nobody waits for an answer, so the client would not know whether it serves.
+            // Without a call id there is no answer, so the client would not know whether it serves.
             return;
         };
         let window_max = env.settings.service_window_max;
@@ -105,7 +105,7 @@ impl Session {
         });
     }
 
-    /// Has a pattern given up.
+    /// Orders a pattern to be given up.
     fn unserve<A: App>(
         &self,
         event: &Event<'_>,
@@ -146,14 +146,15 @@ impl Session {
         rules.name_serve() && rules.decide_serve(pattern, facts).verdict.allowed
     }
 
-    /// Whether the rules allow the client to serve a procedure, whether it does or not.
+    /// Whether the rules allow the client to serve a procedure, no matter whether it serves it now.
     pub fn may_serve_one(&mut self, procedure: &[u8], policy: &Policy) -> bool {
         let rules = &policy.rules;
         let facts = self.claims.as_mut().map(|claims| &*claims.facts(rules));
         rules.name_serve() && rules.decide(Action::Serve, procedure, facts).verdict.allowed
     }
 
-    /// Has a call or an event that the application has not answered carried to a service, if there may be one.
+    /// Orders a call or an event that the application has not answered to be carried to a service, if there
+    /// may be one.
     #[inline(never)]
     pub(super) fn call_service<A: App>(
         &self,
@@ -171,7 +172,7 @@ impl Session {
         env.common.scratch.call_service(call, caller, token, rows);
     }
 
-    /// Calls the client as a service, or sends it an event. Gives the call back if the client cannot be called.
+    /// Calls the client as a service, or sends it an event. Returns the call if the client cannot be called.
     ///
     /// # Errors
     /// The session is not open.
@@ -198,8 +199,9 @@ impl Session {
         Ok(None)
     }
 
-    /// Nobody waits for the answer to a call any more. Tells the client, and keeps the call until the client answers or
-    /// [`Session::take_cancelled`]; false if the client has answered it, or has not got it.
+    /// The caller no longer waits for the answer to a call. Tells the client, and keeps the call until the
+    /// client answers, or until [`Session::take_cancelled`]. False if the client has answered it, or has not
+    /// got it.
     pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime, decisions: &mut Decisions) -> bool {
         let mut served = self.calls.iter_mut().flat_map(|calls| &mut calls.served.0);
         let Some((cid, call)) = served.find(|(_, call)| call.id == Some(id)) else {
@@ -217,7 +219,7 @@ impl Session {
         served.remove(at).map(|(_, call)| call)
     }
 
-    /// How many calls the client has been given and has not answered, and how many of them were cancelled.
+    /// How many calls the client has got and not answered, and how many of them were cancelled.
     #[cfg(test)]
     pub(crate) fn given_calls(&self) -> (usize, usize) {
         let given = || self.calls.iter().flat_map(|calls| &calls.served.0);
@@ -227,7 +229,7 @@ impl Session {
         )
     }
 
-    /// Takes a response, if it answers a call that the client was given as a service.
+    /// Takes a response, if it answers a call that the client has got as a service.
     pub(super) fn answer_as_service<A: App>(
         &mut self,
         response: &Response<'_>,
@@ -250,7 +252,7 @@ impl Session {
         env.common.scratch.services.order(Order::Answer(call));
     }
 
-    /// The connection has ended: so have the calls that the client was given.
+    /// The connection has ended, and with it the calls that the client has got.
     pub(super) fn end_served<A: App>(served: Served, env: &mut Environment<'_, '_, A>) {
         for (_, mut call) in served.0 {
             call.fail(Failure::Gone);
@@ -274,7 +276,7 @@ impl Session {
         });
     }
 
-    /// Answers `$serve`: all cores know the pattern, or why it is not registered.
+    /// Answers `$serve`: the pattern was registered on all cores, or could not be registered.
     pub(crate) fn service_registered(
         &self,
         token: &[u8],
@@ -290,7 +292,7 @@ impl Session {
                     encode::serving(token, pattern, offer.weight, offer.window, out);
                 });
             }
-            // As if the rules had forbidden it when the call was read.
+            // The same answer as if the rules had forbidden it when the call was read.
             Err(JoinFailure::Forbidden) => {
                 let cid = Some(NumberText::copied(token));
                 return refuse(cid, &Refusal::silent(), Refused::Invoke, decisions);
@@ -322,7 +324,7 @@ impl Session {
     }
 }
 
-/// The pattern of `$serve`, what the service offers, and what it says of itself.
+/// The pattern of `$serve`, the offer of the service, and its description of itself.
 type Wanted = (Box<[u8]>, Offer, Option<Box<str>>);
 
 /// Reads the data of `$serve`.

@@ -50,7 +50,7 @@ struct Client<A: App> {
     packets_max: u64,
 }
 
-/// Stands for a core that has no room for late answers.
+/// Behaves like a core that has no room for late answers.
 struct Full;
 
 impl LateAnswerSender for Full {
@@ -165,7 +165,7 @@ impl<A: App> Client<A> {
         let mut lines: Vec<String> = decisions
             .list()
             .iter()
-            // Without presence nothing is done about it.
+            // Without presence, this decision has no effect.
             .filter(|decision| !matches!(decision, Decision::UserChanged))
             .map(|decision| match *decision {
                 Decision::UserChanged => unreachable!("filtered out"),
@@ -550,7 +550,7 @@ impl<A: App> Client<A> {
     }
 }
 
-/// Rules that allow anybody these actions, and nothing else.
+/// Rules that allow these actions to all clients, and nothing else.
 fn rules(actions: &[Action]) -> Arc<Rules> {
     let rule = RuleSpec {
         effect: Effect::Allow,

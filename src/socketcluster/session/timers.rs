@@ -1,4 +1,5 @@
-//! The next deadline of a session, and what is due then: pings, silence, and calls without an answer.
+//! The next deadline of a session, and the actions at it: pings, the check for silence, and the end of calls
+//! without an answer.
 //!
 //! Pings keep the rhythm that began with the connection, whatever the traffic. No client is pinged before its handshake
 //! (wire reference, section 4).
@@ -12,14 +13,14 @@ use crate::decision::{CloseReason, Decisions};
 use crate::session;
 
 impl Session {
-    /// The server has not read the connection up to now, nor sent what was decided: silence before this moment is not
-    /// the client's.
+    /// The server has neither read the connection up to now, nor sent what the session decided. So silence
+    /// before this moment is not the client's fault.
     pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
         self.heard = now.uptime;
         self.postpone_calls(now.uptime + settings.ack_timeout);
     }
 
-    /// Whether nothing has been heard from the client since that moment.
+    /// Whether the client has sent nothing since that moment.
     pub fn last_heard_before(&self, moment: Uptime) -> bool {
         self.heard < moment
     }
@@ -27,7 +28,7 @@ impl Session {
     /// When [`Session::timed_out`] is to be called.
     pub fn next_deadline(&self, common: &session::Settings, settings: &Settings) -> Uptime {
         match self.state {
-            // The client has done its part.
+            // The client has sent its handshake, and waits for the server.
             State::AwaitingHandshake { .. } if self.is_waiting() => {
                 self.decision_deadline().unwrap_or(Uptime::NEVER)
             }
@@ -49,7 +50,8 @@ impl Session {
         }
     }
 
-    /// Does what is due: sends a ping, gives up calls, or ends a connection whose client is silent.
+    /// Does the work that is due: sends a ping, ends calls without an answer, or ends a connection whose
+    /// client is silent.
     ///
     /// # Errors
     /// The connection is to be closed.

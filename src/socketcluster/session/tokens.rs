@@ -1,7 +1,7 @@
 //! The client's token: offered, checked, signed, expired (wire reference, section 8).
 //!
-//! No timer watches a token, unless rules are in force or `allow_anonymous` is off: that it has expired is noticed when
-//! a pong or a packet for the application arrives.
+//! No timer watches a token, unless rules are in force or `allow_anonymous` is off: the session notices that
+//! it has expired when a pong or a packet for the application arrives.
 
 use std::borrow::Cow;
 
@@ -17,7 +17,7 @@ use crate::socketcluster::json::Scanner;
 use crate::socketcluster::number::NumberText;
 use crate::socketcluster::packet::{Event, Value, is_falsy};
 
-/// A part of an array ends when so many tokens were checked in this turn.
+/// A part of an array ends when this many tokens were checked in this turn.
 pub(super) const VERIFICATIONS_PER_PART: u32 = 4;
 
 /// Most tokens of one message (or array of packets) that are checked: a check costs as much as a hundred packets.
@@ -63,8 +63,9 @@ impl Session {
         self.carry_out_orders(None, env, decisions)
     }
 
-    /// Authenticates the client by a checked token, or takes its former authentication away. `question` is the number of
-    /// the question to the application about this packet. If the application decides later, nothing changes.
+    /// Authenticates the client by a checked token, or ends its former authentication. `question` is the
+    /// number of the question to the application about this packet. If the application decides later, nothing
+    /// changes.
     pub(super) fn accept<A: App>(
         &mut self,
         question: usize,
@@ -108,7 +109,7 @@ impl Session {
         Ok(())
     }
 
-    /// Signs a token with these claims, which are the client's from now on.
+    /// Signs a token with these claims, which become the client's.
     pub(super) fn sign<A: App>(
         &mut self,
         claims: Piece,
@@ -120,8 +121,8 @@ impl Session {
         Ok(issued.token)
     }
 
-    /// Takes the client's token away if `revocation` revokes it, and tells the client. Returns whether it does: then
-    /// the connection is to be closed.
+    /// Takes the client's token away if `revocation` revokes it, and tells the client. Returns whether it
+    /// has: then the connection is to be closed.
     pub fn revoke(&mut self, revocation: &Revocation, decisions: &mut Decisions) -> bool {
         if self
             .claims
@@ -206,7 +207,7 @@ impl<'a> OfferedToken<'a> {
             || {
                 let mut decoded = Vec::new();
                 string.write_decoded(&mut decoded);
-                // No good token holds half a surrogate pair, nor U+FFFD, which stands for it here.
+                // No valid token contains half a surrogate pair, or U+FFFD, which replaces it here.
                 Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
             },
             Cow::Borrowed,

@@ -3,8 +3,9 @@
 //! ```text
 //!  packet ──► the application defers ──► kept ──► decision, or deadline ──► the packet is handled again
 //! ```
-//! While a packet is kept, [`Session::is_waiting`] says so and the core takes no other input of the connection: further
-//! packets of an array wait as the rest of it ([`Session::has_more`]), further messages in the socket.
+//! While a packet is kept, [`Session::is_waiting`] says so and the core takes no other input of the
+//! connection. Further packets of an array wait as the rest of the array ([`Session::has_more`]), further
+//! messages in the socket.
 //!
 //! Limits: `decision_timeout`.
 
@@ -46,7 +47,7 @@ impl About {
         let mut text = Vec::new();
         let data = event.data.map(|value| value.json.as_bytes());
         encode::received(&name, data, event.cid.map(|cid| cid.as_str()), &mut text);
-        // The name is that of an event of the server, and all else was text.
+        // The name is that of an event of the server, and everything else was text.
         About::Packet(String::from_utf8_lossy(&text).into())
     }
 }
@@ -67,19 +68,19 @@ impl Session {
             .is_some_and(|calls| !calls.undecided.is_empty())
     }
 
-    /// Bytes of what waits for a decision.
+    /// Bytes of the packets and logins that wait for a decision.
     pub(super) fn undecided_bytes(&self) -> usize {
         let undecided = self.calls.as_ref().map_or(&[][..], |calls| &calls.undecided);
         undecided.iter().map(Undecided::bytes).sum()
     }
 
-    /// When the first of the decisions is due.
+    /// The earliest deadline of the decisions.
     pub(super) fn decision_deadline(&self) -> Option<Uptime> {
         let undecided = &self.calls.as_ref()?.undecided;
         undecided.iter().map(|undecided| undecided.deadline).min()
     }
 
-    /// The application decides later. `decided` is what it has decided about this before.
+    /// The application decides later. `decided` are its earlier decisions about this.
     pub(super) fn await_decision<A: App>(
         &mut self,
         number: DecisionNumber,
@@ -108,12 +109,12 @@ impl Session {
     ) -> Result<(), CloseReason> {
         match self.take_undecided(|undecided| undecided.number == number) {
             Some(undecided) => self.handle_again(undecided, decide, env, decisions),
-            // The deadline has passed, or the application has deferred nothing of a session.
+            // The deadline has passed, or the session has nothing with this number.
             None => Ok(()),
         }
     }
 
-    /// Refuses what the application has not decided in time.
+    /// The application has not decided in time: its decisions count as refusals.
     pub(super) fn expire_decisions<A: App>(
         &mut self,
         env: &mut Environment<'_, '_, A>,

@@ -1,14 +1,14 @@
-//! The procedure `$will`: a client leaves a publication for the case that its connection ends without its consent, or
-//! takes it back.
+//! The procedure `$will`: a client leaves a publication for the case that its connection ends unexpectedly,
+//! or takes it back.
 //!
 //! ```text
 //!  {"event":"$will","data":{"channel":C,"data":D,"delay_ms":MS,"session":KEY,"retain":true},"cid":N} ──► Decision::SetWill
 //!  {"event":"$will","data":null,"cid":N}                                               ──► Decision::DropWill
 //!  {"rid":N}   or   {"rid":N,"error":E}                                                ◄── Session::will_set
 //! ```
-//! The session handles it before the application, unless `wills_bytes_max` is 0. Then `$will` is an event like any
-//! other. The client needs the right to publish to the channel, and the application is asked as for a publication, both
-//! when the will is set: when it is published, the session has ended.
+//! The session handles it before the application, unless `wills_bytes_max` is 0. Then `$will` is an ordinary
+//! event. The client needs the right to publish to the channel, and the application is asked as for a
+//! publication, both when the will is set: by the time it is published, the session has ended.
 //!
 //! Limits: `channel_name_bytes_max`, `will_bytes_max`, `will_delay_max_ms`, [`SESSION_KEY_BYTES_MAX`]; the core keeps `wills_bytes_max`.
 
@@ -52,7 +52,7 @@ struct Given<'a> {
     retain: bool,
 }
 
-/// A value that is there, `null` included.
+/// A value that is present, `null` included.
 pub(super) fn present<'de: 'a, 'a, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<&'a RawValue>, D::Error> {
@@ -79,7 +79,7 @@ impl Session {
             }
             Err(_) => return refuse_will(cid, &malformed(), decisions),
         };
-        // As for a publish, the name may have half a surrogate, which is no `str`.
+        // As in a publish, the name may contain half a surrogate pair, which a `str` cannot hold.
         let Ok(name) = Scanner::new(given.channel.get()).string() else {
             return refuse_will(cid, &malformed(), decisions);
         };

@@ -185,7 +185,7 @@ fn one_login_at_a_time() {
     let under_way = r#"{"rid":2,"error":{"message":"Another login of this connection has not been answered yet","name":"InvalidActionError"}}"#;
     assert_eq!(client.text(LOGIN_CALL), [under_way]);
     assert_eq!(client.scratch.take_hits().of(Limit::LoginsPerConnection), 1);
-    // A login for which there was no room is over.
+    // A login for which there was no room has ended.
     let mut decisions = Decisions::new();
     let answer = client.session.login_not_taken(&mut decisions).unwrap();
     let answer = String::from_utf8_lossy(decisions.bytes(answer));

@@ -1,4 +1,4 @@
-//! The handshake: when it is due, what it answers, and how a token comes with it.
+//! The handshake: when it is due, its answer, and the token in it.
 
 use super::*;
 
@@ -128,7 +128,7 @@ fn a_good_token_authenticates_from_the_start() {
     );
 }
 
-/// A session that was authenticated as Ann's by its request.
+/// A session whose request has authenticated Ann.
 fn brought() -> Client<Probe> {
     let mut client = Client::new(Probe::default());
     let claims = tokens()

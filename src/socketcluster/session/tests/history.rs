@@ -1,4 +1,4 @@
-//! What subscribers and callers get of the past of a channel.
+//! The parts of a channel's past that subscribers and callers get.
 
 use super::*;
 
@@ -74,7 +74,7 @@ fn a_subscriber_gets_of_the_past_what_it_asks_for_and_what_the_policy_says() {
     ] {
         let outcome = subscribe_with(&mut client, channel, data);
         if channel == "denied" {
-            // The application is asked as ever, and gets the data.
+            // The application is asked as usual, and gets the data.
             assert!(
                 outcome.0.len() == 1 && outcome.0[0].contains("Denied"),
                 "{outcome:?}"
@@ -83,7 +83,7 @@ fn a_subscriber_gets_of_the_past_what_it_asks_for_and_what_the_policy_says() {
         }
         assert_eq!(outcome, [expected], "{channel} {data}");
     }
-    // Without a call id nothing is subscribed, as ever.
+    // Without a call id there is no subscription, as usual.
     assert_eq!(
         client.text(r##"{"event":"#subscribe","data":{"channel":"room","data":{"last":3}}}"##),
         NOTHING
@@ -130,7 +130,7 @@ fn a_history_is_read_by_call_if_the_rules_allow_it_and_channels_have_policies() 
     assert_eq!(client.text(call), ["history room 7 Last(3) 100"]);
     let malformed = client.text(&call.replace("last", "first"));
     assert!(malformed.0[0].contains("InvalidActionError"), "{malformed:?}");
-    // Without policies the call is the application's, as ever.
+    // Without policies the call belongs to the application, as usual.
     let mut client = with_rules(&[Action::Invoke]);
     client.policy.channels = Arc::default();
     assert!(!client.text(call).0.iter().any(|line| line.starts_with("history")));

@@ -1,4 +1,4 @@
-//! Any input and any order of it.
+//! Any inputs in any order.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Applications that take messages before anything looks at them.
+//! Applications that handle raw messages themselves, before they are decoded.
 
 use super::*;
 

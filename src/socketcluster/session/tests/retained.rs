@@ -4,7 +4,7 @@ use super::*;
 use crate::config::channels::{MqttPolicy, RetainPolicy};
 use crate::session::MqttUse;
 
-/// A client of a server that retains publications, but those of `never`, and keeps the history of `room`.
+/// A client of a server that retains publications, except those of `never`, and keeps the history of `room`.
 fn client() -> Client<Probe> {
     let spec = |name: &str, policy: ChannelPolicy| ChannelSpec {
         names: vec![name.to_owned()],

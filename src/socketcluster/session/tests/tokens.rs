@@ -201,8 +201,8 @@ fn a_pong_finds_an_expired_token_and_other_input_does_not() {
     assert_eq!(client.text(""), NOTHING);
 }
 
-/// A security property: after its token has expired, a client must not receive what only the token allowed, even if it
-/// sends nothing, or nothing but pongs.
+/// A security property: after its token has expired, a client must not receive anything that needs the token,
+/// even if it sends nothing, or nothing but pongs.
 #[test]
 fn with_rules_a_ping_finds_an_expired_token_although_the_client_sends_nothing() {
     let rule = RuleSpec {

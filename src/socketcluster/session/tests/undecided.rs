@@ -6,7 +6,7 @@ use super::*;
 use crate::app::DeferredDecision;
 use crate::decision::Limit;
 
-/// Keeps late answers for the test, which stands for the core.
+/// Keeps late answers for the test, which takes the place of the core.
 struct Way(SyncSender<LateAnswer>);
 
 impl LateAnswerSender for Way {
@@ -15,7 +15,7 @@ impl LateAnswerSender for Way {
     }
 }
 
-/// Decides everything later, and asks something of its peer each time.
+/// Defers every decision, and gives its peer an order each time.
 #[derive(Default)]
 struct Judge {
     asked: Vec<(&'static str, DeferredDecision)>,
@@ -93,7 +93,7 @@ impl Court {
         court
     }
 
-    /// The application decides what it was asked first.
+    /// The application makes its oldest pending decision.
     fn decide(
         &mut self,
         what: &str,
@@ -158,7 +158,7 @@ fn a_refused_token_leaves_the_client_in_and_a_later_one_takes_the_place_of_the_f
         ]
     );
     assert_eq!(court.client.text(&authenticate(r#"{"sub":"bob"}"#)), NOTHING);
-    // Until then it is the user that it was.
+    // Until then the client remains the former user.
     assert!(court.client.session.claims().unwrap().json().contains("ann"));
     let refusal = AppError::new("banned");
     let lines = court
