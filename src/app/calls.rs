@@ -1,7 +1,7 @@
 //! Calls that the server makes to its clients, and their outcomes.
 //!
-//! Every [`CallId`] comes back to [`App::answered`](super::App::answered) once: with the client's answer, or with the
-//! reason why there is none.
+//! For every [`CallId`], [`App::answered`](super::App::answered) is called once: with the client's answer, or
+//! with the reason why there is none.
 
 use std::fmt;
 
@@ -85,7 +85,8 @@ impl<'a> AnswerError<'a> {
         self.cause
     }
 
-    /// The error as the reference words it, which the application can pass on (wire reference, section 10).
+    /// The error in the words of the reference, which the application can pass on (wire reference, section
+    /// 10).
     pub fn to_error(&self) -> AppError {
         let event = self.event;
         let error = match self.cause {

@@ -1,8 +1,8 @@
 //! Facts about a connection that an application keeps as long as the connection lasts: the request by which it was
 //! opened, and a value of the application's own.
 //!
-//! Applications that keep nothing pay nothing: the table is empty, and neither a connection nor a session has room for
-//! a context.
+//! An application that keeps nothing pays nothing: the table is empty, and neither a connection nor a session
+//! has room for a context.
 //!
 //! Limits: the request is a part of a head of `request_head_bytes_max` bytes; the value is the application's.
 
@@ -16,12 +16,13 @@ use super::Upgrade;
 use super::session_id::SessionId;
 use crate::auth::Claims;
 
-/// Facts about a connection that the application wants to have at hand later: see [`App::context`](super::App::context).
+/// Facts about a connection that the application wants to use later: see
+/// [`App::context`](super::App::context).
 #[derive(Default)]
 pub struct Context {
     request: Option<Box<UpgradeRequest>>,
     value: Option<Box<dyn Any + Send>>,
-    /// What hooks are told of the request.
+    /// The parts of the request that hooks are told of.
     passed_on: Option<Arc<UpgradeRequest>>,
 }
 
@@ -34,7 +35,7 @@ pub struct UpgradeRequest {
     peer: Option<SocketAddr>,
 }
 
-/// A client, to be looked at.
+/// A client: its id, claims, request and value.
 #[derive(Debug)]
 pub struct Client<'a> {
     id: SessionId,
@@ -47,12 +48,12 @@ pub struct Client<'a> {
 pub(crate) struct Contexts(HashMap<usize, Context>);
 
 impl Context {
-    /// Nothing is kept.
+    /// A context that keeps nothing.
     pub fn none() -> Context {
         Context::default()
     }
 
-    /// A copy of the request is kept: about as many bytes as its head has.
+    /// A context with a copy of the request: about as many bytes as the request's head has.
     pub fn of_request(request: &Upgrade<'_>) -> Context {
         let headers = request.headers.iter();
         Context {
@@ -68,15 +69,15 @@ impl Context {
         }
     }
 
-    /// Keeps a value of the application as well, in the place of an earlier one. A connection that speaks MQTT may move
-    /// to another core before its first packet is handled; therefore the value can be sent.
+    /// Adds a value of the application, which replaces an earlier one. A connection that speaks MQTT may move
+    /// to another core before its first packet is handled; therefore the value must be `Send`.
     #[must_use]
     pub fn with(mut self, value: impl Any + Send) -> Context {
         self.value = Some(Box::new(value));
         self
     }
 
-    /// Keeps as well what hooks are told of the request.
+    /// Adds the parts of the request that hooks are told of.
     pub(crate) fn passing_on(mut self, request: UpgradeRequest) -> Context {
         self.passed_on = Some(Arc::new(request));
         self
@@ -134,7 +135,7 @@ impl UpgradeRequest {
         headers.map(|(name, value)| (name.as_str(), value.as_slice()))
     }
 
-    /// The first header with this name, in whatever case.
+    /// The first header with this name, in any case of its letters.
     pub fn header(&self, name: &str) -> Option<&[u8]> {
         let mut headers = self.headers();
         headers
@@ -172,7 +173,7 @@ impl<'a> Client<'a> {
         self.context.as_ref()?.request()
     }
 
-    /// What hooks are told of the request.
+    /// The parts of the request that hooks are told of.
     pub(crate) fn passed_on(&self) -> Option<&Arc<UpgradeRequest>> {
         self.context.as_ref()?.passed_on()
     }

@@ -1,4 +1,5 @@
-//! What an application is being asked about: a call of a client's, or something else that a session has received.
+//! The question that an application is being asked: a call of a client, or something else that a session has
+//! received.
 
 use std::sync::Arc;
 
@@ -7,25 +8,25 @@ use super::deferred::{Deferred, LateAnswerSender, Owed};
 use super::deferred_decision::{DecisionNumber, DeferredDecision};
 use super::error::Refusal;
 
-/// What the application is being asked about, and which calls it may make meanwhile.
+/// The question that the application is being asked, and the calls that it may make meanwhile.
 #[derive(Default)]
 pub(crate) struct CurrentCall {
-    /// What the session needs to answer the call later; empty if the client expects no answer. It means something to
-    /// that session only.
+    /// The data with which the session answers the call later; empty if the client expects no answer. Only
+    /// that session understands it.
     token: Vec<u8>,
     /// The client's calls that wait for a late answer; `None` while there has been none.
     owed: Option<Owed>,
     /// Where the core finds the session.
     address: usize,
     calls: CallsLeft,
-    /// Whether the application has said that it handles the call or the event: it has taken the right to answer later, or
-    /// there is no answer.
+    /// Whether the application handles the call or the event: it has said so
+    /// ([`Peer::handled`](super::Peer::handled)), or has taken the right to answer later.
     is_handled: bool,
     /// The number of the last decision that was deferred on this core.
     last_decision: DecisionNumber,
 }
 
-/// Which calls the application may still make to the client.
+/// How many calls the application may still make to the client.
 #[derive(Clone, Copy, Default)]
 enum CallsLeft {
     /// None, since the connection has ended.
@@ -38,7 +39,8 @@ enum CallsLeft {
 }
 
 impl CurrentCall {
-    /// Forgets the last one. The connection at `address` has ended: the application can make no calls and defer nothing.
+    /// Forgets the last question. The connection at `address` has ended: the application can make no calls
+    /// and defer nothing.
     pub(super) fn clear(&mut self, address: usize) {
         self.token.clear();
         self.owed = None;
@@ -69,13 +71,14 @@ impl CurrentCall {
         };
     }
 
-    /// The application is to answer a call of a client that waits for these answers already.
+    /// The application is about to answer a call of a client; `owed` counts the answers that this client
+    /// already waits for.
     pub(crate) fn answering(&mut self, token: &[u8], owed: Option<Owed>) {
         self.token.extend_from_slice(token);
         self.owed = owed;
     }
 
-    /// Whether the application has said, since the session has begun to ask it, that it handles the call or the event.
+    /// Whether the application handles the call or the event that the session asks it about.
     pub(crate) fn is_handled(&self) -> bool {
         self.is_handled
     }
@@ -103,7 +106,7 @@ impl CurrentCall {
         }
     }
 
-    /// The right to decide later, by `sender`, and the refusal that says so until then.
+    /// The right to decide later, with `sender`, and the refusal that stands for it until then.
     pub(super) fn defer_decision(
         &mut self,
         sender: Option<&Arc<dyn LateAnswerSender>>,
@@ -121,7 +124,7 @@ impl CurrentCall {
         }
     }
 
-    /// The right to answer the call later, by `sender`.
+    /// The right to answer the call later, with `sender`.
     pub(super) fn defer(&mut self, sender: Option<&Arc<dyn LateAnswerSender>>) -> Deferred {
         match (self.calls, sender) {
             (CallsLeft::Some { .. }, Some(sender)) => {

@@ -1,10 +1,10 @@
-//! Names and data of clients, as an application sees them.
+//! Names and data of clients, as applications get them.
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-/// The name of a channel or an event: UTF-8, but for halves of surrogate pairs, which JavaScript strings may hold
-/// (WTF-8).
+/// The name of a channel or an event: UTF-8, except that it may have halves of surrogate pairs, as JavaScript
+/// strings may (WTF-8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Name<'a>(&'a [u8]);
 
@@ -31,8 +31,9 @@ impl PartialEq<str> for Name<'_> {
     }
 }
 
-/// Data of a client: valid JSON, not yet parsed, the client's own bytes but for what the reference changes in passing
-/// (numbers beyond doubles are `null`, `-0` is `0`, Node buffers are base64).
+/// Data of a client: valid JSON, not yet parsed. It is the client's own text, with the changes that the
+/// reference makes when data passes through it (numbers beyond doubles are `null`, `-0` is `0`, Node buffers
+/// are base64).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawJson<'a>(&'a str);
 

@@ -1,11 +1,12 @@
 //! Answers that come later, from any thread.
 //!
-//! An application must not wait on its core. It takes a [`Deferred`] instead, hands it to a thread that will know the
-//! answer, and returns. The answer is a closure: it travels to the core and runs there, with the client as its
-//! [`Peer`], so that a late answer can do all that a prompt one can. Sending it never waits.
+//! An application must not wait on its core. It takes a [`Deferred`] instead, gives it to a thread that will
+//! know the answer, and returns. The answer is a closure: it travels to the core and runs there, with the
+//! client as its [`Peer`], so that a late answer can do everything that a prompt one can. Sending it never
+//! waits.
 //!
-//! The number of answers that an application owes one client is bounded (`client_calls_max`): each call that is
-//! deferred holds a share of [`Owed`] until it was answered or given up.
+//! The number of answers that an application owes one client is bounded (`client_calls_max`): each deferred
+//! call holds a share of [`Owed`] until it is answered or dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -35,26 +36,28 @@ pub(crate) struct LateAnswer {
     pub(crate) answer: Late,
 }
 
-/// An answer or a decision that was deferred, and comes now.
+/// An answer or a decision that was deferred.
 pub(crate) enum Late {
     /// The answer to a call.
     Call {
         /// Data with which the session answers the call; empty if no call was deferred.
         token: Box<[u8]>,
-        /// Counts while the answer is on its way; `None` if what was deferred is no call.
+        /// A share of the count while the answer is on its way; `None` if the deferred answer is not that of
+        /// a call.
         owed: Option<Owed>,
         answer: Box<dyn FnOnce(&mut Peer<'_>) -> CallAnswer + Send>,
     },
-    /// A decision about what the session keeps until then.
+    /// A decision about a packet or login that the session keeps until then.
     Decision { number: DecisionNumber, decide: Decide },
 }
 
-/// The calls of one client that wait for a late answer: its shares are counted, but for the session's own.
+/// The calls of one client that wait for late answers. Their number is that of the shares, without the
+/// session's own.
 #[derive(Clone, Default)]
 pub(crate) struct Owed(Arc<()>);
 
 impl Owed {
-    /// How many calls there are. One that is being answered on another thread may count still.
+    /// How many calls there are. A call that is being answered on another thread may still count.
     pub(crate) fn count(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }
@@ -62,7 +65,7 @@ impl Owed {
 
 /// Takes late answers to one core.
 pub(crate) trait LateAnswerSender: Send + Sync {
-    /// Gives an answer, or gives it back.
+    /// Sends an answer, or returns it.
     fn send(&self, answer: LateAnswer) -> Result<(), Returned>;
 }
 
@@ -101,7 +104,7 @@ impl Deferred {
         }))
     }
 
-    /// An answer that goes nowhere: the connection has ended, or there is no core.
+    /// An answer that is dropped: the connection has ended, or there is no core.
     pub(super) fn to_nobody() -> Deferred {
         Deferred(None)
     }

@@ -1,10 +1,11 @@
 //! Decisions that come later, from any thread: may a client complete its handshake, be a user, subscribe, publish?
 //!
-//! The application takes a [`DeferredDecision`], hands it to a thread that will know, and returns the [`Refusal`] that it
-//! got with it: nothing has been decided. The session keeps the packet, and the core does not read the connection, so
-//! that its packets keep their order; no other connection waits. When the decision comes, the session handles the packet
-//! again, by the rules and the time as of then. Where it would ask the application, it runs the closure that has come
-//! ([`Again`]). What the application had asked of its [`Peer`] is kept as well.
+//! The application takes a [`DeferredDecision`], gives it to a thread that will decide, and returns the
+//! [`Refusal`] that it got with it: nothing is decided yet. The session keeps the packet, and the core does
+//! not read the connection, so that its packets keep their order; no other connection waits. When the
+//! decision comes, the session handles the packet again, by the rules and the time at that moment. At the
+//! point where it would ask the application, it runs the closure of the decision ([`Again`]). Orders that the
+//! application had given its [`Peer`] are kept as well.
 //!
 //! Limits: `decision_timeout`; one packet of a connection at a time.
 
@@ -26,20 +27,20 @@ struct Way {
     sender: Arc<dyn LateAnswerSender>,
 }
 
-/// A decision that has come. It is run where the application would be asked.
+/// A decision that has come. The session runs it where it would ask the application.
 pub(crate) type Decide = Box<dyn FnOnce(&mut Peer<'_>) -> Result<AllowedPublish, Refusal> + Send>;
 
-/// Names a decision that was deferred, among all of its core.
+/// The number of a deferred decision, unique within its core.
 pub(crate) type DecisionNumber = u64;
 
-/// The decisions of the application about a packet that is handled again. It is asked several times about some packets:
-/// about a handshake and then about the token in it.
+/// The decisions of the application about a packet that is handled again. Some packets need several: a
+/// handshake, and then the token in it.
 pub(crate) struct Again {
     /// Its decisions so far, in the order in which it was asked.
     pub(crate) decided: Vec<Result<(), Refusal>>,
-    /// Its decision since.
+    /// The decision that has come now.
     pub(crate) decide: Option<Decide>,
-    /// The orders that it has given its peer before.
+    /// The orders that it gave its peer before.
     pub(crate) kept: Kept,
 }
 
@@ -56,12 +57,12 @@ impl DeferredDecision {
         }))
     }
 
-    /// A decision about nothing: the connection has ended, or there is no core.
+    /// A decision without effect: the connection has ended, or there is no core.
     pub(super) fn about_nothing() -> DeferredDecision {
         DeferredDecision(None)
     }
 
-    /// Allows it. A publication is published as it was sent.
+    /// Allows the action. A publication is published as it was sent.
     ///
     /// # Errors
     /// The decision was not sent.
@@ -69,7 +70,7 @@ impl DeferredDecision {
         self.decide(|_| Ok(AllowedPublish::as_sent()))
     }
 
-    /// Refuses it: with an [`AppError`], or with [`Refusal::silent`].
+    /// Refuses the action: with an [`AppError`], or with [`Refusal::silent`].
     ///
     /// # Errors
     /// The decision was not sent.
@@ -78,9 +79,10 @@ impl DeferredDecision {
         self.decide(move |_| Err(refusal))
     }
 
-    /// Decides as `decide` returns, which may change a publication ([`Peer::rewrite`]) and ask more of the peer: the
-    /// server does so after the answer to the packet. The closure runs on the core of the client, so it must not wait. If
-    /// the client has disconnected, or `decision_timeout_ms` has passed, the closure is dropped.
+    /// Decides as `decide` returns. It may change a publication ([`Peer::rewrite`]) and give the peer further
+    /// orders, which the server carries out after the answer to the packet. The closure runs on the core of
+    /// the client, so it must not wait. If the client has disconnected, or `decision_timeout_ms` has passed,
+    /// the closure is dropped.
     ///
     /// # Errors
     /// The decision was not sent.
@@ -109,10 +111,10 @@ impl Way {
 }
 
 impl Drop for DeferredDecision {
-    /// The client need not wait for its deadline.
+    /// Refuses at once, so that the client need not wait for the deadline.
     fn drop(&mut self) {
         if let Some(way) = self.0.take() {
-            // If the core has no room for it, the deadline refuses the client.
+            // If the core has no room for it, the client is refused at the deadline.
             let _ = way.send(Box::new(|_| {
                 Err(AppError::new("The application has not decided")
                     .named("UndecidedError")

@@ -30,7 +30,8 @@ impl AppError {
         })
     }
 
-    /// The error in what a client sent: an object or a string as they are, anything else as the reference reads it.
+    /// The error that a client has sent: an object or a string as it is, any other value as the reference
+    /// reads it.
     pub(crate) fn received(json: &str) -> AppError {
         const MALFORMED: &str = "Invalid error message format";
         match serde_json::from_str(json) {
@@ -124,7 +125,8 @@ impl AppError {
     }
 }
 
-/// What an application may refuse, as the reference names it when it is refused without an error.
+/// The kinds of actions that an application may refuse, with the names that the reference uses in a refusal
+/// without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// A handshake.
@@ -159,14 +161,14 @@ pub struct Refusal {
     code: Option<CloseCode>,
 }
 
-/// Why something does not happen, or not now.
+/// The reason for a refusal.
 #[derive(Clone, Debug, PartialEq)]
 enum Reason {
-    /// The application says no more.
+    /// The application gives no reason.
     Silent,
     /// The error that the client gets.
     Error(AppError),
-    /// Nothing has been decided: the decision with this number will come.
+    /// Nothing is decided yet: the decision with this number will come.
     Deferred(DecisionNumber),
     /// The decision has not come in time.
     TooLate,
@@ -195,7 +197,7 @@ impl Refusal {
         Refusal { reason, code: None }
     }
 
-    /// The number of the decision that will come, if nothing has been decided yet.
+    /// The number of the decision that will come, if nothing is decided yet.
     pub(crate) fn decision_number(&self) -> Option<DecisionNumber> {
         match self.reason {
             Reason::Deferred(number) => Some(number),
@@ -227,7 +229,7 @@ impl Refusal {
         self.code.unwrap_or(Self::HANDSHAKE_CODE)
     }
 
-    /// Whether the client is to drop the token that this is about.
+    /// Whether the client is to drop the token that was refused.
     pub(crate) fn is_bad_token(&self) -> bool {
         self.error()
             .and_then(|error| error.field("isBadToken"))
@@ -251,7 +253,7 @@ impl Refusal {
         let has_code = self
             .error()
             .is_some_and(|error| error.field("statusCode").is_some());
-        // A bare string can carry nothing.
+        // A bare string has no place for the code.
         if !has_code && out.last() == Some(&b'}') {
             out.pop();
             out.extend_from_slice(b",\"statusCode\":");
@@ -267,7 +269,7 @@ impl From<AppError> for Refusal {
     }
 }
 
-/// Appends the error of a refusal that has none.
+/// Appends the error for a refusal without one.
 pub(super) fn write_silent(refused: Refused, out: &mut Vec<u8>) {
     let (action, line) = refused.names();
     out.extend_from_slice(b"{\"message\":\"The ");

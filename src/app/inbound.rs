@@ -1,18 +1,18 @@
-//! A message that nothing has looked at yet, and what an application may do with it.
+//! A message before the server looks at it, and the actions that an application may take on it.
 
 use super::session_id::SessionId;
 use crate::decision::{Decision, Decisions};
 
-/// What happens to a message that an application has seen.
+/// The further handling of a message that the application has seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inbound {
     /// The server handles it.
     Pass,
-    /// Nothing: for the server it has not come, except that its sender is not silent.
+    /// The server ignores it, except that its sender does not count as silent.
     Drop,
 }
 
-/// The client that has sent a message which nothing has looked at yet.
+/// The client that has sent a message at which the server has not looked yet.
 #[derive(Debug)]
 pub struct RawPeer<'a> {
     id: SessionId,
@@ -24,7 +24,7 @@ impl<'a> RawPeer<'a> {
         RawPeer { id, decisions }
     }
 
-    /// Its id. A client that has not completed its handshake has not been told it yet.
+    /// Its id. A client that has not completed its handshake does not know it yet.
     pub fn id(&self) -> SessionId {
         self.id
     }

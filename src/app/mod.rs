@@ -4,16 +4,18 @@
 //! wait. Every method has a default, and an empty implementation is a working server. The methods are called where the
 //! reference has its middleware lines (wire reference, section 14).
 //!
-//! The server does what a method asks of its [`Peer`] after the packet's own answer, in the order in which it was
-//! asked, as in the reference, where answers overtake transmits (wire reference, section 12). [`Peer::batch`] keeps
-//! them together instead. A call whose answer takes time is answered later: [`Peer::defer`]. Where a method returns a
-//! [`Refusal`], a decision that takes time is deferred: [`Peer::defer_decision`].
+//! The server carries out the orders that a method gives to its [`Peer`] after the packet's own answer, in
+//! the order in which they were given, as in the reference, where answers overtake transmits (wire reference,
+//! section 12). [`Peer::batch`] keeps them together with the answer instead. A call whose answer takes time
+//! is answered later: [`Peer::defer`]. If a method returns a [`Refusal`], a decision that takes time can be
+//! deferred: [`Peer::defer_decision`].
 //!
-//! **Descriptors.** [`Embedding::descriptors`](crate::server::Embedding::descriptors) says which files, sockets and
-//! pipes of the program an application may use. By default they are the same on a core as on any other thread. Where
-//! each core has a table of its own (`Descriptors::OfCores`), it holds only the descriptors that were listed and those
-//! that the application has opened on this core; any other number may be that of a client's socket. A `File` or a
-//! `TcpStream` that was opened before the start is then of no use unless it was listed.
+//! **Descriptors.** [`Embedding::descriptors`](crate::server::Embedding::descriptors) says which files,
+//! sockets and pipes of the program an application may use. By default they are the same on a core as on any
+//! other thread. With `Descriptors::OfCores` each core has a table of its own, which has only the descriptors
+//! that were listed and those that the application has opened on this core; any other number may belong to a
+//! client's socket. Then a `File` or a `TcpStream` that was opened before the start can be used only if it
+//! was listed.
 
 pub(crate) mod builtin;
 mod calls;
@@ -66,22 +68,23 @@ pub trait App {
         Ok(())
     }
 
-    /// The facts about a connection that the application wants to have at hand later, in [`Peer`] and [`Client`].
-    /// Called after [`App::upgrade`] has allowed the request; the server may still refuse it for its origin. A client
-    /// that speaks MQTT without a WebSocket has sent no request: then path, query and headers are empty.
+    /// Returns the facts about a connection that the application wants to use later, in [`Peer`] and
+    /// [`Client`]. Called after [`App::upgrade`] has allowed the request; the server may still refuse it for
+    /// its origin. A client that speaks MQTT without a WebSocket has sent no request: then path, query and
+    /// headers are empty.
     #[inline]
     fn context(&mut self, _request: &Upgrade<'_>) -> Context {
         Context::none()
     }
 
-    /// May the server handle a message? Called with each message of a WebSocket, pongs and messages before the client's
-    /// handshake included, before the server looks at it (INBOUND_RAW).
+    /// May the server handle a message? Called with each message of a WebSocket before the server looks at
+    /// it, including pongs and messages before the client's handshake (INBOUND_RAW).
     #[inline]
     fn message(&mut self, _message: Message<'_>, _peer: &mut RawPeer<'_>) -> Inbound {
         Inbound::Pass
     }
 
-    /// May a client complete its handshake? [`Peer::claims`] are those of its token, if it sent a good one
+    /// May a client complete its handshake? [`Peer::claims`] are those of its token, if it sent a valid one
     /// (HANDSHAKE_SC).
     fn handshake(&mut self, _peer: &mut Peer<'_>) -> Result<(), Refusal> {
         Ok(())
@@ -113,9 +116,10 @@ pub trait App {
         Ok(AllowedPublish::as_sent())
     }
 
-    /// May an MQTT client publish, and which payload do subscribers get? By default [`App::publish`] decides: its data is
-    /// the payload if that is JSON, and absent otherwise; data that it rewrites is the payload for subscribers. Where
-    /// clients may publish much, an answer that does not look at the payload is faster.
+    /// May an MQTT client publish, and which payload do subscribers get? By default [`App::publish`] decides:
+    /// its data is the payload if that is JSON, and absent otherwise; data that it rewrites becomes the
+    /// payload for subscribers. An implementation that does not look at the payload is faster, if clients may
+    /// publish much.
     fn publish_bytes(
         &mut self,
         topic: Name<'_>,
@@ -125,14 +129,15 @@ pub trait App {
         self.publish(topic, RawJson::in_payload(payload), peer)
     }
 
-    /// Whether [`App::deliver`] is asked. Delivery is compiled for the application: one that leaves this `false` pays
-    /// nothing for it.
+    /// Whether [`App::deliver`] is called. Delivery is compiled for the application: if this is `false`, it
+    /// costs nothing.
     const LOOKS_AT_DELIVERIES: bool = false;
 
-    /// What does a client get of a publication? (PUBLISH_OUT) Called for each subscriber that is connected, when the
-    /// publication is about to be queued for it, on the core of the subscriber: it must be fast. `data` is absent if the
-    /// publication has none, or a payload that is not JSON. Histories, retained publications, and publications for MQTT
-    /// sessions without a connection or for shared subscriptions are kept as they were published, and not asked about.
+    /// What does a client get of a publication? (PUBLISH_OUT) Called for each connected subscriber, on the
+    /// subscriber's core, when the publication is about to be queued for it: it must be fast. `data` is
+    /// absent if the publication has none, or a payload that is not JSON. Not called for publications that
+    /// are stored: histories, retained publications, and publications for MQTT sessions without a connection
+    /// or for shared subscriptions are kept as they were published.
     #[inline]
     fn deliver(
         &mut self,
@@ -153,8 +158,8 @@ pub trait App {
     /// unless the application has called [`Peer::handled`].
     fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {}
 
-    /// A call that this server has made was answered, or will not be answered. The data is absent if the client sent
-    /// none. If the connection has ended, nothing that the application asks of the peer is done any more.
+    /// A call that this server has made was answered, or will not be answered. The data is absent if the
+    /// client sent none. If the connection has ended, orders to the peer have no effect.
     fn answered(
         &mut self,
         _call: CallId,
@@ -163,16 +168,16 @@ pub trait App {
     ) {
     }
 
-    /// The time of a timer has come, which [`Peer::set_timer`] has set for this client.
+    /// A timer is due that [`Peer::set_timer`] has set for this client.
     #[inline]
     fn timer(&mut self, _timer: TimerId, _peer: &mut Peer<'_>) {}
 
-    /// A client has completed its handshake, and was told so.
+    /// A client has completed its handshake, and has got the answer.
     fn connected(&mut self, _peer: &mut Peer<'_>) {}
 
-    /// A client has ceased to be subscribed to a channel: it has unsubscribed, was kicked out, or rules no longer allow
-    /// the subscription. Not called for the channels that a client is subscribed to when it disconnects. `channel` is a
-    /// filter if the client speaks MQTT.
+    /// A client's subscription to a channel has ended: it has unsubscribed, was kicked out, or the rules no
+    /// longer allow the subscription. Not called for the channels that a client is subscribed to when it
+    /// disconnects. `channel` is a filter if the client speaks MQTT.
     #[inline]
     fn unsubscribed(&mut self, _channel: Name<'_>, _client: &mut Client<'_>) {}
 
@@ -189,8 +194,8 @@ pub trait App {
         None
     }
 
-    /// Does work that no client has asked for. Called on each core, for the first time when the time has passed once. A
-    /// core that was late ticks once, not several times.
+    /// Does periodic work. Called on each core, for the first time when the interval of [`App::tick_every`]
+    /// has passed once. A core that was late ticks once, not several times.
     fn tick(&mut self, _tick: &mut Tick<'_>) {}
 }
 
@@ -201,8 +206,8 @@ pub struct Upgrade<'a> {
     pub path: &'a str,
     /// The query, after the `?`; empty if there is none.
     pub query: &'a str,
-    /// Names and values in the order in which they came. A browser sends its cookies whichever page opens the socket:
-    /// an application that reads cookies itself must check `Origin`, too.
+    /// Names and values in the order in which they came. A browser sends its cookies no matter which page
+    /// opens the socket: an application that reads cookies itself must check `Origin`, too.
     pub headers: &'a [(&'a str, &'a [u8])],
     /// The address of the other end, if it is known.
     pub peer: Option<SocketAddr>,

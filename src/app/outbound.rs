@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// What a client gets of a publication that is about to be queued for it.
+/// The form in which a client gets a publication that is about to be queued for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "an answer that is not returned changes nothing"]
 pub struct Outbound(OutboundKind);
@@ -29,7 +29,7 @@ impl Outbound {
         Outbound(OutboundKind::Withhold)
     }
 
-    /// The client gets it with this data. With a value that has no JSON form, the client does not get it.
+    /// The client gets it with this data. If the value has no JSON form, the client does not get it.
     pub fn instead(data: &(impl Serialize + ?Sized)) -> Outbound {
         match serde_json::to_string(data) {
             Ok(json) => Outbound(OutboundKind::Instead(json.into())),

@@ -1,8 +1,9 @@
-//! A call to a client that no application on a core has made, but another thread.
+//! Calls to clients that another thread makes, and not the application on a core.
 
 use std::fmt;
 
-/// Gets the outcome of a call that another thread makes, once. If it is dropped, that thread learns that there is none.
+/// Takes the outcome of a call that another thread makes, once. If it is dropped, that thread learns that
+/// there is none.
 pub(crate) struct OutsideCall(Box<dyn FnOnce(CallOutcome) + Send>);
 
 /// The outcome of a call that another thread makes.
@@ -22,12 +23,14 @@ pub(crate) enum CallOutcome {
     TooLarge,
     /// The client's protocol has no calls: it was not called.
     NoCalls,
-    /// The client may serve the procedure, and would take the call for one of another client: it was not called.
+    /// The client may serve the procedure, and would mistake the call for that of another client: it was not
+    /// called.
     IsService,
 }
 
 impl OutsideCall {
-    /// A call whose outcome is told by calling `tell` on the core. It must be short, since the core waits for it.
+    /// A call that reports its outcome by calling `tell` on the core. `tell` must be short, since the core
+    /// waits for it.
     pub(crate) fn new(tell: impl FnOnce(CallOutcome) + Send + 'static) -> OutsideCall {
         OutsideCall(Box::new(tell))
     }

@@ -1,4 +1,4 @@
-//! The client that an application is being asked about, and the answers it may give.
+//! The client that an application is being asked about, and the answers that the application may give.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -54,8 +54,8 @@ impl<'a> Peer<'a> {
         self.claims
     }
 
-    /// The `exp` of its token, if the token was found to have expired with this packet. The server handles the packet
-    /// all the same: an application that does not want that refuses it.
+    /// The `exp` of its token, if the session has found with this packet that the token has expired. The
+    /// server handles the packet nevertheless; an application that does not want that must refuse it.
     pub fn token_expired(&self) -> Option<f64> {
         self.token_expired
     }
@@ -76,7 +76,7 @@ impl<'a> Peer<'a> {
         self.scratch.contexts.get_mut(address)?.value_mut()
     }
 
-    /// What hooks are told of the request by which the connection was opened.
+    /// The parts of the connection's request that hooks are told of.
     pub(crate) fn passed_on(&self) -> Option<&Arc<UpgradeRequest>> {
         self.context()?.passed_on()
     }
@@ -100,21 +100,21 @@ impl<'a> Peer<'a> {
         self.answer(kind)
     }
 
-    /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer; what the late
-    /// answer asks of its peer is done all the same.
+    /// Answers the call later. Outside of [`App::invoke`](super::App::invoke) there is nothing to answer, but
+    /// the late answer may still give orders to its peer.
     pub fn defer(&mut self) -> (CallAnswer, Deferred) {
         (CallAnswer::silent(), self.scratch.defer())
     }
 
-    /// Says that the application has handled the event, or the call that it answers with [`CallAnswer::silent`]. Without
-    /// this, it goes on to a service, if one serves its name.
+    /// Says that the application has handled the event, or the call that it answers with
+    /// [`CallAnswer::silent`]. Otherwise it goes on to a service, if one serves its name.
     pub fn handled(&mut self) {
         self.scratch.call.note_handled();
     }
 
-    /// Decides later, in the methods that return a [`Refusal`]: they return the one that this gives them. The packet
-    /// waits, and with it all that the client sends after it; other clients do not. After `decision_timeout_ms` the
-    /// client is refused.
+    /// Decides later, in the methods that return a [`Refusal`]: they return the refusal that they get from
+    /// here. The packet waits, and with it everything that the client sends after it; other clients do not.
+    /// After `decision_timeout_ms` the client is refused.
     pub fn defer_decision(&mut self) -> (Refusal, DeferredDecision) {
         self.scratch.defer_decision()
     }
@@ -143,7 +143,7 @@ impl<'a> Peer<'a> {
         self.answer(kind)
     }
 
-    /// Lets a publish pass with other data. Data without a JSON form is left out.
+    /// Allows a publish with other data. Data without a JSON form is left out.
     pub fn rewrite(&mut self, data: &(impl Serialize + ?Sized)) -> AllowedPublish {
         AllowedPublish {
             kind: AllowedPublishKind::Rewritten(self.scratch.write_json(data)),
@@ -151,7 +151,7 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Lets a call pass as answered with this JSON, without asking the application.
+    /// Answers a call with this JSON, without asking the application.
     pub(crate) fn answered(&mut self, answer: &RawValue) -> AllowedPublish {
         let kind = self
             .scratch
@@ -205,8 +205,8 @@ impl<'a> Peer<'a> {
         self.call(event, None)
     }
 
-    /// Has [`App::timer`](super::App::timer) called for this client when this time has passed, to about 10 ms. The timer
-    /// ends with the connection. One that is set before the client is connected does not come before that.
+    /// Calls [`App::timer`](super::App::timer) for this client after this time, to about 10 ms. The timer
+    /// ends with the connection. A timer that is set before the client is connected is not due before that.
     ///
     /// # Errors
     /// The timer is not set.
@@ -219,8 +219,8 @@ impl<'a> Peer<'a> {
         self.scratch.cancel_timer(timer)
     }
 
-    /// Sends all packets to this client that this packet causes as one array: the packets that were asked of the peer,
-    /// in that order, then the answer. Publications and kick outs follow on their own.
+    /// Sends all packets for this client that this packet causes as one array: the packets that the
+    /// application has ordered, in that order, then the answer. Publications and kick outs follow separately.
     pub fn batch(&mut self) {
         self.order(PeerOrder::Batch);
     }
@@ -236,8 +236,9 @@ impl<'a> Peer<'a> {
         }
     }
 
-    /// Signs a token with these claims and gives it to the client, which is authenticated from then on. `expires_in`
-    /// is in seconds; without it, the configured time. An `exp` among the claims is kept instead.
+    /// Signs a token with these claims and sends it to the client, which is authenticated from then on.
+    /// `expires_in` is in seconds; without it, the configured time. If the claims have an `exp`, that counts
+    /// instead.
     pub fn set_auth_token(&mut self, claims: &(impl Serialize + ?Sized), expires_in: Option<u64>) {
         if let Some(claims) = self.scratch.write_json(claims) {
             self.order(PeerOrder::SetAuthToken {
@@ -278,17 +279,18 @@ impl<'a> Peer<'a> {
         Ok(call)
     }
 
-    /// Makes these claims the client's, which is given no token: it is authenticated by them until its connection ends,
-    /// or an `exp` among them is over. Claims that are no JSON object change nothing. A client of SocketCluster learns
-    /// of it only while it connects, by the answer to its handshake.
+    /// Gives the client these claims, without a token: it is authenticated by them until its connection ends,
+    /// or until their `exp`, if they have one. Claims that are not a JSON object change nothing. A client of
+    /// SocketCluster learns of it only while it connects, from the answer to its handshake.
     pub fn authenticate_as(&mut self, claims: &(impl Serialize + ?Sized)) {
         if let Some(claims) = self.scratch.write_json(claims) {
             self.order(PeerOrder::AuthenticateAs { claims });
         }
     }
 
-    /// Subscribes the client to a channel, if the rules allow it. A client of SocketCluster is told so by the event
-    /// `$subscribed`. For a client of MQTT the channel is a filter, with QoS 1, and the client is not told.
+    /// Subscribes the client to a channel, if the rules allow it. A client of SocketCluster gets the event
+    /// `$subscribed`. For a client of MQTT the channel is a filter, with QoS 1, and the client gets no packet
+    /// about it.
     pub fn subscribe(&mut self, channel: &str) {
         let channel = self.name(channel);
         self.order(PeerOrder::Subscribe { channel });
@@ -310,7 +312,8 @@ impl<'a> Peer<'a> {
         Ok(call)
     }
 
-    /// Ends the client's subscription to a channel, or to all channels with `None`, and tells it why.
+    /// Ends the client's subscription to a channel, or to all channels with `None`, and tells the client the
+    /// reason.
     pub fn kick_out(&mut self, channel: Option<&str>, message: Option<&str>) {
         let channel = channel.map(|channel| self.name(channel));
         let message = message.and_then(|message| self.scratch.write_json(message));
@@ -345,13 +348,13 @@ impl<'a> Peer<'a> {
 #[must_use = "an answer that is not returned is not sent"]
 pub struct CallAnswer {
     kind: AnswerKind,
-    /// The packet it was made for.
+    /// The packet for which it was made.
     generation: u64,
 }
 
 impl CallAnswer {
-    /// No answer of the application's: a service gets the call, if one serves its name and [`Peer::handled`] was not called.
-    /// Otherwise nothing is answered, and the client's call will time out.
+    /// No answer of the application: a service gets the call, if one serves its name and [`Peer::handled`]
+    /// was not called. Otherwise there is no answer, and the client's call will time out.
     pub fn silent() -> CallAnswer {
         CallAnswer {
             kind: AnswerKind::Silent,
@@ -359,7 +362,7 @@ impl CallAnswer {
         }
     }
 
-    /// What to answer. An answer that was made for another packet counts for nothing: its bytes are gone.
+    /// The answer to send. An answer that was made for another packet does not count: its bytes are gone.
     pub(crate) fn kind(&self, scratch: &Scratch) -> AnswerKind {
         if self.generation == scratch.generation() {
             self.kind
@@ -383,7 +386,7 @@ pub(crate) enum AnswerKind {
 #[must_use = "a publication that is not returned is not published"]
 pub struct AllowedPublish {
     kind: AllowedPublishKind,
-    /// The packet it was made for.
+    /// The packet for which it was made.
     generation: u64,
 }
 
@@ -396,7 +399,7 @@ impl AllowedPublish {
         }
     }
 
-    /// What to publish. Data that was written for another packet is not published: its bytes are gone.
+    /// The data to publish. Data that was written for another packet is not published: its bytes are gone.
     pub(crate) fn kind(&self, scratch: &Scratch) -> AllowedPublishKind {
         match self.kind {
             AllowedPublishKind::Rewritten(_) | AllowedPublishKind::Answered(_)
@@ -422,8 +425,9 @@ impl RawJson<'_> {
     /// Parses the data as a value of a Rust type.
     ///
     /// # Errors
-    /// The data is no such value. simd-json parses first; `serde_json` parses what simd-json refuses although the
-    /// grammar allows it (long integers, halves of surrogate pairs), and its error is returned.
+    /// The data is not such a value. simd-json parses first. `serde_json` then parses data that simd-json
+    /// refuses although the grammar allows it (long integers, halves of surrogate pairs), and its error is
+    /// returned.
     pub fn parse<T: DeserializeOwned>(self, peer: &mut Peer<'_>) -> Result<T, serde_json::Error> {
         let Scratch { input, json, .. } = &mut *peer.scratch;
         input.clear();

@@ -1,4 +1,5 @@
-//! Buffers for the answers and orders of an application: filled and emptied within one packet, never freed.
+//! Buffers for the answers and orders of an application: filled and emptied within one packet, and kept for
+//! the next one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,34 +19,34 @@ use super::timers::{TimerId, TimerRefused, Timers};
 use crate::auth::Claims;
 use crate::decision::CloseCode;
 
-/// The buffers of one core, for what its application answers and orders.
+/// The buffers of one core for the answers and orders of its application.
 #[derive(Default)]
 pub(crate) struct Scratch {
     generation: u64,
     /// JSON and names that answers and orders are made of.
     pieces: Vec<u8>,
-    /// What the application has asked for.
+    /// The orders of the application.
     pub(crate) orders: Vec<PeerOrder>,
     /// A copy of data for simd-json, which destroys what it reads.
     pub(super) input: Vec<u8>,
     pub(super) json: Buffers,
-    /// How many of the orders have been noted where they need it ([`Scratch::orders_to_note`]).
+    /// How many of the orders the session has already noted ([`Scratch::orders_to_note`]).
     orders_noted: usize,
-    /// What the application is being asked about.
+    /// The question that the application is being asked.
     pub(crate) call: CurrentCall,
     /// The application's decisions about a packet that is handled again; `None` for any other packet.
     pub(crate) again: Option<Box<Again>>,
-    /// What the application was refused since the last [`Scratch::take_refused`].
+    /// The calls and timers that the application was refused since the last [`Scratch::take_refused`].
     refused: RefusedToApp,
     /// The facts that the application keeps about connections.
     pub(crate) contexts: Contexts,
-    /// The timers that it has set.
+    /// The timers that the application has set.
     pub(crate) timers: Timers,
-    /// The way of late answers to this core.
+    /// The sender of late answers to this core.
     late_answers: Option<Arc<dyn LateAnswerSender>>,
 }
 
-/// What an application was refused, since it has as much of it as it may have.
+/// How many calls and timers an application was refused, because it has as many as it may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RefusedToApp {
     /// Calls to clients.
@@ -55,7 +56,8 @@ pub(crate) struct RefusedToApp {
 }
 
 impl Scratch {
-    /// Empty buffers of a core that takes late answers by `sender`, and lets each connection have so many timers.
+    /// Empty buffers of a core that gets late answers through `sender` and lets each connection have
+    /// `timers_per_connection_max` timers.
     pub(crate) fn of_core(sender: Arc<dyn LateAnswerSender>, timers_per_connection_max: u32) -> Scratch {
         Scratch {
             late_answers: Some(sender),
@@ -77,7 +79,7 @@ impl Scratch {
         self.call.clear(address);
     }
 
-    /// What the largest message took is not kept for ever.
+    /// Frees the memory that a large message took.
     #[cold]
     fn give_back(&mut self) {
         (self.pieces, self.input) = (Vec::new(), Vec::new());
@@ -139,18 +141,18 @@ impl Scratch {
         std::mem::take(&mut self.refused)
     }
 
-    /// The right to answer later what is being answered.
+    /// The right to answer the present call later.
     pub(super) fn defer(&mut self) -> Deferred {
         self.call.defer(self.late_answers.as_ref())
     }
 
-    /// The right to decide later about what the application is being asked.
+    /// The right to decide the present question later.
     pub(super) fn defer_decision(&mut self) -> (Refusal, DeferredDecision) {
         self.call.defer_decision(self.late_answers.as_ref())
     }
 
-    /// The application's decision, if the packet is handled again: the answer to the question with this number
-    /// about the packet, from 0. `None` if it has not been asked yet.
+    /// The application's decision, if the packet is handled again: the answer to the question with this
+    /// number about the packet, from 0. `None` if this question has not been asked yet.
     #[cold]
     pub(crate) fn decided_before(
         &mut self,
@@ -172,7 +174,8 @@ impl Scratch {
         Some(decide(&mut Peer::new(id, claims, token_expired, self)))
     }
 
-    /// Takes what the application has asked of its peer, to be kept until it has decided. All of it has been noted.
+    /// Takes the application's orders to its peer, to be kept until it has decided. All of them have been
+    /// noted.
     pub(crate) fn keep_orders(&mut self) -> Kept {
         let orders = std::mem::take(&mut self.orders);
         Kept {
@@ -184,7 +187,7 @@ impl Scratch {
 
     /// Goes on with orders that were kept.
     pub(crate) fn put_back_orders(&mut self, kept: Kept) {
-        // Pieces lie where they lay when the orders were made.
+        // Pieces lie where they lay when the orders were made, so the buffers must be empty.
         debug_assert!(self.pieces.is_empty() && self.orders.is_empty(), "asked first");
         (self.pieces, self.orders, self.orders_noted) = (kept.pieces, kept.orders, kept.noted);
     }
@@ -195,7 +198,7 @@ impl Scratch {
         !self.orders.is_empty()
     }
 
-    /// The orders that no [`Kept`] has held: the calls among them are still to be noted.
+    /// The orders that no [`Kept`] has held: the session has yet to note the calls among them.
     pub(crate) fn orders_to_note(&self) -> &[PeerOrder] {
         self.orders.get(self.orders_noted..).unwrap_or(&[])
     }
@@ -220,7 +223,7 @@ impl Scratch {
         self.write(|out| out.extend_from_slice(text.as_bytes()))
     }
 
-    /// Keeps what `write` writes, which must be text.
+    /// Keeps the text that `write` writes.
     pub(super) fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) -> Piece {
         let start = self.pieces.len();
         write(&mut self.pieces);
@@ -283,14 +286,14 @@ pub(crate) struct Piece {
     end: usize,
 }
 
-/// Something that an application has asked for, to be done after the packet's answer.
+/// An order of an application, to be carried out after the packet's answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PeerOrder {
-    /// Send all that the client is sent for this packet as one array.
+    /// Send all packets for the client that this packet causes as one array.
     Batch,
     /// Send an event.
     Transmit { event: Piece, data: Option<Piece> },
-    /// Call it.
+    /// Call a procedure of the client.
     Invoke {
         call: CallId,
         event: Piece,
@@ -304,7 +307,7 @@ pub(crate) enum PeerOrder {
         expires_in: Option<u64>,
         call: Option<CallId>,
     },
-    /// Give the client a token: what `SetAuthToken` becomes once it is signed.
+    /// Give the client a token: `SetAuthToken` becomes this once the token is signed.
     GiveToken { token: Piece, call: Option<CallId> },
     /// Make these claims the client's, without a token.
     AuthenticateAs { claims: Piece },

@@ -33,7 +33,8 @@ impl SessionId {
 
     /// The characters, in `buffer`.
     pub fn write<'a>(&self, buffer: &'a mut [u8; Self::TEXT_BYTES]) -> &'a str {
-        // Two thirds of the instructions of the library, which is made for long data: a service gets the id with each call.
+        // This takes two thirds of the instructions of the library, which is made for long data: a service
+        // gets the id with each call.
         let (threes, _) = self.0.as_chunks::<3>();
         let (fours, _) = buffer.as_chunks_mut::<4>();
         for (&[first, second, third], four) in threes.iter().zip(fours) {

@@ -1,10 +1,10 @@
-//! Work that an application does at times of its own, on its core.
+//! Periodic work of an application, on its core.
 
 use serde::Serialize;
 
 use super::scratch::{PeerOrder, Scratch};
 
-/// The core on which an application does the work of [`App::tick`](super::App::tick).
+/// The core on which an application does its periodic work: see [`App::tick`](super::App::tick).
 #[derive(Debug)]
 pub struct Tick<'a> {
     core: usize,
@@ -16,7 +16,8 @@ impl<'a> Tick<'a> {
         Tick { core, scratch }
     }
 
-    /// The number of the core, from 0. All cores tick: work that is to be done once is the work of one of them.
+    /// The number of the core, from 0. All cores tick: work that is to be done only once belongs to one of
+    /// them.
     pub fn core(&self) -> usize {
         self.core
     }

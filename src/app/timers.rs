@@ -1,10 +1,10 @@
 //! Timers that an application sets for its clients.
 //!
-//! Each belongs to one connection and ends with it. The core keeps no timer of its own for them: the visit of a connection
-//! in its wheel (`cores/lifecycle/wheel.rs`) is the deadline of the first timer, if nothing else is due before. So a timer is
-//! as exact as the wheel.
+//! Each belongs to one connection and ends with it. The core has no separate timers for them: the visit of a
+//! connection in its wheel (`cores/lifecycle/wheel.rs`) comes at its first timer, if nothing else is due
+//! before. So a timer is as exact as the wheel.
 //!
-//! An application that sets none pays a comparison in each turn.
+//! An application that sets no timers pays a comparison in each turn.
 //!
 //! Limits: `timers_per_connection_max`.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::clock::Uptime;
 
-/// Names one timer of a client. No other timer of its core has the same.
+/// The id of one timer of a client. No other timer of its core has the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimerId(u64);
 
@@ -48,7 +48,7 @@ impl std::error::Error for TimerRefused {}
 /// The timers of the connections of one core, by the addresses of the connections.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
-    /// No connection has none here.
+    /// A connection without timers has no entry.
     by_connection: HashMap<usize, Own>,
     /// The number of the last timer.
     last: u64,
@@ -59,13 +59,13 @@ pub(crate) struct Timers {
     unarmed: Vec<usize>,
 }
 
-/// The timers of one connection. To set one, to cancel one and to take the first costs nearly the same however many there
-/// are.
+/// The timers of one connection. The cost of setting, cancelling and taking a timer is nearly independent of
+/// their number.
 #[derive(Debug, Default)]
 struct Own {
     /// In the order of their times; of two with the same time, the one that was set first is first.
     order: BTreeSet<(Uptime, TimerId)>,
-    /// The time of each.
+    /// The time of each timer.
     times: HashMap<TimerId, Uptime>,
 }
 
@@ -79,7 +79,7 @@ impl Own {
 }
 
 impl Timers {
-    /// None yet, and at most so many for each connection.
+    /// No timers, and a limit of `per_connection_max` for each connection.
     pub(crate) fn new(per_connection_max: u32) -> Timers {
         Timers {
             per_connection_max: per_connection_max as usize,
