@@ -21,7 +21,7 @@ use nix::sys::socket::{
     socketpair,
 };
 
-/// What is said about a socket: a byte, and a number that goes with some bytes.
+/// The message that goes with a socket: a byte that says what it is, and a number that some kinds need.
 pub(crate) type About = [u8; ABOUT_BYTES];
 
 const ABOUT_BYTES: usize = 9;

@@ -1,4 +1,4 @@
-//! The ports of the server, and the byte that says what a socket is which one core hands to another.
+//! The ports of the server, and the message that goes with a socket when one core hands it to another.
 
 use std::net::SocketAddr;
 
@@ -31,7 +31,7 @@ pub(crate) enum MqttOn {
     Only,
 }
 
-/// The ports, and what is spoken on them.
+/// The ports, and their protocols.
 #[derive(Clone, Debug)]
 pub(crate) struct Ports {
     /// The address of `listen`.
@@ -57,7 +57,7 @@ pub(crate) enum HandedOver {
     Connection(Port),
     /// The listener of this port.
     Listener(Port),
-    /// A client's, whose connection moves to the core. A letter with the same ticket says all else.
+    /// A client's, whose connection moves to the core. A letter with the same ticket carries everything else.
     Moved(Ticket),
 }
 
@@ -157,7 +157,7 @@ impl Ports {
 }
 
 impl HandedOver {
-    /// As it is sent with the socket.
+    /// The message that is sent with the socket.
     pub(crate) const fn about(self) -> About {
         let (byte, ticket) = match self {
             HandedOver::Connection(port) => (port as u8, 0),
@@ -168,7 +168,7 @@ impl HandedOver {
         [byte, a, b, c, d, e, f, g, h]
     }
 
-    /// The meaning of such bytes.
+    /// Reads such a message.
     pub(crate) const fn of(about: About) -> HandedOver {
         let [byte, a, b, c, d, e, f, g, h] = about;
         let port = Port::of_byte(byte & !LISTENER_BIT);

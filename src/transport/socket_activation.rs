@@ -1,10 +1,10 @@
 //! Socket activation: listening sockets that the service manager has opened for this process
 //! (sd_listen_fds(3)).
 //!
-//! Their names (`FileDescriptorName=` of a socket unit) tell what they are for: `tls` is for the port of
-//! `tls_listen`, `mqtt` and `mqtt-tls` for those of `mqtt_listen` and `mqtt_tls_listen`, `admin` for the control
-//! plane, and `listen` for clients. So are sockets without a configured
-//! name, which systemd calls `unknown` or `NAME.socket`.
+//! Their names (`FileDescriptorName=` of a socket unit) say what they are for: `tls` for the port of
+//! `tls_listen`, `mqtt` and `mqtt-tls` for those of `mqtt_listen` and `mqtt_tls_listen`, `admin` for the
+//! control plane, and `listen` for clients. Sockets without a configured name, which systemd calls `unknown`
+//! or `NAME.socket`, are for clients as well.
 #![allow(unsafe_code)] // two lines: descriptors that the service manager names are checked, then become owned ones
 
 use std::env;

@@ -36,7 +36,7 @@ pub struct Upgrade<'a> {
 /// The protocol of the messages on a WebSocket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carries {
-    /// SocketCluster, or what the application makes of it.
+    /// SocketCluster, or a protocol of the application.
     SocketCluster,
     /// MQTT.
     Mqtt,
