@@ -138,7 +138,6 @@ impl<A: App> Core<A> {
     ///
     /// If the application sends something to a client that does not read, the connection is closed: nothing
     /// else bounds messages that the client has not asked for.
-    /// what is sent without a question.
     #[cold]
     fn run_timers(&mut self, id: ConnectionId, mut left: usize) -> usize {
         let now = self.time.now().uptime;

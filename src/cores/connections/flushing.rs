@@ -198,7 +198,6 @@ impl Connections {
         };
         let has_tls = connection.stream.tls.is_some();
         // Whether the bytes that the connection holds may have changed: `held` counts connections whose
-        // sockets were found full, or whose TLS keeps records.
         // whose TLS keeps records.
         let mut is_held = was_slow;
         match flushed {

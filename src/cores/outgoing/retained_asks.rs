@@ -3,7 +3,7 @@
 //! ```text
 //!   session: waiting ──► active: ask an owner for a page ──► send it ──► the next page, or the next owner ──► done
 //!               ▲            │ others wait, and its client takes no more; or it has no client
-//!               ▲            │ others wait, and its client takes no more; or it has no client
+//!               └── event ── parked
 //! ```
 //! A filter without wildcards has one owner; for any other filter, each core may own topics that match. Few
 //! sessions are active at a time, each with one of its subscriptions, so that a storm of subscribers does not

@@ -5,7 +5,6 @@
 //! threads with tables of their own, which hold a copy as long as they run. On a busy machine that is long
 //! enough for a simulated client never to see that its connection was closed, in a run that no seed repeats.
 //! So the simulating thread has a table that no other thread copies.
-//! that nobody copies.
 
 use std::cell::OnceCell;
 
