@@ -136,22 +136,22 @@ close_reasons! {
     /// The peer ended or reset the TCP connection without a close frame.
     PeerVanished => None, None, "peer_vanished", Nobody, None,
         "the client ended or reset the TCP connection without a close frame",
-        "nothing: tabs are closed and networks change; if all connections end so, look at the proxy in front";
+        "nothing: users close tabs and networks change; if all connections end like this, check the proxy in front of the server";
 
     /// The request was answered with plain HTTP.
     HttpAnswered => None, None, "http_answered", Nobody, None,
         "the request was plain HTTP, or was refused, and has its answer",
-        "if it was meant as a WebSocket: see the status of the answer, `path` and `origins`";
+        "if it was meant as a WebSocket: check the status of the answer, `path` and `origins`";
 
     /// No complete request head within `request_timeout_ms`.
     RequestTimeout => None, None, "request_timeout", Peer, Some(Limit::RequestTime),
         "no complete request within `request_timeout_ms`",
-        "nothing: health checks of balancers that send nothing do this; raise it for very slow lines";
+        "nothing: balancers whose health checks send nothing cause this; raise the time for very slow lines";
 
     /// A frame that RFC 6455 forbids.
     ProtocolError => Some(1002), Some(0x81), "protocol_error", Peer, None,
         "a frame that RFC 6455 forbids",
-        "mend the client's WebSocket library, or a proxy that changes bytes";
+        "fix the client's WebSocket library, or a proxy that changes bytes";
 
     /// Text that is not UTF-8.
     InvalidUtf8 => Some(1007), Some(0x81), "invalid_utf8", Peer, None,
@@ -176,23 +176,23 @@ close_reasons! {
     /// Another packet before the protocol's handshake.
     HandshakeMissing => Some(4009), None, "message_before_handshake", Peer, None,
         "another packet came before `#handshake`",
-        "wait for the client's `connect` event before anything is sent";
+        "wait for the client's `connect` event before you send anything";
 
     /// A packet without a part that its protocol demands: in SocketCluster a `#handshake` or `#authenticate` without a
     /// numeric call id.
     MalformedPacket => Some(4008), Some(0x81), "call_id_missing", Peer, None,
         "`#handshake` or `#authenticate` without a numeric `cid`",
-        "mend the client: these two are calls";
+        "fix the client: these two packets are calls";
 
     /// The application refused the handshake, with this code.
     HandshakeRefused(code: CloseCode) => Some(code.as_u16()), Some(0x87), "handshake_refused", App, None,
         "the application refused the handshake",
-        "see the application; its error is in the answer to the handshake";
+        "check the application; its error is in the answer to the handshake";
 
     /// Nothing from the client within `ping_timeout_ms`.
     PongTimeout => Some(4001), Some(0x8d), "pong_timeout", Peer, Some(Limit::PongTime),
         "nothing came from the client within `ping_timeout_ms`",
-        "nothing: the network or the device is gone, and the client comes back; client and server need the same timeout";
+        "nothing: the network or the device is gone, and the client connects again later; client and server need the same timeout";
 
     /// A token could not be signed.
     SigningFailed => Some(4002), Some(0x83), "signing_failed", Bug, None,
@@ -203,12 +203,12 @@ close_reasons! {
     /// since not every publication that reaches it closes the connection.
     SlowConsumer => Some(4010), Some(0x97), "slow_consumer", Limit, None,
         "`outbox_bytes_max` of publications wait for a client that does not read them",
-        "fewer channels or smaller messages for it; `slow_consumer` skips or conflates instead";
+        "subscribe it to fewer channels, or publish smaller messages; `slow_consumer` can skip or conflate publications instead";
 
     /// The server is stopping.
     Draining => Some(1001), Some(0x8b), "draining", Draining, None,
         "the server stops (SIGTERM)",
-        "nothing: clients come back, to the next process or another server";
+        "nothing: clients connect again, to the next process or another server";
 
     /// The application disconnected the client, with this code.
     Application(code: CloseCode) => Some(code.as_u16()), Some(0x98), "application", App, None,
@@ -228,7 +228,7 @@ close_reasons! {
     /// No message for `idle_timeout_ms`.
     IdleTimeout => Some(4030), Some(0x98), "idle_timeout", Limit, Some(Limit::IdleTime),
         "no message in either direction for `idle_timeout_ms`",
-        "connect when there is something to say, or raise the time";
+        "connect when there is something to send, or raise the time";
 
     /// A connection from a trusted proxy does not begin with a PROXY header.
     BadProxyHeader => None, None, "bad_proxy_header", Peer, None,
@@ -258,34 +258,34 @@ close_reasons! {
     /// A compressed message that cannot be inflated.
     BadCompression => Some(1007), Some(0x81), "bad_compression", Peer, None,
         "a compressed message that cannot be inflated",
-        "mend the client's compression, or turn it off";
+        "fix the client's compression, or turn it off";
 
     /// The client took none of the bytes that wait for it for `write_timeout_ms`.
     WriteTimeout => Some(4033), Some(0x97), "write_timeout", Peer, Some(Limit::WriteTime),
         "the client took nothing of what waits for it for `write_timeout_ms`, though it may answer pings",
-        "read what comes; a client that reads slowly is not closed";
+        "make the client read from its socket; a client that reads slowly is not closed";
 
     /// The connections of the core held more than their share of `outbox_bytes_total_max`, and this one was one of
     /// those that held most.
     HoldsMost => Some(4010), Some(0x97), "holds_most", Limit, Some(Limit::OutboxBytesTotal),
         "all connections together held more than `outbox_bytes_total_max`, and this one was one of those that held most",
-        "as for `slow_consumer`; smaller messages, or more memory and a higher limit";
+        "as for `slow_consumer`; or publish smaller messages, or give the server more memory and raise the limit";
 
     /// The client took the history of a channel more slowly than newer publications came, and the history no longer
     /// holds what follows: the client would miss some without knowing.
     HistoryLost => Some(4034), Some(0x83), "history_lost", Limit, None,
         "the client was getting the history of a channel, and the history no longer has the rest of it",
-        "connect again and ask for recovery; keep more history, or read faster";
+        "connect again and ask for recovery; let the server keep more history, or make the client read faster";
 
     /// A load balancer asked whether clients are served, and has its answer.
     Probed => None, None, "probed", Nobody, None,
         "a balancer asked at one of `probe_paths`, and has its answer",
-        "nothing; `probe_paths = \"off\"` answers none";
+        "nothing; with `probe_paths = \"off\"` the server answers no probes";
 
     /// A text frame on a WebSocket that carries MQTT.
     TextFrame => Some(1003), None, "text_frame", Peer, None,
         "a text frame on a WebSocket that carries MQTT, which is binary",
-        "mend the client: MQTT packets travel in binary frames";
+        "fix the client: MQTT packets travel in binary frames";
 
     /// The first bytes of a connection for MQTT alone are no CONNECT packet.
     NotMqtt => Some(1002), None, "not_mqtt", Peer, None,
@@ -295,12 +295,12 @@ close_reasons! {
     /// A packet that MQTT forbids by its form.
     MalformedMqtt => Some(1002), Some(0x81), "malformed_mqtt", Peer, None,
         "a packet whose form MQTT forbids",
-        "mend the client's MQTT library, or a proxy that changes bytes";
+        "fix the client's MQTT library, or a proxy that changes bytes";
 
     /// A packet that MQTT forbids at this point.
     MqttProtocolError => Some(1002), Some(0x82), "mqtt_protocol_error", Peer, None,
         "a packet that MQTT forbids at this point, such as a second CONNECT",
-        "mend the client's MQTT library";
+        "fix the client's MQTT library";
 
     /// The client has sent DISCONNECT.
     MqttDisconnected => Some(1000), None, "mqtt_disconnected", Nobody, None,
@@ -310,22 +310,22 @@ close_reasons! {
     /// A topic alias of the client is out of range.
     TopicAliasInvalid => Some(1002), Some(0x94), "topic_alias_invalid", Peer, None,
         "an MQTT client used a topic alias that is 0 or greater than `mqtt_topic_aliases_max`",
-        "mend the client: Topic Alias Maximum of CONNACK says how many there are";
+        "fix the client: Topic Alias Maximum of CONNACK says how many aliases there are";
 
     /// The client has more publications in flight than it may.
     ReceiveMaximumExceeded => Some(1008), Some(0x93), "receive_maximum_exceeded", Limit, None,
         "more publications with QoS 1 and 2 in flight than `mqtt_receive_max`",
-        "mend the client: Receive Maximum of CONNACK says how many it may send; `mqtt_receive_excess = \"count\"` lets it";
+        "fix the client: Receive Maximum of CONNACK says how many it may send; `mqtt_receive_excess = \"count\"` allows more";
 
     /// A packet of the client has more User Properties than it may.
     TooManyUserProperties => Some(1008), Some(0x97), "too_many_user_properties", Limit, Some(Limit::MqttUserProperties),
         "an MQTT client sent a packet with more than `mqtt_user_properties_max` User Properties",
-        "mend the client, or raise the limit";
+        "fix the client, or raise the limit";
 
     /// The client asks the server to retain a publication, which it does not.
     RetainNotSupported => Some(1002), Some(0x9a), "retain_not_supported", Peer, None,
         "an MQTT client asked with RETAIN 1 for what `mqtt_retained_count_max = 0` forbids",
-        "mend the client: Retain Available of CONNACK says whether publications are retained";
+        "fix the client: Retain Available of CONNACK says whether publications are retained";
 
     /// The client's token has expired.
     TokenExpired => Some(4037), Some(0x87), "token_expired", Peer, None,
@@ -335,27 +335,27 @@ close_reasons! {
     /// The client has subscriptions that are no longer allowed.
     NoLongerAllowed => Some(4038), Some(0x87), "no_longer_allowed", Operator, None,
         "the rules do not allow an MQTT client one of its subscriptions any more",
-        "connect again and subscribe: SUBACK says what is allowed";
+        "connect again and subscribe: SUBACK says which filters are allowed";
 
     /// A publication was not stored, and the version of MQTT has no other way to say so.
     NotStored => Some(4039), None, "not_stored", Limit, None,
         "a publication with QoS 1 or 2 of an MQTT 3.1 or 3.1.1 client could not be stored, so it was not acknowledged",
-        "mend the disk: see `ringcast_store_*`; the client connects again and sends the publication again";
+        "check the disk and `ringcast_store_*`; the client connects again and sends the publication again";
 
     /// The server has refused a CONNECT, and said why.
     MqttRefused => Some(1002), None, "mqtt_refused", Peer, None,
         "the server refused CONNECT; the code in CONNACK says why",
-        "see that code: user name and password, client id, protocol version";
+        "check what the code names: user name and password, client id, protocol version";
 
     /// Nothing came for one and a half times the keep alive of the client.
     KeepAliveTimeout => Some(4001), Some(0x8d), "keep_alive_timeout", Peer, Some(Limit::PongTime),
         "nothing came for one and a half times the keep alive that the client had named",
-        "nothing: the network or the device is gone, and the client comes back";
+        "nothing: the network or the device is gone, and the client connects again later";
 
     /// Another connection has taken over the client id.
     TakenOver => Some(4035), Some(0x8e), "taken_over", Nobody, None,
         "another connection came with the same client id",
-        "nothing if the client has reconnected; else give each client an id of its own";
+        "nothing if the client has reconnected; otherwise give each client an id of its own";
 }
 
 impl CloseReason {
