@@ -148,14 +148,15 @@ pub trait App {
         Outbound::pass()
     }
 
-    /// Answers a call (INVOKE). The reference gives no answer to procedures it does not know. A call without an answer goes
-    /// to a service, if one serves its name, unless the application has called [`Peer::handled`].
+    /// Answers a call (INVOKE). The reference gives no answer to procedures it does not know. A call without
+    /// an answer goes to a service, if one serves its name, unless the application has called
+    /// [`Peer::handled`].
     fn invoke(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) -> CallAnswer {
         CallAnswer::silent()
     }
 
-    /// Handles a one-way event, which has no answer (TRANSMIT). The event goes to a service, too, if one serves its name,
-    /// unless the application has called [`Peer::handled`].
+    /// Handles a one-way event, which has no answer (TRANSMIT). The event goes to a service, too, if one
+    /// serves its name, unless the application has called [`Peer::handled`].
     fn transmit(&mut self, _call: &Call<'_>, _peer: &mut Peer<'_>) {}
 
     /// A call that this server has made was answered, or will not be answered. The data is absent if the

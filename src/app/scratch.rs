@@ -210,7 +210,7 @@ impl Scratch {
 
     /// The text of a piece.
     pub(crate) fn piece(&self, piece: Piece) -> &str {
-        std::str::from_utf8(self.piece_bytes(piece)).expect("a piece is text: who writes it sees to that")
+        std::str::from_utf8(self.piece_bytes(piece)).expect("a piece is text: its writer ensures that")
     }
 
     /// The text of a piece, as bytes to be sent.

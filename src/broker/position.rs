@@ -1,8 +1,8 @@
 //! Positions: the places of publications in the order, as clients know them.
 //!
-//! The place of a publication is its [`Sequence`], which begins at 1 in each process. A client may know a publication of
-//! an earlier process. So a position is an offset with the name of its numbering: the epoch. Offsets of different
-//! epochs cannot be compared.
+//! The place of a publication is its [`Sequence`], which begins at 1 in each process. A client may know a
+//! publication of an earlier process. So a position is an offset with the name of its numbering: the epoch.
+//! Offsets of different epochs cannot be compared.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

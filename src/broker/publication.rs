@@ -18,8 +18,8 @@
 //!   {"event":"#publish","data":{"channel":"x","position":{"epoch":"k3j9x0ab","offset":123             }                ,"data":…}}
 //!                                                                                    └ its offset: 16 ┘ └ replayed: 16 ┘
 //! ```
-//! The publisher of the ring writes the offset once the place in the order is known ([`write_offset`]). A history writes
-//! `,"replayed":true` over the other blanks. Both are found from the end of the frame.
+//! The publisher of the ring writes the offset once the place in the order is known ([`write_offset`]). A
+//! history writes `,"replayed":true` over the other blanks. Both are found from the end of the frame.
 //!
 //! The frame of an MQTT client's publication is not a packet of MQTT, since the packets that subscribers get
 //! differ in too many fields. The frame consists of the facts that MQTT passes on, and then the payload

@@ -335,7 +335,8 @@ impl<A: App> Core<A> {
         self.shares.transition_ns += took_ns.max(TRANSITION_COST_NS_MIN);
     }
 
-    /// Another thread has woken this core, maybe for an order. Not inlined: turns without one would pay for its registers.
+    /// Another thread has woken this core, maybe for an order. Not inlined: turns without one would pay for
+    /// its registers.
     #[inline(never)]
     fn be_woken(&mut self) {
         self.mailbox.note_wake();

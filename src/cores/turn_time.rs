@@ -12,8 +12,8 @@ pub(in crate::cores) struct TurnTime {
     began_ns: u64,
     /// Start of the current period without a stall: silence of clients before this instant is our fault, not theirs.
     responsive_since: Uptime,
-    /// The same for connections that are being closed: `close_timeout` may be much shorter than the silence that ends an
-    /// open connection, and so are the stalls that count.
+    /// The same for connections that are being closed: `close_timeout` may be much shorter than the silence
+    /// that ends an open connection, and so are the stalls that count.
     closes_since: Uptime,
     /// Shortest stall that counts for them.
     closing_stall_min: Duration,

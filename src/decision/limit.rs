@@ -102,8 +102,9 @@ labels! {
         HistoryBytes = "history_bytes",
         /// `history_channels_max`: the publications of the channel that was quiet for the longest time are forgotten.
         HistoryChannels = "history_channels",
-        /// The queue of a subscriber of the program that embeds the server (`subscriber_queue_bytes_max`, or the capacity
-        /// that the program chose): a publication is left out, and the program is told how many were.
+        /// The queue of a subscriber of the program that embeds the server (`subscriber_queue_bytes_max`, or
+        /// the capacity that the program chose): a publication is left out, and the program is told how many
+        /// were.
         SubscriberQueue = "subscriber_queue",
         /// `store_queue_bytes_max` with `store_mode` `strict`: a publisher to a remembered channel waits for a commit.
         StoreQueueBytes = "store_queue_bytes",
@@ -114,8 +115,8 @@ labels! {
         PresenceMembers = "presence_members",
         /// An info over `presence_info_bytes_max`: answered with an `InvalidArgumentsError`.
         PresenceInfoBytes = "presence_info_bytes",
-        /// `presence_calls_per_connection_max` or `presence_calls_per_core_max`: the call about presence is answered with
-        /// a `BusyError`.
+        /// `presence_calls_per_connection_max` or `presence_calls_per_core_max`: the call about presence is
+        /// answered with a `BusyError`.
         PresenceCalls = "presence_calls",
         /// A call about presence that the core that owns the channel did not answer in 5 s: answered with a
         /// `TimeoutError`.
@@ -126,8 +127,8 @@ labels! {
         /// `recovery_bytes_max`: a subscriber gets the beginning of a long history first, and the rest is
         /// read once that beginning has been sent.
         RecoveryBytes = "recovery_bytes",
-        /// `history_calls_per_connection_max` or `history_calls_per_core_max`: the call of `$history` is answered with an
-        /// `InvalidActionError`.
+        /// `history_calls_per_connection_max` or `history_calls_per_core_max`: the call of `$history` is
+        /// answered with an `InvalidActionError`.
         HistoryCalls = "history_calls",
         /// A call of `$history` that the core that owns the channel did not answer in 5 s: answered with a
         /// `TimeoutError`.
@@ -137,8 +138,8 @@ labels! {
         WebhookEventsWaiting = "webhook_events_waiting",
         /// No byte taken for `write_timeout_ms`: the connection is closed with 4033.
         WriteTime = "write_time",
-        /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published before its delay
-        /// has passed.
+        /// `wills_bytes_max`: a client's will is refused with a `WillsFullError`, or a will is published
+        /// before its delay has passed.
         WillsBytes = "wills_bytes",
         /// `mqtt_queue_messages_max` or `mqtt_queue_bytes_max`: a publication for the session is dropped, by
         /// `mqtt_queue_full`.
@@ -153,20 +154,22 @@ labels! {
         MqttRetainedPerSubscribe = "mqtt_retained_per_subscribe",
         /// `mqtt_sessions_max`: the client is refused.
         MqttSessions = "mqtt_sessions",
-        /// More publications with QoS 1 and 2 of an MQTT client in flight than `mqtt_receive_max`: the connection is closed
-        /// with reason code 0x93, or they are taken all the same, by `mqtt_receive_excess`.
+        /// More publications with QoS 1 and 2 of an MQTT client in flight than `mqtt_receive_max`: the
+        /// connection is closed with reason code 0x93, or they are taken all the same, by
+        /// `mqtt_receive_excess`.
         MqttReceiveMaximum = "mqtt_receive",
-        /// More User Properties in a packet of an MQTT client than `mqtt_user_properties_max`: the connection is closed with
-        /// reason code 0x97.
+        /// More User Properties in a packet of an MQTT client than `mqtt_user_properties_max`: the connection
+        /// is closed with reason code 0x97.
         MqttUserProperties = "mqtt_user_properties",
         /// A topic filter with more levels than `mqtt_levels_max`: refused with reason code 0x8F.
         MqttLevels = "mqtt_levels",
-        /// SUBSCRIBE packets of 4,096 clients of one core wait for the owners of shared subscriptions: the next is refused.
+        /// SUBSCRIBE packets of 4,096 clients of one core wait for the owners of shared subscriptions: the
+        /// next is refused.
         MqttJoins = "mqtt_joins",
         /// A will over `will_bytes_max`: refused with an `InvalidArgumentsError`, and an MQTT client with 0x97.
         WillBytes = "will_bytes",
-        /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`; the will of an MQTT client
-        /// is published after that time.
+        /// A will with a delay over `will_delay_max_ms`: refused with an `InvalidArgumentsError`; the will of
+        /// an MQTT client is published after that time.
         WillDelay = "will_delay",
         /// `service_patterns_max` or `services_per_connection_max`: `$serve` is answered with a `LimitError`.
         ServicePatterns = "service_patterns",
@@ -177,13 +180,14 @@ labels! {
         ServiceCalls = "service_calls",
         /// `service_call_bytes_per_core_max`: the call of a service is answered with a `ServiceBusyError`.
         ServiceCallBytes = "service_call_bytes",
-        /// No service has room for a call, and `queue_calls` or `queue_bytes` of its `[[services]]` wait: answered with a
-        /// `ServiceBusyError`; or no service has room for a one-way event, which is dropped.
+        /// No service has room for a call, and `queue_calls` or `queue_bytes` of its `[[services]]` wait:
+        /// answered with a `ServiceBusyError`; or no service has room for a one-way event, which is dropped.
         ServiceQueue = "service_queue",
         /// A call that a service did not answer within the `timeout_ms` of its `[[services]]`: answered with a
         /// `TimeoutError`.
         ServiceTime = "service_time",
-        /// `service_cancel_ms`: a service has not answered a call after `$cancel`, and its window is free for another one.
+        /// `service_cancel_ms`: a service has not answered a call after `$cancel`, and its window is free for
+        /// another one.
         ServiceCancelTime = "service_cancel_time",
     }
 }

@@ -87,7 +87,8 @@ pub enum Decision {
         /// A [`Wanted`], as [`Wanted::write`] has written it.
         wanted: Span,
     },
-    /// Send the MQTT session of this connection the retained publications that a filter matches, to which it has subscribed.
+    /// Send the MQTT session of this connection the retained publications that a filter matches, to which it
+    /// has subscribed.
     SendRetained {
         /// The filter.
         filter: Span,

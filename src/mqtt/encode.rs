@@ -1,5 +1,5 @@
-//! The packets that a server sends. Each function appends one packet to `out`, except [`PublishHead`], whose payload the
-//! caller appends.
+//! The packets that a server sends. Each function appends one packet to `out`, except [`PublishHead`], whose
+//! payload the caller appends.
 //!
 //! Packets of 3.1 and 3.1.1 are the same. SUBACK of 3.1 has no code for a failure; its clients get 0x80, too.
 

@@ -351,8 +351,9 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// The properties that a server passes on unchanged with a message, in the order of the wire, as slices to be joined:
-    /// content type, response topic, correlation data, user properties (MQTT-3.3.2-15 to MQTT-3.3.2-20).
+    /// The properties that a server passes on unchanged with a message, in the order of the wire, as slices
+    /// to be joined: content type, response topic, correlation data, user properties (MQTT-3.3.2-15 to
+    /// MQTT-3.3.2-20).
     pub fn passed_on(self) -> impl Iterator<Item = &'a [u8]> {
         let properties = self.as_they_came();
         properties

@@ -1,4 +1,5 @@
-//! An MQTT client's publication, as it lies in the ring: the facts that MQTT passes on to subscribers, then the payload.
+//! An MQTT client's publication, as it lies in the ring: the facts that MQTT passes on to subscribers, then
+//! the payload.
 //!
 //! ```text
 //!   [ flags 1 | publisher 8 | expires at 8 | length of properties 4 | hash of the client id 8, if there is one

@@ -11,8 +11,8 @@
 //! Invariants
 //! 1. A connection without an unfinished packet owns one null pointer: the memory of a kept packet is freed
 //!    by the call after the one that returned it.
-//! 2. The memory grows with the bytes that have come, not with the length that a header announces. The length is checked
-//!    when the header is complete.
+//! 2. The memory grows with the bytes that have come, not with the length that a header announces. The length
+//!    is checked when the header is complete.
 //! 3. The packets and faults do not depend on the places where the input is cut.
 
 use std::ops::Range;

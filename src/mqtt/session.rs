@@ -158,7 +158,8 @@ impl Session {
         matches!(self.state, State::Open(_))
     }
 
-    /// Whether further packets have to wait for the answer to a login, for a decision of the application, or for the disk.
+    /// Whether further packets have to wait for the answer to a login, for a decision of the application, or
+    /// for the disk.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match &self.state {
@@ -309,8 +310,8 @@ fn send(decisions: &mut Decisions, write: impl FnOnce(&mut Vec<u8>)) {
     decisions.push(Decision::Send { message });
 }
 
-/// Closes the connection with a text for the developer of the client: a client of MQTT 5 gets it as the Reason String of
-/// DISCONNECT.
+/// Closes the connection with a text for the developer of the client: a client of MQTT 5 gets it as the
+/// Reason String of DISCONNECT.
 fn close_saying(decisions: &mut Decisions, reason: CloseReason, text: &str) -> Result<(), CloseReason> {
     let text = decisions.write(|out| out.extend_from_slice(text.as_bytes()));
     decisions.push(Decision::Close { reason, text });

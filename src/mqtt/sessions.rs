@@ -518,8 +518,8 @@ impl Sessions {
             .map_or(0, |traffic| traffic.incoming.len())
     }
 
-    /// Begins a turn, which may go through this many groups, publications and subscriptions of sessions that end. Before the
-    /// first turn there is no bound.
+    /// Begins a turn, which may go through this many groups, publications and subscriptions of sessions that
+    /// end. Before the first turn there is no bound.
     pub fn begin_turn(&mut self, steps_max: usize) {
         self.steps_left = steps_max;
     }

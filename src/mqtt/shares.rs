@@ -321,7 +321,8 @@ impl Shares {
         }
     }
 
-    /// A session subscribes to procedures as a service: the answer waits ([`Shares::wait`]) until [`Shares::note_joined`].
+    /// A session subscribes to procedures as a service: the answer waits ([`Shares::wait`]) until
+    /// [`Shares::note_joined`].
     pub fn serve(
         &mut self,
         session: SessionRef,

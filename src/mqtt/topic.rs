@@ -13,8 +13,8 @@ pub fn text(bytes: &[u8]) -> Result<&str, Fault> {
     unicode::text_without(bytes, [0]).ok_or(Fault::Malformed)
 }
 
-/// A topic name: a string without wildcards (MQTT-3.3.2-2, MQTT-4.7.0-1). It may be empty: in a PUBLISH packet of MQTT 5
-/// a topic alias can stand for it.
+/// A topic name: a string without wildcards (MQTT-3.3.2-2, MQTT-4.7.0-1). It may be empty: in a PUBLISH
+/// packet of MQTT 5 a topic alias can stand for it.
 ///
 /// # Errors
 /// `Malformed` for anything else. Code 0x90 would say that the name is well-formed.

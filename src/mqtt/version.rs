@@ -17,8 +17,8 @@ impl Version {
     /// The version of a protocol name and level.
     ///
     /// # Errors
-    /// `OtherProtocol` for a name that is not MQTT's (MQTT-3.1.2-1), `UnsupportedVersion` for a level that this server does
-    /// not speak (MQTT-3.1.2-2).
+    /// `OtherProtocol` for a name that is not MQTT's (MQTT-3.1.2-1), `UnsupportedVersion` for a level that
+    /// this server does not speak (MQTT-3.1.2-2).
     pub(super) fn from_wire(name: &[u8], level: u8) -> Result<Version, Fault> {
         match (name, level) {
             (b"MQIsdp", 3) => Ok(Version::V3),

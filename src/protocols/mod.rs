@@ -1,7 +1,8 @@
 //! The protocols that clients may speak. A core calls the same methods on the sessions of all of them, and knows none.
 //!
-//! Each protocol is a module of its own: `socketcluster` and `mqtt`. Here each is a variant of [`Session`] and a field of
-//! [`Settings`], [`Scratch`] and [`Environment`]. What all protocols have in common is in `session`.
+//! Each protocol is a module of its own: `socketcluster` and `mqtt`. Here each is a variant of [`Session`]
+//! and a field of [`Settings`], [`Scratch`] and [`Environment`]. What all protocols have in common is in
+//! `session`.
 
 mod batch;
 mod environment;

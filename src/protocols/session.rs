@@ -149,8 +149,8 @@ impl Session {
         }
     }
 
-    /// Whether the session waits for the answer to a login, for a decision of the application or for the disk, and takes no
-    /// message before it.
+    /// Whether the session waits for the answer to a login, for a decision of the application or for the
+    /// disk, and takes no message before it.
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match self {

@@ -82,8 +82,9 @@ fn usual_event(text: &str) -> Option<Event<'_>> {
     (scanner.pass(b'}') && scanner.is_at_end()).then_some(Event { name, data, cid })
 }
 
-/// Decodes a response in the form in which clients print an answer: compact JSON, first the id of the call, then data, and
-/// no other member. `None` if the text has another form. It takes a third of the instructions of [`object`].
+/// Decodes a response in the form in which clients print an answer: compact JSON, first the id of the call,
+/// then data, and no other member. `None` if the text has another form. It takes a third of the instructions
+/// of [`object`].
 #[inline]
 fn usual_response(text: &str) -> Option<Response<'_>> {
     let mut scanner = Scanner::new(text);

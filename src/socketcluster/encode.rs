@@ -67,7 +67,8 @@ pub fn publish_marked(
     out.extend_from_slice(b"}}");
 }
 
-/// As [`publish`], for a publication that was made before its receiver subscribed: with `"replayed":true` before the data.
+/// As [`publish`], for a publication that was made before its receiver subscribed: with `"replayed":true`
+/// before the data.
 pub fn publish_replayed(channel: &[u8], data: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"event\":\"#publish\",\"data\":{\"channel\":");
     write_json(channel, out);

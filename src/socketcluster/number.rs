@@ -24,8 +24,8 @@ impl<'a> Number<'a> {
             .unwrap_or_else(|| self.0.parse().unwrap_or(f64::INFINITY))
     }
 
-    /// The value of up to fifteen digits without a sign, as in most ids of calls. It takes a tenth of the instructions of a
-    /// parser of doubles.
+    /// The value of up to fifteen digits without a sign, as in most ids of calls. It takes a tenth of the
+    /// instructions of a parser of doubles.
     #[inline]
     fn as_digits(self) -> Option<f64> {
         let digits = self.0.as_bytes();

@@ -114,9 +114,10 @@ impl Upgrade<'_> {
     }
 }
 
-/// Checks everything about a request except its origin. The path of the request must be equal to that of an endpoint,
-/// byte for byte, except for a slash at its end. Where clients may speak MQTT, a client that offers a subprotocol of
-/// MQTT may use any path: libraries have different ones by default. At the endpoint for MQTT a client need not offer any.
+/// Checks everything about a request except its origin. The path of the request must be equal to that of an
+/// endpoint, byte for byte, except for a slash at its end. Where clients may speak MQTT, a client that offers
+/// a subprotocol of MQTT may use any path: libraries have different ones by default. At the endpoint for MQTT
+/// a client need not offer any.
 ///
 /// # Errors
 /// The refusal to answer with.

@@ -30,8 +30,8 @@
 //!
 //! A core that has stopped takes no letters: when its last letter has been noted, letters to it are dropped.
 //!
-//! Limits: the size of a box is given by the caller. The letters that are kept for a full box are bounded by their kinds
-//! (`cores/letters.rs`); a sender that can wait asks [`PostEnd::has_room`] first.
+//! Limits: the size of a box is given by the caller. The letters that are kept for a full box are bounded by
+//! their kinds (`cores/letters.rs`); a sender that can wait asks [`PostEnd::has_room`] first.
 
 mod letter_box;
 

@@ -84,8 +84,8 @@ impl Publisher {
 
     /// Appends a publication, gathering the parts of its frame, unless the ring is full.
     ///
-    /// The channel's owner is woken for a publication that it remembers or retains, as cores with subscribers are. Hashes
-    /// nothing; copies the parts once; allocates until the pool has a buffer of that size.
+    /// The channel's owner is woken for a publication that it remembers or retains, as cores with subscribers
+    /// are. Hashes nothing; copies the parts once; allocates until the pool has a buffer of that size.
     pub fn try_publish(
         &mut self,
         channel: &[u8],

@@ -345,8 +345,8 @@ impl Acceptor {
         }
     }
 
-    /// Answers a socket for which there is no room. A port for TLS or MQTT alone gives no answer, since its clients could
-    /// not read it.
+    /// Answers a socket for which there is no room. A port for TLS or MQTT alone gives no answer, since its
+    /// clients could not read it.
     fn reject(&mut self, stream: TcpStream, port: Port, refusal: &Refusal, now: Uptime) {
         self.metrics.connections_refused.add(1);
         if self.ports.speak(port) == OnListen::Only || self.ports.mqtt_on(port) == MqttOn::Only {

@@ -1,8 +1,9 @@
 //! Connections whose messages are collected for a moment and sent as one array: for a while after the handshake, if
 //! `batch_on_handshake` is on (wire reference, section 3).
 //!
-//! Such a connection is in [`Lane::Batch`](crate::cores::lifecycle::connection::Lane::Batch), so that no flush takes its
-//! outbox. When its interval is over, the packets that wait there become one array, which is flushed.
+//! Such a connection is in [`Lane::Batch`](crate::cores::lifecycle::connection::Lane::Batch), so that no
+//! flush takes its outbox. When its interval is over, the packets that wait there become one array, which is
+//! flushed.
 //!
 //! Invariant: all connections have the same interval, so the first connection in the queue is due first.
 //!

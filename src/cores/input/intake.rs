@@ -555,8 +555,8 @@ fn waits_for_answers(input: &[u8]) -> bool {
         .is_some_and(|&first| !frame::is_whole_message(first))
 }
 
-/// The text that a message of a client with the codec `min-bin` means. A message that cannot be read becomes a text that is
-/// no packet: the reference ignores it, or closes the connection before the handshake.
+/// The text that a message of a client with the codec `min-bin` means. A message that cannot be read becomes
+/// a text that is no packet: the reference ignores it, or closes the connection before the handshake.
 #[cold]
 fn unpacked<'m>(codec: &'m mut MinBin, message: Message<'m>) -> Message<'m> {
     const NO_PACKET: Message<'_> = Message::Text("?");

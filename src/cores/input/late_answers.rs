@@ -1,7 +1,7 @@
 //! Passes on the answers and decisions that an application gives from other threads, long after it was asked.
 //!
-//! Limits: `LATE_ANSWERS_WAITING_MAX`; `DECIDED_CHECKS_MAX`; `outbox_bytes_max`, which closes the connection: a core can stop reading a
-//! client's calls, but it cannot stop the application's answers.
+//! Limits: `LATE_ANSWERS_WAITING_MAX`; `DECIDED_CHECKS_MAX`; `outbox_bytes_max`, which closes the connection:
+//! a core can stop reading a client's calls, but it cannot stop the application's answers.
 
 use mio::Token;
 
@@ -91,6 +91,6 @@ impl<A: App> Core<A> {
     }
 }
 
-/// After so many checks of tokens, further decisions wait for the next turn: a packet that waits for a decision is handled
-/// again when it comes, and a check of a signature may take 0.3 ms.
+/// After so many checks of tokens, further decisions wait for the next turn: a packet that waits for a
+/// decision is handled again when it comes, and a check of a signature may take 0.3 ms.
 pub(in crate::cores) const DECIDED_CHECKS_MAX: u32 = 16;

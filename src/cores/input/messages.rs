@@ -141,8 +141,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The connection has used up its share of this turn: the next turn goes on with its input. If its session waits for a
-    /// decision, the turn after that does.
+    /// The connection has used up its share of this turn: the next turn goes on with its input. If its
+    /// session waits for a decision, the turn after that does.
     fn read_rest_next_turn(&mut self, id: ConnectionId) {
         self.intake.end_share();
         if let Some(connection) = self.connections.get_mut(id) {

@@ -1,5 +1,5 @@
-//! Going on with connections that had to wait: for room in the ring, for a delivery, for the rest of their channels, for
-//! other cores, or to move to one.
+//! Going on with connections that had to wait: for room in the ring, for a delivery, for the rest of their
+//! channels, for other cores, or to move to one.
 //!
 //! Limits: `WALKS_PER_TURN_MAX`, `MOVES_PER_TURN_MAX`.
 

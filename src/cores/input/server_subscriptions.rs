@@ -22,7 +22,8 @@ impl ServerSubscriptions {
         self.0.entry(connection).or_default().insert(channel);
     }
 
-    /// The client subscribes to the channel by itself, or its subscription ends. Returns whether the server had made it.
+    /// The client subscribes to the channel by itself, or its subscription ends. Returns whether the server
+    /// had made it.
     pub(in crate::cores) fn remove(&mut self, connection: u32, channel: u32) -> bool {
         let Some(channels) = self.0.get_mut(&connection) else {
             return false;

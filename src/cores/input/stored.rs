@@ -1,6 +1,7 @@
-//! Publications that a store keeps (`data_dir`): those to remembered channels, and those of MQTT clients that are retained
-//! or that sessions keep. They may have to wait for room at the store, and their acknowledgement for a commit. Only the
-//! connection itself waits. The same holds for CONNACK of MQTT clients whose sessions a strict store keeps.
+//! Publications that a store keeps (`data_dir`): those to remembered channels, and those of MQTT clients that
+//! are retained or that sessions keep. They may have to wait for room at the store, and their acknowledgement
+//! for a commit. Only the connection itself waits. The same holds for CONNACK of MQTT clients whose sessions
+//! a strict store keeps.
 //!
 //! Limits: `ACCEPTED_PER_TURN_MAX`.
 //!
@@ -119,7 +120,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Lets MQTT clients in whose sessions are on disk, as many as one turn may; and answers those whose sessions cannot be.
+    /// Lets MQTT clients in whose sessions are on disk, as many as one turn may; and answers those whose
+    /// sessions cannot be.
     #[cold]
     fn accept_saved(&mut self) {
         let mut left = ACCEPTED_PER_TURN_MAX;

@@ -81,7 +81,8 @@ impl<A: App> Core<A> {
         outcome
     }
 
-    /// Whether it was the server that had subscribed the connection to a channel, and its client has not asked for it before.
+    /// Whether it was the server that had subscribed the connection to a channel, and its client has not
+    /// asked for it before.
     #[inline]
     fn take_server_subscription(&mut self, id: ConnectionId, name: &[u8]) -> bool {
         if self.server_subscriptions.is_empty() {
@@ -228,8 +229,8 @@ impl<A: App> Core<A> {
         checked.next
     }
 
-    /// Goes through some filters of the session that an MQTT client has come back to, from `from` on, and makes the client
-    /// a member of their rooms. Returns where to go on, if there are more.
+    /// Goes through some filters of the session that an MQTT client has come back to, from `from` on, and
+    /// makes the client a member of their rooms. Returns where to go on, if there are more.
     pub(in crate::cores) fn resume_session(&mut self, id: ConnectionId, from: u32) -> Option<u32> {
         let (connection, mqtt) = self.connections.get_with_mqtt(id)?;
         let Phase::Open(open) = &mut connection.phase else {

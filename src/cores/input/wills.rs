@@ -60,8 +60,8 @@ impl<A: App> Core<A> {
         self.delivery.on_disk()?.record_will(generation, held, None, now)
     }
 
-    /// The client is answered when its claim of the session is on the way to the owner: so a claim by a later connection
-    /// of the session reaches the owner later.
+    /// The client is answered when its claim of the session is on the way to the owner: so a claim by a later
+    /// connection of the session reaches the owner later.
     fn try_set_will(
         &mut self,
         id: ConnectionId,

@@ -46,8 +46,8 @@ pub(crate) struct Moving {
     pub(in crate::cores) unsent: Vec<u8>,
 }
 
-/// Both halves of a connection that has come from another core. The socket is `None` if it was lost: then the system has
-/// closed it.
+/// Both halves of a connection that has come from another core. The socket is `None` if it was lost: then the
+/// system has closed it.
 pub(in crate::cores) type Whole = (Box<Moving>, Option<OwnedFd>);
 
 /// The connections on their way to this core of which one half has come, and the number of the next

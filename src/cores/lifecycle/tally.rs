@@ -24,13 +24,13 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Counts messages that were received.
-    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is what is counted")]
+    #[expect(clippy::cast_possible_truncation, reason = "messages are counted modulo 2^32")]
     pub(in crate::cores) fn take_in(&mut self, messages: u64) {
         self.messages_in = self.messages_in.wrapping_add(messages as u32);
     }
 
     /// Counts messages that are to be sent.
-    #[expect(clippy::cast_possible_truncation, reason = "modulo 2^32 is what is counted")]
+    #[expect(clippy::cast_possible_truncation, reason = "messages are counted modulo 2^32")]
     pub(in crate::cores) fn queue(&mut self, messages: u64) {
         self.messages_out = self.messages_out.wrapping_add(messages as u32);
     }

@@ -1,5 +1,5 @@
-//! The timers that the application has set for clients (`app/timers.rs`), in the wheel: the visit of a connection comes no
-//! later than its first timer.
+//! The timers that the application has set for clients (`app/timers.rs`), in the wheel: the visit of a
+//! connection comes no later than its first timer.
 
 use mio::Token;
 

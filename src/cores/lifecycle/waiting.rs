@@ -1,5 +1,5 @@
-//! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next channels, for a
-//! commit of the store, for other cores, or to move to one.
+//! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next
+//! channels, for a commit of the store, for other cores, or to move to one.
 //!
 //! A connection that ends stays in its queue until it is taken from there. By then its id names no
 //! connection, or a connection that only has bytes to send.

@@ -28,8 +28,8 @@ struct Newest {
 /// The name of a channel for a [`Conflated`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::cores) enum Key {
-    /// The number that [`Subscriptions`](crate::broker::Subscriptions) gives the channel. It stands for the same channel
-    /// as long as the connection is subscribed to it.
+    /// The number that [`Subscriptions`](crate::broker::Subscriptions) gives the channel. It stands for the
+    /// same channel as long as the connection is subscribed to it.
     Channel(u32),
     /// The topic, for an MQTT client. Its subscriptions have no number for a topic: many topics may match one filter.
     Topic(Box<[u8]>),

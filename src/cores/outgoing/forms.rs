@@ -95,8 +95,8 @@ enum State {
 }
 
 impl Forms {
-    /// Forms for a core that compresses messages of `compression_bytes_min` and more. `has_min_bin` says whether clients
-    /// of any port have that codec.
+    /// Forms for a core that compresses messages of `compression_bytes_min` and more. `has_min_bin` says
+    /// whether clients of any port have that codec.
     pub(in crate::cores) fn new(compression_bytes_min: u32, has_min_bin: bool) -> Forms {
         Forms {
             deflater: Deflater::new(compression_bytes_min as usize),

@@ -107,7 +107,7 @@ pub(in crate::cores) enum Flush {
 #[derive(Debug, Default)]
 #[expect(
     clippy::vec_box,
-    reason = "the box itself is what is lent: an outbox is one pointer"
+    reason = "the pool lends the box itself, since an outbox is one pointer"
 )]
 pub(in crate::cores) struct FramePool {
     free: Vec<Box<Queued>>,

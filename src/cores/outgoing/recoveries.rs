@@ -265,8 +265,8 @@ impl Recoveries {
         self.owners.iter().map(|owner| owner.queue.len()).sum()
     }
 
-    /// Puts a subscription whose turn had come back into its queue: at the end, if it cannot go on but others of the same
-    /// owner can.
+    /// Puts a subscription whose turn had come back into its queue: at the end, if it cannot go on but others
+    /// of the same owner can.
     pub(in crate::cores) fn requeue(&mut self, ticket: Ticket, others_can: bool) {
         match others_can {
             true => self.enqueue(ticket, VecDeque::push_back),
@@ -596,8 +596,8 @@ impl Recovery {
         }
     }
 
-    /// Whether its client can become live without the history: it has asked for the newest publication only, and a newer
-    /// one was collected.
+    /// Whether its client can become live without the history: it has asked for the newest publication only,
+    /// and a newer one was collected.
     pub(in crate::cores) fn has_newer_value(&self) -> bool {
         let wants_value = matches!(
             self.progress,

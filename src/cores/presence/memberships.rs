@@ -161,8 +161,9 @@ impl Memberships {
         self.identities.get(connection as usize).copied()
     }
 
-    /// A connection has just subscribed to a channel. Returns whether the channel has presence, so that the connection is
-    /// to join. `has_presence` looks the policy up; it is called only if the channel is not marked.
+    /// A connection has just subscribed to a channel. Returns whether the channel has presence, so that the
+    /// connection is to join. `has_presence` looks the policy up; it is called only if the channel is not
+    /// marked.
     pub(in crate::cores) fn mark(
         &mut self,
         channel: u32,
@@ -444,7 +445,8 @@ impl Memberships {
         self.unreviewed = (end < subscriptions.places()).then_some(end);
     }
 
-    /// The next step of the walks that are under way. The caller carries it out and then calls [`Memberships::stepped`].
+    /// The next step of the walks that are under way. The caller carries it out and then calls
+    /// [`Memberships::stepped`].
     pub(in crate::cores) fn next_step(&mut self, subscriptions: &Subscriptions) -> Option<WalkStep> {
         if self.walks.is_empty() {
             self.walk_again(subscriptions);
@@ -511,8 +513,8 @@ impl Memberships {
         }
     }
 
-    /// Changes the mark of a channel if its policy demands it, and begins a walk along the channel's subscribers if there
-    /// are more than one or presence ends.
+    /// Changes the mark of a channel if its policy demands it, and begins a walk along the channel's
+    /// subscribers if there are more than one or presence ends.
     fn compare(&mut self, channel: u32, has_presence: bool, subscriptions: &Subscriptions) {
         let mark = match (self.marks.get(channel as usize), has_presence) {
             (None, false) | (Some(Mark::On), true) | (Some(Mark::Ending), false) => return,

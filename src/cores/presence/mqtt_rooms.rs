@@ -6,8 +6,8 @@
 //! one particular channel. The session says when such a filter is added or removed
 //! ([`Decision::EnterRoom`](crate::decision::Decision::EnterRoom)).
 //!
-//! A client may be in ten thousand rooms. When its connection ends it leaves some of them in each turn, as a connection of
-//! SocketCluster does (`lifecycle/unsubscribing.rs`).
+//! A client may be in ten thousand rooms. When its connection ends it leaves some of them in each turn, as a
+//! connection of SocketCluster does (`lifecycle/unsubscribing.rs`).
 //!
 //! A reload may turn presence on or off for channels that clients have filters for, and an owner may have
 //! refused a client for lack of room. Then a *review* goes along all MQTT connections of the core, some in

@@ -195,7 +195,8 @@ impl<A: App> Core<A> {
             .set(self.services.open.bytes() as u64);
     }
 
-    /// The owner of the pools of some calls has stopped. A service may have got them before, on this core or a third one.
+    /// The owner of the pools of some calls has stopped. A service may have got them before, on this core or
+    /// a third one.
     pub(super) fn give_up_calls_to(&mut self, owner: usize) {
         for open in self.services.open.take_of_owner(owner) {
             self.end_open_call(open, Ended::Failed(Failure::Gone));

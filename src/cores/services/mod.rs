@@ -1,5 +1,5 @@
-//! Services on a core (`crate::services`): calls of this core's clients, pools that this core owns, and services that are
-//! clients of this core.
+//! Services on a core (`crate::services`): calls of this core's clients, pools that this core owns, and
+//! services that are clients of this core.
 //!
 //! ```text
 //!   caller.rs                       owner.rs                          member.rs

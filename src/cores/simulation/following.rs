@@ -179,8 +179,8 @@ impl Following {
         self.replay == Replay::LastValue
     }
 
-    /// Takes a publication; returns how many are certainly missing before it. `policy` says what happens to publications
-    /// for a client that does not read, and `of_channel` what happens to those of this channel.
+    /// Takes a publication; returns how many are certainly missing before it. `policy` says what happens to
+    /// publications for a client that does not read, and `of_channel` what happens to those of this channel.
     ///
     /// # Errors
     /// It must not come here, or not yet.

@@ -375,8 +375,8 @@ fn a_listener_that_a_core_cannot_watch_is_told_with_its_cause() {
     assert_eq!(hits[Limit::Descriptors.index()].value(), 1);
 }
 
-/// On a CPU that cores share, a core lets the others run when it waits for one of them: a publisher has claimed the next
-/// place of the ring and not published there yet, or the turn was a long one.
+/// On a CPU that cores share, a core lets the others run when it waits for one of them: a publisher has
+/// claimed the next place of the ring and not published there yet, or the turn was a long one.
 #[test]
 fn a_core_that_shares_its_cpu_lets_the_publisher_of_the_next_place_run() {
     let mut world = with_a_client_on_each_core(2, Limits::default());

@@ -45,7 +45,8 @@ pub struct Will<'a> {
 }
 
 impl Will<'_> {
-    /// Whether the payload agrees with the Payload Format Indicator (section 3.1.3.2.3). If not, code 0x99 is the answer.
+    /// Whether the payload agrees with the Payload Format Indicator (section 3.1.3.2.3). If not, code 0x99 is
+    /// the answer.
     pub fn has_valid_payload(&self) -> bool {
         self.properties.allow_payload(self.payload)
     }

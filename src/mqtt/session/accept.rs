@@ -74,8 +74,8 @@ impl Accepting {
 }
 
 impl Session {
-    /// The session of the client is on disk, or cannot be now: a [`Decision::SaveSession`](crate::decision::Decision) was
-    /// carried out.
+    /// The session of the client is on disk, or cannot be now: a
+    /// [`Decision::SaveSession`](crate::decision::Decision) was carried out.
     ///
     /// # Errors
     /// The connection is to be closed after the decisions so far were carried out.

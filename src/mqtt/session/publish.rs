@@ -97,8 +97,8 @@ impl Session {
         }
     }
 
-    /// Checks that the client does not set RETAIN if CONNACK has said that it is not available (section 3.2.2.3.5). Clients
-    /// of 3.1.1 cannot be told, and their publications are only delivered.
+    /// Checks that the client does not set RETAIN if CONNACK has said that it is not available (section
+    /// 3.2.2.3.5). Clients of 3.1.1 cannot be told, and their publications are only delivered.
     fn check_retain<A: App>(
         &self,
         publish: &Publish<'_>,

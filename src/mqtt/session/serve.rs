@@ -106,7 +106,8 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// The procedures to which a filter subscribes a service: the text behind `$share/GROUP/$rpc/`. `None` for other filters.
+/// The procedures to which a filter subscribes a service: the text behind `$share/GROUP/$rpc/`. `None` for
+/// other filters.
 pub(super) fn procedures(text: &str) -> Option<&str> {
     match Filter::parse(text) {
         Ok(Filter::Shared { filter, .. }) => filter.strip_prefix(PROCEDURES),

@@ -1,7 +1,7 @@
 //! Packets about which the application decides later (`app/deferred_decision.rs`): CONNECT, SUBSCRIBE and PUBLISH.
 //!
-//! The session keeps the packet and says that it waits ([`Session::is_waiting`]); the core reads no further packet. When
-//! the decision comes, or its deadline, the packet is handled again.
+//! The session keeps the packet and says that it waits ([`Session::is_waiting`]); the core reads no further
+//! packet. When the decision comes, or its deadline, the packet is handled again.
 //!
 //! Limits: `decision_timeout`.
 

@@ -199,7 +199,8 @@ impl KeptPublications {
         }
     }
 
-    /// The number of a publication on disk, and its bytes if the disk does not have it: then it has got the number `next`.
+    /// The number of a publication on disk, and its bytes if the disk does not have it: then it has got the
+    /// number `next`.
     pub(super) fn saved_number(
         &mut self,
         kept: KeptRef,

@@ -358,8 +358,8 @@ impl Outgoing {
         (stored, entry.kept())
     }
 
-    /// Gives packet identifiers to publications with QoS 2 that could be sent next, so that the disk has them before they
-    /// are sent. Returns whether it has given any.
+    /// Gives packet identifiers to publications with QoS 2 that could be sent next, so that the disk has them
+    /// before they are sent. Returns whether it has given any.
     pub(super) fn reserve_ids(&mut self, in_flight_max: u16) -> bool {
         let begin = self.in_flight;
         while self.sent == begin && self.in_flight < u32::from(in_flight_max) {

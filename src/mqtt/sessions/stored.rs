@@ -12,8 +12,9 @@
 //!
 //!   publication    its number                  1 | as `kept.rs` has it in memory
 //! ```
-//! The numbers of outgoing publications rise in the order of the queue. A session with a connection waits since 0. Its user
-//! has one byte before it, 1, so that no user is different from an empty one. Numbers are little-endian.
+//! The numbers of outgoing publications rise in the order of the queue. A session with a connection waits
+//! since 0. Its user has one byte before it, 1, so that no user is different from an empty one. Numbers are
+//! little-endian.
 //!
 //! Pure.
 

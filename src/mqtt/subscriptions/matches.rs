@@ -86,8 +86,8 @@ pub struct Merged<'m> {
 }
 
 impl<'m> Merged<'m> {
-    /// The matches of the session at the beginning of `found`, which [`Subscriptions::matches`](super::Subscriptions::matches)
-    /// has filled.
+    /// The matches of the session at the beginning of `found`, which
+    /// [`Subscriptions::matches`](super::Subscriptions::matches) has filled.
     pub fn first(found: &'m [Match]) -> Option<Merged<'m>> {
         let (first, others) = found.split_first()?;
         let (mut count, mut options) = (1, first.options);

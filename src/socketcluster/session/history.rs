@@ -4,8 +4,9 @@
 //!   {"event":"$history","data":{"channel":"room.a","last":10},"cid":5}
 //!   {"rid":5,"data":{"position":{"epoch":"k3j9x0ab","offset":123},"publications":[{"offset":…,"time":…,"data":…},…]}}
 //! ```
-//! The data has the channel, one of the members that a subscribe may have (`recovery.rs`), and `limit`. The core asks the
-//! owner of the channel, and gives the session the answer. If no channel has a policy, the call is the application's.
+//! The data has the channel, one of the members that a subscribe may have (`recovery.rs`), and `limit`. The
+//! core asks the owner of the channel, and gives the session the answer. If no channel has a policy, the call
+//! is the application's.
 //!
 //! Limits: [`LIMIT_DEFAULT`], `recovery_publications_max`; [`ANSWER_BYTES_MAX`]; the core has more
 //! (`cores/lifecycle/owner_calls.rs`).

@@ -10,8 +10,8 @@
 //! an ordinary event. The client needs the right to publish to the channel, and the application is asked as
 //! for a publication.
 //!
-//! Limits: `channel_name_bytes_max`; `mqtt_retained_count_max` and `mqtt_retained_bytes_max`, beyond which the publication is
-//! delivered and not retained.
+//! Limits: `channel_name_bytes_max`; `mqtt_retained_count_max` and `mqtt_retained_bytes_max`, beyond which
+//! the publication is delivered and not retained.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -10,7 +10,8 @@
 //! event. The client needs the right to publish to the channel, and the application is asked as for a
 //! publication, both when the will is set: by the time it is published, the session has ended.
 //!
-//! Limits: `channel_name_bytes_max`, `will_bytes_max`, `will_delay_max_ms`, [`SESSION_KEY_BYTES_MAX`]; the core keeps `wills_bytes_max`.
+//! Limits: `channel_name_bytes_max`, `will_bytes_max`, `will_delay_max_ms`, [`SESSION_KEY_BYTES_MAX`]; the
+//! core keeps `wills_bytes_max`.
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -9,7 +9,8 @@ use crate::cores::simulation::random::Random;
 use crate::cores::simulation::world::Ground;
 
 impl World {
-    /// A client connects to a core: to begin its session, to go on with it, or to take it over from an older connection.
+    /// A client connects to a core: to begin its session, to go on with it, or to take it over from an older
+    /// connection.
     pub(in crate::cores::simulation) fn device_connects(
         &mut self,
         index: usize,
