@@ -1,5 +1,5 @@
-//! A bounded queue with many senders and one receiver, on which nobody waits: the box of one core for the letters of
-//! the other cores.
+//! A bounded queue with many senders and one receiver, none of which ever waits: the box of one core for the
+//! letters of the other cores.
 //!
 //! ```text
 //!          place   …   7    8    9   10   …             slot of a place: place mod slots

@@ -10,7 +10,7 @@ use crate::broker::position::Numbering;
 use crate::broker::publication::{Facts, Kind, Marks, Origin};
 use crate::sync::counted::{Accesses, count, forget_lines};
 
-/// What the other cores do while core 0 publishes.
+/// The state of the other cores while core 0 publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Others {
     AwakeUninvolved,

@@ -190,8 +190,8 @@ impl Connections {
         self.note_flushed(index, is_slow, flushed);
     }
 
-    /// Does what follows from the result of a flush: counts bytes, resumes reading, sends a FIN or marks the connection
-    /// for closing. `was_slow` says that the socket had been found full before.
+    /// Handles the result of a flush: counts bytes, resumes reading, sends a FIN or marks the connection for
+    /// closing. `was_slow` says that the socket had been found full before.
     pub(super) fn note_flushed(&mut self, index: u32, was_slow: bool, flushed: io::Result<(usize, Flush)>) {
         let Some(connection) = self.slab.get_mut(index as usize) else {
             return;

@@ -12,7 +12,7 @@ use crate::cores::lifecycle::owner_calls::OwnerCall;
 use crate::cores::post::letter::{HistoryPurpose, HistoryQuestion, Letter};
 
 impl<A: App> Core<A> {
-    /// Asks the owner of a channel for a client.
+    /// Asks the owner of a channel on behalf of a client.
     pub(super) fn begin_history_call(
         &mut self,
         id: ConnectionId,
@@ -57,7 +57,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Answers a client that has called `$history`, if it is still there and has not been told that there is no answer.
+    /// Answers a client that has called `$history`, if it is still connected and its call has not timed out.
     pub(in crate::cores) fn answer_history_call(
         &mut self,
         number: u64,
@@ -83,7 +83,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Answers the calls that a core which has stopped was to answer.
+    /// Answers the calls that wait for a core that has stopped.
     pub(in crate::cores) fn end_history_calls_to(&mut self, owner: usize) {
         while let Some(call) = self.history_calls.take_of_owner(owner) {
             self.refuse_history(call.id, &call.token, HistoryFailure::TimedOut);
@@ -105,11 +105,11 @@ fn query(wanted: Wanted) -> Query {
         Wanted::Last(count) => Query::Last(count),
         Wanted::Since(unix_ms) => Query::Since(unix_ms),
         Wanted::LastValue => Query::LastValue,
-        // A call asks for no retained publication.
+        // A call never asks for the retained publication.
         Wanted::Retained | Wanted::Position | Wanted::OtherEpoch | Wanted::Forbidden => Query::Position,
     }
 }
 
-/// How many bytes of memory the publications for one answer keep in use on their way. The session writes no more than
-/// 1 MiB of data into an answer, and tells the client if there is more.
+/// How many bytes of memory the publications for one answer occupy on their way. The session writes no more
+/// than 1 MiB of data into an answer, and tells the client if there is more.
 const CALL_BYTES: usize = 2 * 1024 * 1024;

@@ -1,4 +1,4 @@
-//! Adds to the metrics what a session has counted while it decided: limits, heartbeats, rules.
+//! Adds the counts of sessions to the metrics: limits, heartbeats, rules.
 //!
 //! Limits: a difference between the rules and the shadow rules is logged at most once in `LOG_EVERY`.
 
@@ -56,7 +56,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Counts the actions that rules have refused, and those that the shadow rules would refuse or allow.
+    /// Counts the actions that the rules have refused, and those on which the shadow rules differ.
     fn count_rule_hits(&mut self) {
         let hits = self.lent.scratch.common.take_rule_hits();
         let add = |counters: &[Counter], counts: &[u64]| {
@@ -70,8 +70,8 @@ impl<A: App> Core<A> {
         self.log_difference(&hits);
     }
 
-    /// Logs, at most once a second, that the shadow rules decide differently: the action and the rules, nothing that a
-    /// client has sent.
+    /// Logs, at most once a second, that the shadow rules decide differently: the action and the rules, but
+    /// no data of a client.
     fn log_difference(&mut self, hits: &RuleHits) {
         let Some((action, decided)) = hits.difference else {
             return;

@@ -40,7 +40,7 @@ pub(in crate::cores) struct Intake {
     frames_left: u64,
 }
 
-/// Which core owns the client id of a session.
+/// Finds the core that owns the client id of a session.
 #[derive(Clone, Debug)]
 pub(in crate::cores) struct Owners {
     /// This core.
@@ -50,47 +50,48 @@ pub(in crate::cores) struct Owners {
     pub(in crate::cores) hasher: ChannelHasher,
 }
 
-/// The messages that were taken together, up to a control frame that needs an answer or the end of the input.
+/// Messages that were taken together, up to a control frame that needs an answer or the end of the input.
 pub(in crate::cores) struct Batch<'a> {
     /// Bytes of the input.
     pub(in crate::cores) consumed: usize,
     /// Messages and control frames.
     pub(in crate::cores) frames: u64,
     pub(in crate::cores) messages: u64,
-    /// Whether the session has opened with one of the messages.
+    /// Whether one of the messages has opened the session.
     pub(in crate::cores) has_opened: bool,
     /// The session's result for the last message.
     pub(in crate::cores) result: Result<(), CloseReason>,
     pub(in crate::cores) next: Next<'a>,
 }
 
-/// How the core goes on after a batch.
+/// The further way of the input after a batch.
 pub(in crate::cores) enum Next<'a> {
-    /// With the rest of the input.
+    /// The core goes on with the rest of the input.
     Consumed,
-    /// With more bytes from the socket: the input ends within a frame.
+    /// The core needs more bytes from the socket: the input ends within a frame.
     Incomplete,
-    /// With the rest of the input, when the connection is below its rate again.
+    /// The core goes on with the rest of the input when the connection is below its rate again.
     OverRate,
-    /// With the rest of the input, in the next turn.
+    /// The core goes on with the rest of the input in the next turn.
     Enough,
-    /// Not at all: the frame behind the batch cannot be read.
+    /// The core cannot go on: the frame behind the batch is malformed.
     Broken,
-    /// With this answer to a ping.
+    /// The core sends this answer to a ping, and goes on.
     Pong(&'a [u8]),
-    /// With this answer to the peer's farewell.
+    /// The core sends this answer to the peer's farewell.
     Farewell(Farewell<'a>),
-    /// With the rest of the input, when a login is answered or a decision has come that the session may wait for.
+    /// The core goes on with the rest of the input when a login is answered, or a decision has come for which
+    /// the session waits.
     Decision,
-    /// On another core: it owns the client id, and the rest of the input begins with CONNECT, unless the session keeps
-    /// that.
+    /// The connection moves to another core, which owns its client id. The rest of the input begins with
+    /// CONNECT, unless the session keeps CONNECT.
     Move(usize, Version),
-    /// With the rest of the input, when everything is delivered that is published by now: it begins with SUBSCRIBE or
-    /// UNSUBSCRIBE, unless the session keeps that.
+    /// The core goes on with the rest of the input when all publications so far are delivered. The rest
+    /// begins with SUBSCRIBE or UNSUBSCRIBE, unless the session keeps that packet.
     Subscribe,
 }
 
-/// Room for what a control frame carries.
+/// Room for the payload of a control frame.
 pub(in crate::cores) type ControlRoom = [u8; CONTROL_PAYLOAD_BYTES_MAX];
 pub(in crate::cores) const CONTROL_ROOM: ControlRoom = [0; CONTROL_PAYLOAD_BYTES_MAX];
 
@@ -128,7 +129,7 @@ impl Intake {
         &mut self.buffer
     }
 
-    /// Where records of TLS are decrypted.
+    /// The buffer in which records of TLS are decrypted.
     pub(in crate::cores) fn records(&mut self) -> &mut Vec<u8> {
         &mut self.records
     }
@@ -139,7 +140,7 @@ impl Intake {
         self.inflater.begin_share();
     }
 
-    /// The connection that is read now has used up so much of its share.
+    /// The connection that is read now has used up `frames` of its share.
     pub(in crate::cores) fn use_share(&mut self, frames: u64) {
         self.frames_left = self.frames_left.saturating_sub(frames);
     }
@@ -153,8 +154,8 @@ impl Intake {
         self.frames_left == 0
     }
 
-    /// Wipes where a password may have lain: as records of TLS, which are decrypted in place, and as a message that was
-    /// compressed.
+    /// Wipes the places where a password may have lain: records of TLS, which are decrypted in place, and the
+    /// text of a compressed message.
     #[cold]
     pub(in crate::cores) fn wipe(&mut self) {
         wipe(&mut self.records);
@@ -310,8 +311,8 @@ impl Intake {
         batch
     }
 
-    /// Steps over input of a connection that awaits the peer's farewell. `None` if that has come, or if the input
-    /// cannot be read.
+    /// Skips input of a connection that awaits the peer's farewell. `None` if the farewell has come, or if
+    /// the input is malformed.
     pub(in crate::cores) fn await_farewell(
         &self,
         wire: &mut Wire,
@@ -325,7 +326,7 @@ impl Intake {
         }
     }
 
-    /// Counts what was taken: against the connection's rates and its share of the turn, and for the metrics.
+    /// Counts a batch: against the connection's rates and its share of the turn, and for the metrics.
     #[inline]
     pub(in crate::cores) fn account_for(
         &mut self,
@@ -368,11 +369,11 @@ impl Batch<'_> {
     }
 }
 
-/// A batch of packets, and what bounds it.
+/// A batch of packets, with its bounds.
 struct PacketBatch<'b, 'r> {
     batch: &'b mut Batch<'r>,
     client: &'b mut MqttClient,
-    /// Most frames and packets of the batch, and what is used up by then.
+    /// Most frames and packets of the batch, including those used up before it.
     frames_max: u64,
     over: Over,
     packet_bytes_max: usize,
@@ -391,7 +392,7 @@ impl Owners {
     }
 }
 
-/// The bound that a batch has reached.
+/// The bound that has ended a batch.
 #[derive(Clone, Copy)]
 enum Over {
     /// The messages that the connection's rate allows.
@@ -463,7 +464,8 @@ impl<'r> PacketBatch<'_, 'r> {
         }
     }
 
-    /// Takes the packets of the WebSocket messages at the beginning of the input: first what is left of an earlier one.
+    /// Takes the packets of the WebSocket messages at the beginning of the input, beginning with the rest of
+    /// an earlier message.
     fn take_framed<A: App>(
         &mut self,
         wire: &mut Wire,
@@ -536,7 +538,7 @@ impl<'r> PacketBatch<'_, 'r> {
         }
     }
 
-    /// How the core goes on if the batch may hold no more.
+    /// The further way of the input, if the batch is full.
     fn is_over<A: App>(&self, environment: &Environment<'_, A>) -> Option<Next<'r>> {
         let counted = self.batch.frames + environment.common.scratch.packets_of_arrays();
         (counted >= self.frames_max).then_some(match self.over {
@@ -556,7 +558,7 @@ fn waits_for_answers(input: &[u8]) -> bool {
 }
 
 /// The text that a message of a client with the codec `min-bin` means. A message that cannot be read becomes
-/// a text that is no packet: the reference ignores it, or closes the connection before the handshake.
+/// a text that is not a packet: the reference ignores it, or closes the connection before the handshake.
 #[cold]
 fn unpacked<'m>(codec: &'m mut MinBin, message: Message<'m>) -> Message<'m> {
     const NO_PACKET: Message<'_> = Message::Text("?");
@@ -590,7 +592,7 @@ pub(in crate::cores) const CONNECT: u8 = 0x10;
 const SUBSCRIBE: u8 = 0x82;
 const UNSUBSCRIBE: u8 = 0xa2;
 
-/// [`FRAMES_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`FRAMES_PER_TURN_MAX`], or the value of a simulation.
 pub(in crate::cores) fn frames_per_turn_max() -> u64 {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

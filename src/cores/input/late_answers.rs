@@ -37,7 +37,7 @@ impl<A: App> Core<A> {
         if connection.is_ending() {
             return;
         }
-        // A decision is about input: while the outbox is full of replies, no more of it is read.
+        // A decision belongs to input: while the outbox is full of replies, no more input is handled.
         if matches!(answer.answer, Late::Decision { .. }) || self.has_room_for_event(id) {
             self.lent.scratch.common.begin_verifications();
             self.decide(id, |session, environment, decisions| {
@@ -48,8 +48,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The session of a connection has got an answer, or has given one up: goes on with the input of the connection, or
-    /// stops reading it if the session waits for a decision.
+    /// The session of a connection has got an answer or a decision, or no longer waits for one: goes on with
+    /// the input of the connection, or stops reading it if the session waits for a decision.
     pub(in crate::cores) fn follow_decision(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -68,11 +68,12 @@ impl<A: App> Core<A> {
         self.connections.note_input(id);
     }
 
-    /// Whether a connection has room for something that another thread sends it. If its client does not read, the
-    /// connection is closed.
+    /// Whether a connection has room for a message that another thread sends it. If its client does not read,
+    /// the connection is closed.
     ///
-    /// Not reading further calls bounds immediate answers; it bounds nothing that other threads send. After a burst
-    /// within one turn nothing has been written to the socket yet, so the outbox is flushed before it counts as full.
+    /// To stop reading a connection bounds the answers to its calls, but not the messages of other threads.
+    /// After a burst within one turn nothing has been written to the socket yet, so the outbox is flushed
+    /// before it counts as full.
     pub(in crate::cores) fn has_room_for_event(&mut self, id: ConnectionId) -> bool {
         let bytes_max = self.limits.outbox_bytes_max as usize;
         let is_full = |core: &Self| {
@@ -91,6 +92,6 @@ impl<A: App> Core<A> {
     }
 }
 
-/// After so many checks of tokens, further decisions wait for the next turn: a packet that waits for a
+/// After this many checks of tokens, further decisions wait for the next turn: a packet that waits for a
 /// decision is handled again when it comes, and a check of a signature may take 0.3 ms.
 pub(in crate::cores) const DECIDED_CHECKS_MAX: u32 = 16;

@@ -28,7 +28,7 @@ impl<A: App> Core<A> {
         self.mailbox.leave_logins();
     }
 
-    /// Asks the password checks, for a session.
+    /// Passes a login of a session to the password checks.
     pub(in crate::cores) fn log_in_by_call(&mut self, id: ConnectionId, decisions: &mut Decisions) {
         let credentials = decisions.take_credentials();
         let by = self.session(id).map_or(BY_CALL, |session| way_of(session));
@@ -54,7 +54,7 @@ impl<A: App> Core<A> {
         let was_accepted = matches!(answered.answer, LoginAnswer::Accepted(_));
         answered.answer = self.judged_by_now(answered.answer, answered.users.as_ref());
         let id = ConnectionId::from_token(mio::Token(answered.address));
-        // A client that has gone since has tried all the same.
+        // The attempt of a client that is gone counts nevertheless.
         let by = match self.connections.get(id).map(|connection| &connection.phase) {
             Some(Phase::LoggingIn { .. }) => BY_PAGE,
             Some(Phase::Open(open)) => way_of(&open.session),
@@ -113,7 +113,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The way by which a client with this session logs in, as the audit trail names it.
+/// The way in which a client with this session logs in, for the audit trail.
 fn way_of(session: &Session) -> &'static str {
     match session {
         Session::SocketCluster(_) => BY_CALL,
@@ -121,5 +121,5 @@ fn way_of(session: &Session) -> &'static str {
     }
 }
 
-/// A bound to show: the password checks answer some hundred logins a second at most.
+/// Never reached in practice: the password checks answer some hundred logins a second at most.
 const LOGINS_PER_TURN_MAX: usize = 64;

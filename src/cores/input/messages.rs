@@ -13,8 +13,8 @@ use crate::cores::lifecycle::reading::Why;
 use crate::cores::lifecycle::waiting::WaitsFor;
 
 impl<A: App> Core<A> {
-    /// Handles the messages at the beginning of the input, up to a control frame that needs an answer or the end of the
-    /// input, and carries out together what the session decides about them.
+    /// Handles the messages at the beginning of the input, up to a control frame that needs an answer or the
+    /// end of the input. Carries out the session's decisions about all of them together.
     pub(in crate::cores) fn receive_messages(&mut self, id: ConnectionId, input: &mut [u8]) -> Input {
         let Some((connection, mqtt)) = self.connections.get_with_mqtt(id) else {
             return Input::Consumed(input.len());
@@ -61,7 +61,7 @@ impl<A: App> Core<A> {
         self.after_batch(id, &batch, input)
     }
 
-    /// Does what follows a batch: answers a control frame, or says how to go on with the input.
+    /// Finishes a batch: answers a control frame, or decides how the core goes on with the input.
     fn after_batch(&mut self, id: ConnectionId, batch: &Batch<'_>, input: &[u8]) -> Input {
         let input_bytes = input.len();
         match &batch.next {
@@ -109,11 +109,11 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// An MQTT session subscribes and unsubscribes at once. So everything that is published by now is delivered before:
+    /// An MQTT session subscribes and unsubscribes at once. So all publications so far are delivered first:
     /// otherwise a client that subscribes after a publication was acknowledged would get it live.
     fn await_delivery(&mut self, id: ConnectionId, consumed: usize) -> Input {
         if self.connections.has_suspended(id) {
-            // Its earlier decisions come first. Then the packet is looked at again.
+            // Its earlier decisions come first. After them the packet is handled again.
             return Input::Incomplete(consumed);
         }
         let asked = Awaited::Asked(self.delivery.claimed());
@@ -130,7 +130,8 @@ impl<A: App> Core<A> {
         Input::Consumed(consumed)
     }
 
-    /// A connection without suspended work is not read until this has happened. Then it goes on with its input.
+    /// Stops reading a connection without suspended work until the event has come. Then it goes on with its
+    /// input.
     fn suspend_input(&mut self, id: ConnectionId, waits_for: WaitsFor) {
         self.intake.end_share();
         if let Some(connection) = self.connections.get_mut(id)
@@ -142,7 +143,7 @@ impl<A: App> Core<A> {
     }
 
     /// The connection has used up its share of this turn: the next turn goes on with its input. If its
-    /// session waits for a decision, the turn after that does.
+    /// session waits for a decision, the turn after the decision does.
     fn read_rest_next_turn(&mut self, id: ConnectionId) {
         self.intake.end_share();
         if let Some(connection) = self.connections.get_mut(id) {

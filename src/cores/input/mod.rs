@@ -1,4 +1,4 @@
-//! Input of open connections, and what is decided about it: from bytes to decisions that are carried out.
+//! Input of open connections: from bytes to decisions that are carried out.
 //!
 //! ```text
 //!  receive.rs       reads a socket                       carry_out.rs      carries decisions out, in order

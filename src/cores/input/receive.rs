@@ -1,9 +1,9 @@
 //! Reads sockets into the core's read buffer, and passes the bytes on according to the phase of the connection.
 //!
-//! A whole frame is parsed where it lies in the buffer; only an incomplete rest is copied to the connection. Each phase
-//! of a connection has its own reader: for the PROXY header and the request in `arrivals/`, for messages in
-//! `messages.rs`. `carry_out.rs` carries decisions out. While some decisions have to wait, the connection keeps the
-//! rest of its input and is not read, so its peer's TCP window fills up.
+//! A whole frame is parsed in place in the buffer; only an incomplete rest is copied to the connection. Each
+//! phase of a connection has its own reader: for the PROXY header and the request in `arrivals/`, for
+//! messages in `messages.rs`. `carry_out.rs` carries decisions out. While some decisions have to wait, the
+//! connection keeps the rest of its input and is not read, so its peer's TCP window fills up.
 //!
 //! Limits: `READ_BYTES_PER_TURN_MAX` and `FRAMES_PER_TURN_MAX` for one connection, where each packet of an array counts
 //! as a message; the next turn begins with the rest of the input.
@@ -118,7 +118,7 @@ impl<A: App> Core<A> {
         self.close(id, CloseReason::PeerVanished);
     }
 
-    /// Takes in new bytes behind the bytes that were left over.
+    /// Handles new bytes behind the bytes that were left over.
     pub(in crate::cores) fn take_in(&mut self, id: ConnectionId, bytes: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
@@ -156,8 +156,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Consumes whole heads, frames and messages from `bytes`; returns how many bytes that were. Goes on until the rest
-    /// is incomplete, so that a message that was joined from fragments frees its memory.
+    /// Consumes whole heads, frames and messages from `bytes`; returns the number of consumed bytes. Goes on
+    /// until the rest is incomplete, so that the memory of a message that was joined from fragments is freed.
     fn process(&mut self, id: ConnectionId, bytes: &mut [u8]) -> usize {
         let mut at = 0;
         while let Some(connection) = self.connections.get_mut(id)
@@ -216,7 +216,7 @@ fn moved(bytes: Vec<u8>, more: usize) -> Vec<u8> {
     joined
 }
 
-/// [`READ_BYTES_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`READ_BYTES_PER_TURN_MAX`], or the value of a simulation.
 fn read_bytes_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

@@ -1,4 +1,4 @@
-//! Going on with connections that had to wait: for room in the ring, for a delivery, for the rest of their
+//! Resumes connections that had to wait: for room in the ring, for a delivery, for the rest of their
 //! channels, for other cores, or to move to one.
 //!
 //! Limits: `WALKS_PER_TURN_MAX`, `MOVES_PER_TURN_MAX`.
@@ -10,7 +10,7 @@ use crate::cores::lifecycle::connection::{Connection, ConnectionId};
 use crate::cores::lifecycle::reading::Why;
 
 impl<A: App> Core<A> {
-    /// Goes on with connections whose publication has found the ring full, in the order in which they came.
+    /// Resumes connections whose publication found the ring full, in the order in which they came.
     /// Publications of connections that have closed come before them.
     #[inline]
     pub(in crate::cores) fn resume_stalled(&mut self) {
@@ -45,7 +45,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with connections whose next decision comes after a delivery that is complete now.
+    /// Resumes connections whose next decision comes after a delivery that is complete now.
     #[inline]
     pub(in crate::cores) fn resume_awaiting_delivery(&mut self) {
         if self.waiting.awaiting_delivery_count() > 0 {
@@ -68,8 +68,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with decisions about all channels of a connection, for some connections, in the order in which they
-    /// came.
+    /// Continues decisions about all channels of a connection, for some connections, in the order in which
+    /// they came.
     #[inline]
     pub(in crate::cores) fn resume_walking(&mut self) {
         if self.waiting.walking_count() > 0 {
@@ -87,7 +87,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with connections that have something to tell other cores, while there is room for it.
+    /// Resumes connections whose next decision needs letters to other cores, while there is room for the
+    /// letters.
     #[inline]
     pub(in crate::cores) fn resume_awaiting_post(&mut self) {
         if self.waiting.awaiting_post_count() > 0 {
@@ -136,5 +137,6 @@ impl<A: App> Core<A> {
 
 /// Connections whose channels one turn goes through. The others wait for a later turn.
 const WALKS_PER_TURN_MAX: usize = 8;
-/// Connections that one turn tries to move again. Each time their CONNECT is looked at: about a microsecond.
+/// Connections that one turn tries to move again. Each attempt examines their CONNECT, which takes about a
+/// microsecond.
 const MOVES_PER_TURN_MAX: usize = 64;

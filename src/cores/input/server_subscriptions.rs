@@ -1,9 +1,10 @@
 //! Subscriptions that the server has made, and for which their clients have not asked yet.
 //!
-//! A client that is told of such a subscription (`$subscribed`) subscribes by itself, too. That is its first subscribe
-//! packet for the channel: it gets the channel's last value, though the connection is subscribed already.
+//! A client that learns of such a subscription (`$subscribed`) subscribes by itself, too. That is its first
+//! subscribe packet for the channel, so it gets the channel's last value, though the connection is subscribed
+//! already.
 //!
-//! Limit: `channels_per_connection_max`, since each belongs to a subscription.
+//! Limit: `channels_per_connection_max`, since each entry belongs to a subscription.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,7 +40,7 @@ impl ServerSubscriptions {
     pub(in crate::cores) fn end(&mut self, connection: u32) {
         self.0.remove(&connection);
         if self.0.is_empty() {
-            // The table of many connections is given back.
+            // The memory of a large table is freed.
             self.0 = HashMap::new();
         }
     }

@@ -5,7 +5,7 @@
 //!
 //! Limits: `ACCEPTED_PER_TURN_MAX`.
 //!
-//! Waits: for the thread of the store, which waits for the disk and for no core.
+//! Waits: for the thread of the store, which waits for the disk but for no core.
 
 use crate::app::App;
 use crate::broker::Origin;
@@ -18,8 +18,8 @@ use crate::cores::delivery::remembered_on_disk::Admission;
 use crate::cores::lifecycle::connection::{Commit, ConnectionId, Phase, Work};
 
 impl<A: App> Core<A> {
-    /// Whether a publication may be published now, as far as the store is concerned. If the store refuses it, the work
-    /// remembers that for the acknowledgement.
+    /// Whether the store allows a publication to be published now. If the store refuses it, the work keeps
+    /// that for the acknowledgement.
     pub(in crate::cores) fn admit(&mut self, publish: Publish, work: &mut Work) -> Admission {
         if !publish.marks.remembered && !self.needs_store(publish, &work.decisions) {
             return Admission::Open;
@@ -42,8 +42,8 @@ impl<A: App> Core<A> {
         admission
     }
 
-    /// Whether the acknowledgement of a publication waits for the sessions and the retained publications that it
-    /// concerns: it is an MQTT client's or is retained, and the store is strict.
+    /// Whether the acknowledgement of a publication waits until the sessions and the retained publications
+    /// that it changes are on disk: it comes from an MQTT client or is retained, and the store is strict.
     #[inline]
     pub(in crate::cores) fn awaits_commit_of(&self, publish: Publish) -> bool {
         (publish.origin == Origin::Mqtt || publish.retain) && self.lent.settings.mqtt.is_durable
@@ -63,7 +63,8 @@ impl<A: App> Core<A> {
             && (publish.retain || self.delivery.has_subscribers(decisions.bytes(publish.channel)))
     }
 
-    /// Answers a publication that is acknowledged when it is stored. False if it has to wait for that.
+    /// Answers a publication whose acknowledgement depends on the store. False if the acknowledgement has to
+    /// wait.
     pub(in crate::cores) fn acknowledge(
         &mut self,
         id: ConnectionId,
@@ -101,7 +102,7 @@ impl<A: App> Core<A> {
         true
     }
 
-    /// The QoS 2 publication of a connection is recorded, so that its packet identifier may be.
+    /// The QoS 2 publication of a connection is recorded, so its packet identifier may be recorded as well.
     fn confirm_qos2(&mut self, id: ConnectionId) {
         let session = self.session(id).and_then(|session| session.mqtt_session());
         if let (Some(session), Some(sessions)) = (session, &mut self.connections.mqtt) {
@@ -109,7 +110,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Goes on with connections that have waited for a commit, if there was one.
+    /// Resumes connections that have waited for a commit, if there was one.
     #[inline]
     pub(in crate::cores) fn resume_awaiting_commit(&mut self) {
         if self.waiting.first_save().is_some() {
@@ -120,8 +121,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Lets MQTT clients in whose sessions are on disk, as many as one turn may; and answers those whose
-    /// sessions cannot be.
+    /// Admits MQTT clients whose sessions are on disk, as many as one turn may; and answers clients whose
+    /// sessions cannot be written.
     #[cold]
     fn accept_saved(&mut self) {
         let mut left = ACCEPTED_PER_TURN_MAX;
@@ -153,5 +154,5 @@ impl<A: App> Core<A> {
     }
 }
 
-/// MQTT clients that one turn lets in after a commit, at some microseconds each.
+/// MQTT clients that one turn admits after a commit, at some microseconds each.
 const ACCEPTED_PER_TURN_MAX: usize = 256;

@@ -1,4 +1,5 @@
-//! Begins and ends the subscriptions of a connection: as its session decides, or because rules no longer allow one.
+//! Begins and ends the subscriptions of a connection: by decisions of its session, or because rules no longer
+//! allow one.
 //!
 //! Limits: `CHANNELS_PER_TURN_MAX` (`lifecycle/unsubscribing.rs`) of one connection in one turn.
 
@@ -14,7 +15,8 @@ use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 
 impl<A: App> Core<A> {
-    /// A subscription sees exactly the publications after it: all publications before it have been delivered.
+    /// Subscribes a connection. The subscription gets exactly the publications after it: all publications
+    /// before it have been delivered.
     pub(in crate::cores) fn subscribe(
         &mut self,
         id: ConnectionId,
@@ -39,7 +41,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// As [`Core::subscribe`], and the client gets a part of the channel's past before anything live.
+    /// As [`Core::subscribe`], but the client first gets a part of the channel's past.
     pub(in crate::cores) fn subscribe_from(
         &mut self,
         id: ConnectionId,
@@ -56,7 +58,8 @@ impl<A: App> Core<A> {
         let outcome = self.begin_subscription(id, decisions.bytes(channel));
         let was_subscribed = self.delivery.subscriptions().count_of(id.index()) == before;
         let is_first = !was_subscribed || self.take_server_subscription(id, decisions.bytes(channel));
-        // A client that has subscribed and asks for nothing of the past goes on as it is: nothing may pass it by.
+        // A client that is already subscribed and asks for nothing of the past keeps its live subscription,
+        // so that it misses nothing.
         let goes_on = !is_first && !wanted.is_asked();
         if outcome == SubscribeOutcome::Subscribed && !goes_on {
             self.recover(id, decisions.bytes(channel), decisions.bytes(token), wanted);
@@ -81,8 +84,8 @@ impl<A: App> Core<A> {
         outcome
     }
 
-    /// Whether it was the server that had subscribed the connection to a channel, and its client has not
-    /// asked for it before.
+    /// Whether the server had subscribed the connection to a channel, and its client has not asked for the
+    /// channel before.
     #[inline]
     fn take_server_subscription(&mut self, id: ConnectionId, name: &[u8]) -> bool {
         if self.server_subscriptions.is_empty() {
@@ -141,7 +144,7 @@ impl<A: App> Core<A> {
         outcome
     }
 
-    /// Tells the application something of an open connection whose handshake is complete.
+    /// Tells the application of an event of an open connection whose handshake is complete.
     pub(in crate::cores) fn tell_app(
         &mut self,
         id: ConnectionId,
@@ -160,7 +163,8 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Kicks a connection out of some of its channels. Returns where to continue, if there are more.
+    /// Kicks a connection out of some of its channels. Returns the place at which to continue, if there are
+    /// more.
     pub(in crate::cores) fn kick_out_some(
         &mut self,
         id: ConnectionId,
@@ -192,7 +196,7 @@ impl<A: App> Core<A> {
             return self.recheck_filters(id, from);
         }
         let (names, next) = self.some_channels_of(id, from);
-        // A client that makes the server look again and again has used up its share of the turn.
+        // A client that causes such checks again and again uses up its share of the turn.
         self.intake
             .use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
         let policy = Arc::clone(&self.lent.policy);
@@ -209,8 +213,8 @@ impl<A: App> Core<A> {
         next
     }
 
-    /// Checks some filters of an MQTT session against the rules, from `from` on. If one is no longer allowed, the
-    /// connection ends. Returns where to go on, if there are more.
+    /// Checks some filters of an MQTT session against the rules, from `from` on. If one is no longer allowed,
+    /// the connection ends. Returns the place at which to continue, if there are more.
     fn recheck_filters(&mut self, id: ConnectionId, from: u32) -> Option<u32> {
         let (connection, mqtt) = self.connections.get_with_mqtt(id)?;
         let Phase::Open(open) = &mut connection.phase else {
@@ -221,7 +225,7 @@ impl<A: App> Core<A> {
         let checked = open.session.recheck_filters(from, max, &mut environment)?;
         self.count_hits(id);
         if checked.has_dropped {
-            // The rest is checked when the client comes back.
+            // The rest is checked when the client resumes its session.
             let text = "the rules do not allow a subscription any more";
             self.close_saying(id, CloseReason::NoLongerAllowed, text);
             return None;
@@ -229,8 +233,9 @@ impl<A: App> Core<A> {
         checked.next
     }
 
-    /// Goes through some filters of the session that an MQTT client has come back to, from `from` on, and
-    /// makes the client a member of their rooms. Returns where to go on, if there are more.
+    /// Goes through some filters of the session that an MQTT client has resumed, from `from` on, and makes
+    /// the client a member of their channels with presence. Returns the place at which to continue, if there
+    /// are more.
     pub(in crate::cores) fn resume_session(&mut self, id: ConnectionId, from: u32) -> Option<u32> {
         let (connection, mqtt) = self.connections.get_with_mqtt(id)?;
         let Phase::Open(open) = &mut connection.phase else {
@@ -246,7 +251,8 @@ impl<A: App> Core<A> {
         resumed.next
     }
 
-    /// The names of as many of a connection's channels as one turn may go through, and where to continue.
+    /// The names of as many of a connection's channels as one turn may go through, and the place at which to
+    /// continue.
     pub(in crate::cores) fn some_channels_of(
         &self,
         id: ConnectionId,
