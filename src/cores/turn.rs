@@ -490,7 +490,7 @@ impl<A: App> Core<A> {
         (until != Uptime::NEVER).then(|| until.since(self.time.clock().uptime()))
     }
 
-    /// When the next turn is due for the channels and sessions that this core owns, if no event comes.
+    /// When the next turn is due for the state of channels and sessions on this core, if no event comes.
     #[inline(never)]
     fn next_of_kept(&mut self) -> Uptime {
         let mut until = self.next_expiry();

@@ -136,7 +136,7 @@ impl Framing {
         }
     }
 
-    /// Whether the peer announces the end of the connection as well, when it closes.
+    /// Whether the peer answers our farewell with one of its own.
     pub(crate) const fn has_farewells(self) -> bool {
         match self {
             Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => true,

@@ -188,7 +188,8 @@ impl Outbox {
         }
     }
 
-    /// The outbox's own buffer. If it has none, it gets one, into which its shared frames are copied.
+    /// The outbox's own buffer. If it has none, it gets one, which takes over its shared frames: short ones are
+    /// copied, a publication alone becomes a piece.
     fn own(&mut self, pool: &mut FramePool) -> &mut Queued {
         if !matches!(self, Outbox::Own(_)) {
             let mut queued = pool.take();

@@ -189,7 +189,7 @@ impl Recoveries {
         self.entries.contains_key(&place)
     }
 
-    /// Begins to collect for a subscription, or queues it behind the others that wait for their turn.
+    /// Queues a new subscription, which is not live yet, behind the others that wait for their turn.
     pub(in crate::cores) fn begin(
         &mut self,
         place: Place,
@@ -202,7 +202,7 @@ impl Recoveries {
         self.hold_back(place, of, deadline, Progress::Unanswered { wanted, token });
     }
 
-    /// Takes back a subscription that was live: its client has all publications of the channel up to an
+    /// Queues a subscription that was live until now: its client has all publications of the channel up to an
     /// offset.
     pub(in crate::cores) fn begin_behind(&mut self, place: Place, of: OwnerOf, up_to: u64) {
         self.hold_back(place, of, Uptime::NEVER, Progress::Answered { up_to });

@@ -17,8 +17,8 @@ pub(super) struct SavedEntries {
     last: u64,
     changed: Vec<u64>,
     gone: Vec<SavedEntry>,
-    /// Until the save of this number is committed, no publication may be sent for the first time whose packet
-    /// identifier is in it.
+    /// The last save with packet identifiers that were given before their publications are sent. Until it is
+    /// committed, none of these publications may be sent.
     pub(super) gate: u64,
 }
 
