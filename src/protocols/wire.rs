@@ -140,8 +140,7 @@ impl Framing {
     pub(crate) const fn has_farewells(self) -> bool {
         match self {
             Framing::WebSocket(_) | Framing::MinBin | Framing::MqttOverWebSocket => true,
-            // The peer that sends DISCONNECT closes the connection (section 3.14), so there is no answer to
-            // it.
+            // DISCONNECT has no answer: the side that sends it closes the connection (section 3.14).
             Framing::Mqtt => false,
         }
     }
