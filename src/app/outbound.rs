@@ -1,4 +1,4 @@
-//! What a client gets of a publication: the answer of [`App::deliver`](super::App::deliver).
+//! The form in which a client gets a publication: the answer of [`App::deliver`](super::App::deliver).
 
 use serde::Serialize;
 

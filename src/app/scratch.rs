@@ -136,7 +136,7 @@ impl Scratch {
         self.refused != RefusedToApp::default()
     }
 
-    /// What was refused since the last call of this.
+    /// The refusals since the last call of this.
     pub(crate) fn take_refused(&mut self) -> RefusedToApp {
         std::mem::take(&mut self.refused)
     }

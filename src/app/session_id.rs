@@ -51,7 +51,7 @@ const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 impl FromStr for SessionId {
     type Err = NotSessionId;
 
-    /// Reads what [`SessionId::write`] writes.
+    /// Reads the text that [`SessionId::write`] writes.
     fn from_str(text: &str) -> Result<SessionId, NotSessionId> {
         let mut bytes = [0; SessionId::BYTES];
         match URL_SAFE_NO_PAD.decode_slice(text, &mut bytes) {

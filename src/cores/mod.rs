@@ -10,13 +10,13 @@
 //!  operators/     orders and questions from other threads, and reports to operators
 //!  input/         bytes → decisions → carried out
 //!  arrivals/      accepted sockets, up to the WebSocket upgrade
-//!  recovery/      what a new subscriber gets of the channel's past
+//!  recovery/      the channel's past for new subscribers
 //!  core.rs        the core itself: the parts that it is made of
 //!  delivery/      the ring → outboxes of subscribers
 //!  connections/   the table of connections and the lists of those with something to send
 //!  lifecycle/     the phases, deadlines, rates and end of one connection
 //!  post/          the letters that cores send each other
-//!  outgoing/      what waits to be sent to one connection
+//!  outgoing/      the bytes that wait to be sent to one connection
 //!  simulation/    the whole server on one thread, with a clock of its own (tests only)
 //! ```
 

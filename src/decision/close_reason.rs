@@ -111,7 +111,7 @@ macro_rules! close_reasons {
                 }
             }
 
-            /// What happened, and what an operator or the author of a client can do about it.
+            /// The event in words, and the advice for an operator or the author of a client.
             pub const fn in_words(self) -> [&'static str; 2] {
                 match self.row() {
                     $(Row::$variant => [$what, $advice],)+

@@ -618,7 +618,7 @@ impl Sessions {
         self.states.memory_bytes() + self.by_client_id.allocation_size() + self.subscriptions.table_bytes()
     }
 
-    /// Takes what was counted since the last call.
+    /// Takes the counts since the last call.
     pub fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }

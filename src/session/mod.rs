@@ -1,4 +1,4 @@
-//! What the sessions of all protocols have in common.
+//! The common parts of the sessions of all protocols.
 //!
 //! A session belongs to one connection and speaks one protocol: `socketcluster` and `mqtt` have such
 //! sessions, and `protocols` has the one type that a core knows. This module knows no protocol. It has the

@@ -27,7 +27,7 @@ pub struct TokenRefused {
 pub struct ActionRefused {
     /// Why, in a word.
     pub reason: &'static str,
-    /// What the client wanted to do, in a word.
+    /// The action that was refused, in a word.
     pub action: &'static str,
     /// The number of the rule that refused the action, if a rule did.
     pub rule: Option<u32>,

@@ -138,7 +138,7 @@ pub struct HistoryHead {
     pub position: Position,
     /// Whether everything after the requested position is there; `None` if the client has not asked for that.
     pub recovered: Option<bool>,
-    /// Why the history is not what the client asked for.
+    /// The reason why the client does not get the history that it asked for.
     pub reason: Option<&'static str>,
     /// Whether the history has more than the answer.
     pub has_more: bool,

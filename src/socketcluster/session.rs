@@ -19,8 +19,8 @@
 //!  orders.rs       orders of the application     calls.rs      calls to the client, until they are answered
 //!  permissions.rs  what the rules allow          admission.rs  clients that are not authenticated
 //!  login.rs        a password instead of a token arrays.rs     many packets in one message
-//!  wills.rs        last wills                recovery.rs   what was published before
-//!  presence.rs     questions about members   history.rs    $history: what was published
+//!  wills.rs        last wills                recovery.rs   earlier publications for subscribers
+//!  presence.rs     questions about members   history.rs    $history: earlier publications
 //!  retain.rs       $retain: the retained publication of a channel
 //!  undecided.rs    packets whose decision is deferred
 //!  services.rs     clients that answer calls of others

@@ -1,7 +1,7 @@
 //! The payload of a close frame: a code and a reason.
 //!
 //! The server answers a client's close frame with the same code and reason, or without both if the client's frame has
-//! none, as the reference's engine does. What a connection does before and after its close frame is decided in `cores`.
+//! none, as the reference's engine does. `cores` decides how a connection goes on before and after its close frame.
 //! RFC 6455 sections 5.5.1 and 7.4.
 
 use super::frame::{self, CONTROL_PAYLOAD_BYTES_MAX, OpCode};

@@ -73,7 +73,7 @@ pub(in crate::cores) enum Due {
 }
 
 impl Measures {
-    /// Whether there is a limit to what a connection may send in a second.
+    /// Whether the messages or bytes of a connection per second are limited.
     pub(in crate::cores) fn have_rate(&self) -> bool {
         self.messages.per_second != 0 || self.bytes.per_second != 0
     }

@@ -7,9 +7,11 @@
 //!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
 //!  audit_trail.rs lines of the audit trail               wills.rs        publications that connections leave behind
-//!  owner_calls.rs  calls that wait for owners            mqtt_sessions.rs  what outlives MQTT connections
-//!  moving.rs      connections between two cores           unsubscribe.rs, unsubscribing.rs  subscriptions of connections that have ended
-//!  timers.rs      timers of the application
+//!  owner_calls.rs calls that wait for owners             moving.rs       connections between two cores
+//!  timers.rs      timers of the application              webhooks.rs     events for webhooks
+//!  mqtt_sessions.rs, mqtt_shares.rs                      the work of a turn for MQTT sessions and their groups
+//!  unsubscribe.rs, unsubscribing.rs                      subscriptions of connections that have ended
+//!  webhook_events.rs                                     changes of occupancy that webhooks have yet to be told
 //! ```
 
 pub(crate) mod audit_trail;

@@ -119,7 +119,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// Whether a connection is closed because its client does not take what it is sent.
+/// Whether a connection is closed because its client does not read fast enough.
 fn is_slow(reason: CloseReason) -> bool {
     matches!(
         reason,

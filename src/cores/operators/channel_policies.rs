@@ -1,4 +1,4 @@
-//! New policies of channels in a core: what it remembers from now on, and the letters by which all cores
+//! New policies of channels in a core: the memory that follows them, and the letters by which all cores
 //! learn from which place on publications are marked by the new policies (`delivery/policy_changes.rs`).
 
 use std::sync::Arc;

@@ -63,7 +63,7 @@ pub(in crate::cores) struct Place {
     pub(in crate::cores) stage: Stage,
 }
 
-/// What a review does with a connection.
+/// The stage of a review at one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::cores) enum Stage {
     /// It looks at the rooms in which the connection is: at those after this name.

@@ -31,7 +31,7 @@ pub(super) struct Lives {
     pub(super) wills_published: u64,
 }
 
-/// A connection, with what its CONNECT and its DISCONNECT say.
+/// A connection, with the fields of its CONNECT and its DISCONNECT.
 #[derive(Debug)]
 struct Life {
     device: usize,

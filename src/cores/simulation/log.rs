@@ -135,7 +135,7 @@ impl Log {
         self.channels.get(&channel).map_or(&[], Vec::as_slice)
     }
 
-    /// All channels, each with what was published in it.
+    /// All channels, each with its publications.
     pub(super) fn channels(&self) -> impl Iterator<Item = (usize, &[Entry])> {
         self.channels
             .iter()

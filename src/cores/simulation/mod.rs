@@ -5,7 +5,7 @@
 //!        │
 //!        ▼                 sockets of the local domain (listener.rs, wire.rs)
 //!   client/, device/ ◄───────────────────────────────────────────────────► Core, Core, …  as they are
-//!   following.rs  what each was promised                                        │ actor.rs: their application
+//!   following.rs  the publications due                                          │ actor.rs: their application
 //!        ▲                                                                      ▼
 //!        └────────────────────────── log.rs: what was published, in order ◄── the ring
 //! ```

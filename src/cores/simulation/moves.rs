@@ -75,7 +75,7 @@ impl Device {
         }
     }
 
-    /// Reads what has come. True at the end of the connection.
+    /// Reads the bytes that have come. True at the end of the connection.
     fn read(&mut self) -> bool {
         let mut buffer = [0; 4096];
         loop {

@@ -251,7 +251,7 @@ impl World {
         }
     }
 
-    /// A client connects to this core's listener; `None` if nobody listens any more.
+    /// A client connects to this core's listener; `None` if the listener is closed.
     pub(super) fn connect(&mut self, core: usize, version_1: bool) -> Option<usize> {
         let socket = self.seats[core].listener_address.connect().ok()?;
         let index = self.clients.len();

@@ -75,7 +75,7 @@ impl Session {
         Ok(())
     }
 
-    /// Carries out what the application has asked for.
+    /// Carries out the orders of the application.
     #[inline]
     pub(super) fn carry_out_orders<A: App>(
         &mut self,

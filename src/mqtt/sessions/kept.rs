@@ -1,7 +1,8 @@
 //! Publications that wait for sessions, or for acknowledgements of their clients: one copy for all sessions of a core.
 //!
 //! ```text
-//!   copy   [ facts 1 | expires at 8, if it does | lengths: ids 2, topic 2, properties 4 | ids … | topic … | properties … | payload … ]
+//!   copy   [ facts 1 | expires at 8, if it does | lengths: ids 2, topic 2, properties 4
+//!            | ids … | topic … | properties … | payload … ]
 //! ```
 //! Numbers are little-endian, since the disk gets the same bytes (`stored.rs`). A copy lasts as long as a
 //! session holds it. While a publication is delivered ([`KeptPublications::begin`] to

@@ -242,7 +242,7 @@ impl Client {
 
     pub(super) fn take_publication(&mut self, ground: &mut Ground, text: &str, packet: &Value) {
         if ground.plan.mqtt && packet["data"]["data"].is_null() {
-            // An MQTT client has cleared what is retained.
+            // An MQTT client has cleared the retained publication.
             return;
         }
         let channel = channel_of(&packet["data"]["channel"]);

@@ -275,7 +275,7 @@ impl Device {
         self.queue(ground, |version, out| packets::publish(version, &publish, out));
     }
 
-    /// Clears what is retained in a channel.
+    /// Clears the retained publication of a channel.
     fn clear(&mut self, ground: &mut Ground, channel: usize) {
         let publish = Publish {
             topic: channel_name(channel),
@@ -336,7 +336,7 @@ impl Device {
         self.session.is_asking()
     }
 
-    /// Acknowledges some of what it owes, in any order.
+    /// Sends some of the acknowledgements that it owes, in any order.
     pub(super) fn acknowledge(&mut self, ground: &mut Ground, count: usize) -> bool {
         let Some(link) = self.links.last_mut() else {
             return false;
@@ -373,7 +373,7 @@ impl Device {
         has_left
     }
 
-    /// Does what an attentive client does, on all connections. Returns whether there was something to do.
+    /// Acts as an attentive client on all connections. Returns whether there was something to do.
     pub(super) fn attend_to_all(&mut self, ground: &mut Ground) -> bool {
         let mut is_busy = false;
         let newest = self.links.len().saturating_sub(1);

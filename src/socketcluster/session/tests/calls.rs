@@ -1,4 +1,4 @@
-//! Calls of the client, and what the application orders meanwhile.
+//! Calls of the client, and the orders of the application during them.
 
 use super::*;
 
