@@ -73,7 +73,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// [`LETTERS_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`LETTERS_PER_TURN_MAX`], or the limit of a simulation.
 fn letters_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

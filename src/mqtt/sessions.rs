@@ -778,7 +778,7 @@ impl Sessions {
         })
     }
 
-    /// Ends a session whose client has not come back in time.
+    /// Ends a session whose client has not resumed it in time.
     fn expire(&mut self, number: u32) {
         self.detach(number);
         if let Some(will) = self.take_will_of(number) {

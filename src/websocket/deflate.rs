@@ -114,7 +114,7 @@ impl Inflater {
             let state = self.state.get_or_insert_with(|| Decompress::new(false));
             state.reset(false);
             // A stream may end before the payload does, and another one may follow (section 7.2.3.5). A stream that
-            // ends with the payload lacks the empty block that should follow, and is complete all the same.
+            // ends with the payload lacks the empty block that should follow, but is complete.
             let mut rest = payload;
             let mut has_ended = false;
             while !rest.is_empty() {

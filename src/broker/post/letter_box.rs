@@ -118,7 +118,7 @@ impl<L> LetterBox<L> {
         Ok(())
     }
 
-    /// Takes the next place, unless so many letters have not been taken. Lock-free: a sender that does not get a place
+    /// Takes the next place, unless `room` letters already wait. Lock-free: a sender that does not get a place
     /// has lost it to another sender.
     fn claim(&self, room: u64) -> Option<u64> {
         let mut place = self.0.claimed.0.load(Ordering::Relaxed);

@@ -171,8 +171,8 @@ const BURST: u64 = 64;
 /// The publications go once round the ring.
 const BURSTS: u64 = SLOTS as u64 / BURST;
 const READ_EVERY: u64 = 8;
-/// How often a publisher may look at a cursor, for each of its publications: after so many, at the end of the turn, and
-/// when half of the ring is used.
+/// How often a publisher may look at a cursor, for each of its publications. It looks after [`LOOK_EVERY`]
+/// publications, at the end of the turn, and when half of the ring is used.
 const LOOKS: f64 = 3.0 / LOOK_EVERY as f64;
 /// Two slots share a line. The address of the first slot, which the allocator chooses, decides whether a
 /// batch begins within a line.

@@ -71,7 +71,7 @@ impl Unsubscribing {
     }
 }
 
-/// [`CHANNELS_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`CHANNELS_PER_TURN_MAX`], or the limit of a simulation.
 pub(in crate::cores) fn channels_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

@@ -200,7 +200,7 @@ impl Draining {
     }
 }
 
-/// [`PLACES_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`PLACES_PER_TURN_MAX`], or the limit of a simulation.
 pub(super) fn places_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

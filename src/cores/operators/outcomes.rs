@@ -241,7 +241,7 @@ mod tests {
         drop(calls);
         second.tell(CallOutcome::Answered(None));
         assert!(told.try_recv().is_err());
-        // A call that is dropped has no outcome, and its core answers all the same.
+        // A call that is dropped has no outcome, but its core answers.
         drop(first);
         let all = CallsDone {
             called: 2,

@@ -72,7 +72,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// [`EFFORT_PER_TURN_MAX`], or what a simulation has in its place.
+/// [`EFFORT_PER_TURN_MAX`], or the limit of a simulation.
 fn effort_per_turn_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

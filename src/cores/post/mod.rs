@@ -6,7 +6,7 @@
 pub(super) mod letter;
 pub(super) mod service_letter;
 
-/// [`LETTERS_WAITING_MAX`], or what a simulation has in its place.
+/// [`LETTERS_WAITING_MAX`], or the limit of a simulation.
 pub(super) fn letters_waiting_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {

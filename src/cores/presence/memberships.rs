@@ -139,13 +139,13 @@ impl Memberships {
         self.marks.len() > 0
     }
 
-    /// Whether so many changes wait that no more subscribers may join before some have been told.
+    /// Whether as many changes wait as may: no more subscribers may join before some changes have been told.
     #[inline]
     pub(in crate::cores) fn is_congested(&self) -> bool {
         self.outgoing_count >= told_waiting_max()
     }
 
-    /// Whether changes are to be told.
+    /// Whether changes wait to be told.
     pub(in crate::cores) fn has_outgoing(&self) -> bool {
         self.outgoing_count > 0
     }

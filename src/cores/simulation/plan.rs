@@ -66,12 +66,12 @@ pub(super) struct Plan {
 /// Bytes for only a few wills at a time.
 pub(super) const WILLS_TIGHT: u32 = 700;
 
-/// Members so few that clients are refused.
+/// A limit of members that refuses clients.
 const MEMBERS_FEW: u32 = 3;
-/// Members so many that no client is refused.
+/// A limit of members that refuses no client.
 const MEMBERS_MANY: u32 = 250_000;
 
-/// Clients so many that not all of them are served in one turn.
+/// More clients than a core serves in one turn.
 pub(super) const CROWD: usize = 30;
 
 impl Default for Plan {

@@ -32,7 +32,7 @@ pub(super) struct SessionState {
     pub(super) is_listed: bool,
     /// Whether the disk has the session.
     pub(super) is_saved: bool,
-    /// Whether its next event is to be told.
+    /// Whether its next event must be reported ([`Sessions::watch`](super::Sessions::watch)).
     pub(super) is_watched: bool,
 }
 
