@@ -170,15 +170,15 @@ impl Rate {
 
 /// The rate limits as seen by one thread.
 #[derive(Debug)]
-pub struct Trail {
+pub struct AuditTrail {
     audit: std::sync::Arc<Audit>,
     quiet_until: [Uptime; Event::COUNT],
 }
 
-impl Trail {
+impl AuditTrail {
     /// Uses these rate limits.
-    pub fn new(audit: std::sync::Arc<Audit>) -> Trail {
-        Trail {
+    pub fn new(audit: std::sync::Arc<Audit>) -> AuditTrail {
+        AuditTrail {
             audit,
             quiet_until: [Uptime::from_ms(0); Event::COUNT],
         }
@@ -359,13 +359,13 @@ mod tests {
         Uptime::from_ms(ms)
     }
 
-    fn count(trail: &mut Trail, event: Event, now: Uptime, attempts: usize) -> usize {
+    fn count(trail: &mut AuditTrail, event: Event, now: Uptime, attempts: usize) -> usize {
         (0..attempts).filter(|_| trail.allows(event, now)).count()
     }
 
     #[test]
     fn a_flood_of_one_event_leaves_room_for_the_others() {
-        let mut trail = Trail::new(Arc::new(Audit::new(10)));
+        let mut trail = AuditTrail::new(Arc::new(Audit::new(10)));
         let burst = usize::try_from(BURST_LINES).unwrap() + 1;
         assert_eq!(count(&mut trail, REFUSED, at(0), 10_000), burst);
         assert_eq!(
@@ -384,7 +384,7 @@ mod tests {
     #[test]
     fn all_refusals_together_have_a_rate_and_all_threads_share_it() {
         let audit = Arc::new(Audit::new(10));
-        let mut trails: Vec<Trail> = (0..4).map(|_| Trail::new(Arc::clone(&audit))).collect();
+        let mut trails: Vec<AuditTrail> = (0..4).map(|_| AuditTrail::new(Arc::clone(&audit))).collect();
         let mut flood = |now| {
             let mut lines = 0;
             for trail in &mut trails {
@@ -401,7 +401,7 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let mut trail = Trail::new(Arc::new(Audit::new(0)));
+        let mut trail = AuditTrail::new(Arc::new(Audit::new(0)));
         assert_eq!(count(&mut trail, REFUSED, at(5), 10_000), 10_000);
     }
 

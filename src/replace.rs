@@ -41,7 +41,7 @@ pub(crate) struct ReplacedFile {
 
 /// Something that the user should know about a replacement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remark {
+pub(crate) enum ReplaceWarning {
     /// The owner could not be kept.
     Owner,
     /// Others could read or write the file before. Contains its former mode.
@@ -99,17 +99,19 @@ impl ReplacedFile {
     }
 
     /// Replaces the text; returns a remark, if there is one.
-    pub(crate) fn replace(&self, text: &[u8]) -> io::Result<Option<Remark>> {
+    pub(crate) fn replace(&self, text: &[u8]) -> io::Result<Option<ReplaceWarning>> {
         match self.replace_by_rename(text) {
             Err(error) if self.old.is_some() && cannot_be_replaced_by_rename(&error) => {
                 self.write_in_place(text)?;
-                Ok(Some(Remark::InPlace(error.raw_os_error().unwrap_or_default())))
+                Ok(Some(ReplaceWarning::InPlace(
+                    error.raw_os_error().unwrap_or_default(),
+                )))
             }
             other => other,
         }
     }
 
-    fn replace_by_rename(&self, text: &[u8]) -> io::Result<Option<Remark>> {
+    fn replace_by_rename(&self, text: &[u8]) -> io::Result<Option<ReplaceWarning>> {
         let temporary = self.path.with_file_name(temporary_name(name(&self.path)?)?);
         let mut new = OpenOptions::new()
             .write(true)
@@ -127,7 +129,12 @@ impl ReplacedFile {
         Ok(remark)
     }
 
-    fn write_and_rename(&self, new: &mut File, temporary: &Path, text: &[u8]) -> io::Result<Option<Remark>> {
+    fn write_and_rename(
+        &self,
+        new: &mut File,
+        temporary: &Path,
+        text: &[u8],
+    ) -> io::Result<Option<ReplaceWarning>> {
         let old = self.old.as_ref().map(File::metadata).transpose()?;
         let mut remark = None;
         if let Some(old) = &old {
@@ -267,18 +274,18 @@ fn temporary_name(name: &std::ffi::OsStr) -> io::Result<OsString> {
 
 /// Gives the new file the owner and the group of the old one. The group keeps its read permission if others
 /// had none: that was a decision, while a file that all can read was just made with the usual umask.
-fn keep_owner_and_mode(old: &Metadata, new: &File) -> io::Result<Option<Remark>> {
+fn keep_owner_and_mode(old: &Metadata, new: &File) -> io::Result<Option<ReplaceWarning>> {
     let ours = new.metadata()?;
     let same_owner = (old.uid(), old.gid()) == (ours.uid(), ours.gid());
     if !same_owner && fchown(new, Some(old.uid()), Some(old.gid())).is_err() {
-        return Ok(Some(Remark::Owner));
+        return Ok(Some(ReplaceWarning::Owner));
     }
     let mode = old.mode() & 0o777;
     if mode & 0o007 == 0 && mode & 0o040 != 0 {
         new.set_permissions(fs::Permissions::from_mode(PRIVATE | 0o040))?;
         return Ok(None);
     }
-    Ok((mode & !PRIVATE != 0).then_some(Remark::Mode(mode)))
+    Ok((mode & !PRIVATE != 0).then_some(ReplaceWarning::Mode(mode)))
 }
 
 /// Opens and locks the file with this name; repeats that if another process has replaced it meanwhile.
@@ -345,17 +352,19 @@ fn name(path: &Path) -> io::Result<&std::ffi::OsStr> {
     path.file_name().ok_or_else(|| io::ErrorKind::IsADirectory.into())
 }
 
-impl std::fmt::Display for Remark {
+impl std::fmt::Display for ReplaceWarning {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Remark::Owner => formatter.write_str("the owner could not be kept: the file now belongs to you"),
-            Remark::Mode(before) => {
+            ReplaceWarning::Owner => {
+                formatter.write_str("the owner could not be kept: the file now belongs to you")
+            }
+            ReplaceWarning::Mode(before) => {
                 write!(
                     formatter,
                     "its mode was {before:o} and is {PRIVATE:o} now: only its owner may read it"
                 )
             }
-            Remark::InPlace(errno) => write!(
+            ReplaceWarning::InPlace(errno) => write!(
                 formatter,
                 "written in place, since no other file can take its name ({}): a crash meanwhile could have \
                  damaged it; its owner and mode are unchanged",

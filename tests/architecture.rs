@@ -24,7 +24,7 @@
 //! Inside `src/cores` the rooms have an order of their own, the lowest first:
 //!
 //! ```text
-//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ recovery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, remembering, busy_poll, tick
+//!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ recovery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, owned_channels, busy_poll, tick
 //! ```
 //!
 //! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them. `presence`
@@ -881,7 +881,7 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
     ("visits", "turn"),
     ("tick", "turn"),
     ("letters", "turn"),
-    ("remembering", "turn"),
+    ("owned_channels", "turn"),
     ("post", "lifecycle"),
     ("presence", "input"),
     ("services", "input"),

@@ -467,7 +467,7 @@ fn a_server_that_admits_no_client_starts_only_if_its_application_has_logins() {
         ..Embedding::default()
     };
     match Server::from_sources(sources(), embedding, |_| Open) {
-        Err(StartError::AdmitsNobody) => {}
+        Err(StartError::NoWayToLogIn) => {}
         other => panic!("{other:?}"),
     }
     drop(Server::from_sources(sources(), Embedding::default(), |_| Open).unwrap());

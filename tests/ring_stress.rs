@@ -134,7 +134,7 @@ fn cores_that_sleep_are_woken_for_all_that_they_want() {
                     log(&mut core, &mut read, usize::MAX);
                     if !read.ends_with(&[last]) && core.reader.prepare_sleep() {
                         thread::park_timeout(LOST);
-                        core.reader.awake();
+                        core.reader.mark_awake();
                     }
                 }
                 read

@@ -82,7 +82,7 @@ pub(crate) enum Stage {
 }
 
 /// Buffers and counters of the thread, which its clients use.
-pub(crate) struct Lent<'a> {
+pub(crate) struct Shared<'a> {
     pub(crate) crowd: &'a Crowd,
     pub(crate) orders: &'a mut Orders,
     pub(crate) tally: &'a mut Tally,
@@ -148,38 +148,38 @@ impl Client {
     }
 
     /// Begins with a socket that is connecting.
-    pub(crate) fn connecting(&mut self, stream: TcpStream, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    pub(crate) fn connecting(&mut self, stream: TcpStream, shared: &mut Shared<'_>) -> Result<(), Ended> {
         *self = Client {
             stream: Some(stream),
             stage: Stage::Connecting,
-            since: lent.now,
+            since: shared.now,
             ..Client::vacant(self.number, self.role)
         };
-        self.writable(lent)
+        self.writable(shared)
     }
 
     /// The socket is writable: sends the remaining bytes, or the request after the connect.
-    pub(crate) fn writable(&mut self, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    pub(crate) fn writable(&mut self, shared: &mut Shared<'_>) -> Result<(), Ended> {
         if self.stage == Stage::Connecting {
             let Some(stream) = &mut self.stream else {
                 return Ok(());
             };
-            let (request, next) = match lent.protocol {
+            let (request, next) = match shared.protocol {
                 Protocol::SocketCluster(request) => (request, Stage::Upgrading),
                 Protocol::Mqtt { speech, group } => {
-                    lent.outbox.clear();
-                    mqtt::connect(lent.outbox, self.number, self.role, *group, speech);
-                    (&*lent.outbox, Stage::Handshaking)
+                    shared.outbox.clear();
+                    mqtt::connect(shared.outbox, self.number, self.role, *group, speech);
+                    (&*shared.outbox, Stage::Handshaking)
                 }
             };
             let written = stream.write(request);
             let length = request.len();
-            if matches!(lent.protocol, Protocol::Mqtt { .. }) {
-                lent.outbox.clear();
+            if matches!(shared.protocol, Protocol::Mqtt { .. }) {
+                shared.outbox.clear();
             }
             match written {
                 Ok(count) if count == length => {
-                    lent.tally.counts.sent_bytes += count as u64;
+                    shared.tally.counts.sent_bytes += count as u64;
                     self.stage = next;
                     Ok(())
                 }
@@ -196,7 +196,7 @@ impl Client {
                 Err(error) => Err(Ended::Fault(format!("connect: {error}"))),
             }
         } else if self.rest.as_ref().is_some_and(|rest| !rest.output.is_empty()) {
-            self.write_rest(lent)
+            self.write_rest(shared)
         } else {
             Ok(())
         }
@@ -206,12 +206,12 @@ impl Client {
     ///
     /// A read that does not fill the buffer has emptied the socket. If the connection is about to end, it reads to the
     /// end.
-    pub(crate) fn readable(&mut self, to_the_end: bool, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    pub(crate) fn readable(&mut self, to_the_end: bool, shared: &mut Shared<'_>) -> Result<(), Ended> {
         loop {
             let Some(stream) = &mut self.stream else {
                 return Ok(());
             };
-            let count = match stream.read(lent.inbox) {
+            let count = match stream.read(shared.inbox) {
                 Ok(0) => return Err(self.ended(None)),
                 Ok(count) => count,
                 Err(error) => {
@@ -223,64 +223,64 @@ impl Client {
                     };
                 }
             };
-            lent.tally.counts.received_bytes += count as u64;
-            lent.now = super::clock::now_ns();
-            self.receive(count, lent)?;
-            if count < lent.inbox.len() && !to_the_end {
+            shared.tally.counts.received_bytes += count as u64;
+            shared.now = super::clock::now_ns();
+            self.receive(count, shared)?;
+            if count < shared.inbox.len() && !to_the_end {
                 return Ok(());
             }
         }
     }
 
     /// Calls `ping`; the call was due at `intended`.
-    pub(crate) fn ping(&mut self, intended: u64, lent: &mut Lent<'_>) {
+    pub(crate) fn ping(&mut self, intended: u64, shared: &mut Shared<'_>) {
         if self.in_flight() == 0 {
             self.since = intended;
         } else {
             self.rest.get_or_insert_default().since.push_back(intended);
         }
         let cid = self.take_cid();
-        match lent.protocol {
-            Protocol::SocketCluster(_) => wire::ping(lent.outbox, cid),
-            Protocol::Mqtt { .. } => mqtt::ping(lent.outbox),
+        match shared.protocol {
+            Protocol::SocketCluster(_) => wire::ping(shared.outbox, cid),
+            Protocol::Mqtt { .. } => mqtt::ping(shared.outbox),
         }
-        lent.tally.counts.pings += 1;
+        shared.tally.counts.pings += 1;
     }
 
     /// Publishes.
-    pub(crate) fn publish(&mut self, publication: &Publication, lent: &mut Lent<'_>) {
-        match lent.protocol {
-            Protocol::SocketCluster(_) => wire::publish(lent.outbox, publication, &lent.crowd.pad),
-            Protocol::Mqtt { speech, .. } => self.publish_packet(publication, speech, lent),
+    pub(crate) fn publish(&mut self, publication: &Publication, shared: &mut Shared<'_>) {
+        match shared.protocol {
+            Protocol::SocketCluster(_) => wire::publish(shared.outbox, publication, &shared.crowd.pad),
+            Protocol::Mqtt { speech, .. } => self.publish_packet(publication, speech, shared),
         }
     }
 
     /// Sends a close frame or DISCONNECT.
-    pub(crate) fn close(&mut self, lent: &mut Lent<'_>) {
+    pub(crate) fn close(&mut self, shared: &mut Shared<'_>) {
         self.stage = Stage::Closing;
-        match lent.protocol {
-            Protocol::SocketCluster(_) => wire::close(lent.outbox),
-            Protocol::Mqtt { .. } => mqtt::disconnect(lent.outbox),
+        match shared.protocol {
+            Protocol::SocketCluster(_) => wire::close(shared.outbox),
+            Protocol::Mqtt { .. } => mqtt::disconnect(shared.outbox),
         }
     }
 
     /// Sends the outbox, and keeps the bytes that the socket does not accept.
-    pub(crate) fn flush(&mut self, lent: &mut Lent<'_>) -> Result<(), Ended> {
-        if lent.outbox.is_empty() {
+    pub(crate) fn flush(&mut self, shared: &mut Shared<'_>) -> Result<(), Ended> {
+        if shared.outbox.is_empty() {
             return Ok(());
         }
         let waiting = self.rest.as_ref().is_some_and(|rest| !rest.output.is_empty());
         let written = match &mut self.stream {
-            Some(stream) if !waiting => stream.write(lent.outbox),
+            Some(stream) if !waiting => stream.write(shared.outbox),
             Some(_) | None => Ok(0),
         };
         let written = self.written(written)?;
-        lent.tally.counts.sent_bytes += written as u64;
-        if written < lent.outbox.len() {
+        shared.tally.counts.sent_bytes += written as u64;
+        if written < shared.outbox.len() {
             let rest = self.rest.get_or_insert_default();
-            rest.output.extend_from_slice(&lent.outbox[written..]);
+            rest.output.extend_from_slice(&shared.outbox[written..]);
         }
-        lent.outbox.clear();
+        shared.outbox.clear();
         Ok(())
     }
 
@@ -304,13 +304,13 @@ impl Client {
         }
     }
 
-    fn write_rest(&mut self, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    fn write_rest(&mut self, shared: &mut Shared<'_>) -> Result<(), Ended> {
         let (Some(stream), Some(rest)) = (&mut self.stream, &mut self.rest) else {
             return Ok(());
         };
         let written = stream.write(&rest.output);
         let written = self.written(written)?;
-        lent.tally.counts.sent_bytes += written as u64;
+        shared.tally.counts.sent_bytes += written as u64;
         if let Some(rest) = &mut self.rest {
             rest.output.drain(..written);
         }
@@ -330,11 +330,11 @@ impl Client {
     }
 
     /// Handles `count` bytes of the inbox, after the incomplete input of earlier reads.
-    fn receive(&mut self, count: usize, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    fn receive(&mut self, count: usize, shared: &mut Shared<'_>) -> Result<(), Ended> {
         // Moved out, so that messages can borrow from it while the other fields are borrowed mutably.
-        let inbox = std::mem::take(&mut lent.inbox);
+        let inbox = std::mem::take(&mut shared.inbox);
         let outcome = match self.rest.as_mut().filter(|rest| !rest.input.is_empty()) {
-            None => self.take_all(&inbox[..count], lent).map(|taken| {
+            None => self.take_all(&inbox[..count], shared).map(|taken| {
                 if taken < count {
                     let rest = self.rest.get_or_insert_default();
                     rest.input.extend_from_slice(&inbox[taken..count]);
@@ -343,7 +343,7 @@ impl Client {
             Some(rest) => {
                 let mut input = std::mem::take(&mut rest.input);
                 input.extend_from_slice(&inbox[..count]);
-                self.take_all(&input, lent).map(|taken| {
+                self.take_all(&input, shared).map(|taken| {
                     input.drain(..taken);
                     if let Some(rest) = &mut self.rest {
                         rest.input = input;
@@ -351,14 +351,14 @@ impl Client {
                 })
             }
         };
-        lent.inbox = inbox;
+        shared.inbox = inbox;
         outcome
     }
 
     /// Handles whole frames; returns their length in bytes.
-    fn take_all(&mut self, bytes: &[u8], lent: &mut Lent<'_>) -> Result<usize, Ended> {
-        if let Protocol::Mqtt { speech, .. } = lent.protocol {
-            return self.take_packets(bytes, speech, lent);
+    fn take_all(&mut self, bytes: &[u8], shared: &mut Shared<'_>) -> Result<usize, Ended> {
+        if let Protocol::Mqtt { speech, .. } = shared.protocol {
+            return self.take_packets(bytes, speech, shared);
         }
         let mut taken = 0;
         if self.stage == Stage::Upgrading {
@@ -369,21 +369,21 @@ impl Client {
             }
             self.stage = Stage::Handshaking;
             let cid = self.take_cid();
-            wire::handshake(lent.outbox, cid);
+            wire::handshake(shared.outbox, cid);
         }
         while let Some(frame) = wire::frame(&bytes[taken..]).map_err(Ended::Fault)? {
             taken += frame.bytes;
             match frame.opcode {
-                wire::TEXT => self.take(frame.payload, lent)?,
+                wire::TEXT => self.take(frame.payload, shared)?,
                 wire::CLOSE => {
                     let code = frame.payload.first_chunk().map(|code| u16::from_be_bytes(*code));
                     return Err(self.ended(code));
                 }
                 wire::PING => {
-                    wire::masked(lent.outbox, wire::PONG, |out| {
+                    wire::masked(shared.outbox, wire::PONG, |out| {
                         out.extend_from_slice(frame.payload)
                     });
-                    lent.tally.counts.heartbeats += 1;
+                    shared.tally.counts.heartbeats += 1;
                 }
                 wire::PONG => {}
                 other => return Err(Ended::Fault(format!("a frame with op code {other}"))),
@@ -392,18 +392,18 @@ impl Client {
         Ok(taken)
     }
 
-    fn take(&mut self, text: &[u8], lent: &mut Lent<'_>) -> Result<(), Ended> {
-        match wire::message(text, &lent.crowd.pad) {
-            Ok(Message::Reply { rid, count }) => self.take_reply(rid, count, lent),
-            Ok(Message::Publication(publication)) => self.take_publication(&publication, lent),
+    fn take(&mut self, text: &[u8], shared: &mut Shared<'_>) -> Result<(), Ended> {
+        match wire::message(text, &shared.crowd.pad) {
+            Ok(Message::Reply { rid, count }) => self.take_reply(rid, count, shared),
+            Ok(Message::Publication(publication)) => self.take_publication(&publication, shared),
             Ok(Message::Heartbeat) => {
-                wire::masked(lent.outbox, wire::TEXT, |_| ());
-                lent.tally.counts.heartbeats += 1;
+                wire::masked(shared.outbox, wire::TEXT, |_| ());
+                shared.tally.counts.heartbeats += 1;
                 Ok(())
             }
             Ok(Message::HeartbeatV1) => {
-                wire::masked(lent.outbox, wire::TEXT, |out| out.extend_from_slice(b"#2"));
-                lent.tally.counts.heartbeats += 1;
+                wire::masked(shared.outbox, wire::TEXT, |out| out.extend_from_slice(b"#2"));
+                shared.tally.counts.heartbeats += 1;
                 Ok(())
             }
             Err(text) => Err(Ended::Fault(format!(
@@ -413,29 +413,29 @@ impl Client {
         }
     }
 
-    fn take_publication(&mut self, publication: &Publication, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    fn take_publication(&mut self, publication: &Publication, shared: &mut Shared<'_>) -> Result<(), Ended> {
         if self.role != Role::Subscriber(publication.channel) {
             return Err(Ended::Fault(format!(
                 "client {} is not subscribed: {publication:?}",
                 self.number
             )));
         }
-        lent.orders.check(publication, self.place).map_err(|text| {
+        shared.orders.check(publication, self.place).map_err(|text| {
             Ended::Fault(format!(
                 "client {}, channel {}, publication {}: {text}",
                 self.number, publication.channel, self.place
             ))
         })?;
         self.place += 1;
-        lent.tally.delivered(publication.at, lent.now);
-        match lent.delivered.last_mut() {
+        shared.tally.delivered(publication.at, shared.now);
+        match shared.delivered.last_mut() {
             Some((channel, count)) if *channel == publication.channel => *count += 1,
-            Some(_) | None => lent.delivered.push((publication.channel, 1)),
+            Some(_) | None => shared.delivered.push((publication.channel, 1)),
         }
         Ok(())
     }
 
-    fn take_reply(&mut self, rid: u32, count: Option<u64>, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    fn take_reply(&mut self, rid: u32, count: Option<u64>, shared: &mut Shared<'_>) -> Result<(), Ended> {
         if rid != self.awaited || self.in_flight() == 0 {
             return Err(Ended::Fault(format!(
                 "client {}: a reply to call {rid}, due was {}, calls made {}",
@@ -450,24 +450,24 @@ impl Client {
                 if let Role::Subscriber(channel) = self.role {
                     self.stage = Stage::Subscribing;
                     let cid = self.take_cid();
-                    wire::subscribe(lent.outbox, channel, cid);
+                    wire::subscribe(shared.outbox, channel, cid);
                 } else {
-                    self.opened(lent);
+                    self.opened(shared);
                 }
                 Ok(())
             }
             Stage::Subscribing => {
-                self.opened(lent);
+                self.opened(shared);
                 Ok(())
             }
-            Stage::Open | Stage::Closing => self.take_pong(rid, count, lent),
+            Stage::Open | Stage::Closing => self.take_pong(rid, count, shared),
             Stage::Vacant | Stage::Connecting | Stage::Upgrading => {
                 Err(Ended::Fault(format!("a reply while {:?}", self.stage)))
             }
         }
     }
 
-    fn take_pong(&mut self, rid: u32, count: Option<u64>, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    fn take_pong(&mut self, rid: u32, count: Option<u64>, shared: &mut Shared<'_>) -> Result<(), Ended> {
         let Some(count) = count.filter(|count| *count > self.count) else {
             return Err(Ended::Fault(format!(
                 "client {}: call {rid} was answered with count {count:?}, the one before with {}",
@@ -475,24 +475,24 @@ impl Client {
             )));
         };
         self.count = count;
-        self.note_pong(lent);
+        self.note_pong(shared);
         Ok(())
     }
 
     /// Counts the answer to the oldest ping.
-    fn note_pong(&mut self, lent: &mut Lent<'_>) {
-        lent.tally.counts.replies += 1;
-        lent.tally.latency.note(self.since, lent.now);
-        lent.latency_of_second.note(self.since, lent.now);
+    fn note_pong(&mut self, shared: &mut Shared<'_>) {
+        shared.tally.counts.replies += 1;
+        shared.tally.latency.note(self.since, shared.now);
+        shared.latency_of_second.note(self.since, shared.now);
         if let Some(since) = self.rest.as_mut().and_then(|rest| rest.since.pop_front()) {
             self.since = since;
         }
     }
 
-    fn opened(&mut self, lent: &mut Lent<'_>) {
+    fn opened(&mut self, shared: &mut Shared<'_>) {
         self.stage = Stage::Open;
-        lent.tally.counts.opened += 1;
-        lent.tally.opening.note(self.since, lent.now);
+        shared.tally.counts.opened += 1;
+        shared.tally.opening.note(self.since, shared.now);
     }
 
     fn take_cid(&mut self) -> u32 {

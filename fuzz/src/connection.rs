@@ -32,7 +32,9 @@ use ringcast::internals::decision::{
 };
 use ringcast::internals::http::request;
 use ringcast::internals::policy::Policy;
-use ringcast::internals::protocols::{Environment, Scratch, Session, Settings, SocketClusterSettings};
+use ringcast::internals::protocols::{
+    Environment, ProtocolSettings, Scratch, Session, SocketClusterSettings,
+};
 use ringcast::internals::session::{self, SessionId, SessionIds};
 use ringcast::internals::socketcluster;
 use ringcast::internals::websocket::{
@@ -143,7 +145,7 @@ struct Run {
     phase: Phase,
     input: Vec<u8>,
     policy: Policy,
-    settings: Settings,
+    settings: ProtocolSettings,
     app: Probe,
     scratch: Scratch,
     now: Now,
@@ -194,13 +196,13 @@ static POLICIES: LazyLock<[Policy; 3]> = LazyLock::new(|| {
 impl Run {
     fn new(letters: &[u8]) -> Run {
         let has = |letter| letters.contains(&letter);
-        let settings = Settings {
-            common: session::Settings {
+        let settings = ProtocolSettings {
+            common: session::CommonSettings {
                 allow_anonymous: !has(b'a'),
                 authentication_timeout: has(b'a').then_some(Duration::from_secs(15)),
                 allow_client_publish: !has(b'n'),
                 channel_name_bytes_max: CHANNEL_NAME_BYTES_MAX,
-                ..session::Settings::default()
+                ..session::CommonSettings::default()
             },
             socketcluster: SocketClusterSettings {
                 protocol: match (has(b'1'), has(b'2')) {
@@ -213,7 +215,7 @@ impl Run {
                 client_calls_max: CALLS_MAX,
                 ..SocketClusterSettings::default()
             },
-            ..Settings::default()
+            ..ProtocolSettings::default()
         };
         let mut run = Run {
             phase: Phase::Request,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::deferred::{Late, LateAnswer, LateAnswerSender, Undelivered, send};
 use super::error::{AppError, Refusal};
 use super::peer::{AllowedPublish, Peer};
-use super::scratch::Kept;
+use super::scratch::DeferredOrders;
 
 /// The right to decide later. If it is dropped unused, the client is refused.
 pub struct DeferredDecision(Option<Way>);
@@ -41,7 +41,7 @@ pub(crate) struct Again {
     /// The decision that has come now.
     pub(crate) decide: Option<Decide>,
     /// The orders that it gave its peer before.
-    pub(crate) kept: Kept,
+    pub(crate) kept: DeferredOrders,
 }
 
 impl DeferredDecision {

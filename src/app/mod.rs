@@ -53,7 +53,7 @@ pub(crate) use self::outbound::OutboundKind;
 pub(crate) use self::outside_call::{CallOutcome, OutsideCall};
 pub use self::peer::{AllowedPublish, CallAnswer, Peer};
 pub(crate) use self::peer::{AllowedPublishKind, AnswerKind};
-pub(crate) use self::scratch::{Kept, PeerOrder, Piece, Scratch};
+pub(crate) use self::scratch::{DeferredOrders, PeerOrder, Piece, Scratch};
 pub use self::session_id::{NotSessionId, SessionId};
 pub use self::tick::Tick;
 pub(crate) use self::timers::Timers;

@@ -176,9 +176,9 @@ impl Scratch {
 
     /// Takes the application's orders to its peer, to be kept until it has decided. All of them have been
     /// noted.
-    pub(crate) fn keep_orders(&mut self) -> Kept {
+    pub(crate) fn keep_orders(&mut self) -> DeferredOrders {
         let orders = std::mem::take(&mut self.orders);
-        Kept {
+        DeferredOrders {
             pieces: std::mem::take(&mut self.pieces),
             noted: orders.len(),
             orders,
@@ -186,7 +186,7 @@ impl Scratch {
     }
 
     /// Goes on with orders that were kept.
-    pub(crate) fn put_back_orders(&mut self, kept: Kept) {
+    pub(crate) fn put_back_orders(&mut self, kept: DeferredOrders) {
         // Pieces lie where they lay when the orders were made, so the buffers must be empty.
         debug_assert!(self.pieces.is_empty() && self.orders.is_empty(), "asked first");
         (self.pieces, self.orders, self.orders_noted) = (kept.pieces, kept.orders, kept.noted);
@@ -198,7 +198,7 @@ impl Scratch {
         !self.orders.is_empty()
     }
 
-    /// The orders that no [`Kept`] has held: the session has yet to note the calls among them.
+    /// The orders that no [`DeferredOrders`] has held: the session has yet to note the calls among them.
     pub(crate) fn orders_to_note(&self) -> &[PeerOrder] {
         self.orders.get(self.orders_noted..).unwrap_or(&[])
     }
@@ -256,20 +256,20 @@ impl std::fmt::Debug for Scratch {
 
 /// The orders of an application to its peer, while a decision is deferred.
 #[derive(Default)]
-pub(crate) struct Kept {
+pub(crate) struct DeferredOrders {
     pieces: Vec<u8>,
     orders: Vec<PeerOrder>,
     noted: usize,
 }
 
-impl Kept {
+impl DeferredOrders {
     /// Its bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.pieces.len() + size_of_val(&*self.orders)
     }
 }
 
-impl std::fmt::Debug for Kept {
+impl std::fmt::Debug for DeferredOrders {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Its contents are the application's.
         formatter.debug_struct("Kept").finish_non_exhaustive()

@@ -49,7 +49,7 @@ impl std::error::Error for TimerRefused {}
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     /// A connection without timers has no entry.
-    by_connection: HashMap<usize, Own>,
+    by_connection: HashMap<usize, ConnectionTimers>,
     /// The number of the last timer.
     last: u64,
     /// The time of this turn.
@@ -62,14 +62,14 @@ pub(crate) struct Timers {
 /// The timers of one connection. The cost of setting, cancelling and taking a timer is nearly independent of
 /// their number.
 #[derive(Debug, Default)]
-struct Own {
+struct ConnectionTimers {
     /// In the order of their times; of two with the same time, the one that was set first is first.
     order: BTreeSet<(Uptime, TimerId)>,
     /// The time of each timer.
     times: HashMap<TimerId, Uptime>,
 }
 
-impl Own {
+impl ConnectionTimers {
     fn remove(&mut self, id: TimerId) -> bool {
         let Some(at) = self.times.remove(&id) else {
             return false;

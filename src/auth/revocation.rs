@@ -162,7 +162,7 @@ impl Revocation {
     }
 
     /// The claim of the revoked tokens.
-    pub fn what(&self) -> &Revoked {
+    pub fn revoked(&self) -> &Revoked {
         &self.what
     }
 

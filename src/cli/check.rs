@@ -24,7 +24,7 @@ pub(super) fn check(sources: &ConfigSources, cpus: &Cpus, out: &mut impl Write) 
     let mut faults: Vec<String> = errors.iter().map(ToString::to_string).collect();
     // If a key cannot be read, this is why no client could log in, so the latter is not reported too.
     if faults.is_empty() && config.admits_no_client() {
-        faults.push(StartError::AdmitsNobody.to_string());
+        faults.push(StartError::NoWayToLogIn.to_string());
     }
     faults.extend(Policy::faults(config).iter().map(ToString::to_string));
     faults.extend(cpus.missing(&config.cores.placement).err());

@@ -40,7 +40,7 @@ fn refused(error: StartError) -> CliError {
     match error {
         StartError::Config(errors) => errors.into(),
         StartError::Policy(error) => CliError::Policy(error),
-        StartError::Cpus(_) | StartError::SocketActivation(_) | StartError::AdmitsNobody => {
+        StartError::Cpus(_) | StartError::SocketActivation(_) | StartError::NoWayToLogIn => {
             CliError::Unusable(error.to_string())
         }
         StartError::Log(_)

@@ -74,16 +74,16 @@ impl Time {
     }
 
     pub(super) fn now(&self) -> Now {
-        self.creep();
+        self.advance_a_little();
         self.peek()
     }
 
     pub(super) fn elapsed_ns(&self) -> u64 {
-        self.creep();
+        self.advance_a_little();
         self.peek_ns()
     }
 
-    fn creep(&self) {
+    fn advance_a_little(&self) {
         let max = self.creep_ns_max.load(Ordering::Relaxed);
         if max == 0 {
             return;

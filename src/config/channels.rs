@@ -175,7 +175,7 @@ impl ChannelPolicy {
             PolicyPart::Position => self.position,
             PolicyPart::Presence => self.presence.is_on(),
             PolicyPart::PresenceEvents => self.presence.has_events(),
-            PolicyPart::Mqtt => self.mqtt.says_something(),
+            PolicyPart::Mqtt => self.mqtt.has_mqtt_fields(),
         }
     }
 
@@ -188,7 +188,7 @@ impl ChannelPolicy {
 
 impl MqttPolicy {
     /// Whether the policy says something about MQTT.
-    const fn says_something(&self) -> bool {
+    const fn has_mqtt_fields(&self) -> bool {
         self.payload.is_some()
             || matches!(self.retain, RetainPolicy::NotKept)
             || matches!(self.strings, StringPolicy::Unquoted)

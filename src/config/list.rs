@@ -38,7 +38,7 @@ pub(super) type Fault = (usize, String);
 
 /// Where a list stands.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct ListSource<'a> {
     pub(super) file: &'a Path,
     /// The text of the file.
     pub(super) text: &'a str,
@@ -52,7 +52,7 @@ pub(super) struct Place<'a> {
 /// # Errors
 /// The first fault of each table that has one, or one fault of the list itself.
 pub(super) fn read<T>(
-    place: Place<'_>,
+    place: ListSource<'_>,
     list: &'static str,
     max: usize,
     of_table: impl Fn(&[Key<'_>], usize) -> Result<T, Fault>,

@@ -19,7 +19,7 @@ use super::channels::{self, ChannelSpec};
 use super::error::ConfigError;
 use super::form::Kind;
 use super::hooks::{self, HookSpec};
-use super::list::{LISTS, Place};
+use super::list::{LISTS, ListSource};
 use super::rules::{self, read::RuleLists};
 use super::services::{self, ServiceSpec};
 use super::settings::Setting;
@@ -98,7 +98,7 @@ impl FileContents {
             return;
         }
         self.read_table(file, text, None, table.get_ref());
-        let place = Place {
+        let place = ListSource {
             file,
             text,
             table: table.get_ref(),

@@ -1,7 +1,7 @@
 //! Errors for names that no setting has: each names the nearest known one, if one is near.
 
 use super::error::ConfigError;
-use super::nearest::{alike, likeness, nearest};
+use super::nearest::{alike, nearest, similarity};
 use super::settings::{PREFIX, Setting};
 use super::{SETTINGS, list};
 
@@ -49,14 +49,14 @@ pub(super) fn unknown_key(place: String, table: Option<&str>, name: &str) -> Con
 
 /// The known key nearest to `key`, found by its last part, so that a key in the wrong table leads to the right one.
 fn nearest_key(name: &str, key: &str) -> Option<String> {
-    let nearness = |setting: &Setting| likeness(name, setting.name).max(likeness(key, &setting.key()));
+    let nearness = |setting: &Setting| similarity(name, setting.name).max(similarity(key, &setting.key()));
     let setting = SETTINGS
         .iter()
         .max_by(|one, other| nearness(one).total_cmp(&nearness(other)));
     let tables = SETTINGS.iter().filter_map(|setting| setting.table);
     let nearest_list = nearest(key, list::LISTS.into_iter().chain(tables).map(str::to_owned));
     match setting {
-        Some(setting) if nearness(setting) >= likeness(key, &nearest_list) => {
+        Some(setting) if nearness(setting) >= similarity(key, &nearest_list) => {
             // A table that both have makes them no more alike.
             alike(name, setting.name.to_owned()).map(|_| setting.key())
         }

@@ -15,9 +15,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::ControlState;
-use crate::cores::lifecycle::ends::{ENDS_KEPT, End};
+use crate::cores::lifecycle::recent_ends::{ENDS_KEPT, End};
 use crate::cores::lifecycle::tally::Tally;
-use crate::cores::operators::questions::{Question, Slow, Survey};
+use crate::cores::operators::questions::{LargestSearch, Question, Slow};
 use crate::session::ClientProtocol;
 
 /// The query of a request.
@@ -37,7 +37,7 @@ pub(super) async fn slow(
     let (answers, unanswered) = shared
         .handle
         .survey(ANSWER_TIME_MAX, |answer| {
-            Question::Slow(Survey::new(count_max, answer))
+            Question::Slow(LargestSearch::new(count_max, answer))
         })
         .await;
     let mut all = rows_by_core(answers);

@@ -61,7 +61,7 @@ impl Dispatch {
         mut done: impl FnMut() -> Done,
     ) {
         self.change_each(cores, |pending| {
-            pending.forget(revocation.what());
+            pending.forget(revocation.revoked());
             pending.revocations.push_back((Arc::clone(revocation), done()));
         });
     }
@@ -120,7 +120,7 @@ impl PendingOrders {
     }
 
     fn forget(&mut self, what: &Revoked) {
-        self.revocations.retain(|(pending, _)| pending.what() != what);
+        self.revocations.retain(|(pending, _)| pending.revoked() != what);
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
         std::iter::from_fn(|| mailbox.try_receive())
             .map(|order| match order {
                 Order::Adopt(_) => "policy".to_owned(),
-                Order::Revoke { revocation, .. } => revocation.what().value_json().to_owned(),
+                Order::Revoke { revocation, .. } => revocation.revoked().value_json().to_owned(),
                 other => panic!("{other:?}"),
             })
             .collect()
@@ -191,9 +191,9 @@ mod tests {
             dispatch.adopt(&cores, &policy);
         }
         for user in [r#"{"sub":"ann"}"#, r#"{"sub":"bob"}"#, r#"{"sub":"eve"}"#] {
-            dispatch.revoke(&cores, &revocation(user), Done::unheard);
+            dispatch.revoke(&cores, &revocation(user), Done::unobserved);
         }
-        dispatch.revoke(&cores, &revocation(r#"{"sub":"ann"}"#), Done::unheard);
+        dispatch.revoke(&cores, &revocation(r#"{"sub":"ann"}"#), Done::unobserved);
         let ann = r#""ann""#;
         assert_eq!(
             orders(&turning.1),

@@ -48,7 +48,7 @@ struct SeenCore {
 
 /// A core that stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stuck {
+pub(super) struct StalledCore {
     pub(super) core: usize,
     /// How long it has stood still so far.
     pub(super) time: Duration,
@@ -83,12 +83,12 @@ impl Liveness {
             if is_late || seen.woken_at.is_none() {
                 seen.woken_at = Some(now);
             }
-            core.nudge();
+            core.request_turn();
         }
     }
 
     /// The cores that have stood still for at least `time`, by the last check and the turns since.
-    pub(super) fn stuck_for(&self, time: Duration, cores: &[CoreHandle], now: Uptime) -> Vec<Stuck> {
+    pub(super) fn stuck_for(&self, time: Duration, cores: &[CoreHandle], now: Uptime) -> Vec<StalledCore> {
         let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
         let standing = cores.iter().zip(&seen.cores).enumerate();
         standing
@@ -97,7 +97,7 @@ impl Liveness {
             })
             .filter_map(|(core, (_, seen))| {
                 let time = now.since(seen.woken_at?);
-                Some(Stuck { core, time })
+                Some(StalledCore { core, time })
             })
             .filter(|stuck| stuck.time >= time)
             .collect()
@@ -106,7 +106,7 @@ impl Liveness {
 
 impl ControlState {
     /// Checks the cores now; returns those that have stood still for `liveness_timeout`.
-    pub(super) fn stuck_cores(&self) -> Vec<Stuck> {
+    pub(super) fn stuck_cores(&self) -> Vec<StalledCore> {
         let now = self.clock.now().uptime;
         self.liveness.check(&self.cores, now);
         self.liveness.stuck_for(self.liveness.timeout, &self.cores, now)
@@ -190,7 +190,7 @@ mod tests {
         // The second check woke it: at the first its earlier turns were not known.
         assert_eq!(
             stuck,
-            [Stuck {
+            [StalledCore {
                 core: 1,
                 time: Duration::from_secs(5)
             }]

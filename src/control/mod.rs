@@ -442,7 +442,7 @@ impl Control {
                         return Some(Exit::CoreLost);
                     }
                     omissions.check(&self.shared);
-                    self.tidy_up();
+                    self.each_second();
                 },
             }
         }
@@ -456,9 +456,9 @@ impl Control {
 
     /// Frees memory that is no longer needed, and checks the memory in use against its limit. Called once a
     /// second.
-    fn tidy_up(&self) {
+    fn each_second(&self) {
         self.shared.policy.drop_former();
-        self.shared.handle.tidy();
+        self.shared.handle.free_memory();
         memory_release::return_freed_memory();
         if let Some(memory) = &self.settings.memory {
             memory.check(self.shared.connections());

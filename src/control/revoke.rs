@@ -69,8 +69,8 @@ pub(super) async fn revoked(State(shared): State<Arc<ControlState>>) -> Json<Val
         .take(SHOWN_MAX)
         .map(|one| {
             json!({
-                "claim": one.what().claim(),
-                "value": value(one.what()),
+                "claim": one.revoked().claim(),
+                "value": value(one.revoked()),
                 "at": one.at(),
                 "until": one.until(),
             })
@@ -169,7 +169,7 @@ async fn revoke_now(shared: Arc<ControlState>, what: Revoked) -> JsonResponse {
 
 fn add(revocations: &mut Revocations, one: &Revocation, max: usize, now: u64) -> Result<(), RevokeError> {
     // A revocation of the same claim and value replaces the earlier one.
-    revocations.remove(one.what());
+    revocations.remove(one.revoked());
     if revocations.len() >= max {
         revocations.drop_expired(now);
     }
@@ -194,7 +194,7 @@ async fn end_connections(shared: &ControlState, revocation: &Arc<Revocation>) ->
         let (report, done) = match shared.handle.report(CORES_TIME_MAX) {
             Ok((report, answer)) => (Some(report), Done::new(answer)),
             // Too many operations wait. The core carries the order out all the same.
-            Err(_) => (None, Done::unheard()),
+            Err(_) => (None, Done::unobserved()),
         };
         reports.push(report);
         done

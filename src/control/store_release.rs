@@ -51,7 +51,7 @@ pub(super) async fn offer(store: StoreHandle) {
             "store {directory}: another process takes over: committing the rest"
         );
         let asked_for = store.clone();
-        match spawn_blocking(move || asked_for.let_go()).await {
+        match spawn_blocking(move || asked_for.release()).await {
             Ok(Ok(())) => {
                 info!(
                     process,

@@ -401,7 +401,7 @@ fn a_drain_that_does_not_end_is_cut_off() {
 fn a_drain_that_is_cut_off_sends_what_cores_tell_webhooks_until_they_stop() {
     use crate::config::target_url::TargetUrl;
     use crate::config::webhooks::{WebhookEvent, WebhookSpec};
-    use crate::webhooks::{Event, Told};
+    use crate::webhooks::{DatedEvent, Event};
 
     let receiver = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = Config::default();
@@ -420,7 +420,7 @@ fn a_drain_that_is_cut_off_sends_what_cores_tell_webhooks_until_they_stop() {
     handle.drain();
     assert!(matches!(core.next_order(), Order::Drain { .. }));
     assert!(matches!(core.next_order(), Order::Stop));
-    let told = Told {
+    let told = DatedEvent {
         unix_ms: 0,
         core: 0,
         event: Event::LimitHit {

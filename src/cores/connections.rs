@@ -28,11 +28,11 @@
 
 pub(in crate::cores) mod batches;
 mod batching;
+pub(in crate::cores) mod delivery_inspector;
 mod flushing;
-mod held;
+mod held_bytes;
 #[cfg(test)]
 mod invariants;
-pub(in crate::cores) mod look;
 mod mqtt;
 mod publications;
 pub(in crate::cores) mod replays;
@@ -263,7 +263,7 @@ impl Connections {
 
     /// Removes an open connection that moves to another core, and returns all of it but its socket, which
     /// that core already has. `rest` is input that was read and not handled.
-    pub(in crate::cores) fn depart(
+    pub(in crate::cores) fn remove_moved(
         &mut self,
         id: ConnectionId,
         ticket: Ticket,

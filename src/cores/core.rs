@@ -12,7 +12,7 @@ use mio::{Interest, Poll};
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::app::{App, Context, Upgrade, UpgradeRequest};
-use crate::audit::Trail;
+use crate::audit::AuditTrail;
 use crate::auth::Claims;
 use crate::broker::{PostEnd, Sequence};
 use crate::client::ClientAddress;
@@ -24,14 +24,14 @@ use crate::machine::descriptors;
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt;
 use crate::policy::Policy;
-use crate::protocols::{Environment, Scratch, Session, Settings};
+use crate::protocols::{Environment, ProtocolSettings, Scratch, Session};
 use crate::session::{self, SessionIds};
 use crate::wills::{HeldWills, Sessions};
 
 use crate::cores::arrivals::acceptor::Acceptor;
 use crate::cores::arrivals::listeners::HAND_OVERS;
 use crate::cores::arrivals::requests::Requests;
-use crate::cores::connections::look::AppLook;
+use crate::cores::connections::delivery_inspector::AppInspector;
 use crate::cores::connections::{Bounds, Connections};
 use crate::cores::delivery::abandoned_publications::AbandonedPublications;
 use crate::cores::delivery::channel_memory::ChannelMemory;
@@ -41,10 +41,10 @@ use crate::cores::input::intake::{Intake, Owners, frames_per_turn_max};
 use crate::cores::input::server_subscriptions::ServerSubscriptions;
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::counts::Counts;
-use crate::cores::lifecycle::ends::Ends;
 use crate::cores::lifecycle::meter::Measures;
 use crate::cores::lifecycle::moving::Moves;
 use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
+use crate::cores::lifecycle::recent_ends::RecentEnds;
 use crate::cores::lifecycle::shedding::Shedding;
 use crate::cores::lifecycle::unsubscribing::Unsubscribing;
 use crate::cores::lifecycle::waiting::Waiting;
@@ -105,7 +105,7 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) keeps_state: bool,
     pub(super) limits: Limits,
     pub(super) measures: Measures,
-    pub(super) lent: Lent<A>,
+    pub(super) resources: SessionResources<A>,
     pub(super) mailbox: Mailbox,
     pub(super) operations: Operations,
     pub(super) draining: Option<Draining>,
@@ -121,8 +121,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) retained_asks: RetainedAsks,
     pub(super) retained_per_subscribe_max: u32,
     /// The ends of the last connections that have ended.
-    pub(super) ends: Ends,
-    pub(super) audit: Trail,
+    pub(super) ends: RecentEnds,
+    pub(super) audit: AuditTrail,
     /// Events for webhooks; `None` without webhooks.
     pub(super) webhooks: Option<Box<WebhookEvents>>,
     /// When the metrics of memory are set next.
@@ -136,8 +136,8 @@ pub(in crate::cores) struct Core<A: App> {
 
 /// The part of a core that it lends its sessions.
 #[derive(Debug)]
-pub(in crate::cores) struct Lent<A> {
-    pub(super) settings: Settings,
+pub(in crate::cores) struct SessionResources<A> {
+    pub(super) settings: ProtocolSettings,
     /// Replaced by a reload.
     pub(super) policy: Arc<Policy>,
     pub(super) app: A,
@@ -241,7 +241,7 @@ impl<A: App> Core<A> {
                 (settings.compression || settings.ports.have_min_bin())
                     .then(|| Forms::new(settings.compression_bytes_min, settings.ports.have_min_bin())),
                 settings.ports.have_mqtt().then(|| {
-                    let place = mqtt::sessions::Place {
+                    let place = mqtt::sessions::CoreLocation {
                         core: parts.id.index(),
                         cores: parts.wakers.len(),
                         hasher: parts.broker.hasher.clone(),
@@ -281,7 +281,7 @@ impl<A: App> Core<A> {
             will_letters: VecDeque::new(),
             keeps_state,
             measures: Measures::new(&limits),
-            lent: Lent {
+            resources: SessionResources {
                 settings: session_settings,
                 policy: settings.policy,
                 app: parts.app,
@@ -303,8 +303,8 @@ impl<A: App> Core<A> {
             services: Services::new(parts.id.index(), cores_count, &limits),
             retained_asks: RetainedAsks::default(),
             retained_per_subscribe_max: settings.retained_per_subscribe_max,
-            ends: Ends::new(),
-            audit: Trail::new(settings.audit),
+            ends: RecentEnds::new(),
+            audit: AuditTrail::new(settings.audit),
             webhooks: None,
             memory_due: now,
             tick_due: tick_every.map_or(Uptime::NEVER, |every| now + every),
@@ -313,7 +313,7 @@ impl<A: App> Core<A> {
             metrics,
         };
         core.adopt_webhooks(&webhooks);
-        let policy = Arc::clone(&core.lent.policy);
+        let policy = Arc::clone(&core.resources.policy);
         if !policy.channels.is_empty() {
             core.note_histories(&policy.channels);
         }
@@ -321,7 +321,7 @@ impl<A: App> Core<A> {
     }
 }
 
-impl<A: App> Lent<A> {
+impl<A: App> SessionResources<A> {
     pub(super) fn environment<'e>(
         &'e mut self,
         now: Now,
@@ -354,8 +354,8 @@ impl<A: App> Lent<A> {
 
     /// The application's look at publications that are delivered.
     #[inline]
-    pub(super) fn look(&mut self) -> AppLook<'_, A> {
-        AppLook {
+    pub(super) fn inspector(&mut self) -> AppInspector<'_, A> {
+        AppInspector {
             app: &mut self.app,
             scratch: &mut self.scratch.common.app,
         }

@@ -44,16 +44,16 @@ impl<A: App> Core<A> {
                 Letter::HistoryAnswer(answer) => self.take_history_answer(*answer),
                 Letter::RetainedQuestion(question) => self.take_retained_question(question),
                 Letter::RetainedAnswer(answer) => self.take_retained_answer(*answer),
-                Letter::PresenceTold { from, told } => self.presence.be_told(from, told),
+                Letter::PresenceMessages { from, messages } => self.presence.receive(from, messages),
                 Letter::PresenceDone {
                     owner,
                     count,
                     refused,
                 } => self.presence_done(owner, count, &refused),
                 Letter::PresenceRoom { owner } => self.presence.try_again(owner),
-                Letter::MqttShares { from, news } => {
+                Letter::MqttShares { from, messages } => {
                     if let Some(sessions) = &mut self.connections.mqtt {
-                        sessions.be_told(from, news);
+                        sessions.receive(from, messages);
                     }
                 }
                 Letter::Service(letter) => self.take_service_letter(letter),

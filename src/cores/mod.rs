@@ -31,11 +31,11 @@ mod letters;
 pub(crate) mod lifecycle;
 pub(crate) mod operators;
 mod outgoing;
+mod owned_channels;
 mod parts;
 pub(crate) mod post;
 mod presence;
 mod recovery;
-mod remembering;
 mod services;
 #[cfg(test)]
 mod simulation;
@@ -63,7 +63,7 @@ use crate::history::Histories;
 use crate::http::site::Site;
 use crate::mqtt::sessions::{StoredPublications, StoredSession};
 use crate::policy::Policy;
-use crate::protocols::{MqttBounds, Settings};
+use crate::protocols::{MqttBounds, ProtocolSettings};
 use crate::retained;
 use crate::store::Sink;
 use crate::transport::hand_over::HandOver;
@@ -124,7 +124,7 @@ pub(crate) struct CoreSettings {
     /// The descriptors of the program that stay open in a core's own table; `None` if cores use the table of the
     /// process.
     pub(crate) own_fd_table: Option<Arc<[RawFd]>>,
-    pub(crate) session: Settings,
+    pub(crate) session: ProtocolSettings,
     pub(crate) policy: Arc<Policy>,
     pub(crate) clock: Clock,
 }

@@ -18,18 +18,18 @@ impl<A: App> Core<A> {
         let now = self.time.now().uptime;
         let Some(every) = self.tick_every else { return };
         self.tick_due = now + every.max(SHORTEST);
-        let scratch = &mut self.lent.scratch.common;
+        let scratch = &mut self.resources.scratch.common;
         scratch.app.clear(0);
-        self.lent
+        self.resources
             .app
             .tick(&mut Tick::new(self.id.index(), &mut scratch.app));
-        let epoch = self.lent.settings.common.epoch;
+        let epoch = self.resources.settings.common.epoch;
         for order in &scratch.app.orders {
             if let PeerOrder::Publish { channel, data } = *order {
                 let channel = scratch.app.piece_bytes(channel);
                 let data = data.map(|data| scratch.app.piece_bytes(data));
-                let channels = &self.lent.policy.channels;
-                if session::reserved(channel, channels, self.lent.settings.common.mqtt).is_some() {
+                let channels = &self.resources.policy.channels;
+                if session::reserved(channel, channels, self.resources.settings.common.mqtt).is_some() {
                     continue;
                 }
                 let marks = session::marks(channels, &mut scratch.channels, channel);

@@ -81,8 +81,8 @@ impl<A: App> Core<A> {
 
     /// One turn, after a wait for events of `timeout` at most. Returns how many nanoseconds the turn took.
     pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) -> u64 {
-        self.delivery.reader().awake();
-        let tolerance = self.lent.settings.silence_max() / 4;
+        self.delivery.reader().mark_awake();
+        let tolerance = self.resources.settings.silence_max() / 4;
         self.time.begin_turn(timeout.unwrap_or(Duration::MAX), tolerance);
         self.turn(events);
         self.metrics.turns.add(1);
@@ -94,7 +94,7 @@ impl<A: App> Core<A> {
     fn turn(&mut self, events: &Events) {
         self.connections.now = self.time.now().uptime;
         self.connections.unix_ms = self.time.now().unix_ms;
-        let timers = &mut self.lent.scratch.common.app.timers;
+        let timers = &mut self.resources.scratch.common.app.timers;
         timers.begin_turn(self.time.now().uptime);
         self.connections.abandoned_bytes = self.abandoned.bytes();
         self.shedding.begin_turn();
@@ -135,7 +135,7 @@ impl<A: App> Core<A> {
         }
         if self.connections.mqtt.is_some() {
             self.resume_moves();
-            self.tend_mqtt_sessions();
+            self.expire_mqtt_sessions();
         }
         self.deliver();
         if self.keeps_state {
@@ -147,7 +147,7 @@ impl<A: App> Core<A> {
         self.resume_stalled();
         if self.keeps_state {
             self.resume_awaiting_commit();
-            self.tend_memory();
+            self.maintain_owned_channels();
             self.end_overdue_history_calls();
         }
         self.connections.lane = Lane::Bulk;
@@ -172,7 +172,7 @@ impl<A: App> Core<A> {
         if self.connections.batches.is_some() {
             self.connections.send_batches();
         }
-        if self.lent.scratch.common.app.timers.has_unarmed() {
+        if self.resources.scratch.common.app.timers.has_unarmed() {
             self.arm_timers();
         }
         self.flush();
@@ -208,7 +208,7 @@ impl<A: App> Core<A> {
                 && let Some(id) = self.waiting.next_unfinished()
             {
                 self.read_left_over(id);
-                self.shares.token_checks += self.lent.scratch.common.verifications();
+                self.shares.token_checks += self.resources.scratch.common.verifications();
             }
         }
         while self.shares.transition_ns < TRANSITION_BUDGET_NS
@@ -223,7 +223,7 @@ impl<A: App> Core<A> {
     fn deliver(&mut self) {
         loop {
             self.delivery
-                .deliver(&mut self.connections, &mut self.lent.look());
+                .deliver(&mut self.connections, &mut self.resources.inspector());
             self.close_marked();
             if !self.shed() {
                 return;
@@ -239,7 +239,7 @@ impl<A: App> Core<A> {
             token @ (LISTENER | TLS_LISTENER | MQTT_LISTENER | MQTT_TLS_LISTENER) => {
                 self.acceptor.note_ready(token)
             }
-            WAKER => self.be_woken(),
+            WAKER => self.handle_wake_up(),
             HAND_OVERS => self.acceptor.note_hand_overs(),
             token => self.handle_connection_event(ConnectionId::from_token(token), event),
         }
@@ -268,7 +268,7 @@ impl<A: App> Core<A> {
                 self.read_transitional(id, has_ended);
             } else if self.shares.token_checks < TOKEN_CHECKS_MAX {
                 self.read(id, has_ended);
-                self.shares.token_checks += self.lent.scratch.common.verifications();
+                self.shares.token_checks += self.resources.scratch.common.verifications();
             } else {
                 self.metrics.token_checks_deferred.add(1);
                 if let Some(connection) = self.connections.get_mut(id) {
@@ -338,7 +338,7 @@ impl<A: App> Core<A> {
     /// Another thread has woken this core, maybe for an order. Not inlined: turns without one would pay for
     /// its registers.
     #[inline(never)]
-    fn be_woken(&mut self) {
+    fn handle_wake_up(&mut self) {
         self.mailbox.note_wake();
         self.take_orders();
     }
@@ -443,7 +443,7 @@ impl<A: App> Core<A> {
             || (self.waiting.awaiting_post_count() > 0 && !self.presence.memberships.is_congested())
             || self.connections.has_mqtt_work()
             || self.services.has_work_left()
-            || self.lent.scratch.common.services.has_orders()
+            || self.resources.scratch.common.services.has_orders()
     }
 
     /// How long the poll may wait: not at all while work is left over, else until the next deadline; `None` is for
@@ -453,7 +453,7 @@ impl<A: App> Core<A> {
             return Some(Duration::ZERO);
         }
         if self.post.has_letters() {
-            self.delivery.reader().awake();
+            self.delivery.reader().mark_awake();
             return Some(Duration::ZERO);
         }
         self.metrics.ring_depth.set(0);
@@ -461,7 +461,7 @@ impl<A: App> Core<A> {
         until = until.min(self.acceptor.next()).min(self.tick_due);
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
-            if sessions.shares.has_news()
+            if sessions.shares.has_messages()
                 || self.retained_asks.awaits_box
                 || self.waiting.awaiting_move_count() > 0
             {

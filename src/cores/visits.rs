@@ -36,7 +36,7 @@ impl<A: App> Core<A> {
             left -= 1;
             if let Some(id) = self.connections.id_at(index) {
                 self.visit(id);
-                if !self.lent.scratch.common.app.timers.is_empty() {
+                if !self.resources.scratch.common.app.timers.is_empty() {
                     left = self.run_timers(id, left);
                 }
                 self.arm(id);
@@ -49,7 +49,7 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get_mut(id) else {
             return;
         };
-        if connection.deadline(&self.lent.settings, &self.measures) > now {
+        if connection.deadline(&self.resources.settings, &self.measures) > now {
             return;
         }
         // The other phases have deadlines of their own.
@@ -102,7 +102,7 @@ impl<A: App> Core<A> {
             || open.session.last_heard_before(self.time.responsive_since())
         {
             open.session
-                .reset_silence_timer(self.time.now(), &self.lent.settings);
+                .reset_silence_timer(self.time.now(), &self.resources.settings);
         }
         connection.shows_tokens = false;
         if connection.is_ending() {
@@ -119,12 +119,12 @@ impl<A: App> Core<A> {
         if due == Due::Resume {
             connection.reading.resume(Why::Rate);
         }
-        self.lent.scratch.common.begin_verifications();
+        self.resources.scratch.common.begin_verifications();
         self.decide(id, |session, environment, decisions| {
             session.timed_out(environment, decisions)
         });
         if reading.is_paused_by(Why::Decision) {
-            self.shares.decided_checks += self.lent.scratch.common.verifications();
+            self.shares.decided_checks += self.resources.scratch.common.verifications();
             self.follow_decision(id);
         }
         if due == Due::Resume {
@@ -141,10 +141,10 @@ impl<A: App> Core<A> {
     #[cold]
     fn run_timers(&mut self, id: ConnectionId, mut left: usize) -> usize {
         let now = self.time.now().uptime;
-        let last = self.lent.scratch.common.app.timers.last();
+        let last = self.resources.scratch.common.app.timers.last();
         let mut is_first = true;
         while let Some(connection) = self.connections.get(id) {
-            let timers = &mut self.lent.scratch.common.app.timers;
+            let timers = &mut self.resources.scratch.common.app.timers;
             if connection.is_ending() || next_timer(connection, timers) > now {
                 return left;
             }

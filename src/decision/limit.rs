@@ -2,7 +2,7 @@
 //!
 //! The values of most bounds are settings (`config/limits.rs`); a bound has the name of its setting without `_max`. A
 //! core counts with `CoreMetrics::limit_hit`, a session with `Scratch::hit` (`session/scratch.rs`), which the core adds
-//! to its metrics after the message (`cores/input/hits.rs`). The documentation of a row is its line in
+//! to its metrics after the message (`cores/input/session_counts.rs`). The documentation of a row is its line in
 //! `docs/metrics.md`.
 
 use crate::labels::labels;

@@ -13,7 +13,8 @@ use serde::Serialize;
 
 use crate::app::{SET_AUTH_TOKEN, SessionId};
 use crate::cores::operators::questions::{
-    Act, ActCounts, Acting, ChannelRow, Channels, ChannelsOf, ConnectionRow, Look, NewClaims, Question,
+    Act, ActCounts, Acting, ChannelRow, Channels, ChannelsOf, ConnectionRow, ConnectionSearch, NewClaims,
+    Question,
 };
 use crate::cores::operators::selection::{Selecting, Selection};
 use crate::decision::CloseCode;
@@ -276,7 +277,7 @@ impl Shared {
         for (index, core) in self.cores.iter().enumerate().skip(first) {
             let look = |answer| {
                 let selecting = Selecting::new(selection.clone(), from);
-                Question::Look(Look::new(selecting, limit - items.len(), answer))
+                Question::ConnectionSearch(ConnectionSearch::new(selecting, limit - items.len(), answer))
             };
             let found = match self.ask(core, deadline, look).await? {
                 Asked::Answered(found) => found,

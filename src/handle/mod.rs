@@ -43,7 +43,7 @@ pub use error::HandleError;
 pub use history::{History, HistoryEntry, HistoryQuery};
 pub use pending::Pending;
 pub use presence::MemberInfo;
-use publishing::{Keeping, Made, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX, Unmade};
+use publishing::{Keeping, Made, NotPublished, Publication, Publishing, ROOM_RETRY, ROOM_TIME_MAX};
 pub use services::{ServiceInfo, ServiceMember};
 pub use subscriber::{Received, Subscriber};
 use waits::{End, Waits};
@@ -231,8 +231,8 @@ impl Handle {
     }
 
     /// Frees memory that publications no longer need. To be called about once a second.
-    pub(crate) fn tidy(&self) {
-        self.0.publishing.tidy();
+    pub(crate) fn free_memory(&self) {
+        self.0.publishing.free_memory();
     }
 
     /// The counts of publications.
@@ -257,8 +257,8 @@ impl Shared {
         };
         match publish(None) {
             Ok(made) => return self.acknowledge(made).await,
-            Err(Unmade::NotStored(state)) => return Err(not_stored(state)),
-            Err(Unmade::NoRoom) => {}
+            Err(NotPublished::NotStored(state)) => return Err(not_stored(state)),
+            Err(NotPublished::NoRoom) => {}
         }
         let place = self.publishing.queue()?;
         let deadline = self.clock.uptime() + ROOM_TIME_MAX;
@@ -269,11 +269,11 @@ impl Shared {
                     drop(place);
                     return self.acknowledge(made).await;
                 }
-                Err(Unmade::NotStored(state)) => return Err(not_stored(state)),
-                Err(Unmade::NoRoom) if self.clock.uptime() >= deadline => {
+                Err(NotPublished::NotStored(state)) => return Err(not_stored(state)),
+                Err(NotPublished::NoRoom) if self.clock.uptime() >= deadline => {
                     return Err(self.publishing.give_up());
                 }
-                Err(Unmade::NoRoom) => {}
+                Err(NotPublished::NoRoom) => {}
             }
         }
     }

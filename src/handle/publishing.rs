@@ -101,11 +101,11 @@ enum OnDisk {
 
 /// A publication's place in the queue for room. A place that is dropped is given up.
 #[derive(Debug)]
-pub(super) struct Place<'a>(&'a Publishing);
+pub(super) struct QueuePlace<'a>(&'a Publishing);
 
 /// Why a publication was not made.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Unmade {
+pub(super) enum NotPublished {
     /// There is no room, or others have waited for it longer.
     NoRoom,
     /// The store of its channel takes nothing, in this state.
@@ -179,7 +179,7 @@ impl Publishing {
         keeping: Keeping,
     ) -> Result<Publication, HandleError> {
         self.check_name(channel)?;
-        if self.mqtt.is_spoken() && session::is_of_the_server(channel.as_bytes()) {
+        if self.mqtt.is_on() && session::is_of_the_server(channel.as_bytes()) {
             return Err(HandleError::Reserved { reason: session::SYS });
         }
         let data = passed_on(json)?;
@@ -317,13 +317,13 @@ impl Publishing {
     pub(super) fn try_publish(
         &self,
         publication: &Publication,
-        place: Option<&Place<'_>>,
+        place: Option<&QueuePlace<'_>>,
         clock: &Clock,
         cores: &[CoreHandle],
-    ) -> Result<Made, Unmade> {
+    ) -> Result<Made, NotPublished> {
         let (wake, result) = self.append(publication, place, clock);
         for core in wake {
-            cores[core].nudge();
+            cores[core].request_turn();
         }
         let (sequence, marks) = result?;
         self.metrics.published();
@@ -370,16 +370,16 @@ impl Publishing {
     fn append(
         &self,
         publication: &Publication,
-        place: Option<&Place<'_>>,
+        place: Option<&QueuePlace<'_>>,
         clock: &Clock,
-    ) -> (CoreSet, Result<(Sequence, Marks), Unmade>) {
+    ) -> (CoreSet, Result<(Sequence, Marks), NotPublished>) {
         let mut guard = self.ring();
         let ring = &mut *guard;
         if place.is_none() && ring.waiting > 0 {
-            return (CoreSet::EMPTY, Err(Unmade::NoRoom));
+            return (CoreSet::EMPTY, Err(NotPublished::NoRoom));
         }
         if let Err(RingFull { wake }) = ring.publisher.has_fewer_than(self.slots_max) {
-            return (wake, Err(Unmade::NoRoom));
+            return (wake, Err(NotPublished::NoRoom));
         }
         let renewed;
         let publication = if publication.version == ring.channels.version() {
@@ -405,7 +405,7 @@ impl Publishing {
         let change = StoreChange::of(facts.retain, publication.marks.remembered, facts.payload_bytes);
         let _stays_open = match store.map(|store| store.begin_publication(change)).transpose() {
             Ok(stays_open) => stays_open,
-            Err(state) => return (CoreSet::EMPTY, Err(Unmade::NotStored(state))),
+            Err(state) => return (CoreSet::EMPTY, Err(NotPublished::NotStored(state))),
         };
         let parts = [&publication.frame_head[..], &publication.message];
         let published =
@@ -414,7 +414,7 @@ impl Publishing {
         self.note_bytes(ring);
         match published {
             Ok(published) => (published.wake, Ok((published.sequence, publication.marks))),
-            Err(RingFull { wake }) => (wake, Err(Unmade::NoRoom)),
+            Err(RingFull { wake }) => (wake, Err(NotPublished::NoRoom)),
         }
     }
 
@@ -422,13 +422,13 @@ impl Publishing {
     ///
     /// # Errors
     /// Too many publications wait already.
-    pub(super) fn queue(&self) -> Result<Place<'_>, HandleError> {
+    pub(super) fn queue(&self) -> Result<QueuePlace<'_>, HandleError> {
         let mut ring = self.ring();
         if ring.waiting >= WAITING_MAX {
             return Err(self.give_up());
         }
         ring.waiting += 1;
-        Ok(Place(self))
+        Ok(QueuePlace(self))
     }
 
     /// Counts a publication that found no room, and returns its error.
@@ -438,7 +438,7 @@ impl Publishing {
     }
 
     /// Frees buffers that publications no longer need. To be called about once a second.
-    pub(super) fn tidy(&self) {
+    pub(super) fn free_memory(&self) {
         let mut ring = self.ring();
         ring.publisher.give_back();
         self.note_bytes(&ring);
@@ -493,7 +493,7 @@ impl Publication {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         self.0.ring().waiting -= 1;
     }

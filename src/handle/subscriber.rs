@@ -5,7 +5,8 @@
 //! many publications were, at the place in their order where they are missing.
 //!
 //! Limits: the capacity that the program chooses, [`CAPACITY_MAX`] at most; `subscriber_queue_bytes_max`;
-//! `program_subscribers_max`: with each news of one subscriber, the thread of the handles looks at all.
+//! `program_subscribers_max`: each time that one subscriber has something to read, the thread of the handles looks at
+//! all.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,7 +16,7 @@ use std::task::{Context, Poll};
 
 use crossbeam_channel::{Receiver, TryRecvError, bounded};
 
-use crate::cores::operators::questions::{Copied, Follower, Question, Told};
+use crate::cores::operators::questions::{Copied, Follower, FollowerState, Question};
 
 use super::asking::Asked;
 use super::error::HandleError;
@@ -28,7 +29,7 @@ pub struct Subscriber {
     id: u64,
     core: usize,
     queue: Receiver<Copied>,
-    told: Arc<Told>,
+    told: Arc<FollowerState>,
     /// The number of the next publication.
     next: u64,
     /// A publication that comes after others were left out, which the program is told first.
@@ -76,7 +77,7 @@ impl Handle {
 
 async fn subscribe(shared: Arc<Shared>, channel: &str, capacity: usize) -> Result<Subscriber, HandleError> {
     let (sender, queue) = bounded(capacity);
-    let told = Arc::new(Told::new(shared.subscriber_queue_bytes_max));
+    let told = Arc::new(FollowerState::new(shared.subscriber_queue_bytes_max));
     let id = shared.waits.listen(&told, shared.subscribers_max);
     let id = id.inspect_err(|_| shared.publishing.count_refused_subscriber())?;
     let core = shared.publishing.owner(channel, shared.cores.len());
@@ -90,7 +91,7 @@ async fn subscribe(shared: Arc<Shared>, channel: &str, capacity: usize) -> Resul
         next: 0,
         ahead: None,
     };
-    let follower = Box::new(Follower::new(id, channel, sender, told, shared.waits.news()));
+    let follower = Box::new(Follower::new(id, channel, sender, told, shared.waits.notifier()));
     let follow = |answer| Question::Follow { follower, answer };
     let deadline = shared.answer_deadline();
     match shared.ask(&shared.cores[core], deadline, follow).await? {
@@ -137,7 +138,7 @@ impl Subscriber {
         if let Some(received) = self.try_next() {
             return Poll::Ready(received);
         }
-        if !self.shared.waits.wake_on_news(self.id, context.waker()) {
+        if !self.shared.waits.wake_on_publication(self.id, context.waker()) {
             return Poll::Ready(Received::Ended);
         }
         // What has come meanwhile may have found no waker.

@@ -39,7 +39,7 @@ use std::thread::{self, JoinHandle, Thread};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use crate::clock::{Clock, Uptime};
-use crate::cores::operators::questions::{News, Told};
+use crate::cores::operators::questions::{FollowerNotifier, FollowerState};
 
 use super::error::HandleError;
 
@@ -58,9 +58,9 @@ struct Answers {
     thread: OnceLock<Thread>,
     /// How many answers may still come. Relaxed: it guards nothing.
     under_way: AtomicUsize,
-    /// Whether some subscriber has news that the thread has not looked for. Set by cores, cleared by the thread, with
-    /// acquire and release: the thread sees which subscriber it is.
-    has_news: AtomicBool,
+    /// Whether some subscriber has something to read that the thread has not looked for. Set by cores, cleared by the
+    /// thread, with acquire and release: the thread sees which subscriber it is.
+    has_unread: AtomicBool,
 }
 
 /// The answer to a question, or `None` if the question was dropped.
@@ -103,8 +103,8 @@ struct Waiting {
 /// A subscriber of the program.
 #[derive(Debug)]
 struct Listening {
-    told: Arc<Told>,
-    /// To be called when there is news; `None` while the subscriber does not wait.
+    told: Arc<FollowerState>,
+    /// To be called when there is something to read; `None` while the subscriber does not wait.
     waker: Option<Waker>,
 }
 
@@ -148,7 +148,7 @@ impl Waits {
                 sender,
                 thread: OnceLock::new(),
                 under_way: AtomicUsize::new(0),
-                has_news: AtomicBool::new(false),
+                has_unread: AtomicBool::new(false),
             }),
             clock,
         });
@@ -209,7 +209,7 @@ impl Waits {
     ///
     /// # Errors
     /// There are too many.
-    pub(super) fn listen(&self, told: &Arc<Told>, count_max: usize) -> Result<u64, HandleError> {
+    pub(super) fn listen(&self, told: &Arc<FollowerState>, count_max: usize) -> Result<u64, HandleError> {
         let mut table = self.table();
         if table.listening.len() >= count_max {
             return Err(HandleError::Busy);
@@ -224,8 +224,9 @@ impl Waits {
         Ok(id)
     }
 
-    /// Has a subscriber woken when there is news. False if there will be none, since the server has ended.
-    pub(super) fn wake_on_news(&self, id: u64, waker: &Waker) -> bool {
+    /// Has a subscriber woken when there is something to read. False if there will be nothing, since the server has
+    /// ended.
+    pub(super) fn wake_on_publication(&self, id: u64, waker: &Waker) -> bool {
         let mut table = self.table();
         if table.has_ended {
             return false;
@@ -249,9 +250,9 @@ impl Waits {
         self.table().listening.len()
     }
 
-    /// By this, cores tell that a subscriber has news.
-    pub(super) fn news(&self) -> Arc<dyn News> {
-        Arc::clone(&self.answers) as Arc<dyn News>
+    /// By this, cores tell that a subscriber has something to read.
+    pub(super) fn notifier(&self) -> Arc<dyn FollowerNotifier> {
+        Arc::clone(&self.answers) as Arc<dyn FollowerNotifier>
     }
 
     /// Whether the server has ended.
@@ -280,13 +281,13 @@ impl Waits {
                 let not_awaited = self.table().end(id, end, &mut wakers);
                 drop(not_awaited);
             }
-            let has_news = self.answers.has_news.swap(false, Ordering::AcqRel);
+            let has_unread = self.answers.has_unread.swap(false, Ordering::AcqRel);
             let now = self.clock.uptime();
             let (until, has_ended) = {
                 let mut table = self.table();
                 table.end_due(now, &mut wakers);
-                if has_news || table.has_ended {
-                    table.find_news(&mut wakers);
+                if has_unread || table.has_ended {
+                    table.take_wakers_of_unread(&mut wakers);
                 }
                 table.parked_until = table.first_deadline();
                 (table.parked_until, table.has_ended)
@@ -332,10 +333,10 @@ impl Table {
         }
     }
 
-    /// Takes the wakers of the subscribers that have news, or of all if the server has ended.
-    fn find_news(&mut self, wakers: &mut Vec<Waker>) {
+    /// Takes the wakers of the subscribers that have something to read, or of all if the server has ended.
+    fn take_wakers_of_unread(&mut self, wakers: &mut Vec<Waker>) {
         for listening in self.listening.values_mut() {
-            if listening.told.has_news.swap(false, Ordering::AcqRel) || self.has_ended {
+            if listening.told.has_unread.swap(false, Ordering::AcqRel) || self.has_ended {
                 wakers.extend(listening.waker.take());
             }
         }
@@ -368,9 +369,9 @@ impl Answers {
     }
 }
 
-impl News for Answers {
+impl FollowerNotifier for Answers {
     fn tell(&self) {
-        if !self.has_news.swap(true, Ordering::AcqRel) {
+        if !self.has_unread.swap(true, Ordering::AcqRel) {
             self.unpark();
         }
     }

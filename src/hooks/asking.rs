@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::hook::{Hook, Place};
+use super::hook::{Hook, OpenQuestion};
 use super::question::Question;
 use crate::app::{AppError, DeferredDecision, Undelivered};
 use crate::config::hooks::{HOOKS_MAX, WhenAway};
@@ -34,7 +34,7 @@ pub(super) struct Open {
     /// `None` if the hook is only told.
     pub(super) decision: Option<DeferredDecision>,
     /// Counts until the answer is given.
-    pub(super) place: Place,
+    pub(super) place: OpenQuestion,
 }
 
 /// A question, and a share of the way: the threads do not end before it is answered, also if a reload removes all hooks.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use tokio::time::Instant;
 
-use super::question::{Passed, Question};
+use super::question::{ForwardedRequest, Question};
 use super::reply::Reply;
 use crate::config::hooks::CacheBy;
 
@@ -65,7 +65,7 @@ impl Cache {
 }
 
 /// The key of a question.
-pub(super) fn key(question: &Question, by: &[CacheBy], pass: &Passed<'_>) -> Key {
+pub(super) fn key(question: &Question, by: &[CacheBy], pass: &ForwardedRequest<'_>) -> Key {
     let mut context = Context::new(&SHA256);
     let mut part = |bytes: &[u8]| {
         // With its length, so that two parts cannot be taken for other two.

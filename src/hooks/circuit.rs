@@ -50,7 +50,7 @@ impl Circuit {
     }
 
     /// Whether a request may be sent. If so, its outcome is to be told.
-    pub(super) fn lets_through(&mut self, now: Instant) -> bool {
+    pub(super) fn allows_request(&mut self, now: Instant) -> bool {
         match self.state {
             State::Closed { .. } => true,
             State::Open { until, pause } if now >= until => {
@@ -123,16 +123,16 @@ mod tests {
         assert_eq!(outcomes, [Change::None, Change::None, Change::Opened]);
         for seconds in [1, 2, 4, 8, 16, 30, 30] {
             now += Duration::from_secs(seconds) - Duration::from_millis(1);
-            assert!(!circuit.lets_through(now), "{seconds}");
+            assert!(!circuit.allows_request(now), "{seconds}");
             now += Duration::from_millis(1);
-            assert!(circuit.lets_through(now) && !circuit.lets_through(now), "one");
+            assert!(circuit.allows_request(now) && !circuit.allows_request(now), "one");
             assert_eq!(circuit.failed(now), Change::None);
             assert_eq!(circuit.failed(now), Change::None, "one of before");
         }
         now += PAUSE_MAX;
-        assert!(circuit.lets_through(now));
+        assert!(circuit.allows_request(now));
         assert_eq!(circuit.succeeded(), Change::Closed);
-        assert!(circuit.lets_through(now) && circuit.lets_through(now));
+        assert!(circuit.allows_request(now) && circuit.allows_request(now));
     }
 
     #[test]
@@ -140,9 +140,9 @@ mod tests {
         let now = Instant::now();
         let mut circuit = Circuit::new(1);
         assert_eq!(circuit.failed(now), Change::Opened);
-        assert!(circuit.lets_through(now + PAUSE_MIN));
-        assert!(!circuit.lets_through(now + PAUSE_MAX));
-        assert!(circuit.lets_through(now + PAUSE_MIN + PAUSE_MAX));
+        assert!(circuit.allows_request(now + PAUSE_MIN));
+        assert!(!circuit.allows_request(now + PAUSE_MAX));
+        assert!(circuit.allows_request(now + PAUSE_MIN + PAUSE_MAX));
     }
 
     #[test]
@@ -151,6 +151,6 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(circuit.failed(Instant::now()), Change::None);
         }
-        assert!(circuit.lets_through(Instant::now()));
+        assert!(circuit.allows_request(Instant::now()));
     }
 }

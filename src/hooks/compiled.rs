@@ -11,7 +11,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use tokio_rustls::TlsConnector;
 
 use super::asking::{Asking, Open, unavailable};
-use super::hook::{Hook, Place};
+use super::hook::{Hook, OpenQuestion};
 use super::question::{COOKIE, Question, Subject};
 use crate::app::{AllowedPublish, Client, CloseReason, Peer, Refusal};
 use crate::auth::rules::{Pattern, filter_meets, first_bytes};
@@ -189,7 +189,7 @@ impl Hooks {
         Asked::Decided(Hooks::unasked(hook))
     }
 
-    fn room_for(&self, hook: &Arc<Hook>, bytes: usize) -> Option<(&Asking, Place)> {
+    fn room_for(&self, hook: &Arc<Hook>, bytes: usize) -> Option<(&Asking, OpenQuestion)> {
         let asking = self.asking.as_ref().filter(|asking| asking.has_room())?;
         Some((asking, hook.take_in(bytes)?))
     }
@@ -241,7 +241,7 @@ impl Hooks {
         let is_taken = self.room_for(hook, 0).is_some_and(|(asking, place)| {
             asking.take(Open {
                 hook: Arc::clone(hook),
-                question: Question::of_the_gone(reason, client),
+                question: Question::of_disconnect(reason, client),
                 decision: None,
                 place,
             })

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::batches::{self, Answered, Batch, Batches, Joined};
 use super::cache::{self, Cache};
 use super::circuit::{Change, Circuit};
-use super::question::{Passed, Question};
+use super::question::{ForwardedRequest, Question};
 use super::reply::{NotReply, Reply};
 use crate::app::AppError;
 use crate::config::hooks::{HookAction, HookSpec};
@@ -48,7 +48,7 @@ pub(crate) struct Hook {
 }
 
 /// An open question counts with its hook until this is dropped.
-pub(super) struct Place {
+pub(super) struct OpenQuestion {
     hook: Arc<Hook>,
     bytes: u64,
 }
@@ -98,9 +98,9 @@ impl Hook {
     }
 
     /// Takes in a question with so many bytes of data; `None` if too many are open.
-    pub(super) fn take_in(self: &Arc<Self>, bytes: usize) -> Option<Place> {
+    pub(super) fn take_in(self: &Arc<Self>, bytes: usize) -> Option<OpenQuestion> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        let place = Place {
+        let place = OpenQuestion {
             hook: Arc::clone(self),
             bytes,
         };
@@ -206,7 +206,7 @@ impl Hook {
         self: &Arc<Self>,
         question: &Question,
         id: &str,
-        passed: &Passed<'_>,
+        passed: &ForwardedRequest<'_>,
         begin: Instant,
     ) -> Answered {
         let deadline = begin + self.spec.timeout;
@@ -352,7 +352,7 @@ impl Hook {
     /// The target, unless it is left alone. If there is one, the outcome of a request is to be told.
     fn reachable(&self, now: Instant) -> Result<&Target, Failure> {
         let target = self.target.as_ref().ok_or(Failure::CircuitOpen)?;
-        let is_tried = locked(&self.circuit).lets_through(now);
+        let is_tried = locked(&self.circuit).allows_request(now);
         is_tried.then_some(target).ok_or(Failure::CircuitOpen)
     }
 
@@ -390,7 +390,7 @@ impl Hook {
     }
 }
 
-impl Drop for Place {
+impl Drop for OpenQuestion {
     fn drop(&mut self) {
         self.hook.open.fetch_sub(1, Ordering::Relaxed);
         self.hook.open_bytes.fetch_sub(self.bytes, Ordering::Relaxed);

@@ -137,7 +137,7 @@ pub(super) struct Question {
 }
 
 /// What is passed on of a client's request.
-pub(super) struct Passed<'a> {
+pub(super) struct ForwardedRequest<'a> {
     pub(super) headers: Vec<(String, String)>,
     pub(super) cookies: Vec<(String, String)>,
     pub(super) query: Option<&'a str>,
@@ -173,7 +173,7 @@ impl Question {
     }
 
     /// A client has disconnected.
-    pub(super) fn of_the_gone(reason: CloseReason, client: &Client<'_>) -> Question {
+    pub(super) fn of_disconnect(reason: CloseReason, client: &Client<'_>) -> Question {
         let claims = client.claims().map(|claims| claims.json());
         Question {
             request: client.passed_on().cloned(),
@@ -248,9 +248,9 @@ impl Question {
     }
 
     /// What of the client's request this hook passes on.
-    pub(super) fn passed(&self, spec: &HookSpec) -> Passed<'_> {
+    pub(super) fn passed(&self, spec: &HookSpec) -> ForwardedRequest<'_> {
         let request = self.request.as_deref();
-        let mut passed = Passed {
+        let mut passed = ForwardedRequest {
             headers: Vec::new(),
             cookies: Vec::new(),
             query: request.filter(|_| spec.query).map(UpgradeRequest::query),
@@ -270,7 +270,7 @@ impl Question {
     }
 
     /// The JSON for a target.
-    pub(super) fn json(&self, id: &str, spec: &HookSpec, passed: &Passed<'_>) -> Vec<u8> {
+    pub(super) fn json(&self, id: &str, spec: &HookSpec, passed: &ForwardedRequest<'_>) -> Vec<u8> {
         let document = Document {
             id,
             hook: &spec.name,
@@ -289,7 +289,7 @@ struct Document<'a> {
     hook: &'a str,
     question: &'a Question,
     spec: &'a HookSpec,
-    passed: &'a Passed<'a>,
+    passed: &'a ForwardedRequest<'a>,
 }
 
 impl Serialize for Document<'_> {

@@ -374,9 +374,9 @@ mod tests {
     }
 
     /// Accepts one byte at a time, and nothing at every other call.
-    struct Reluctant<W>(W, bool);
+    struct OneByteWriter<W>(W, bool);
 
-    impl<W: Write> Write for Reluctant<W> {
+    impl<W: Write> Write for OneByteWriter<W> {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.1 = !self.1;
             if self.1 {
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn with_a_non_blocking_standard_error_no_line_is_lost() {
         let (mut reader, out) = pipe().unwrap();
-        let lines = Lines::start(Reluctant(out, false), |_| {}).unwrap();
+        let lines = Lines::start(OneByteWriter(out, false), |_| {}).unwrap();
         lines.push(b"all of it\n", Importance::Ordinary);
         assert_eq!(read(&mut reader, 10), "all of it\n");
         lines.flush(Duration::from_secs(10), Duration::from_secs(10));

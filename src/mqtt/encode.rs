@@ -4,7 +4,7 @@
 //! Packets of 3.1 and 3.1.1 are the same. SUBACK of 3.1 has no code for a failure; its clients get 0x80, too.
 
 use super::frame::{REMAINING_LENGTH_MAX, variable_bytes};
-use super::packet::{PacketId, Place, Qos, kind};
+use super::packet::{PacketId, PacketOrWill, Qos, kind};
 use super::properties::{Property, Writer, put_binary, put_length_at, put_variable};
 use super::reason::{ReasonCode, ReturnCode};
 use super::version::Version;
@@ -65,14 +65,14 @@ pub fn connack_5(
     reason: ReasonCode,
     properties: &ConnAckProperties<'_>,
 ) {
-    debug_assert!(reason.may_stand_in(Place::ConnAck), "{reason:?}");
+    debug_assert!(reason.may_stand_in(PacketOrWill::ConnAck), "{reason:?}");
     let start = begin(out, kind::CONNACK << 4);
     // MQTT-3.2.2-6
     out.push(u8::from(
         session == SessionPresent::Yes && reason == ReasonCode::Success,
     ));
     out.push(reason.as_u8());
-    let mut writer = Writer::new(out, Place::ConnAck);
+    let mut writer = Writer::new(out, PacketOrWill::ConnAck);
     let p = properties;
     let numbers = [
         (Property::SessionExpiryInterval, p.session_expiry_interval),
@@ -141,12 +141,12 @@ impl AckKind {
         }
     }
 
-    const fn place(self) -> Place {
+    const fn place(self) -> PacketOrWill {
         match self {
-            AckKind::PubAck => Place::PubAck,
-            AckKind::PubRec => Place::PubRec,
-            AckKind::PubRel => Place::PubRel,
-            AckKind::PubComp => Place::PubComp,
+            AckKind::PubAck => PacketOrWill::PubAck,
+            AckKind::PubRec => PacketOrWill::PubRec,
+            AckKind::PubRel => PacketOrWill::PubRel,
+            AckKind::PubComp => PacketOrWill::PubComp,
         }
     }
 }
@@ -189,10 +189,10 @@ pub fn suback(
     let start = begin(out, kind::SUBACK << 4);
     out.extend_from_slice(&packet_id.get().to_be_bytes());
     if version.has_properties() {
-        put_reason_string(out, Place::SubAck, reason_string);
+        put_reason_string(out, PacketOrWill::SubAck, reason_string);
     }
     out.extend(reasons.iter().map(|reason| {
-        debug_assert!(reason.may_stand_in(Place::SubAck), "{reason:?}");
+        debug_assert!(reason.may_stand_in(PacketOrWill::SubAck), "{reason:?}");
         // MQTT-3.9.3-2 of 3.1.1: 0x80 is the only failure.
         if version.has_properties() {
             reason.as_u8()
@@ -214,9 +214,9 @@ pub fn unsuback(
     let start = begin(out, kind::UNSUBACK << 4);
     out.extend_from_slice(&packet_id.get().to_be_bytes());
     if version.has_properties() {
-        put_reason_string(out, Place::UnsubAck, reason_string);
+        put_reason_string(out, PacketOrWill::UnsubAck, reason_string);
         out.extend(reasons.iter().map(|reason| {
-            debug_assert!(reason.may_stand_in(Place::UnsubAck), "{reason:?}");
+            debug_assert!(reason.may_stand_in(PacketOrWill::UnsubAck), "{reason:?}");
             reason.as_u8()
         }));
     }
@@ -236,11 +236,14 @@ pub fn disconnect(
     reason_string: Option<&str>,
     server_reference: Option<&str>,
 ) {
-    debug_assert!(reason.may_stand_in(Place::DisconnectByServer), "{reason:?}");
+    debug_assert!(
+        reason.may_stand_in(PacketOrWill::DisconnectByServer),
+        "{reason:?}"
+    );
     let start = begin(out, kind::DISCONNECT << 4);
     out.push(reason.as_u8());
     if reason_string.is_some() || server_reference.is_some() {
-        let mut writer = Writer::new(out, Place::DisconnectByServer);
+        let mut writer = Writer::new(out, PacketOrWill::DisconnectByServer);
         if let Some(text) = reason_string {
             writer.bytes(Property::ReasonString, text.as_bytes());
         }
@@ -391,7 +394,7 @@ fn begin(out: &mut Vec<u8>, first: u8) -> usize {
 }
 
 /// Writes properties that are a reason in words, or none.
-fn put_reason_string(out: &mut Vec<u8>, place: Place, reason_string: Option<&str>) {
+fn put_reason_string(out: &mut Vec<u8>, place: PacketOrWill, reason_string: Option<&str>) {
     let mut writer = Writer::new(out, place);
     if let Some(text) = reason_string {
         writer.bytes(Property::ReasonString, text.as_bytes());

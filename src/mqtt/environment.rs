@@ -1,7 +1,7 @@
 //! The values that a core lends an MQTT session for one call.
 
 use super::sessions::Sessions;
-use super::settings::Settings;
+use super::settings::MqttSettings;
 use crate::app::App;
 use crate::session;
 
@@ -11,7 +11,7 @@ pub struct Environment<'e, 'a, A: App> {
     /// The values that a core lends sessions of every protocol.
     pub common: &'e mut session::Environment<'a, A>,
     /// The settings of MQTT alone.
-    pub settings: &'e Settings,
+    pub settings: &'e MqttSettings,
     /// The sessions of all client ids that this core owns.
     pub sessions: &'e mut Sessions,
 }

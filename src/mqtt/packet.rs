@@ -6,7 +6,7 @@
 
 mod ack;
 mod connect;
-mod leave;
+mod disconnect;
 mod publish;
 mod subscribe;
 
@@ -14,7 +14,7 @@ use std::num::NonZeroU16;
 
 pub use ack::Ack;
 pub use connect::{Connect, Refused, Will, client_of, decode_connect};
-pub use leave::{Auth, Disconnect};
+pub use disconnect::{Auth, Disconnect};
 pub use publish::Publish;
 pub use subscribe::{RetainHandling, Subscribe, SubscribeOptions, Unsubscribe};
 
@@ -117,7 +117,7 @@ pub(super) mod kind {
 /// The places in which properties and reason codes stand: the packets of MQTT 5, by their sender where that
 /// matters, and the will in a CONNECT packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum PacketOrWill {
     /// CONNECT.
     Connect,
     /// The will in CONNECT.
@@ -154,31 +154,31 @@ pub enum Place {
     AuthByServer,
 }
 
-impl Place {
+impl PacketOrWill {
     pub(super) const fn bit(self) -> u32 {
         1 << self as u8
     }
 
     /// The same packet, sent by the other side.
-    pub(super) const fn of_the_other_side(self) -> Option<Place> {
+    pub(super) const fn of_the_other_side(self) -> Option<PacketOrWill> {
         match self {
-            Place::PublishByClient => Some(Place::PublishByServer),
-            Place::PublishByServer => Some(Place::PublishByClient),
-            Place::DisconnectByClient => Some(Place::DisconnectByServer),
-            Place::DisconnectByServer => Some(Place::DisconnectByClient),
-            Place::AuthByClient => Some(Place::AuthByServer),
-            Place::AuthByServer => Some(Place::AuthByClient),
-            Place::Connect
-            | Place::Will
-            | Place::ConnAck
-            | Place::PubAck
-            | Place::PubRec
-            | Place::PubRel
-            | Place::PubComp
-            | Place::Subscribe
-            | Place::SubAck
-            | Place::Unsubscribe
-            | Place::UnsubAck => None,
+            PacketOrWill::PublishByClient => Some(PacketOrWill::PublishByServer),
+            PacketOrWill::PublishByServer => Some(PacketOrWill::PublishByClient),
+            PacketOrWill::DisconnectByClient => Some(PacketOrWill::DisconnectByServer),
+            PacketOrWill::DisconnectByServer => Some(PacketOrWill::DisconnectByClient),
+            PacketOrWill::AuthByClient => Some(PacketOrWill::AuthByServer),
+            PacketOrWill::AuthByServer => Some(PacketOrWill::AuthByClient),
+            PacketOrWill::Connect
+            | PacketOrWill::Will
+            | PacketOrWill::ConnAck
+            | PacketOrWill::PubAck
+            | PacketOrWill::PubRec
+            | PacketOrWill::PubRel
+            | PacketOrWill::PubComp
+            | PacketOrWill::Subscribe
+            | PacketOrWill::SubAck
+            | PacketOrWill::Unsubscribe
+            | PacketOrWill::UnsubAck => None,
         }
     }
 }
@@ -204,10 +204,10 @@ pub fn decode(version: Version, first: u8, body: &[u8]) -> Result<Packet<'_>, Fa
         return Err(Fault::Malformed); // MQTT-2.1.3-1, MQTT-3.6.1-1, MQTT-3.8.1-1, MQTT-3.10.1-1
     }
     match packet {
-        kind::PUBACK => Ack::decode(version, Place::PubAck, body).map(Packet::PubAck),
-        kind::PUBREC => Ack::decode(version, Place::PubRec, body).map(Packet::PubRec),
-        kind::PUBREL => Ack::decode(version, Place::PubRel, body).map(Packet::PubRel),
-        kind::PUBCOMP => Ack::decode(version, Place::PubComp, body).map(Packet::PubComp),
+        kind::PUBACK => Ack::decode(version, PacketOrWill::PubAck, body).map(Packet::PubAck),
+        kind::PUBREC => Ack::decode(version, PacketOrWill::PubRec, body).map(Packet::PubRec),
+        kind::PUBREL => Ack::decode(version, PacketOrWill::PubRel, body).map(Packet::PubRel),
+        kind::PUBCOMP => Ack::decode(version, PacketOrWill::PubComp, body).map(Packet::PubComp),
         kind::SUBSCRIBE => Subscribe::decode(version, body).map(Packet::Subscribe),
         kind::UNSUBSCRIBE => Unsubscribe::decode(version, body).map(Packet::Unsubscribe),
         kind::PINGREQ => Reader::new(body).end().map(|()| Packet::PingReq),

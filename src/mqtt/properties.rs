@@ -10,7 +10,7 @@
 
 use super::fault::Fault;
 use super::frame::variable_bytes;
-use super::packet::Place;
+use super::packet::PacketOrWill;
 use super::reader::Reader;
 use super::version::Version;
 
@@ -55,13 +55,13 @@ macro_rules! properties {
 
             const fn places(self) -> u32 {
                 match self {
-                    $(Property::$variant => $(Place::$place.bit())|+,)+
+                    $(Property::$variant => $(PacketOrWill::$place.bit())|+,)+
                 }
             }
 
             const fn repeats(self) -> u32 {
                 match self {
-                    $(Property::$variant => 0 $(| Place::$repeats.bit())*,)+
+                    $(Property::$variant => 0 $(| PacketOrWill::$repeats.bit())*,)+
                 }
             }
         }
@@ -142,12 +142,12 @@ impl Property {
     }
 
     /// Whether the property may stand in a packet.
-    pub const fn may_stand_in(self, place: Place) -> bool {
+    pub const fn may_stand_in(self, place: PacketOrWill) -> bool {
         self.places() & place.bit() != 0
     }
 
     /// Whether the property may stand in a packet several times.
-    pub const fn may_repeat_in(self, place: Place) -> bool {
+    pub const fn may_repeat_in(self, place: PacketOrWill) -> bool {
         self.repeats() & place.bit() != 0
     }
 }
@@ -244,7 +244,7 @@ impl<'a> Properties<'a> {
     pub(super) fn take(
         version: Version,
         reader: &mut Reader<'a>,
-        place: Place,
+        place: PacketOrWill,
     ) -> Result<Properties<'a>, Fault> {
         if !version.has_properties() {
             return Ok(Properties::NONE);
@@ -257,7 +257,7 @@ impl<'a> Properties<'a> {
         Properties::check(bytes, place)
     }
 
-    fn check(bytes: &'a [u8], place: Place) -> Result<Properties<'a>, Fault> {
+    fn check(bytes: &'a [u8], place: PacketOrWill) -> Result<Properties<'a>, Fault> {
         let mut reader = Reader::new(bytes);
         let (mut present, mut users) = (0, 0);
         while !reader.is_empty() {
@@ -450,12 +450,12 @@ fn take_one<'a>(reader: &mut Reader<'a>) -> Result<(Property, Value<'a>), Fault>
 #[derive(Debug)]
 pub(super) struct Writer<'o> {
     out: &'o mut Vec<u8>,
-    place: Place,
+    place: PacketOrWill,
     start: usize,
 }
 
 impl<'o> Writer<'o> {
-    pub(super) fn new(out: &'o mut Vec<u8>, place: Place) -> Writer<'o> {
+    pub(super) fn new(out: &'o mut Vec<u8>, place: PacketOrWill) -> Writer<'o> {
         let start = out.len();
         Writer { out, place, start }
     }

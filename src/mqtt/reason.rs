@@ -2,7 +2,7 @@
 //!
 //! One row for each code: its number, its name, and the packets that may carry it.
 
-use super::packet::Place;
+use super::packet::PacketOrWill;
 
 /// Makes [`ReasonCode`] from its rows.
 macro_rules! reason_codes {
@@ -37,7 +37,7 @@ macro_rules! reason_codes {
             /// The packets that may carry the code.
             const fn places(self) -> u32 {
                 match self {
-                    $(ReasonCode::$variant => $(Place::$place.bit())|+,)+
+                    $(ReasonCode::$variant => $(PacketOrWill::$place.bit())|+,)+
                 }
             }
         }
@@ -155,7 +155,7 @@ impl ReasonCode {
 
     /// Whether a packet may carry the code.
     #[inline]
-    pub(super) const fn may_stand_in(self, place: Place) -> bool {
+    pub(super) const fn may_stand_in(self, place: PacketOrWill) -> bool {
         self.places() & place.bit() != 0
     }
 
@@ -281,18 +281,18 @@ mod tests {
         (0xa2, "S<"),
     ];
 
-    const LETTERS: [(Place, char); 11] = [
-        (Place::ConnAck, 'C'),
-        (Place::PubAck, 'a'),
-        (Place::PubRec, 'r'),
-        (Place::PubRel, 'l'),
-        (Place::PubComp, 'c'),
-        (Place::SubAck, 'S'),
-        (Place::UnsubAck, 'U'),
-        (Place::DisconnectByClient, '>'),
-        (Place::DisconnectByServer, '<'),
-        (Place::AuthByClient, '('),
-        (Place::AuthByServer, ')'),
+    const LETTERS: [(PacketOrWill, char); 11] = [
+        (PacketOrWill::ConnAck, 'C'),
+        (PacketOrWill::PubAck, 'a'),
+        (PacketOrWill::PubRec, 'r'),
+        (PacketOrWill::PubRel, 'l'),
+        (PacketOrWill::PubComp, 'c'),
+        (PacketOrWill::SubAck, 'S'),
+        (PacketOrWill::UnsubAck, 'U'),
+        (PacketOrWill::DisconnectByClient, '>'),
+        (PacketOrWill::DisconnectByServer, '<'),
+        (PacketOrWill::AuthByClient, '('),
+        (PacketOrWill::AuthByServer, ')'),
     ];
 
     #[test]
@@ -313,10 +313,10 @@ mod tests {
                     );
                 }
                 for place in [
-                    Place::Connect,
-                    Place::Will,
-                    Place::PublishByClient,
-                    Place::Subscribe,
+                    PacketOrWill::Connect,
+                    PacketOrWill::Will,
+                    PacketOrWill::PublishByClient,
+                    PacketOrWill::Subscribe,
                 ] {
                     assert!(!reason.may_stand_in(place), "{place:?} has no reason code");
                 }

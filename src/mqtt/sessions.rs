@@ -18,7 +18,7 @@
 //! The session state of section 4.1 lies here: subscriptions (`mqtt/subscriptions.rs`), publications that
 //! were sent and not acknowledged and those that wait (`outgoing.rs`), identifiers of QoS 2 publications that
 //! have come (`incoming.rs`), the will (`will.rs`), and when the session ends. A publication that several
-//! sessions keep is kept once (`kept.rs`).
+//! sessions keep is kept once (`kept_publications.rs`).
 //!
 //! With a store (`data_dir`), sessions that outlive their connections are on disk, too: changes are noted,
 //! and saved at the end of the turn (`saving.rs`). If the store is strict, CONNACK waits for that: between
@@ -45,7 +45,7 @@ mod aliases;
 mod incoming;
 #[cfg(test)]
 mod invariants;
-mod kept;
+mod kept_publications;
 mod outgoing;
 mod restore;
 mod resuming;
@@ -67,14 +67,14 @@ use hashbrown::HashTable;
 
 pub use self::aliases::Alias;
 pub use self::incoming::Incoming;
-pub use self::kept::{Content, Ids};
+pub use self::kept_publications::{Content, Ids};
 pub(crate) use self::restore::{StoredPublications, StoredSession};
 pub(crate) use self::saving::Disk;
 pub use self::sending::{Client, Offer, Outbound, Packet, Sent, Written};
 pub use self::settings::{Bounds, Counts};
 pub use self::will::{DueWill, Will};
 
-use self::kept::KeptPublications;
+use self::kept_publications::KeptPublications;
 use self::outgoing::Answer;
 use self::saving::{Pending, Saving};
 use self::state::{Phase, SessionState};
@@ -96,7 +96,7 @@ pub struct Sessions {
     bounds: Bounds,
     states: Slab<SessionState>,
     by_client_id: HashTable<u32>,
-    place: Place,
+    place: CoreLocation,
     last_serial: u64,
     deadlines: BTreeSet<(Uptime, u32)>,
     /// Sessions that have ended and still have state, by their former names, in the order of their ends.
@@ -122,7 +122,7 @@ pub struct Sessions {
 
 /// The core that the sessions are on.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct CoreLocation {
     /// The index of the core.
     pub core: usize,
     /// How many cores there are.
@@ -218,7 +218,7 @@ pub enum Acknowledged {
 
 impl Sessions {
     /// No sessions.
-    pub fn new(bounds: Bounds, place: Place) -> Sessions {
+    pub fn new(bounds: Bounds, place: CoreLocation) -> Sessions {
         // Serial numbers of cores differ in their upper bits.
         let last_serial = (place.core as u64 + 1) << 48;
         Sessions {
@@ -293,9 +293,10 @@ impl Sessions {
             // The core may be late: the will of a waiting session may already be due though the session has
             // not ended.
             let is_due = self.states[number as usize].deadline() <= now.uptime;
-            let is_untold = self.states[number as usize].is_untold();
+            let is_connack_pending = self.states[number as usize].is_connack_pending();
             displaced = self.detach(number);
-            let continues = !connect.clean_start && !is_untold && self.states[number as usize].expiry_s > 0;
+            let continues =
+                !connect.clean_start && !is_connack_pending && self.states[number as usize].expiry_s > 0;
             // The delay of a will ends at the latest with the session; the session's next connection cancels
             // the will (MQTT-3.1.3-9). A will without a delay is due at the end of the connection.
             if let Some(will) = self.take_will_of(number)
@@ -395,7 +396,11 @@ impl Sessions {
         self.leave(session, address, end);
         let number = session.number;
         let state = &self.states[number as usize];
-        let expiry_s = if state.is_untold() { 0 } else { state.expiry_s };
+        let expiry_s = if state.is_connack_pending() {
+            0
+        } else {
+            state.expiry_s
+        };
         self.detach(number);
         // The next process publishes it.
         let is_left = self.is_elsewhere && expiry_s > 0;
@@ -483,7 +488,7 @@ impl Sessions {
         let is_doubtful = self
             .saving
             .as_mut()
-            .is_some_and(|saving| saving.take_doubt(session.number, packet_id));
+            .is_some_and(|saving| saving.take_possibly_released(session.number, packet_id));
         if is_doubtful && !dup {
             self.release_qos2(session, packet_id);
             return false;
@@ -531,7 +536,7 @@ impl Sessions {
 
     /// When [`Sessions::end_due`] has work next.
     pub fn next_due(&self) -> Uptime {
-        if self.has_ending() || self.shares.has_untold() {
+        if self.has_ending() || self.shares.has_unreported() {
             return Uptime::default();
         }
         if self.is_elsewhere {
@@ -583,7 +588,7 @@ impl Sessions {
 
     /// Leaves the saved sessions to the next process: from now on no client gets a session, no session
     /// expires, and no will of a session is published. Does nothing without a disk.
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         self.is_elsewhere = self.saving.is_some();
     }
 
@@ -859,13 +864,13 @@ impl Sessions {
     }
 
     fn tell_presence(&mut self) {
-        if self.shares.has_untold() {
+        if self.shares.has_unreported() {
             self.steps_left -= self.shares.tell_presence(self.steps_left);
         }
     }
 }
 
-impl Place {
+impl CoreLocation {
     fn hash(&self, client_id: &str) -> u64 {
         self.hasher.hash(client_id.as_bytes()).as_u64()
     }

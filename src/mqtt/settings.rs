@@ -4,9 +4,9 @@ use crate::broker::SubscriptionLimits;
 use crate::config::channels::MqttPayload;
 pub use crate::config::{ReceiveExcess, TokenIn};
 
-/// What an operator can set for MQTT sessions, beside [`crate::session::Settings`].
+/// What an operator can set for MQTT sessions, beside [`crate::session::CommonSettings`].
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct MqttSettings {
     /// Most bytes of a packet from a client, with its fixed header.
     pub packet_bytes_max: u32,
     /// Where clients are to go when the server stops: the Server Reference of DISCONNECT (section 3.14.2.2.5).
@@ -45,9 +45,9 @@ pub struct Settings {
     pub payload: MqttPayload,
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings {
+impl Default for MqttSettings {
+    fn default() -> MqttSettings {
+        MqttSettings {
             packet_bytes_max: 64 * 1024 * 1024,
             server_reference: None,
             keep_alive_s_max: 0,

@@ -11,7 +11,7 @@
 //! ```
 //! The owner alone subscribes to the filter (`Subscriber::Group`), so each publication is dispatched once.
 //! Connected members come first, then those with least in flight, then those whose turn was longest ago. Tags
-//! on a session's publications (`sessions/kept.rs`) say which of them belong to a group.
+//! on a session's publications (`sessions/kept_publications.rs`) say which of them belong to a group.
 //!
 //! If a session ends, the publications that it has not got go back to the group, which is named by its number
 //! and not by the topic: those with QoS 1 without an acknowledgement, and those that were never sent. A
@@ -41,7 +41,7 @@ use std::ops::Bound;
 
 pub use self::groups::GroupRef;
 use self::groups::{Chosen, Groups, Member};
-use super::sessions::{Bounds, Content, Outbound, Place, SessionRef};
+use super::sessions::{Bounds, Content, CoreLocation, Outbound, SessionRef};
 use super::subscriptions::{Options, SubscribeOutcome, UnsubscribeOutcome};
 use crate::broker::SubscriptionLimits;
 use crate::services::Offer;
@@ -49,16 +49,16 @@ use crate::services::Offer;
 /// The groups that a core owns, and the memberships of its sessions in groups of any core.
 #[derive(Debug)]
 pub struct Shares {
-    place: Place,
+    place: CoreLocation,
     groups: Groups,
     /// By the number of the session, and by the text of the filter.
     memberships: HashMap<u32, Memberships>,
     /// For each core, the messages to tell it.
-    news: Box<[Vec<News>]>,
-    /// The bytes of the publications in `news`.
-    news_bytes: usize,
-    /// Most bytes of publications in `news` and in `handed`.
-    news_bytes_max: usize,
+    messages: Box<[Vec<ShareMessage>]>,
+    /// The bytes of the publications in `messages`.
+    message_bytes: usize,
+    /// Most bytes of publications in `messages` and in `handed`.
+    message_bytes_max: usize,
     /// Publications for sessions of this core.
     handed: VecDeque<Handed>,
     /// Their bytes.
@@ -70,7 +70,7 @@ pub struct Shares {
     redispatched: u64,
     dropped: u64,
     /// Sessions whose owners have yet to be told whether they have connections, each once.
-    untold: VecDeque<SessionRef>,
+    unreported: VecDeque<SessionRef>,
 }
 
 /// The memberships of one session.
@@ -79,13 +79,13 @@ struct Memberships {
     filters: BTreeMap<Box<str>, Membership>,
     bytes: usize,
     /// `None` while all owners know whether the session has a connection.
-    telling: Option<Telling>,
+    telling: Option<PresenceReport>,
 }
 
 /// The owners of a session's groups are being told whether it has a connection: one group after the other, in
 /// the order of their texts, and the first follows the last.
 #[derive(Debug)]
-struct Telling {
+struct PresenceReport {
     /// The serial number of the session.
     serial: u64,
     is_connected: bool,
@@ -115,7 +115,7 @@ pub struct ServiceOffer {
 
 /// A message from core to core about shared subscriptions.
 #[derive(Debug)]
-pub enum News {
+pub enum ShareMessage {
     /// To the owner: a session joins the group, or changes its options.
     Join(Box<Join>),
     /// To the core of the member: the session has joined. The number is that of the wait.
@@ -253,17 +253,17 @@ pub enum FilterChange {
 
 impl Shares {
     /// No groups.
-    pub fn new(bounds: &Bounds, place: Place) -> Shares {
+    pub fn new(bounds: &Bounds, place: CoreLocation) -> Shares {
         let in_flight_max = bounds
             .queue_messages_max
             .saturating_add(bounds.in_flight_max.into());
         Shares {
             groups: Groups::new(u32::try_from(in_flight_max).unwrap_or(u32::MAX)),
             memberships: HashMap::new(),
-            news: (0..place.cores).map(|_| Vec::new()).collect(),
+            messages: (0..place.cores).map(|_| Vec::new()).collect(),
             place,
-            news_bytes: 0,
-            news_bytes_max: bounds.queues_bytes_max,
+            message_bytes: 0,
+            message_bytes_max: bounds.queues_bytes_max,
             handed: VecDeque::new(),
             handed_bytes: 0,
             waiting: HashMap::new(),
@@ -271,7 +271,7 @@ impl Shares {
             last_wait: 0,
             redispatched: 0,
             dropped: 0,
-            untold: VecDeque::new(),
+            unreported: VecDeque::new(),
         }
     }
 
@@ -304,7 +304,7 @@ impl Shares {
         }
         self.tell(
             owner,
-            News::Join(Box::new(Join {
+            ShareMessage::Join(Box::new(Join {
                 text: text.into(),
                 core: self.place.core,
                 session,
@@ -426,7 +426,7 @@ impl Shares {
             self.memberships.remove(&session.number);
         }
         let (owner, serial) = (self.owner(&text), session.serial);
-        self.tell(owner, News::Left { text, serial });
+        self.tell(owner, ShareMessage::Left { text, serial });
         UnsubscribeOutcome::Unsubscribed
     }
 
@@ -444,7 +444,7 @@ impl Shares {
             left += 1;
             if let Some((text, _)) = memberships.filters.pop_first() {
                 let (owner, serial) = (self.owner(&text), session.serial);
-                self.tell(owner, News::Left { text, serial });
+                self.tell(owner, ShareMessage::Left { text, serial });
             }
         }
         left
@@ -463,20 +463,20 @@ impl Shares {
             // The groups that have already been told are told again, after the others.
             Some(telling) => (telling.is_connected, telling.left) = (is_connected, left),
             telling @ None => {
-                *telling = Some(Telling {
+                *telling = Some(PresenceReport {
                     serial: session.serial,
                     is_connected,
                     last: None,
                     left,
                 });
-                self.untold.push_back(session);
+                self.unreported.push_back(session);
             }
         }
     }
 
     /// Whether owners have yet to be told that sessions have got or lost connections.
-    pub fn has_untold(&self) -> bool {
-        !self.untold.is_empty()
+    pub fn has_unreported(&self) -> bool {
+        !self.unreported.is_empty()
     }
 
     /// Tells the owners of some groups, at most `max`, that sessions have got or lost connections. Returns
@@ -485,26 +485,26 @@ impl Shares {
     pub fn tell_presence(&mut self, max: usize) -> usize {
         let mut told = 0;
         while told < max
-            && let Some(&session) = self.untold.front()
+            && let Some(&session) = self.unreported.front()
         {
-            let Some((text, is_connected)) = self.next_untold(session) else {
-                self.untold.pop_front();
+            let Some((text, is_connected)) = self.next_unreported(session) else {
+                self.unreported.pop_front();
                 continue;
             };
             let (owner, serial) = (self.owner(&text), session.serial);
-            let news = News::Presence {
+            let messages = ShareMessage::Presence {
                 text,
                 serial,
                 is_connected,
             };
-            self.tell(owner, news);
+            self.tell(owner, messages);
             told += 1;
         }
         told
     }
 
     /// The next group of a session whose owner is to be told whether the session has a connection.
-    fn next_untold(&mut self, session: SessionRef) -> Option<(Box<str>, bool)> {
+    fn next_unreported(&mut self, session: SessionRef) -> Option<(Box<str>, bool)> {
         let memberships = self.memberships.get_mut(&session.number)?;
         let telling = memberships
             .telling
@@ -558,17 +558,17 @@ impl Shares {
 
     /// A session of this core is done with one publication of a group.
     pub fn settle(&mut self, tag: Tag) {
-        self.tell(tag.owner, News::Settled(tag));
+        self.tell(tag.owner, ShareMessage::Settled(tag));
     }
 
     /// A session of this core has ended, and its client has not got one publication of a group.
     pub fn give_back(&mut self, tag: Tag, publication: SharedPublication) {
-        self.tell(tag.owner, News::GivenBack(tag, publication));
+        self.tell(tag.owner, ShareMessage::GivenBack(tag, publication));
     }
 
     /// Takes messages of another core.
-    pub fn be_told(&mut self, from: usize, news: Vec<News>) {
-        for one in news {
+    pub fn receive(&mut self, from: usize, messages: Vec<ShareMessage>) {
+        for one in messages {
             if let Some(answer) = self.take(one) {
                 self.tell(from, answer);
             }
@@ -576,15 +576,15 @@ impl Shares {
     }
 
     /// Takes the messages for a core; the caller has room for a letter.
-    pub fn take_news(&mut self, core: usize) -> Vec<News> {
-        let news = std::mem::take(&mut self.news[core]);
-        self.news_bytes -= news.iter().map(News::bytes).sum::<usize>();
-        news
+    pub fn take_messages(&mut self, core: usize) -> Vec<ShareMessage> {
+        let messages = std::mem::take(&mut self.messages[core]);
+        self.message_bytes -= messages.iter().map(ShareMessage::bytes).sum::<usize>();
+        messages
     }
 
     /// Whether there are messages for a core.
-    pub fn has_news_for(&self, core: usize) -> bool {
-        !self.news[core].is_empty()
+    pub fn has_messages_for(&self, core: usize) -> bool {
+        !self.messages[core].is_empty()
     }
 
     /// How many cores there are.
@@ -593,8 +593,8 @@ impl Shares {
     }
 
     /// Whether there are messages for any core.
-    pub fn has_news(&self) -> bool {
-        self.news.iter().any(|news| !news.is_empty())
+    pub fn has_messages(&self) -> bool {
+        self.messages.iter().any(|messages| !messages.is_empty())
     }
 
     /// The next publication for a session of this core.
@@ -627,7 +627,7 @@ impl Shares {
 
     /// A core has stopped, and its sessions with it. No answer waits for it any more.
     pub fn note_stopped(&mut self, core: usize) {
-        self.take_news(core);
+        self.take_messages(core);
         self.groups.remove_core(core);
         // Which answers wait for that core is not known; the server is stopping.
         self.answers
@@ -658,20 +658,20 @@ impl Shares {
     }
 
     /// Tells a core a message. This core takes it at once.
-    fn tell(&mut self, core: usize, news: News) {
+    fn tell(&mut self, core: usize, messages: ShareMessage) {
         if core != self.place.core {
-            self.news_bytes += news.bytes();
-            self.news[core].push(news);
-        } else if let Some(answer) = self.take(news) {
+            self.message_bytes += messages.bytes();
+            self.messages[core].push(messages);
+        } else if let Some(answer) = self.take(messages) {
             let further = self.take(answer);
             debug_assert!(further.is_none(), "an answer has no answer");
         }
     }
 
     /// Handles a message. Returns the answer to the core that has sent it.
-    fn take(&mut self, news: News) -> Option<News> {
-        match news {
-            News::Join(join) => {
+    fn take(&mut self, messages: ShareMessage) -> Option<ShareMessage> {
+        match messages {
+            ShareMessage::Join(join) => {
                 let Join {
                     text,
                     core,
@@ -682,21 +682,21 @@ impl Shares {
                 } = *join;
                 self.groups
                     .join(text, Member::new(core, session, options, is_connected));
-                return Some(News::Joined(wait));
+                return Some(ShareMessage::Joined(wait));
             }
-            News::Joined(wait) => self.note_joined(wait),
-            News::Left { text, serial } => self.groups.leave(&text, serial),
-            News::Presence {
+            ShareMessage::Joined(wait) => self.note_joined(wait),
+            ShareMessage::Left { text, serial } => self.groups.leave(&text, serial),
+            ShareMessage::Presence {
                 text,
                 serial,
                 is_connected,
             } => self.groups.set_connected(&text, serial, is_connected),
-            News::Handed(handed) => {
+            ShareMessage::Handed(handed) => {
                 self.handed_bytes += handed.publication.bytes();
                 self.handed.push_back(handed);
             }
-            News::Settled(tag) => self.groups.settle(tag.group, tag.session.serial),
-            News::GivenBack(tag, publication) => {
+            ShareMessage::Settled(tag) => self.groups.settle(tag.group, tag.session.serial),
+            ShareMessage::GivenBack(tag, publication) => {
                 // The session has ended, and may have more groups to leave than one turn may: without this, the group
                 // could choose it again.
                 self.groups.remove_member(tag.group, tag.session.serial);
@@ -726,7 +726,7 @@ impl Shares {
         published: Outbound,
         publication: impl FnOnce() -> SharedPublication,
     ) {
-        if self.news_bytes + self.handed_bytes > self.news_bytes_max {
+        if self.message_bytes + self.handed_bytes > self.message_bytes_max {
             self.dropped += 1;
             return;
         }
@@ -752,20 +752,20 @@ impl Shares {
             id: member.options.id,
             publication: publication(),
         };
-        self.tell(member.core, News::Handed(handed));
+        self.tell(member.core, ShareMessage::Handed(handed));
     }
 }
 
-impl News {
+impl ShareMessage {
     fn bytes(&self) -> usize {
         match self {
-            News::Handed(handed) => handed.publication.bytes(),
-            News::GivenBack(_, publication) => publication.bytes(),
-            News::Join(_)
-            | News::Joined(_)
-            | News::Left { .. }
-            | News::Presence { .. }
-            | News::Settled(_) => 0,
+            ShareMessage::Handed(handed) => handed.publication.bytes(),
+            ShareMessage::GivenBack(_, publication) => publication.bytes(),
+            ShareMessage::Join(_)
+            | ShareMessage::Joined(_)
+            | ShareMessage::Left { .. }
+            | ShareMessage::Presence { .. }
+            | ShareMessage::Settled(_) => 0,
         }
     }
 }

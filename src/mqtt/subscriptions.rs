@@ -56,9 +56,9 @@ pub struct Subscriptions {
     sessions: Slab<Held>,
     groups: Slab<Held>,
     len: u64,
-    untold: Vec<InterestChange>,
+    unreported: Vec<InterestChange>,
     /// Whether the directory has been told that there are filters with wildcards.
-    told_of_wildcards: bool,
+    reported_wildcards: bool,
     watch: Watch,
 }
 
@@ -133,8 +133,8 @@ impl Subscriptions {
             sessions: Slab::new(),
             groups: Slab::new(),
             len: 0,
-            untold: Vec::new(),
-            told_of_wildcards: false,
+            unreported: Vec::new(),
+            reported_wildcards: false,
             watch: Watch::default(),
         }
     }
@@ -240,23 +240,23 @@ impl Subscriptions {
     /// called after sessions have subscribed and before the core may sleep.
     #[inline]
     pub fn tell_interest(&mut self, directory: &mut broker::Subscriptions) {
-        if !self.untold.is_empty() || self.told_of_wildcards == self.trie.is_empty() {
+        if !self.unreported.is_empty() || self.reported_wildcards == self.trie.is_empty() {
             self.tell_changed_interest(directory);
         }
     }
 
     #[inline(never)]
     fn tell_changed_interest(&mut self, directory: &mut broker::Subscriptions) {
-        for change in self.untold.drain(..) {
+        for change in self.unreported.drain(..) {
             match change {
                 InterestChange::Gained(hash) => directory.interest_in(hash),
                 InterestChange::Lost(hash) => directory.no_interest_in(hash),
             }
         }
-        shrink(&mut self.untold);
+        shrink(&mut self.unreported);
         let has_wildcards = !self.trie.is_empty();
-        if self.told_of_wildcards != has_wildcards {
-            self.told_of_wildcards = has_wildcards;
+        if self.reported_wildcards != has_wildcards {
+            self.reported_wildcards = has_wildcards;
             directory.wake_for_all(AllChannels::Filters, has_wildcards);
         }
     }
@@ -392,7 +392,7 @@ impl Subscriptions {
         self.topics.insert_unique(hash.as_u64(), number, |&other| {
             filters[other as usize].hash.as_u64()
         });
-        self.untold.push(InterestChange::Gained(hash));
+        self.unreported.push(InterestChange::Gained(hash));
         self.watch.note(name, true);
         number
     }
@@ -465,7 +465,7 @@ impl Subscriptions {
             .topics
             .find_entry(filter.hash.as_u64(), |&other| other == number);
         entry.expect("invariant 2").remove();
-        self.untold.push(InterestChange::Lost(filter.hash));
+        self.unreported.push(InterestChange::Lost(filter.hash));
         self.watch.note(&filter.name, false);
         if self.topics.len() < self.topics.capacity() / 8 {
             let (filters, room) = (&self.filters, self.topics.len() * 2);

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::auth::{Revocation, Revocations, Revoked};
-use crate::replace::{self, Remark, ReplacedFile};
+use crate::replace::{self, ReplaceWarning, ReplacedFile};
 use crate::text::{self, TextFaultKind};
 
 /// The path of the file.
@@ -32,7 +32,7 @@ pub(crate) struct RevocationsFile(PathBuf);
 pub(crate) struct Rewritten {
     /// The file that keeps the unreadable lines, and their numbers, counted from 1.
     set_aside: Option<(PathBuf, Vec<usize>)>,
-    remark: Option<Remark>,
+    remark: Option<ReplaceWarning>,
 }
 
 /// Why the revocations cannot be read.
@@ -209,7 +209,7 @@ fn path_of_unreadable(file: &Path) -> PathBuf {
 }
 
 fn write_line(revocation: &Revocation, out: &mut String) {
-    let what = revocation.what();
+    let what = revocation.revoked();
     out.push_str("{\"claim\":");
     out.push_str(&serde_json::Value::from(what.claim()).to_string());
     out.push_str(",\"value\":");

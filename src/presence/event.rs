@@ -6,7 +6,7 @@
 //! Limits: [`EVENT_BYTES_MAX`] and [`CHANGES_PER_EVENT_MAX`]; further changes are in the next event. A room of more than
 //! `sampled_over` members gets events of few entries: see [`entries_max`].
 
-use super::member::Untold;
+use super::member::PendingEvent;
 use super::page::{write_identity, write_member, write_number};
 use super::rooms::{Room, Rooms};
 use crate::clock::Uptime;
@@ -96,11 +96,11 @@ impl Rooms {
         for &id in room.changed.iter().take(CHANGES_PER_EVENT_MAX) {
             draft.covered += 1;
             let member = &self.members[id as usize];
-            let list = match member.untold() {
-                Untold::Nothing => continue,
-                Untold::Joined => &mut draft.joined,
-                Untold::Left => &mut draft.left,
-                Untold::Changed => &mut draft.changed,
+            let list = match member.pending_event() {
+                PendingEvent::Nothing => continue,
+                PendingEvent::Joined => &mut draft.joined,
+                PendingEvent::Left => &mut draft.left,
+                PendingEvent::Changed => &mut draft.changed,
             };
             if draft.entries == entries_max {
                 draft.is_sampled = true;

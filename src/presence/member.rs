@@ -39,7 +39,7 @@ pub(super) enum Known {
 
 /// The facts about a member that subscribers have not been told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Untold {
+pub(super) enum PendingEvent {
     /// Nothing: the changes since the last event have cancelled each other.
     Nothing,
     Joined,
@@ -59,12 +59,12 @@ pub(super) enum Connections {
 const _: () = assert!(size_of::<Option<Member>>() == 64);
 
 impl Member {
-    pub(super) fn untold(&self) -> Untold {
+    pub(super) fn pending_event(&self) -> PendingEvent {
         match (self.known, self.is_there) {
-            (Known::No | Known::FromPage, true) => Untold::Joined,
-            (Known::FromPage | Known::FromEvent, false) => Untold::Left,
-            (Known::FromEvent, true) if self.has_changed => Untold::Changed,
-            (Known::FromEvent, true) | (Known::No, false) => Untold::Nothing,
+            (Known::No | Known::FromPage, true) => PendingEvent::Joined,
+            (Known::FromPage | Known::FromEvent, false) => PendingEvent::Left,
+            (Known::FromEvent, true) if self.has_changed => PendingEvent::Changed,
+            (Known::FromEvent, true) | (Known::No, false) => PendingEvent::Nothing,
         }
     }
 
@@ -78,7 +78,7 @@ impl Member {
         }
     }
 
-    /// How much of a core's room for members it takes: see [`super::Settings::members_max`].
+    /// How much of a core's room for members it takes: see [`super::RoomSettings::members_max`].
     pub(super) fn weight(&self) -> u64 {
         let user = self.user.as_ref().map_or(0, |user| user.len());
         let info = self.info.as_ref().map_or(0, |info| info.len());

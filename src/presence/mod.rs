@@ -15,19 +15,21 @@
 mod event;
 mod identity;
 mod member;
+mod messages;
 mod page;
 mod places;
 mod refusals;
 mod rooms;
-mod told;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::event::Event;
 pub use self::identity::Identity;
+pub use self::messages::{Answer, Answered, Ask, Done, Message, Refused, Request, RoomMessage};
 pub use self::page::{Page, PageMember};
 #[cfg(test)]
 pub(crate) use self::refusals::{DOUBT, RETRY};
-pub use self::rooms::{Client, Departure, InfoRefused, Joined, MemberChange, Room, Rooms, Settings, Tally};
-pub use self::told::{Answer, Answered, Ask, Done, Message, Refused, Request, Told};
+pub use self::rooms::{
+    Client, Departure, InfoRefused, Joined, MemberChange, Room, RoomSettings, Rooms, Tally,
+};

@@ -22,7 +22,7 @@ pub(super) struct Refusals {
     /// The least weight that was refused; [`u64::MAX`] if nothing is.
     least: u64,
     /// Whether a user stays of which no connection is known.
-    has_doubt: bool,
+    has_unconnected_user: bool,
     /// When the cores may be told again.
     next: Uptime,
 }
@@ -32,7 +32,7 @@ impl Refusals {
         Refusals {
             cores: BTreeSet::new(),
             least: u64::MAX,
-            has_doubt: false,
+            has_unconnected_user: false,
             next: Uptime::default(),
         }
     }
@@ -54,8 +54,8 @@ impl Refusals {
     }
 
     /// A user stays of which no connection is known.
-    pub(super) fn note_doubt(&mut self) {
-        self.has_doubt = true;
+    pub(super) fn note_unconnected_user(&mut self) {
+        self.has_unconnected_user = true;
     }
 
     /// Whether something that was refused is still refused, as far as this is known.
@@ -65,7 +65,7 @@ impl Refusals {
 
     /// When cores are to be told that there is room, if there is so much.
     pub(super) fn next_due(&self, room: u64) -> Uptime {
-        if !self.cores.is_empty() && (self.has_doubt || self.least <= room) {
+        if !self.cores.is_empty() && (self.has_unconnected_user || self.least <= room) {
             self.next
         } else {
             Uptime::NEVER

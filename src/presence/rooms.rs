@@ -27,7 +27,7 @@ use hashbrown::HashTable;
 
 use super::event::{Draft, Due};
 use super::identity::Identity;
-use super::member::{Connections, Known, Member, Untold, weight_of};
+use super::member::{Connections, Known, Member, PendingEvent, weight_of};
 use super::page::{CONNECTIONS_LISTED_MAX, Page, PageMember};
 use super::places::Places;
 use super::refusals::{DOUBT, Refusals};
@@ -39,7 +39,7 @@ use crate::slab::Slab;
 /// The rooms of one core.
 #[derive(Debug)]
 pub struct Rooms {
-    pub(super) settings: Settings,
+    pub(super) settings: RoomSettings,
     /// The hasher that all cores share.
     hasher: ChannelHasher,
     names: HashTable<u32>,
@@ -80,7 +80,7 @@ pub struct MemberChange {
 
 /// How rooms are kept.
 #[derive(Clone, Copy, Debug)]
-pub struct Settings {
+pub struct RoomSettings {
     /// Most members. Each further connection of a member counts as one more, and so do each further 256 bytes of its
     /// name and info. So this bounds the memory.
     pub members_max: u32,
@@ -164,7 +164,7 @@ struct Absent {
 
 impl Rooms {
     /// No rooms.
-    pub fn new(settings: Settings, hasher: ChannelHasher) -> Rooms {
+    pub fn new(settings: RoomSettings, hasher: ChannelHasher) -> Rooms {
         Rooms {
             settings,
             hasher,
@@ -240,7 +240,7 @@ impl Rooms {
         };
         let is_doubtful = self.refusals.are_open(now);
         if is_doubtful {
-            self.refusals.note_doubt();
+            self.refusals.note_unconnected_user();
         } else if grace.is_zero() {
             self.go(id, now);
             return;
@@ -430,7 +430,7 @@ impl Rooms {
     /// Subscribers know how this member is. If it has left, it is forgotten.
     pub(super) fn member_is_told(&mut self, id: u32) {
         let member = &mut self.members[id as usize];
-        if member.untold() == Untold::Nothing {
+        if member.pending_event() == PendingEvent::Nothing {
             self.tally.coalesced += 1;
         }
         member.is_listed = false;

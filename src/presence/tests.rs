@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::event::{CHANGES_PER_EVENT_MAX, ENTRIES_MIN, EVENT_BYTES_MAX};
 use super::rooms::PAGE_MEMBERS_MAX;
-use super::{Client, Departure, Identity, InfoRefused, Joined, Rooms, Settings};
+use super::{Client, Departure, Identity, InfoRefused, Joined, RoomSettings, Rooms};
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher};
 use crate::clock::{Now, Uptime};
@@ -15,8 +15,8 @@ use crate::clock::{Now, Uptime};
 const GRACE: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
 
-fn settings() -> Settings {
-    Settings {
+fn settings() -> RoomSettings {
+    RoomSettings {
         members_max: u32::MAX,
         grace: GRACE,
         tick: TICK,
@@ -31,7 +31,7 @@ fn session(number: u64) -> SessionId {
 }
 
 /// A server with one owner core, and its subscribers' view of each room.
-struct Scene {
+struct Fixture {
     rooms: Rooms,
     hasher: ChannelHasher,
     now_ms: u64,
@@ -42,10 +42,10 @@ struct Scene {
     event_bytes: usize,
 }
 
-impl Scene {
-    fn new(settings: Settings) -> Scene {
+impl Fixture {
+    fn new(settings: RoomSettings) -> Fixture {
         let hasher = ChannelHasher::with_key(7);
-        Scene {
+        Fixture {
             rooms: Rooms::new(settings, hasher.clone()),
             hasher,
             now_ms: 1_000_000,
@@ -194,12 +194,14 @@ struct Watcher {
 
 impl Watcher {
     /// Reads the members, with some time between pages.
-    fn read(scene: &mut Scene, room: &'static str, random: &mut Random) -> Watcher {
-        let first_event = scene.events.len();
+    fn read(fixture: &mut Fixture, room: &'static str, random: &mut Random) -> Watcher {
+        let first_event = fixture.events.len();
         let (mut members, mut after) = (BTreeMap::new(), Some(0));
         while let Some(place) = after {
             let limit = usize::try_from(1 + random.below(4)).unwrap();
-            let page = scene.rooms.page(room.as_bytes(), scene.hash(room), place, limit);
+            let page = fixture
+                .rooms
+                .page(room.as_bytes(), fixture.hash(room), place, limit);
             let mut json = Vec::new();
             page.write_json(&mut json);
             let json: Value = serde_json::from_slice(&json).unwrap();
@@ -208,7 +210,7 @@ impl Watcher {
             }
             after = page.next;
             if random.below(4) == 0 {
-                scene.pass(random.below(80));
+                fixture.pass(random.below(80));
             }
         }
         Watcher {
@@ -219,9 +221,9 @@ impl Watcher {
     }
 
     /// The members as it shows them in the end.
-    fn merged(&self, scene: &Scene) -> BTreeMap<String, Value> {
+    fn merged(&self, fixture: &Fixture) -> BTreeMap<String, Value> {
         let mut members = self.members.clone();
-        for (_, event) in scene.events[self.first_event..]
+        for (_, event) in fixture.events[self.first_event..]
             .iter()
             .filter(|(room, _)| room == self.room)
         {
@@ -239,10 +241,10 @@ impl Watcher {
 }
 
 /// At rest, each client that watches shows the right members.
-fn check(scene: &mut Scene, watchers: &[Watcher], at: &str) {
+fn check(fixture: &mut Fixture, watchers: &[Watcher], at: &str) {
     for watcher in watchers {
-        let shown = watcher.merged(scene);
-        let members = as_in_events(scene.members(watcher.room, 1000));
+        let shown = watcher.merged(fixture);
+        let members = as_in_events(fixture.members(watcher.room, 1000));
         assert_eq!(shown, members, "{at}: a client that watches {}", watcher.room);
     }
 }
@@ -299,7 +301,7 @@ fn model_key(room: &'static str, user: Option<&str>, number: u64) -> ModelKey {
 fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
     for seed in 1..=25_u64 {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        let mut scene = Scene::new(settings());
+        let mut fixture = Fixture::new(settings());
         let mut model: BTreeMap<ModelKey, Modelled> = BTreeMap::new();
         let mut watchers: Vec<Watcher> = Vec::new();
         for step in 0..400 {
@@ -310,8 +312,8 @@ fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
             let key = model_key(room, user, number);
             match random.below(11) {
                 0..=3 => {
-                    assert_eq!(scene.join(room, user, number), Joined::Joined);
-                    let now_ms = scene.now_ms;
+                    assert_eq!(fixture.join(room, user, number), Joined::Joined);
+                    let now_ms = fixture.now_ms;
                     let member = model.entry(key).or_insert_with(|| Modelled {
                         since: now_ms,
                         ..Modelled::default()
@@ -325,13 +327,13 @@ fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
                     } else {
                         Departure::Unsubscribed
                     };
-                    scene.leave(room, user, number, departure);
+                    fixture.leave(room, user, number, departure);
                     if let Some(member) = model.get_mut(&key)
                         && member.connections.remove(&number)
                         && member.connections.is_empty()
                     {
                         if departure == Departure::Ended && user.is_some() {
-                            member.until = Some(scene.now_ms + 500);
+                            member.until = Some(fixture.now_ms + 500);
                         } else {
                             model.remove(&key);
                         }
@@ -342,46 +344,46 @@ fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
                     let is_there = model
                         .get(&key)
                         .is_some_and(|member| member.connections.contains(&number));
-                    let result = scene.set_info(room, user, number, info.as_deref());
+                    let result = fixture.set_info(room, user, number, info.as_deref());
                     assert_eq!(result.is_ok(), is_there, "seed {seed}, step {step}");
                     if is_there {
                         model.get_mut(&key).unwrap().info = info;
                     }
                 }
-                8 => watchers.push(Watcher::read(&mut scene, room, &mut random)),
+                8 => watchers.push(Watcher::read(&mut fixture, room, &mut random)),
                 9 if random.below(4) == 0 => {
-                    scene.pass(10_000);
-                    check(&mut scene, &watchers, &format!("seed {seed}, step {step}"));
+                    fixture.pass(10_000);
+                    check(&mut fixture, &watchers, &format!("seed {seed}, step {step}"));
                 }
-                _ => scene.pass(random.below(200)),
+                _ => fixture.pass(random.below(200)),
             }
-            model.retain(|_, member| member.until.is_none_or(|until| until > scene.now_ms));
+            model.retain(|_, member| member.until.is_none_or(|until| until > fixture.now_ms));
             // To read pages has an effect on later events, so that it must not happen after each step.
             if random.below(4) == 0 {
                 let limit = usize::try_from(1 + random.below(4)).unwrap();
-                compare(&mut scene, &model, limit, &format!("seed {seed}, step {step}"));
+                compare(&mut fixture, &model, limit, &format!("seed {seed}, step {step}"));
             }
         }
         // At rest, the events have told all members.
-        scene.pass(10_000);
+        fixture.pass(10_000);
         model.retain(|_, member| member.until.is_none());
-        compare(&mut scene, &model, 1000, &format!("seed {seed}, at rest"));
-        check(&mut scene, &watchers, &format!("seed {seed}, at rest"));
+        compare(&mut fixture, &model, 1000, &format!("seed {seed}, at rest"));
+        check(&mut fixture, &watchers, &format!("seed {seed}, at rest"));
         for room in ROOMS {
-            let members = as_in_events(scene.members(room, 1000));
-            let told = scene.told.get(room).cloned().unwrap_or_default();
+            let members = as_in_events(fixture.members(room, 1000));
+            let told = fixture.told.get(room).cloned().unwrap_or_default();
             assert_eq!(told, members, "seed {seed}: {room}");
             assert_eq!(
-                scene.counts.get(room).copied().unwrap_or(0),
+                fixture.counts.get(room).copied().unwrap_or(0),
                 members.len() as u64,
                 "seed {seed}: {room}"
             );
         }
-        end_all(&mut scene);
+        end_all(&mut fixture);
     }
 }
 
-fn compare(scene: &mut Scene, model: &BTreeMap<ModelKey, Modelled>, limit: usize, at: &str) {
+fn compare(fixture: &mut Fixture, model: &BTreeMap<ModelKey, Modelled>, limit: usize, at: &str) {
     for room in ROOMS {
         let expected: BTreeMap<String, Value> = model
             .iter()
@@ -400,85 +402,87 @@ fn compare(scene: &mut Scene, model: &BTreeMap<ModelKey, Modelled>, limit: usize
                 (key_of(&json), json)
             })
             .collect();
-        assert_eq!(scene.members(room, limit), expected, "{at}: {room}");
-        let count = scene.rooms.count(room.as_bytes(), scene.hash(room));
+        assert_eq!(fixture.members(room, limit), expected, "{at}: {room}");
+        let count = fixture.rooms.count(room.as_bytes(), fixture.hash(room));
         assert_eq!(count as usize, expected.len(), "{at}: {room}");
     }
-    assert_eq!(scene.rooms.members(), model.len() as u64, "{at}");
+    assert_eq!(fixture.rooms.members(), model.len() as u64, "{at}");
 }
 
 /// All connections end: nothing is left of any room.
-fn end_all(scene: &mut Scene) {
+fn end_all(fixture: &mut Fixture) {
     for number in 0..15 {
         let user = USERS[usize::try_from(number % 5).unwrap()];
         for room in ROOMS {
-            scene.leave(room, user, number, Departure::Ended);
+            fixture.leave(room, user, number, Departure::Ended);
         }
     }
-    scene.pass(10_000);
-    assert!(scene.rooms.is_empty() && scene.rooms.members() == 0);
-    assert_eq!(scene.rooms.next_due(), Uptime::NEVER);
-    assert!(scene.told.values().all(BTreeMap::is_empty));
-    assert_eq!(scene.rooms.weight_left(), 0);
+    fixture.pass(10_000);
+    assert!(fixture.rooms.is_empty() && fixture.rooms.members() == 0);
+    assert_eq!(fixture.rooms.next_due(), Uptime::NEVER);
+    assert!(fixture.told.values().all(BTreeMap::is_empty));
+    assert_eq!(fixture.rooms.weight_left(), 0);
 }
 
 #[test]
 fn a_reconnect_within_the_grace_is_neither_told_nor_seen_and_a_later_one_is() {
-    let mut scene = Scene::new(settings());
-    scene.join("lobby", Some("ann"), 1);
-    scene.set_info("lobby", Some("ann"), 1, Some("\"here\"")).unwrap();
-    scene.pass(1000);
-    let before = scene.members("lobby", 10);
-    assert_eq!(scene.events.len(), 1);
+    let mut fixture = Fixture::new(settings());
+    fixture.join("lobby", Some("ann"), 1);
+    fixture
+        .set_info("lobby", Some("ann"), 1, Some("\"here\""))
+        .unwrap();
+    fixture.pass(1000);
+    let before = fixture.members("lobby", 10);
+    assert_eq!(fixture.events.len(), 1);
     for (number, away_ms) in [(2, 0), (3, 499), (4, 100)] {
-        scene.leave("lobby", Some("ann"), number - 1, Departure::Ended);
-        scene.pass(away_ms);
-        assert_eq!(scene.rooms.count(b"lobby", scene.hash("lobby")), 1);
-        scene.join("lobby", Some("ann"), number);
-        scene.pass(2000);
+        fixture.leave("lobby", Some("ann"), number - 1, Departure::Ended);
+        fixture.pass(away_ms);
+        assert_eq!(fixture.rooms.count(b"lobby", fixture.hash("lobby")), 1);
+        fixture.join("lobby", Some("ann"), number);
+        fixture.pass(2000);
     }
-    assert_eq!(scene.events.len(), 1, "no event for any of them");
-    let after = scene.members("lobby", 10);
+    assert_eq!(fixture.events.len(), 1, "no event for any of them");
+    let after = fixture.members("lobby", 10);
     assert_eq!(after["user ann"]["since"], before["user ann"]["since"]);
     assert_eq!(after["user ann"]["info"], "here");
 
-    scene.leave("lobby", Some("ann"), 4, Departure::Ended);
-    scene.pass(601);
-    scene.join("lobby", Some("ann"), 5);
-    scene.pass(1000);
-    assert_eq!(scene.events.len(), 3, "left and joined: {:?}", scene.events);
+    fixture.leave("lobby", Some("ann"), 4, Departure::Ended);
+    fixture.pass(601);
+    fixture.join("lobby", Some("ann"), 5);
+    fixture.pass(1000);
+    assert_eq!(fixture.events.len(), 3, "left and joined: {:?}", fixture.events);
     // Clients without a user cannot come back, and an unsubscribe is no accident.
-    scene.leave("lobby", Some("ann"), 5, Departure::Unsubscribed);
-    scene.join("lobby", None, 6);
-    scene.leave("lobby", None, 6, Departure::Ended);
-    assert_eq!(scene.rooms.count(b"lobby", scene.hash("lobby")), 0);
+    fixture.leave("lobby", Some("ann"), 5, Departure::Unsubscribed);
+    fixture.join("lobby", None, 6);
+    fixture.leave("lobby", None, 6, Departure::Ended);
+    assert_eq!(fixture.rooms.count(b"lobby", fixture.hash("lobby")), 0);
 }
 
 #[test]
 fn changes_within_a_tick_are_one_event_and_those_that_cancel_are_none() {
-    let mut scene = Scene::new(settings());
+    let mut fixture = Fixture::new(settings());
     for number in 0..10 {
-        scene.join("lobby", None, number);
+        fixture.join("lobby", None, number);
     }
-    scene.leave("lobby", None, 3, Departure::Ended);
-    scene.pass(99);
-    assert!(scene.events.is_empty());
-    scene.pass(1);
-    assert_eq!(scene.events.len(), 1);
-    assert_eq!(scene.events[0].1["joined"].as_array().unwrap().len(), 9);
-    assert_eq!(scene.events[0].1["count"], 9);
-    assert!(scene.events[0].1.get("sampled").is_none());
-    scene.join("lobby", None, 30);
-    scene.leave("lobby", None, 30, Departure::Ended);
-    scene.pass(1000);
-    assert_eq!(scene.events.len(), 1);
-    let tally = scene.rooms.take_tally();
+    fixture.leave("lobby", None, 3, Departure::Ended);
+    fixture.pass(99);
+    assert!(fixture.events.is_empty());
+    fixture.pass(1);
+    assert_eq!(fixture.events.len(), 1);
+    assert_eq!(fixture.events[0].1["joined"].as_array().unwrap().len(), 9);
+    assert_eq!(fixture.events[0].1["count"], 9);
+    assert!(fixture.events[0].1.get("sampled").is_none());
+    fixture.join("lobby", None, 30);
+    fixture.leave("lobby", None, 30, Departure::Ended);
+    fixture.pass(1000);
+    assert_eq!(fixture.events.len(), 1);
+    let tally = fixture.rooms.take_tally();
     assert_eq!((tally.joined, tally.left, tally.coalesced), (11, 2, 2));
     // A client that subscribes again at once has only a new time.
-    scene.leave("lobby", None, 4, Departure::Unsubscribed);
-    scene.join("lobby", None, 4);
-    scene.pass(1000);
-    let event = &scene.events[1].1;
+    fixture.leave("lobby", None, 4, Departure::Unsubscribed);
+    fixture.join("lobby", None, 4);
+    fixture.pass(1000);
+    let event = &fixture.events[1].1;
     assert_eq!(
         (&event["joined"], &event["left"]),
         (&serde_json::json!([]), &serde_json::json!([]))
@@ -488,96 +492,96 @@ fn changes_within_a_tick_are_one_event_and_those_that_cancel_are_none() {
 
 #[test]
 fn a_member_that_a_page_has_shown_before_its_event_leaves_by_an_event() {
-    let mut scene = Scene::new(settings());
-    scene.join("lobby", None, 1);
-    assert_eq!(scene.members("lobby", 10).len(), 1);
-    scene.leave("lobby", None, 1, Departure::Ended);
-    scene.pass(1000);
-    let left = &scene.events[0].1["left"];
+    let mut fixture = Fixture::new(settings());
+    fixture.join("lobby", None, 1);
+    assert_eq!(fixture.members("lobby", 10).len(), 1);
+    fixture.leave("lobby", None, 1, Departure::Ended);
+    fixture.pass(1000);
+    let left = &fixture.events[0].1["left"];
     assert_eq!(left[0]["connections"][0], session(1).to_string());
     // One that a page has left out, since it was away for a moment, comes back by an event.
-    scene.join("lobby", Some("ann"), 2);
-    scene.pass(1000);
-    scene.leave("lobby", Some("ann"), 2, Departure::Unsubscribed);
-    assert!(scene.members("lobby", 10).is_empty());
-    scene.join("lobby", Some("ann"), 2);
-    scene.pass(1000);
-    assert_eq!(scene.events[2].1["changed"][0]["user"], "ann");
-    assert!(scene.rooms.len() == 1 && scene.events.len() == 3);
+    fixture.join("lobby", Some("ann"), 2);
+    fixture.pass(1000);
+    fixture.leave("lobby", Some("ann"), 2, Departure::Unsubscribed);
+    assert!(fixture.members("lobby", 10).is_empty());
+    fixture.join("lobby", Some("ann"), 2);
+    fixture.pass(1000);
+    assert_eq!(fixture.events[2].1["changed"][0]["user"], "ann");
+    assert!(fixture.rooms.len() == 1 && fixture.events.len() == 3);
 }
 
 #[test]
 fn nothing_is_written_for_a_room_that_nobody_watches() {
-    let mut scene = Scene::new(settings());
-    scene.join("lobby", None, 1);
-    scene.now_ms += 200;
-    let now = scene.now().uptime;
-    let event = scene.rooms.next_event(now, |name| name != b"lobby").unwrap();
+    let mut fixture = Fixture::new(settings());
+    fixture.join("lobby", None, 1);
+    fixture.now_ms += 200;
+    let now = fixture.now().uptime;
+    let event = fixture.rooms.next_event(now, |name| name != b"lobby").unwrap();
     assert!(event.data.is_none());
-    scene.rooms.event_is_told(now);
-    scene.leave("lobby", None, 1, Departure::Ended);
-    scene.pass(1000);
-    assert_eq!(scene.events.len(), 1, "it leaves: {:?}", scene.events);
-    assert!(scene.rooms.is_empty());
+    fixture.rooms.event_is_told(now);
+    fixture.leave("lobby", None, 1, Departure::Ended);
+    fixture.pass(1000);
+    assert_eq!(fixture.events.len(), 1, "it leaves: {:?}", fixture.events);
+    assert!(fixture.rooms.is_empty());
 }
 
 #[test]
 fn an_event_that_was_not_published_is_written_again_with_what_has_changed() {
-    let mut scene = Scene::new(settings());
-    scene.join("lobby", Some("ann"), 1);
-    scene.now_ms += 200;
-    let now = scene.now().uptime;
-    assert!(scene.rooms.next_event(now, |_| true).is_some());
-    scene.join("lobby", Some("bob"), 2);
-    scene.pass(0);
-    assert_eq!(scene.events.len(), 1);
-    assert_eq!(scene.events[0].1["joined"].as_array().unwrap().len(), 2);
+    let mut fixture = Fixture::new(settings());
+    fixture.join("lobby", Some("ann"), 1);
+    fixture.now_ms += 200;
+    let now = fixture.now().uptime;
+    assert!(fixture.rooms.next_event(now, |_| true).is_some());
+    fixture.join("lobby", Some("bob"), 2);
+    fixture.pass(0);
+    assert_eq!(fixture.events.len(), 1);
+    assert_eq!(fixture.events[0].1["joined"].as_array().unwrap().len(), 2);
 }
 
 #[test]
 fn at_the_limit_joins_and_infos_are_refused_and_those_that_are_there_stay() {
-    let mut scene = Scene::new(Settings {
+    let mut fixture = Fixture::new(RoomSettings {
         members_max: 3,
         ..settings()
     });
-    assert_eq!(scene.join("a", Some("ann"), 1), Joined::Joined);
-    assert_eq!(scene.join("a", Some("ann"), 2), Joined::Joined);
-    assert_eq!(scene.join("b", Some("ann"), 2), Joined::Joined);
-    assert_eq!(scene.join("b", Some("ann"), 2), Joined::Joined, "again");
-    assert_eq!(scene.join("b", Some("ann"), 3), Joined::Refused);
-    assert_eq!(scene.join("c", None, 4), Joined::Refused);
+    assert_eq!(fixture.join("a", Some("ann"), 1), Joined::Joined);
+    assert_eq!(fixture.join("a", Some("ann"), 2), Joined::Joined);
+    assert_eq!(fixture.join("b", Some("ann"), 2), Joined::Joined);
+    assert_eq!(fixture.join("b", Some("ann"), 2), Joined::Joined, "again");
+    assert_eq!(fixture.join("b", Some("ann"), 3), Joined::Refused);
+    assert_eq!(fixture.join("c", None, 4), Joined::Refused);
     let long = "1".repeat(300);
     assert_eq!(
-        scene.set_info("a", Some("ann"), 1, Some(&long)),
+        fixture.set_info("a", Some("ann"), 1, Some(&long)),
         Err(InfoRefused::Full)
     );
     assert_eq!(
-        scene.set_info("c", None, 4, Some("1")),
+        fixture.set_info("c", None, 4, Some("1")),
         Err(InfoRefused::NotThere)
     );
-    assert_eq!(scene.set_info("a", Some("ann"), 1, Some("1")), Ok(()));
-    scene.leave("a", Some("ann"), 2, Departure::Ended);
-    assert_eq!(scene.set_info("a", Some("ann"), 1, Some(&long)), Ok(()));
-    assert_eq!(scene.join("c", None, 4), Joined::Refused);
-    scene.leave("a", Some("ann"), 1, Departure::Unsubscribed);
-    scene.pass(1000);
-    assert_eq!(scene.join("c", None, 4), Joined::Joined);
-    assert_eq!(scene.rooms.take_tally().refused, 4);
-    assert_eq!((scene.rooms.len(), scene.rooms.members()), (2, 2));
+    assert_eq!(fixture.set_info("a", Some("ann"), 1, Some("1")), Ok(()));
+    fixture.leave("a", Some("ann"), 2, Departure::Ended);
+    assert_eq!(fixture.set_info("a", Some("ann"), 1, Some(&long)), Ok(()));
+    assert_eq!(fixture.join("c", None, 4), Joined::Refused);
+    fixture.leave("a", Some("ann"), 1, Departure::Unsubscribed);
+    fixture.pass(1000);
+    assert_eq!(fixture.join("c", None, 4), Joined::Joined);
+    assert_eq!(fixture.rooms.take_tally().refused, 4);
+    assert_eq!((fixture.rooms.len(), fixture.rooms.members()), (2, 2));
 }
 
 #[test]
 fn a_member_takes_at_most_120_bytes_in_a_room_of_100_000() {
     // Tables and lists double, so the number of members just behind a step is the worst.
     for count in [65_537, 100_000, 114_689, 131_073] {
-        let mut scene = Scene::new(settings());
+        let mut fixture = Fixture::new(settings());
         for number in 0..count {
             let user = format!("user-{number}");
-            scene.join("hall", Some(&user), number);
+            fixture.join("hall", Some(&user), number);
         }
-        scene.pass(60_000);
-        assert_eq!(scene.rooms.members(), count);
-        let each = scene.rooms.counted_bytes() as f64 / count as f64;
+        fixture.pass(60_000);
+        assert_eq!(fixture.rooms.members(), count);
+        let each = fixture.rooms.counted_bytes() as f64 / count as f64;
         // An allocator rounds the name up to 16 bytes. A core keeps 8 more for the connection (`cores/presence`).
         let each = each + 6.0 + 8.0;
         assert!(each <= 120.0, "{count}: {each:.1} bytes for each member");
@@ -587,19 +591,19 @@ fn a_member_takes_at_most_120_bytes_in_a_room_of_100_000() {
 #[test]
 fn a_room_of_100_000_costs_work_and_bytes_in_proportion_to_its_members() {
     const COUNT: u64 = 100_000;
-    let mut scene = Scene::new(settings());
+    let mut fixture = Fixture::new(settings());
     // 100 join in each millisecond.
     for number in 0..COUNT {
-        scene.join("hall", Some(&format!("user-{number}")), number);
+        fixture.join("hall", Some(&format!("user-{number}")), number);
         if number % 100 == 99 {
-            scene.now_ms += 1;
-            scene.told.clear();
-            scene.take_turn_without_telling();
+            fixture.now_ms += 1;
+            fixture.told.clear();
+            fixture.take_turn_without_telling();
         }
     }
-    scene.drain_events();
-    assert_eq!(scene.counts["hall"], COUNT);
-    let (events, bytes) = (scene.events.len() as u64, scene.event_bytes as u64);
+    fixture.drain_events();
+    assert_eq!(fixture.counts["hall"], COUNT);
+    let (events, bytes) = (fixture.events.len() as u64, fixture.event_bytes as u64);
     // Each event goes to all members. An event of a large room is small, so the bytes that are sent grow with the
     // members and the time, and not with the square of the members.
     assert!(
@@ -607,9 +611,9 @@ fn a_room_of_100_000_costs_work_and_bytes_in_proportion_to_its_members() {
         "{events}"
     );
     assert!(bytes <= COUNT * 10, "{bytes} bytes for {COUNT} members");
-    let last = scene.events.last().unwrap();
+    let last = fixture.events.last().unwrap();
     assert!(last.1.to_string().len() < 2000, "{}", last.1);
-    let largest = scene
+    let largest = fixture
         .events
         .iter()
         .map(|(_, event)| event["joined"].as_array().unwrap().len());
@@ -617,19 +621,19 @@ fn a_room_of_100_000_costs_work_and_bytes_in_proportion_to_its_members() {
 
     // They leave all at once, as when a network fails.
     for number in 0..COUNT {
-        scene.leave("hall", Some(&format!("user-{number}")), number, Departure::Ended);
+        fixture.leave("hall", Some(&format!("user-{number}")), number, Departure::Ended);
     }
-    scene.now_ms += 500;
-    scene.events.clear();
-    scene.drain_events();
-    assert_eq!((scene.rooms.members(), scene.counts["hall"]), (0, 0));
-    assert!(scene.rooms.is_empty());
-    let tally = scene.rooms.take_tally();
+    fixture.now_ms += 500;
+    fixture.events.clear();
+    fixture.drain_events();
+    assert_eq!((fixture.rooms.members(), fixture.counts["hall"]), (0, 0));
+    assert!(fixture.rooms.is_empty());
+    let tally = fixture.rooms.take_tally();
     assert_eq!((tally.joined, tally.left), (COUNT, COUNT));
 }
 
-impl Scene {
-    /// As [`Scene::take_turn`], for events that leave members out.
+impl Fixture {
+    /// As [`Fixture::take_turn`], for events that leave members out.
     fn take_turn_without_telling(&mut self) {
         let now = self.now().uptime;
         self.rooms.end_graces(now, usize::MAX);
@@ -661,25 +665,25 @@ impl Scene {
 
 #[test]
 fn pages_have_each_member_that_stays_once_while_others_come_and_go() {
-    let mut scene = Scene::new(settings());
+    let mut fixture = Fixture::new(settings());
     for number in 0..5000 {
-        scene.join("hall", None, number);
+        fixture.join("hall", None, number);
     }
     let (mut seen, mut after, mut number) = (BTreeSet::new(), 0, 5000);
     loop {
-        let page = scene.rooms.page(b"hall", scene.hash("hall"), after, 10_000);
+        let page = fixture.rooms.page(b"hall", fixture.hash("hall"), after, 10_000);
         assert!(page.members.len() <= PAGE_MEMBERS_MAX);
         for member in &page.members {
             assert!(seen.insert(member.connections[0]), "twice");
         }
         // Odd ones leave, others come.
         for _ in 0..500 {
-            scene.leave("hall", None, (number % 5000) | 1, Departure::Ended);
-            scene.join("hall", None, number + 100_000);
+            fixture.leave("hall", None, (number % 5000) | 1, Departure::Ended);
+            fixture.join("hall", None, number + 100_000);
             number += 7;
         }
-        scene.now_ms += 100;
-        scene.take_turn_without_telling();
+        fixture.now_ms += 100;
+        fixture.take_turn_without_telling();
         match page.next {
             Some(next) => after = next,
             None => break,

@@ -9,16 +9,16 @@ use crate::{mqtt, session, socketcluster};
 
 /// The settings of all protocols.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
+pub struct ProtocolSettings {
     /// The settings of sessions of every protocol.
-    pub common: session::Settings,
+    pub common: session::CommonSettings,
     /// The settings of SocketCluster sessions.
-    pub socketcluster: socketcluster::settings::Settings,
+    pub socketcluster: socketcluster::settings::SocketClusterSettings,
     /// The settings of MQTT sessions.
-    pub mqtt: mqtt::settings::Settings,
+    pub mqtt: mqtt::settings::MqttSettings,
 }
 
-impl Settings {
+impl ProtocolSettings {
     /// The shortest silence of a client for which a session of any protocol closes its connection.
     pub(crate) fn silence_max(&self) -> Duration {
         self.socketcluster.ping_timeout
@@ -51,7 +51,7 @@ pub struct Environment<'a, A: App> {
     /// The values for sessions of every protocol.
     pub common: session::Environment<'a, A>,
     /// The settings of all protocols.
-    pub settings: &'a Settings,
+    pub settings: &'a ProtocolSettings,
     /// The buffers of SocketCluster alone.
     pub socketcluster: &'a mut socketcluster::environment::Scratch,
     /// The MQTT sessions of the core, if the server speaks MQTT.

@@ -2,7 +2,7 @@
 //!
 //! A connection gets its session when its upgrade has been answered.
 
-use super::{Environment, Settings};
+use super::{Environment, ProtocolSettings};
 use crate::app::{App, CallOutcome, LateAnswer, OutsideCall, TimerId};
 use crate::auth::{Claims, Revocation};
 use crate::clock::{Now, Uptime};
@@ -91,7 +91,7 @@ impl Session {
     /// itself has authenticated, if there is one.
     pub(crate) fn begin(
         ids: &mut SessionIds,
-        settings: &Settings,
+        settings: &ProtocolSettings,
         now: Now,
         claims: Option<Box<Claims>>,
     ) -> Session {
@@ -204,7 +204,7 @@ impl Session {
     }
 
     /// When [`Session::timed_out`] is to be called.
-    pub fn next_deadline(&self, settings: &Settings) -> Uptime {
+    pub fn next_deadline(&self, settings: &ProtocolSettings) -> Uptime {
         match self {
             Session::SocketCluster(session) => {
                 session.next_deadline(&settings.common, &settings.socketcluster)
@@ -653,7 +653,7 @@ impl Session {
     /// if there is none, and whether the connection ends.
     pub fn login_not_taken(
         &mut self,
-        settings: &Settings,
+        settings: &ProtocolSettings,
         decisions: &mut Decisions,
     ) -> (Option<Span>, Result<(), CloseReason>) {
         match self {
@@ -667,7 +667,7 @@ impl Session {
 
     /// The server has not read the connection up to now, so silence before this moment is not the client's
     /// fault.
-    pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
+    pub fn reset_silence_timer(&mut self, now: Now, settings: &ProtocolSettings) {
         match self {
             Session::SocketCluster(session) => session.reset_silence_timer(now, &settings.socketcluster),
             Session::Mqtt(client) => client.session.reset_silence_timer(now),
@@ -713,7 +713,7 @@ impl Session {
         &self,
         reason: CloseReason,
         text: &str,
-        settings: &Settings,
+        settings: &ProtocolSettings,
         out: &mut Vec<u8>,
     ) {
         match self {

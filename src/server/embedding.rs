@@ -36,7 +36,7 @@ pub enum LoginsFrom {
     /// The application may, by [`Peer::set_auth_token`](crate::app::Peer::set_auth_token).
     Application,
     /// Only keys, passwords and certificates of the settings. A server whose settings admit no client does not start
-    /// ([`StartError::AdmitsNobody`](super::StartError::AdmitsNobody)).
+    /// ([`StartError::NoWayToLogIn`](super::StartError::NoWayToLogIn)).
     Settings,
 }
 

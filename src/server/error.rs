@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
-use super::occupied::{PortOwner, Starting};
+use super::port_in_use::{PortOwner, Starting};
 use nix::errno::Errno;
 
 use crate::config::ConfigErrors;
@@ -28,7 +28,7 @@ pub enum StartError {
     /// A key, or a file that the settings name, is missing or wrong.
     Policy(PolicyError),
     /// Only authenticated clients are served, and none can become authenticated.
-    AdmitsNobody,
+    NoWayToLogIn,
     /// Another process listens on an address, and this start was not asked to take over from it, or cannot.
     Served {
         /// What the address is for.
@@ -137,7 +137,7 @@ impl fmt::Display for StartError {
             StartError::Cpus(text) => f.write_str(text),
             StartError::SocketActivation(error) => error.fmt(f),
             StartError::Policy(error) => error.fmt(f),
-            StartError::AdmitsNobody => f.write_str(
+            StartError::NoWayToLogIn => f.write_str(
                 "no client could log in: only authenticated clients are served (listen or tls_listen is not a loopback \
                  address, or allow_anonymous is off), and nothing is set that authenticates one; set a key \
                  (RINGCAST_AUTH_KEY=$(openssl rand -hex 32), key files, jwks_file or jwks_url), a password_file or \

@@ -3,7 +3,7 @@
 //! | situation | the cores listen on |
 //! |---|---|
 //! | the service manager passes sockets for a port | these sockets, dealt out to the cores; their address replaces that of the setting |
-//! | another process listens on the same address, or on one that overlaps it | nothing: the start fails and names the process (`occupied.rs`) |
+//! | another process listens on the same address, or on one that overlaps it | nothing: the start fails and names the process (`port_in_use.rs`) |
 //! | the same, the process has the same user, and `take_over` is on | its sockets; the other process keeps them, too, until it ends |
 //! | none of these | one listener for each core, opened here |
 //!
@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
-use super::occupied::Claim;
+use super::port_in_use::Claim;
 use super::{PortSetting, StartError};
 use crate::config::Config;
 use crate::control::SignalHandling;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::transport::hand_over::Outlets;
-use crate::transport::listener::{self, Reservation, Traits};
+use crate::transport::listener::{self, ListenerOptions, Reservation};
 use crate::transport::port::{HandedOver, Port, Ports};
 use crate::transport::socket_activation::ActivatedSockets;
 use crate::transport::take_over;
@@ -199,7 +199,7 @@ impl Reserved {
     pub(super) fn listen(
         self,
         cores: &[CoreHandle],
-        traits: &Traits,
+        traits: &ListenerOptions,
         outlets: &Outlets,
     ) -> Result<Vec<TcpListener>, StartError> {
         let received = self.received();
@@ -297,7 +297,7 @@ fn sockets(
     activated: Vec<TcpListener>,
     received: &[TcpListener],
     cores: usize,
-    traits: &Traits,
+    traits: &ListenerOptions,
 ) -> io::Result<Vec<TcpListener>> {
     let is_activated = !activated.is_empty();
     let mut sockets = activated;

@@ -19,7 +19,7 @@ mod announce;
 mod embedding;
 mod error;
 mod listening;
-mod occupied;
+mod port_in_use;
 mod prepare;
 mod restore;
 mod spawn;
@@ -33,7 +33,7 @@ use std::time::Duration;
 use announce::{announce, announce_settings, report};
 pub use embedding::{Descriptors, Embedding, LogTo, LoginsFrom};
 pub use error::{PortSetting, StartError};
-pub use occupied::PortOwner;
+pub use port_in_use::PortOwner;
 use prepare::{Prepared, memory_watch};
 use spawn::{CoreThread, RunningCores};
 
@@ -57,7 +57,7 @@ pub use crate::session::ClientProtocol;
 use crate::session::MqttUse;
 use crate::store::RunningStore;
 pub use crate::store::{StoreError, StoreOwner};
-use crate::transport::listener::Traits;
+use crate::transport::listener::ListenerOptions;
 use crate::transport::socket_activation::ActivatedSockets;
 pub use crate::transport::socket_activation::ActivationError;
 
@@ -172,7 +172,7 @@ impl Server {
         signals: SignalHandling,
         reload: Option<Reload>,
     ) -> Result<Server, StartError> {
-        let traits = Traits {
+        let traits = ListenerOptions {
             backlog: i32::from(config.listen.tcp_backlog),
             write_timeout: config.limits.write_timeout,
         };
@@ -385,7 +385,7 @@ fn effective(
 ) -> Result<Config, StartError> {
     let mut config = listening::with_addresses(config, activated);
     if embedding.logins == LoginsFrom::Settings && config.admits_no_client() {
-        return Err(StartError::AdmitsNobody);
+        return Err(StartError::NoWayToLogIn);
     }
     if embedding.descriptors == Descriptors::OfProgram {
         config.cores.fd_tables = FdTables::Shared;

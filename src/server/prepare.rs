@@ -211,9 +211,9 @@ fn core_settings(
 }
 
 /// The settings of all sessions, by protocol.
-fn session_settings(config: &Config) -> protocols::Settings {
-    protocols::Settings {
-        common: session::Settings {
+fn session_settings(config: &Config) -> protocols::ProtocolSettings {
+    protocols::ProtocolSettings {
+        common: session::CommonSettings {
             handshake_timeout: config.limits.handshake_timeout,
             decision_timeout: config.limits.decision_timeout,
             channel_name_bytes_max: config.limits.channel_name_bytes_max,
@@ -235,7 +235,7 @@ fn session_settings(config: &Config) -> protocols::Settings {
             has_store: config.store.data_dir.is_some(),
             presence_info_bytes_max: config.limits.presence_info_bytes_max,
             mqtt: session::MqttUse::of(&config.mqtt),
-            ..session::Settings::default()
+            ..session::CommonSettings::default()
         },
         socketcluster: protocols::SocketClusterSettings {
             protocol: config.socketcluster.protocol,

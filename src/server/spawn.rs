@@ -77,7 +77,9 @@ impl RunningCores {
         };
         if let Some(store) = &store {
             let cores = handles.clone();
-            store.handle().set_wake(Box::new(move |core| cores[core].nudge()));
+            store
+                .handle()
+                .set_wake(Box::new(move |core| cores[core].request_turn()));
         }
         let outlets = parts[0].hand_over.outlets();
         let (threads, started) = spawn_cores(parts, &prepared.cores).inspect_err(|_| stop(&handles))?;

@@ -42,7 +42,7 @@ pub use offer::{Offer, WEIGHT_DEFAULT, WINDOW_DEFAULT, meta};
 pub use open_calls::{Bounds as OpenCallsMax, Open, OpenCalls, TooMany};
 pub use pattern::{PATTERN_BYTES_MAX, Pattern};
 pub use pools::{
-    Bounds as PoolsMax, Called, Cancelled, GivenUp, GonePool, JoinFailure, Joined, MemberView, Next, NotGot,
-    PoolView, Pools, TakenBack,
+    Bounds as PoolsMax, Called, Cancelled, GivenUp, JoinFailure, Joined, MemberView, Next, NotDelivered,
+    PoolView, Pools, RemovedPool, TakenBack,
 };
 pub use reply::{ReplyTo, ServiceFailure, ServiceReply};

@@ -95,7 +95,7 @@ pub enum Next {
 
 /// Why a member has not got a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotGot {
+pub enum NotDelivered {
     /// Its connection has ended, or does not serve the pattern any more.
     HasLeft,
     /// Its outbox is full.
@@ -108,12 +108,12 @@ pub struct TakenBack {
     /// Whether another member may get it: its caller has not given it up meanwhile.
     pub is_open: bool,
     /// The pool, if it has no members any more.
-    pub gone: Option<GonePool>,
+    pub gone: Option<RemovedPool>,
 }
 
 /// The place of a call among calls that wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum QueueEnd {
     First,
     Last,
 }
@@ -358,14 +358,14 @@ impl Pools {
     }
 
     /// A service gives a pattern up. If it was the last one, its pool is gone.
-    pub fn leave(&mut self, pattern: &[u8], key: MemberKey) -> Option<GonePool> {
+    pub fn leave(&mut self, pattern: &[u8], key: MemberKey) -> Option<RemovedPool> {
         let slot = *self.by_pattern.get(pattern)?;
         let generation = self.slots.get(slot as usize)?.generation;
         self.leave_pool(PoolId { slot, generation }, key)
     }
 
     /// The same, for a pool.
-    fn leave_pool(&mut self, id: PoolId, key: MemberKey) -> Option<GonePool> {
+    fn leave_pool(&mut self, id: PoolId, key: MemberKey) -> Option<RemovedPool> {
         let pool = self.pool(id)?;
         pool.members.retain(|member| member.key != key);
         pool.unconfirmed.retain(|member| *member != key);
@@ -376,7 +376,7 @@ impl Pools {
         let pool = entry.pool.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.by_pattern.remove(&pool.pattern);
-        Some(GonePool {
+        Some(RemovedPool {
             pool: id,
             pattern: pool.pattern,
             row: pool.row,
@@ -386,15 +386,15 @@ impl Pools {
 
     /// Gives a call to a member, or lets it wait.
     pub fn call(&mut self, call: Box<ServiceCall>) -> Called {
-        self.give_or_keep(call, Place::Last)
+        self.give_or_keep(call, QueueEnd::Last)
     }
 
     /// The same for a call that a member has not got. It is older than all calls that wait.
     pub fn call_again(&mut self, call: Box<ServiceCall>) -> Called {
-        self.give_or_keep(call, Place::First)
+        self.give_or_keep(call, QueueEnd::First)
     }
 
-    fn give_or_keep(&mut self, call: Box<ServiceCall>, place: Place) -> Called {
+    fn give_or_keep(&mut self, call: Box<ServiceCall>, place: QueueEnd) -> Called {
         let Some(id) = call.pool else {
             return Called::NoPool(call);
         };
@@ -406,7 +406,7 @@ impl Pools {
         else {
             return Called::NoPool(call);
         };
-        if (pool.waiting.is_empty() || place == Place::First)
+        if (pool.waiting.is_empty() || place == QueueEnd::First)
             && let Some(member) = pool.choose(call.caller)
         {
             let flight = pool.give(member, id, call.id);
@@ -422,8 +422,8 @@ impl Pools {
         }
         pool.waiting_bytes += call.bytes();
         match place {
-            Place::First => pool.waiting.push_front(call),
-            Place::Last => pool.waiting.push_back(call),
+            QueueEnd::First => pool.waiting.push_front(call),
+            QueueEnd::Last => pool.waiting.push_back(call),
         }
         Called::Waits
     }
@@ -452,16 +452,16 @@ impl Pools {
     /// A member has answered a call, or ended with it, or had time enough after `$cancel`. Returns the pool, which may have
     /// room now. The end of a cancelled call does not say that the member answers in time.
     pub fn done(&mut self, call: CallId) -> Option<PoolId> {
-        let flight = self.land(call, |member, flight| member.is_slow &= flight.is_cancelled)?;
+        let flight = self.end_flight(call, |member, flight| member.is_slow &= flight.is_cancelled)?;
         self.pool(flight.pool).is_some().then_some(flight.pool)
     }
 
     /// A member has not got a call or an event. It gets no more: never, if it has left, or until it has room.
-    pub fn take_back(&mut self, call: &ServiceCall, key: MemberKey, why: NotGot) -> TakenBack {
-        let landed = call.id.and_then(|id| self.land(id, |_, _| {}));
+    pub fn take_back(&mut self, call: &ServiceCall, key: MemberKey, why: NotDelivered) -> TakenBack {
+        let landed = call.id.and_then(|id| self.end_flight(id, |_, _| {}));
         let gone = call.pool.and_then(|id| match why {
-            NotGot::HasLeft => self.leave_pool(id, key),
-            NotGot::IsFull => {
+            NotDelivered::HasLeft => self.leave_pool(id, key),
+            NotDelivered::IsFull => {
                 let pool = self.pool(id)?;
                 if let Some(member) = pool.members.iter_mut().find(|member| member.key == key) {
                     member.is_full = true;
@@ -512,7 +512,7 @@ impl Pools {
         Cancelled::Waited(call)
     }
 
-    fn land(&mut self, call: CallId, note: impl FnOnce(&mut Member, Flight)) -> Option<Flight> {
+    fn end_flight(&mut self, call: CallId, note: impl FnOnce(&mut Member, Flight)) -> Option<Flight> {
         let flight = self.in_flight.remove(&call)?;
         if let Some(member) = self.member_of(flight) {
             member.in_flight = member.in_flight.saturating_sub(1);
@@ -581,7 +581,7 @@ impl Pools {
 
 /// A pool without members.
 #[derive(Debug)]
-pub struct GonePool {
+pub struct RemovedPool {
     /// Its name, which names nothing any more.
     pub pool: PoolId,
     /// The pattern.
@@ -607,7 +607,7 @@ pub struct Stopped {
     /// The calls that its members had, and that were not cancelled.
     pub lost: Vec<CallId>,
     /// The pools that have no members any more.
-    pub gone: Vec<GonePool>,
+    pub gone: Vec<RemovedPool>,
     /// The members whose pool all cores know now.
     pub confirmed: Vec<(PoolId, MemberKey)>,
 }

@@ -181,7 +181,7 @@ impl Model {
         self.chosen.insert(chosen, self.clock);
     }
 
-    fn land(&mut self, call: CallId) {
+    fn end_flight(&mut self, call: CallId) {
         for (_, _, calls, _) in &mut self.members {
             calls.retain(|of| *of != call);
         }
@@ -281,7 +281,7 @@ fn members_get_calls_by_load_and_weight_within_their_windows_and_none_is_lost() 
                             member.3 &= cancelled.contains(call);
                         }
                         pools.done(*call);
-                        model.land(*call);
+                        model.end_flight(*call);
                         assert_eq!(pools.done(*call), None, "it is done once");
                     }
                 }
@@ -367,14 +367,14 @@ fn a_call_that_a_member_has_not_got_goes_to_another_one() {
     let Called::Given(first, call) = pools.call(call) else {
         panic!("there is room")
     };
-    let back = pools.take_back(&call, first, NotGot::HasLeft);
+    let back = pools.take_back(&call, first, NotDelivered::HasLeft);
     assert!(back.is_open && back.gone.is_none());
     let Called::Given(second, call) = pools.call_again(call) else {
         panic!("there is room")
     };
     assert_ne!(first, second);
     assert_eq!(pools.loads(b"p"), [(second, 1)]);
-    let back = pools.take_back(&call, second, NotGot::HasLeft);
+    let back = pools.take_back(&call, second, NotDelivered::HasLeft);
     assert!(back.is_open && back.gone.is_some(), "it was the last one");
     assert!(matches!(pools.call_again(call), Called::NoPool(_)));
     assert_eq!((pools.patterns_len(), pools.in_flight_len()), (0, 0));
@@ -391,7 +391,7 @@ fn call_of(pool: PoolId, number: u32) -> Box<ServiceCall> {
 
 #[test]
 fn a_call_that_was_cancelled_on_its_way_is_given_to_nobody() {
-    for why in [NotGot::HasLeft, NotGot::IsFull] {
+    for why in [NotDelivered::HasLeft, NotDelivered::IsFull] {
         let mut pools = Pools::new(0, 1, PoolsMax { pools: 1, members: 9 });
         let offer = Offer { weight: 1, window: 2 };
         let mut join = |number| pools.join(b"p", key(number), offer, || (Terms::default(), 0));
@@ -428,7 +428,7 @@ fn a_full_member_is_left_out_until_it_has_room_and_stays_slow() {
         panic!("there is room")
     };
     assert!(matches!(pools.call(call_of(pool, 3)), Called::Waits));
-    assert!(pools.take_back(&call, member, NotGot::IsFull).is_open);
+    assert!(pools.take_back(&call, member, NotDelivered::IsFull).is_open);
     assert!(matches!(pools.call_again(call), Called::Waits));
     let now = Uptime::from_ms(1);
     assert!(pools.next(pool, now).is_none(), "it is full");

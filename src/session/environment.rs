@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Scratch, Settings};
+use super::{CommonSettings, Scratch};
 use crate::app::{AllowedPublish, App, Peer, Piece, Refusal, SessionId};
 use crate::auth::rules::Rules;
 use crate::auth::{Claims, Issued};
@@ -21,7 +21,7 @@ pub struct Environment<'a, A: App> {
     /// Where the core finds this session when an answer comes later.
     pub address: usize,
     /// The settings of all sessions.
-    pub settings: &'a Settings,
+    pub settings: &'a CommonSettings,
     /// The keys, rules and users that decide which clients are admitted.
     pub policy: &'a Policy,
     /// The application's value on this core.

@@ -27,6 +27,6 @@ pub use protocol::ClientProtocol;
 pub use refusals::{ActionRefused, Refusals, TokenRefused};
 pub use reserved::{SYS, is_of_the_server, is_topic, reserved, why_not_retained};
 pub use rule_hits::RuleHits;
-pub use scratch::{Hits, Noted, Scratch};
+pub use scratch::{EventCounts, Hits, Scratch};
 pub(crate) use services::ServiceCaller;
-pub use settings::{Logins, MqttUse, Settings};
+pub use settings::{CommonSettings, Logins, MqttUse};

@@ -19,7 +19,7 @@ fn reserved_with_dollar(name: &[u8], channels: &Channels, mqtt: MqttUse) -> Opti
     if channels.announced_on(name).is_some() {
         return Some("Only the server publishes who joins and leaves a channel");
     }
-    (mqtt.is_spoken() && is_of_the_server(name)).then_some(SYS)
+    (mqtt.is_on() && is_of_the_server(name)).then_some(SYS)
 }
 
 /// Why no publication of a channel can be retained; `None` if one can.
@@ -71,7 +71,7 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(
-                reserved(name.as_bytes(), &channels, MqttUse::Spoken).is_some(),
+                reserved(name.as_bytes(), &channels, MqttUse::WithoutRetained).is_some(),
                 is_reserved,
                 "{name}"
             );

@@ -30,7 +30,7 @@ pub struct Scratch {
     verifications: u32,
     /// Checks of tokens in earlier turns, for a message whose rest is handled now.
     verified_before: u32,
-    noted: Noted,
+    noted: EventCounts,
     hits: Hits,
     rule_hits: RuleHits,
     refusals: Refusals,
@@ -48,7 +48,7 @@ pub(crate) struct MqttCounts {
 
 /// Counts of the events in sessions since the core last asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct EventCounts {
     /// Packets of arrays. A rate counts each of them like a message.
     pub packets_of_arrays: u64,
     /// Pings sent and pongs received. They do not keep a connection from being idle.
@@ -148,11 +148,11 @@ impl Scratch {
     /// Whether there is anything to take by [`Scratch::take_noted`].
     #[inline]
     pub(crate) fn has_noted(&self) -> bool {
-        self.noted != Noted::default() || self.app.has_refused()
+        self.noted != EventCounts::default() || self.app.has_refused()
     }
 
     /// The events since the last call of this.
-    pub(crate) fn take_noted(&mut self) -> Noted {
+    pub(crate) fn take_noted(&mut self) -> EventCounts {
         self.note_refused();
         std::mem::take(&mut self.noted)
     }

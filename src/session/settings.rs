@@ -9,7 +9,7 @@ use crate::decision::{Epoch, Numbering};
 
 /// What an operator can set for the sessions of every protocol.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct CommonSettings {
     /// Time from the upgrade to the end of the protocol's own handshake.
     pub handshake_timeout: Duration,
     /// Most bytes of the name of a channel that a client subscribes or publishes to.
@@ -50,18 +50,18 @@ pub enum MqttUse {
     #[default]
     Off,
     /// It speaks MQTT, and retains nothing.
-    Spoken,
+    WithoutRetained,
     /// It speaks MQTT, and retains publications.
-    Retains,
+    WithRetained,
 }
 
 impl MqttUse {
     /// Whether the server speaks MQTT.
     #[inline]
-    pub const fn is_spoken(self) -> bool {
+    pub const fn is_on(self) -> bool {
         match self {
             MqttUse::Off => false,
-            MqttUse::Spoken | MqttUse::Retains => true,
+            MqttUse::WithoutRetained | MqttUse::WithRetained => true,
         }
     }
 
@@ -69,8 +69,8 @@ impl MqttUse {
     #[inline]
     pub const fn retains(self) -> bool {
         match self {
-            MqttUse::Off | MqttUse::Spoken => false,
-            MqttUse::Retains => true,
+            MqttUse::Off | MqttUse::WithoutRetained => false,
+            MqttUse::WithRetained => true,
         }
     }
 
@@ -78,8 +78,8 @@ impl MqttUse {
     pub fn of(config: &Mqtt) -> MqttUse {
         match (config.is_used(), config.retained_count_max) {
             (false, _) => MqttUse::Off,
-            (true, 0) => MqttUse::Spoken,
-            (true, _) => MqttUse::Retains,
+            (true, 0) => MqttUse::WithoutRetained,
+            (true, _) => MqttUse::WithRetained,
         }
     }
 }
@@ -93,11 +93,11 @@ pub struct Logins {
     pub body_bytes_max: u32,
 }
 
-impl Default for Settings {
+impl Default for CommonSettings {
     /// The reference's values (wire reference, section 6); for settings that the reference does not have, the
     /// defaults of the configuration.
-    fn default() -> Settings {
-        Settings {
+    fn default() -> CommonSettings {
+        CommonSettings {
             handshake_timeout: Duration::from_secs(10),
             channel_name_bytes_max: 65_536,
             allow_client_publish: true,

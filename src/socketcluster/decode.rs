@@ -6,7 +6,7 @@
 //! are scanned once.
 //!
 //! An array may hold a hundred thousand packets. Both scans can stop between two packets when the caller has done
-//! enough for one turn, and [`resume`] continues them from a [`Place`] in the same text.
+//! enough for one turn, and [`resume`] continues them from a [`ResumePoint`] in the same text.
 //!
 //! Limits: `CHECKED_BYTES_MAX` bytes of an array are checked at a time, up to the end of the packet that crosses this
 //! limit.
@@ -24,14 +24,14 @@ pub enum Decoded<'a> {
     /// The packets of an array, in order.
     Many(Packets<'a>),
     /// An array that is too long to be checked at once: [`resume`] continues at this place.
-    Long(Place),
+    Long(ResumePoint),
     /// A message that is nested too deeply for the scanner. It is handled like `One(Packet::Raw)`, and counted.
     TooDeep,
 }
 
 /// The place in the text of an array from which to continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ResumePoint {
     /// The start of a packet; the array has been checked up to here.
     Checking(usize),
     /// The start of the next packet to handle; the whole array has been checked.
@@ -39,10 +39,10 @@ pub enum Place {
 }
 
 /// Continues with an array. `text` must be the text of the message to which the place belongs.
-pub fn resume(text: &str, place: Place) -> Decoded<'_> {
+pub fn resume(text: &str, place: ResumePoint) -> Decoded<'_> {
     match place {
-        Place::Checking(at) => decoded(check_array(text, at)),
-        Place::Handling(at) => Decoded::Many(Packets::at(text, at)),
+        ResumePoint::Checking(at) => decoded(check_array(text, at)),
+        ResumePoint::Handling(at) => Decoded::Many(Packets::at(text, at)),
     }
 }
 
@@ -147,7 +147,7 @@ fn check_array(text: &str, at: usize) -> Result<Decoded<'_>, Fault> {
             return Ok(Decoded::Many(Packets::of(text)));
         }
     }
-    Ok(Decoded::Long(Place::Checking(scanner.position())))
+    Ok(Decoded::Long(ResumePoint::Checking(scanner.position())))
 }
 
 /// Number of bytes of an array that are checked at a time. Checking them takes about as long as handling 256 packets.
@@ -180,12 +180,12 @@ impl<'a> Packets<'a> {
     }
 
     /// The place where [`resume`] continues; `None` after the last packet.
-    pub fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<ResumePoint> {
         let mut ahead = self.scanner.clone();
         ahead.skip_space();
         match ahead.peek() {
             None | Some(b']') => None,
-            Some(_) => Some(Place::Handling(self.position())),
+            Some(_) => Some(ResumePoint::Handling(self.position())),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The values that a core lends a SocketCluster session for one call.
 
-use super::settings::Settings;
+use super::settings::SocketClusterSettings;
 use crate::app::App;
 use crate::session;
 
@@ -10,7 +10,7 @@ pub struct Environment<'e, 'a, A: App> {
     /// The values that a core lends sessions of every protocol.
     pub common: &'e mut session::Environment<'a, A>,
     /// The settings of SocketCluster alone.
-    pub settings: &'e Settings,
+    pub settings: &'e SocketClusterSettings,
     /// The buffers of SocketCluster alone.
     pub scratch: &'e mut Scratch,
 }

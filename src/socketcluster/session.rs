@@ -36,7 +36,7 @@ mod calls;
 mod channels;
 mod handshake;
 mod history;
-mod hooked;
+mod hook_decisions;
 mod login;
 mod orders;
 mod permissions;
@@ -59,7 +59,7 @@ use super::environment::Environment;
 use super::number::{Number, NumberText};
 use super::packet::{Event, Packet, Reserved};
 use super::rewrite;
-use super::settings::Settings;
+use super::settings::SocketClusterSettings;
 use super::version::Version;
 use crate::app::{
     AnswerKind, App, Call, Inbound, Late, LateAnswer, Name, Peer, RawJson, RawPeer, Refusal, Refused,
@@ -70,7 +70,7 @@ use crate::clock::{Now, Uptime};
 use crate::config::rules::Action;
 use crate::decision::{CloseReason, Decision, Decisions, Limit, Message};
 use presence::PresenceCall;
-use timers::Moment;
+use timers::CompactDeadline;
 use undecided::About;
 
 /// The session of one SocketCluster client.
@@ -104,7 +104,7 @@ enum State {
         /// The number of the rules with which they were checked.
         rules: u32,
         /// With `allow_anonymous` off: when the client's token expires, or when the client must have one.
-        watch: Moment,
+        watch: CompactDeadline,
     },
     /// The connection has ended.
     Ended,
@@ -114,7 +114,12 @@ impl Session {
     /// The session of a connection that was just upgraded. `claims` are those of the user that the request
     /// itself has authenticated, if there is one: they hold from the handshake on, unless the handshake
     /// brings a token.
-    pub fn new(id: SessionId, settings: &Settings, now: Now, claims: Option<Box<Claims>>) -> Session {
+    pub fn new(
+        id: SessionId,
+        settings: &SocketClusterSettings,
+        now: Now,
+        claims: Option<Box<Claims>>,
+    ) -> Session {
         Session {
             id,
             version: Version::new(settings.protocol),
@@ -409,7 +414,7 @@ impl Session {
             None
         } else {
             env.common
-                .decided_elsewhere(0, self.asked(expired), hooked::subject(&call, action))
+                .decided_elsewhere(0, self.asked(expired), hook_decisions::subject(&call, action))
         };
         let result = match decided {
             None => self.hand_on(&call, cid.as_ref(), expired, env, decisions),

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::config::Protocol;
 
-/// What an operator can set for SocketCluster sessions, beside [`crate::session::Settings`].
+/// What an operator can set for SocketCluster sessions, beside [`crate::session::CommonSettings`].
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct SocketClusterSettings {
     /// The version to speak.
     pub protocol: Protocol,
     /// Time between pings; `None` turns pings and the pong timer off.
@@ -23,11 +23,11 @@ pub struct Settings {
     pub service_window_max: u32,
 }
 
-impl Default for Settings {
+impl Default for SocketClusterSettings {
     /// The reference's values (wire reference, section 6); for settings that the reference does not have, the
     /// defaults of the configuration.
-    fn default() -> Settings {
-        Settings {
+    fn default() -> SocketClusterSettings {
+        SocketClusterSettings {
             protocol: Protocol::Auto,
             ping_interval: Some(Duration::from_secs(8)),
             ping_timeout: Duration::from_secs(30),

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 
 use super::format::Generation;
-use super::records::{Batch, Kept, Record};
+use super::records::{Batch, KeptBounds, Record};
 
 /// Changes that are not committed.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ pub(super) struct ChannelChanges {
     /// Whether all that the store has of the channel is removed, before the publications here are added.
     pub(super) is_removed: bool,
     /// What the channel keeps then.
-    pub(super) kept: Kept,
+    pub(super) kept: KeptBounds,
     /// Publications to add, as values of the database, by their offsets.
     pub(super) publications: BTreeMap<u64, Box<[u8]>>,
 }
@@ -231,7 +231,7 @@ impl SessionChanges {
 }
 
 impl ChannelChanges {
-    fn keep(&mut self, kept: Kept) {
+    fn keep(&mut self, kept: KeptBounds) {
         self.kept.after = self.kept.after.max(kept.after);
         self.kept.complete_after = self.kept.complete_after.max(kept.complete_after);
         while let Some(oldest) = self.publications.first_entry()

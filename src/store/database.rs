@@ -90,7 +90,7 @@ impl Content {
 
     /// Whether so little is left of `max` that nothing is to be added but what makes room. It stays so until an eighth is
     /// left.
-    pub(super) const fn nears(self, max: Content, has_neared: bool) -> bool {
+    pub(super) const fn is_nearly(self, max: Content, has_neared: bool) -> bool {
         let sixteenths = if has_neared { 14 } else { 15 };
         self.0 / sixteenths >= max.0 / 16
     }
@@ -308,7 +308,7 @@ impl Database {
         self,
         changes: &Changes,
         head: &mut StoredHead,
-        holders: &mut Holders,
+        holders: &mut ReferenceCounts,
         content: &mut Content,
     ) -> Result<Database, Fault> {
         let mut new_head = *head;
@@ -322,7 +322,7 @@ impl Database {
         &self,
         changes: &Changes,
         head: &mut StoredHead,
-        holders: &Holders,
+        holders: &ReferenceCounts,
         before: Content,
     ) -> Result<Content, Fault> {
         let mut transaction = self.redb.begin_write().map_err(redb::Error::from)?;
@@ -377,9 +377,9 @@ impl Database {
 ///
 /// Invariant: it has the publications of the table, each with the number of its items, which is not 0.
 #[derive(Debug, Default)]
-pub(super) struct Holders(HashMap<u64, u32>);
+pub(super) struct ReferenceCounts(HashMap<u64, u32>);
 
-impl Holders {
+impl ReferenceCounts {
     /// Counts one item more, of those that the database has at the start.
     pub(super) fn count(&mut self, number: u64) {
         *self.0.entry(number).or_default() += 1;
@@ -410,7 +410,7 @@ fn write_changes(
     transaction: &redb::WriteTransaction,
     changes: &Changes,
     head: &mut StoredHead,
-    holders: &Holders,
+    holders: &ReferenceCounts,
 ) -> Result<i64, redb::Error> {
     let mut size = 0;
     let mut channels = Measured::new(transaction.open_table(CHANNELS)?, &mut size);

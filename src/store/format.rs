@@ -12,7 +12,7 @@
 //!
 //! Pure.
 
-use super::records::Kept;
+use super::records::KeptBounds;
 
 /// A publication as the store keeps it: its facts, and the frame exactly as subscribers of its publisher's protocol get
 /// it.
@@ -116,7 +116,7 @@ pub(crate) struct StoredChannel {
     /// Its number in the keys of its publications.
     pub(crate) number: u64,
     /// What it keeps.
-    pub(crate) kept: Kept,
+    pub(crate) kept: KeptBounds,
 }
 
 impl StoredChannel {
@@ -140,7 +140,7 @@ impl StoredChannel {
         };
         Some(StoredChannel {
             number: u64::from_le_bytes(*number),
-            kept: Kept {
+            kept: KeptBounds {
                 after: u64::from_le_bytes(*after),
                 complete_after: u64::from_le_bytes(*complete_after),
             },
@@ -304,7 +304,7 @@ pub(super) mod tests {
             bytes[1] = 3;
             prop_assert_eq!(StoredHead::read(&bytes), None);
 
-            let kept = Kept { after: kept_after, complete_after: !number };
+            let kept = KeptBounds { after: kept_after, complete_after: !number };
             let channel = StoredChannel { number, kept };
             let mut bytes = channel.to_bytes();
             prop_assert_eq!(StoredChannel::read(&bytes), Some(channel));
@@ -347,7 +347,7 @@ pub(super) mod tests {
         assert_eq!(bytes, b"\x01\x03\x02\0\0\0\x02\x01\0\0\0\0\0\0frame");
         let channel = StoredChannel {
             number: 7,
-            kept: Kept {
+            kept: KeptBounds {
                 after: 9,
                 complete_after: 10,
             },

@@ -45,7 +45,7 @@ use crossbeam_channel::{Sender, bounded};
 use tracing::{error, info, warn};
 
 use self::changes::Changes;
-use self::database::{Check, Content, Database, FILE_NAME, Fault, Holders};
+use self::database::{Check, Content, Database, FILE_NAME, Fault, ReferenceCounts};
 use self::directory::{Lock, NoLock};
 pub(crate) use self::format::{Generation, StoredWill};
 use self::format::{State, StoredChannel, StoredHead, StoredPublication};
@@ -124,7 +124,7 @@ pub(crate) struct Store {
     lock: Lock,
     database: Database,
     head: StoredHead,
-    holders: Holders,
+    holders: ReferenceCounts,
     content: Content,
     /// Whether the last process has not ended in order, and may have acknowledged what is not here.
     may_miss_some: bool,
@@ -206,7 +206,7 @@ impl Store {
         let reserved = database.apply(
             &Changes::default(),
             &mut head,
-            &mut Holders::default(),
+            &mut ReferenceCounts::default(),
             &mut content,
         );
         let database = match reserved {
@@ -230,7 +230,7 @@ impl Store {
             lock,
             database,
             head,
-            holders: Holders::default(),
+            holders: ReferenceCounts::default(),
             content,
             may_miss_some,
             clock,
@@ -495,7 +495,7 @@ impl Drop for Outside<'_> {
 
 /// A core did not send its last records in time, so that the process keeps the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotLetGo;
+pub(crate) struct NotReleased;
 
 impl RunningStore {
     /// The end for other threads.
@@ -591,7 +591,7 @@ impl StoreHandle {
     ///
     /// # Errors
     /// A core did not answer in time.
-    pub(crate) fn let_go(&self) -> Result<(), NotLetGo> {
+    pub(crate) fn release(&self) -> Result<(), NotReleased> {
         if self.state() == StoreState::Closed {
             return Ok(());
         }
@@ -600,7 +600,7 @@ impl StoreHandle {
         let mut tries = CORES_END_TIME_MAX.as_millis() / NUDGE_EVERY.as_millis();
         while !self.shared.all_have_finished() {
             if tries == 0 {
-                return Err(NotLetGo);
+                return Err(NotReleased);
             }
             tries -= 1;
             (0..self.shared.cores.len()).for_each(|core| self.shared.wake(core));

@@ -25,7 +25,7 @@ pub(crate) enum Record<'a> {
         /// The offset of the publication.
         offset: u64,
         /// What the channel keeps.
-        kept: Kept,
+        kept: KeptBounds,
         /// The publication.
         publication: StoredPublication<'a>,
     },
@@ -34,7 +34,7 @@ pub(crate) enum Record<'a> {
         /// The channel's name.
         channel: &'a [u8],
         /// What the channel keeps.
-        kept: Kept,
+        kept: KeptBounds,
     },
     /// All of a channel is forgotten, and with it the knowledge of where its history begins.
     Removed {
@@ -111,7 +111,7 @@ pub(crate) enum Record<'a> {
 
 /// What a channel keeps of its publications.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Kept {
+pub(crate) struct KeptBounds {
     /// The publications with higher offsets.
     pub(crate) after: u64,
     /// All publications after this offset are among them. It is higher than `after` if only the last value is left of a
@@ -274,7 +274,7 @@ impl<'a> From<Change<'a>> for Record<'a> {
                 complete_after,
                 newest,
             } => {
-                let kept = Kept {
+                let kept = KeptBounds {
                     after,
                     complete_after,
                 };
@@ -320,7 +320,7 @@ impl<'a> Iterator for Records<'a> {
                 Record::Publication {
                     channel,
                     offset: through,
-                    kept: Kept {
+                    kept: KeptBounds {
                         after,
                         complete_after,
                     },
@@ -329,7 +329,7 @@ impl<'a> Iterator for Records<'a> {
             }
             FORGOTTEN => Record::Forgotten {
                 channel,
-                kept: Kept {
+                kept: KeptBounds {
                     after: self.number(),
                     complete_after: through,
                 },
@@ -420,10 +420,10 @@ mod tests {
                     0 => Record::Publication {
                         channel,
                         offset: *offset,
-                        kept: Kept { after: *after, complete_after: !*after },
+                        kept: KeptBounds { after: *after, complete_after: !*after },
                         publication: publication.borrowed(),
                     },
-                    1 => Record::Forgotten { channel, kept: Kept { after: *after, complete_after: *offset } },
+                    1 => Record::Forgotten { channel, kept: KeptBounds { after: *after, complete_after: *offset } },
                     2 => Record::Removed { channel, through: *offset },
                     3 => Record::UnknownChannels { through: *offset },
                     4 => Record::Will {

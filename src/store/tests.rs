@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::format::StoredPublication;
-use super::records::{Batch, Kept, Record};
+use super::records::{Batch, KeptBounds, Record};
 use super::*;
 
 /// A directory that is removed with the value.
@@ -85,7 +85,7 @@ fn publication<'a>(channel: &'a [u8], offset: u64, after: u64, frame: &'a [u8]) 
     Record::Publication {
         channel,
         offset,
-        kept: Kept {
+        kept: KeptBounds {
             after,
             complete_after: after,
         },
@@ -373,7 +373,7 @@ fn fill(handle: &StoreHandle, sink: &mut Sink, mut offset: u64, size: usize, unt
 
 /// The publications of the channel up to this offset go.
 fn forget(sink: &mut Sink, through: u64) {
-    let kept = Kept {
+    let kept = KeptBounds {
         after: through,
         complete_after: through,
     };

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use tracing::{error, info, warn};
 
 use super::changes::Changes;
-use super::database::{Check, Content, Database, Fault, Holders};
+use super::database::{Check, Content, Database, Fault, ReferenceCounts};
 use super::directory::Lock;
 use super::format::{State, StoredHead};
 use super::records::Batch;
@@ -52,7 +52,7 @@ pub(super) struct Writer {
     /// `None` after a fault, until it is opened again.
     pub(super) database: Option<Database>,
     pub(super) head: StoredHead,
-    pub(super) holders: Holders,
+    pub(super) holders: ReferenceCounts,
     pub(super) content: Content,
     pub(super) lock: Lock,
     pub(super) inbox: Receiver<Sent>,
@@ -212,7 +212,7 @@ impl Writer {
             return;
         };
         let has_neared = self.shared.metrics.full.value() > 0;
-        let is_near = self.content.nears(max, has_neared);
+        let is_near = self.content.is_nearly(max, has_neared);
         self.shared
             .metrics
             .set_content(self.content.bytes(), max.bytes(), is_near);

@@ -41,7 +41,7 @@ impl Reservation {
 
 /// The configurable options of listeners.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Traits {
+pub(crate) struct ListenerOptions {
     /// Most connections that may wait to be accepted.
     pub(crate) backlog: i32,
     /// The longest time for which a client may take none of the data that waits for it.
@@ -49,7 +49,7 @@ pub(crate) struct Traits {
 }
 
 /// Opens a listener.
-pub(crate) fn listen(address: SocketAddr, traits: &Traits) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, traits: &ListenerOptions) -> io::Result<TcpListener> {
     let socket = bound(address)?.into();
     prepare(&socket, traits)?;
     Ok(socket)
@@ -58,7 +58,7 @@ pub(crate) fn listen(address: SocketAddr, traits: &Traits) -> io::Result<TcpList
 /// Makes a bound socket a listener with the options of this server, also a socket that another process has
 /// opened. Accepted sockets inherit the options set here, which saves a system call for each of them per
 /// connection.
-pub(crate) fn prepare(socket: &TcpListener, traits: &Traits) -> io::Result<()> {
+pub(crate) fn prepare(socket: &TcpListener, traits: &ListenerOptions) -> io::Result<()> {
     let socket = SockRef::from(socket);
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
@@ -130,7 +130,7 @@ mod tests {
         let reservation = Reservation::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = reservation.address();
         assert_ne!(address.port(), 0);
-        let traits = Traits {
+        let traits = ListenerOptions {
             backlog: 16,
             write_timeout: Duration::from_secs(100),
         };
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_system_buffers_little_for_a_peer_that_takes_nothing() {
-        let traits = Traits {
+        let traits = ListenerOptions {
             backlog: 16,
             write_timeout: Duration::from_secs(100),
         };

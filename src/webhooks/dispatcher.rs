@@ -16,9 +16,9 @@ use tracing::{error, info, warn};
 
 use super::compiled::{Webhook, Webhooks};
 use super::disk::Found;
-use super::event::{Event, Holder, Occupied};
+use super::event::{Event, Occupied, SubscriberKind};
 use super::hook::{Failure, Hook, Request, State};
-use super::intake::{Intake, Told};
+use super::intake::{DatedEvent, Intake};
 use super::occupancy::{Hooks, Occupancy};
 use super::queue::Queue;
 use super::store::{COMMIT_AGAIN, Store};
@@ -181,7 +181,7 @@ impl Dispatcher {
                 return (taken > 0).then_some(false);
             };
             self.refresh(now);
-            let Told { unix_ms, core, event } = told;
+            let DatedEvent { unix_ms, core, event } = told;
             match event {
                 Event::Occupancy(changes) => self.change_occupancy(core, changes, unix_ms, now),
                 event => self.queue(&event, None, unix_ms, now),
@@ -218,7 +218,7 @@ impl Dispatcher {
     fn tell_channel(&mut self, channel: Box<[u8]>, told: Hooks, is_occupied: bool, now: Now) {
         let event = Event::Channel(Occupied {
             channel,
-            by: Holder::SocketCluster,
+            by: SubscriberKind::SocketCluster,
             is_occupied,
         });
         self.queue(&event, Some(told), now.unix_ms, now);
@@ -244,8 +244,8 @@ impl Dispatcher {
                 event.write(&format!("{process}-{count}"), unix_ms, &mut json);
                 Arc::from(json)
             });
-            let pushed = hook.with_keeper(&self.intake, &mut self.store, |queue, keeper| {
-                queue.push(unix_ms, json, keeper)
+            let pushed = hook.with_storage(&self.intake, &mut self.store, |queue, storage| {
+                queue.push(unix_ms, json, storage)
             });
             match pushed {
                 Ok(()) => {
@@ -285,18 +285,18 @@ impl Dispatcher {
             .commit_if_due(&self.intake.metrics.store_failures, now.uptime);
         if self.next_tidying <= now.uptime {
             self.next_tidying = now.uptime + TIDY_EVERY;
-            self.tidy(now);
+            self.once_a_second(now);
         }
     }
 
     /// Once a second: drops what is too old, tells the log of what was dropped, and sets the metrics.
-    fn tidy(&mut self, now: Now) {
+    fn once_a_second(&mut self, now: Now) {
         for hook in &mut self.hooks {
             if !matches!(hook.state, State::Sending { .. }) {
                 let keep_ms = u64::try_from(hook.webhook.spec.keep.as_millis()).unwrap_or(u64::MAX);
                 let before = now.unix_ms.saturating_sub(keep_ms);
-                let count = hook.with_keeper(&self.intake, &mut self.store, |queue, keeper| {
-                    queue.expire(before, keeper)
+                let count = hook.with_storage(&self.intake, &mut self.store, |queue, storage| {
+                    queue.expire(before, storage)
                 });
                 hook.drop_some(count, WebhookDrop::Expired);
             }
@@ -362,7 +362,7 @@ impl Dispatcher {
             if !is_due(hook) {
                 continue;
             }
-            let refilled = hook.with_keeper(&self.intake, &mut self.store, Queue::refill);
+            let refilled = hook.with_storage(&self.intake, &mut self.store, Queue::refill);
             hook.failed_reads = match refilled {
                 Ok(()) => 0,
                 Err(_) => hook.failed_reads + 1,
@@ -421,8 +421,8 @@ impl Dispatcher {
         hook.metrics.requests[answer.index()].add(1);
         match outcome {
             Ok(()) => {
-                let count = hook.with_keeper(&self.intake, &mut self.store, |queue, keeper| {
-                    queue.pop_through(through, keeper)
+                let count = hook.with_storage(&self.intake, &mut self.store, |queue, storage| {
+                    queue.pop_through(through, storage)
                 });
                 hook.metrics.delivered.add(count);
                 hook.succeed(now.uptime);
@@ -476,7 +476,7 @@ impl Dispatcher {
 
     /// Commits what waits, or drops it and says so: nothing is sent any more.
     pub(crate) fn close(&mut self, now: Now) {
-        self.tidy(now);
+        self.once_a_second(now);
         self.tell_drops();
         let is_kept = self.store.commit_last(&self.intake.metrics.store_failures);
         for hook in &mut self.hooks {
@@ -504,8 +504,8 @@ impl Dispatcher {
                 info!("webhook {name}: {} events wait on disk", found.count);
                 hook.since.get_or_insert(now.uptime);
             }
-            let refused = hook.with_keeper(&self.intake, &mut self.store, |queue, keeper| {
-                queue.begin_with(found, keeper)
+            let refused = hook.with_storage(&self.intake, &mut self.store, |queue, storage| {
+                queue.begin_with(found, storage)
             });
             hook.drop_some(refused, WebhookDrop::QueueFull);
         }

@@ -21,7 +21,7 @@ pub enum Event {
     /// A channel is occupied or vacated, over all cores.
     Channel(Occupied),
     /// A member has joined or left a channel.
-    Member(MemberNews),
+    Member(MembershipEvent),
     /// A client has connected.
     Connected(Box<Client>),
     /// The connection of a client has ended.
@@ -61,14 +61,14 @@ pub struct Occupied {
     /// The channel, in WTF-8.
     pub channel: Box<[u8]>,
     /// What has subscribers there.
-    pub by: Holder,
+    pub by: SubscriberKind,
     /// Whether there are any.
     pub is_occupied: bool,
 }
 
 /// The subscribers of one kind that a core may have on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum SubscriberKind {
     /// SocketCluster clients.
     SocketCluster,
     /// Sessions of MQTT clients.
@@ -77,7 +77,7 @@ pub enum Holder {
 
 /// A member that has joined or left.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MemberNews {
+pub struct MembershipEvent {
     /// The channel, in WTF-8.
     pub channel: Box<[u8]>,
     /// The user; `None` for a client without one.
@@ -144,7 +144,7 @@ impl Event {
             Event::Occupancy(_) => return None,
             Event::Channel(occupied) if occupied.is_occupied => WebhookEvent::ChannelOccupied,
             Event::Channel(_) => WebhookEvent::ChannelVacated,
-            Event::Member(news) if news.is_there => WebhookEvent::MemberJoined,
+            Event::Member(event) if event.is_there => WebhookEvent::MemberJoined,
             Event::Member(_) => WebhookEvent::MemberLeft,
             Event::Connected(_) => WebhookEvent::Connected,
             Event::Disconnected(..) => WebhookEvent::Disconnected,
@@ -159,7 +159,7 @@ impl Event {
     pub(crate) fn channel(&self) -> Option<&[u8]> {
         match self {
             Event::Channel(Occupied { channel, .. })
-            | Event::Member(MemberNews { channel, .. })
+            | Event::Member(MembershipEvent { channel, .. })
             | Event::WillSent { channel, .. }
             | Event::Publication { channel, .. } => Some(channel),
             Event::Occupancy(_)
@@ -180,7 +180,9 @@ impl Event {
                     .map(|change| EVENT_BYTES + change.channel.len())
                     .sum(),
                 Event::Channel(occupied) => occupied.channel.len(),
-                Event::Member(news) => news.channel.len() + news.user.as_ref().map_or(0, |user| user.len()),
+                Event::Member(event) => {
+                    event.channel.len() + event.user.as_ref().map_or(0, |user| user.len())
+                }
                 Event::Connected(of) | Event::Disconnected(of, _) | Event::SlowConsumer(of, _) => client(of),
                 Event::WillSent { channel, data, .. } => {
                     channel.len() + data.as_ref().map_or(0, |data| data.len())
@@ -200,13 +202,13 @@ impl Event {
         match self {
             Event::Occupancy(_) => {}
             Event::Channel(occupied) => object.text("channel", &occupied.channel),
-            Event::Member(news) => {
-                object.text("channel", &news.channel);
-                object.optional_text("user", news.user.as_deref());
-                if let Some(connection) = news.connection {
+            Event::Member(event) => {
+                object.text("channel", &event.channel);
+                object.optional_text("user", event.user.as_deref());
+                if let Some(connection) = event.connection {
                     object.connection(connection);
                 }
-                object.number("count", u64::from(news.count));
+                object.number("count", u64::from(event.count));
             }
             Event::Connected(client) => object.client(client),
             Event::Disconnected(client, ended) => {
@@ -271,12 +273,12 @@ impl Event {
         let occupied = |is_occupied| {
             Event::Channel(Occupied {
                 channel: channel(),
-                by: Holder::SocketCluster,
+                by: SubscriberKind::SocketCluster,
                 is_occupied,
             })
         };
         let member = |is_there| {
-            Event::Member(MemberNews {
+            Event::Member(MembershipEvent {
                 channel: channel(),
                 user: Some("alice".into()),
                 connection: None,
@@ -413,7 +415,7 @@ mod tests {
     #[test]
     fn names_that_clients_choose_cannot_break_the_json() {
         let name = "a\"\\\u{2028}\n}é";
-        let event = Event::Member(MemberNews {
+        let event = Event::Member(MembershipEvent {
             channel: name.as_bytes().into(),
             user: Some(name.into()),
             connection: None,
@@ -432,7 +434,7 @@ mod tests {
         // Half of a surrogate pair is written as an escape.
         let half = Event::Channel(Occupied {
             channel: [0xed, 0xa0, 0x80][..].into(),
-            by: Holder::Mqtt,
+            by: SubscriberKind::Mqtt,
             is_occupied: true,
         });
         assert!(json(&half).contains(r#""channel":"\ud800""#), "{}", json(&half));

@@ -21,7 +21,7 @@ use super::compiled::Webhook;
 use super::event::Event;
 use super::intake::Intake;
 use super::occupancy::Hooks;
-use super::queue::{Keeper, Queue};
+use super::queue::{Queue, QueueStorage};
 use super::store::Store;
 use crate::broker::Numbering;
 use crate::clock::{Now, Uptime};
@@ -46,8 +46,8 @@ pub(super) struct Hook {
     pub(super) failed_reads: u32,
     pub(super) metrics: Arc<HookMetrics>,
     /// Events that were dropped and that no line of the log has told of, with the last reason.
-    pub(super) untold: u64,
-    pub(super) untold_for: Option<WebhookDrop>,
+    pub(super) unreported: u64,
+    pub(super) unreported_for: Option<WebhookDrop>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,16 +99,16 @@ impl Hook {
             failures: 0,
             failed_reads: 0,
             metrics: Arc::new(HookMetrics::new(&webhook.spec.name)),
-            untold: 0,
-            untold_for: None,
+            unreported: 0,
+            unreported_for: None,
         }
     }
 
-    pub(super) fn with_keeper<T>(
+    pub(super) fn with_storage<T>(
         &mut self,
         intake: &Intake,
         store: &mut Store,
-        act: impl FnOnce(&mut Queue, &mut Keeper<'_>) -> T,
+        act: impl FnOnce(&mut Queue, &mut QueueStorage<'_>) -> T,
     ) -> T {
         let spec = &self.webhook.spec;
         let disk = match store {
@@ -118,7 +118,7 @@ impl Hook {
                 Some((disk, number))
             }
         };
-        act(&mut self.queue, &mut Keeper { spec, intake, disk })
+        act(&mut self.queue, &mut QueueStorage { spec, intake, disk })
     }
 
     pub(super) fn is_due(&self, now: Uptime) -> bool {
@@ -187,14 +187,14 @@ impl Hook {
     pub(super) fn drop_some(&mut self, count: u64, reason: WebhookDrop) {
         if count > 0 {
             self.metrics.dropped[reason.index()].add(count);
-            self.untold += count;
-            self.untold_for = Some(reason);
+            self.unreported += count;
+            self.unreported_for = Some(reason);
         }
     }
 
     /// Tells the log of events that were dropped.
     pub(super) fn tell_drops(&mut self) {
-        let (count, reason) = (std::mem::take(&mut self.untold), self.untold_for.take());
+        let (count, reason) = (std::mem::take(&mut self.unreported), self.unreported_for.take());
         if let Some(reason) = reason {
             warn!(
                 "webhook {}: {count} events were dropped: {}",

@@ -23,8 +23,8 @@ use crate::metrics::webhooks::WebhookMetrics;
 /// What is on its way.
 #[derive(Debug)]
 pub struct Intake {
-    sender: Sender<Told>,
-    receiver: Receiver<Told>,
+    sender: Sender<DatedEvent>,
+    receiver: Receiver<DatedEvent>,
     /// Relaxed: it guards nothing.
     bytes: AtomicUsize,
     bytes_max: usize,
@@ -34,7 +34,7 @@ pub struct Intake {
 
 /// An event, when and where it has happened.
 #[derive(Debug)]
-pub struct Told {
+pub struct DatedEvent {
     /// Milliseconds since 1970.
     pub unix_ms: u64,
     /// The index of the core.
@@ -66,7 +66,7 @@ impl Intake {
     ///
     /// # Errors
     /// There is no room: the event comes back.
-    pub(crate) fn put(&self, told: Told) -> Result<(), Told> {
+    pub(crate) fn put(&self, told: DatedEvent) -> Result<(), DatedEvent> {
         let bytes = told.event.bytes();
         // Before it is in the channel, since the thread may take it out at once.
         self.hold(bytes);
@@ -82,7 +82,7 @@ impl Intake {
     }
 
     /// Takes the next event out. Its bytes are released.
-    pub(crate) fn take(&self) -> Option<Told> {
+    pub(crate) fn take(&self) -> Option<DatedEvent> {
         let told = self.receiver.try_recv().ok()?;
         self.release(told.event.bytes());
         Some(told)
@@ -121,8 +121,8 @@ impl Intake {
 mod tests {
     use super::*;
 
-    fn limit_hit(hits: u64) -> Told {
-        Told {
+    fn limit_hit(hits: u64) -> DatedEvent {
+        DatedEvent {
             unix_ms: 0,
             core: 0,
             event: Event::LimitHit { limit: "x", hits },
@@ -137,7 +137,7 @@ mod tests {
         assert!(intake.put(limit_hit(2)).is_ok() && !intake.has_room(1));
         assert!(matches!(
             intake.put(limit_hit(3)),
-            Err(Told {
+            Err(DatedEvent {
                 event: Event::LimitHit { hits: 3, .. },
                 ..
             })

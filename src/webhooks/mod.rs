@@ -41,4 +41,4 @@ mod store;
 pub(crate) use compiled::RecentAnswers;
 pub use compiled::{Webhook, Webhooks};
 pub use event::Event;
-pub use intake::{Intake, Told};
+pub use intake::{DatedEvent, Intake};

@@ -20,7 +20,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use super::event::{Holder, Occupied};
+use super::event::{Occupied, SubscriberKind};
 use crate::clock::Uptime;
 
 /// The channels that have subscribers and that webhooks watch.
@@ -38,7 +38,7 @@ pub(super) struct Occupancy {
 
 #[derive(Debug, Default)]
 struct Channel {
-    /// The cores that have subscribers, as bits, by [`Holder`].
+    /// The cores that have subscribers, as bits, by [`SubscriberKind`].
     cores: [u128; 2],
     /// The webhooks that know of it as occupied, as bits.
     told: Hooks,
@@ -66,8 +66,8 @@ impl Occupancy {
     pub(super) fn change(&mut self, core: usize, change: &Occupied, watched_by: Hooks, now: Uptime) -> Hooks {
         let bit = 1_u128 << (core % 128);
         let holder = match change.by {
-            Holder::SocketCluster => 0,
-            Holder::Mqtt => 1,
+            SubscriberKind::SocketCluster => 0,
+            SubscriberKind::Mqtt => 1,
         };
         if change.is_occupied {
             if watched_by == 0 {
@@ -133,14 +133,14 @@ impl Occupancy {
             // A webhook that came later may have got the bit of one that has gone.
             channel.told &= !gone;
             let watched_by = watched_by(name);
-            let untold = match channel.vacated_at {
+            let unreported = match channel.vacated_at {
                 None => watched_by & !channel.told,
                 Some(_) => 0,
             };
-            if untold != 0 {
-                news.push((name.clone(), untold));
+            if unreported != 0 {
+                news.push((name.clone(), unreported));
             }
-            channel.told = (channel.told & watched_by) | untold;
+            channel.told = (channel.told & watched_by) | unreported;
             if watched_by == 0 {
                 *name_bytes -= name.len();
                 if let Some(at) = channel.vacated_at {

@@ -40,7 +40,7 @@ pub(super) struct Queue {
 }
 
 /// Where a queue keeps its events.
-pub(super) struct Keeper<'a> {
+pub(super) struct QueueStorage<'a> {
     pub(super) spec: &'a WebhookSpec,
     pub(super) intake: &'a Intake,
     /// The file, and the number of the webhook in it.
@@ -56,7 +56,7 @@ impl Queue {
         &mut self,
         unix_ms: u64,
         json: &Arc<[u8]>,
-        keeper: &mut Keeper<'_>,
+        storage: &mut QueueStorage<'_>,
     ) -> Result<(), WebhookDrop> {
         let waiting = Waiting {
             number: self.next,
@@ -66,24 +66,24 @@ impl Queue {
                 dropped => with_gap(json, dropped),
             },
         };
-        self.admit(waiting, keeper).inspect_err(|_| self.dropped += 1)?;
+        self.admit(waiting, storage).inspect_err(|_| self.dropped += 1)?;
         self.dropped = 0;
         self.next += 1;
         Ok(())
     }
 
-    fn admit(&mut self, waiting: Waiting, keeper: &mut Keeper<'_>) -> Result<(), WebhookDrop> {
+    fn admit(&mut self, waiting: Waiting, storage: &mut QueueStorage<'_>) -> Result<(), WebhookDrop> {
         let bytes = waiting.bytes();
-        if self.len() >= u64::from(keeper.spec.queue_events) {
+        if self.len() >= u64::from(storage.spec.queue_events) {
             return Err(WebhookDrop::QueueFull);
         }
-        let fits = self.memory_bytes + bytes <= keeper.spec.queue_bytes as usize;
-        let may_hold = keeper.intake.may_hold(self.memory_bytes, bytes);
-        match &mut keeper.disk {
+        let fits = self.memory_bytes + bytes <= storage.spec.queue_bytes as usize;
+        let may_hold = storage.intake.may_hold(self.memory_bytes, bytes);
+        match &mut storage.disk {
             None if !fits => return Err(WebhookDrop::QueueFull),
             None if !may_hold => return Err(WebhookDrop::Memory),
             None => {}
-            Some(_) if self.bytes() + bytes as u64 > keeper.spec.disk_bytes => {
+            Some(_) if self.bytes() + bytes as u64 > storage.spec.disk_bytes => {
                 return Err(WebhookDrop::QueueFull);
             }
             Some((disk, _)) if !disk.has_room(bytes) && (self.spilled > 0 || !fits || !may_hold) => {
@@ -100,7 +100,7 @@ impl Queue {
                 }
             }
         }
-        keeper.intake.hold(bytes);
+        storage.intake.hold(bytes);
         self.memory_bytes += bytes;
         self.spilled_from = waiting.number + 1;
         self.memory.push_back(waiting);
@@ -108,16 +108,16 @@ impl Queue {
     }
 
     /// Begins with what a file has. What the queue has had so far comes behind that.
-    pub(super) fn begin_with(&mut self, found: &Found, keeper: &mut Keeper<'_>) -> u64 {
+    pub(super) fn begin_with(&mut self, found: &Found, storage: &mut QueueStorage<'_>) -> u64 {
         let own = std::mem::take(&mut self.memory);
-        keeper.intake.release(std::mem::take(&mut self.memory_bytes));
+        storage.intake.release(std::mem::take(&mut self.memory_bytes));
         (self.spilled, self.spilled_bytes) = (found.count, found.bytes);
         (self.spilled_from, self.next) = (found.first, found.next.max(1));
         // A gap is behind the events that are pushed again.
         let dropped = std::mem::take(&mut self.dropped);
         let mut refused = 0;
         for waiting in own {
-            refused += u64::from(self.push(waiting.unix_ms, &waiting.json, keeper).is_err());
+            refused += u64::from(self.push(waiting.unix_ms, &waiting.json, storage).is_err());
         }
         self.dropped += dropped;
         refused
@@ -127,10 +127,10 @@ impl Queue {
     ///
     /// # Errors
     /// The file cannot be read.
-    pub(super) fn refill(&mut self, keeper: &mut Keeper<'_>) -> Result<(), String> {
-        let room = (keeper.spec.queue_bytes as usize).saturating_sub(self.memory_bytes);
-        let is_low = self.memory.is_empty() || self.memory_bytes < keeper.spec.queue_bytes as usize / 2;
-        let Some((disk, number)) = keeper.disk.as_mut().filter(|_| self.spilled > 0 && is_low) else {
+    pub(super) fn refill(&mut self, storage: &mut QueueStorage<'_>) -> Result<(), String> {
+        let room = (storage.spec.queue_bytes as usize).saturating_sub(self.memory_bytes);
+        let is_low = self.memory.is_empty() || self.memory_bytes < storage.spec.queue_bytes as usize / 2;
+        let Some((disk, number)) = storage.disk.as_mut().filter(|_| self.spilled > 0 && is_low) else {
             return Ok(());
         };
         if disk.commit().is_err() {
@@ -144,10 +144,10 @@ impl Queue {
         }
         for waiting in read {
             let bytes = waiting.bytes();
-            if !self.memory.is_empty() && !keeper.intake.may_hold(self.memory_bytes, bytes) {
+            if !self.memory.is_empty() && !storage.intake.may_hold(self.memory_bytes, bytes) {
                 break;
             }
-            keeper.intake.hold(bytes);
+            storage.intake.hold(bytes);
             self.memory_bytes += bytes;
             self.spilled = self.spilled.saturating_sub(1);
             self.spilled_bytes = self.spilled_bytes.saturating_sub(bytes as u64);
@@ -185,21 +185,21 @@ impl Queue {
     }
 
     /// Drops the first events up to this number: they are delivered, or given up. Returns how many.
-    pub(super) fn pop_through(&mut self, through: u64, keeper: &mut Keeper<'_>) -> u64 {
+    pub(super) fn pop_through(&mut self, through: u64, storage: &mut QueueStorage<'_>) -> u64 {
         let mut count = 0;
         while let Some(waiting) = self.memory.pop_front_if(|waiting| waiting.number <= through) {
             self.memory_bytes -= waiting.bytes();
-            keeper.intake.release(waiting.bytes());
+            storage.intake.release(waiting.bytes());
             count += 1;
         }
-        if let Some((disk, number)) = keeper.disk.as_mut().filter(|_| count > 0) {
+        if let Some((disk, number)) = storage.disk.as_mut().filter(|_| count > 0) {
             disk.done(*number, through);
         }
         count
     }
 
     /// Drops the first events if they are from before this time. Returns how many.
-    pub(super) fn expire(&mut self, before_unix_ms: u64, keeper: &mut Keeper<'_>) -> u64 {
+    pub(super) fn expire(&mut self, before_unix_ms: u64, storage: &mut QueueStorage<'_>) -> u64 {
         let old = self
             .memory
             .iter()
@@ -210,14 +210,14 @@ impl Queue {
             missing += 1 + gap(&waiting.json).map_or(0, |(count, _)| count);
         }
         let Some(through) = through else { return 0 };
-        let count = self.pop_through(through, keeper);
+        let count = self.pop_through(through, storage);
         match self.memory.front_mut() {
             Some(next) => {
                 let before = next.bytes();
                 next.json = with_gap(&next.json, missing);
                 let more = next.bytes().saturating_sub(before);
                 self.memory_bytes += more;
-                keeper.intake.hold(more);
+                storage.intake.hold(more);
             }
             None => self.dropped += missing,
         }

@@ -84,7 +84,7 @@ pub enum Step<'a> {
 
 /// The result of skipping over input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Passed {
+pub enum SkipResult {
     /// The input begins with a message or a control frame of this many bytes.
     Frame(usize),
     /// A close frame.
@@ -215,7 +215,7 @@ impl Receiver {
         input: &mut [u8],
         limits: &Limits,
         compression: Compression,
-    ) -> Result<Passed, CloseReason> {
+    ) -> Result<SkipResult, CloseReason> {
         let first = match compression {
             Compression::Off => Expect::Message,
             Compression::Large | Compression::Small => Expect::CompressedMessage,
@@ -225,9 +225,9 @@ impl Receiver {
             Found::Whole {
                 opcode: OpCode::Close,
                 ..
-            } => Passed::Close,
-            Found::Whole { .. } | Found::Assembled => Passed::Frame(consumed),
-            Found::Nothing => Passed::Incomplete(consumed),
+            } => SkipResult::Close,
+            Found::Whole { .. } | Found::Assembled => SkipResult::Frame(consumed),
+            Found::Nothing => SkipResult::Incomplete(consumed),
         })
     }
 

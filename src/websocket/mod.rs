@@ -24,4 +24,4 @@ pub mod origins;
 pub use close::CloseFrame;
 pub use deflate::{Compression, Deflater, Inflater};
 pub use frame::OpCode;
-pub use message::{Limits, Passed, Received, Receiver, Step};
+pub use message::{Limits, Received, Receiver, SkipResult, Step};

@@ -1,7 +1,7 @@
 //! Last wills: publications that a client leaves behind, for the case that its connection ends without its consent.
 //!
 //! ```text
-//!   client ──$will──► held.rs   the wills of the connections of a core
+//!   client ──$will──► held_wills.rs   the wills of the connections of a core
 //!                       │ the connection ends
 //!                       ├─ by the client's own close ─────► dropped
 //!                       ├─ no delay, no session key ──────► published
@@ -19,13 +19,13 @@
 //!
 //! Limits: `wills_bytes_max`, of each core, for the wills that are held there and for those that wait there.
 
-mod held;
+mod held_wills;
 mod sessions;
 
 use std::mem::size_of;
 use std::time::Duration;
 
-pub use held::{HeldWill, HeldWills, NoRoom};
+pub use held_wills::{HeldWill, HeldWills, NoRoom};
 pub use sessions::{Former, RestoredWill, Sessions, WillPlan};
 
 /// A publication that a client leaves behind.

@@ -47,7 +47,7 @@ fn take(end: &mut PostEnd<Letter>, reader: &mut Reader, count: usize, bell: &Not
         if !end.has_letters() {
             bell.wait();
         }
-        reader.awake();
+        reader.mark_awake();
     }
     while taken.len() < count {
         taken.extend(end.take());

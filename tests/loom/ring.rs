@@ -222,7 +222,7 @@ fn sleep_until_wanted([mut one, mut two, mut sleeper]: [CoreBroker; 3]) -> bool 
             }
             if sleeper.reader.prepare_sleep() {
                 bell.wait();
-                sleeper.reader.awake();
+                sleeper.reader.mark_awake();
             } else {
                 thread::yield_now();
             }

@@ -7,7 +7,7 @@ use super::super::crowd::Role;
 use super::super::mqtt::wire::{self, Kind, Packet};
 use super::super::mqtt::{Qos, Speech};
 use super::super::wire::Publication;
-use super::{Client, Ended, Lent, Stage};
+use super::{Client, Ended, Shared, Stage};
 
 pub(super) fn connect(out: &mut Vec<u8>, number: u32, role: Role, group: u32, speech: &Speech) {
     // Publishers do not ping, so they have no keep alive.
@@ -27,13 +27,18 @@ pub(super) fn disconnect(out: &mut Vec<u8>) {
 }
 
 impl Client {
-    pub(super) fn publish_packet(&mut self, publication: &Publication, speech: &Speech, lent: &mut Lent<'_>) {
+    pub(super) fn publish_packet(
+        &mut self,
+        publication: &Publication,
+        speech: &Speech,
+        shared: &mut Shared<'_>,
+    ) {
         let id = (speech.qos != Qos::Zero).then(|| {
             self.take_cid();
             let rest = self.rest.get_or_insert_default();
             rest.flow.get_or_insert_default().begin()
         });
-        wire::publish(lent.outbox, publication, id, &lent.crowd.pad, speech);
+        wire::publish(shared.outbox, publication, id, &shared.crowd.pad, speech);
     }
 
     /// Handles whole packets; returns their length in bytes.
@@ -41,20 +46,20 @@ impl Client {
         &mut self,
         bytes: &[u8],
         speech: &Speech,
-        lent: &mut Lent<'_>,
+        shared: &mut Shared<'_>,
     ) -> Result<usize, Ended> {
         let mut taken = 0;
         loop {
-            let packet = wire::packet(&bytes[taken..], &lent.crowd.pad, speech);
+            let packet = wire::packet(&bytes[taken..], &shared.crowd.pad, speech);
             let Some((packet, length)) = packet.map_err(|text| self.fault(&text))? else {
                 return Ok(taken);
             };
             taken += length;
-            self.take_packet(packet, speech, lent)?;
+            self.take_packet(packet, speech, shared)?;
         }
     }
 
-    fn take_packet(&mut self, packet: Packet, speech: &Speech, lent: &mut Lent<'_>) -> Result<(), Ended> {
+    fn take_packet(&mut self, packet: Packet, speech: &Speech, shared: &mut Shared<'_>) -> Result<(), Ended> {
         match (packet, self.stage) {
             (
                 Packet::ConnAck {
@@ -64,33 +69,33 @@ impl Client {
             ) => {
                 if let Role::Subscriber(channel) = self.role {
                     self.stage = Stage::Subscribing;
-                    wire::subscribe(lent.outbox, channel, speech);
+                    wire::subscribe(shared.outbox, channel, speech);
                 } else {
-                    self.opened(lent);
+                    self.opened(shared);
                 }
                 Ok(())
             }
             (Packet::SubAck, Stage::Subscribing) => {
-                self.opened(lent);
+                self.opened(shared);
                 Ok(())
             }
             (Packet::Pong, Stage::Open | Stage::Closing) if self.in_flight() > 0 => {
                 self.awaited += 1;
-                self.note_pong(lent);
+                self.note_pong(shared);
                 Ok(())
             }
             (Packet::Publish { id, publication }, Stage::Open | Stage::Subscribing | Stage::Closing) => {
-                self.take_publication(&publication, lent)?;
+                self.take_publication(&publication, shared)?;
                 if id != 0 {
                     let rest = self.rest.get_or_insert_default();
                     let flow = rest.flow.get_or_insert_default();
-                    let answered = flow.delivered(speech.qos, id, lent.outbox);
+                    let answered = flow.delivered(speech.qos, id, shared.outbox);
                     answered.map_err(|text| self.fault(&text))?;
                 }
                 Ok(())
             }
             (Packet::Answer { kind, id }, Stage::Open | Stage::Closing) => {
-                self.take_answer(kind, id, speech, lent)
+                self.take_answer(kind, id, speech, shared)
             }
             (Packet::Disconnect(reason), _) => Err(self.ended(Some(reason.into()))),
             (packet, _) => Err(self.fault(&format!("{packet:?}"))),
@@ -102,11 +107,11 @@ impl Client {
         kind: Kind,
         id: u16,
         speech: &Speech,
-        lent: &mut Lent<'_>,
+        shared: &mut Shared<'_>,
     ) -> Result<(), Ended> {
         let rest = self.rest.get_or_insert_default();
         let flow = rest.flow.get_or_insert_default();
-        let completed = flow.answered(kind, id, speech.qos, lent.outbox);
+        let completed = flow.answered(kind, id, speech.qos, shared.outbox);
         if completed.map_err(|text| self.fault(&text))? {
             self.awaited += 1;
         }

@@ -8,7 +8,7 @@ use mio::{Events, Interest, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{Expiration, TimerSetTimeFlags};
 
-use super::super::client::{Client, Ended, Lent, Stage};
+use super::super::client::{Client, Ended, Shared, Stage};
 use super::super::clock::{SECOND, now_ns};
 use super::super::crowd::Role;
 use super::super::plan::{Reading, Then};
@@ -131,23 +131,27 @@ impl Driver {
 
     fn serve(&mut self, place: usize, writable: bool, to_the_end: bool) {
         let unread = self.stretch.reading == Reading::Never && self.clients[place].stage() == Stage::Open;
-        self.touch(place, |client, lent| {
+        self.touch(place, |client, shared| {
             if writable {
-                client.writable(lent)?;
+                client.writable(shared)?;
             }
             if unread {
                 return Ok(());
             }
-            client.readable(to_the_end, lent)
+            client.readable(to_the_end, shared)
         });
     }
 
     /// Lets a client act, sends its messages and further pings if it should have some in flight, and updates the
     /// counts.
-    fn touch(&mut self, place: usize, action: impl FnOnce(&mut Client, &mut Lent<'_>) -> Result<(), Ended>) {
+    fn touch(
+        &mut self,
+        place: usize,
+        action: impl FnOnce(&mut Client, &mut Shared<'_>) -> Result<(), Ended>,
+    ) {
         let client = &mut self.clients[place];
         let before = (client.stage(), client.in_flight());
-        let mut lent = Lent {
+        let mut shared = Shared {
             crowd: &self.crowd,
             orders: &mut self.orders,
             tally: &mut self.tally,
@@ -158,18 +162,18 @@ impl Driver {
             outbox: &mut self.outbox,
             now: now_ns(),
         };
-        let outcome = action(client, &mut lent).and_then(|()| {
+        let outcome = action(client, &mut shared).and_then(|()| {
             if client.stage() == Stage::Open && client.role() != Role::Publisher {
                 if self.stretch.then == Then::Close {
-                    client.close(&mut lent);
+                    client.close(&mut shared);
                 }
                 // If bytes are waiting, the server does not read; then the client sends nothing more.
                 while client.in_flight() < self.stretch.depth && !client.is_writing() {
-                    let now = lent.now;
-                    client.ping(now, &mut lent);
+                    let now = shared.now;
+                    client.ping(now, &mut shared);
                 }
             }
-            client.flush(&mut lent)
+            client.flush(&mut shared)
         });
         self.outbox.clear();
         if self.stretch.depth == 0 {
@@ -282,7 +286,7 @@ impl Driver {
         self.poll
             .registry()
             .register(&mut stream, Token(place), Interest::READABLE | Interest::WRITABLE)?;
-        self.touch(place, |client, lent| client.connecting(stream, lent));
+        self.touch(place, |client, shared| client.connecting(stream, shared));
         Ok(())
     }
 
@@ -299,9 +303,9 @@ impl Driver {
                 self.tally.counts.withheld += 1;
                 continue;
             }
-            self.touch(place, |client, lent| {
-                lent.tally.lateness.note(due, lent.now);
-                client.ping(due, lent);
+            self.touch(place, |client, shared| {
+                shared.tally.lateness.note(due, shared.now);
+                client.ping(due, shared);
                 Ok(())
             });
         }
@@ -360,9 +364,9 @@ impl Driver {
         let place = publisher.client as usize;
         self.crowd.published(publication.channel);
         self.tally.counts.publications += 1;
-        self.touch(place, |client, lent| {
-            lent.tally.lateness.note(publication.at, lent.now);
-            client.publish(&publication, lent);
+        self.touch(place, |client, shared| {
+            shared.tally.lateness.note(publication.at, shared.now);
+            client.publish(&publication, shared);
             Ok(())
         });
     }

@@ -225,7 +225,7 @@ fn a_token_is_looked_up_by_a_bounded_number_of_claims() {
     revoked
         .insert(&Revocation::new(what(r#"{"claim0":"y"}"#), NOW, NOW + 1))
         .unwrap();
-    revoked.remove(by(1).what());
+    revoked.remove(by(1).revoked());
     revoked.insert(&by(CLAIM_NAMES_MAX)).unwrap();
 }
 

@@ -45,7 +45,7 @@ pub(super) struct Inbox<L> {
 #[derive(Debug)]
 struct Shared<L> {
     /// The next place to be claimed. Raised by the senders, read by all. Relaxed: it hands out numbers and guards no
-    /// memory; where the receiver must see it in time, the fences of `Sleepers::rouse` and of
+    /// memory; where the receiver must see it in time, the fences of `Sleepers::take_sleeping` and of
     /// `Reader::prepare_sleep` give the order.
     claimed: Line<AtomicU64>,
     /// The letters before this place have been taken. Stored with release by the receiver after it has emptied a slot;

@@ -167,7 +167,7 @@ impl<L> PostEnd<L> {
     /// The cores that the caller must wake, out of the cores that letters were sent to since the last call.
     #[must_use]
     pub fn take_wakes(&mut self) -> CoreSet {
-        self.sleepers.rouse(std::mem::take(&mut self.receivers))
+        self.sleepers.take_sleeping(std::mem::take(&mut self.receivers))
     }
 
     /// The next letter to this core, if there is one.

@@ -117,7 +117,7 @@ fn a_core_that_sleeps_is_woken_by_one_sender_and_does_not_sleep_with_a_letter() 
         assert_eq!(fixture.wakes(from), wakes);
     }
     assert!(fixture.brokers[1].reader.prepare_sleep() && fixture.ends[1].has_letters());
-    fixture.brokers[1].reader.awake();
+    fixture.brokers[1].reader.mark_awake();
     assert_eq!(fixture.taken(1).len(), 3);
     for number in 0..9 {
         let _ = fixture.send(0, 1, number);

@@ -29,8 +29,8 @@ pub(super) struct RingMemory {
     directory: Arc<Directory>,
     /// How many cores share the ownership of channels. The readers from this index on belong to no core.
     owners: usize,
-    /// The buffers of publishers that have ended. Written by `leave_behind`, never read: freed with the ring.
-    left_behind: OnceLock<Box<LeftBehind>>,
+    /// The buffers of publishers that have ended. Written by `keep_buffers`, never read: freed with the ring.
+    left_behind: OnceLock<Box<FormerBuffers>>,
 }
 
 /// A publication whose buffer readers may still be reading.
@@ -42,9 +42,9 @@ pub(super) struct Outstanding {
 
 /// The buffers of one publisher that has ended, and those of the next one that ends.
 #[derive(Debug)]
-struct LeftBehind {
+struct FormerBuffers {
     _buffers: VecDeque<Outstanding>,
-    next: OnceLock<Box<LeftBehind>>,
+    next: OnceLock<Box<FormerBuffers>>,
 }
 
 impl RingMemory {
@@ -161,16 +161,16 @@ impl RingMemory {
     }
 
     /// The cores that lag: the cursors of their readers stand at `behind` or before it, and not at `end`.
-    pub(super) fn laggards(&self, behind: u64, end: u64) -> CoreSet {
-        let mut laggards = CoreSet::EMPTY;
+    pub(super) fn lagging_cores(&self, behind: u64, end: u64) -> CoreSet {
+        let mut lagging_cores = CoreSet::EMPTY;
         for (core, lines) in self.readers.iter().enumerate() {
             // Relaxed: an extra wake-up, or a retry that comes later, does no harm.
             let cursor = lines.cursor.0.load(Ordering::Relaxed);
             if cursor <= behind && cursor < end {
-                laggards.insert(core);
+                lagging_cores.insert(core);
             }
         }
-        laggards
+        lagging_cores
     }
 
     /// The cores that have subscribers of this channel, and maybe some more.
@@ -188,7 +188,7 @@ impl RingMemory {
     }
 
     /// Clears the flags of the cores in `cores` that sleep. Returns these cores: the caller wakes them.
-    pub(super) fn rouse(&self, cores: CoreSet) -> CoreSet {
+    pub(super) fn take_sleeping(&self, cores: CoreSet) -> CoreSet {
         let mut wake = CoreSet::EMPTY;
         for core in cores {
             let sleeping = &self.readers[core].sleeping.0;
@@ -204,8 +204,8 @@ impl RingMemory {
     }
 
     /// Keeps the buffers of a publisher that ends, until the ring goes.
-    pub(super) fn leave_behind(&self, buffers: VecDeque<Outstanding>) {
-        let mut left = Box::new(LeftBehind {
+    pub(super) fn keep_buffers(&self, buffers: VecDeque<Outstanding>) {
+        let mut left = Box::new(FormerBuffers {
             _buffers: buffers,
             next: OnceLock::new(),
         });

@@ -96,7 +96,8 @@ pub(crate) fn ends(plan: RingPlan, directory: &Arc<Directory>) -> Ends {
     let memory = Arc::new(memory);
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     let share = size(plan.bytes.cores_max / (readers.max(1) as u64));
-    let publisher = |home, bytes_max| Publisher::new(Arc::clone(&memory), home, bytes_max, plan.numbering);
+    let publisher =
+        |own_core, bytes_max| Publisher::new(Arc::clone(&memory), own_core, bytes_max, plan.numbering);
     let ends_of = |core| {
         let publisher = publisher(CoreSet::of(core), share);
         (publisher, Reader::new(Arc::clone(&memory), core))

@@ -33,7 +33,7 @@ const LEFT_OUT_BYTES_MAX: usize = 64 * 1024;
 pub struct Publisher {
     memory: Arc<RingMemory>,
     /// The core on whose thread this publisher runs, if there is one: that core is awake and is not woken.
-    home: CoreSet,
+    own_core: CoreSet,
     /// Every cursor had reached this at the last look.
     passed: u64,
     numbering: Numbering,
@@ -67,13 +67,13 @@ impl Publisher {
     /// A publisher that may have `bytes_max` in use.
     pub(super) fn new(
         memory: Arc<RingMemory>,
-        home: CoreSet,
+        own_core: CoreSet,
         bytes_max: usize,
         numbering: Numbering,
     ) -> Publisher {
         Publisher {
             memory,
-            home,
+            own_core,
             passed: FIRST,
             numbering,
             outstanding: VecDeque::new(),
@@ -121,11 +121,11 @@ impl Publisher {
         // Pairs with the fence of `Reader::prepare_sleep`: see "Sleeping".
         fence(Ordering::SeqCst);
         let concerned = self.concerned(hash, facts.marks.remembered || facts.retain);
-        let mut wake = self.memory.rouse(concerned.without(self.home));
-        if self.is_pressed() && self.outstanding.len().is_multiple_of(PRESSURE_CHECK_EVERY) {
+        let mut wake = self.memory.take_sleeping(concerned.without(self.own_core));
+        if self.is_half_full() && self.outstanding.len().is_multiple_of(PRESSURE_CHECK_EVERY) {
             self.reclaim();
-            if self.is_pressed() {
-                wake = wake.union(self.rouse_laggards());
+            if self.is_half_full() {
+                wake = wake.union(self.take_sleeping_lagging_cores());
             }
         }
         Ok(Published {
@@ -187,8 +187,8 @@ impl Publisher {
     }
 
     /// The core that publishes, as a set; empty if the publisher is on no core's thread.
-    pub(crate) fn home(&self) -> CoreSet {
-        self.home
+    pub(crate) fn own_core(&self) -> CoreSet {
+        self.own_core
     }
 
     /// Own publications that have not been taken back.
@@ -226,12 +226,12 @@ impl Publisher {
     #[cold]
     fn full(&self) -> RingFull {
         RingFull {
-            wake: self.rouse_laggards(),
+            wake: self.take_sleeping_lagging_cores(),
         }
     }
 
     /// Whether half of the slots, or of this publisher's bytes, are in use as far as it knows.
-    fn is_pressed(&self) -> bool {
+    fn is_half_full(&self) -> bool {
         self.memory.claimed().saturating_sub(self.passed) > self.memory.slot_count() / 2
             || self.pool.lent_bytes() > self.pool.bytes_max() / 2
     }
@@ -239,19 +239,19 @@ impl Publisher {
     /// The sleeping cores that keep this publisher's oldest publication, or the oldest quarter of the ring, from being
     /// taken back.
     #[cold]
-    fn rouse_laggards(&self) -> CoreSet {
+    fn take_sleeping_lagging_cores(&self) -> CoreSet {
         let own = self.outstanding.front().map_or(0, |oldest| oldest.sequence);
         let behind = own.max(self.passed + self.memory.slot_count() / 4);
         // A core that has read everything keeps nothing. Two such cores that wait for room would wake each
         // other without end.
-        let laggards = self.memory.laggards(behind, self.memory.claimed());
-        self.memory.rouse(laggards.without(self.home))
+        let lagging_cores = self.memory.lagging_cores(behind, self.memory.claimed());
+        self.memory.take_sleeping(lagging_cores.without(self.own_core))
     }
 }
 
 impl Drop for Publisher {
     /// The buffers stay until the ring goes: readers may still read them.
     fn drop(&mut self) {
-        self.memory.leave_behind(std::mem::take(&mut self.outstanding));
+        self.memory.keep_buffers(std::mem::take(&mut self.outstanding));
     }
 }

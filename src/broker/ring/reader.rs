@@ -115,7 +115,7 @@ impl Reader {
 
     /// Announces that this reader's core is about to sleep. `false` says that it must not: there is something
     /// to read, or soon will be. After `true`, the core sleeps until another thread wakes it, and then calls
-    /// [`Reader::awake`].
+    /// [`Reader::mark_awake`].
     #[must_use]
     pub fn prepare_sleep(&mut self) -> bool {
         self.release();
@@ -135,7 +135,7 @@ impl Reader {
     }
 
     /// Says that this reader's core is awake and needs no waking.
-    pub fn awake(&mut self) {
+    pub fn mark_awake(&mut self) {
         self.memory.set_sleeping(self.core, false);
     }
 }

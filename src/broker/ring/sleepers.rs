@@ -27,9 +27,9 @@ impl Sleepers {
     /// wakes them. The caller has put work where these cores look for it after
     /// [`Reader::prepare_sleep`](super::Reader::prepare_sleep).
     #[must_use]
-    pub fn rouse(&self, cores: CoreSet) -> CoreSet {
+    pub fn take_sleeping(&self, cores: CoreSet) -> CoreSet {
         // Pairs with the fence of `Reader::prepare_sleep`.
         fence(Ordering::SeqCst);
-        self.memory.rouse(cores)
+        self.memory.take_sleeping(cores)
     }
 }

@@ -219,7 +219,7 @@ fn a_publish_wakes_the_interested_that_sleep_once() {
     assert!(fixture.publish(0, 5).unwrap().wake.is_empty());
     assert_eq!(fixture.drain(1), [5, 5]);
     assert!(fixture.readers[1].prepare_sleep());
-    fixture.readers[1].awake();
+    fixture.readers[1].mark_awake();
     assert!(fixture.publish(0, 5).unwrap().wake.is_empty());
 }
 

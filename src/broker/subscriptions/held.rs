@@ -21,18 +21,18 @@ pub(crate) enum Held {
     /// Temporary state while the first subscription is added or the last one removed; never stored.
     Nothing,
     One(Entry),
-    Many(Box<Many>),
+    Many(Box<SeveralChannels>),
 }
 
 /// The subscriptions of a connection that has more than one.
 #[derive(Debug)]
-pub(crate) struct Many {
+pub(crate) struct SeveralChannels {
     entries: Entries,
     names_bytes: usize,
     next_order: u32,
 }
 
-impl Many {
+impl SeveralChannels {
     /// All entries, in the order of their channels.
     pub(super) fn entries(&self) -> Vec<Entry> {
         self.entries.to_vec()
@@ -95,7 +95,7 @@ impl Held {
             Held::One(first) => {
                 first.order = 0;
                 entry.order = 1;
-                *self = Held::Many(Box::new(Many {
+                *self = Held::Many(Box::new(SeveralChannels {
                     entries: Entries::two([*first, entry]),
                     names_bytes,
                     next_order: 2,

@@ -2,11 +2,11 @@
 
 use super::{API_KEYS_MAX, ApiAction, ApiKeySpec, KeyHash, RATE_DEFAULT, RATE_MAX, is_key_name};
 use crate::config::error::ListFault;
-use crate::config::list::{self, Fault, Key, Place};
+use crate::config::list::{self, Fault, Key, ListSource};
 use crate::config::nearest::nearest;
 
 /// Reads the keys of a file. With a fault there are no keys; the faults are the first one of each key that has one.
-pub(in crate::config) fn read(place: Place<'_>) -> (Vec<ApiKeySpec>, Vec<ListFault>) {
+pub(in crate::config) fn read(place: ListSource<'_>) -> (Vec<ApiKeySpec>, Vec<ListFault>) {
     let read = list::read(place, "api_keys", API_KEYS_MAX, |keys, line| {
         Ok(ApiKeySpec {
             file: Some(place.file.to_owned()),

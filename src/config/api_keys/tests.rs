@@ -3,13 +3,13 @@ use std::path::Path;
 use super::read::read;
 use super::*;
 use crate::config::error::ListFault;
-use crate::config::list::Place;
+use crate::config::list::ListSource;
 
 const HASH: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 fn read_keys(text: &str) -> (Vec<ApiKeySpec>, Vec<ListFault>) {
     let table = toml::de::DeTable::parse(text).unwrap();
-    read(Place {
+    read(ListSource {
         file: Path::new("f"),
         text,
         table: table.get_ref(),

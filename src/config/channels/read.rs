@@ -6,10 +6,10 @@ use super::{
 };
 use crate::config::error::ListFault;
 use crate::config::form::Words;
-use crate::config::list::{self, Fault, Key, Place};
+use crate::config::list::{self, Fault, Key, ListSource};
 
 /// Reads the list of a file. A list with a fault is empty; the faults are the first one of each policy that has one.
-pub(in crate::config) fn read(place: Place<'_>) -> (Vec<ChannelSpec>, Vec<ListFault>) {
+pub(in crate::config) fn read(place: ListSource<'_>) -> (Vec<ChannelSpec>, Vec<ListFault>) {
     let read = list::read(place, "channels", CHANNELS_MAX, |keys, line| {
         list::check_names(keys, &KEYS.map(|key| key.name))?;
         let names = names(keys, line)?;

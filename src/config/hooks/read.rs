@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::{CacheBy, HOOKS_MAX, HookAction, HookSpec, KEYS, WhenAway};
 use crate::config::api_keys::is_key_name;
 use crate::config::error::ListFault;
-use crate::config::list::{self, Fault, Key, Place};
+use crate::config::list::{self, Fault, Key, ListSource};
 use crate::config::nearest::nearest;
 use crate::config::target_url::TargetUrl;
 
 /// Reads the hooks of a file. With a fault there are no hooks; the faults are the first one of each hook that has one.
-pub(in crate::config) fn read(place: Place<'_>) -> (Vec<HookSpec>, Vec<ListFault>) {
+pub(in crate::config) fn read(place: ListSource<'_>) -> (Vec<HookSpec>, Vec<ListFault>) {
     let read = list::read(place, "hooks", HOOKS_MAX, |keys, line| {
         Ok(HookSpec {
             file: Some(place.file.to_owned()),

@@ -4,7 +4,7 @@ use toml::Value;
 
 use super::{Action, Audience, Effect, RULES_MAX, RuleSpec, Scalar, WHOLE_MAX};
 use crate::config::error::ListFault;
-use crate::config::list::{self, Fault, Key, Place};
+use crate::config::list::{self, Fault, Key, ListSource};
 use crate::config::nearest::nearest;
 
 /// The lists of rules of a file.
@@ -17,7 +17,7 @@ pub(in crate::config) struct RuleLists {
 }
 
 /// Reads both lists of a file. A list with a fault is empty; the faults are the first one of each rule that has one.
-pub(in crate::config) fn read(place: Place<'_>) -> (RuleLists, Vec<ListFault>) {
+pub(in crate::config) fn read(place: ListSource<'_>) -> (RuleLists, Vec<ListFault>) {
     let mut faults = Vec::new();
     let mut of_list = |name| {
         let read = list::read(place, name, RULES_MAX, |keys, line| {
@@ -89,7 +89,7 @@ fn rule(keys: &[Key<'_>], line: usize) -> Result<RuleSpec, Fault> {
         actions,
         channels,
         procedures,
-        to: find("to").map_or_else(|| Ok(vec![Audience::Anyone]), who)?,
+        to: find("to").map_or_else(|| Ok(vec![Audience::Anyone]), audiences)?,
         file: None,
         line,
     })
@@ -142,7 +142,7 @@ fn example(key: &str) -> &'static str {
 }
 
 /// The clients that a rule applies to: a word, a table about a claim, or a list of these.
-fn who(key: &Key<'_>) -> Result<Vec<Audience>, Fault> {
+fn audiences(key: &Key<'_>) -> Result<Vec<Audience>, Fault> {
     let list = match key.value {
         Value::Array(list) => list.as_slice(),
         one => std::slice::from_ref(one),

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{Absent, KEYS, SERVICES_MAX, ServiceSpec, Terms};
 use crate::config::error::ListFault;
 use crate::config::form::Words;
-use crate::config::list::{self, Fault, Key, Place};
+use crate::config::list::{self, Fault, Key, ListSource};
 
 /// Reads the list of a file. A list with a fault is empty; the faults are the first one of each row that has one.
-pub(in crate::config) fn read(place: Place<'_>) -> (Vec<ServiceSpec>, Vec<ListFault>) {
+pub(in crate::config) fn read(place: ListSource<'_>) -> (Vec<ServiceSpec>, Vec<ListFault>) {
     let read = list::read(place, "services", SERVICES_MAX, |keys, line| {
         list::check_names(keys, &KEYS.map(|key| key.name))?;
         Ok(ServiceSpec {

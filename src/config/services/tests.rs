@@ -3,11 +3,11 @@ use std::path::Path;
 use super::read::read;
 use super::*;
 use crate::config::error::ListFault;
-use crate::config::list::Place;
+use crate::config::list::ListSource;
 
 fn read_services(text: &str) -> Result<Vec<ServiceSpec>, Vec<ListFault>> {
     let table = toml::de::DeTable::parse(text).unwrap();
-    let (services, faults) = read(Place {
+    let (services, faults) = read(ListSource {
         file: Path::new("f"),
         text,
         table: table.get_ref(),

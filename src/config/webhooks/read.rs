@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::{KEYS, WEBHOOKS_MAX, WebhookEvent, WebhookSpec};
 use crate::config::api_keys::is_key_name;
 use crate::config::error::ListFault;
-use crate::config::list::{self, Fault, Key, Place};
+use crate::config::list::{self, Fault, Key, ListSource};
 use crate::config::nearest::nearest;
 use crate::config::target_url::TargetUrl;
 
 /// Reads the list of a file. A list with a fault is empty; the faults are the first one of each webhook that has one.
-pub(in crate::config) fn read(place: Place<'_>) -> (Vec<WebhookSpec>, Vec<ListFault>) {
+pub(in crate::config) fn read(place: ListSource<'_>) -> (Vec<WebhookSpec>, Vec<ListFault>) {
     let read = list::read(place, "webhooks", WEBHOOKS_MAX, |keys, line| {
         Ok(WebhookSpec {
             file: Some(place.file.to_owned()),

@@ -3,11 +3,11 @@ use std::path::Path;
 use super::read::read;
 use super::*;
 use crate::config::error::ListFault;
-use crate::config::list::Place;
+use crate::config::list::ListSource;
 
 fn read_webhooks(text: &str) -> Result<Vec<WebhookSpec>, Vec<ListFault>> {
     let table = toml::de::DeTable::parse(text).unwrap();
-    let place = Place {
+    let place = ListSource {
         file: Path::new("f"),
         text,
         table: table.get_ref(),

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::clock::Uptime;
 use crate::decision::Limit;
 
-use crate::cores::arrivals::acceptor::{ACCEPTS_PER_TURN_MAX, Arrived, Newcomer};
+use crate::cores::arrivals::acceptor::{ACCEPTS_PER_TURN_MAX, AcceptedSocket, Arrived};
 use crate::cores::arrivals::admission::Entry;
 use crate::cores::arrivals::proxy_header;
 use crate::cores::core::Core;
@@ -31,8 +31,8 @@ impl<A: App> Core<A> {
             if !self.acceptor.is_ready(now) {
                 return;
             }
-            if let Some(newcomer) = self.acceptor.accept_one(now) {
-                self.adopt(newcomer);
+            if let Some(accepted) = self.acceptor.accept_one(now) {
+                self.adopt(accepted);
             }
         }
     }
@@ -41,7 +41,7 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn receive_hand_overs(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
             match self.acceptor.receive_hand_over(self.poll.registry()) {
-                Arrived::Newcomer(newcomer) => self.adopt(newcomer),
+                Arrived::AcceptedSocket(accepted) => self.adopt(accepted),
                 Arrived::Moved(ticket, socket) => self.take_moved_socket(ticket, socket),
                 Arrived::Listener => self.mailbox.note_listener(),
                 Arrived::LostListener(cause) => self.mailbox.note_lost_listener(cause),
@@ -51,25 +51,25 @@ impl<A: App> Core<A> {
         }
     }
 
-    fn adopt(&mut self, newcomer: Newcomer) {
+    fn adopt(&mut self, accepted: AcceptedSocket) {
         let now = self.time.now().uptime;
-        let client = newcomer.client;
+        let client = accepted.client;
         // A trusted proxy connects for a client. The connection is counted when the client's address is known.
-        let counted = if self.lent.policy.proxies.trusted.contain(&client) {
+        let counted = if self.resources.policy.proxies.trusted.contain(&client) {
             Entry::Uncounted
         } else {
             self.acceptor.enter(&client)
         };
         if counted == Entry::Refused {
-            return self.acceptor.refuse(newcomer, now);
+            return self.acceptor.refuse(accepted, now);
         }
         let is_counted = counted == Entry::Counted;
-        let has_proxy_header = proxy_header::is_expected(&self.lent.policy, &client);
-        let phase = Phase::begin(now, newcomer.port, has_proxy_header, &self.limits);
+        let has_proxy_header = proxy_header::is_expected(&self.resources.policy, &client);
+        let phase = Phase::begin(now, accepted.port, has_proxy_header, &self.limits);
         let registry = self.poll.registry();
         let registered = self
             .connections
-            .insert(newcomer.stream, client, phase, |stream, id| {
+            .insert(accepted.stream, client, phase, |stream, id| {
                 // `watch_blocked` asks for writable events, once the socket has been found full.
                 registry.register(stream, id.token(), Interest::READABLE)
             });

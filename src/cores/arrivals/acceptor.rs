@@ -73,7 +73,7 @@ enum Accepting {
 
 /// A socket for which there is a place on this core.
 #[derive(Debug)]
-pub(in crate::cores) struct Newcomer {
+pub(in crate::cores) struct AcceptedSocket {
     pub(in crate::cores) stream: TcpStream,
     pub(in crate::cores) client: ClientAddress,
     pub(in crate::cores) port: Port,
@@ -82,7 +82,7 @@ pub(in crate::cores) struct Newcomer {
 /// The result of receiving a hand-over.
 #[derive(Debug)]
 pub(in crate::cores) enum Arrived {
-    Newcomer(Newcomer),
+    AcceptedSocket(AcceptedSocket),
     /// A socket that was lost.
     Lost,
     /// The socket of a connection that moves to this core; `None` if it was lost.
@@ -211,7 +211,7 @@ impl Acceptor {
     }
 
     /// Accepts a socket. `None` if there is no socket or no room, or if the socket was handed over or refused.
-    pub(in crate::cores) fn accept_one(&mut self, now: Uptime) -> Option<Newcomer> {
+    pub(in crate::cores) fn accept_one(&mut self, now: Uptime) -> Option<AcceptedSocket> {
         if !self.listeners.has_ready() {
             self.accepting = Accepting::Waiting;
             if self.excess == AcceptExcess::Wait {
@@ -283,7 +283,7 @@ impl Acceptor {
         port: Port,
         core: usize,
         now: Uptime,
-    ) -> Option<Newcomer> {
+    ) -> Option<AcceptedSocket> {
         if self.admission.memory_is_full() {
             self.loads.give_back(core);
             self.count_full(Limit::Memory);
@@ -305,7 +305,7 @@ impl Acceptor {
                 return None;
             }
         }
-        Some(Newcomer {
+        Some(AcceptedSocket {
             stream,
             client: peer.into(),
             port,
@@ -372,7 +372,7 @@ impl Acceptor {
             Ok(Received { socket, about }) => match (HandedOver::of(about), socket) {
                 (HandedOver::Moved(ticket), socket) => Arrived::Moved(ticket, socket),
                 (HandedOver::Connection(port), Some(socket)) => {
-                    Arrived::Newcomer(self.take_connection(socket, port))
+                    Arrived::AcceptedSocket(self.take_connection(socket, port))
                 }
                 (HandedOver::Listener(port), Some(socket)) => self.take_listener(socket, port, registry),
                 (HandedOver::Connection(_), None) => self.lose_connection(),
@@ -407,14 +407,14 @@ impl Acceptor {
         ))
     }
 
-    fn take_connection(&self, socket: OwnedFd, port: Port) -> Newcomer {
+    fn take_connection(&self, socket: OwnedFd, port: Port) -> AcceptedSocket {
         self.metrics.hand_overs_received.add(1);
         let stream = TcpStream::from_std(socket.into());
         // If the client has already closed the connection, the system no longer knows its address.
         let client = stream
             .peer_addr()
             .map_or(ClientAddress::UNKNOWN, ClientAddress::from);
-        Newcomer { stream, client, port }
+        AcceptedSocket { stream, client, port }
     }
 
     pub(in crate::cores) fn take_listener(
@@ -447,10 +447,10 @@ impl Acceptor {
     }
 
     /// Refuses a newcomer whose address has as many connections as it may have.
-    pub(in crate::cores) fn refuse(&mut self, newcomer: Newcomer, now: Uptime) {
+    pub(in crate::cores) fn refuse(&mut self, accepted: AcceptedSocket, now: Uptime) {
         self.loads.end();
         self.metrics.limit_hit(Limit::ConnectionsPerAddress);
-        self.reject(newcomer.stream, newcomer.port, &Refusal::TooManyConnections, now);
+        self.reject(accepted.stream, accepted.port, &Refusal::TooManyConnections, now);
     }
 
     /// Takes a place on `core` for a connection of this core. False if that core has no room, or drains.

@@ -19,7 +19,7 @@ pub(crate) struct Loads {
     own: usize,
     all: Arc<[Load]>,
     /// Connections of all cores together, if their number has a limit.
-    together: Option<Arc<Together>>,
+    totals: Option<Arc<ServerTotals>>,
 }
 
 /// The load of one core. Written by every core that accepts a connection and by the core that closes it; read when
@@ -32,7 +32,7 @@ struct Load(AtomicU32);
 /// The connections of the whole server. Written like [`Load`], and exact for the same reason.
 #[derive(Debug)]
 #[repr(align(128))]
-struct Together {
+struct ServerTotals {
     count: AtomicU32,
     max: u32,
 }
@@ -50,8 +50,8 @@ impl Loads {
     /// Makes the loads for each core. `connections_max` is the limit for all cores together, 0 for none.
     pub(crate) fn new(cores: usize, connections_max: u32) -> Vec<Loads> {
         let all: Arc<[Load]> = (0..cores).map(|_| Load::default()).collect();
-        let together = (connections_max > 0).then(|| {
-            Arc::new(Together {
+        let totals = (connections_max > 0).then(|| {
+            Arc::new(ServerTotals {
                 count: AtomicU32::new(0),
                 max: connections_max,
             })
@@ -60,7 +60,7 @@ impl Loads {
             .map(|own| Loads {
                 own,
                 all: Arc::clone(&all),
-                together: together.clone(),
+                totals: totals.clone(),
             })
             .collect()
     }
@@ -88,9 +88,9 @@ impl Loads {
     }
 
     fn count_in(&self) -> Result<(), NoRoom> {
-        if let Some(together) = &self.together {
-            let one_more = |count| (count < together.max).then_some(count + 1);
-            if together
+        if let Some(totals) = &self.totals {
+            let one_more = |count| (count < totals.max).then_some(count + 1);
+            if totals
                 .count
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
                 .is_err()
@@ -141,8 +141,8 @@ impl Loads {
     }
 
     fn count_out(&self) {
-        if let Some(together) = &self.together {
-            together.count.fetch_sub(1, Ordering::Relaxed);
+        if let Some(totals) = &self.totals {
+            totals.count.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

@@ -39,7 +39,7 @@ impl<A: App> Core<A> {
     /// The login page at a path, if the server has users.
     pub(in crate::cores) fn login_page(&self, path: &str) -> Option<Page> {
         let page = self.requests.login_pages().page(path)?;
-        self.lent.policy.login.is_some().then_some(page)
+        self.resources.policy.login.is_some().then_some(page)
     }
 
     /// Handles a request for a login page, with as much of its body as has arrived.
@@ -53,7 +53,7 @@ impl<A: App> Core<A> {
         if page == Page::Login {
             // Whatever the outcome, even if only a part has arrived: the buffers may hold a password, and
             // must be wiped.
-            self.lent.scratch.common.note_credentials();
+            self.resources.scratch.common.note_credentials();
         }
         let is_https = self.is_under_tls(id) || self.proxy_says_https(id, request);
         let trust = self.origins().trust(request, is_https);
@@ -133,7 +133,7 @@ impl<A: App> Core<A> {
         claims: Box<Claims>,
     ) -> Option<Box<Claims>> {
         if self
-            .lent
+            .resources
             .policy
             .tokens
             .are_revoked(&claims, self.time.now().unix_ms)
@@ -177,8 +177,8 @@ impl<A: App> Core<A> {
             password,
             address: client.ip(),
         };
-        let policy = Arc::clone(&self.lent.policy);
-        let Some(password_checks) = &self.lent.policy.login else {
+        let policy = Arc::clone(&self.resources.policy);
+        let Some(password_checks) = &self.resources.policy.login else {
             // A reload has removed the users since the page was requested.
             return Err(Busy);
         };
@@ -265,7 +265,7 @@ impl<A: App> Core<A> {
     /// Whether a trusted proxy says that it got the request over HTTPS. Asks the system for the peer's
     /// address, since `client` is the address that the proxy has named.
     pub(in crate::cores) fn proxy_says_https(&self, id: ConnectionId, request: &Request<'_>) -> bool {
-        let proxies = &self.lent.policy.proxies;
+        let proxies = &self.resources.policy.proxies;
         let says_so = || {
             let scheme = request.single_header("x-forwarded-proto");
             scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"https"))
@@ -279,7 +279,7 @@ impl<A: App> Core<A> {
 
     /// The origins whose pages may connect, and the origins whose pages may act for their users.
     pub(in crate::cores) fn origins(&self) -> Origins<'_> {
-        let policy = &self.lent.policy;
+        let policy = &self.resources.policy;
         Origins {
             option: &policy.origins,
             list: &policy.allowed_origins,
@@ -288,7 +288,12 @@ impl<A: App> Core<A> {
 
     /// The claims of a token, if it is valid and authenticates the client.
     fn verified(&mut self, id: ConnectionId, token: &str, by: &str) -> Option<Claims> {
-        match self.lent.policy.tokens.verify(token, self.time.now().unix_ms) {
+        match self
+            .resources
+            .policy
+            .tokens
+            .verify(token, self.time.now().unix_ms)
+        {
             Ok(claims) => claims.is_truthy().then_some(claims),
             Err(error) => {
                 self.audit_token_refused(id, error.label(), by);

@@ -22,7 +22,7 @@ use crate::transport::port::Ticket;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Open, Phase};
-use crate::cores::lifecycle::moving::{Moving, Socket, Whole};
+use crate::cores::lifecycle::moving::{MovedConnection, Moving, Socket};
 use crate::cores::lifecycle::reading::ReadUntil;
 use crate::cores::post::letter::Letter;
 
@@ -71,12 +71,12 @@ impl<A: App> Core<A> {
         // Otherwise this poll would go on to report the socket, which the other core keeps open. The socket
         // is registered, so the system does not refuse this.
         let _ = self.poll.registry().deregister(socket);
-        if let Some(mut moving) = self.connections.depart(id, ticket, rest) {
-            moving.context = self.lent.scratch.common.app.contexts.take(id.token().0);
+        if let Some(mut moving) = self.connections.remove_moved(id, ticket, rest) {
+            moving.context = self.resources.scratch.common.app.contexts.take(id.token().0);
             self.post.send(owner, Letter::Moved(Box::new(moving)));
         }
         // CONNECT may contain a password, and lies in this core's buffers.
-        self.lent.scratch.common.note_credentials();
+        self.resources.scratch.common.note_credentials();
         self.wheel.disarm(id.index());
         self.counts.connection_ends();
         self.metrics.connections.set(self.connections.len() as u64);
@@ -105,7 +105,7 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn take_moved_socket(&mut self, ticket: Ticket, socket: Option<OwnedFd>) {
         match self.moves.socket(ticket, socket) {
             Socket::First => {}
-            Socket::Whole(whole) => self.settle(whole),
+            Socket::Complete(whole) => self.settle(whole),
             Socket::NoLetter => self.acceptor.give_place_back(),
         }
     }
@@ -125,7 +125,7 @@ impl<A: App> Core<A> {
     }
 
     /// Adds a connection that has come from another core to this core's table.
-    fn settle(&mut self, (moving, socket): Whole) {
+    fn settle(&mut self, (moving, socket): MovedConnection) {
         let moving = *moving;
         let (client, is_counted) = (moving.client, moving.is_counted);
         let Some(id) = socket.and_then(|socket| {
@@ -148,7 +148,7 @@ impl<A: App> Core<A> {
             return;
         };
         if let Some(context) = moving.context {
-            self.lent.keep_context(id, context);
+            self.resources.keep_context(id, context);
         }
         let has_tls = moving.tls.is_some();
         if let Some(connection) = self.connections.get_mut(id) {
@@ -187,7 +187,7 @@ impl<A: App> Core<A> {
         let Some(Phase::Open(open)) = self.connections.get(id).map(|connection| &connection.phase) else {
             return false;
         };
-        let tokens = &self.lent.policy.tokens;
+        let tokens = &self.resources.policy.tokens;
         open.session
             .claims()
             .is_some_and(|claims| tokens.are_revoked(claims, self.time.now().unix_ms))

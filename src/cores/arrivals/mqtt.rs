@@ -19,7 +19,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Open, Phase};
 
 /// The protocol of the first bytes behind TLS, if there is TLS.
-pub(in crate::cores) enum Spoken {
+pub(in crate::cores) enum DetectedProtocol {
     /// HTTP, or there are no bytes yet.
     Http,
     /// MQTT: the connection is open now.
@@ -30,16 +30,16 @@ pub(in crate::cores) enum Spoken {
 
 impl<A: App> Core<A> {
     /// Finds out whether a connection begins with MQTT, and opens it if it does.
-    pub(in crate::cores) fn detect_mqtt(&mut self, id: ConnectionId, input: &[u8]) -> Spoken {
+    pub(in crate::cores) fn detect_mqtt(&mut self, id: ConnectionId, input: &[u8]) -> DetectedProtocol {
         let Some(Phase::Request { port, .. }) = self.connections.get(id).map(|connection| &connection.phase)
         else {
-            return Spoken::Http;
+            return DetectedProtocol::Http;
         };
         let Some(&first) = input.first() else {
-            return Spoken::Http;
+            return DetectedProtocol::Http;
         };
         match (self.acceptor.mqtt_on(*port), first == CONNECT) {
-            (MqttOn::No, _) | (MqttOn::Beside, false) => return Spoken::Http,
+            (MqttOn::No, _) | (MqttOn::Beside, false) => return DetectedProtocol::Http,
             (MqttOn::Beside | MqttOn::Only, true) | (MqttOn::Only, false) => {}
         }
         if let Some(connection) = self.connections.get_mut(id) {
@@ -49,7 +49,7 @@ impl<A: App> Core<A> {
             return self.begin_mqtt(id);
         }
         self.close(id, CloseReason::NotMqtt);
-        Spoken::Neither
+        DetectedProtocol::Neither
     }
 
     /// Whether a connection that has sent nothing yet came to a port for MQTT alone.
@@ -76,7 +76,7 @@ impl<A: App> Core<A> {
         matches!(phase, Some(Phase::Request { port, .. }) if self.acceptor.mqtt_on(*port) != MqttOn::No)
     }
 
-    fn begin_mqtt(&mut self, id: ConnectionId) -> Spoken {
+    fn begin_mqtt(&mut self, id: ConnectionId) -> DetectedProtocol {
         let full = if self.acceptor.memory_is_full() {
             Some(Limit::Memory)
         } else {
@@ -85,17 +85,17 @@ impl<A: App> Core<A> {
         };
         if full.is_some() {
             self.refuse_without_answer(id, full);
-            return Spoken::Neither;
+            return DetectedProtocol::Neither;
         }
         let claims = self.claims_of_certificate(id);
-        let session = self.lent.new_mqtt_session(self.time.now(), claims);
+        let session = self.resources.new_mqtt_session(self.time.now(), claims);
         let peer = self
             .connections
             .get(id)
             .and_then(|connection| connection.client.socket_address());
-        self.lent.begin_context(id, peer);
+        self.resources.begin_context(id, peer);
         let Some(connection) = self.connections.get_mut(id) else {
-            return Spoken::Neither;
+            return DetectedProtocol::Neither;
         };
         connection.phase = Phase::Open(Open {
             wire: Wire::default(),
@@ -103,7 +103,7 @@ impl<A: App> Core<A> {
         });
         connection.meter = self.measures.new_meter(self.time.now().uptime);
         self.arm(id);
-        Spoken::Mqtt
+        DetectedProtocol::Mqtt
     }
 
     /// The claims of the client's certificate, if it has presented one that counts. Browsers do not speak

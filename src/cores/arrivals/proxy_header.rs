@@ -59,7 +59,7 @@ impl<A: App> Core<A> {
     /// # Errors
     /// The refusal to answer with.
     pub(in crate::cores) fn admit_announced(&mut self, id: ConnectionId) -> Result<(), Refusal> {
-        let trusted = &self.lent.policy.proxies.trusted;
+        let trusted = &self.resources.policy.proxies.trusted;
         let Some(connection) = self.connections.get_mut(id) else {
             return Ok(());
         };
@@ -76,7 +76,7 @@ impl<A: App> Core<A> {
 
     /// Sets the client's address from the request, if a trusted proxy has named it there.
     pub(in crate::cores) fn recognise_client(&mut self, id: ConnectionId, request: &Request<'_>) {
-        let proxies = &self.lent.policy.proxies;
+        let proxies = &self.resources.policy.proxies;
         if proxies.x_forwarded_for
             && let Some(connection) = self.connections.get_mut(id)
             && proxies.trusted.contain(&connection.client)

@@ -78,7 +78,7 @@ impl<A: App> Core<A> {
     }
 
     fn begin_tls(&mut self, id: ConnectionId, hello: &[u8]) {
-        let config = self.lent.policy.tls.as_ref().map(|tls| tls.config());
+        let config = self.resources.policy.tls.as_ref().map(|tls| tls.config());
         let tls = match config.map(TlsStream::accept) {
             Some(Ok(tls)) => tls,
             // A port speaks TLS only if the policy has certificates, so rustls has refused its configuration.

@@ -130,9 +130,9 @@ impl<A: App> Core<A> {
         let Some(client) = self.connections.get(id).map(|connection| connection.client) else {
             return Ok(());
         };
-        let context = self.lent.allow_upgrade(request, client)?;
+        let context = self.resources.allow_upgrade(request, client)?;
         accepted.check_origin(self.origins(), self.is_under_tls(id))?;
-        let context = match &self.lent.policy.hooks {
+        let context = match &self.resources.policy.hooks {
             None => context,
             Some(hooks) => context.passing_on(self.passed_on(hooks, id, request)),
         };
@@ -143,14 +143,14 @@ impl<A: App> Core<A> {
         let now = self.time.now();
         let (session, framing) = match accepted.carries {
             Carries::SocketCluster => (
-                self.lent.new_session(now, claims),
+                self.resources.new_session(now, claims),
                 match codec {
                     Codec::Json => Framing::WebSocket(compression),
                     Codec::MinBin => Framing::MinBin,
                 },
             ),
             Carries::Mqtt => (
-                self.lent.new_mqtt_session(now, claims),
+                self.resources.new_mqtt_session(now, claims),
                 Framing::MqttOverWebSocket,
             ),
         };
@@ -160,12 +160,12 @@ impl<A: App> Core<A> {
             session,
         });
         connection.framing = framing;
-        self.lent.keep_context(id, context);
+        self.resources.keep_context(id, context);
         self.metrics
             .compression_agreed
             .add(u64::from(compression.is_on()));
         connection.meter = self.measures.new_meter(self.time.now().uptime);
-        let deadline = connection.deadline(&self.lent.settings, &self.measures);
+        let deadline = connection.deadline(&self.resources.settings, &self.measures);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.connections.send_head(id, |bytes| accepted.write(bytes));
         if is_open {

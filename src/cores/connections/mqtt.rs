@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use mio::Token;
 
 use super::Connections;
-use super::look::{Look, data_of};
+use super::delivery_inspector::{DeliveryInspector, data_of};
 use crate::app::{OutboundKind, RawJson};
 use crate::broker::{ChannelHash, Publication};
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
@@ -142,7 +142,7 @@ impl Connections {
         hash: ChannelHash,
         publication: &Publication<'_>,
         unquotes: impl FnOnce() -> bool,
-        look: &mut impl Look,
+        inspector: &mut impl DeliveryInspector,
         copies_left: &mut usize,
     ) -> (u64, bool) {
         let (Some(mut sessions), Some(mut walk)) = (self.mqtt.take(), self.mqtt_walk.take()) else {
@@ -153,7 +153,7 @@ impl Connections {
             &mut walk,
             (hash, publication),
             unquotes,
-            look,
+            inspector,
             copies_left,
         );
         let is_over = walk.at >= walk.found.len();
@@ -166,13 +166,13 @@ impl Connections {
         (taken, is_over)
     }
 
-    fn go_on<L: Look>(
+    fn go_on<L: DeliveryInspector>(
         &mut self,
         sessions: &mut Sessions,
         walk: &mut MqttWalk,
         (hash, publication): (ChannelHash, &Publication<'_>),
         unquotes: impl FnOnce() -> bool,
-        look: &mut L,
+        inspector: &mut L,
         copies_left: &mut usize,
     ) -> u64 {
         if !walk.has_begun {
@@ -215,7 +215,7 @@ impl Connections {
             last_serial: walk.last_serial,
             last_group: walk.last_group,
             leaves_out: self.leaves_out(),
-            data: if L::LOOKS { data_of(publication) } else { None },
+            data: if L::INSPECTS { data_of(publication) } else { None },
             unquotes: walk.unquotes,
         };
         let frame_bytes = publication.frame().len();
@@ -230,7 +230,7 @@ impl Connections {
             (room, *copies_left) = (room - 1, *copies_left - 1);
             let count = merged.count();
             let parts = (&mut walk.packets, &mut walk.shared, &mut walk.scratch);
-            taken += self.deliver_to_session(sessions, parts, merged, &under_way, look);
+            taken += self.deliver_to_session(sessions, parts, merged, &under_way, inspector);
             walk.at += count;
         }
         taken
@@ -256,7 +256,7 @@ impl Connections {
     /// Delivers the publication under way to one session; `merged` are its subscriptions that match. Returns
     /// how many outboxes took it: one or none.
     #[inline]
-    fn deliver_to_session<L: Look>(
+    fn deliver_to_session<L: DeliveryInspector>(
         &mut self,
         sessions: &mut Sessions,
         (packets, shared, scratch): (
@@ -266,7 +266,7 @@ impl Connections {
         ),
         merged: Merged<'_>,
         under_way: &UnderWay<'_>,
-        look: &mut L,
+        inspector: &mut L,
     ) -> u64 {
         let number = match merged.subscriber() {
             Subscriber::Session(number) => number,
@@ -312,9 +312,9 @@ impl Connections {
             sessions.offer(session, outbound, &under_way.original.content, ids, false);
             return 0;
         };
-        if L::LOOKS {
+        if L::INSPECTS {
             let (connection, channel) = (&self.slab[target.index as usize], under_way.original.topic);
-            match look.look(connection, channel.as_bytes(), under_way.data) {
+            match inspector.inspect(connection, channel.as_bytes(), under_way.data) {
                 OutboundKind::Pass => {}
                 OutboundKind::Withhold => {
                     self.metrics.publications_withheld.add(1);

@@ -28,17 +28,17 @@ impl Connections {
         let buffers = buffers_max.saturating_sub(self.bulk.len());
         buffers
             .min(bytes.div_ceil(frame_bytes.max(1)))
-            .min(self.spare(frame_bytes))
+            .min(self.room_for_subscribers(frame_bytes))
     }
 
     /// For how many subscribers there is room before connections have to be closed because all of them
     /// together hold too much. At least one: some connections are closed after its delivery.
-    fn spare(&self, frame_bytes: usize) -> usize {
+    fn room_for_subscribers(&self, frame_bytes: usize) -> usize {
         if self.held.is_empty() {
             return usize::MAX;
         }
-        let spare = self.held.bytes_max.saturating_sub(self.held_bytes());
-        (spare / frame_bytes.max(1)).max(1)
+        let room_for_subscribers = self.held.bytes_max.saturating_sub(self.held_bytes());
+        (room_for_subscribers / frame_bytes.max(1)).max(1)
     }
 
     /// The publication has been delivered to all of its subscribers: the next frame belongs to another
@@ -213,7 +213,7 @@ impl Connections {
         publication: Option<&Publication<'_>>,
     ) -> bool {
         let connection = &self.slab[index as usize];
-        if connection.reading.is_paused_by(Why::Ending) || connection.outbox.is_sealed() {
+        if connection.reading.is_paused_by(Why::Ending) || connection.outbox.takes_no_publications() {
             // The connection has missed an earlier publication and is about to be closed for that, or it has
             // ended.
             return false;

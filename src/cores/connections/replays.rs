@@ -11,7 +11,7 @@ use crate::broker::{ChannelHasher, Numbering, Publication};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::reading::Why;
 use crate::cores::outgoing::forms;
-use crate::cores::outgoing::recoveries::{Live, OwnerOf, Place};
+use crate::cores::outgoing::recoveries::{Live, OwnerOf, SubscriptionKey};
 use crate::policy::channels::Channels;
 use crate::protocols::Framing;
 
@@ -54,13 +54,13 @@ impl Connections {
         let mut rest = subscribers;
         while let Some(at) = rest
             .iter()
-            .position(|&connection| self.recoveries.has(Place { connection, channel }))
+            .position(|&connection| self.recoveries.has(SubscriptionKey { connection, channel }))
         {
             if at > 0 {
                 taken += self.deliver(&rest[..at], channel, publication);
             }
             let connection = rest[at];
-            let place = Place { connection, channel };
+            let place = SubscriptionKey { connection, channel };
             let (sequence, frame) = (publication.sequence(), publication.frame());
             self.recoveries
                 .collect(place, sequence, frame, self.outbox_bytes_max);
@@ -89,7 +89,7 @@ impl Connections {
             owner: histories.hasher.hash(name).owner(histories.cores),
             owners: histories.cores,
         };
-        let place = Place {
+        let place = SubscriptionKey {
             connection: index,
             channel,
         };
@@ -138,7 +138,7 @@ impl Connections {
     }
 
     /// Sends some of the history that was read for a subscription, and subtracts its size from `bytes_left`.
-    pub(in crate::cores) fn replay(&mut self, place: Place, bytes_left: &mut usize) -> Replay {
+    pub(in crate::cores) fn replay(&mut self, place: SubscriptionKey, bytes_left: &mut usize) -> Replay {
         let Some(id) = self.id_at(place.connection) else {
             return Replay::Over;
         };

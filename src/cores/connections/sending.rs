@@ -124,18 +124,18 @@ impl Connections {
     }
 
     /// Makes a connection that has ended take no publications, although it is still a subscriber.
-    pub(in crate::cores) fn seal(&mut self, id: ConnectionId) {
+    pub(in crate::cores) fn stop_publications(&mut self, id: ConnectionId) {
         if let Some(connection) = self.slab.get_mut(id.index() as usize)
             && connection.id == id
         {
-            connection.outbox.seal(&mut self.pool);
+            connection.outbox.stop_publications(&mut self.pool);
         }
     }
 
-    /// Undoes [`Connections::seal`].
-    pub(in crate::cores) fn unseal(&mut self, id: ConnectionId) {
+    /// Undoes [`Connections::stop_publications`].
+    pub(in crate::cores) fn resume_publications(&mut self, id: ConnectionId) {
         if let Some(connection) = self.get_mut(id) {
-            connection.outbox.unseal();
+            connection.outbox.resume_publications();
         }
     }
 

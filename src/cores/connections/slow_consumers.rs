@@ -16,7 +16,7 @@ use crate::cores::lifecycle::connection::ConnectionId;
 pub(in crate::cores) struct SlowConsumers {
     /// When each client was last reported, by the index of its connection.
     told: HashMap<u32, (ConnectionId, Uptime)>,
-    news: Vec<(ConnectionId, Slow)>,
+    unreported: Vec<(ConnectionId, Slow)>,
 }
 
 impl SlowConsumers {
@@ -29,13 +29,13 @@ impl SlowConsumers {
             .is_some_and(|(told, at)| *told == id && now.since(*at) < AGAIN);
         if !is_told {
             self.told.insert(id.index(), (id, now));
-            self.news.push((id, slow));
+            self.unreported.push((id, slow));
         }
     }
 
     /// The clients to report since the last call.
-    pub(in crate::cores) fn take_news(&mut self) -> Vec<(ConnectionId, Slow)> {
-        std::mem::take(&mut self.news)
+    pub(in crate::cores) fn take_unreported(&mut self) -> Vec<(ConnectionId, Slow)> {
+        std::mem::take(&mut self.unreported)
     }
 }
 
@@ -53,10 +53,13 @@ mod tests {
         for ms in [0, 1, 59_999] {
             slow.note(one, Slow::Skipped, Uptime::from_ms(ms));
         }
-        assert_eq!(slow.take_news(), [(one, Slow::Skipped)]);
+        assert_eq!(slow.take_unreported(), [(one, Slow::Skipped)]);
         slow.note(one, Slow::Conflated, Uptime::from_ms(60_000));
         slow.note(next, Slow::Skipped, Uptime::from_ms(60_000));
-        assert_eq!(slow.take_news(), [(one, Slow::Conflated), (next, Slow::Skipped)]);
-        assert!(slow.take_news().is_empty());
+        assert_eq!(
+            slow.take_unreported(),
+            [(one, Slow::Conflated), (next, Slow::Skipped)]
+        );
+        assert!(slow.take_unreported().is_empty());
     }
 }

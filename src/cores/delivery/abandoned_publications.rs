@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::decision::{Decision, Decisions};
 
 use crate::cores::connections::Connections;
-use crate::cores::connections::look::Look;
+use crate::cores::connections::delivery_inspector::DeliveryInspector;
 use crate::cores::delivery::fan_out::Delivery;
 use crate::cores::lifecycle::connection::Work;
 
@@ -89,7 +89,7 @@ impl AbandonedPublications {
         &mut self,
         delivery: &mut Delivery,
         connections: &mut Connections,
-        look: &mut impl Look,
+        inspector: &mut impl DeliveryInspector,
         clock: &Clock,
     ) {
         delivery.begin_publishing();
@@ -98,7 +98,7 @@ impl AbandonedPublications {
                 if let Decision::Publish(publish) = decision
                     && delivery.stores(publish)
                     && let Err(RingFull { .. }) =
-                        delivery.publish(connections, look, clock, &abandoned.publications, publish)
+                        delivery.publish(connections, inspector, clock, &abandoned.publications, publish)
                 {
                     self.waiting.push_front(abandoned);
                     return;

@@ -10,7 +10,7 @@
 //! a place they have claimed.
 //!
 //! Limits: `history_bytes_max` and `history_channels_max`, in equal shares for each core; per turn
-//! `ANSWERS_PER_TURN_MAX` (`cores/remembering.rs`), [`CHANNELS_PER_TURN_MAX`] after a reload,
+//! `ANSWERS_PER_TURN_MAX` (`cores/owned_channels.rs`), [`CHANNELS_PER_TURN_MAX`] after a reload,
 //! [`EXPIRED_PER_TURN_MAX`] publications that have expired. The cores that ask bound the number of their
 //! waiting questions.
 
@@ -28,8 +28,8 @@ use crate::metrics::block::{CoreMetrics, Eviction};
 use crate::policy::channels::{ChannelPolicy, Channels};
 use crate::store::Sink;
 
+use super::core_store::CoreStore;
 use super::policy_changes::PolicyChanges;
-use super::remembered_on_disk::OnDisk;
 
 /// The memory of one core.
 #[derive(Debug)]
@@ -46,11 +46,11 @@ pub(in crate::cores) struct ChannelMemory {
     /// After a reload: the next channel to which the policies are to be applied.
     unapplied: Option<u32>,
     /// Whether the owners of channels have yet to be told that this core has adopted policies.
-    is_untold: bool,
+    is_unreported: bool,
     /// Whether expired publications may be left to drop.
     is_sweeping: bool,
     /// The store, if there is one.
-    on_disk: Option<OnDisk>,
+    on_disk: Option<CoreStore>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -73,7 +73,7 @@ impl ChannelMemory {
             histories: Histories::of_one_core(numbering.epoch, limits, cores),
             questions: VecDeque::new(),
             unapplied: None,
-            is_untold: false,
+            is_unreported: false,
             is_sweeping: false,
             on_disk: None,
             metrics,
@@ -82,7 +82,7 @@ impl ChannelMemory {
 
     /// Continues with the histories of a store, and keeps the store up to date from now on.
     pub(in crate::cores) fn with_store(self, sink: Sink, histories: Histories, now: Now) -> ChannelMemory {
-        let on_disk = Some(OnDisk::new(sink, self.cores, self.numbering, now));
+        let on_disk = Some(CoreStore::new(sink, self.cores, self.numbering, now));
         ChannelMemory {
             histories,
             on_disk,
@@ -92,7 +92,7 @@ impl ChannelMemory {
 
     /// The store, if there is one.
     #[inline]
-    pub(in crate::cores) fn on_disk(&mut self) -> Option<&mut OnDisk> {
+    pub(in crate::cores) fn on_disk(&mut self) -> Option<&mut CoreStore> {
         self.on_disk.as_mut()
     }
 
@@ -143,14 +143,14 @@ impl ChannelMemory {
             self.changes.adopt(&self.channels, channels);
             self.channels = Arc::clone(channels);
             self.unapplied = Some(0);
-            self.is_untold = true;
+            self.is_unreported = true;
         }
     }
 
     /// The version of the policies, if the owners of channels have yet to be told that this core follows
     /// them. They count as told from then on.
-    pub(in crate::cores) fn take_untold(&mut self) -> Option<u32> {
-        std::mem::take(&mut self.is_untold).then(|| self.channels.version())
+    pub(in crate::cores) fn take_unreported(&mut self) -> Option<u32> {
+        std::mem::take(&mut self.is_unreported).then(|| self.channels.version())
     }
 
     /// Another core, or this one, follows the policies of this version from this place on.
@@ -222,7 +222,7 @@ impl ChannelMemory {
     }
 
     /// Applies policies after a reload, and drops expired publications: a part in each turn.
-    pub(in crate::cores) fn tend(&mut self, now: Now) {
+    pub(in crate::cores) fn maintain(&mut self, now: Now) {
         if let Some(from) = self.unapplied {
             let channels = &self.channels;
             self.unapplied =
@@ -240,7 +240,7 @@ impl ChannelMemory {
     pub(in crate::cores) fn has_work(&self, appended: Sequence) -> bool {
         let next = self.questions.front();
         let is_answerable = next.is_some_and(|asked| asked.question.before <= appended);
-        self.is_untold || self.unapplied.is_some() || self.is_sweeping || is_answerable
+        self.is_unreported || self.unapplied.is_some() || self.is_sweeping || is_answerable
     }
 
     /// When the next publication expires.

@@ -39,15 +39,15 @@ use crate::policy::channels::Channels;
 use crate::store::StoreChange;
 use crate::websocket::frame::{self, OpCode};
 
-use super::remembered_on_disk::{Admission, OnDisk};
+use super::core_store::{Admission, CoreStore};
 use super::retained_topics::RetainedTopics;
 use super::translation::Translation;
 use crate::cores::connections::Connections;
-use crate::cores::connections::look::Look;
+use crate::cores::connections::delivery_inspector::DeliveryInspector;
 use crate::cores::connections::replays::ReadLater;
 use crate::cores::delivery::channel_memory::ChannelMemory;
 use crate::cores::delivery::followers::{Follower, Followers};
-use crate::cores::delivery::told_publications::ToldPublications;
+use crate::cores::delivery::webhook_publications::WebhookPublications;
 use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId};
 
 /// This core's end of the ring, its subscriptions, and its progress in delivering the publications of the
@@ -127,7 +127,7 @@ impl Delivery {
     pub(in crate::cores) fn publish(
         &mut self,
         connections: &mut Connections,
-        look: &mut impl Look,
+        inspector: &mut impl DeliveryInspector,
         clock: &Clock,
         decisions: &Decisions,
         publish: Publish,
@@ -156,7 +156,7 @@ impl Delivery {
             // The ring is full. Lagging cores make room once they are woken, and so does this core. Then try
             // once more.
             self.wake(wake);
-            self.deliver(connections, look);
+            self.deliver(connections, inspector);
             let parts = [&self.frame_head[..], message];
             published = self.broker.publisher.try_publish(channel, hash, &parts, facts);
         }
@@ -164,7 +164,7 @@ impl Delivery {
             Ok(published) => {
                 self.metrics.publications.add(1);
                 self.wake(published.wake);
-                self.deliver(connections, look);
+                self.deliver(connections, inspector);
                 Ok(published.sequence.next())
             }
             Err(full) => {
@@ -176,7 +176,7 @@ impl Delivery {
 
     /// The store, if there is one.
     #[inline]
-    pub(in crate::cores) fn on_disk(&mut self) -> Option<&mut OnDisk> {
+    pub(in crate::cores) fn on_disk(&mut self) -> Option<&mut CoreStore> {
         self.memory.as_deref_mut()?.on_disk()
     }
 
@@ -209,7 +209,7 @@ impl Delivery {
                 let is_kept = publish.retain || marks.remembered;
                 let publisher = &self.broker.publisher;
                 // The publisher's session, with the packet identifier, is on this core.
-                let cores = publisher.concerned(hash, is_kept).union(publisher.home());
+                let cores = publisher.concerned(hash, is_kept).union(publisher.own_core());
                 self.on_disk()?.commit_of_all(cores, place)
             }
         }
@@ -241,7 +241,7 @@ impl Delivery {
 
     /// Whether there was a commit since the last call.
     pub(in crate::cores) fn take_commits(&mut self) -> bool {
-        self.on_disk().is_some_and(OnDisk::take_commits)
+        self.on_disk().is_some_and(CoreStore::take_commits)
     }
 
     /// Lets a new turn deliver.
@@ -252,9 +252,14 @@ impl Delivery {
 
     /// Delivers publications until the turn has made all its copies, or until connections must be closed
     /// because all of them together hold too much. The rest keeps the core from sleeping.
-    pub(in crate::cores) fn deliver(&mut self, connections: &mut Connections, look: &mut impl Look) {
+    pub(in crate::cores) fn deliver(
+        &mut self,
+        connections: &mut Connections,
+        inspector: &mut impl DeliveryInspector,
+    ) {
         let mut passed = 0_usize;
-        while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections, look) {
+        while self.copies_left > 0 && !connections.is_shedding() && self.deliver_front(connections, inspector)
+        {
             self.broker.reader.pass();
             passed += 1;
             if passed.is_multiple_of(RELEASE_EVERY) {
@@ -267,9 +272,13 @@ impl Delivery {
     /// Begins or continues the delivery of the publication at the front of the ring; true if all subscribers
     /// have it. The delivery of a publication without subscribers on this core ends here.
     #[inline]
-    fn deliver_front(&mut self, connections: &mut Connections, look: &mut impl Look) -> bool {
+    fn deliver_front(
+        &mut self,
+        connections: &mut Connections,
+        inspector: &mut impl DeliveryInspector,
+    ) -> bool {
         if self.under_way {
-            return self.go_on(connections, look);
+            return self.go_on(connections, inspector);
         }
         let mut front = self.broker.reader.front();
         if self.memory.is_some()
@@ -297,12 +306,12 @@ impl Delivery {
             return true;
         }
         self.under_way = true;
-        self.go_on(connections, look)
+        self.go_on(connections, inspector)
     }
 
     /// Continues the delivery of the publication at the front of the ring; true if all subscribers have it.
     #[inline(never)]
-    fn go_on<L: Look>(&mut self, connections: &mut Connections, look: &mut L) -> bool {
+    fn go_on<L: DeliveryInspector>(&mut self, connections: &mut Connections, inspector: &mut L) -> bool {
         let Some(delivery) = self.broker.reader.front() else {
             return false;
         };
@@ -323,8 +332,8 @@ impl Delivery {
             let channel = subscriptions.walked();
             let subscribers = subscriptions.walk(room);
             self.copies_left -= subscribers.len();
-            taken += if L::LOOKS {
-                connections.deliver_looked_at(subscribers, channel, publication, look)
+            taken += if L::INSPECTS {
+                connections.deliver_inspected(subscribers, channel, publication, inspector)
             } else if connections.recoveries.is_empty() {
                 connections.deliver(subscribers, channel, publication)
             } else {
@@ -340,7 +349,7 @@ impl Delivery {
                 delivery.hash,
                 publication,
                 || unquotes(memory, *publication),
-                look,
+                inspector,
                 &mut self.copies_left,
             );
             taken += more;
@@ -418,14 +427,14 @@ impl Delivery {
     pub(in crate::cores) fn awaits(
         &mut self,
         connections: &mut Connections,
-        look: &mut impl Look,
+        inspector: &mut impl DeliveryInspector,
         awaited: Awaited,
     ) -> Option<Sequence> {
         let (Awaited::Published(place) | Awaited::Asked(place)) = awaited else {
             return None;
         };
         if !self.broker.reader.has_passed(place) {
-            self.deliver(connections, look);
+            self.deliver(connections, inspector);
         }
         (!self.broker.reader.has_passed(place)).then_some(place)
     }
@@ -653,7 +662,7 @@ impl Delivery {
     }
 
     /// From now on, tells webhooks of publications on the channels that they name; with `None`, stops that.
-    pub(in crate::cores) fn tell_publications(&mut self, told: Option<ToldPublications>) {
+    pub(in crate::cores) fn tell_publications(&mut self, told: Option<WebhookPublications>) {
         self.broker
             .subscriptions
             .wake_for_all(AllChannels::Webhooks, told.is_some());

@@ -21,7 +21,7 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::broker::{ChannelHash, Numbering, Position, Publication, Sequence};
 
-use super::told_publications::ToldPublications;
+use super::webhook_publications::WebhookPublications;
 
 /// The core's end of a subscriber's queue.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub(crate) struct Follower {
     channel: Box<[u8]>,
     /// `None` once the follower ends.
     queue: Option<Sender<Copied>>,
-    told: Arc<Told>,
-    news: Arc<dyn News>,
+    told: Arc<FollowerState>,
+    notifier: Arc<dyn FollowerNotifier>,
     /// The number of the next publication.
     count: u64,
     /// Publications before this place are older than the subscription.
@@ -51,7 +51,7 @@ pub(crate) struct Copied {
 
 /// The state that the core and the receiver share.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct FollowerState {
     /// How many publications there were: written by the core with release, read by the receiver with acquire
     /// (invariant 1).
     pub(crate) count: AtomicU64,
@@ -62,21 +62,21 @@ pub(crate) struct Told {
     /// Whether anything has changed since the receiver was last woken. Set by the core, cleared by the thread
     /// that wakes, both with acquire and release: the woken receiver sees everything that the core did
     /// before.
-    pub(crate) has_news: AtomicBool,
+    pub(crate) has_unread: AtomicBool,
 }
 
-impl Told {
+impl FollowerState {
     /// For an empty queue that may hold this many bytes.
-    pub(crate) fn new(bytes_max: usize) -> Told {
-        Told {
+    pub(crate) fn new(bytes_max: usize) -> FollowerState {
+        FollowerState {
             bytes_max,
-            ..Told::default()
+            ..FollowerState::default()
         }
     }
 }
 
 /// Wakes the receivers of changed followers.
-pub(crate) trait News: Send + Sync + std::fmt::Debug {
+pub(crate) trait FollowerNotifier: Send + Sync + std::fmt::Debug {
     /// Some follower has changed. Returns at once.
     fn tell(&self);
 }
@@ -87,15 +87,15 @@ impl Follower {
         id: u64,
         channel: &str,
         queue: Sender<Copied>,
-        told: Arc<Told>,
-        news: Arc<dyn News>,
+        told: Arc<FollowerState>,
+        notifier: Arc<dyn FollowerNotifier>,
     ) -> Follower {
         Follower {
             id,
             channel: channel.as_bytes().into(),
             queue: Some(queue),
             told,
-            news,
+            notifier,
             count: 0,
             begin: None,
         }
@@ -143,8 +143,8 @@ impl Follower {
     }
 
     fn tell(&self) {
-        if !self.told.has_news.swap(true, Ordering::AcqRel) {
-            self.news.tell();
+        if !self.told.has_unread.swap(true, Ordering::AcqRel) {
+            self.notifier.tell();
         }
     }
 }
@@ -171,7 +171,7 @@ enum Outcome {
 pub(super) struct Followers {
     by_channel: HashMap<ChannelHash, Vec<Follower>>,
     /// The webhooks that get publications: they are copied in the same place.
-    pub(super) webhooks: Option<ToldPublications>,
+    pub(super) webhooks: Option<WebhookPublications>,
 }
 
 impl Followers {

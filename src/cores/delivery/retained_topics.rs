@@ -35,7 +35,7 @@ use crate::retained::{Bounds, Cause, Entry, Facts, PageLimits, Retained, Set};
 use crate::session;
 use crate::store::Record;
 
-use super::remembered_on_disk::OnDisk;
+use super::core_store::CoreStore;
 
 /// The retained publications of one core.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(in crate::cores) struct RetainedTopics {
     /// Questions that are not answered, the oldest first.
     questions: VecDeque<Box<RetainedQuestion>>,
     /// Publications that have passed while pages are on their way; `None` while there are none.
-    passed: Option<Passed>,
+    passed: Option<DeliveredTopics>,
     is_sweeping: bool,
     /// After a reload or a start: the policies of channels that are to be applied, and the next topic to look
     /// at.
@@ -58,7 +58,7 @@ pub(in crate::cores) struct RetainedTopics {
 
 /// The topics of retained publications that were delivered.
 #[derive(Debug, Default)]
-struct Passed {
+struct DeliveredTopics {
     newest: HashMap<ChannelHash, Sequence>,
     /// The first place from which on all topics are noted: before it there were too many.
     known_from: u64,
@@ -114,7 +114,7 @@ impl RetainedTopics {
     }
 
     /// Records the changes since the last call, as far as the store takes them.
-    pub(in crate::cores) fn record(&mut self, on_disk: &mut OnDisk) {
+    pub(in crate::cores) fn record(&mut self, on_disk: &mut CoreStore) {
         let mut value = std::mem::take(&mut self.stored);
         self.retained.save(|topic, entry| {
             value.clear();
@@ -217,7 +217,7 @@ impl RetainedTopics {
     /// Begins to note topics from now on, while pages are on their way; or stops and forgets them.
     pub(in crate::cores) fn watch(&mut self, is_sending: bool) {
         match (is_sending, &self.passed) {
-            (true, None) => self.passed = Some(Passed::default()),
+            (true, None) => self.passed = Some(DeliveredTopics::default()),
             (false, Some(_)) => self.passed = None,
             (true, Some(_)) | (false, None) => {}
         }
@@ -272,7 +272,7 @@ impl RetainedTopics {
     }
 
     /// Applies policies after a reload, and forgets expired publications: a part in each turn.
-    pub(in crate::cores) fn tend(&mut self, unix_ms: u64) {
+    pub(in crate::cores) fn maintain(&mut self, unix_ms: u64) {
         if let Some((channels, from)) = self.unapplied.take() {
             let next = self
                 .retained

@@ -16,7 +16,7 @@ use crate::protocols::Content;
 use crate::protocols::{Environment, Session};
 
 use crate::cores::core::Core;
-use crate::cores::delivery::remembered_on_disk::Admission;
+use crate::cores::delivery::core_store::Admission;
 use crate::cores::lifecycle::connection::{Awaited, Commit, ConnectionId, Phase, Work};
 use crate::cores::lifecycle::waiting::WaitsFor;
 use crate::cores::outgoing::retained_asks::RetainedOptions;
@@ -35,11 +35,11 @@ impl<A: App> Core<A> {
             return;
         };
         self.decisions.clear();
-        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let mut environment = self.resources.environment(self.time.now(), id, mqtt);
         let was_open = open.session.is_open();
         let result = decide(&mut open.session, &mut environment, &mut self.decisions);
         let has_opened = open.session.is_open() && !was_open;
-        let deadline = open.session.next_deadline(&self.lent.settings);
+        let deadline = open.session.next_deadline(&self.resources.settings);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         if has_opened {
             self.session_opens(id);
@@ -48,7 +48,7 @@ impl<A: App> Core<A> {
         self.carry_out(id, result);
         if has_opened {
             self.connections.begin_batching(id);
-            self.lent.scratch.common.app.timers.rearm(id.token().0);
+            self.resources.scratch.common.app.timers.rearm(id.token().0);
         }
         if sooner {
             self.arm(id);
@@ -119,10 +119,11 @@ impl<A: App> Core<A> {
             work = Work::new(Decisions::new(), Err(CloseReason::MessageTooBig));
         }
         loop {
-            if let Some(place) =
-                self.delivery
-                    .awaits(&mut self.connections, &mut self.lent.look(), work.awaited)
-            {
+            if let Some(place) = self.delivery.awaits(
+                &mut self.connections,
+                &mut self.resources.inspector(),
+                work.awaited,
+            ) {
                 return self.suspend(id, work, WaitsFor::Delivery(place));
             }
             let outcome = match work.decisions.list().get(work.at) {
@@ -323,7 +324,7 @@ impl<A: App> Core<A> {
         let decisions = &work.decisions;
         let place = self.delivery.publish(
             &mut self.connections,
-            &mut self.lent.look(),
+            &mut self.resources.inspector(),
             self.time.clock(),
             decisions,
             publish,

@@ -17,7 +17,7 @@ use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::{Compression, Inflater};
 use crate::websocket::frame::{self, CONTROL_PAYLOAD_BYTES_MAX};
-use crate::websocket::message::{self, Passed, Received, Step};
+use crate::websocket::message::{self, Received, SkipResult, Step};
 use crate::wipe::wipe;
 
 use crate::clock::Uptime;
@@ -288,9 +288,9 @@ impl Intake {
             batch: &mut batch,
             frames_max: rate_left.min(self.frames_left),
             over: if rate_left <= self.frames_left {
-                Over::Rate
+                BatchLimit::Rate
             } else {
-                Over::Share
+                BatchLimit::Share
             },
             packet_bytes_max: self.limits.message_bytes_max,
             owners: &self.owners,
@@ -320,9 +320,9 @@ impl Intake {
         input: &mut [u8],
     ) -> Option<Input> {
         match wire.receiver.pass(input, &self.limits, framing.compression()) {
-            Ok(Passed::Frame(consumed)) => Some(Input::Consumed(consumed)),
-            Ok(Passed::Incomplete(consumed)) => Some(Input::Incomplete(consumed)),
-            Ok(Passed::Close) | Err(_) => None,
+            Ok(SkipResult::Frame(consumed)) => Some(Input::Consumed(consumed)),
+            Ok(SkipResult::Incomplete(consumed)) => Some(Input::Incomplete(consumed)),
+            Ok(SkipResult::Close) | Err(_) => None,
         }
     }
 
@@ -375,7 +375,7 @@ struct PacketBatch<'b, 'r> {
     client: &'b mut MqttClient,
     /// Most frames and packets of the batch, including those used up before it.
     frames_max: u64,
-    over: Over,
+    over: BatchLimit,
     packet_bytes_max: usize,
     owners: &'b Owners,
 }
@@ -394,7 +394,7 @@ impl Owners {
 
 /// The bound that has ended a batch.
 #[derive(Clone, Copy)]
-enum Over {
+enum BatchLimit {
     /// The messages that the connection's rate allows.
     Rate,
     /// The connection's share of the turn.
@@ -542,8 +542,8 @@ impl<'r> PacketBatch<'_, 'r> {
     fn is_over<A: App>(&self, environment: &Environment<'_, A>) -> Option<Next<'r>> {
         let counted = self.batch.frames + environment.common.scratch.packets_of_arrays();
         (counted >= self.frames_max).then_some(match self.over {
-            Over::Rate => Next::OverRate,
-            Over::Share => Next::Enough,
+            BatchLimit::Rate => Next::OverRate,
+            BatchLimit::Share => Next::Enough,
         })
     }
 }

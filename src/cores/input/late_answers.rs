@@ -39,11 +39,11 @@ impl<A: App> Core<A> {
         }
         // A decision belongs to input: while the outbox is full of replies, no more input is handled.
         if matches!(answer.answer, Late::Decision { .. }) || self.has_room_for_event(id) {
-            self.lent.scratch.common.begin_verifications();
+            self.resources.scratch.common.begin_verifications();
             self.decide(id, |session, environment, decisions| {
                 session.answer_late(answer, environment, decisions)
             });
-            self.shares.decided_checks += self.lent.scratch.common.verifications();
+            self.shares.decided_checks += self.resources.scratch.common.verifications();
             self.follow_decision(id);
         }
     }

@@ -41,7 +41,7 @@ impl<A: App> Core<A> {
         let Phase::Open(open) = &mut connection.phase else {
             return;
         };
-        let (answer, result) = open.session.login_not_taken(&self.lent.settings, decisions);
+        let (answer, result) = open.session.login_not_taken(&self.resources.settings, decisions);
         if let Some(answer) = answer {
             self.send(id, Content::Text, decisions.bytes(answer));
         }
@@ -96,7 +96,7 @@ impl<A: App> Core<A> {
         let LoginAnswer::Accepted(issued) = &answer else {
             return answer;
         };
-        let policy = &self.lent.policy;
+        let policy = &self.resources.policy;
         let same_users = match (users, &policy.users) {
             (Some(then), Some(now)) => Arc::ptr_eq(then, now),
             (Some(_) | None, _) => false,

@@ -32,7 +32,7 @@ impl<A: App> Core<A> {
         };
         let mut room = CONTROL_ROOM;
         self.decisions.clear();
-        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let mut environment = self.resources.environment(self.time.now(), id, mqtt);
         let decisions = &mut self.decisions;
         let batch = self.intake.take_batch(
             connection,
@@ -42,7 +42,7 @@ impl<A: App> Core<A> {
             &mut environment,
             decisions,
         );
-        let deadline = connection.deadline_of_session(&self.lent.settings);
+        let deadline = connection.deadline_of_session(&self.resources.settings);
         let sooner = self.wheel.is_sooner(deadline, connection.armed);
         self.intake
             .account_for(&batch, connection, &self.measures, now, &self.metrics);
@@ -53,7 +53,7 @@ impl<A: App> Core<A> {
         self.carry_out(id, batch.result);
         if batch.has_opened {
             self.connections.begin_batching(id);
-            self.lent.scratch.common.app.timers.rearm(id.token().0);
+            self.resources.scratch.common.app.timers.rearm(id.token().0);
         }
         if sooner {
             self.arm(id);
@@ -100,7 +100,7 @@ impl<A: App> Core<A> {
             }
             Next::Farewell(answer) => {
                 if answer.is_orderly() {
-                    self.renounce_will(id);
+                    self.delete_will(id);
                 }
                 self.connections.send_farewell(id, answer);
                 self.close(id, CloseReason::PeerClosed);
@@ -119,7 +119,7 @@ impl<A: App> Core<A> {
         let asked = Awaited::Asked(self.delivery.claimed());
         let waits = self
             .delivery
-            .awaits(&mut self.connections, &mut self.lent.look(), asked);
+            .awaits(&mut self.connections, &mut self.resources.inspector(), asked);
         if let Some(Session::Mqtt(client)) = self.session(id) {
             client.may_subscribe = true;
             if let Some(place) = waits {
@@ -173,7 +173,7 @@ impl<A: App> Core<A> {
             has_more = session.has_more();
             result
         });
-        if self.lent.scratch.common.verifications() > 0
+        if self.resources.scratch.common.verifications() > 0
             && let Some(connection) = self.connections.get_mut(id)
         {
             connection.shows_tokens = true;

@@ -12,7 +12,6 @@
 
 pub(super) mod carry_out;
 pub(super) mod history_calls;
-pub(super) mod hits;
 pub(super) mod intake;
 pub(in crate::cores) mod late_answers;
 pub(super) mod login;
@@ -20,6 +19,7 @@ pub(super) mod messages;
 pub(super) mod receive;
 pub(super) mod resume;
 pub(super) mod server_subscriptions;
+pub(super) mod session_counts;
 pub(super) mod stored;
 pub(super) mod subscriptions;
 mod wills;

@@ -16,7 +16,7 @@ use crate::http::Refusal;
 use crate::transport::stream::Arrival;
 use crate::wipe::{wipe, wipe_and_drop};
 
-use crate::cores::arrivals::mqtt::Spoken;
+use crate::cores::arrivals::mqtt::DetectedProtocol;
 use crate::cores::arrivals::tls::FirstBytes;
 use crate::cores::core::Core;
 use crate::cores::input::intake::READ_BYTES_PER_TURN_MAX;
@@ -33,7 +33,7 @@ impl<A: App> Core<A> {
     /// Begins a connection's share of this turn.
     pub(in crate::cores) fn begin_share(&mut self) {
         self.intake.begin_share();
-        self.lent.scratch.common.begin_verifications();
+        self.resources.scratch.common.begin_verifications();
     }
 
     /// Like [`Core::read`], but with the rest of a share that has already begun.
@@ -127,19 +127,19 @@ impl<A: App> Core<A> {
         if leftover.is_empty() {
             let consumed = self.process(id, bytes);
             self.keep_leftover(id, &bytes[consumed..]);
-            if self.lent.scratch.common.take_credentials_note() {
+            if self.resources.scratch.common.take_credentials_note() {
                 wipe(bytes);
                 self.intake.wipe();
             }
         } else {
-            let mut joined = match self.lent.policy.login {
+            let mut joined = match self.resources.policy.login {
                 None => leftover.into_vec(),
                 Some(_) => moved(leftover.into_vec(), bytes.len()),
             };
             joined.extend_from_slice(bytes);
             let consumed = self.process(id, &mut joined);
             self.keep_leftover(id, &joined[consumed..]);
-            if self.lent.scratch.common.take_credentials_note() {
+            if self.resources.scratch.common.take_credentials_note() {
                 wipe(bytes);
                 self.intake.wipe();
                 wipe_and_drop(joined);
@@ -168,9 +168,9 @@ impl<A: App> Core<A> {
                 Phase::ProxyHeader { .. } => self.receive_proxy_header(id, input),
                 Phase::Request { .. } => match self.detect_tls(id, input) {
                     FirstBytes::Plain => match self.detect_mqtt(id, input) {
-                        Spoken::Http => self.receive_request(id, input),
-                        Spoken::Mqtt => Input::Consumed(0),
-                        Spoken::Neither => Input::Consumed(input.len()),
+                        DetectedProtocol::Http => self.receive_request(id, input),
+                        DetectedProtocol::Mqtt => Input::Consumed(0),
+                        DetectedProtocol::Neither => Input::Consumed(input.len()),
                     },
                     FirstBytes::Tls => Input::Consumed(input.len()),
                 },

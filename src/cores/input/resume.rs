@@ -24,7 +24,7 @@ impl<A: App> Core<A> {
         self.abandoned.publish(
             &mut self.delivery,
             &mut self.connections,
-            &mut self.lent.look(),
+            &mut self.resources.inspector(),
             self.time.clock(),
         );
         if !self.abandoned.is_empty() {

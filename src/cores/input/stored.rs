@@ -14,7 +14,7 @@ use crate::mqtt::publication;
 use crate::protocols::Content;
 
 use crate::cores::core::Core;
-use crate::cores::delivery::remembered_on_disk::Admission;
+use crate::cores::delivery::core_store::Admission;
 use crate::cores::lifecycle::connection::{Commit, ConnectionId, Phase, Work};
 
 impl<A: App> Core<A> {
@@ -46,7 +46,7 @@ impl<A: App> Core<A> {
     /// that it changes are on disk: it comes from an MQTT client or is retained, and the store is strict.
     #[inline]
     pub(in crate::cores) fn awaits_commit_of(&self, publish: Publish) -> bool {
-        (publish.origin == Origin::Mqtt || publish.retain) && self.lent.settings.mqtt.is_durable
+        (publish.origin == Origin::Mqtt || publish.retain) && self.resources.settings.mqtt.is_durable
     }
 
     /// Whether a publication would have to be stored before it is acknowledged, though its channel is not remembered.
@@ -93,7 +93,7 @@ impl<A: App> Core<A> {
             return true;
         };
         if let Phase::Open(open) = &mut connection.phase {
-            let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+            let mut environment = self.resources.environment(self.time.now(), id, mqtt);
             match open.session.stored(token, outcome, &mut environment, decisions) {
                 Ok(answer) => self.send(id, Content::Text, decisions.bytes(answer)),
                 Err(reason) => self.close(id, reason),

@@ -157,9 +157,9 @@ impl<A: App> Core<A> {
             && open.session.is_open()
             && let Some(session) = open.session.id()
         {
-            let scratch = &mut self.lent.scratch.common.app;
+            let scratch = &mut self.resources.scratch.common.app;
             let mut client = scratch.client(session, open.session.claims(), id.token().0);
-            tell(&mut self.lent.app, &mut client);
+            tell(&mut self.resources.app, &mut client);
         }
     }
 
@@ -199,7 +199,7 @@ impl<A: App> Core<A> {
         // A client that causes such checks again and again uses up its share of the turn.
         self.intake
             .use_share(names.len() as u64 / SUBSCRIPTIONS_PER_MESSAGE);
-        let policy = Arc::clone(&self.lent.policy);
+        let policy = Arc::clone(&self.resources.policy);
         for name in names {
             let session = self.session(id)?;
             if session.may_keep(&name, &policy) {
@@ -220,7 +220,7 @@ impl<A: App> Core<A> {
         let Phase::Open(open) = &mut connection.phase else {
             return None;
         };
-        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let mut environment = self.resources.environment(self.time.now(), id, mqtt);
         let max = channels_per_turn_max();
         let checked = open.session.recheck_filters(from, max, &mut environment)?;
         self.count_hits(id);
@@ -241,7 +241,7 @@ impl<A: App> Core<A> {
         let Phase::Open(open) = &mut connection.phase else {
             return None;
         };
-        let mut environment = self.lent.environment(self.time.now(), id, mqtt);
+        let mut environment = self.resources.environment(self.time.now(), id, mqtt);
         let max = channels_per_turn_max();
         let (resumed, info) = open.session.resume_some(from, max, &mut environment)?;
         self.count_hits(id);

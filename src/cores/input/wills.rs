@@ -10,7 +10,7 @@ use crate::wills::{HeldWill, NoRoom, WillFault};
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Commit, ConnectionId};
 use crate::cores::lifecycle::wills::will_letter;
-use crate::cores::post::letter::{Letter, WillNews};
+use crate::cores::post::letter::{Letter, WillKeyEvent};
 
 impl<A: App> Core<A> {
     /// Gives a connection a will in place of the one that it has, and answers the client. If the answer has
@@ -89,7 +89,7 @@ impl<A: App> Core<A> {
             .is_none_or(|key| self.post.has_room(self.owner_of(key)));
         let claim = held.session.clone().map(|key| {
             let owner = self.owner_of(&key);
-            let letter = will_letter(key, generation, WillNews::Claimed(self.time.now().uptime));
+            let letter = will_letter(key, generation, WillKeyEvent::Claimed(self.time.now().uptime));
             (owner, Letter::Will(letter))
         });
         if !has_room || claim.is_some_and(|(owner, letter)| self.post.try_send(owner, letter).is_err()) {
@@ -99,7 +99,7 @@ impl<A: App> Core<A> {
         if let Some(former) = former
             && held.session.as_ref() != Some(&former)
         {
-            self.tell_owner(former, generation, WillNews::Released);
+            self.tell_owner(former, generation, WillKeyEvent::Released);
         }
         Ok(self.wills.set(id.index(), held)?)
     }
@@ -122,7 +122,7 @@ impl<A: App> Core<A> {
 
     /// The client of a connection leaves on purpose, so its will is dropped.
     #[inline]
-    pub(in crate::cores) fn renounce_will(&mut self, id: ConnectionId) {
+    pub(in crate::cores) fn delete_will(&mut self, id: ConnectionId) {
         if !self.wills.is_empty()
             && let Some(generation) = self.generation(id)
         {

@@ -83,7 +83,7 @@ impl<A: App> Core<A> {
 
     /// Records the tokens and actions that a session has refused.
     pub(in crate::cores) fn audit_refusals(&mut self, id: ConnectionId) {
-        let refusals = self.lent.scratch.common.take_refusals();
+        let refusals = self.resources.scratch.common.take_refusals();
         let client = self.client_of(id);
         if let Some(token) = refusals.token
             && self.may_audit(Event::TokenRefused, refusals.tokens)

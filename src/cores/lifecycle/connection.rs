@@ -32,7 +32,7 @@ use crate::cores::lifecycle::meter::{Measures, Meter};
 use crate::cores::lifecycle::reading::{Reading, Why};
 use crate::cores::lifecycle::tally::{Opened, Tally};
 use crate::cores::lifecycle::wheel::Slot;
-use crate::cores::outgoing::held_memory::Holding;
+use crate::cores::outgoing::held_memory::HeldBytes;
 use crate::cores::outgoing::outbox::Outbox;
 use crate::transport::port::Port;
 
@@ -273,7 +273,7 @@ impl Work {
 
     /// Makes a copy to keep while the connection waits, in memory of just its size: the core's own buffers
     /// may be much larger.
-    pub(in crate::cores) fn parked(mut self) -> Box<Work> {
+    pub(in crate::cores) fn into_parked(mut self) -> Box<Work> {
         self.decisions.shrink();
         Box::new(self)
     }
@@ -344,13 +344,13 @@ impl Connection {
     /// The memory that it holds while it waits: for its socket, for more input, for the ring, or for the
     /// history of a channel. `collected` is the size of the publications that are collected for such a
     /// history elsewhere.
-    pub(in crate::cores) fn holding(&self, collected: usize) -> Holding {
+    pub(in crate::cores) fn holding(&self, collected: usize) -> HeldBytes {
         let outbox = if self.outbox.is_slow() {
             self.outbox.len() + self.outbox.conflated_bytes()
         } else {
             0
         };
-        Holding {
+        HeldBytes {
             outbox,
             leftover: self.leftover.len(),
             assembly: self.assembly_bytes(),
@@ -405,7 +405,7 @@ impl Connection {
 
     /// The next deadline of its session.
     #[inline]
-    pub(in crate::cores) fn deadline_of_session(&self, settings: &protocols::Settings) -> Uptime {
+    pub(in crate::cores) fn deadline_of_session(&self, settings: &protocols::ProtocolSettings) -> Uptime {
         match &self.phase {
             Phase::Open(open) => open.session.next_deadline(settings),
             Phase::ProxyHeader { .. }
@@ -418,7 +418,11 @@ impl Connection {
     }
 
     /// When it must be visited next.
-    pub(in crate::cores) fn deadline(&self, settings: &protocols::Settings, measures: &Measures) -> Uptime {
+    pub(in crate::cores) fn deadline(
+        &self,
+        settings: &protocols::ProtocolSettings,
+        measures: &Measures,
+    ) -> Uptime {
         match &self.phase {
             Phase::ProxyHeader { deadline, .. }
             | Phase::Request { deadline, .. }

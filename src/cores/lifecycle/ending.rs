@@ -16,8 +16,8 @@ use crate::session::SessionId;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Leftover, Open, Phase, Work};
-use crate::cores::lifecycle::ends::End;
 use crate::cores::lifecycle::reading::Why;
+use crate::cores::lifecycle::recent_ends::End;
 use crate::cores::lifecycle::timers::next_timer;
 
 /// The last bytes that the server sends to a peer when its connection ends.
@@ -81,7 +81,7 @@ impl<A: App> Core<A> {
                         .publications_dropped(&work.decisions, work.at, sessions);
                 }
                 if !awaits_connack {
-                    let settings = &self.lent.settings;
+                    let settings = &self.resources.settings;
                     open.session
                         .write_farewell(reason, text, settings, &mut last_packet);
                 }
@@ -191,13 +191,13 @@ impl<A: App> Core<A> {
         self.leave_will(id, open.session.id(), reason);
         open.session.ended(
             &mut self
-                .lent
+                .resources
                 .environment(self.time.now(), id, self.connections.mqtt.as_deref_mut()),
             reason,
         );
         self.services.note_ended(id.token().0);
-        self.lent.scratch.common.app.contexts.take(id.token().0);
-        self.lent.scratch.common.app.timers.forget(id.token().0);
+        self.resources.scratch.common.app.contexts.take(id.token().0);
+        self.resources.scratch.common.app.timers.forget(id.token().0);
         open.wire
     }
 
@@ -229,8 +229,8 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn arm(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(id) {
             let deadline = connection
-                .deadline(&self.lent.settings, &self.measures)
-                .min(next_timer(connection, &self.lent.scratch.common.app.timers));
+                .deadline(&self.resources.settings, &self.measures)
+                .min(next_timer(connection, &self.resources.scratch.common.app.timers));
             connection.armed = self.wheel.arm(id.index(), deadline);
         }
     }
@@ -273,7 +273,7 @@ impl<A: App> Core<A> {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        if connection.outbox.is_sealed() {
+        if connection.outbox.takes_no_publications() {
             return self.keep_place(id);
         }
         if connection.is_counted {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  connection.rs  one connection and its phases          ending.rs       the one way to end a connection
-//!  reading.rs     why a connection is not read           ends.rs         the last ends, for operators
+//!  reading.rs     why a connection is not read           recent_ends.rs  the last ends, for operators
 //!  waiting.rs     queues of connections that wait        shedding.rs     how many a turn closes for memory
 //!  wheel.rs       deadlines of all connections           counts.rs       how many are open, of the whole core
 //!  meter.rs       rates of one connection                tally.rs        messages and bytes of one connection
@@ -18,13 +18,13 @@ pub(crate) mod audit_trail;
 pub(crate) mod connection;
 pub(crate) mod counts;
 pub(crate) mod ending;
-pub(crate) mod ends;
 pub(crate) mod meter;
 pub(crate) mod moving;
 pub(in crate::cores) mod mqtt_sessions;
 mod mqtt_shares;
 pub(in crate::cores) mod owner_calls;
 pub(crate) mod reading;
+pub(crate) mod recent_ends;
 pub(crate) mod shedding;
 pub(crate) mod tally;
 pub(in crate::cores) mod timers;

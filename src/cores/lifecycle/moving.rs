@@ -48,7 +48,7 @@ pub(crate) struct Moving {
 
 /// Both halves of a connection that has come from another core. The socket is `None` if it was lost: then the
 /// system has closed it.
-pub(in crate::cores) type Whole = (Box<Moving>, Option<OwnedFd>);
+pub(in crate::cores) type MovedConnection = (Box<Moving>, Option<OwnedFd>);
 
 /// The connections on their way to this core of which one half has come, and the number of the next
 /// connection that leaves.
@@ -74,7 +74,7 @@ impl Moves {
     }
 
     /// Takes a letter. Returns the connection if its socket has come before.
-    pub(in crate::cores) fn letter(&mut self, moving: Box<Moving>) -> Option<Whole> {
+    pub(in crate::cores) fn letter(&mut self, moving: Box<Moving>) -> Option<MovedConnection> {
         match self.sockets.remove(&moving.ticket) {
             Some(socket) => Some((moving, socket)),
             None => {
@@ -87,7 +87,7 @@ impl Moves {
     /// Takes a socket, or notes that it was lost. Returns the fate of its connection, as far as it is known.
     pub(in crate::cores) fn socket(&mut self, ticket: Ticket, socket: Option<OwnedFd>) -> Socket {
         if let Some(moving) = self.letters.remove(&ticket) {
-            return Socket::Whole((moving, socket));
+            return Socket::Complete((moving, socket));
         }
         if self.stopped.contains(ticket.core()) {
             return Socket::NoLetter;
@@ -112,7 +112,7 @@ pub(in crate::cores) enum Socket {
     /// It waits for its letter.
     First,
     /// Its letter has come before.
-    Whole(Whole),
+    Complete(MovedConnection),
     /// Its letter will not come, since its sender has stopped. The socket is closed.
     NoLetter,
 }
@@ -157,7 +157,7 @@ mod tests {
         assert!(moves.letter(moving(a)).is_none());
         assert!(matches!(moves.socket(b, socket()), Socket::First));
         assert!(matches!(moves.socket(c, None), Socket::First));
-        assert!(matches!(moves.socket(a, socket()), Socket::Whole((whole, Some(_))) if whole.ticket == a));
+        assert!(matches!(moves.socket(a, socket()), Socket::Complete((whole, Some(_))) if whole.ticket == a));
         assert!(matches!(moves.letter(moving(b)), Some((whole, Some(_))) if whole.ticket == b));
         assert!(matches!(moves.letter(moving(c)), Some((whole, None)) if whole.ticket == c));
         assert_eq!(moves.len(), 0);

@@ -18,7 +18,7 @@ use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 
 impl<A: App> Core<A> {
     /// Ends sessions whose time is over, and publishes wills that are due, as many as one turn may.
-    pub(in crate::cores) fn tend_mqtt_sessions(&mut self) {
+    pub(in crate::cores) fn expire_mqtt_sessions(&mut self) {
         let now = self.time.now().uptime;
         if let Some(sessions) = &mut self.connections.mqtt {
             sessions.begin_turn(channels_per_turn_max());
@@ -86,13 +86,18 @@ impl<A: App> Core<A> {
             return;
         }
         let topic = &due.will.topic;
-        let channels = &self.lent.policy.channels;
-        if session::reserved(topic, channels, MqttUse::Spoken).is_some() {
+        let channels = &self.resources.policy.channels;
+        if session::reserved(topic, channels, MqttUse::WithoutRetained).is_some() {
             // A reload has given the channel to the server since the will was set.
             return;
         }
-        let payload = self.lent.settings.mqtt.payload;
-        let marks = session::mqtt_marks(channels, &mut self.lent.scratch.common.channels, topic, payload);
+        let payload = self.resources.settings.mqtt.payload;
+        let marks = session::mqtt_marks(
+            channels,
+            &mut self.resources.scratch.common.channels,
+            topic,
+            payload,
+        );
         let publication = protocols::mqtt_will(due, marks, self.time.now().unix_ms);
         self.abandoned.add(publication);
         self.metrics.wills_published.add(1);

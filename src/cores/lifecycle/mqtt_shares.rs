@@ -18,12 +18,12 @@ impl<A: App> Core<A> {
         };
         sessions.tell_groups();
         let shares = &mut sessions.shares;
-        if shares.has_news() {
+        if shares.has_messages() {
             let from = self.id.index();
             for core in 0..shares.cores() {
-                if shares.has_news_for(core) && self.post.has_room(core) {
-                    let news = shares.take_news(core);
-                    self.post.send(core, Letter::MqttShares { from, news });
+                if shares.has_messages_for(core) && self.post.has_room(core) {
+                    let messages = shares.take_messages(core);
+                    self.post.send(core, Letter::MqttShares { from, messages });
                 }
             }
         }

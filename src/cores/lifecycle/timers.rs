@@ -31,7 +31,7 @@ impl<A: App> Core<A> {
     /// none.
     #[cold]
     pub(in crate::cores) fn arm_timers(&mut self) {
-        while let Some(address) = self.lent.scratch.common.app.timers.take_unarmed() {
+        while let Some(address) = self.resources.scratch.common.app.timers.take_unarmed() {
             self.arm(ConnectionId::from_token(Token(address)));
         }
     }

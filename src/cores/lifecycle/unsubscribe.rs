@@ -42,7 +42,7 @@ impl<A: App> Core<A> {
                 return;
             }
             self.unsubscribing.finish_first();
-            self.connections.unseal(id);
+            self.connections.resume_publications(id);
             let kept = self.connections.get(id).map(|connection| &connection.phase);
             if matches!(kept, Some(Phase::Emptying { deadline }) if *deadline == Uptime::NEVER) {
                 self.drop_socket(id);
@@ -60,7 +60,7 @@ impl<A: App> Core<A> {
             self.server_subscriptions.end(id.index());
         }
         if self.unsubscribe_some(id, session) > 0 {
-            self.connections.seal(id);
+            self.connections.stop_publications(id);
             self.unsubscribing.keep(id, session);
         }
     }

@@ -100,7 +100,7 @@ impl Waiting {
 
     /// Keeps the rest of a connection's work until it can continue. Until then the connection is not read.
     pub(in crate::cores) fn suspend(&mut self, connection: &mut Connection, work: Work, waits_for: WaitsFor) {
-        connection.suspended = Some(work.parked());
+        connection.suspended = Some(work.into_parked());
         connection.reading.pause(Why::Work);
         match waits_for {
             WaitsFor::Ring => self.stalled.push_back(connection.id),

@@ -16,8 +16,8 @@ use crate::clock::Uptime;
 use crate::config::webhooks::WebhookEvent;
 use crate::decision::Limit;
 use crate::metrics::block::CoreMetrics;
-use crate::webhooks::event::{Holder, Occupied};
-use crate::webhooks::{Event, Intake, Told, Webhooks};
+use crate::webhooks::event::{Occupied, SubscriberKind};
+use crate::webhooks::{DatedEvent, Event, Intake, Webhooks};
 
 /// The events of one core for webhooks.
 #[derive(Debug)]
@@ -26,7 +26,7 @@ pub(in crate::cores) struct WebhookEvents {
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
     /// Changes of occupancy that were not reported yet, in their order.
-    changes: Vec<Noted>,
+    changes: Vec<PendingOccupancy>,
     /// When more changes than this wait, the changes that cancel each other are removed.
     compact_over: usize,
     /// The walk along the channels, until it is over.
@@ -36,7 +36,7 @@ pub(in crate::cores) struct WebhookEvents {
 
 /// A change of occupancy that was not reported yet.
 #[derive(Clone, Debug)]
-struct Noted {
+struct PendingOccupancy {
     change: Occupied,
     /// Whether, before this change, webhooks know the channel as vacant on this core, or do not know it.
     was_vacant: bool,
@@ -101,7 +101,7 @@ impl WebhookEvents {
         let is_told = self.intake.has_room(bytes)
             && self
                 .intake
-                .put(Told {
+                .put(DatedEvent {
                     unix_ms,
                     core: self.core,
                     event: make(),
@@ -117,7 +117,7 @@ impl WebhookEvents {
     pub(in crate::cores) fn note(&mut self, source: Source, change: Occupied) {
         if self.webhooks.watches_channel(&change.channel) {
             let was_vacant = change.is_occupied && source == Source::Change;
-            self.changes.push(Noted { change, was_vacant });
+            self.changes.push(PendingOccupancy { change, was_vacant });
         }
     }
 
@@ -127,7 +127,7 @@ impl WebhookEvents {
         while told < self.changes.len() && self.intake.has_room(0) {
             let end = self.changes.len().min(told + CHANGES_PER_EVENT_MAX);
             let changes = self.changes[told..end].iter().map(|noted| noted.change.clone());
-            let put = self.intake.put(Told {
+            let put = self.intake.put(DatedEvent {
                 unix_ms,
                 core: self.core,
                 event: Event::Occupancy(changes.collect()),
@@ -158,8 +158,13 @@ impl WebhookEvents {
 
 /// The same changes, reduced to the last one of each channel. A channel that had no subscribers before them
 /// and has none after them is left out.
-fn compact(changes: Vec<Noted>) -> Vec<Noted> {
-    let key = |noted: &Noted| (noted.change.channel.clone(), noted.change.by == Holder::Mqtt);
+fn compact(changes: Vec<PendingOccupancy>) -> Vec<PendingOccupancy> {
+    let key = |noted: &PendingOccupancy| {
+        (
+            noted.change.channel.clone(),
+            noted.change.by == SubscriberKind::Mqtt,
+        )
+    };
     let mut last: HashMap<_, usize> = HashMap::with_capacity(changes.len());
     let mut was_vacant: HashMap<_, bool> = HashMap::with_capacity(changes.len());
     for (index, noted) in changes.iter().enumerate() {
@@ -249,7 +254,7 @@ mod tests {
             if step % 1000 == 7 && is_occupied {
                 let change = Occupied {
                     channel: name.clone(),
-                    by: Holder::SocketCluster,
+                    by: SubscriberKind::SocketCluster,
                     is_occupied,
                 };
                 events.note(Source::Change, change.clone());
@@ -258,7 +263,7 @@ mod tests {
             }
             let change = Occupied {
                 channel: name,
-                by: Holder::SocketCluster,
+                by: SubscriberKind::SocketCluster,
                 is_occupied,
             };
             events.note(Source::Change, change);

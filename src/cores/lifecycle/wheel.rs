@@ -51,26 +51,26 @@ impl Slot {
 /// The neighbours in a list.
 #[derive(Clone, Copy, Debug)]
 struct Links {
-    next: Place,
-    before: Place,
+    next: NodeIndex,
+    before: NodeIndex,
 }
 
 /// Names the links of a connection or the head of a list. Counted from 1, so that `Option<Links>` takes no extra room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place(NonZeroU32);
+struct NodeIndex(NonZeroU32);
 
-impl Place {
+impl NodeIndex {
     /// Heads are numbered above all possible connections, since descriptors have 31 bits.
     const FIRST_HEAD: u32 = 1 << 31;
 
-    fn of_connection(index: u32) -> Place {
-        debug_assert!(index < Place::FIRST_HEAD);
-        Place(NonZeroU32::MIN.saturating_add(index))
+    fn of_connection(index: u32) -> NodeIndex {
+        debug_assert!(index < NodeIndex::FIRST_HEAD);
+        NodeIndex(NonZeroU32::MIN.saturating_add(index))
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "there are SLOTS + 1 heads")]
-    fn of_head(slot: usize) -> Place {
-        Place(NonZeroU32::MIN.saturating_add(Place::FIRST_HEAD + slot as u32))
+    fn of_head(slot: usize) -> NodeIndex {
+        NodeIndex(NonZeroU32::MIN.saturating_add(NodeIndex::FIRST_HEAD + slot as u32))
     }
 
     fn number(self) -> u32 {
@@ -82,8 +82,8 @@ impl Wheel {
     /// An empty wheel that begins at `now`.
     pub(in crate::cores) fn new(now: Uptime) -> Wheel {
         let empty = |slot| Links {
-            next: Place::of_head(slot),
-            before: Place::of_head(slot),
+            next: NodeIndex::of_head(slot),
+            before: NodeIndex::of_head(slot),
         };
         Wheel {
             links: Slab::new(),
@@ -97,14 +97,14 @@ impl Wheel {
     /// Arms a visit of a connection at `deadline`, or as far ahead as the wheel reaches. It replaces the visit that was
     /// armed before. Returns the slot.
     pub(in crate::cores) fn arm(&mut self, index: u32, deadline: Uptime) -> Slot {
-        let place = Place::of_connection(index);
+        let place = NodeIndex::of_connection(index);
         if self.links.get(index as usize).is_some() {
             self.unlink(place);
         }
         // Round up: a visit before the deadline would do nothing.
         let tick = tick_of(deadline).clamp(self.cursor, self.cursor + SLOTS as u64 - 1);
         let slot = slot_of(tick);
-        let head = Place::of_head(slot);
+        let head = NodeIndex::of_head(slot);
         let before = self.at(head).before;
         self.links.insert_at(index as usize, Links { next: head, before });
         self.at(before).next = place;
@@ -127,7 +127,7 @@ impl Wheel {
     /// Forgets a connection.
     pub(in crate::cores) fn disarm(&mut self, index: u32) {
         if self.links.get(index as usize).is_some() {
-            self.unlink(Place::of_connection(index));
+            self.unlink(NodeIndex::of_connection(index));
             self.links.remove(index as usize);
         }
     }
@@ -219,7 +219,7 @@ impl Wheel {
         if self.is_empty(slot) {
             return;
         }
-        let (head, due) = (Place::of_head(slot), Place::of_head(DUE));
+        let (head, due) = (NodeIndex::of_head(slot), NodeIndex::of_head(DUE));
         let Links {
             next: first,
             before: last,
@@ -236,18 +236,18 @@ impl Wheel {
     }
 
     /// Takes a connection out of its list. Its own links stay as they are.
-    fn unlink(&mut self, place: Place) {
+    fn unlink(&mut self, place: NodeIndex) {
         let Links { next, before } = *self.at(place);
         self.at(before).next = next;
         self.at(next).before = before;
     }
 
     fn is_empty(&self, head: usize) -> bool {
-        self.heads[head].next == Place::of_head(head)
+        self.heads[head].next == NodeIndex::of_head(head)
     }
 
-    fn at(&mut self, place: Place) -> &mut Links {
-        match place.number().checked_sub(Place::FIRST_HEAD) {
+    fn at(&mut self, place: NodeIndex) -> &mut Links {
+        match place.number().checked_sub(NodeIndex::FIRST_HEAD) {
             Some(head) => &mut self.heads[head as usize],
             None => &mut self.links[place.number() as usize],
         }

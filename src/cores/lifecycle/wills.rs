@@ -24,7 +24,7 @@ use crate::wills::{Former, HeldWill, SessionKey, Will, WillPlan};
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Commit, Connection, ConnectionId};
-use crate::cores::post::letter::{Letter, WillLetter, WillNews};
+use crate::cores::post::letter::{Letter, WillKeyEvent, WillLetter};
 
 impl<A: App> Core<A> {
     /// Takes a connection's will away. Returns the commit that the acknowledgement waits for, if it waits for
@@ -38,7 +38,7 @@ impl<A: App> Core<A> {
         let held = self.wills.take(id.index())?;
         self.metrics.wills.set(self.wills.len() as u64);
         if let Some(key) = held.session {
-            self.tell_owner(key, generation, WillNews::Released);
+            self.tell_owner(key, generation, WillKeyEvent::Released);
         }
         self.record_will_gone(generation)
     }
@@ -74,13 +74,13 @@ impl<A: App> Core<A> {
         self.metrics.wills.set(self.wills.len() as u64);
         match held.session {
             Some(key) => {
-                let news = WillNews::Ended(held.will);
+                let event = WillKeyEvent::Ended(held.will);
                 if self.delivery.on_disk().is_some() {
                     // This core's own records must be on their way before the owner records the fate of the
                     // will.
-                    self.will_letters.push_back(will_letter(key, generation, news));
+                    self.will_letters.push_back(will_letter(key, generation, event));
                 } else {
-                    self.tell_owner(key, generation, news);
+                    self.tell_owner(key, generation, event);
                 }
             }
             None => {
@@ -112,7 +112,7 @@ impl<A: App> Core<A> {
         let due = due_unix_ms(&held.will, now);
         let _ = on_disk.record_will(generation, &held, Some(due), now);
         if let Some(key) = held.session {
-            self.tell_owner(key, generation, WillNews::Released);
+            self.tell_owner(key, generation, WillKeyEvent::Released);
         }
     }
 
@@ -162,10 +162,15 @@ impl<A: App> Core<A> {
     }
 
     /// Tells the owner of a session key of one of the session's generations.
-    pub(in crate::cores) fn tell_owner(&mut self, key: SessionKey, generation: SessionId, news: WillNews) {
+    pub(in crate::cores) fn tell_owner(
+        &mut self,
+        key: SessionKey,
+        generation: SessionId,
+        event: WillKeyEvent,
+    ) {
         let owner = self.owner_of(&key);
         self.post
-            .send(owner, Letter::Will(will_letter(key, generation, news)));
+            .send(owner, Letter::Will(will_letter(key, generation, event)));
     }
 
     /// The core that owns a session key.
@@ -178,10 +183,10 @@ impl<A: App> Core<A> {
         let WillLetter {
             key,
             generation,
-            news,
+            event,
         } = letter;
-        match news {
-            WillNews::Claimed(at) => match self.will_sessions.claim(key, generation, at) {
+        match event {
+            WillKeyEvent::Claimed(at) => match self.will_sessions.claim(key, generation, at) {
                 None => {}
                 Some(Former::Void(former)) => {
                     self.metrics.wills_cancelled.add(1);
@@ -195,8 +200,8 @@ impl<A: App> Core<A> {
                     self.publish_will(&will, former);
                 }
             },
-            WillNews::Released => self.will_sessions.release(&key, generation),
-            WillNews::Ended(will) => {
+            WillKeyEvent::Released => self.will_sessions.release(&key, generation),
+            WillKeyEvent::Ended(will) => {
                 let held = HeldWill {
                     will,
                     session: Some(key.clone()),
@@ -265,7 +270,7 @@ impl<A: App> Core<A> {
 
     /// Whether an operator has revoked the token of a will's client.
     pub(super) fn is_will_revoked(&self, claims: Option<&str>) -> bool {
-        let tokens = &self.lent.policy.tokens;
+        let tokens = &self.resources.policy.tokens;
         claims.is_some_and(|claims| tokens.is_revoked(claims, self.time.now().unix_ms))
     }
 
@@ -274,17 +279,22 @@ impl<A: App> Core<A> {
             self.metrics.wills_cancelled.add(1);
             return;
         }
-        let channels = &self.lent.policy.channels;
-        if session::reserved(&will.channel, channels, self.lent.settings.common.mqtt).is_some() {
+        let channels = &self.resources.policy.channels;
+        if session::reserved(&will.channel, channels, self.resources.settings.common.mqtt).is_some() {
             // A reload, or a restart, has given the channel to the server since the will was set.
             return;
         }
-        let marks = session::marks(channels, &mut self.lent.scratch.common.channels, &will.channel);
-        let epoch = self.lent.settings.common.epoch;
+        let marks = session::marks(
+            channels,
+            &mut self.resources.scratch.common.channels,
+            &will.channel,
+        );
+        let epoch = self.resources.settings.common.epoch;
         // A reload may have forbidden retaining since the will was set: then the will is published without
         // it.
         let is_retained = will.retain
-            && session::why_not_retained(&will.channel, channels, self.lent.settings.common.mqtt).is_none();
+            && session::why_not_retained(&will.channel, channels, self.resources.settings.common.mqtt)
+                .is_none();
         let data = will.data.as_deref();
         let publication = protocols::publication(&will.channel, data, marks, epoch, is_retained);
         self.abandoned.add(publication);
@@ -297,12 +307,12 @@ impl<A: App> Core<A> {
 pub(in crate::cores) fn will_letter(
     key: SessionKey,
     generation: SessionId,
-    news: WillNews,
+    event: WillKeyEvent,
 ) -> Box<WillLetter> {
     Box::new(WillLetter {
         key,
         generation,
-        news,
+        event,
     })
 }
 

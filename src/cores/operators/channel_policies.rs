@@ -33,7 +33,7 @@ impl<A: App> Core<A> {
         if self.waiting.has_suspended() || !self.abandoned.is_empty() {
             return;
         }
-        let Some(version) = self.delivery.memory().and_then(ChannelMemory::take_untold) else {
+        let Some(version) = self.delivery.memory().and_then(ChannelMemory::take_unreported) else {
             return;
         };
         let (core, place) = (self.id, self.delivery.claimed());
@@ -47,7 +47,7 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn begin_memory(&mut self) -> &mut ChannelMemory {
         self.keeps_state = true;
         let (core, metrics) = (self.id.index(), &self.metrics);
-        let (channels, limits) = (&self.lent.policy.channels, &self.limits);
+        let (channels, limits) = (&self.resources.policy.channels, &self.limits);
         self.delivery.memory_or_begin(|cores, numbering| {
             let channels = Arc::clone(channels);
             ChannelMemory::new(core, cores, numbering, channels, limits, Arc::clone(metrics))

@@ -20,7 +20,7 @@ impl<A: App> Core<A> {
             self.draining = Some(Draining::new(self.time.now().uptime, within));
             self.metrics.drain_left.set(self.counts.alive());
             if let Some(sessions) = &mut self.connections.mqtt {
-                sessions.let_go();
+                sessions.freeze();
             }
         }
     }

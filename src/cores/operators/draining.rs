@@ -21,9 +21,9 @@ use crate::cores::lifecycle::connection::ConnectionId;
 pub(in crate::cores) struct Draining {
     stage: Stage,
     /// Connections whose closes are spread over the time, the oldest first.
-    known: BinaryHeap<Came>,
+    known: BinaryHeap<AgeAndIndex>,
     /// Connections whose handshake is not complete. They may complete it, and are closed when the time is over.
-    coming: BinaryHeap<Came>,
+    coming: BinaryHeap<AgeAndIndex>,
     /// Connections that came while the server was draining: closed last.
     late: VecDeque<ConnectionId>,
     /// The generation of the last connection before the list was begun.
@@ -52,7 +52,7 @@ enum Stage {
 }
 
 /// The age and the index of a connection: the oldest is the greatest.
-type Came = (u32, u32);
+type AgeAndIndex = (u32, u32);
 
 impl Draining {
     pub(super) fn new(began: Uptime, within: Duration) -> Draining {

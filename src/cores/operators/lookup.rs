@@ -8,18 +8,19 @@ use crate::app::App;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{Connection, Phase};
-use crate::cores::operators::questions::{Channels, ChannelsOf, ConnectionRow, Look};
+use crate::cores::operators::questions::{Channels, ChannelsOf, ConnectionRow, ConnectionSearch};
 use crate::cores::operators::selection::{Selected, Selecting, Selection};
 
 impl<A: App> Core<A> {
     /// Goes on to look for connections. True if the question can be answered.
-    pub(in crate::cores) fn look_some(&self, look: &mut Look, effort: &mut u32) -> bool {
-        while look.found.rows.len() < look.count_max {
-            match self.next_selected(&mut look.selecting, effort) {
+    pub(in crate::cores) fn search_some(&self, search: &mut ConnectionSearch, effort: &mut u32) -> bool {
+        while search.found.rows.len() < search.count_max {
+            match self.next_selected(&mut search.selecting, effort) {
                 Selected::Found(id) => {
                     *effort = effort.saturating_sub(EFFORT_OF_A_ROW);
                     let connection = self.connections.get(id);
-                    look.found
+                    search
+                        .found
                         .rows
                         .extend(connection.and_then(|connection| self.row_of(connection)));
                 }
@@ -27,7 +28,7 @@ impl<A: App> Core<A> {
                 Selected::End => return true,
             }
         }
-        look.found.next = Some(look.selecting.next);
+        search.found.next = Some(search.selecting.next);
         true
     }
 

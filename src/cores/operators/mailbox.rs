@@ -63,7 +63,7 @@ impl Done {
     }
 
     /// For orders whose report is of no interest.
-    pub(crate) fn unheard() -> Done {
+    pub(crate) fn unobserved() -> Done {
         Done(bounded(1).1)
     }
 
@@ -216,12 +216,12 @@ impl CoreHandle {
             TrySendError::Full(question) => NotAsked::Full(Box::new(question)),
             TrySendError::Disconnected(_) => NotAsked::Ended,
         })?;
-        self.nudge();
+        self.request_turn();
         Ok(())
     }
 
     /// Wakes the core for one turn: its counter of turns then shows that it is alive.
-    pub(crate) fn nudge(&self) {
+    pub(crate) fn request_turn(&self) {
         // An eventfd write fails only when its counter is full: then the core is being woken anyway.
         let _ = self.waker.wake();
     }

@@ -12,7 +12,7 @@
 //!  services.rs    answers about services                service_lists.rs  the questions about them
 //! ```
 
-pub(crate) mod acting;
+pub(crate) mod actions;
 mod channel_policies;
 pub(crate) mod drain;
 pub(crate) mod draining;

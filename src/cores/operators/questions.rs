@@ -14,8 +14,8 @@ use crate::history::{Query, Reading};
 use crate::presence;
 use crate::session::{ClientProtocol, SessionId};
 
-pub(crate) use crate::cores::delivery::followers::{Copied, Follower, News, Told};
-use crate::cores::lifecycle::ends::End;
+pub(crate) use crate::cores::delivery::followers::{Copied, Follower, FollowerNotifier, FollowerState};
+use crate::cores::lifecycle::recent_ends::End;
 use crate::cores::lifecycle::tally::Tally;
 pub(crate) use crate::cores::operators::outcomes::{
     ANSWER_BYTES_MAX, CALLED_MAX, CallsDone, CoreCalls, Outcomes, Until,
@@ -27,11 +27,11 @@ use crate::cores::operators::service_lists::{DescribeMembers, ListServices};
 #[derive(Debug)]
 pub(crate) enum Question {
     /// The connections that hold the most bytes, of output and of input, the largest first.
-    Slow(Survey),
+    Slow(LargestSearch),
     /// The connections that ended last, the latest first.
     Closed { answer: Answer<Vec<End>> },
     /// Connections of a selection, in the order of their places.
-    Look(Look),
+    ConnectionSearch(ConnectionSearch),
     /// The channels of a connection.
     ChannelsOf(ChannelsOf),
     /// The channels that have subscribers, in the order of their names.
@@ -64,7 +64,7 @@ pub(crate) enum Question {
 
 /// A search for connections.
 #[derive(Debug)]
-pub(crate) struct Look {
+pub(crate) struct ConnectionSearch {
     pub(super) selecting: Selecting,
     pub(super) count_max: usize,
     pub(super) found: Found,
@@ -264,7 +264,7 @@ pub(crate) struct Slow {
 
 /// A search for the connections that hold most bytes. It goes through a part of the table in each turn.
 #[derive(Debug)]
-pub(crate) struct Survey {
+pub(crate) struct LargestSearch {
     pub(super) count_max: usize,
     pub(super) answer: Answer<Vec<Slow>>,
     /// The next place of the table.
@@ -297,10 +297,10 @@ impl Slow {
     }
 }
 
-impl Look {
+impl ConnectionSearch {
     /// A search for at most `count_max`.
-    pub(crate) fn new(selecting: Selecting, count_max: usize, answer: Answer<Found>) -> Look {
-        Look {
+    pub(crate) fn new(selecting: Selecting, count_max: usize, answer: Answer<Found>) -> ConnectionSearch {
+        ConnectionSearch {
             selecting,
             count_max,
             found: Found::default(),
@@ -410,10 +410,10 @@ impl Acting {
     }
 }
 
-impl Survey {
+impl LargestSearch {
     /// A search for at most `count_max`.
-    pub(crate) fn new(count_max: usize, answer: Answer<Vec<Slow>>) -> Survey {
-        Survey {
+    pub(crate) fn new(count_max: usize, answer: Answer<Vec<Slow>>) -> LargestSearch {
+        LargestSearch {
             count_max,
             answer,
             at: 0,

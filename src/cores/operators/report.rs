@@ -1,5 +1,5 @@
 //! Answers the questions of other threads, one after the other. This file has the answers about the
-//! connections that hold most bytes and the connections that ended last; `lookup.rs` and `acting.rs` have the
+//! connections that hold most bytes and the connections that ended last; `lookup.rs` and `actions.rs` have the
 //! others.
 //!
 //! Such questions are rare. They come through the mailbox. The core answers from its counters, without
@@ -14,7 +14,7 @@ use crate::app::App;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::Connection;
-use crate::cores::operators::questions::{EFFORT_PER_TURN_MAX, Question, Slow, Survey};
+use crate::cores::operators::questions::{EFFORT_PER_TURN_MAX, LargestSearch, Question, Slow};
 
 impl<A: App> Core<A> {
     /// Answers questions, as far as a turn may. If a question takes longer, it and the questions behind it
@@ -37,17 +37,17 @@ impl<A: App> Core<A> {
     fn answer(&mut self, question: Question, effort: &mut u32) -> Option<Question> {
         match question {
             Question::Slow(mut survey) => {
-                if !self.look_further(&mut survey, effort) {
+                if !self.survey_some(&mut survey, effort) {
                     return Some(Question::Slow(survey));
                 }
                 self.conclude(survey);
             }
             Question::Closed { answer } => answer.give(self.ends.latest_first()),
-            Question::Look(mut look) => {
-                if !self.look_some(&mut look, effort) {
-                    return Some(Question::Look(look));
+            Question::ConnectionSearch(mut search) => {
+                if !self.search_some(&mut search, effort) {
+                    return Some(Question::ConnectionSearch(search));
                 }
-                look.answer.give(look.found);
+                search.answer.give(search.found);
             }
             Question::ChannelsOf(mut channels) => {
                 if !self.find_channels_of(&mut channels, effort) {
@@ -104,7 +104,7 @@ impl<A: App> Core<A> {
     }
 
     /// True if all connections have been looked at.
-    fn look_further(&self, survey: &mut Survey, effort: &mut u32) -> bool {
+    fn survey_some(&self, survey: &mut LargestSearch, effort: &mut u32) -> bool {
         let places = self.connections.places();
         let end = places.min(survey.at.saturating_add(*effort));
         *effort -= end.saturating_sub(survey.at);
@@ -120,7 +120,7 @@ impl<A: App> Core<A> {
 
     /// Since the survey looked at the connections, some outboxes have drained, and other connections have
     /// taken the places of ended ones. The answer describes the present state.
-    fn conclude(&self, survey: Survey) {
+    fn conclude(&self, survey: LargestSearch) {
         let found = survey.longest.into_iter();
         let mut slow: Vec<Slow> = found
             .filter_map(|Reverse((_, index))| self.describe(index))

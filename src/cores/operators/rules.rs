@@ -18,8 +18,8 @@ use crate::cores::lifecycle::unsubscribing::CHANNELS_PER_TURN_MAX;
 impl<A: App> Core<A> {
     /// Adopts this policy.
     pub(in crate::cores) fn adopt_policy(&mut self, policy: Arc<Policy>) {
-        let has_other_rules = policy.rules.id() != self.lent.policy.rules.id();
-        if policy.channels.version() != self.lent.policy.channels.version() {
+        let has_other_rules = policy.rules.id() != self.resources.policy.rules.id();
+        if policy.channels.version() != self.resources.policy.channels.version() {
             self.adopt_channels(&policy.channels);
             self.presence
                 .memberships
@@ -30,11 +30,11 @@ impl<A: App> Core<A> {
             self.presence.due = self.time.now().uptime;
         }
         self.adopt_services(&policy);
-        if policy.webhooks.version() != self.lent.policy.webhooks.version() {
+        if policy.webhooks.version() != self.resources.policy.webhooks.version() {
             self.adopt_webhooks(&policy.webhooks);
         }
-        self.lent.policy = policy;
-        if has_other_rules && self.lent.policy.rules.enforces() {
+        self.resources.policy = policy;
+        if has_other_rules && self.resources.policy.rules.enforces() {
             self.operations.begin_check();
         }
     }

@@ -59,7 +59,7 @@ impl<A: App> Core<A> {
         let Some(sessions) = &mut self.connections.mqtt else {
             return true;
         };
-        sessions.let_go();
+        sessions.freeze();
         let connected = sessions.some_connected(DISCONNECTS_PER_TURN_MAX);
         for &address in &connected {
             self.close(ConnectionId::from_token(Token(address)), CloseReason::Draining);
@@ -77,7 +77,7 @@ impl<A: App> Core<A> {
             thread::sleep(TRY_EVERY);
             self.delivery.begin_delivering();
             self.delivery
-                .deliver(&mut self.connections, &mut self.lent.look());
+                .deliver(&mut self.connections, &mut self.resources.inspector());
         }
     }
 

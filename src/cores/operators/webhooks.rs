@@ -11,12 +11,12 @@ use crate::broker::Change;
 use crate::clock::Uptime;
 use crate::config::webhooks::WebhookEvent;
 use crate::presence::MemberChange;
-use crate::webhooks::event::{Holder, MemberNews, Occupied};
+use crate::webhooks::event::{MembershipEvent, Occupied, SubscriberKind};
 use crate::webhooks::{Event, Webhooks};
 
 use crate::cores::connections::slow_consumers::SlowConsumers;
 use crate::cores::core::Core;
-use crate::cores::delivery::told_publications::ToldPublications;
+use crate::cores::delivery::webhook_publications::WebhookPublications;
 use crate::cores::lifecycle::connection::Phase;
 use crate::cores::lifecycle::webhook_events::{Source, WebhookEvents};
 
@@ -37,7 +37,7 @@ impl<A: App> Core<A> {
             .wants(WebhookEvent::SlowConsumer)
             .then(|| Box::new(SlowConsumers::default()));
         if core == 0 {
-            let told = ToldPublications::new(core, webhooks, &self.metrics);
+            let told = WebhookPublications::new(core, webhooks, &self.metrics);
             self.delivery.tell_publications(told);
         }
     }
@@ -58,7 +58,7 @@ impl<A: App> Core<A> {
 
     /// Whether changes of occupancy wait for room, or the walk along channels is not over.
     #[cfg(test)]
-    pub(in crate::cores) fn has_untold_for_webhooks(&self) -> bool {
+    pub(in crate::cores) fn has_unreported_for_webhooks(&self) -> bool {
         let events = self.webhooks.as_deref();
         events.is_some_and(|events| events.next_turn(self.time.now().uptime) != Uptime::NEVER)
     }
@@ -80,7 +80,7 @@ impl<A: App> Core<A> {
             if events.wants_on(kind, &channel) {
                 let bytes = channel.len() + user.as_ref().map_or(0, |user| user.len());
                 events.tell(kind, bytes, unix_ms, || {
-                    Event::Member(MemberNews {
+                    Event::Member(MembershipEvent {
                         channel,
                         connection: session.filter(|_| user.is_none()),
                         user,
@@ -97,7 +97,7 @@ impl<A: App> Core<A> {
             return;
         };
         let unix_ms = self.time.now().unix_ms;
-        for (id, slow) in slow_consumers.take_news() {
+        for (id, slow) in slow_consumers.take_unreported() {
             if let Some(Phase::Open(open)) = self.connections.get(id).map(|connection| &connection.phase)
                 && let Some(client) = self.client_for_webhooks(id, open)
             {
@@ -111,11 +111,11 @@ impl<A: App> Core<A> {
 
     fn note_occupancy(&mut self, events: &mut WebhookEvents) {
         for change in self.delivery.take_watched() {
-            events.note(Source::Change, occupied(change, Holder::SocketCluster));
+            events.note(Source::Change, occupied(change, SubscriberKind::SocketCluster));
         }
         if let Some(sessions) = self.connections.mqtt.as_deref_mut() {
             for change in sessions.subscriptions.take_watched() {
-                events.note(Source::Change, occupied(change, Holder::Mqtt));
+                events.note(Source::Change, occupied(change, SubscriberKind::Mqtt));
             }
         }
     }
@@ -132,7 +132,7 @@ impl<A: App> Core<A> {
             .min(walk.channel.saturating_add(PLACES_PER_TURN_MAX));
         for number in walk.channel..end {
             if let Some((name, _)) = subscriptions.channel_at(number) {
-                events.note(Source::Walk, found(name, Holder::SocketCluster));
+                events.note(Source::Walk, found(name, SubscriberKind::SocketCluster));
             }
         }
         walk.channel = end;
@@ -144,7 +144,7 @@ impl<A: App> Core<A> {
                 .min(walk.topic.saturating_add(PLACES_PER_TURN_MAX));
             for number in walk.topic..end {
                 if let Some(topic) = topics.topic_at(number) {
-                    events.note(Source::Walk, found(topic, Holder::Mqtt));
+                    events.note(Source::Walk, found(topic, SubscriberKind::Mqtt));
                 }
             }
             walk.topic = end;
@@ -156,7 +156,7 @@ impl<A: App> Core<A> {
     }
 }
 
-fn occupied(change: Change, by: Holder) -> Occupied {
+fn occupied(change: Change, by: SubscriberKind) -> Occupied {
     Occupied {
         channel: change.channel,
         by,
@@ -164,7 +164,7 @@ fn occupied(change: Change, by: Holder) -> Occupied {
     }
 }
 
-fn found(channel: &[u8], by: Holder) -> Occupied {
+fn found(channel: &[u8], by: SubscriberKind) -> Occupied {
     Occupied {
         channel: channel.into(),
         by,

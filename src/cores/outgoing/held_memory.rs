@@ -29,12 +29,12 @@ pub(in crate::cores) struct Held {
     classes: [Vec<u32>; CLASSES],
     /// One bit for each class that is not empty.
     occupied: u64,
-    sums: Holding,
+    sums: HeldBytes,
 }
 
 /// The bytes that one connection holds, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::cores) struct Holding {
+pub(in crate::cores) struct HeldBytes {
     /// Bytes that wait for a socket that takes no more, and conflated publications. Bytes that several
     /// connections share count in full for each, since each of them keeps these bytes from being freed.
     pub(in crate::cores) outbox: usize,
@@ -52,18 +52,18 @@ pub(in crate::cores) struct Holding {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    holding: Holding,
+    holding: HeldBytes,
     class: usize,
     place: usize,
 }
 
-impl Holding {
+impl HeldBytes {
     /// The sum of all kinds.
     pub(in crate::cores) fn total(&self) -> usize {
         self.outbox + self.leftover + self.assembly + self.parked + self.tls + self.collected
     }
 
-    fn exchange(&mut self, before: &Holding, after: &Holding) {
+    fn exchange(&mut self, before: &HeldBytes, after: &HeldBytes) {
         self.outbox = self.outbox - before.outbox + after.outbox;
         self.leftover = self.leftover - before.leftover + after.leftover;
         self.assembly = self.assembly - before.assembly + after.assembly;
@@ -81,7 +81,7 @@ impl Held {
             entries: Slab::new(),
             classes: [const { Vec::new() }; CLASSES],
             occupied: 0,
-            sums: Holding::default(),
+            sums: HeldBytes::default(),
         }
     }
 
@@ -97,13 +97,13 @@ impl Held {
     }
 
     /// The sums over all connections. A buffer that outboxes share counts once for each of them.
-    pub(in crate::cores) fn sums(&self) -> &Holding {
+    pub(in crate::cores) fn sums(&self) -> &HeldBytes {
         &self.sums
     }
 
     /// The bytes that a connection held when they were last counted.
     #[cfg(test)]
-    pub(in crate::cores) fn of(&self, index: u32) -> Holding {
+    pub(in crate::cores) fn of(&self, index: u32) -> HeldBytes {
         let entry = self.entries.get(index as usize);
         entry.map(|entry| entry.holding).unwrap_or_default()
     }
@@ -115,7 +115,7 @@ impl Held {
     }
 
     /// Notes the bytes that a connection holds now.
-    pub(in crate::cores) fn note(&mut self, index: u32, holding: Holding) {
+    pub(in crate::cores) fn note(&mut self, index: u32, holding: HeldBytes) {
         let total = holding.total();
         if total == 0 {
             self.forget(index);
@@ -138,7 +138,7 @@ impl Held {
                 }
             }
             None => {
-                self.sums.exchange(&Holding::default(), &holding);
+                self.sums.exchange(&HeldBytes::default(), &holding);
                 let place = self.put_into_class(class, index);
                 let entry = Entry {
                     holding,
@@ -153,7 +153,7 @@ impl Held {
     /// A connection no longer holds any bytes, or has ended.
     pub(in crate::cores) fn forget(&mut self, index: u32) {
         if let Some(entry) = self.entries.remove(index as usize) {
-            self.sums.exchange(&entry.holding, &Holding::default());
+            self.sums.exchange(&entry.holding, &HeldBytes::default());
             self.take_from_class(entry);
         }
     }
@@ -187,11 +187,11 @@ const CLASSES: usize = 40;
 mod tests {
     use super::*;
 
-    fn holding(outbox: usize, assembly: usize) -> Holding {
-        Holding {
+    fn holding(outbox: usize, assembly: usize) -> HeldBytes {
+        HeldBytes {
             outbox,
             assembly,
-            ..Holding::default()
+            ..HeldBytes::default()
         }
     }
 
@@ -207,7 +207,7 @@ mod tests {
                 (state >> 33) % below
             };
             let mut held = Held::new(0);
-            let mut real = [Holding::default(); 20];
+            let mut real = [HeldBytes::default(); 20];
             for _ in 0..300 {
                 let index = usize::try_from(random(20)).unwrap();
                 let bits = random(30);
@@ -217,10 +217,10 @@ mod tests {
                 real[index] = holding(some, other * some / 2);
                 held.note(u32::try_from(index).unwrap(), real[index]);
                 if random(10) == 0 {
-                    real[index] = Holding::default();
+                    real[index] = HeldBytes::default();
                     held.forget(u32::try_from(index).unwrap());
                 }
-                let most = real.iter().map(Holding::total).max().unwrap();
+                let most = real.iter().map(HeldBytes::total).max().unwrap();
                 match held.most() {
                     None => assert_eq!(most, 0, "seed {seed}"),
                     Some(found) => {
@@ -228,9 +228,9 @@ mod tests {
                         assert!(found > 0 && found * 2 >= most, "{found} of {most}, seed {seed}");
                     }
                 }
-                let sum = |part: fn(&Holding) -> usize| real.iter().map(part).sum::<usize>();
+                let sum = |part: fn(&HeldBytes) -> usize| real.iter().map(part).sum::<usize>();
                 assert_eq!(held.sums().outbox, sum(|one| one.outbox), "seed {seed}");
-                assert_eq!(held.sums().total(), sum(Holding::total), "seed {seed}");
+                assert_eq!(held.sums().total(), sum(HeldBytes::total), "seed {seed}");
                 for (index, one) in real.iter().enumerate() {
                     let index = u32::try_from(index).unwrap();
                     assert_eq!(

@@ -54,7 +54,7 @@ pub(in crate::cores) enum Outbox {
     Shared(FrameSpan),
     /// Any bytes, in a buffer of its own.
     Own(Box<Queued>),
-    /// No bytes, and it takes no publication: see [`Outbox::seal`].
+    /// No bytes, and it takes no publication: see [`Outbox::stop_publications`].
     Sealed,
 }
 
@@ -70,7 +70,7 @@ pub(in crate::cores) struct Queued {
     sent: usize,
     begun: usize,
     blocked: bool,
-    /// Whether no publication is taken: [`Outbox::seal`].
+    /// Whether no publication is taken: [`Outbox::stop_publications`].
     sealed: bool,
     /// The time since which the socket has not taken all waiting bytes; `NEVER` if the last flush sent
     /// everything. For reports.
@@ -360,7 +360,7 @@ impl Outbox {
     /// Makes the outbox take no publications any more, whether bytes wait or not: its connection has ended,
     /// and is still among the subscribers of some channels. Frames of other kinds are taken, and all waiting
     /// bytes are sent.
-    pub(in crate::cores) fn seal(&mut self, pool: &mut FramePool) {
+    pub(in crate::cores) fn stop_publications(&mut self, pool: &mut FramePool) {
         match self {
             Outbox::Empty => *self = Outbox::Sealed,
             Outbox::Shared(_) | Outbox::Own(_) => self.own(pool).sealed = true,
@@ -368,8 +368,8 @@ impl Outbox {
         }
     }
 
-    /// Undoes [`Outbox::seal`].
-    pub(in crate::cores) fn unseal(&mut self) {
+    /// Undoes [`Outbox::stop_publications`].
+    pub(in crate::cores) fn resume_publications(&mut self) {
         match self {
             Outbox::Own(queued) => queued.sealed = false,
             Outbox::Sealed => *self = Outbox::Empty,
@@ -378,7 +378,7 @@ impl Outbox {
     }
 
     /// Whether the outbox takes no publications.
-    pub(in crate::cores) fn is_sealed(&self) -> bool {
+    pub(in crate::cores) fn takes_no_publications(&self) -> bool {
         match self {
             Outbox::Own(queued) => queued.sealed,
             Outbox::Sealed => true,

@@ -46,7 +46,7 @@ use crate::history::Reading;
 /// The subscriptions of one core that are not live yet.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Recoveries {
-    entries: HashMap<Place, Recovery>,
+    entries: HashMap<SubscriptionKey, Recovery>,
     channels: HashMap<u32, Vec<u32>>,
     /// How many entries each channel has.
     counts: HashMap<u32, u32>,
@@ -93,7 +93,7 @@ pub(in crate::cores) enum Next {
 /// A subscription: a connection by its index, and a channel as [`Subscriptions`](crate::broker::Subscriptions) numbers
 /// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::cores) struct Place {
+pub(in crate::cores) struct SubscriptionKey {
     pub(in crate::cores) connection: u32,
     pub(in crate::cores) channel: u32,
 }
@@ -102,7 +102,7 @@ pub(in crate::cores) struct Place {
 /// any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::cores) struct Ticket {
-    pub(in crate::cores) place: Place,
+    pub(in crate::cores) place: SubscriptionKey,
     number: u64,
 }
 
@@ -185,14 +185,14 @@ impl Recoveries {
     }
 
     /// Whether a subscription is not live.
-    pub(in crate::cores) fn has(&self, place: Place) -> bool {
+    pub(in crate::cores) fn has(&self, place: SubscriptionKey) -> bool {
         self.entries.contains_key(&place)
     }
 
     /// Queues a new subscription, which is not live yet, behind the others that wait for their turn.
     pub(in crate::cores) fn begin(
         &mut self,
-        place: Place,
+        place: SubscriptionKey,
         of: OwnerOf,
         deadline: Uptime,
         wanted: Wanted,
@@ -204,11 +204,11 @@ impl Recoveries {
 
     /// Queues a subscription that was live until now: its client has all publications of the channel up to an
     /// offset.
-    pub(in crate::cores) fn begin_behind(&mut self, place: Place, of: OwnerOf, up_to: u64) {
+    pub(in crate::cores) fn begin_behind(&mut self, place: SubscriptionKey, of: OwnerOf, up_to: u64) {
         self.hold_back(place, of, Uptime::NEVER, Progress::Answered { up_to });
     }
 
-    fn hold_back(&mut self, place: Place, of: OwnerOf, deadline: Uptime, progress: Progress) {
+    fn hold_back(&mut self, place: SubscriptionKey, of: OwnerOf, deadline: Uptime, progress: Progress) {
         debug_assert!(!self.has(place), "invariant 1");
         let number = self.next_number();
         self.entries.insert(
@@ -276,21 +276,21 @@ impl Recoveries {
 
     /// The owner of a channel has not answered in time. From now on the deadlines of its queued subscriptions
     /// count.
-    pub(in crate::cores) fn note_silent(&mut self, place: Place) {
+    pub(in crate::cores) fn note_silent(&mut self, place: SubscriptionKey) {
         if let Some(recovery) = self.entries.get(&place) {
             self.owners[recovery.owner].is_silent = true;
         }
     }
 
     /// The owner of a channel has answered.
-    pub(in crate::cores) fn note_answered(&mut self, place: Place) {
+    pub(in crate::cores) fn note_answered(&mut self, place: SubscriptionKey) {
         if let Some(recovery) = self.entries.get(&place) {
             self.owners[recovery.owner].is_silent = false;
         }
     }
 
     /// A queued subscription whose deadline is over because its owner does not answer.
-    pub(in crate::cores) fn overdue_in_queue(&self, now: Uptime) -> Option<Place> {
+    pub(in crate::cores) fn overdue_in_queue(&self, now: Uptime) -> Option<SubscriptionKey> {
         let first = self.first_of_silent().filter(|(deadline, _)| *deadline <= now);
         first
             .min_by_key(|(deadline, _)| *deadline)
@@ -298,7 +298,7 @@ impl Recoveries {
     }
 
     /// The next subscription of each owner that does not answer, with its deadline.
-    fn first_of_silent(&self) -> impl Iterator<Item = (Uptime, Place)> {
+    fn first_of_silent(&self) -> impl Iterator<Item = (Uptime, SubscriptionKey)> {
         let silent = self.owners.iter().filter(|owner| owner.is_silent);
         silent.filter_map(|owner| {
             owner.queue.iter().find_map(|ticket| {
@@ -318,7 +318,13 @@ impl Recoveries {
 
     /// The owner of the channel has been asked the question `number`, and must answer by `deadline`. Publications from
     /// `from` on are collected.
-    pub(in crate::cores) fn asked(&mut self, place: Place, number: u64, from: Sequence, deadline: Uptime) {
+    pub(in crate::cores) fn asked(
+        &mut self,
+        place: SubscriptionKey,
+        number: u64,
+        from: Sequence,
+        deadline: Uptime,
+    ) {
         self.uncount_stage(place);
         let Some(recovery) = self.entries.get_mut(&place) else {
             return;
@@ -341,19 +347,19 @@ impl Recoveries {
     }
 
     /// The place of the subscription that has asked the question `number`, if it still waits for the answer.
-    pub(in crate::cores) fn place_of(&self, number: u64) -> Option<Place> {
+    pub(in crate::cores) fn place_of(&self, number: u64) -> Option<SubscriptionKey> {
         let ticket = self.active.iter().find(|ticket| ticket.number == number)?;
         let recovery = self.entries.get(&ticket.place)?;
         (recovery.ticket == number && matches!(recovery.stage, Stage::Asked { .. })).then_some(ticket.place)
     }
 
     /// The entry of a subscription.
-    pub(in crate::cores) fn get(&self, place: Place) -> Option<&Recovery> {
+    pub(in crate::cores) fn get(&self, place: SubscriptionKey) -> Option<&Recovery> {
         self.entries.get(&place)
     }
 
     /// Begins to send the history.
-    pub(in crate::cores) fn send(&mut self, place: Place, reading: Reading, told: Progress) {
+    pub(in crate::cores) fn send(&mut self, place: SubscriptionKey, reading: Reading, told: Progress) {
         if let Some(recovery) = self.entries.get_mut(&place)
             && let Stage::Asked { mut live, .. } = std::mem::replace(&mut recovery.stage, Stage::Queued)
         {
@@ -368,7 +374,7 @@ impl Recoveries {
     }
 
     /// The publications that are sent to a subscription before it is live; `None` once they are sent.
-    pub(in crate::cores) fn reading(&mut self, place: Place) -> Option<&mut Reading> {
+    pub(in crate::cores) fn reading(&mut self, place: SubscriptionKey) -> Option<&mut Reading> {
         match &mut self.entries.get_mut(&place)?.stage {
             Stage::Sending { reading, .. } => Some(reading),
             Stage::Queued | Stage::Asked { .. } => None,
@@ -387,7 +393,7 @@ impl Recoveries {
     }
 
     /// The next subscription that is under way: each call returns another one.
-    pub(in crate::cores) fn rotate(&mut self) -> Option<Place> {
+    pub(in crate::cores) fn rotate(&mut self) -> Option<SubscriptionKey> {
         let ticket = self.active.pop_front()?;
         if !self.names(ticket) {
             return None;
@@ -412,7 +418,7 @@ impl Recoveries {
     /// A subscription that is under way gives its turn to another one: the history read for it and the
     /// collected publications are dropped. When its turn comes again, the owner is asked for the publications
     /// that the client lacks.
-    pub(in crate::cores) fn give_way(&mut self, place: Place, up_to: u64) {
+    pub(in crate::cores) fn give_way(&mut self, place: SubscriptionKey, up_to: u64) {
         self.uncount_stage(place);
         let number = self.next_number();
         if let Some(recovery) = self.entries.get_mut(&place) {
@@ -424,7 +430,7 @@ impl Recoveries {
     }
 
     /// Removes a subscription that is live from now on, or has ended.
-    pub(in crate::cores) fn end(&mut self, place: Place) -> Option<Recovery> {
+    pub(in crate::cores) fn end(&mut self, place: SubscriptionKey) -> Option<Recovery> {
         self.uncount_stage(place);
         let ended = self.entries.remove(&place)?;
         self.uncount(place.channel);
@@ -440,7 +446,7 @@ impl Recoveries {
     /// A connection has ended.
     pub(in crate::cores) fn end_connection(&mut self, connection: u32) {
         for channel in self.channels.remove(&connection).unwrap_or_default() {
-            let place = Place { connection, channel };
+            let place = SubscriptionKey { connection, channel };
             self.uncount_stage(place);
             self.entries.remove(&place);
             self.uncount(channel);
@@ -466,7 +472,7 @@ impl Recoveries {
     /// `bytes_max` are collected. A single publication may be of any size.
     pub(in crate::cores) fn collect(
         &mut self,
-        place: Place,
+        place: SubscriptionKey,
         sequence: Sequence,
         frame: &[u8],
         bytes_max: usize,
@@ -526,7 +532,7 @@ impl Recoveries {
         let channels = self.channels.get(&connection).map_or(&[][..], Vec::as_slice);
         let live = channels
             .iter()
-            .filter_map(|&channel| self.entries.get(&Place { connection, channel })?.live());
+            .filter_map(|&channel| self.entries.get(&SubscriptionKey { connection, channel })?.live());
         live.map(|live| live.collected.frames.len()).sum()
     }
 
@@ -553,7 +559,7 @@ impl Recoveries {
     }
 
     /// The stage of a subscription ends: its collected bytes and its question no longer count.
-    fn uncount_stage(&mut self, place: Place) {
+    fn uncount_stage(&mut self, place: SubscriptionKey) {
         let Some(recovery) = self.entries.get(&place) else {
             return;
         };
@@ -581,7 +587,7 @@ impl Collected {
 impl Recovery {
     /// The offset after which the client lacks publications that were not collected, once it has the history
     /// that was read.
-    pub(in crate::cores) fn lacks_after(&self) -> Option<u64> {
+    pub(in crate::cores) fn missing_after(&self) -> Option<u64> {
         match (&self.progress, self.live()) {
             (Progress::Answered { up_to }, Some(live)) if live.collected.is_incomplete => Some(*up_to),
             (Progress::Answered { .. } | Progress::Unanswered { .. }, Some(_) | None) => None,
@@ -654,7 +660,7 @@ mod tests {
     use super::*;
     use crate::broker::{Epoch, Position};
 
-    const PLACE: Place = Place {
+    const PLACE: SubscriptionKey = SubscriptionKey {
         connection: 7,
         channel: 3,
     };
@@ -662,8 +668,8 @@ mod tests {
     const ONE: OwnerOf = OwnerOf { owner: 0, owners: 1 };
     const DEADLINE: Uptime = Uptime::from_ms(100);
 
-    fn place(connection: u32) -> Place {
-        Place { connection, ..PLACE }
+    fn place(connection: u32) -> SubscriptionKey {
+        SubscriptionKey { connection, ..PLACE }
     }
 
     fn reading() -> Reading {

@@ -75,7 +75,7 @@ pub(in crate::cores) enum Progress {
 /// All such subscriptions of a core.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct RetainedAsks {
-    sessions: HashMap<SessionRef, Own>,
+    sessions: HashMap<SessionRef, SessionAsks>,
     turns: VecDeque<SessionRef>,
     active: VecDeque<Ask>,
     last_number: u64,
@@ -87,7 +87,7 @@ pub(in crate::cores) struct RetainedAsks {
 
 /// The subscriptions of one session that are not done, without the active one.
 #[derive(Debug)]
-struct Own {
+struct SessionAsks {
     asks: BTreeMap<Box<str>, Ask>,
     phase: Phase,
 }
@@ -131,7 +131,7 @@ impl RetainedAsks {
         let session = ask.session;
         let own = self.sessions.entry(session).or_insert_with(|| {
             self.turns.push_back(session);
-            Own {
+            SessionAsks {
                 asks: BTreeMap::new(),
                 phase: Phase::Waiting,
             }
@@ -187,7 +187,7 @@ impl RetainedAsks {
 
     /// Parks a subscription until an event of its session comes: [`RetainedAsks::wake`]. It holds no page
     /// meanwhile.
-    pub(in crate::cores) fn park(&mut self, mut ask: Ask) {
+    pub(in crate::cores) fn suspend(&mut self, mut ask: Ask) {
         if let Progress::Sending { entries, .. } = &ask.progress
             && let Some(first) = entries.last()
         {
@@ -309,7 +309,7 @@ mod tests {
         assert!(asks.have_waiting());
         for _ in 0..ACTIVE_MAX {
             let blocked = asks.take_next().unwrap();
-            asks.park(blocked);
+            asks.suspend(blocked);
         }
         assert_eq!((asks.activate(), asks.have_waiting()), (1, false));
         let done = asks.take_next().unwrap();

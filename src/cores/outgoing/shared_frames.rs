@@ -118,7 +118,7 @@ impl SharedFrames {
 
     /// The publication has been delivered to all of its subscribers: from now on only outboxes hold it.
     pub(in crate::cores) fn finish(&mut self, span: FrameSpan) {
-        self.hold_less(span);
+        self.release_bytes(span);
     }
 
     /// Counts one more outbox that holds a span, which is held already.
@@ -157,11 +157,11 @@ impl SharedFrames {
     #[inline]
     pub(in crate::cores) fn release(&mut self, span: FrameSpan) {
         self.lent_bytes -= span.len();
-        self.hold_less(span);
+        self.release_bytes(span);
     }
 
     #[inline]
-    fn hold_less(&mut self, span: FrameSpan) {
+    fn release_bytes(&mut self, span: FrameSpan) {
         let buffer = self.buffer_mut(span);
         buffer.held -= 1;
         if buffer.held == 0 {

@@ -13,8 +13,8 @@ use crate::cores::lifecycle::moving::Moving;
 use crate::cores::post::service_letter::ServiceLetter;
 use crate::decision::HistoryCall;
 use crate::history::{Question, Reading};
-use crate::mqtt::shares::News;
-use crate::presence::{Answer, Told};
+use crate::mqtt::shares::ShareMessage;
+use crate::presence::{Answer, RoomMessage};
 use crate::retained::{Filter, Page};
 use crate::wills::{SessionKey, Will};
 
@@ -54,7 +54,7 @@ pub(crate) enum Letter {
     RetainedAnswer(Box<RetainedAnswer>),
     /// Changes of a core's connections for the owner of their channels (`cores/presence`). Sent only if there
     /// is room. If the receiver has stopped, so has presence.
-    PresenceTold { from: usize, told: Vec<Told> },
+    PresenceMessages { from: usize, messages: Vec<RoomMessage> },
     /// The owner has handled this many of the changes it was told. At most one is kept for each such letter.
     PresenceDone {
         owner: usize,
@@ -68,7 +68,10 @@ pub(crate) enum Letter {
     /// Changes of groups of shared subscriptions and of their members (`lifecycle/mqtt_shares.rs`). Sent only
     /// if there is room, one for each core and turn. If the receiver has stopped, so have its groups and its
     /// sessions.
-    MqttShares { from: usize, news: Vec<News> },
+    MqttShares {
+        from: usize,
+        messages: Vec<ShareMessage>,
+    },
     /// The answer of an owner to the call with this number. At most one is kept for each waiting call of a
     /// core.
     PresenceAnswered(u64, Box<Answer>),
@@ -154,12 +157,12 @@ pub(crate) struct WillLetter {
     pub(crate) key: SessionKey,
     /// The connection that uses the key.
     pub(crate) generation: SessionId,
-    pub(crate) news: WillNews,
+    pub(crate) event: WillKeyEvent,
 }
 
 /// The change of a connection that uses the key of a session.
 #[derive(Debug)]
-pub(crate) enum WillNews {
+pub(crate) enum WillKeyEvent {
     /// It has begun to use the key, or uses it again, at this time.
     Claimed(Uptime),
     /// It no longer uses the key.

@@ -1,6 +1,8 @@
 //! Letters about services (`cores/services`).
 
-use crate::services::{CallId, Failure, GivenUp, JoinFailure, MemberKey, NotGot, Offer, PoolId, ServiceCall};
+use crate::services::{
+    CallId, Failure, GivenUp, JoinFailure, MemberKey, NotDelivered, Offer, PoolId, ServiceCall,
+};
 
 /// A letter about services. The number of letters that may be kept for a full box is bounded for each kind.
 /// Letters about a call are bounded by the calls that may be open on all cores and by the cancelled calls
@@ -28,7 +30,7 @@ pub(crate) enum ServiceLetter {
     Pattern {
         pattern: Box<[u8]>,
         owner: usize,
-        news: PatternNews,
+        change: PatternChange,
     },
     /// To the owner: this core knows the pattern.
     Known { pool: PoolId, core: usize },
@@ -40,9 +42,9 @@ pub(crate) enum ServiceLetter {
         call: Box<ServiceCall>,
     },
     /// To the owner: the service has not got the call or the event.
-    NotGot {
+    NotDelivered {
         member: MemberKey,
-        why: NotGot,
+        why: NotDelivered,
         call: Box<ServiceCall>,
     },
     /// To the owner: the outbox of a service that was full has room again.
@@ -61,7 +63,7 @@ pub(crate) enum ServiceLetter {
 
 /// A change of a pattern that all cores have to know.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum PatternNews {
+pub(crate) enum PatternChange {
     /// It has services, in this pool.
     Served(PoolId),
     /// This pool has none any more.

@@ -10,7 +10,7 @@ use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::unsubscribing::channels_per_turn_max;
 use crate::cores::presence::memberships::MemberOf;
-use crate::cores::presence::mqtt_rooms::{Place, Stage};
+use crate::cores::presence::mqtt_rooms::{ReviewPosition, ReviewStage};
 use crate::cores::presence::state::Presence;
 
 impl<A: App> Core<A> {
@@ -27,7 +27,7 @@ impl<A: App> Core<A> {
         let Some(channel) = self.delivery.number_of(name) else {
             return;
         };
-        let channels = &self.lent.policy.channels;
+        let channels = &self.resources.policy.channels;
         let has_presence = || channels.find(name).is_some_and(|policy| policy.presence.is_on());
         let subscriptions = self.delivery.subscriptions();
         let memberships = &mut self.presence.memberships;
@@ -62,7 +62,7 @@ impl<A: App> Core<A> {
     /// An MQTT client has a filter that names a channel with presence: it joins the room. `info` is the
     /// client's info, as JSON.
     pub(in crate::cores) fn enter_mqtt_room(&mut self, id: ConnectionId, name: &[u8], info: &[u8]) {
-        let policy = self.lent.policy.channels.find(name);
+        let policy = self.resources.policy.channels.find(name);
         if !policy.is_some_and(|policy| policy.presence.is_on()) {
             // A reload has ended the presence of the channel since the session decided this.
             return;
@@ -124,7 +124,7 @@ impl<A: App> Core<A> {
     /// Goes on with a review after a reload, and tells owners about some of the subscribers of channels whose
     /// presence was turned on or off.
     pub(super) fn review_presence(&mut self) {
-        let channels = &self.lent.policy.channels;
+        let channels = &self.resources.policy.channels;
         let has_presence = |name: &[u8]| channels.find(name).is_some_and(|policy| policy.presence.is_on());
         let subscriptions = self.delivery.subscriptions();
         self.presence.memberships.review_some(subscriptions, has_presence);
@@ -150,7 +150,7 @@ impl<A: App> Core<A> {
                     .step_leaves(&step, index, session, subscriptions);
             }
         }
-        self.presence.memberships.stepped(&step);
+        self.presence.memberships.note_step(&step);
     }
 
     /// Goes on with a review of the rooms of MQTT connections.
@@ -171,9 +171,9 @@ impl<A: App> Core<A> {
 
     /// Looks at no more than `max` rooms or filters of a connection. Returns the next place, and how many it
     /// has looked at.
-    fn review_mqtt_at(&mut self, place: Place, max: usize) -> (Place, usize) {
-        let Place { connection, stage } = place;
-        let after = Place::of(connection.saturating_add(1));
+    fn review_mqtt_at(&mut self, place: ReviewPosition, max: usize) -> (ReviewPosition, usize) {
+        let ReviewPosition { connection, stage } = place;
+        let after = ReviewPosition::of(connection.saturating_add(1));
         let id = self.connections.id_at(connection);
         let Some(id) = id.filter(|&id| self.connections.speaks_mqtt(id)) else {
             return (after, 0);
@@ -186,11 +186,11 @@ impl<A: App> Core<A> {
         let Some(sessions) = &self.connections.mqtt else {
             return (after, 0);
         };
-        let channels = &self.lent.policy.channels;
+        let channels = &self.resources.policy.channels;
         let has_presence = |name: &[u8]| channels.find(name).is_some_and(|policy| policy.presence.is_on());
         let subscriptions = &sessions.subscriptions;
         match stage {
-            Stage::Rooms(name) => {
+            ReviewStage::Rooms(name) => {
                 let has_filter =
                     |name: &[u8]| str::from_utf8(name).is_ok_and(|name| subscriptions.has(subscriber, name));
                 let Presence {
@@ -204,16 +204,16 @@ impl<A: App> Core<A> {
                     memberships,
                 );
                 let stage = match last {
-                    Some(_) => Stage::Rooms(last),
-                    None => Stage::Filters(0),
+                    Some(_) => ReviewStage::Rooms(last),
+                    None => ReviewStage::Filters(0),
                 };
-                (Place { connection, stage }, count)
+                (ReviewPosition { connection, stage }, count)
             }
-            Stage::Filters(_) if !channels.has_presence() => (after, 0),
-            Stage::Filters(from) => {
+            ReviewStage::Filters(_) if !channels.has_presence() => (after, 0),
+            ReviewStage::Filters(from) => {
                 let (filters, next) = subscriptions.some_filters_of(subscriber, from, max);
                 let mut info = Vec::new();
-                let bytes_max = self.lent.settings.common.presence_info_bytes_max as usize;
+                let bytes_max = self.resources.settings.common.presence_info_bytes_max as usize;
                 let client_id = sessions.client_id(session).unwrap_or_default();
                 session::write_member_info(client_id, bytes_max, &mut info);
                 let count = filters.len();
@@ -224,9 +224,9 @@ impl<A: App> Core<A> {
                 for name in names {
                     self.enter_mqtt_room(id, &name, &info);
                 }
-                let next = next.map(|next| Place {
+                let next = next.map(|next| ReviewPosition {
                     connection,
-                    stage: Stage::Filters(next),
+                    stage: ReviewStage::Filters(next),
                 });
                 (next.unwrap_or(after), count)
             }

@@ -19,13 +19,13 @@
 //! that end are added in any case: they are no more than the changes that these connections caused before.
 //! The owner waits for nothing.
 //!
-//! Limits: [`TOLD_WAITING_MAX`], [`UNDER_WAY_MAX`] for each owner.
+//! Limits: [`MESSAGES_WAITING_MAX`], [`UNDER_WAY_MAX`] for each owner.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use crate::app::SessionId;
 use crate::broker::{ChannelHash, ChannelHasher, Subscriptions};
-use crate::presence::{Departure, Identity, Message, Told};
+use crate::presence::{Departure, Identity, Message, RoomMessage};
 use crate::slab::Slab;
 
 /// The memberships of one core's connections.
@@ -59,7 +59,7 @@ pub(in crate::cores) struct Memberships {
 #[derive(Debug)]
 struct Renaming {
     member: MemberOf,
-    befores: Vec<Identity>,
+    former_identities: Vec<Identity>,
     next: u32,
     /// The connection has ended: it leaves its rooms, and joins none any more.
     has_ended: bool,
@@ -68,7 +68,7 @@ struct Renaming {
 /// The changes to tell one owner.
 #[derive(Debug, Default)]
 struct Outgoing {
-    told: VecDeque<Told>,
+    told: VecDeque<RoomMessage>,
     /// How many changes it was told and has not handled yet.
     under_way: usize,
     /// Channels, by their numbers, whose subscribers the owner has refused for lack of room. Some may have no
@@ -142,7 +142,7 @@ impl Memberships {
     /// Whether as many changes wait as may: no more subscribers may join before some changes have been told.
     #[inline]
     pub(in crate::cores) fn is_congested(&self) -> bool {
-        self.outgoing_count >= told_waiting_max()
+        self.outgoing_count >= messages_waiting_max()
     }
 
     /// Whether changes wait to be told.
@@ -258,15 +258,15 @@ impl Memberships {
             self.renames.push_back(connection);
             Renaming {
                 member: member.clone(),
-                befores: Vec::new(),
+                former_identities: Vec::new(),
                 next: 0,
                 has_ended: false,
             }
         });
         renaming.member = member.clone();
         renaming.next = 0;
-        if !renaming.befores.contains(&before) {
-            renaming.befores.push(before);
+        if !renaming.former_identities.contains(&before) {
+            renaming.former_identities.push(before);
         }
     }
 
@@ -311,7 +311,7 @@ impl Memberships {
         ) else {
             return;
         };
-        for before in self.befores(connection, channel) {
+        for before in self.former_identities(connection, channel) {
             let leaves = Message::Leaves(before, Departure::Unsubscribed);
             self.tell(name, hash, member.session, leaves);
         }
@@ -324,14 +324,14 @@ impl Memberships {
     }
 
     /// The other members, besides its present one, that a connection may be in a channel's room.
-    fn befores(&self, connection: u32, channel: u32) -> Vec<Identity> {
+    fn former_identities(&self, connection: u32, channel: u32) -> Vec<Identity> {
         if self.renaming.is_empty() {
             return Vec::new();
         }
         let renaming = self.renaming.get(&connection).filter(|one| channel >= one.next);
-        let befores = renaming.map_or(&[][..], |renaming| &renaming.befores);
+        let former_identities = renaming.map_or(&[][..], |renaming| &renaming.former_identities);
         let now = self.identity(connection);
-        befores
+        former_identities
             .iter()
             .copied()
             .filter(|before| Some(*before) != now)
@@ -352,7 +352,7 @@ impl Memberships {
             return;
         }
         self.outgoing_count += 1;
-        outgoing.told.push_back(Told {
+        outgoing.told.push_back(RoomMessage {
             channel: name.into(),
             hash,
             session,
@@ -372,10 +372,10 @@ impl Memberships {
     }
 
     /// Takes changes for an owner, at most [`TOLD_PER_LETTER_MAX`].
-    pub(in crate::cores) fn take_outgoing(&mut self, owner: usize) -> Vec<Told> {
+    pub(in crate::cores) fn take_outgoing(&mut self, owner: usize) -> Vec<RoomMessage> {
         let outgoing = &mut self.outgoing[owner];
         let count = outgoing.told.len().min(TOLD_PER_LETTER_MAX);
-        let taken: Vec<Told> = outgoing.told.drain(..count).collect();
+        let taken: Vec<RoomMessage> = outgoing.told.drain(..count).collect();
         outgoing.under_way += count;
         self.outgoing_count -= count;
         if outgoing.told.is_empty() {
@@ -446,10 +446,10 @@ impl Memberships {
     }
 
     /// The next step of the walks that are under way. The caller carries it out and then calls
-    /// [`Memberships::stepped`].
+    /// [`Memberships::note_step`].
     pub(in crate::cores) fn next_step(&mut self, subscriptions: &Subscriptions) -> Option<WalkStep> {
         if self.walks.is_empty() {
-            self.walk_again(subscriptions);
+            self.walk_next_refused(subscriptions);
         }
         let walk = self.walks.front_mut()?;
         let (subscribers, end) = subscriptions.some_subscribers(walk.channel, walk.end, WALKED_PER_TURN_MAX);
@@ -479,7 +479,7 @@ impl Memberships {
     }
 
     /// A step was carried out. The last one of a walk ends it.
-    pub(in crate::cores) fn stepped(&mut self, step: &WalkStep) {
+    pub(in crate::cores) fn note_step(&mut self, step: &WalkStep) {
         if self.walks.front().is_none_or(|walk| walk.end > 0) {
             return;
         }
@@ -506,7 +506,7 @@ impl Memberships {
             (self.identity(connection), subscriptions.name_of(channel))
         {
             // If the member is not in the room, the owner ignores the change.
-            for before in self.befores(connection, channel) {
+            for before in self.former_identities(connection, channel) {
                 self.tell(name, hash, session, Message::Leaves(before, departure));
             }
             self.tell(name, hash, session, Message::Leaves(identity, departure));
@@ -531,7 +531,7 @@ impl Memberships {
 
     /// Begins the walk along the next channel for which an owner has refused subscribers, if it still has
     /// presence.
-    fn walk_again(&mut self, subscriptions: &Subscriptions) {
+    fn walk_next_refused(&mut self, subscriptions: &Subscriptions) {
         for _ in 0..WALKED_PER_TURN_MAX {
             let Some(channels) = self.again.front_mut() else {
                 return;
@@ -556,18 +556,18 @@ impl Memberships {
     }
 }
 
-/// [`TOLD_WAITING_MAX`]; in a simulation, as many as it has room for letters.
+/// [`MESSAGES_WAITING_MAX`]; in a simulation, as many as it has room for letters.
 #[inline]
-fn told_waiting_max() -> usize {
+fn messages_waiting_max() -> usize {
     #[cfg(test)]
     if let Some(scale) = crate::cores::simulation::scale() {
         return scale.letters_waiting_max;
     }
-    TOLD_WAITING_MAX
+    MESSAGES_WAITING_MAX
 }
 
 /// If this many changes wait, clients that subscribe have to wait.
-const TOLD_WAITING_MAX: usize = 8192;
+const MESSAGES_WAITING_MAX: usize = 8192;
 /// Most changes in one letter.
 const TOLD_PER_LETTER_MAX: usize = 1024;
 /// An owner that has not handled this many changes of this core is told nothing more, so that the changes

@@ -15,7 +15,7 @@
 //! about clients that they have refused.
 //!
 //! Invariants
-//! 1. A connection has an entry in `guests` while it is in a room, and only connections of MQTT have one.
+//! 1. A connection has an entry in `by_connection` while it is in a room, and only connections of MQTT have one.
 //! 2. The rooms of a connection that has ended are in `leaving` until the changes for their owners are
 //!    queued.
 //!
@@ -34,11 +34,11 @@ use crate::presence::{Departure, Identity, Message};
 #[derive(Debug, Default)]
 pub(in crate::cores) struct MqttRooms {
     /// By the index of the connection.
-    guests: HashMap<u32, Guest>,
+    by_connection: HashMap<u32, ConnectionRooms>,
     /// Connections that have ended and have rooms to leave, in the order of their ends.
-    leaving: VecDeque<Guest>,
+    leaving: VecDeque<ConnectionRooms>,
     /// The place at which the present review goes on.
-    review: Option<Place>,
+    review: Option<ReviewPosition>,
     /// Whether another review is to follow it.
     is_review_due: bool,
     /// The channels whose subscribers owners have refused for lack of room.
@@ -57,15 +57,15 @@ enum Refused {
 
 /// A place in a review.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cores) struct Place {
+pub(in crate::cores) struct ReviewPosition {
     /// The connection, by its index.
     pub(in crate::cores) connection: u32,
-    pub(in crate::cores) stage: Stage,
+    pub(in crate::cores) stage: ReviewStage,
 }
 
 /// The stage of a review at one connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::cores) enum Stage {
+pub(in crate::cores) enum ReviewStage {
     /// It looks at the rooms in which the connection is: at those after this name.
     Rooms(Option<Box<[u8]>>),
     /// It looks at the filters of the connection's session: at those from this one on.
@@ -74,7 +74,7 @@ pub(in crate::cores) enum Stage {
 
 /// A connection that is in rooms.
 #[derive(Debug)]
-struct Guest {
+struct ConnectionRooms {
     session: SessionId,
     /// The member as which it has joined.
     identity: Identity,
@@ -101,11 +101,14 @@ impl MqttRooms {
         memberships: &mut Memberships,
     ) {
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
-        let guest = self.guests.entry(connection).or_insert_with(|| Guest {
-            session: member.session,
-            identity,
-            rooms: BTreeMap::new(),
-        });
+        let guest = self
+            .by_connection
+            .entry(connection)
+            .or_insert_with(|| ConnectionRooms {
+                session: member.session,
+                identity,
+                rooms: BTreeMap::new(),
+            });
         if guest.rooms.contains_key(name) {
             return;
         }
@@ -120,7 +123,7 @@ impl MqttRooms {
     /// Whether no connection is in any room.
     #[inline]
     pub(in crate::cores) fn is_empty(&self) -> bool {
-        self.guests.is_empty()
+        self.by_connection.is_empty()
     }
 
     /// The policies of channels have changed, or an owner has room again: begins a review.
@@ -132,7 +135,7 @@ impl MqttRooms {
     }
 
     fn start_review(&mut self) {
-        self.review = Some(Place::of(0));
+        self.review = Some(ReviewPosition::of(0));
         self.again = std::mem::take(&mut self.refused);
     }
 
@@ -142,12 +145,12 @@ impl MqttRooms {
     }
 
     /// Takes the place at which the review goes on. The caller puts the next one back, or ends the review.
-    pub(in crate::cores) fn take_place(&mut self) -> Option<Place> {
+    pub(in crate::cores) fn take_place(&mut self) -> Option<ReviewPosition> {
         self.review.take()
     }
 
     /// The review is to go on here.
-    pub(in crate::cores) fn go_on_at(&mut self, place: Place) {
+    pub(in crate::cores) fn go_on_at(&mut self, place: ReviewPosition) {
         self.review = Some(place);
     }
 
@@ -161,7 +164,7 @@ impl MqttRooms {
 
     /// An owner had no room for some subscribers of these channels. Some of them may be connections of MQTT.
     pub(in crate::cores) fn note_refused(&mut self, channels: &[Box<[u8]>]) {
-        if self.guests.is_empty() {
+        if self.by_connection.is_empty() {
             return;
         }
         for channel in channels {
@@ -187,7 +190,7 @@ impl MqttRooms {
         stays: impl Fn(&[u8]) -> bool,
         memberships: &mut Memberships,
     ) -> (Option<Box<[u8]>>, usize) {
-        let Some(guest) = self.guests.get(&connection) else {
+        let Some(guest) = self.by_connection.get(&connection) else {
             return (None, 0);
         };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -197,7 +200,7 @@ impl MqttRooms {
             if !stays(name) {
                 self.leave(connection, Some(name), memberships);
             } else if self.again.has(name)
-                && let Some(guest) = self.guests.get(&connection)
+                && let Some(guest) = self.by_connection.get(&connection)
                 && let Some(room) = guest.rooms.get(name)
             {
                 room.tell_joining(name, member, guest.identity, memberships);
@@ -214,7 +217,7 @@ impl MqttRooms {
         name: Option<&[u8]>,
         memberships: &mut Memberships,
     ) {
-        let Some(guest) = self.guests.get_mut(&connection) else {
+        let Some(guest) = self.by_connection.get_mut(&connection) else {
             return;
         };
         let (session, identity) = (guest.session, guest.identity);
@@ -235,13 +238,13 @@ impl MqttRooms {
             }
         }
         if guest.rooms.is_empty() {
-            self.guests.remove(&connection);
+            self.by_connection.remove(&connection);
         }
     }
 
     /// A connection has ended: it leaves its rooms by [`MqttRooms::leave_some`].
     pub(in crate::cores) fn end(&mut self, connection: u32) {
-        self.leaving.extend(self.guests.remove(&connection));
+        self.leaving.extend(self.by_connection.remove(&connection));
     }
 
     /// Whether connections that have ended have rooms to leave.
@@ -276,7 +279,7 @@ impl MqttRooms {
         hasher: &ChannelHasher,
         memberships: &mut Memberships,
     ) {
-        let Some(guest) = self.guests.get_mut(&connection) else {
+        let Some(guest) = self.by_connection.get_mut(&connection) else {
             return;
         };
         let identity = Identity::of(hasher, member.user.as_deref(), &member.session);
@@ -323,12 +326,12 @@ impl Refused {
     }
 }
 
-impl Place {
+impl ReviewPosition {
     /// The beginning of a connection, by its index.
-    pub(in crate::cores) fn of(connection: u32) -> Place {
-        Place {
+    pub(in crate::cores) fn of(connection: u32) -> ReviewPosition {
+        ReviewPosition {
             connection,
-            stage: Stage::Rooms(None),
+            stage: ReviewStage::Rooms(None),
         }
     }
 }

@@ -46,7 +46,7 @@ impl<A: App> Core<A> {
             self.review_mqtt_rooms();
         }
         self.tell_owners();
-        self.do_as_told();
+        self.handle_room_messages();
         self.end_overdue_calls();
         self.presence.rooms.end_graces(now, GRACES_PER_TURN_MAX);
         self.retry_refused(now);
@@ -87,17 +87,18 @@ impl<A: App> Core<A> {
             while self.presence.memberships.may_tell(owner) && (is_own || self.post.has_room(owner)) {
                 let told = self.presence.memberships.take_outgoing(owner);
                 if is_own {
-                    self.presence.be_told(owner, told);
+                    self.presence.receive(owner, told);
                 } else {
                     let from = self.id.index();
-                    self.post.send(owner, Letter::PresenceTold { from, told });
+                    self.post
+                        .send(owner, Letter::PresenceMessages { from, messages: told });
                 }
             }
         }
     }
 
     /// Applies the changes that cores have told about the rooms of this core, as many as a turn may.
-    fn do_as_told(&mut self) {
+    fn handle_room_messages(&mut self) {
         let mut effort_left = EFFORT_PER_TURN_MAX;
         while let Some(batch) = self.presence.told.front_mut() {
             let Some(told) = batch.left.next() else {
@@ -106,7 +107,7 @@ impl<A: App> Core<A> {
                 }
                 continue;
             };
-            let done = self.presence.rooms.be_told(told, self.time.now());
+            let done = self.presence.rooms.receive(told, self.time.now());
             if let Some(refused) = done.refused {
                 batch.note_refused(refused);
             }
@@ -189,8 +190,8 @@ impl<A: App> Core<A> {
             if changes_left == 0 {
                 break;
             }
-            let channels = &self.lent.policy.channels;
-            let recent = &mut self.lent.scratch.common.channels;
+            let channels = &self.resources.policy.channels;
+            let recent = &mut self.resources.scratch.common.channels;
             let (mut name, mut marks) = (Vec::new(), Marks::default());
             let delivery = &self.delivery;
             let event = self.presence.rooms.next_event(now, |channel| {
@@ -208,14 +209,14 @@ impl<A: App> Core<A> {
                 break;
             };
             if let Some(data) = event.data {
-                let epoch = self.lent.settings.common.epoch;
+                let epoch = self.resources.settings.common.epoch;
                 let decisions = protocols::publication(&name, Some(data), marks, epoch, false);
                 let Some(Decision::Publish(publish)) = decisions.decision(0) else {
                     continue;
                 };
                 if let Err(RingFull { .. }) = self.delivery.publish(
                     &mut self.connections,
-                    &mut self.lent.look(),
+                    &mut self.resources.inspector(),
                     self.time.clock(),
                     &decisions,
                     publish,

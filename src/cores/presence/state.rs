@@ -6,7 +6,7 @@ use crate::broker::ChannelHasher;
 use crate::clock::Uptime;
 use crate::config::limits::Limits;
 use crate::policy::channels::Channels;
-use crate::presence::{Refused, Rooms, Settings, Told};
+use crate::presence::{Refused, RoomMessage, RoomSettings, Rooms};
 
 use crate::cores::lifecycle::owner_calls::{OwnerCalls, OwnerCallsMax};
 use crate::cores::presence::memberships::Memberships;
@@ -33,7 +33,7 @@ pub(in crate::cores) struct Presence {
 pub(in crate::cores) struct Batch {
     pub(in crate::cores) from: usize,
     pub(in crate::cores) count: usize,
-    pub(in crate::cores) left: std::vec::IntoIter<Told>,
+    pub(in crate::cores) left: std::vec::IntoIter<RoomMessage>,
     /// Channels of subscribers for which there was no room.
     pub(in crate::cores) refused: Vec<Box<[u8]>>,
     /// The smallest room that one of them needs.
@@ -60,7 +60,7 @@ impl Presence {
         channels: &Channels,
         hasher: ChannelHasher,
     ) -> Presence {
-        let settings = Settings {
+        let settings = RoomSettings {
             members_max: limits.presence_members_max,
             grace: limits.presence_grace,
             tick: limits.presence_tick,
@@ -97,7 +97,7 @@ impl Presence {
     }
 
     /// Another core, or this one, tells changes of channels that this core owns.
-    pub(in crate::cores) fn be_told(&mut self, from: usize, told: Vec<Told>) {
+    pub(in crate::cores) fn receive(&mut self, from: usize, told: Vec<RoomMessage>) {
         self.told.push_back(Batch {
             from,
             count: told.len(),

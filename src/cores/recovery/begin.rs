@@ -7,7 +7,7 @@ use crate::metrics::block::RecoveryOutcome;
 
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
-use crate::cores::outgoing::recoveries::{OwnerOf, Place, Progress};
+use crate::cores::outgoing::recoveries::{OwnerOf, Progress, SubscriptionKey};
 use crate::cores::recovery::serve::ANSWER_TIME_MAX;
 
 impl<A: App> Core<A> {
@@ -17,7 +17,7 @@ impl<A: App> Core<A> {
         let Some(channel) = self.delivery.number_of(name) else {
             return;
         };
-        let place = Place {
+        let place = SubscriptionKey {
             connection: id.index(),
             channel,
         };
@@ -61,7 +61,7 @@ impl<A: App> Core<A> {
         let Some(channel) = self.delivery.number_of(name) else {
             return;
         };
-        let place = Place {
+        let place = SubscriptionKey {
             connection: id.index(),
             channel,
         };

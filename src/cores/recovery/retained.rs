@@ -79,7 +79,7 @@ impl<A: App> Core<A> {
             let Some(topics) = self.delivery.retained() else {
                 return;
             };
-            topics.tend(unix_ms);
+            topics.maintain(unix_ms);
             let Some((asker, answer)) = topics.next_answer(appended, unix_ms) else {
                 return;
             };
@@ -149,14 +149,14 @@ impl<A: App> Core<A> {
                 Served::Unfinished(ask, Then::AwaitClient) => {
                     if self.retained_asks.have_waiting() {
                         self.connections.watch_for_retained(session);
-                        self.retained_asks.park(ask);
+                        self.retained_asks.suspend(ask);
                     } else {
                         self.retained_asks.put_back(ask);
                     }
                 }
                 Served::Unfinished(ask, Then::Park) => {
                     self.connections.watch_for_retained(session);
-                    self.retained_asks.park(ask);
+                    self.retained_asks.suspend(ask);
                 }
                 Served::Done => self.retained_asks.note_done(session),
                 Served::SessionEnded => self.retained_asks.end(session),

@@ -15,7 +15,7 @@ use crate::cores::CoreId;
 use crate::cores::connections::replays::Replay;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::ConnectionId;
-use crate::cores::outgoing::recoveries::{AT_ONCE_MAX, Next, Place, Progress, Recovery, Ticket};
+use crate::cores::outgoing::recoveries::{AT_ONCE_MAX, Next, Progress, Recovery, SubscriptionKey, Ticket};
 use crate::cores::post::letter::{HistoryPurpose, HistoryQuestion, Letter};
 use crate::cores::recovery::retained_values::retained_question;
 
@@ -162,12 +162,12 @@ impl<A: App> Core<A> {
             (Progress::Answered { .. }, Some(_)) => self.close(id, CloseReason::HistoryLost),
             (Progress::Answered { .. }, None) => self.connections.recoveries.send(place, reading, up_to),
             (Progress::Unanswered { .. }, Some(unknown)) if reading.is_empty() => {
-                self.note_lack(unknown);
+                self.note_incomplete(unknown);
                 self.answer_and_finish(place, Some(gap(unknown)));
             }
             (Progress::Unanswered { wanted, token }, lack) => {
                 let (wanted, token) = (*wanted, token.clone());
-                lack.into_iter().for_each(|unknown| self.note_lack(unknown));
+                lack.into_iter().for_each(|unknown| self.note_incomplete(unknown));
                 let told = self.told(lack.map(gap), from, reading.len() + reading.left_out());
                 self.answer_recovery(id, &token, wanted, &told);
                 self.connections.recoveries.send(place, reading, up_to);
@@ -178,14 +178,14 @@ impl<A: App> Core<A> {
     }
 
     /// Counts that a subscriber does not get all that it has asked for, if a limit is the reason.
-    fn note_lack(&self, unknown: Unknown) {
+    fn note_incomplete(&self, unknown: Unknown) {
         if unknown == Unknown::TooMany {
             self.metrics.limit_hit(Limit::RecoveryPublications);
         }
     }
 
     /// Goes on with one subscription that is under way.
-    fn serve_recovery(&mut self, place: Place, bytes_left: &mut usize) {
+    fn serve_recovery(&mut self, place: SubscriptionKey, bytes_left: &mut usize) {
         let now = self.time.now().uptime;
         let Some(recovery) = self.connections.recoveries.get(place) else {
             return;
@@ -209,7 +209,7 @@ impl<A: App> Core<A> {
 
     /// The outbox of a connection is full. Its flush at the end of this turn may make room; if the socket
     /// takes no more, the poll reports when it does.
-    fn await_room(&mut self, place: Place) {
+    fn await_room(&mut self, place: SubscriptionKey) {
         if !self.connections.is_blocked(place.connection) {
             self.connections.recoveries.next = Next::Now;
         }
@@ -226,7 +226,7 @@ impl<A: App> Core<A> {
     }
 
     /// The owner has not answered in time.
-    fn give_up(&mut self, place: Place) {
+    fn give_up(&mut self, place: SubscriptionKey) {
         self.connections.recoveries.note_silent(place);
         let progress = self
             .connections
@@ -242,7 +242,7 @@ impl<A: App> Core<A> {
 
     /// Answers a subscription that gets nothing of the history, and makes it live: from the place at which
     /// collecting began, or from now on, if there were too many publications to collect.
-    fn answer_and_finish(&mut self, place: Place, gap: Option<Gap>) {
+    fn answer_and_finish(&mut self, place: SubscriptionKey, gap: Option<Gap>) {
         let Some(ended) = self.connections.recoveries.end(place) else {
             return;
         };
@@ -269,14 +269,14 @@ impl<A: App> Core<A> {
     /// The outbox has taken all publications that were read from the history. The subscription is live from
     /// now on, unless the owner has sent a part only, or more was published meanwhile than could be
     /// collected: then the client gets the rest from the history as well.
-    fn finish(&mut self, place: Place) {
+    fn finish(&mut self, place: SubscriptionKey) {
         let Some((id, _)) = self.live_from(place) else {
             return;
         };
         let Some(recovery) = self.connections.recoveries.get(place) else {
             return;
         };
-        if let Some(up_to) = recovery.lacks_after() {
+        if let Some(up_to) = recovery.missing_after() {
             self.connections.recoveries.give_way(place, up_to);
             self.connections.recoveries.next = Next::Now;
             self.connections.note_held(place.connection);
@@ -291,7 +291,7 @@ impl<A: App> Core<A> {
     }
 
     /// Gives the turn of a subscription whose outbox is full to another one.
-    fn give_way(&mut self, place: Place) {
+    fn give_way(&mut self, place: SubscriptionKey) {
         let next = self.connections.recoveries.reading(place).and_then(|reading| {
             let next = reading.publications().next()?;
             Some(next.offset - 1)
@@ -309,7 +309,7 @@ impl<A: App> Core<A> {
     }
 
     /// The connection of a subscription that is under way, and the place from which it is live.
-    pub(super) fn live_from(&self, place: Place) -> Option<(ConnectionId, Sequence)> {
+    pub(super) fn live_from(&self, place: SubscriptionKey) -> Option<(ConnectionId, Sequence)> {
         let live = self.connections.recoveries.get(place)?.live()?;
         Some((self.connections.id_at(place.connection)?, live.from))
     }

@@ -28,14 +28,14 @@ impl<A: App> Core<A> {
         mut call: Box<ServiceCall>,
     ) {
         if self.session(id_of(connection)).is_none() {
-            return self.lent.scratch.common.services.recycle(call);
+            return self.resources.scratch.common.services.recycle(call);
         }
         let Some(entry) = entry else {
-            let row = self.lent.policy.services.row_of(Pattern::Name(&call.event));
-            self.lent.scratch.common.services.recycle(call);
+            let row = self.resources.policy.services.row_of(Pattern::Name(&call.event));
+            self.resources.scratch.common.services.recycle(call);
             return self.tell_end_of_call(connection, reply, row, Ended::Failed(Failure::NoService));
         };
-        let row = self.lent.policy.services.row(entry.row);
+        let row = self.resources.policy.services.row(entry.row);
         let timeout = timeout.unwrap_or(row.terms.timeout);
         let times = (self.time.now().uptime, self.time.clock().elapsed_ns());
         let begun = self
@@ -60,7 +60,7 @@ impl<A: App> Core<A> {
                     TooMany::Calls => Limit::ServiceCalls,
                     TooMany::Bytes => Limit::ServiceCallBytes,
                 });
-                self.lent.scratch.common.services.recycle(call);
+                self.resources.scratch.common.services.recycle(call);
                 self.tell_end_of_call(connection, reply, entry.row, Ended::Failed(Failure::Busy));
             }
         }
@@ -69,10 +69,10 @@ impl<A: App> Core<A> {
     /// Sends an event to a service, if the box of the pattern's owner has room.
     pub(super) fn send_service_event(&mut self, entry: Entry, mut call: Box<ServiceCall>) {
         if entry.owner != self.id.index() && !self.post.has_room(entry.owner) {
-            let row = self.lent.policy.services.row(entry.row);
+            let row = self.resources.policy.services.row(entry.row);
             row.meters.of(self.id.index()).events[ServiceEvent::Dropped.index()].add(1);
             self.metrics.limit_hit(Limit::ServiceQueue);
-            return self.lent.scratch.common.services.recycle(call);
+            return self.resources.scratch.common.services.recycle(call);
         }
         (call.pool, call.owner) = (Some(entry.pool), entry.owner);
         self.tell_of_services(entry.owner, ServiceLetter::Call(call));
@@ -86,7 +86,7 @@ impl<A: App> Core<A> {
         if let (Some(id), Some(ended)) = (call.id, call.ended()) {
             self.end_call(id, ended);
         }
-        self.lent.scratch.common.services.recycle(call);
+        self.resources.scratch.common.services.recycle(call);
     }
 
     /// A call whose pool is gone goes on to the next pattern of its name, if there is one. The owner has
@@ -95,7 +95,7 @@ impl<A: App> Core<A> {
         if call.outcome != Outcome::Failed(Failure::NoService) {
             return Some(call);
         }
-        let directory = &self.lent.scratch.common.services.directory;
+        let directory = &self.resources.scratch.common.services.directory;
         let (Some(id), Some(next)) = (call.id, directory.find(&call.event)) else {
             return Some(call);
         };
@@ -104,7 +104,7 @@ impl<A: App> Core<A> {
             Some(_) | None => return Some(call),
         };
         let before = std::mem::replace(place, next);
-        let rows = &self.lent.policy.services;
+        let rows = &self.resources.policy.services;
         let core = self.id.index();
         rows.row(before.row).meters.of(core).open.add(u64::MAX);
         rows.row(next.row).meters.of(core).open.add(1);
@@ -134,7 +134,7 @@ impl<A: App> Core<A> {
             .service_call_bytes
             .set(self.services.open.bytes() as u64);
         let meters = self
-            .lent
+            .resources
             .policy
             .services
             .row(open.place.row)
@@ -149,7 +149,7 @@ impl<A: App> Core<A> {
     }
 
     fn tell_end_of_call(&mut self, connection: usize, reply: ReplyTo, row: usize, ended: Ended<'_>) {
-        let row = self.lent.policy.services.row(row);
+        let row = self.resources.policy.services.row(row);
         row.meters.of(self.id.index()).ends[end_of(ended).index()].add(1);
         let token = match reply {
             ReplyTo::Server(reply) => return reply.tell(ended),
@@ -181,7 +181,7 @@ impl<A: App> Core<A> {
         while let Some((id, open)) = self.services.open.take_of_connection(connection) {
             self.cancel_at_owner(id, &open, GivenUp::CallerGone);
             let meters = self
-                .lent
+                .resources
                 .policy
                 .services
                 .row(open.place.row)

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::decision::Limit;
 use crate::metrics::services::ServiceEvent;
-use crate::services::{CallId, Failure, JoinFailure, MemberKey, NotGot, Offer, Outcome, ServiceCall, Token};
+use crate::services::{
+    CallId, Failure, JoinFailure, MemberKey, NotDelivered, Offer, Outcome, ServiceCall, Token,
+};
 
 use super::caller::id_of;
-use super::state::{Hold, Registered, Registration, Stage};
+use super::state::{Registered, Registration, Stage, Unserved};
 use crate::cores::core::Core;
 use crate::cores::post::service_letter::ServiceLetter;
 
@@ -21,7 +23,7 @@ impl<A: App> Core<A> {
         pattern: Box<[u8]>,
         (offer, meta): (Offer, Option<Box<str>>),
     ) {
-        let policy = Arc::clone(&self.lent.policy);
+        let policy = Arc::clone(&self.resources.policy);
         let Some(session) = self.session(id_of(connection)) else {
             return;
         };
@@ -87,7 +89,7 @@ impl<A: App> Core<A> {
         let member = self.member(connection);
         self.tell_of_services(owner, ServiceLetter::Leaves { pattern, member });
         for call in held {
-            self.give_call_back(connection, NotGot::HasLeft, call);
+            self.give_call_back(connection, NotDelivered::HasLeft, call);
         }
     }
 
@@ -162,7 +164,7 @@ impl<A: App> Core<A> {
         let registered = self.services.registered(connection);
         let patterns: Vec<Box<[u8]>> = registered.iter().map(|one| one.pattern.clone()).collect();
         for pattern in patterns {
-            let policy = Arc::clone(&self.lent.policy);
+            let policy = Arc::clone(&self.resources.policy);
             let Some(session) = self.session(id) else {
                 return;
             };
@@ -184,17 +186,17 @@ impl<A: App> Core<A> {
         let id = id_of(connection);
         if !self.services.serves(connection, &call.event) {
             return match self.services.hold(connection, call) {
-                Hold::Held => {}
-                Hold::Event(event) => {
+                Unserved::Held => {}
+                Unserved::Event(event) => {
                     self.count_event(self.row_of_event(&event), ServiceEvent::Dropped);
-                    self.lent.scratch.common.services.recycle(event);
+                    self.resources.scratch.common.services.recycle(event);
                 }
-                Hold::NoPattern(call) => self.give_call_back(connection, NotGot::HasLeft, call),
+                Unserved::NoPattern(call) => self.give_call_back(connection, NotDelivered::HasLeft, call),
             };
         }
         if !self.has_room_for_call(connection) {
             self.services.full.insert(connection);
-            return self.give_call_back(connection, NotGot::IsFull, call);
+            return self.give_call_back(connection, NotDelivered::IsFull, call);
         }
         let mut given = None;
         let mut left = Some(call);
@@ -207,7 +209,7 @@ impl<A: App> Core<A> {
         match (given, left) {
             (Some(Ok(None)), _) => {}
             // The protocol of the service cannot carry the call.
-            (Some(Ok(Some(call))), _) if call.id.is_some() => self.pass_answer_on(call),
+            (Some(Ok(Some(call))), _) if call.id.is_some() => self.forward_answer(call),
             (Some(Ok(Some(event))), _) => {
                 let fate = if event.outcome == Outcome::Open {
                     ServiceEvent::Sent
@@ -215,10 +217,10 @@ impl<A: App> Core<A> {
                     ServiceEvent::Dropped
                 };
                 self.count_event(self.row_of_event(&event), fate);
-                self.lent.scratch.common.services.recycle(event);
+                self.resources.scratch.common.services.recycle(event);
             }
             (Some(Err(call)), _) | (None, Some(call)) => {
-                self.give_call_back(connection, NotGot::HasLeft, call);
+                self.give_call_back(connection, NotDelivered::HasLeft, call);
             }
             (None, None) => {}
         }
@@ -266,23 +268,23 @@ impl<A: App> Core<A> {
 
     /// The row of `[[services]]` for an event, which its owner would use.
     fn row_of_event(&self, event: &ServiceCall) -> Option<usize> {
-        let directory = &self.lent.scratch.common.services.directory;
+        let directory = &self.resources.scratch.common.services.directory;
         directory.find(&event.event).map(|entry| entry.row)
     }
 
-    fn give_call_back(&mut self, connection: usize, why: NotGot, call: Box<ServiceCall>) {
+    fn give_call_back(&mut self, connection: usize, why: NotDelivered, call: Box<ServiceCall>) {
         // No window bounds events, so they may not wait for a box.
         if call.id.is_none() && !self.post.has_room(call.owner) {
             self.metrics.limit_hit(Limit::ServiceQueue);
             self.count_event(self.row_of_event(&call), ServiceEvent::Dropped);
-            return self.lent.scratch.common.services.recycle(call);
+            return self.resources.scratch.common.services.recycle(call);
         }
         let member = self.member(connection);
-        self.tell_of_services(call.owner, ServiceLetter::NotGot { member, why, call });
+        self.tell_of_services(call.owner, ServiceLetter::NotDelivered { member, why, call });
     }
 
     /// A service has answered, or has ended: tells the owner and the caller, unless the caller has given the call up.
-    pub(super) fn pass_answer_on(&mut self, call: Box<ServiceCall>) {
+    pub(super) fn forward_answer(&mut self, call: Box<ServiceCall>) {
         let Some(id) = call.id else { return };
         self.tell_of_services(call.owner, ServiceLetter::Done { id });
         if !call.is_cancelled {
@@ -293,7 +295,7 @@ impl<A: App> Core<A> {
         if call.outcome != Outcome::Failed(Failure::Gone) {
             self.metrics.service_answers_late.add(1);
         }
-        self.lent.scratch.common.services.recycle(call);
+        self.resources.scratch.common.services.recycle(call);
     }
 
     /// The caller no longer waits for a service's answer. The call counts in the window of the service until
@@ -301,7 +303,7 @@ impl<A: App> Core<A> {
     pub(super) fn drop_call(&mut self, connection: usize, id: CallId) {
         if let Some(call) = self.services.take_held(connection, id) {
             self.tell_of_services(call.owner, ServiceLetter::Done { id });
-            return self.lent.scratch.common.services.recycle(call);
+            return self.resources.scratch.common.services.recycle(call);
         }
         let until = self.time.now().uptime + self.limits.service_cancel_time;
         let mut had_it = false;
@@ -322,7 +324,7 @@ impl<A: App> Core<A> {
             if let Some(call) = session.and_then(|session| session.take_cancelled(id)) {
                 self.metrics.limit_hit(Limit::ServiceCancelTime);
                 self.tell_of_services(call.owner, ServiceLetter::Done { id });
-                self.lent.scratch.common.services.recycle(call);
+                self.resources.scratch.common.services.recycle(call);
             }
         }
     }

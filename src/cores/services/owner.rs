@@ -5,17 +5,17 @@ use crate::decision::Limit;
 use crate::metrics::services::ServiceEvent;
 use crate::policy::services::Services;
 use crate::services::{
-    CallId, Called, Cancelled, Entry, Failure, GivenUp, GonePool, JoinFailure, MemberKey, Next, NotGot,
-    Offer, Pattern, PoolId, ServiceCall, TakenBack,
+    CallId, Called, Cancelled, Entry, Failure, GivenUp, JoinFailure, MemberKey, Next, NotDelivered, Offer,
+    Pattern, PoolId, RemovedPool, ServiceCall, TakenBack,
 };
 
 use crate::cores::core::Core;
-use crate::cores::post::service_letter::{PatternNews, ServiceLetter};
+use crate::cores::post::service_letter::{PatternChange, ServiceLetter};
 
 impl<A: App> Core<A> {
     /// A service registers a pattern, or changes its offer.
     pub(super) fn let_service_join(&mut self, pattern: &[u8], member: MemberKey, offer: Offer) {
-        let rows = &self.lent.policy.services;
+        let rows = &self.resources.policy.services;
         let joined = self.services.pools.join(pattern, member, offer, || {
             let row = row_of(rows, pattern);
             (rows.row(row).terms, row)
@@ -23,7 +23,7 @@ impl<A: App> Core<A> {
         let outcome = match joined {
             Ok(joined) => {
                 if joined.is_new {
-                    self.announce_pattern(pattern, PatternNews::Served(joined.pool));
+                    self.announce_pattern(pattern, PatternChange::Served(joined.pool));
                 }
                 self.give_waiting(joined.pool);
                 if !joined.is_known {
@@ -74,12 +74,19 @@ impl<A: App> Core<A> {
     }
 
     /// A pool has no members any more.
-    fn end_pool(&mut self, gone: Option<GonePool>) {
+    fn end_pool(&mut self, gone: Option<RemovedPool>) {
         if let Some(gone) = gone {
             let core = self.id.index();
-            let waiting = &self.lent.policy.services.row(gone.row).meters.of(core).waiting;
+            let waiting = &self
+                .resources
+                .policy
+                .services
+                .row(gone.row)
+                .meters
+                .of(core)
+                .waiting;
             waiting.add((gone.waiting.len() as u64).wrapping_neg());
-            self.announce_pattern(&gone.pattern, PatternNews::Gone(gone.pool));
+            self.announce_pattern(&gone.pattern, PatternChange::Gone(gone.pool));
             for call in gone.waiting {
                 self.fail_call(call, Failure::NoService);
             }
@@ -88,27 +95,34 @@ impl<A: App> Core<A> {
     }
 
     /// Tells all cores that a pattern has members, or has none.
-    fn announce_pattern(&mut self, pattern: &[u8], news: PatternNews) {
+    fn announce_pattern(&mut self, pattern: &[u8], change: PatternChange) {
         let owner = self.id.index();
         for core in 0..self.delivery.core_count() {
             let pattern = pattern.into();
-            self.tell_of_services(core, ServiceLetter::Pattern { pattern, owner, news });
+            self.tell_of_services(
+                core,
+                ServiceLetter::Pattern {
+                    pattern,
+                    owner,
+                    change,
+                },
+            );
         }
     }
 
     /// A core's knowledge of a pattern changes.
-    pub(super) fn note_pattern(&mut self, pattern: &[u8], owner: usize, news: PatternNews) {
-        let directory = &mut self.lent.scratch.common.services.directory;
-        match news {
-            PatternNews::Served(pool) => {
-                let row = row_of(&self.lent.policy.services, pattern);
+    pub(super) fn note_pattern(&mut self, pattern: &[u8], owner: usize, change: PatternChange) {
+        let directory = &mut self.resources.scratch.common.services.directory;
+        match change {
+            PatternChange::Served(pool) => {
+                let row = row_of(&self.resources.policy.services, pattern);
                 directory.insert(pattern, Entry { owner, pool, row });
                 if owner != self.id.index() {
                     let core = self.id.index();
                     self.tell_of_services(owner, ServiceLetter::Known { pool, core });
                 }
             }
-            PatternNews::Gone(pool) => directory.remove(pattern, owner, pool),
+            PatternChange::Gone(pool) => directory.remove(pattern, owner, pool),
         }
         self.note_use_of_services();
     }
@@ -126,11 +140,11 @@ impl<A: App> Core<A> {
             Called::Given(member, call) if call.id.is_none() && !self.post.has_room(member.core) => {
                 self.metrics.limit_hit(Limit::ServiceQueue);
                 self.count_event(row, ServiceEvent::Dropped);
-                self.lent.scratch.common.services.recycle(call);
+                self.resources.scratch.common.services.recycle(call);
             }
             Called::Given(member, call) => self.give(member, call),
             Called::Waits => {
-                let row = self.lent.policy.services.row(row.unwrap_or(usize::MAX));
+                let row = self.resources.policy.services.row(row.unwrap_or(usize::MAX));
                 row.meters.of(self.id.index()).waiting.add(1);
             }
             Called::NoPool(call) => {
@@ -150,17 +164,17 @@ impl<A: App> Core<A> {
     }
 
     pub(super) fn count_event(&self, row: Option<usize>, event: ServiceEvent) {
-        let row = self.lent.policy.services.row(row.unwrap_or(usize::MAX));
+        let row = self.resources.policy.services.row(row.unwrap_or(usize::MAX));
         row.meters.of(self.id.index()).events[event.index()].add(1);
     }
 
     /// A member has not got a call: another one gets it, unless its caller has given it up meanwhile.
-    pub(super) fn choose_another(&mut self, member: MemberKey, why: NotGot, call: Box<ServiceCall>) {
+    pub(super) fn choose_another(&mut self, member: MemberKey, why: NotDelivered, call: Box<ServiceCall>) {
         let row = call.pool.and_then(|pool| self.services.pools.row(pool));
         let TakenBack { is_open, gone } = self.services.pools.take_back(&call, member, why);
         self.end_pool(gone);
         if !is_open {
-            return self.lent.scratch.common.services.recycle(call);
+            return self.resources.scratch.common.services.recycle(call);
         }
         let called = self.services.pools.call_again(call);
         self.carry_on(called, row);
@@ -189,7 +203,7 @@ impl<A: App> Core<A> {
             }
             Cancelled::Waited(call) => {
                 self.count_taken(pool);
-                self.lent.scratch.common.services.recycle(call);
+                self.resources.scratch.common.services.recycle(call);
             }
             Cancelled::Unknown => {}
         }
@@ -201,7 +215,7 @@ impl<A: App> Core<A> {
             self.count_taken(pool);
             match next {
                 Next::Given(member, call) => self.give(member, call),
-                Next::Overdue(call) => self.lent.scratch.common.services.recycle(call),
+                Next::Overdue(call) => self.resources.scratch.common.services.recycle(call),
             }
         }
     }
@@ -209,7 +223,7 @@ impl<A: App> Core<A> {
     /// A call no longer waits.
     fn count_taken(&mut self, pool: PoolId) {
         if let Some(row) = self.services.pools.row(pool) {
-            let row = self.lent.policy.services.row(row);
+            let row = self.resources.policy.services.row(row);
             row.meters.of(self.id.index()).waiting.add(u64::MAX);
         }
     }
@@ -226,7 +240,7 @@ impl<A: App> Core<A> {
                 call.fail(failure);
                 self.tell_of_services(id.core(), ServiceLetter::Answer(call));
             }
-            None => self.lent.scratch.common.services.recycle(call),
+            None => self.resources.scratch.common.services.recycle(call),
         }
     }
 

@@ -17,7 +17,9 @@ impl<A: App> Core<A> {
     /// Does the work that is due about services.
     #[inline]
     pub(in crate::cores) fn serve_services(&mut self) {
-        if self.lent.scratch.common.services.has_orders() || self.services.has_work(self.time.now().uptime) {
+        if self.resources.scratch.common.services.has_orders()
+            || self.services.has_work(self.time.now().uptime)
+        {
             self.serve_due_services();
         }
     }
@@ -39,14 +41,14 @@ impl<A: App> Core<A> {
             while let Some(connection) = self.services.next_changed() {
                 self.check_services_of(connection);
             }
-            if !self.lent.scratch.common.services.has_orders() {
+            if !self.resources.scratch.common.services.has_orders() {
                 return;
             }
-            let mut orders = self.lent.scratch.common.services.take_orders();
+            let mut orders = self.resources.scratch.common.services.take_orders();
             for order in orders.drain(..) {
                 self.carry_out_order(order);
             }
-            self.lent.scratch.common.services.give_back(orders);
+            self.resources.scratch.common.services.give_back(orders);
         }
     }
 
@@ -60,7 +62,7 @@ impl<A: App> Core<A> {
                 call,
             } => self.begin_service_call(connection, reply, entry, timeout, call),
             Order::Event(entry, call) => self.send_service_event(entry, call),
-            Order::Answer(call) => self.pass_answer_on(call),
+            Order::Answer(call) => self.forward_answer(call),
             Order::Serve {
                 connection,
                 token,
@@ -125,11 +127,15 @@ impl<A: App> Core<A> {
                 pattern,
                 outcome,
             } => self.service_has_joined(connection, &pattern, outcome),
-            ServiceLetter::Pattern { pattern, owner, news } => self.note_pattern(&pattern, owner, news),
+            ServiceLetter::Pattern {
+                pattern,
+                owner,
+                change,
+            } => self.note_pattern(&pattern, owner, change),
             ServiceLetter::Known { pool, core } => self.note_known(pool, core),
             ServiceLetter::Call(call) => self.choose_service(call),
             ServiceLetter::Give { connection, call } => self.give_call(connection, call),
-            ServiceLetter::NotGot { member, why, call } => self.choose_another(member, why, call),
+            ServiceLetter::NotDelivered { member, why, call } => self.choose_another(member, why, call),
             ServiceLetter::HasRoom { pattern, member } => self.note_room_again(&pattern, member),
             ServiceLetter::Answer(call) => self.take_answer(call),
             ServiceLetter::Lost { id, failure } => self.end_service_call(id, failure),
@@ -141,7 +147,12 @@ impl<A: App> Core<A> {
 
     /// A core has stopped, and with it its pools and its services.
     pub(in crate::cores) fn end_services_of_core(&mut self, core: usize) {
-        self.lent.scratch.common.services.directory.remove_of_owner(core);
+        self.resources
+            .scratch
+            .common
+            .services
+            .directory
+            .remove_of_owner(core);
         self.note_use_of_services();
         self.give_up_calls_to(core);
         self.end_members_of(core);
@@ -149,7 +160,7 @@ impl<A: App> Core<A> {
 
     /// Adopts a policy with other rows or rules. Called before the policy comes into force.
     pub(in crate::cores) fn adopt_services(&mut self, policy: &Policy) {
-        let before = Arc::clone(&self.lent.policy.services);
+        let before = Arc::clone(&self.resources.policy.services);
         let after = &policy.services;
         if !Arc::ptr_eq(&before, after) {
             self.services
@@ -159,7 +170,7 @@ impl<A: App> Core<A> {
                 let row = super::owner::row_of(after, pattern);
                 (after.row(row).terms, row)
             });
-            let directory = &mut self.lent.scratch.common.services.directory;
+            let directory = &mut self.resources.scratch.common.services.directory;
             directory.assign_rows(|pattern| after.row_of(pattern));
             let core = self.id.index();
             for rows in [before.rows(), after.rows()] {
@@ -174,18 +185,18 @@ impl<A: App> Core<A> {
             for (row, count) in self.services.pools.waiting() {
                 after.row(row).meters.of(core).waiting.add(count as u64);
             }
-            let services = &mut self.lent.scratch.common.services;
+            let services = &mut self.resources.scratch.common.services;
             services.is_used = !services.directory.is_empty() || !after.is_empty();
         }
-        if policy.rules.id() != self.lent.policy.rules.id() {
+        if policy.rules.id() != self.resources.policy.rules.id() {
             self.services.note_all_changed();
         }
     }
 
     /// Notes whether sessions have to look for services at all.
     pub(super) fn note_use_of_services(&mut self) {
-        let services = &mut self.lent.scratch.common.services;
-        services.is_used = !services.directory.is_empty() || !self.lent.policy.services.is_empty();
+        let services = &mut self.resources.scratch.common.services;
+        services.is_used = !services.directory.is_empty() || !self.resources.policy.services.is_empty();
     }
 }
 

@@ -96,7 +96,7 @@ pub(in crate::cores) struct Taken {
 
 /// The fate of a call or an event for a pattern that its client does not serve.
 #[derive(Debug)]
-pub(super) enum Hold {
+pub(super) enum Unserved {
     /// The call is kept until the owner may be told that the client has left.
     Held,
     /// The event is to be dropped.
@@ -303,18 +303,18 @@ impl Services {
 
     /// Keeps a call for a pattern that the client has given up, until its owner may be told. An event is not
     /// kept, since no window bounds events.
-    pub(super) fn hold(&mut self, connection: usize, call: Box<ServiceCall>) -> Hold {
+    pub(super) fn hold(&mut self, connection: usize, call: Box<ServiceCall>) -> Unserved {
         let mut registered = self.registered(connection).iter_mut();
         let given_up = registered.find(|one| {
             one.stage == Stage::GivenUp && Pattern::checked(&one.pattern).covers(Pattern::Name(&call.event))
         });
         match given_up {
-            Some(_) if call.id.is_none() => Hold::Event(call),
+            Some(_) if call.id.is_none() => Unserved::Event(call),
             Some(one) => {
                 one.held.push(call);
-                Hold::Held
+                Unserved::Held
             }
-            None => Hold::NoPattern(call),
+            None => Unserved::NoPattern(call),
         }
     }
 
@@ -403,11 +403,17 @@ mod tests {
                 .is_some_and(|taken| taken.registration.is_none())
         );
         for id in ids {
-            assert!(matches!(services.hold(7, call(Some(id), b"p1")), Hold::Held));
+            assert!(matches!(services.hold(7, call(Some(id), b"p1")), Unserved::Held));
         }
-        assert!(matches!(services.hold(7, call(None, b"p1")), Hold::Event(_)));
-        assert!(matches!(services.hold(7, call(None, b"q")), Hold::NoPattern(_)));
-        assert!(matches!(services.hold(8, call(None, b"p1")), Hold::NoPattern(_)));
+        assert!(matches!(services.hold(7, call(None, b"p1")), Unserved::Event(_)));
+        assert!(matches!(
+            services.hold(7, call(None, b"q")),
+            Unserved::NoPattern(_)
+        ));
+        assert!(matches!(
+            services.hold(8, call(None, b"p1")),
+            Unserved::NoPattern(_)
+        ));
         assert_eq!(
             services.take_held(7, ids[0]).and_then(|call| call.id),
             Some(ids[0])

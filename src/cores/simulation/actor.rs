@@ -15,7 +15,7 @@ use crate::decision::{CloseCode, CloseReason};
 
 /// What the applications of all cores have been told, and the answers that they still owe.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct AppLog {
     /// The present turn.
     pub(super) turn: Turn,
     /// Sessions, by their ids.
@@ -82,12 +82,12 @@ pub(super) struct End {
 }
 
 #[derive(Debug)]
-pub(super) struct Actor(pub(super) Rc<RefCell<Told>>);
+pub(super) struct Actor(pub(super) Rc<RefCell<AppLog>>);
 
 /// The close code for clients that the application sends away.
 pub(super) const SENT_AWAY: u16 = 4500;
 
-impl Told {
+impl AppLog {
     /// Defers every third decision.
     fn decide(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
         self.asked += 1;

@@ -72,11 +72,11 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         .ids()
         .filter(|&id| core.connections.get(id).is_some_and(|one| !one.phase.is_over()));
     let (alive, counted) = (alive.count() as u64, core.counts.alive());
-    let contexts = core.lent.scratch.common.app.contexts.len() as u64;
+    let contexts = core.resources.scratch.common.app.contexts.len() as u64;
     if contexts > alive {
         return Err(format!("{contexts} contexts of {alive} connections"));
     }
-    let with_timers = core.lent.scratch.common.app.timers.connections() as u64;
+    let with_timers = core.resources.scratch.common.app.timers.connections() as u64;
     if with_timers > alive {
         return Err(format!("{with_timers} connections with timers of {alive}"));
     }
@@ -125,7 +125,7 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
         ("bytes", as_count(core.metrics.outbox_bytes.value())),
         ("subscriptions", as_count(core.delivery.subscriptions().len())),
         ("sessions", as_count(core.counts.sessions())),
-        ("contexts", core.lent.scratch.common.app.contexts.len()),
+        ("contexts", core.resources.scratch.common.app.contexts.len()),
         ("ends of connections", usize::from(core.has_unsubscribing())),
         (
             "ends of MQTT sessions",
@@ -228,7 +228,7 @@ pub(super) fn subscribed<'a>(cores: &[&'a Core<Actor>]) -> BTreeSet<(&'a [u8], S
             let mut names: Vec<&[u8]> = core.delivery.subscriptions().channels_of(id.index()).collect();
             names.extend(exact_filters(core, id));
             for name in names {
-                let policy = core.lent.policy.channels.find(name);
+                let policy = core.resources.policy.channels.find(name);
                 if policy.is_some_and(|policy| policy.presence.is_on()) {
                     subscribed.insert((name, session));
                 }
@@ -296,7 +296,7 @@ pub(super) fn of_services(cores: &[&Core<Actor>]) -> Result<(), String> {
     }
     let directories = cores
         .iter()
-        .map(|core| core.lent.scratch.common.services.directory.len());
+        .map(|core| core.resources.scratch.common.services.directory.len());
     let is_known = directories.clone().all(|patterns| patterns == all.pools);
     if all.in_flight != all.given
         || all.open != all.given - all.cancelled + all.waiting
@@ -316,7 +316,7 @@ pub(super) fn of_services(cores: &[&Core<Actor>]) -> Result<(), String> {
 /// Something of services is left.
 pub(super) fn of_service_calls(core: &Core<Actor>) -> Result<(), String> {
     let census = core.census_of_services();
-    let patterns = core.lent.scratch.common.services.directory.len();
+    let patterns = core.resources.scratch.common.services.directory.len();
     if census == Census::default() && patterns == 0 {
         return Ok(());
     }

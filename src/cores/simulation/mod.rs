@@ -24,7 +24,7 @@
 //! runs, whose connections move between cores with boxes for one letter.
 //!
 //! Clients of SocketCluster leave wills behind, with sessions that they resume on other connections, ask for
-//! the past of channels (`client/past.rs`), and keep lists of members by answers and events
+//! the past of channels (`client/history.rs`), and keep lists of members by answers and events
 //! (`client/presence.rs`). `wills.rs` says which wills must, may and must not be published. When nothing has
 //! changed for a while, a list of members has exactly the present connections, with the infos that they have
 //! set for themselves.

@@ -13,7 +13,7 @@ use super::log::{Sender, channel_name};
 use super::plan::Plan;
 use super::random::Random;
 use super::wire::{push_frame, response_head, take_frame};
-use super::world::{Ground, World};
+use super::world::{GroundTruth, World};
 use crate::broker::ChannelHasher;
 use crate::config::limits::Limits;
 use crate::cores::lifecycle::connection::Phase;
@@ -36,10 +36,10 @@ const REQUEST: &str = "GET /mqtt HTTP/1.1\r\nHost: simulation\r\nUpgrade: websoc
      Sec-WebSocket-Version: 13\r\n\r\n";
 
 impl Device {
-    fn new(index: usize, socket: UnixStream, random: &mut Random, ground: &mut Ground) -> Device {
+    fn new(index: usize, socket: UnixStream, random: &mut Random, truth: &mut GroundTruth) -> Device {
         let client_id = format!("device {index}");
         let mut packets = Vec::new();
-        connect(&client_id, index, random, ground, &mut packets);
+        connect(&client_id, index, random, truth, &mut packets);
         let pings = random.below(4);
         packets.extend([0xc0, 0].repeat(pings));
         let in_websocket = random.chance(1, 2);
@@ -116,14 +116,14 @@ impl Device {
 }
 
 /// Writes CONNECT, half of the time with a will. The world judges the fate of the connection (`lives.rs`).
-fn connect(client_id: &str, index: usize, random: &mut Random, ground: &mut Ground, out: &mut Vec<u8>) {
-    let channel = random.below(ground.plan.channels);
+fn connect(client_id: &str, index: usize, random: &mut Random, truth: &mut GroundTruth, out: &mut Vec<u8>) {
+    let channel = random.below(truth.plan.channels);
     let will = random
         .chance(1, 2)
-        .then(|| ground.log.begin(Sender::Will, channel));
-    ground.log.end_message();
+        .then(|| truth.log.begin(Sender::Will, channel));
+    truth.log.end_message();
     let (expiry_s, delay_s) = random.of(&[(0, 0), (2, 0), (2, 1)]);
-    let connection = ground.lives.ask(
+    let connection = truth.lives.ask(
         index,
         Asked {
             is_clean: true,
@@ -132,11 +132,8 @@ fn connect(client_id: &str, index: usize, random: &mut Random, ground: &mut Grou
         },
     );
     let claims = format!(r#"{{"sub":"{client_id}","connection":{connection}}}"#);
-    let unix_ms = ground.time.peek().unix_ms;
-    let token = ground
-        .tokens
-        .sign(&claims, None, unix_ms)
-        .expect("there is a key");
+    let unix_ms = truth.time.peek().unix_ms;
+    let token = truth.tokens.sign(&claims, None, unix_ms).expect("there is a key");
     let topic = channel_name(channel);
     let payload = will.map_or_else(String::new, |number| format!("\"{number}:w\""));
     packets::connect(
@@ -189,7 +186,7 @@ fn run(seed: u64) -> (u64, u64) {
             0 | 1 if devices.len() < 12 => {
                 let core = random.below(cores);
                 let socket = world.seats[core].listener_address.connect().expect("it listens");
-                let device = Device::new(devices.len(), socket, &mut random, &mut world.ground);
+                let device = Device::new(devices.len(), socket, &mut random, &mut world.truth);
                 devices.push(device);
             }
             2 if !devices.is_empty() && random.chance(1, 4) => {
@@ -201,7 +198,7 @@ fn run(seed: u64) -> (u64, u64) {
                 seat.stands_still = !seat.stands_still;
             }
             4 => world
-                .ground
+                .truth
                 .time
                 .advance(Duration::from_millis(random.below(20) as u64)),
             5..=7 if !devices.is_empty() => {
@@ -262,14 +259,14 @@ fn run(seed: u64) -> (u64, u64) {
     // More devices arrive, and the server drains while their connections are on their way.
     for core in 0..cores {
         let socket = world.seats[core].listener_address.connect().expect("it listens");
-        let mut device = Device::new(100 + core, socket, &mut random, &mut world.ground);
+        let mut device = Device::new(100 + core, socket, &mut random, &mut world.truth);
         device.write(usize::MAX);
         devices.push(device);
     }
     for _ in 0..random.below(8) {
         world.turn(random.below(cores));
     }
-    let wills = world.ground.lives.wills_published;
+    let wills = world.truth.lives.wills_published;
     world.drain();
     for _ in 0..80 {
         world.pass(Duration::from_millis(500));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::world::Ground;
+use super::world::GroundTruth;
 use crate::clock::Uptime;
 
 /// All calls and events of a run, by their numbers, which stand in their data.
@@ -140,7 +140,7 @@ impl Calls {
     }
 }
 
-impl Ground {
+impl GroundTruth {
     /// A client is told the end of its call.
     ///
     /// # Errors

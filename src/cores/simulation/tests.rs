@@ -46,7 +46,7 @@ fn a_seed_repeats_itself_exactly_whatever_else_the_process_and_the_machine_do() 
         }
     };
     std::thread::scope(|scope| {
-        let _over = Over(&is_over);
+        let _over = StopOnDrop(&is_over);
         for _ in 0..std::thread::available_parallelism().map_or(1, NonZero::get) {
             scope.spawn(until_over(Box::new(std::hint::spin_loop)));
         }
@@ -64,9 +64,9 @@ fn a_seed_repeats_itself_exactly_whatever_else_the_process_and_the_machine_do() 
 }
 
 /// Ends the threads that run beside a test, even if the test fails.
-struct Over<'a>(&'a AtomicBool);
+struct StopOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Over<'_> {
+impl Drop for StopOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -128,8 +128,8 @@ fn with_a_client_on_each_core(cores: usize, limits: Limits) -> World {
     // The first goes to core 0, the next to the lightest.
     for _ in 0..cores {
         let client = world.connect(0, false).unwrap();
-        world.with(client, |client, ground| {
-            client.ask(ground, Asked::Handshake);
+        world.with(client, |client, truth| {
+            client.ask(truth, Asked::Handshake);
         });
         world.settle();
     }
@@ -147,8 +147,8 @@ fn cores_that_wait_for_one_that_stands_still_let_each_other_sleep() {
     );
     world.seats[2].stands_still = true;
     for client in [0, 1] {
-        world.with(client, |client, ground| {
-            client.ask_all(ground, &[Asked::Publish(0); 5]);
+        world.with(client, |client, truth| {
+            client.ask_all(truth, &[Asked::Publish(0); 5]);
         });
     }
     let turns = |world: &World| -> u64 {
@@ -165,7 +165,7 @@ fn cores_that_wait_for_one_that_stands_still_let_each_other_sleep() {
     assert!(looks < 100, "{looks} turns in 20 ms");
     world.seats[2].stands_still = false;
     world.settle();
-    assert_eq!(world.ground.log.len(), 10);
+    assert_eq!(world.truth.log.len(), 10);
 }
 
 /// A core that stands still keeps a ring of two places full. Clients that are closed meanwhile leave no more
@@ -183,8 +183,8 @@ fn publications_of_clients_that_left_wait_for_the_ring_within_their_limit() {
     );
     let clients: Vec<usize> = (0..40).map(|_| world.connect(0, false).unwrap()).collect();
     for &client in &clients {
-        world.with(client, |client, ground| {
-            client.ask(ground, Asked::Handshake);
+        world.with(client, |client, truth| {
+            client.ask(truth, Asked::Handshake);
         });
     }
     world.settle();
@@ -192,8 +192,8 @@ fn publications_of_clients_that_left_wait_for_the_ring_within_their_limit() {
     let given_up =
         |world: &World| world.handles[0].metrics().limit_hits[Limit::AbandonedBytes.index()].value();
     for &client in &clients {
-        world.with(client, |client, ground| {
-            client.ask_all(ground, &[Asked::Publish(0); 5]);
+        world.with(client, |client, truth| {
+            client.ask_all(truth, &[Asked::Publish(0); 5]);
         });
     }
     world.settle();
@@ -203,8 +203,8 @@ fn publications_of_clients_that_left_wait_for_the_ring_within_their_limit() {
     assert!(lost > 0);
     world.seats[1].stands_still = false;
     world.settle();
-    world.ground.log.check_whole().unwrap();
-    let published = world.ground.log.len() as u64;
+    world.truth.log.check_whole().unwrap();
+    let published = world.truth.log.len() as u64;
     assert_eq!((published + lost, given_up(&world)), (5 * 40, lost));
 }
 
@@ -237,16 +237,16 @@ fn a_closed_client_is_told_why(close_timeout: Duration, stall: Duration) {
     };
     let mut world = World::new(None, plan, Random::new(0));
     let client = world.connect(0, false).unwrap();
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Handshake);
-        client.ask(ground, Asked::Subscribe(0));
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Handshake);
+        client.ask(truth, Asked::Subscribe(0));
     });
     world.settle();
     world.clients[client].attentive = false;
-    world.with(client, |client, ground| {
-        client.ask_all(ground, &[Asked::Publish(0); 40]);
-        client.queue_garbage(ground);
-        client.write(ground, usize::MAX);
+    world.with(client, |client, truth| {
+        client.ask_all(truth, &[Asked::Publish(0); 40]);
+        client.queue_garbage(truth);
+        client.write(truth, usize::MAX);
     });
     world.settle();
     world.seats[0].stands_still = true;
@@ -263,20 +263,20 @@ fn a_closed_client_is_told_why(close_timeout: Duration, stall: Duration) {
 fn an_array_of_many_packets_takes_no_more_of_a_turn_than_as_many_messages() {
     let mut world = with_a_client_on_each_core(1, Limits::default());
     let other = world.connect(0, false).unwrap();
-    world.with(other, |client, ground| client.ask(ground, Asked::Handshake));
+    world.with(other, |client, truth| client.ask(truth, Asked::Handshake));
     world.settle();
     let packets = 5000;
-    let per_turn_max = world.ground.plan.scale.frames_per_turn_max;
-    world.with(0, |client, ground| {
-        client.ask_all(ground, &vec![Asked::Call; packets]);
+    let per_turn_max = world.truth.plan.scale.frames_per_turn_max;
+    world.with(0, |client, truth| {
+        client.ask_all(truth, &vec![Asked::Call; packets]);
     });
-    let invoked = |world: &World| world.ground.told.borrow().invoked;
+    let invoked = |world: &World| world.truth.told.borrow().invoked;
     let mut turns_with_packets = 0;
     while world.clients[0].is_owed_an_answer() {
-        world.with(0, |client, ground| client.write(ground, usize::MAX));
-        world.with(other, |client, ground| {
-            client.ask(ground, Asked::Call);
-            client.write(ground, usize::MAX);
+        world.with(0, |client, truth| client.write(truth, usize::MAX));
+        world.with(other, |client, truth| {
+            client.ask(truth, Asked::Call);
+            client.write(truth, usize::MAX);
         });
         let before = invoked(&world);
         assert!(world.turn(0), "there is something to do");
@@ -284,7 +284,7 @@ fn an_array_of_many_packets_takes_no_more_of_a_turn_than_as_many_messages() {
         assert!(of_the_array <= per_turn_max, "{of_the_array} packets in one turn");
         turns_with_packets += u64::from(of_the_array > 0);
         for client in [0, other] {
-            world.with(client, |client, ground| while client.read(ground, usize::MAX) {});
+            world.with(client, |client, truth| while client.read(truth, usize::MAX) {});
         }
         assert!(
             !world.clients[other].is_owed_an_answer(),
@@ -299,20 +299,20 @@ fn an_array_of_many_packets_takes_no_more_of_a_turn_than_as_many_messages() {
 #[test]
 fn what_is_left_of_an_array_goes_with_its_connection() {
     let mut world = with_a_client_on_each_core(1, Limits::default());
-    world.with(0, |client, ground| {
-        client.ask_all(ground, &[Asked::Publish(0); 1000]);
-        client.write(ground, usize::MAX);
+    world.with(0, |client, truth| {
+        client.ask_all(truth, &[Asked::Publish(0); 1000]);
+        client.write(truth, usize::MAX);
     });
-    while world.ground.log.len() == 0 {
+    while world.truth.log.len() == 0 {
         world.turn(0);
     }
     world.with(0, |client, _| client.disappear());
     world.drain();
     world.pass(Duration::from_secs(1));
-    let published = world.ground.log.len();
+    let published = world.truth.log.len();
     assert!((256..1000).contains(&published), "{published}");
-    world.ground.log.check_whole().unwrap();
-    world.ground.log.check_order().unwrap();
+    world.truth.log.check_whole().unwrap();
+    world.truth.log.check_order().unwrap();
 }
 
 /// A client that is kicked out of a thousand channels keeps no turn longer than 256 of them take, and its
@@ -327,24 +327,24 @@ fn all_channels_of_a_connection_are_gone_through_in_parts() {
     };
     let mut world = World::new(None, plan, Random::new(0));
     let client = world.connect(0, false).unwrap();
-    world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     world.settle();
     let all: Vec<Asked> = (0..channels).map(Asked::Subscribe).collect();
-    world.with(client, |client, ground| client.ask_all(ground, &all));
+    world.with(client, |client, truth| client.ask_all(truth, &all));
     world.settle();
     let subscriptions = |world: &World| world.handles[0].metrics().subscriptions.value();
     assert_eq!(subscriptions(&world), 1000);
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::KickMeOutOfAll);
-        client.ask(ground, Asked::Subscribe(0));
-        client.write(ground, usize::MAX);
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::KickMeOutOfAll);
+        client.ask(truth, Asked::Subscribe(0));
+        client.write(truth, usize::MAX);
     });
     let mut turns = 0;
     while world.clients[client].is_owed_an_answer() {
         let before = subscriptions(&world);
         assert!(world.turn(0), "it goes on without being asked");
         assert!(before.saturating_sub(subscriptions(&world)) <= 256);
-        world.with(client, |client, ground| while client.read(ground, usize::MAX) {});
+        world.with(client, |client, truth| while client.read(truth, usize::MAX) {});
         turns += 1;
     }
     assert!(turns >= 4);
@@ -408,12 +408,12 @@ fn the_subscriptions_of_a_client_that_has_gone_end_in_parts() {
     let mut world = World::new(None, plan, Random::new(0));
     let clients: Vec<usize> = (0..2).map(|_| world.connect(0, false).unwrap()).collect();
     for &client in &clients {
-        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+        world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     }
     world.settle();
     let (gone, other) = (clients[0], clients[1]);
     let all: Vec<Asked> = (0..channels).map(Asked::Subscribe).collect();
-    world.with(gone, |client, ground| client.ask_all(ground, &all));
+    world.with(gone, |client, truth| client.ask_all(truth, &all));
     world.settle();
     let gauges = |world: &World| {
         let metrics = world.handles[0].metrics();
@@ -423,16 +423,16 @@ fn the_subscriptions_of_a_client_that_has_gone_end_in_parts() {
     world.with(gone, |client, _| client.disappear());
     let mut turns = 0;
     while gauges(&world).0 > 0 {
-        world.with(other, |client, ground| {
-            client.ask(ground, Asked::Call);
-            client.write(ground, usize::MAX);
+        world.with(other, |client, truth| {
+            client.ask(truth, Asked::Call);
+            client.write(truth, usize::MAX);
         });
         let before = gauges(&world).0;
         assert!(world.turn(0), "it goes on without being asked");
         let after = gauges(&world);
         assert!(before - after.0 <= 256, "{before} {after:?}");
         assert!(after.0 == 0 || after.1 == 2, "the place is taken: {after:?}");
-        world.with(other, |client, ground| while client.read(ground, usize::MAX) {});
+        world.with(other, |client, truth| while client.read(truth, usize::MAX) {});
         assert!(
             !world.clients[other].is_owed_an_answer(),
             "it is answered in each turn"
@@ -460,9 +460,9 @@ fn with_subscribers(count: usize, drain: Duration) -> World {
     let mut world = World::new(None, plan, Random::new(0));
     for _ in 0..count {
         let client = world.connect(0, false).unwrap();
-        world.with(client, |client, ground| {
-            client.ask(ground, Asked::Handshake);
-            client.ask(ground, Asked::Subscribe(0));
+        world.with(client, |client, truth| {
+            client.ask(truth, Asked::Handshake);
+            client.ask(truth, Asked::Subscribe(0));
         });
         world.settle();
     }
@@ -486,9 +486,9 @@ fn a_reload_looks_at_a_bounded_number_of_connections_in_a_turn() {
         // Connections that begin meanwhile follow the new rules.
         if turns == 2 {
             let client = world.connect(0, false).unwrap();
-            world.with(client, |client, ground| {
-                client.ask(ground, Asked::Handshake);
-                client.write(ground, usize::MAX);
+            world.with(client, |client, truth| {
+                client.ask(truth, Asked::Handshake);
+                client.write(truth, usize::MAX);
             });
         }
     }
@@ -504,7 +504,7 @@ fn a_drain_lists_and_closes_a_bounded_number_of_connections_in_a_turn_the_oldest
     world.settle();
     // The youngest, in an old place.
     let youngest = world.connect(0, false).unwrap();
-    world.with(youngest, |client, ground| client.ask(ground, Asked::Handshake));
+    world.with(youngest, |client, truth| client.ask(truth, Asked::Handshake));
     world.settle();
     world.drain();
     let mut turns = 0;
@@ -515,7 +515,7 @@ fn a_drain_lists_and_closes_a_bounded_number_of_connections_in_a_turn_the_oldest
             world.settle();
         }
         for client in 0..world.clients.len() {
-            world.with(client, |client, ground| while client.read(ground, usize::MAX) {});
+            world.with(client, |client, truth| while client.read(truth, usize::MAX) {});
         }
         assert!(before - open(&world) <= 3);
         let first_open = world.clients.iter().position(|client| client.is_open());
@@ -535,7 +535,7 @@ fn the_backlog_is_accepted_in_batches_when_a_drain_begins() {
     let mut world = with_a_client_on_each_core(1, Limits::default());
     for _ in 0..100 {
         let client = world.connect(0, false).unwrap();
-        world.with(client, |client, ground| client.write(ground, usize::MAX));
+        world.with(client, |client, truth| client.write(truth, usize::MAX));
     }
     world.drain();
     let accepts = |world: &World| world.handles[0].metrics().accepts.value();
@@ -592,7 +592,7 @@ fn with_a_channel_of_the_other_core() -> (World, usize, usize) {
     };
     let mut world = World::new(Some(1), plan, Random::new(0));
     let client = world.connect(0, false).unwrap();
-    world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     world.settle();
     let hasher = ChannelHasher::with_key(1);
     let is_of_other = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(2) == 1;
@@ -605,19 +605,19 @@ fn with_a_channel_of_the_other_core() -> (World, usize, usize) {
 #[test]
 fn a_client_that_subscribes_again_misses_nothing() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Subscribe(channel))
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Subscribe(channel))
     });
     world.settle();
     world.seats[1].stands_still = true;
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Subscribe(channel));
-        client.ask_all(ground, &[Asked::Publish(channel); 5]);
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Subscribe(channel));
+        client.ask_all(truth, &[Asked::Publish(channel); 5]);
     });
     world.settle();
     world.seats[1].stands_still = false;
     world.settle();
-    assert_eq!(world.ground.deliveries, 5);
+    assert_eq!(world.truth.deliveries, 5);
 }
 
 #[test]
@@ -625,16 +625,14 @@ fn a_recovery_whose_owner_has_stopped_is_answered_at_once() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
     world.handles[1].send(Order::Stop).unwrap();
     world.settle();
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Recover(channel, Wanted::Last(5)));
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Recover(channel, Wanted::Last(5)));
     });
     world.settle();
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Publish(channel))
-    });
+    world.with(client, |client, truth| client.ask(truth, Asked::Publish(channel)));
     world.settle();
     assert!(!world.clients[client].is_owed_an_answer());
-    assert_eq!((world.ground.recoveries, world.ground.deliveries), (0, 1));
+    assert_eq!((world.truth.recoveries, world.truth.deliveries), (0, 1));
 }
 
 /// Seed 7 of the runs whose clients ask for members when they have connected: they waited for five seconds.
@@ -643,10 +641,10 @@ fn a_question_about_members_whose_owner_has_stopped_is_answered_at_once() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
     world.handles[1].send(Order::Stop).unwrap();
     world.settle();
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Members(channel));
-        client.ask(ground, Asked::Info(channel));
-        client.write(ground, usize::MAX);
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Members(channel));
+        client.ask(truth, Asked::Info(channel));
+        client.write(truth, usize::MAX);
     });
     // The client fails if it gets any other answer than that the owner does not answer.
     world.settle();
@@ -657,9 +655,9 @@ fn a_question_about_members_whose_owner_has_stopped_is_answered_at_once() {
 #[test]
 fn a_core_sleeps_when_the_last_subscription_that_was_not_live_has_ended() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Recover(channel, Wanted::Last(5)));
-        client.write(ground, usize::MAX);
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Recover(channel, Wanted::Last(5)));
+        client.write(truth, usize::MAX);
         client.disappear();
     });
     world.settle();
@@ -682,8 +680,8 @@ fn an_owner_with_superseded_policies_calls_no_recovery_whole() {
         ..Plan::default()
     };
     let mut world = World::new(Some(1), plan, Random::new(0));
-    let everything = Memory::Everything.policies(16, &mut world.ground.random);
-    let policies = world.bring_into_force(everything);
+    let everything = Memory::Everything.policies(16, &mut world.truth.random);
+    let policies = world.apply_policy(everything);
     for handle in &world.handles {
         handle.send(Order::Adopt(Arc::clone(&policies))).unwrap();
     }
@@ -693,30 +691,30 @@ fn an_owner_with_superseded_policies_calls_no_recovery_whole() {
     let is_of_1 = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(3) == 1;
     let channel = (0..16).find(is_of_1).unwrap();
     for client in [publisher, returning] {
-        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+        world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     }
-    world.with(publisher, |client, ground| {
+    world.with(publisher, |client, truth| {
         // Its answer has the epoch.
-        client.ask(ground, Asked::Recover(channel, Wanted::Position));
-        client.ask(ground, Asked::Publish(channel));
+        client.ask(truth, Asked::Recover(channel, Wanted::Position));
+        client.ask(truth, Asked::Publish(channel));
     });
     world.settle();
 
-    let before = world.ground.recoveries;
-    let policies = world.bring_into_force(Vec::new());
+    let before = world.truth.recoveries;
+    let policies = world.apply_policy(Vec::new());
     world.handles[0].send(Order::Adopt(policies)).unwrap();
     world.settle();
-    world.with(publisher, |client, ground| {
-        client.ask(ground, Asked::Publish(channel))
+    world.with(publisher, |client, truth| {
+        client.ask(truth, Asked::Publish(channel))
     });
     world.settle();
-    world.with(returning, |client, ground| {
-        client.ask(ground, Asked::Recover(channel, Wanted::After(0)));
+    world.with(returning, |client, truth| {
+        client.ask(truth, Asked::Recover(channel, Wanted::After(0)));
     });
     // The client compares the answer with the log of publications.
     world.settle();
     assert!(!world.clients[returning].is_owed_an_answer());
-    assert_eq!(world.ground.recoveries, before);
+    assert_eq!(world.truth.recoveries, before);
 }
 
 /// Seed 10708. A core that does not follow the new policies yet publishes without the mark: the last value is
@@ -730,20 +728,20 @@ fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() 
         ..Plan::default()
     };
     let mut world = World::new(Some(1), plan, Random::new(0));
-    let policies = world.bring_into_force(Vec::new());
+    let policies = world.apply_policy(Vec::new());
     for handle in &world.handles {
         handle.send(Order::Adopt(Arc::clone(&policies))).unwrap();
     }
     let clients: Vec<usize> = (0..3).map(|core| world.connect(core, false).unwrap()).collect();
     for &client in &clients {
-        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+        world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     }
     world.settle();
     let hasher = ChannelHasher::with_key(1);
     let is_of_1 = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(3) == 1;
     let channel = (0..16).step_by(2).find(is_of_1).unwrap();
-    let everything = Memory::Everything.policies(16, &mut world.ground.random);
-    let policies = world.bring_into_force(everything);
+    let everything = Memory::Everything.policies(16, &mut world.truth.random);
+    let policies = world.apply_policy(everything);
     for core in [1, 2] {
         world.handles[core]
             .send(Order::Adopt(Arc::clone(&policies)))
@@ -751,15 +749,13 @@ fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() 
     }
     world.settle();
     let publish = |world: &mut World, client: usize| {
-        world.with(client, |client, ground| {
-            client.ask(ground, Asked::Publish(channel))
-        });
+        world.with(client, |client, truth| client.ask(truth, Asked::Publish(channel)));
         world.settle();
     };
     publish(&mut world, clients[1]);
-    world.with(clients[2], |client, ground| {
-        client.ask(ground, Asked::Subscribe(channel));
-        client.write(ground, usize::MAX);
+    world.with(clients[2], |client, truth| {
+        client.ask(truth, Asked::Subscribe(channel));
+        client.write(truth, usize::MAX);
     });
     world.seats[2].stands_still = true;
     publish(&mut world, clients[0]);
@@ -767,7 +763,7 @@ fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() 
     world.settle();
     publish(&mut world, clients[1]);
     let remembered: Vec<bool> = world
-        .ground
+        .truth
         .log
         .of_channel(channel)
         .iter()
@@ -775,7 +771,7 @@ fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() 
         .collect();
     assert_eq!(remembered, [true, false, true]);
     // The client fails if it misses a publication that must come.
-    assert_eq!((world.ground.replayed, world.ground.deliveries), (1, 2));
+    assert_eq!((world.truth.replayed, world.truth.deliveries), (1, 2));
 }
 
 /// While the owner of the channel stands still. Otherwise the client would assume that it has everything up
@@ -783,20 +779,20 @@ fn the_last_value_is_the_newest_of_those_that_were_published_to_be_remembered() 
 #[test]
 fn a_position_is_not_told_before_what_the_client_has_asked_for_has_come() {
     let (mut world, client, channel) = with_a_channel_of_the_other_core();
-    world.with(client, |client, ground| {
-        client.ask_all(ground, &[Asked::Publish(channel); 5]);
+    world.with(client, |client, truth| {
+        client.ask_all(truth, &[Asked::Publish(channel); 5]);
     });
     world.settle();
     world.seats[1].stands_still = true;
-    world.with(client, |client, ground| {
-        client.ask(ground, Asked::Recover(channel, Wanted::Last(5)));
-        client.ask(ground, Asked::Recover(channel, Wanted::Position));
+    world.with(client, |client, truth| {
+        client.ask(truth, Asked::Recover(channel, Wanted::Last(5)));
+        client.ask(truth, Asked::Recover(channel, Wanted::Position));
     });
     world.settle();
     world.seats[1].stands_still = false;
     world.settle();
     // If the second client had been told a position, the replays would be behind it.
-    assert_eq!((world.ground.replayed, world.ground.recoveries), (5, 1));
+    assert_eq!((world.truth.replayed, world.truth.recoveries), (5, 1));
 }
 
 /// Seed 1573. The newest publication of a slow client waits behind its outbox when the client asks for the
@@ -819,14 +815,14 @@ fn a_position_is_not_told_before_what_waits_behind_a_full_outbox() {
     let mut world = World::new(Some(1), plan, Random::new(0));
     let [reader, publisher] = [0; 2].map(|core| world.connect(core, false).unwrap());
     for client in [reader, publisher] {
-        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+        world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     }
     world.settle();
     // A channel without a last value.
     let ask = |world: &mut World| {
-        world.with(reader, |client, ground| {
-            client.ask(ground, Asked::Recover(1, Wanted::Position));
-            client.write(ground, usize::MAX);
+        world.with(reader, |client, truth| {
+            client.ask(truth, Asked::Recover(1, Wanted::Position));
+            client.write(truth, usize::MAX);
         });
         world.settle();
     };
@@ -834,7 +830,7 @@ fn a_position_is_not_told_before_what_waits_behind_a_full_outbox() {
     world.clients[reader].attentive = false;
     world.clients[reader].sent.dozed = true;
     for _ in 0..100 {
-        world.with(publisher, |client, ground| client.ask(ground, Asked::Publish(1)));
+        world.with(publisher, |client, truth| client.ask(truth, Asked::Publish(1)));
         world.settle();
     }
     // It gets them from the history, and none is left out.
@@ -871,10 +867,10 @@ fn what_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
     assert!(world.devices[0].is_open());
     world.seats[1 - owner].stands_still = true;
     for _ in 0..4 {
-        world.devices[0].publish_with(&mut world.ground, 0, 2);
+        world.devices[0].publish_with(&mut world.truth, 0, 2);
     }
     world.settle();
-    let before = world.ground.log.len();
+    let before = world.truth.log.len();
     assert!(before < 4, "the ring is full");
     world.devices[0].cut(false);
     world.settle();
@@ -884,5 +880,5 @@ fn what_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
     world.settle();
     // The client fails if a publication that was acknowledged is not in the ring, and the log if one is there
     // twice.
-    assert_eq!(world.ground.log.len(), 4);
+    assert_eq!(world.truth.log.len(), 4);
 }

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::client::Member;
-use super::world::Ground;
+use super::world::GroundTruth;
 use crate::config::webhooks::{WebhookEvent, WebhookSpec};
 use crate::decision::CloseReason;
-use crate::webhooks::event::{Holder, Occupied};
-use crate::webhooks::{Event, Intake, Told};
+use crate::webhooks::event::{Occupied, SubscriberKind};
+use crate::webhooks::{DatedEvent, Event, Intake};
 
 /// The events of a run.
 #[derive(Debug, Default)]
@@ -59,7 +59,7 @@ impl Events {
         self.lost(WebhookEvent::MemberJoined) + self.lost(WebhookEvent::MemberLeft) > 0
     }
 
-    fn take(&mut self, told: Told) -> Result<(), String> {
+    fn take(&mut self, told: DatedEvent) -> Result<(), String> {
         self.count += 1;
         let core = told.core;
         match told.event {
@@ -111,7 +111,7 @@ impl Events {
     }
 
     fn occupy(&mut self, core: usize, change: Occupied) {
-        let key = (core, change.by == Holder::Mqtt, change.channel.into_vec());
+        let key = (core, change.by == SubscriberKind::Mqtt, change.channel.into_vec());
         match change.is_occupied {
             true => _ = self.occupied.insert(key),
             false => _ = self.occupied.remove(&key),
@@ -119,7 +119,7 @@ impl Events {
     }
 }
 
-impl Ground {
+impl GroundTruth {
     /// Takes the events of cores for webhooks. Returns whether there were any.
     pub(super) fn take_webhook_events(&mut self) -> bool {
         let before = self.events_told.count;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mio::Events;
 use serde_json::Value;
 
-use super::actor::{Actor, Told, Turn};
+use super::actor::{Actor, AppLog, Turn};
 use super::client::{Client, Member};
 use super::device::Device;
 use super::following::Recovered;
@@ -52,7 +52,7 @@ use crate::transport::port::Ports;
 /// A server and its clients.
 #[derive(Debug)]
 pub(super) struct World {
-    pub(super) seats: Vec<Seat>,
+    pub(super) seats: Vec<SimulatedCore>,
     pub(super) clients: Vec<Client>,
     pub(super) devices: Vec<Device>,
     pub(super) handles: Vec<CoreHandle>,
@@ -68,17 +68,17 @@ pub(super) struct World {
     subscribed: ([BTreeSet<(String, Member)>; 2], Uptime),
     /// The infos of all members, and the time since which they have not changed.
     infos: (BTreeMap<(String, Member), Value>, Uptime),
-    pub(super) ground: Ground,
+    pub(super) truth: GroundTruth,
 }
 
 /// The facts that clients need to judge what they receive.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct GroundTruth {
     pub(super) random: Random,
     pub(super) time: &'static Time,
     pub(super) plan: Plan,
     pub(super) log: Log,
-    pub(super) told: Rc<RefCell<Told>>,
+    pub(super) told: Rc<RefCell<AppLog>>,
     pub(super) trace: Trace,
     /// Publications that have come to clients.
     pub(super) deliveries: usize,
@@ -121,7 +121,7 @@ pub(super) struct Ground {
 
 /// One core, and when it turns next.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct SimulatedCore {
     /// Gone when it has stopped.
     pub(super) core: Option<Core<Actor>>,
     /// The descriptors that the end of its thread would have left to the process.
@@ -154,9 +154,9 @@ impl World {
         let key = seed.unwrap_or(0);
         let time = Time::begin(key, plan.creep_ns_max);
         let clock = time.clock();
-        let told = Rc::new(RefCell::new(Told {
+        let told = Rc::new(RefCell::new(AppLog {
             defers: plan.defers,
-            ..Told::default()
+            ..AppLog::default()
         }));
         let mut config = Config::default();
         config.auth.key = Some(Secret::new("the key of all simulations, which is no secret"));
@@ -200,7 +200,7 @@ impl World {
         let store = plan.store.then(|| with_store(&mut parts, &handles, epoch));
         let seats = parts
             .into_iter()
-            .map(|parts| Seat::new(parts, &settings, &plan))
+            .map(|parts| SimulatedCore::new(parts, &settings, &plan))
             .collect();
         let log = Log::new(observer);
         let mut lives = Lives::default();
@@ -218,7 +218,7 @@ impl World {
             rests: 0,
             subscribed: (<[_; 2]>::default(), Uptime::default()),
             infos: (BTreeMap::new(), Uptime::default()),
-            ground: Ground {
+            truth: GroundTruth {
                 random,
                 time,
                 plan,
@@ -255,72 +255,76 @@ impl World {
     pub(super) fn connect(&mut self, core: usize, version_1: bool) -> Option<usize> {
         let socket = self.seats[core].listener_address.connect().ok()?;
         let index = self.clients.len();
-        let now = self.ground.time.peek().uptime;
+        let now = self.truth.time.peek().uptime;
         self.clients.push(Client::new(index, socket, version_1, now));
         Some(index)
     }
 
     /// Lets a client act.
-    pub(super) fn with<R>(&mut self, client: usize, act: impl FnOnce(&mut Client, &mut Ground) -> R) -> R {
-        act(&mut self.clients[client], &mut self.ground)
+    pub(super) fn with<R>(
+        &mut self,
+        client: usize,
+        act: impl FnOnce(&mut Client, &mut GroundTruth) -> R,
+    ) -> R {
+        act(&mut self.clients[client], &mut self.truth)
     }
 
     /// Lets a core take a turn, if it would; false if it sleeps on.
     pub(super) fn turn(&mut self, index: usize) -> bool {
-        let (seat, ground) = (&mut self.seats[index], &mut self.ground);
+        let (seat, truth) = (&mut self.seats[index], &mut self.truth);
         let Some(core) = &mut seat.core else {
             return false;
         };
         core.wait(&mut seat.events, Some(Duration::ZERO))
             .expect("a poll that works");
-        let is_due = seat.until.is_some_and(|until| ground.time.peek().uptime >= until);
+        let is_due = seat.until.is_some_and(|until| truth.time.peek().uptime >= until);
         if seat.events.is_empty() && !is_due {
             return false;
         }
-        ground.told.borrow_mut().turn = Turn {
+        truth.told.borrow_mut().turn = Turn {
             undelivered: core.delivery.claimed().as_u64() - core.delivery.depth(),
-            now: ground.time.peek().uptime,
+            now: truth.time.peek().uptime,
         };
         core.take_turn(&seat.events, seat.timeout);
-        ground
+        truth
             .trace
             .mix(index as u64 * 1000 + seat.events.iter().count() as u64);
-        ground.trace.mix(ground.time.peek_ns());
+        truth.trace.mix(truth.time.peek_ns());
         if core.operations.is_stopping() {
             let stopped = seat.core.take();
             if let Some(core) = stopped {
-                ground.expect_of_core(index, leftovers::after_end(&core));
+                truth.expect_of_core(index, leftovers::after_end(&core));
                 seat.shared = Some(core.end());
             }
         } else {
             let timeout = core.timeout();
             seat.timeout = timeout;
-            let now = ground.time.peek().uptime;
+            let now = truth.time.peek().uptime;
             seat.until = timeout.map(|timeout| match timeout {
                 Duration::ZERO => Uptime::default(),
                 later => now + later,
             });
         }
-        ground.take_what_was_told();
-        if ground.plan.webhooks && ground.random.chance(3, 4) {
-            ground.take_webhook_events();
+        truth.take_app_log();
+        if truth.plan.webhooks && truth.random.chance(3, 4) {
+            truth.take_webhook_events();
         }
         if !self.devices.is_empty() {
             let cores = self.seats.iter().filter_map(|seat| seat.core.as_ref());
             let undelivered = cores.map(|core| core.delivery.claimed().as_u64() - core.delivery.depth());
-            ground.undelivered = undelivered.min().unwrap_or(0);
+            truth.undelivered = undelivered.min().unwrap_or(0);
         }
         true
     }
 
     /// Lets all cores and all attentive clients do their work, until none has any left.
     pub(super) fn settle(&mut self) {
-        let began = self.ground.time.peek().uptime;
+        let began = self.truth.time.peek().uptime;
         let stands_still = self.seats.iter().any(|seat| seat.stands_still);
         let mut was_busy = true;
         for _ in 0..ROUNDS_MAX {
-            let mut is_busy = self.ground.told.borrow_mut().decide_all();
-            is_busy |= self.ground.plan.webhooks && self.ground.take_webhook_events();
+            let mut is_busy = self.truth.told.borrow_mut().decide_all();
+            is_busy |= self.truth.plan.webhooks && self.truth.take_webhook_events();
             for index in 0..self.seats.len() {
                 is_busy |= !self.seats[index].stands_still && self.turn(index);
             }
@@ -337,20 +341,20 @@ impl World {
             };
             for client in &mut self.clients[..all] {
                 if client.attentive {
-                    is_busy |= client.write(&self.ground, usize::MAX);
-                    is_busy |= client.read(&mut self.ground, usize::MAX);
+                    is_busy |= client.write(&self.truth, usize::MAX);
+                    is_busy |= client.read(&mut self.truth, usize::MAX);
                 }
             }
             for device in &mut self.devices {
-                is_busy |= device.attend_to_all(&mut self.ground);
+                is_busy |= device.poll_all(&mut self.truth);
             }
             was_busy = is_busy;
-            let took = self.ground.time.peek().uptime.since(began);
+            let took = self.truth.time.peek().uptime.since(began);
             if stands_still {
                 if took >= BESIDE_ONE_MAX {
                     return;
                 }
-                self.ground.time.advance(BESIDE_ONE_MAX / 1000);
+                self.truth.time.advance(BESIDE_ONE_MAX / 1000);
             }
             if !is_busy && !self.wait_for_room() {
                 self.check_at_rest();
@@ -374,7 +378,7 @@ impl World {
                 )
             })
             .collect();
-        self.ground.fail(&format!("there is no rest: {counts:?}"));
+        self.truth.fail(&format!("there is no rest: {counts:?}"));
     }
 
     /// Cores that wait for room in the ring, or in a box of letters, try again after a moment. Returns
@@ -388,18 +392,18 @@ impl World {
                 || core.presence.memberships.has_outgoing()
                 || core.waiting.awaiting_move_count() > 0
                 || core.retained_asks.awaits_box
-                || core.has_untold_for_webhooks()
+                || core.has_unreported_for_webhooks()
                 || core
                     .connections
                     .mqtt
                     .as_ref()
-                    .is_some_and(|sessions| sessions.shares.has_news())
+                    .is_some_and(|sessions| sessions.shares.has_messages())
         };
-        let waits = |seat: &Seat| !seat.stands_still && seat.core.as_ref().is_some_and(waits);
+        let waits = |seat: &SimulatedCore| !seat.stands_still && seat.core.as_ref().is_some_and(waits);
         // While another core keeps the ring full, this would not end.
         let is_waiting = self.seats.iter().any(waits) && !self.seats.iter().any(|seat| seat.stands_still);
         if is_waiting {
-            self.ground.time.advance(Duration::from_millis(1));
+            self.truth.time.advance(Duration::from_millis(1));
         }
         is_waiting
     }
@@ -415,25 +419,25 @@ impl World {
 
     /// Moves the clock on by this time, from deadline to deadline.
     pub(super) fn pass(&mut self, by: Duration) {
-        let end = self.ground.time.peek().uptime + by;
+        let end = self.truth.time.peek().uptime + by;
         loop {
             self.settle();
-            let now = self.ground.time.peek().uptime;
+            let now = self.truth.time.peek().uptime;
             if now >= end {
                 return;
             }
             let next = self.next_deadline().map_or(end, |next| next.min(end));
             // A moment more, since a deadline is met when it is over.
             let step = next.since(now).max(Duration::from_millis(1));
-            self.ground.time.advance(step);
+            self.truth.time.advance(step);
         }
     }
 
     /// Checks everything that holds whenever nothing is on its way.
     fn check_at_rest(&mut self) {
-        let ground = &mut self.ground;
-        if let Some(wrong) = &ground.told.borrow().wrong {
-            ground.fail(wrong);
+        let truth = &mut self.truth;
+        if let Some(wrong) = &truth.told.borrow().wrong {
+            truth.fail(wrong);
         }
         self.rests += 1;
         let mut skipped = 0;
@@ -445,52 +449,52 @@ impl World {
             if self.rests.is_multiple_of(TABLES_EVERY)
                 && let Some(core) = &seat.core
             {
-                ground.expect_of_core(index, leftovers::at_rest(core, is_whole));
+                truth.expect_of_core(index, leftovers::at_rest(core, is_whole));
             }
         }
-        if ground.plan.slow_consumer == SlowConsumer::Skip && ground.missing as u64 > skipped {
-            ground.fail(&format!(
+        if truth.plan.slow_consumer == SlowConsumer::Skip && truth.missing as u64 > skipped {
+            truth.fail(&format!(
                 "{} publications are missing, {skipped} were skipped",
-                ground.missing
+                truth.missing
             ));
         }
         if !is_whole {
             // Members may come and go unnoticed.
-            self.subscribed.1 = ground.time.peek().uptime;
+            self.subscribed.1 = truth.time.peek().uptime;
             return;
         }
         if self.rests.is_multiple_of(TABLES_EVERY) {
             let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
             // A core that has ended owned some channels, whose members no core keeps then.
             if cores.len() == self.seats.len() {
-                ground.expect_of_core(
+                truth.expect_of_core(
                     0,
-                    leftovers::of_presence(&cores, ground.plan.has_room_for_members()),
+                    leftovers::of_presence(&cores, truth.plan.has_room_for_members()),
                 );
-                ground.expect_of_core(0, leftovers::of_groups(&cores));
+                truth.expect_of_core(0, leftovers::of_groups(&cores));
             }
-            let occupied = leftovers::of_occupied(&cores, &ground.events_told.occupied);
-            if ground.plan.webhooks {
-                ground.expect_of("webhooks", occupied);
+            let occupied = leftovers::of_occupied(&cores, &truth.events_told.occupied);
+            if truth.plan.webhooks {
+                truth.expect_of("webhooks", occupied);
             }
         }
-        if ground.plan.services {
+        if truth.plan.services {
             let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
             if cores.len() == self.seats.len() {
-                ground.expect_of_core(0, leftovers::of_services(&cores));
+                truth.expect_of_core(0, leftovers::of_services(&cores));
             }
         }
         for client in &mut self.clients {
-            ground.expect(client.index, "at rest", client.check_at_rest(ground));
-            ground.expect(client.index, "at rest", client.check_calls_at_rest(ground));
+            truth.expect(client.index, "at rest", client.check_at_rest(truth));
+            truth.expect(client.index, "at rest", client.check_calls_at_rest(truth));
         }
-        ground.expect_of("webhooks", ground.check_webhook_events());
-        let now = ground.time.peek().uptime;
-        if !ground.draining {
-            let result = ground.wills.check_at_rest(now);
-            ground.expect_of("a will", result);
+        truth.expect_of("webhooks", truth.check_webhook_events());
+        let now = truth.time.peek().uptime;
+        if !truth.draining {
+            let result = truth.wills.check_at_rest(now);
+            truth.expect_of("a will", result);
         }
-        if ground.plan.presence && !ground.draining {
+        if truth.plan.presence && !truth.draining {
             self.check_members_at_rest(now);
         }
         self.check_devices_at_rest();
@@ -498,9 +502,9 @@ impl World {
 
     /// The members that clients know are the actual members, when nothing has changed for a while.
     fn check_members_at_rest(&mut self, now: Uptime) {
-        let ground = &self.ground;
+        let truth = &self.truth;
         let cores: Vec<_> = self.seats.iter().filter_map(|seat| seat.core.as_ref()).collect();
-        let told = ground.told.borrow();
+        let told = truth.told.borrow();
         let member = |(name, session): (&[u8], SessionId)| {
             let id = session.to_string();
             let user = told.sessions.get(&id).and_then(|session| session.user.clone());
@@ -509,7 +513,7 @@ impl World {
         };
         let subscribed = leftovers::subscribed(&cores).into_iter().map(member).collect();
         // A member that joined and left since the last rest changes only the events for webhooks.
-        let seen = [subscribed, ground.events_told.members.clone()];
+        let seen = [subscribed, truth.events_told.members.clone()];
         if seen != self.subscribed.0 {
             self.subscribed = (seen, now);
         }
@@ -518,9 +522,9 @@ impl World {
         if infos != self.infos.0 {
             self.infos = (infos, now);
         }
-        let limits = &ground.plan.limits;
+        let limits = &truth.plan.limits;
         let known_after = limits.presence_grace + 2 * limits.presence_tick + MEMBERS_LATE_MAX;
-        let has_room = ground.plan.has_room_for_members();
+        let has_room = truth.plan.has_room_for_members();
         let is_settled = match has_room {
             true => now.since(*since) > known_after,
             // Members that were refused join when others have left and their owners have been told.
@@ -536,52 +540,52 @@ impl World {
         drop(told);
         if !has_room && cores.len() == self.seats.len() {
             let result = leftovers::of_presence_limit(&cores, limits.presence_members_max);
-            ground.expect_of_core(0, result);
+            truth.expect_of_core(0, result);
         }
-        ground.expect_of("webhooks", ground.check_webhook_members(&members));
+        truth.expect_of("webhooks", truth.check_webhook_members(&members));
         let (infos, since) = &self.infos;
-        if now.since(*since) > known_after && ground.plan.slow_consumer == SlowConsumer::Close {
+        if now.since(*since) > known_after && truth.plan.slow_consumer == SlowConsumer::Close {
             for client in &self.clients {
-                ground.expect(client.index, "at rest", client.check_views(ground, infos));
+                truth.expect(client.index, "at rest", client.check_views(truth, infos));
             }
         }
     }
 
     /// Checks everything that holds for MQTT clients whenever nothing is on its way and no core stands still.
     fn check_devices_at_rest(&mut self) {
-        let ground = &mut self.ground;
-        let now = ground.time.peek().uptime;
-        if !ground.draining {
-            ground.expect_of("a will", ground.lives.check_at_rest(now));
+        let truth = &mut self.truth;
+        let now = truth.time.peek().uptime;
+        if !truth.draining {
+            truth.expect_of("a will", truth.lives.check_at_rest(now));
         }
-        for numbers in std::mem::take(&mut ground.acknowledged) {
-            if numbers.iter().all(|&number| ground.log.entry(number).is_none()) {
-                ground.fail(&format!("{numbers:?} were acknowledged, and are not in the ring"));
+        for numbers in std::mem::take(&mut truth.acknowledged) {
+            if numbers.iter().all(|&number| truth.log.entry(number).is_none()) {
+                truth.fail(&format!("{numbers:?} were acknowledged, and are not in the ring"));
             }
         }
         for device in &mut self.devices {
-            match device.check_at_rest(ground) {
-                Ok(missing) => ground
+            match device.check_at_rest(truth) {
+                Ok(missing) => truth
                     .device_missing
                     .extend(missing.into_iter().map(|one| (device.index, one))),
-                Err(error) => ground.fail(&format!("device {} at rest: {error}", device.index)),
+                Err(error) => truth.fail(&format!("device {} at rest: {error}", device.index)),
             }
         }
         if !self
             .devices
             .iter()
-            .any(|device| device.may_share_in_secret(ground))
-            && !ground.draining
+            .any(|device| device.may_share_in_secret(truth))
+            && !truth.draining
         {
-            let from = std::mem::replace(&mut ground.shares.checked, ground.log.claimed());
-            let places = ground.log.places(SHARED, from..u64::MAX);
-            for entry in &ground.log.of_channel(SHARED)[places] {
+            let from = std::mem::replace(&mut truth.shares.checked, truth.log.claimed());
+            let places = truth.log.places(SHARED, from..u64::MAX);
+            for entry in &truth.log.of_channel(SHARED)[places] {
                 let is_certain = self
                     .devices
                     .iter()
-                    .any(|device| device.must_share(ground, entry.sequence));
-                if is_certain && entry.qos > 0 && !entry.expires && !ground.shares.has(entry.number) {
-                    ground.device_missing.push((usize::MAX, entry.number));
+                    .any(|device| device.must_share(truth, entry.sequence));
+                if is_certain && entry.qos > 0 && !entry.expires && !truth.shares.has(entry.number) {
+                    truth.device_missing.push((usize::MAX, entry.number));
                 }
             }
         }
@@ -590,19 +594,19 @@ impl World {
             drops.iter().map(|drop| drop.value()).sum()
         };
         let dropped: u64 = self.handles.iter().map(dropped).sum();
-        if ground.device_missing.len() as u64 > dropped {
+        if truth.device_missing.len() as u64 > dropped {
             let devices = &self.devices;
-            ground.fail(&format!(
+            truth.fail(&format!(
                 "{:?} are missing in sessions of MQTT, {dropped} were dropped: {devices:?}",
-                ground.device_missing
+                truth.device_missing
             ));
         }
     }
 
     /// Tells all cores to drain; a core that has not taken earlier orders takes a turn first.
     pub(super) fn drain(&mut self) {
-        self.ground.draining = true;
-        let within = self.ground.plan.drain;
+        self.truth.draining = true;
+        let within = self.truth.plan.drain;
         for index in 0..self.seats.len() {
             while self.seats[index].core.is_some()
                 && let Err(error) = self.handles[index].send(Order::Drain { within })
@@ -620,14 +624,14 @@ impl Drop for World {
     }
 }
 
-impl Seat {
-    fn new(parts: CoreParts<Actor>, settings: &CoreSettings, plan: &Plan) -> Seat {
+impl SimulatedCore {
+    fn new(parts: CoreParts<Actor>, settings: &CoreSettings, plan: &Plan) -> SimulatedCore {
         let (simulated, listener_address) =
             SimulatedListener::open(plan.send_buffer, plan.addresses).expect("a local socket");
         let mut core = Core::new(parts, settings.clone(), false).expect("a core begins");
         let listeners = Listeners::simulated(simulated, core.poll.registry()).expect("a watch");
         core.acceptor.listen_to(listeners);
-        Seat {
+        SimulatedCore {
             core: Some(core),
             shared: None,
             listener_address,
@@ -639,7 +643,7 @@ impl Seat {
     }
 }
 
-impl Ground {
+impl GroundTruth {
     pub(super) fn note(&mut self, what: impl Into<String>) {
         let at = self.time.peek_ns() / 1000;
         self.trace.note(at, &what.into());
@@ -698,7 +702,7 @@ impl Ground {
     }
 
     /// Takes the events that the application was told in a turn, and the new publications.
-    fn take_what_was_told(&mut self) {
+    fn take_app_log(&mut self) {
         let lives = std::mem::take(&mut self.told.borrow_mut().lives);
         for event in lives {
             self.trace.mix(event.connection as u64);
@@ -820,7 +824,7 @@ fn with_store(parts: &mut [CoreParts<Actor>], handles: &[CoreHandle], epoch: Epo
         });
     }
     let handles = handles.to_vec();
-    store.set_wake(Box::new(move |core| handles[core].nudge()));
+    store.set_wake(Box::new(move |core| handles[core].request_turn()));
     store
 }
 
@@ -867,8 +871,8 @@ fn settings(
         admission: Arc::clone(admission),
         own_fd_table: None,
         audit: Arc::new(crate::audit::Audit::new(0)),
-        session: protocols::Settings {
-            common: session::Settings {
+        session: protocols::ProtocolSettings {
+            common: session::CommonSettings {
                 epoch,
                 handshake_timeout: plan.limits.handshake_timeout,
                 // Longer than a run: clients of a simulation know of no refusal.
@@ -888,7 +892,7 @@ fn settings(
                 has_store: plan.store,
                 presence_info_bytes_max: plan.limits.presence_info_bytes_max,
                 mqtt: match plan.mqtt {
-                    true => session::MqttUse::Retains,
+                    true => session::MqttUse::WithRetained,
                     false => session::MqttUse::Off,
                 },
             },

@@ -71,7 +71,7 @@ fn connack_of_mqtt_5() {
     };
     let packet = connack(SessionPresent::No, ReasonCode::Success, &all);
     let mut reader = Reader::new(&packet[4..]);
-    let read = Properties::take(Version::V5, &mut reader, Place::ConnAck).unwrap();
+    let read = Properties::take(Version::V5, &mut reader, PacketOrWill::ConnAck).unwrap();
     reader.end().unwrap();
     assert_eq!(read.iter().count(), 14);
     for (property, number) in [

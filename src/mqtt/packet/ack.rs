@@ -1,6 +1,6 @@
 //! PUBACK, PUBREC, PUBREL and PUBCOMP: sections 3.4 to 3.7.
 
-use super::{PacketId, Place};
+use super::{PacketId, PacketOrWill};
 use crate::mqtt::fault::Fault;
 use crate::mqtt::properties::Properties;
 use crate::mqtt::reader::Reader;
@@ -20,7 +20,7 @@ pub struct Ack<'a> {
 
 impl<'a> Ack<'a> {
     #[inline]
-    pub(super) fn decode(version: Version, place: Place, body: &'a [u8]) -> Result<Ack<'a>, Fault> {
+    pub(super) fn decode(version: Version, place: PacketOrWill, body: &'a [u8]) -> Result<Ack<'a>, Fault> {
         let mut reader = Reader::new(body);
         let packet_id = reader.packet_id()?;
         let (reason, properties) = match version {
@@ -43,7 +43,7 @@ impl<'a> Ack<'a> {
 #[inline]
 pub(super) fn take_reason(
     mut reader: Reader<'_>,
-    place: Place,
+    place: PacketOrWill,
 ) -> Result<(ReasonCode, Properties<'_>), Fault> {
     if reader.is_empty() {
         return Ok((ReasonCode::Success, Properties::NONE));

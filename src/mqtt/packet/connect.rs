@@ -1,6 +1,6 @@
 //! CONNECT: section 3.1.
 
-use super::{Place, Qos, kind};
+use super::{PacketOrWill, Qos, kind};
 use crate::mqtt::fault::Fault;
 use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::reader::Reader;
@@ -100,7 +100,7 @@ fn decode_rest(version: Version, mut reader: Reader<'_>) -> Result<Connect<'_>, 
     let flags = reader.u8()?;
     check_flags(version, flags)?;
     let keep_alive = reader.u16()?;
-    let properties = Properties::take(version, &mut reader, Place::Connect)?;
+    let properties = Properties::take(version, &mut reader, PacketOrWill::Connect)?;
     let has = |property| properties.has(property);
     if has(Property::AuthenticationData) && !has(Property::AuthenticationMethod) {
         return Err(Fault::Protocol); // section 3.1.2.11.10
@@ -108,7 +108,7 @@ fn decode_rest(version: Version, mut reader: Reader<'_>) -> Result<Connect<'_>, 
     let client_id = reader.text()?;
     let will = match flags & flag::WILL != 0 {
         true => {
-            let properties = Properties::take(version, &mut reader, Place::Will)?;
+            let properties = Properties::take(version, &mut reader, PacketOrWill::Will)?;
             let topic = reader.topic_name()?;
             if topic.is_empty() {
                 return Err(Fault::Malformed); // MQTT-4.7.3-1

@@ -1,6 +1,6 @@
 //! PUBLISH: section 3.3.
 
-use super::{PacketId, Place, Qos};
+use super::{PacketId, PacketOrWill, Qos};
 use crate::mqtt::fault::Fault;
 use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::reader::Reader;
@@ -42,7 +42,7 @@ impl<'a> Publish<'a> {
             Qos::AtMostOnce => None,
             Qos::AtLeastOnce | Qos::ExactlyOnce => Some(reader.packet_id()?),
         };
-        let properties = Properties::take(version, &mut reader, Place::PublishByClient)?;
+        let properties = Properties::take(version, &mut reader, PacketOrWill::PublishByClient)?;
         if topic.is_empty() {
             match version {
                 // Section 3.3.2.1.

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10.
 
-use super::{PacketId, Place, Qos};
+use super::{PacketId, PacketOrWill, Qos};
 use crate::mqtt::fault::Fault;
 use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::reader::Reader;
@@ -51,7 +51,7 @@ impl<'a> Subscribe<'a> {
     pub(super) fn decode(version: Version, body: &'a [u8]) -> Result<Subscribe<'a>, Fault> {
         let mut reader = Reader::new(body);
         let packet_id = reader.packet_id()?;
-        let properties = Properties::take(version, &mut reader, Place::Subscribe)?;
+        let properties = Properties::take(version, &mut reader, PacketOrWill::Subscribe)?;
         let subscription_id = properties.number(Property::SubscriptionIdentifier);
         let filters = reader.rest();
         let mut count = 0;
@@ -133,7 +133,7 @@ impl<'a> Unsubscribe<'a> {
     pub(super) fn decode(version: Version, body: &'a [u8]) -> Result<Unsubscribe<'a>, Fault> {
         let mut reader = Reader::new(body);
         let packet_id = reader.packet_id()?;
-        let properties = Properties::take(version, &mut reader, Place::Unsubscribe)?;
+        let properties = Properties::take(version, &mut reader, PacketOrWill::Unsubscribe)?;
         let filters = reader.rest();
         let mut count = 0;
         while !reader.is_empty() {

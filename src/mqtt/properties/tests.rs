@@ -38,32 +38,32 @@ const TABLE: &[(u8, Kind, &str)] = &[
     (42, Kind::Byte, "A"),
 ];
 
-const PLACES: [(Place, char); 17] = [
-    (Place::Connect, 'C'),
-    (Place::Will, 'W'),
-    (Place::ConnAck, 'A'),
-    (Place::PublishByClient, 'P'),
-    (Place::PublishByServer, 'P'),
-    (Place::PubAck, 'a'),
-    (Place::PubRec, 'r'),
-    (Place::PubRel, 'l'),
-    (Place::PubComp, 'c'),
-    (Place::Subscribe, 'S'),
-    (Place::SubAck, 's'),
-    (Place::Unsubscribe, 'U'),
-    (Place::UnsubAck, 'u'),
-    (Place::DisconnectByClient, 'D'),
-    (Place::DisconnectByServer, 'D'),
-    (Place::AuthByClient, 'H'),
-    (Place::AuthByServer, 'H'),
+const PLACES: [(PacketOrWill, char); 17] = [
+    (PacketOrWill::Connect, 'C'),
+    (PacketOrWill::Will, 'W'),
+    (PacketOrWill::ConnAck, 'A'),
+    (PacketOrWill::PublishByClient, 'P'),
+    (PacketOrWill::PublishByServer, 'P'),
+    (PacketOrWill::PubAck, 'a'),
+    (PacketOrWill::PubRec, 'r'),
+    (PacketOrWill::PubRel, 'l'),
+    (PacketOrWill::PubComp, 'c'),
+    (PacketOrWill::Subscribe, 'S'),
+    (PacketOrWill::SubAck, 's'),
+    (PacketOrWill::Unsubscribe, 'U'),
+    (PacketOrWill::UnsubAck, 'u'),
+    (PacketOrWill::DisconnectByClient, 'D'),
+    (PacketOrWill::DisconnectByServer, 'D'),
+    (PacketOrWill::AuthByClient, 'H'),
+    (PacketOrWill::AuthByServer, 'H'),
 ];
 
 /// Properties that only one side may send, though the table has them for the packet: MQTT-3.3.4-6,
 /// MQTT-3.14.2-2, section 3.14.2.2.5.
-const ONE_SIDED: [(u8, Place); 3] = [
-    (11, Place::PublishByClient),
-    (17, Place::DisconnectByServer),
-    (28, Place::DisconnectByClient),
+const ONE_SIDED: [(u8, PacketOrWill); 3] = [
+    (11, PacketOrWill::PublishByClient),
+    (17, PacketOrWill::DisconnectByServer),
+    (28, PacketOrWill::DisconnectByClient),
 ];
 
 /// A property with a legal value.
@@ -85,7 +85,7 @@ fn with_length(properties: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn take(bytes: &[u8], place: Place) -> Result<Properties<'_>, Fault> {
+fn take(bytes: &[u8], place: PacketOrWill) -> Result<Properties<'_>, Fault> {
     let mut reader = Reader::new(bytes);
     let properties = Properties::take(Version::V5, &mut reader, place)?;
     reader.end()?;
@@ -127,7 +127,7 @@ fn a_second_one_of_a_kind_is_a_protocol_error_except_user_properties_and_a_serve
             if !packets.contains(letter) || ONE_SIDED.contains(&(id, place)) {
                 continue;
             }
-            let may_repeat = id == 38 || (id == 11 && place == Place::PublishByServer);
+            let may_repeat = id == 38 || (id == 11 && place == PacketOrWill::PublishByServer);
             let expected = if may_repeat { Ok(2) } else { Err(Fault::Protocol) };
             assert_eq!(
                 take(&two, place).map(|taken| taken.iter().count()),
@@ -158,31 +158,39 @@ fn values_that_the_specification_forbids_are_refused_with_its_code() {
     let protocol = Err(Fault::Protocol);
     let malformed = Err(Fault::Malformed);
     let alias = Err(Fault::TopicAlias);
-    let cases: &[(Place, &[u8], Result<(), Fault>)] = &[
-        (Place::PublishByClient, b"\x01\x00", Ok(())),
-        (Place::PublishByClient, b"\x01\x02", protocol),
-        (Place::Connect, b"\x17\x02", protocol),
-        (Place::Connect, b"\x19\xff", protocol),
-        (Place::ConnAck, b"\x24\x02", protocol),
-        (Place::Connect, b"\x21\x00\x00", protocol),
-        (Place::Connect, b"\x21\xff\xff", Ok(())),
-        (Place::Connect, b"\x22\x00\x00", Ok(())),
-        (Place::Connect, b"\x27\x00\x00\x00\x00", protocol),
-        (Place::Connect, b"\x27\x00\x00\x00\x01", Ok(())),
-        (Place::PublishByClient, b"\x23\x00\x00", alias),
-        (Place::PublishByClient, b"\x23\xff\xff", Ok(())),
-        (Place::Subscribe, b"\x0b\x00", protocol), // mosquitto#3319
-        (Place::Subscribe, b"\x0b\x01", Ok(())),
-        (Place::Subscribe, b"\x0b\xff\xff\xff\x7f", Ok(())),
-        (Place::Subscribe, b"\x0b\xff\xff\xff\xff\x01", malformed),
-        (Place::Subscribe, b"\x0b\x81\x00", malformed), // MQTT-1.5.5-1
-        (Place::PublishByClient, b"\x08\x00\x01+", protocol),
-        (Place::Will, b"\x08\x00\x03a/#", protocol),
-        (Place::PublishByClient, b"\x08\x00\x02a\x00", malformed),
-        (Place::PublishByClient, b"\x03\x00\x01\xff", malformed),
-        (Place::PublishByClient, b"\x26\x00\x01\xff\x00\x00", malformed),
-        (Place::PublishByClient, b"\x26\x00\x00\x00\x01\x00", malformed),
-        (Place::PublishByClient, b"\x81\x00\x01", malformed), // an identifier of two bytes
+    let cases: &[(PacketOrWill, &[u8], Result<(), Fault>)] = &[
+        (PacketOrWill::PublishByClient, b"\x01\x00", Ok(())),
+        (PacketOrWill::PublishByClient, b"\x01\x02", protocol),
+        (PacketOrWill::Connect, b"\x17\x02", protocol),
+        (PacketOrWill::Connect, b"\x19\xff", protocol),
+        (PacketOrWill::ConnAck, b"\x24\x02", protocol),
+        (PacketOrWill::Connect, b"\x21\x00\x00", protocol),
+        (PacketOrWill::Connect, b"\x21\xff\xff", Ok(())),
+        (PacketOrWill::Connect, b"\x22\x00\x00", Ok(())),
+        (PacketOrWill::Connect, b"\x27\x00\x00\x00\x00", protocol),
+        (PacketOrWill::Connect, b"\x27\x00\x00\x00\x01", Ok(())),
+        (PacketOrWill::PublishByClient, b"\x23\x00\x00", alias),
+        (PacketOrWill::PublishByClient, b"\x23\xff\xff", Ok(())),
+        (PacketOrWill::Subscribe, b"\x0b\x00", protocol), // mosquitto#3319
+        (PacketOrWill::Subscribe, b"\x0b\x01", Ok(())),
+        (PacketOrWill::Subscribe, b"\x0b\xff\xff\xff\x7f", Ok(())),
+        (PacketOrWill::Subscribe, b"\x0b\xff\xff\xff\xff\x01", malformed),
+        (PacketOrWill::Subscribe, b"\x0b\x81\x00", malformed), // MQTT-1.5.5-1
+        (PacketOrWill::PublishByClient, b"\x08\x00\x01+", protocol),
+        (PacketOrWill::Will, b"\x08\x00\x03a/#", protocol),
+        (PacketOrWill::PublishByClient, b"\x08\x00\x02a\x00", malformed),
+        (PacketOrWill::PublishByClient, b"\x03\x00\x01\xff", malformed),
+        (
+            PacketOrWill::PublishByClient,
+            b"\x26\x00\x01\xff\x00\x00",
+            malformed,
+        ),
+        (
+            PacketOrWill::PublishByClient,
+            b"\x26\x00\x00\x00\x01\x00",
+            malformed,
+        ),
+        (PacketOrWill::PublishByClient, b"\x81\x00\x01", malformed), // an identifier of two bytes
     ];
     for (place, bytes, expected) in cases {
         let with_length = with_length(bytes);
@@ -193,17 +201,17 @@ fn values_that_the_specification_forbids_are_refused_with_its_code() {
         );
     }
     assert_eq!(
-        take(b"\x80\x00", Place::Connect),
+        take(b"\x80\x00", PacketOrWill::Connect),
         malformed.map(|()| Properties::NONE),
         "longer than needed"
     );
     assert_eq!(
-        take(b"\x05\x26\x00", Place::Connect),
+        take(b"\x05\x26\x00", PacketOrWill::Connect),
         malformed.map(|()| Properties::NONE),
         "longer than the packet"
     );
     assert_eq!(
-        take(b"", Place::Connect),
+        take(b"", PacketOrWill::Connect),
         malformed.map(|()| Properties::NONE),
         "no length"
     );
@@ -214,7 +222,7 @@ fn before_mqtt_5_there_are_no_properties() {
     for version in [Version::V3, Version::V4] {
         let mut reader = Reader::new(b"\x03\x21\x00\x00");
         assert_eq!(
-            Properties::take(version, &mut reader, Place::Connect),
+            Properties::take(version, &mut reader, PacketOrWill::Connect),
             Ok(Properties::NONE)
         );
         assert_eq!(reader.rest().len(), 4);
@@ -224,7 +232,7 @@ fn before_mqtt_5_there_are_no_properties() {
 #[test]
 fn what_is_passed_on_keeps_its_order_and_its_bytes() {
     let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, Place::PublishByClient);
+    let mut writer = Writer::new(&mut bytes, PacketOrWill::PublishByClient);
     writer.user("k", "1");
     writer.number(Property::MessageExpiryInterval, 60);
     writer.bytes(Property::CorrelationData, b"\0\xff");
@@ -234,7 +242,7 @@ fn what_is_passed_on_keeps_its_order_and_its_bytes() {
     writer.bytes(Property::ContentType, b"t");
     writer.bytes(Property::ResponseTopic, b"r");
     writer.end();
-    let taken = take(&bytes, Place::PublishByClient).unwrap();
+    let taken = take(&bytes, PacketOrWill::PublishByClient).unwrap();
     let passed_on: Vec<u8> = taken.passed_on().flatten().copied().collect();
     let expected =
         b"\x26\x00\x01k\x00\x011\x09\x00\x02\x00\xff\x26\x00\x01k\x00\x012\x03\x00\x01t\x08\x00\x01r";
@@ -284,7 +292,7 @@ fn any_value(property: Property) -> proptest::prelude::BoxedStrategy<Owned> {
     }
 }
 
-fn any_properties() -> impl Strategy<Value = (Place, Vec<(Property, Owned)>)> {
+fn any_properties() -> impl Strategy<Value = (PacketOrWill, Vec<(Property, Owned)>)> {
     proptest::sample::select(&PLACES[..]).prop_flat_map(|(place, _)| {
         let mut list = Vec::new();
         for property in Property::ALL

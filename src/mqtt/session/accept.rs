@@ -11,13 +11,13 @@
 
 use super::connack::{Accepted, ConnAck};
 use super::{Open, Session, State};
-use crate::app::{App, Kept, Peer};
+use crate::app::{App, DeferredOrders, Peer};
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions, Stored};
 use crate::mqtt::ReasonCode;
 use crate::mqtt::environment::Environment;
 use crate::mqtt::sessions::SessionRef;
-use crate::mqtt::settings::Settings;
+use crate::mqtt::settings::MqttSettings;
 
 /// A client whose CONNACK waits for the disk.
 #[derive(Debug)]
@@ -25,12 +25,12 @@ pub(super) struct Accepting {
     open: Open,
     accepted: Accepted,
     /// The orders that the application gave when it admitted the client.
-    orders: Kept,
+    orders: DeferredOrders,
     since: Uptime,
 }
 
 impl Accepting {
-    pub(super) fn new(open: Open, accepted: Accepted, orders: Kept, now: Now) -> Accepting {
+    pub(super) fn new(open: Open, accepted: Accepted, orders: DeferredOrders, now: Now) -> Accepting {
         Accepting {
             open,
             accepted,
@@ -56,7 +56,7 @@ impl Accepting {
 
     /// Appends the refusal for a client whose connection ends because the server stops: no other packet may
     /// be the first.
-    pub(super) fn write_farewell(&self, reason: CloseReason, settings: &Settings, out: &mut Vec<u8>) {
+    pub(super) fn write_farewell(&self, reason: CloseReason, settings: &MqttSettings, out: &mut Vec<u8>) {
         if reason == CloseReason::Draining {
             let reference = settings.server_reference.as_deref();
             let code = match reference {

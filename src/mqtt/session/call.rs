@@ -204,7 +204,7 @@ impl Session {
         self.settle(env)?;
         let is_unanswered = matches!(kind, AnswerKind::Silent) && !is_handled;
         let nobody = is_unanswered && !self.call_service(call, Some(&token), env);
-        self.take_request(publish, nobody.then_some(NOBODY), env, decisions);
+        self.take_request(publish, nobody.then_some(NOT_ANSWERED), env, decisions);
         self.respond(reply_to, kind, env, decisions);
         self.carry_out_orders(env, decisions)
     }
@@ -482,7 +482,7 @@ impl Session {
 }
 
 /// The reason in the acknowledgement of a call that no procedure answers.
-const NOBODY: Refused = Refused {
+const NOT_ANSWERED: Refused = Refused {
     code: ReasonCode::NoMatchingSubscribers,
     text: "no procedure has this name",
 };

@@ -9,7 +9,7 @@ use crate::mqtt::encode::{self, ConnAckProperties, SessionPresent};
 use crate::mqtt::frame::PACKET_BYTES_MAX;
 use crate::mqtt::packet::Connect;
 use crate::mqtt::properties::Property;
-use crate::mqtt::settings::Settings;
+use crate::mqtt::settings::MqttSettings;
 use crate::mqtt::{ReasonCode, Version};
 
 /// The client that gets the CONNACK.
@@ -59,7 +59,7 @@ impl ConnAck {
     pub(super) fn accept(
         self,
         accepted: &Accepted,
-        settings: &Settings,
+        settings: &MqttSettings,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
         // In 3.1 the byte with the flag is reserved.

@@ -16,7 +16,7 @@ use crate::mqtt::fault::Fault;
 use crate::mqtt::packet::{self, Connect, decode_connect};
 use crate::mqtt::properties::Property;
 use crate::mqtt::sessions::{self, ConnectRefused};
-use crate::mqtt::settings::Settings;
+use crate::mqtt::settings::MqttSettings;
 use crate::mqtt::{ReasonCode, Version};
 use crate::session::LoginAnswer;
 
@@ -138,7 +138,7 @@ impl Session {
     }
 
     /// The password checks have no room. Returns the answer; the connection ends with it.
-    pub fn login_not_taken(&mut self, settings: &Settings, decisions: &mut Decisions) -> Option<Span> {
+    pub fn login_not_taken(&mut self, settings: &MqttSettings, decisions: &mut Decisions) -> Option<Span> {
         let State::LoggingIn(pending) = std::mem::replace(&mut self.state, State::Ended) else {
             return None;
         };
@@ -380,7 +380,7 @@ fn for_connack(refusal: Refused) -> Refused {
 fn refuse(
     connect: &Connect<'_>,
     refusal: Refused,
-    settings: &Settings,
+    settings: &MqttSettings,
     decisions: &mut Decisions,
 ) -> Result<(), CloseReason> {
     let answer = ConnAck::of(connect);
@@ -468,7 +468,7 @@ struct SessionExpiry {
     granted_s: u32,
 }
 
-fn session_expiry(connect: &Connect<'_>, settings: &Settings) -> SessionExpiry {
+fn session_expiry(connect: &Connect<'_>, settings: &MqttSettings) -> SessionExpiry {
     let asked_s = match connect.version {
         Version::V5 => connect
             .properties
@@ -492,7 +492,7 @@ struct KeepAlive {
     announced_s: Option<u16>,
 }
 
-fn keep_alive(connect: &Connect<'_>, settings: &Settings) -> KeepAlive {
+fn keep_alive(connect: &Connect<'_>, settings: &MqttSettings) -> KeepAlive {
     let asked_s = connect.keep_alive;
     let is_allowed = settings.keep_alive_s_max == 0 || (1..=settings.keep_alive_s_max).contains(&asked_s);
     KeepAlive {

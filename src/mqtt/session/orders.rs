@@ -102,7 +102,9 @@ impl Session {
                 PeerOrder::Publish { channel, data } => {
                     let scratch = &mut *env.common.scratch;
                     let name = scratch.app.piece_bytes(channel);
-                    if session::reserved(name, &env.common.policy.channels, MqttUse::Spoken).is_some() {
+                    if session::reserved(name, &env.common.policy.channels, MqttUse::WithoutRetained)
+                        .is_some()
+                    {
                         continue;
                     }
                     let json = data.map_or(&[][..], |data| scratch.app.piece_bytes(data));

@@ -332,7 +332,7 @@ const HAS_DROPPED: u32 = 1 << 29;
 
 /// Topics that no client publishes to.
 pub(super) fn check_reserved(topic: &[u8], policy: &Policy) -> Result<(), Refused> {
-    if let Some(text) = session::reserved(topic, &policy.channels, MqttUse::Spoken) {
+    if let Some(text) = session::reserved(topic, &policy.channels, MqttUse::WithoutRetained) {
         return refused(ReasonCode::NotAuthorized, text);
     }
     if topic.starts_with(b"$share/") {

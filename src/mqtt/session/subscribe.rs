@@ -9,7 +9,7 @@
 //!
 //! Limits: `channels_per_connection_max`, `channel_names_bytes_max`, `channel_name_bytes_max`, `mqtt_levels_max`.
 
-use super::parts::PartialAnswer;
+use super::long_packets::PartialAnswer;
 use super::presence::leave_room;
 use super::serve::{self, Waiting};
 use super::{Denied, Refused, Session, State, close_saying, refused};

@@ -12,7 +12,7 @@ use crate::session;
 
 impl Session {
     /// When [`Session::timed_out`] is to be called.
-    pub fn next_deadline(&self, common: &session::Settings) -> Uptime {
+    pub fn next_deadline(&self, common: &session::CommonSettings) -> Uptime {
         match &self.state {
             State::AwaitingConnect { since } => *since + common.handshake_timeout,
             State::Saving(accepting) => accepting.since() + common.handshake_timeout,

@@ -5,8 +5,8 @@
 //!
 //! Limits: `decision_timeout`.
 
-use super::{Session, State, close_saying, decode_and_close, parts};
-use crate::app::{Again, App, Decide, DecisionNumber, Kept, Refusal};
+use super::{Session, State, close_saying, decode_and_close, long_packets};
+use crate::app::{Again, App, Decide, DecisionNumber, DeferredOrders, Refusal};
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions, Limit};
 use crate::mqtt::Version;
@@ -20,7 +20,7 @@ pub(super) struct Undecided {
     /// The application's earlier decisions about the packet.
     decided: Vec<Result<(), Refusal>>,
     /// The application's orders to its peer.
-    kept: Kept,
+    kept: DeferredOrders,
 }
 
 /// A packet that waits for a decision.
@@ -63,7 +63,7 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        if parts::is_long(version, first, body) && !self.has_parts() {
+        if long_packets::is_long(version, first, body) && !self.has_parts() {
             return self.begin_parts(version, first, body, env, decisions);
         }
         let result = match decode_and_close(version, first, body, decisions) {

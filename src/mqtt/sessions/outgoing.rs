@@ -23,7 +23,7 @@
 use std::collections::VecDeque;
 
 use super::Acknowledged;
-use super::kept::{KeptPublications, KeptRef};
+use super::kept_publications::{KeptPublications, KeptRef};
 use super::saved::{SavedEntries, SavedEntry};
 use super::sending::Outbound;
 use super::stored::StoredEntry;
@@ -162,7 +162,7 @@ impl Outgoing {
         let at = self.in_flight as usize;
         if let Some(entry) = self.entries.remove(at) {
             self.note_removed(at);
-            self.let_go(entry, kept_all);
+            self.release(entry, kept_all);
         }
     }
 
@@ -186,7 +186,7 @@ impl Outgoing {
                 at += 1;
             } else if let Some(entry) = self.entries.remove(at) {
                 self.note_removed(at);
-                self.let_go(entry, kept_all);
+                self.release(entry, kept_all);
             }
         }
         Some(at - self.in_flight as usize)
@@ -248,7 +248,7 @@ impl Outgoing {
                 self.entries[at].facts &= !UNSENT;
                 if !keeps && !kept_all.is_tagged(kept) {
                     let entry = self.entries[at];
-                    self.let_go(entry, kept_all);
+                    self.release(entry, kept_all);
                     self.entries[at].kept = NOT_KEPT;
                 }
             }
@@ -280,7 +280,7 @@ impl Outgoing {
         match (answer, entry.qos) {
             (Answer::Acknowledged, 1) => self.remove(at, kept_all),
             (Answer::Received, 2) => {
-                self.let_go(entry, kept_all);
+                self.release(entry, kept_all);
                 self.entries[at].kept = NOT_KEPT;
                 self.entries[at].facts |= RELEASED;
                 self.note_changed(at);
@@ -446,10 +446,10 @@ impl Outgoing {
         self.sent -= u32::from(at < self.sent as usize);
         self.in_flight -= u32::from(at < self.in_flight as usize);
         self.note_removed(at);
-        self.let_go(entry, kept_all);
+        self.release(entry, kept_all);
     }
 
-    fn let_go(&mut self, entry: Entry, kept_all: &mut KeptPublications) {
+    fn release(&mut self, entry: Entry, kept_all: &mut KeptPublications) {
         if let Some(kept) = entry.kept() {
             self.bytes -= kept_all.size(kept);
             kept_all.release(kept);

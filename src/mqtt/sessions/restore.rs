@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use super::incoming::IncomingIds;
-use super::kept::KeptRef;
+use super::kept_publications::KeptRef;
 use super::outgoing::Outgoing;
 use super::saved::SavedEntry;
 use super::saving::{Pending, SHARE};
@@ -215,7 +215,7 @@ impl Sessions {
             session.incoming,
             publications,
             copies,
-            may_miss_some.then(|| doubtful_id(now)),
+            may_miss_some.then(|| first_id_after_crash(now)),
         );
         let state = &mut self.states[number as usize];
         state.traffic = traffic;
@@ -261,7 +261,9 @@ impl Sessions {
             return None;
         }
         if let (Some(saving), Some(_)) = (&mut self.saving, last_id) {
-            incoming.iter().for_each(|&id| saving.doubt(number, id));
+            incoming
+                .iter()
+                .for_each(|&id| saving.note_possibly_released(number, id));
         }
         // Publications in flight come first.
         outgoing.sort_unstable_by_key(|(number, entry)| (entry.packet_id == 0, *number));
@@ -299,6 +301,6 @@ impl Sessions {
 /// The packet identifier before the first one that is given after a crash. The former process may have given
 /// identifiers that the disk does not have, and a client would mistake the next publication with one of them
 /// for the earlier one.
-fn doubtful_id(now: Now) -> u16 {
+fn first_id_after_crash(now: Now) -> u16 {
     u16::try_from(now.unix_ms % u64::from(u16::MAX)).unwrap_or(0)
 }

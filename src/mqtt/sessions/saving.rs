@@ -151,12 +151,12 @@ impl Saving {
     }
 
     /// The client may have released a QoS 2 publication with this identifier.
-    pub(super) fn doubt(&mut self, number: u32, packet_id: u16) {
+    pub(super) fn note_possibly_released(&mut self, number: u32, packet_id: u16) {
         self.doubtful.insert((number, packet_id));
     }
 
     /// Whether the server does not know if the client has released the identifier. From now on it does.
-    pub(super) fn take_doubt(&mut self, number: u32, packet_id: u16) -> bool {
+    pub(super) fn take_possibly_released(&mut self, number: u32, packet_id: u16) -> bool {
         !self.doubtful.is_empty() && self.doubtful.remove(&(number, packet_id))
     }
 
@@ -376,7 +376,7 @@ impl Sessions {
 
 fn save_outgoing(
     traffic: &mut Traffic,
-    kept_all: &mut super::kept::KeptPublications,
+    kept_all: &mut super::kept_publications::KeptPublications,
     saving: &mut Saving,
     record: &mut Recorder<'_, impl Disk>,
 ) {

@@ -5,7 +5,7 @@
 //! by [`Sessions::send_next`], one packet after the other, while the outbox has room. Publications with QoS 0
 //! for connected clients never come here.
 
-use super::kept::{self, KeptPublications};
+use super::kept_publications::{self, KeptPublications};
 use super::outgoing::{Next, Outgoing};
 use super::saving::Saving;
 use super::{Alias, Content, Ids, Phase, SessionRef, SessionState, Sessions};
@@ -188,9 +188,9 @@ impl Sessions {
         }
         let bytes = content.topic.len() + content.properties.len() + content.payload.len();
         let fits = fits(outgoing, bytes, &self.bounds);
-        let memory_bytes = kept::memory_bytes_of(content, ids);
+        let memory_bytes = kept_publications::memory_bytes_of(content, ids);
         if !fits || self.kept.bytes() + memory_bytes > self.bounds.queues_bytes_max {
-            let newcomer = Newcomer {
+            let new_entry = NewEntry {
                 bytes,
                 memory_bytes,
                 has_copy: tag.is_none() && self.kept.has_copy(ids),
@@ -200,7 +200,7 @@ impl Sessions {
             } else {
                 &mut self.counts.dropped_queue
             };
-            let Some(oldest) = newcomer.costs(outgoing, &self.bounds, &self.kept) else {
+            let Some(oldest) = new_entry.costs(outgoing, &self.bounds, &self.kept) else {
                 *count += 1;
                 return Offer::Dropped;
             };
@@ -350,7 +350,7 @@ fn may_send(outgoing: &mut Outgoing, in_flight_max: u16, saving: &Saving) -> boo
 }
 
 /// A publication that is to wait in the queue of a session.
-struct Newcomer {
+struct NewEntry {
     /// Its size in the queue of the session.
     bytes: usize,
     /// The memory that it takes in all queues together, if no other session keeps it.
@@ -359,7 +359,7 @@ struct Newcomer {
     has_copy: bool,
 }
 
-impl Newcomer {
+impl NewEntry {
     /// Whether there is room for it in all queues together.
     fn fits_in_all(&self, bounds: &super::Bounds, kept: &KeptPublications) -> bool {
         match (self.has_copy, bounds.queue_full) {

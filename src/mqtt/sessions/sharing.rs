@@ -3,7 +3,7 @@
 use super::{Offer, SessionRef, Sessions};
 use crate::broker::SubscriptionLimits;
 use crate::mqtt::Qos;
-use crate::mqtt::shares::{FilterChange, Handed, JoinOutcome, Membership, News};
+use crate::mqtt::shares::{FilterChange, Handed, JoinOutcome, Membership, ShareMessage};
 use crate::mqtt::subscriptions::{Options, Subscriber, UnsubscribeOutcome};
 use crate::mqtt::topic::Filter;
 
@@ -46,8 +46,8 @@ impl Sessions {
     }
 
     /// Takes messages of another core about groups and their members.
-    pub fn be_told(&mut self, from: usize, news: Vec<News>) {
-        self.shares.be_told(from, news);
+    pub fn receive(&mut self, from: usize, messages: Vec<ShareMessage>) {
+        self.shares.receive(from, messages);
         self.follow_groups();
     }
 
@@ -79,7 +79,7 @@ impl Sessions {
     /// Tells groups which of their publications sessions have acknowledged, dropped, or not got at their end.
     #[inline]
     pub fn tell_groups(&mut self) {
-        if self.kept.has_news_for_groups() || self.shares.has_changes() {
+        if self.kept.has_results_for_groups() || self.shares.has_changes() {
             self.tell_groups_all();
         }
     }

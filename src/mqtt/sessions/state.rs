@@ -203,7 +203,7 @@ impl SessionState {
     }
 
     /// Whether no client was told of the session: it began with a connection whose CONNACK has not been sent.
-    pub(super) fn is_untold(&self) -> bool {
+    pub(super) fn is_connack_pending(&self) -> bool {
         matches!(self.phase, Phase::Connecting { is_new: true, .. })
     }
 

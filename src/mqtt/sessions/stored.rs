@@ -10,7 +10,7 @@
 //!                                                | with the fact 8: length of the claims 4 | claims …
 //!                                                | topic … | properties … | payload …
 //!
-//!   publication    its number                  1 | as `kept.rs` has it in memory
+//!   publication    its number                  1 | as `kept_publications.rs` has it in memory
 //! ```
 //! The numbers of outgoing publications rise in the order of the queue. A session with a connection waits
 //! since 0. Its user has one byte before it, 1, so that no user is different from an empty one. Numbers are
@@ -281,7 +281,7 @@ pub(super) fn write_publication(kept: &[u8], out: &mut Vec<u8>) {
 /// The bytes in memory of a publication, if they are whole.
 pub(super) fn read_publication(value: &[u8]) -> Option<&[u8]> {
     match value {
-        [VERSION, kept @ ..] if super::kept::is_whole(kept) => Some(kept),
+        [VERSION, kept @ ..] if super::kept_publications::is_whole(kept) => Some(kept),
         _ => None,
     }
 }

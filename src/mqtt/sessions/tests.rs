@@ -139,7 +139,7 @@ fn publish(payload: &[u8], qos: u8, id: u16, dup: bool) -> Got {
 }
 
 fn sessions(bounds: Bounds) -> Sessions {
-    let place = Place {
+    let place = CoreLocation {
         core: 0,
         cores: 1,
         hasher: ChannelHasher::with_key(1),

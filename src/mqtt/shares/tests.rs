@@ -50,7 +50,7 @@ impl World {
             queue_full: QueueFull::DropNewest,
             queues_qos0: true,
         };
-        let place = |core| Place {
+        let place = |core| CoreLocation {
             core,
             cores: CORES,
             hasher: hasher.clone(),
@@ -130,8 +130,8 @@ impl World {
     /// them.
     fn carry(&mut self, from: usize, to: usize) {
         self.go_on();
-        let news = self.cores[from].take_news(to);
-        self.cores[to].be_told(from, news);
+        let messages = self.cores[from].take_messages(to);
+        self.cores[to].receive(from, messages);
         for core in 0..CORES {
             while let Some(handed) = self.cores[core].next_handed() {
                 let session = handed.tag.session;
@@ -148,7 +148,7 @@ impl World {
             || self
                 .cores
                 .iter()
-                .any(|core| core.has_news() || core.has_work() || core.has_untold())
+                .any(|core| core.has_messages() || core.has_work() || core.has_unreported())
         {
             for from in 0..CORES {
                 for to in 0..CORES {
@@ -407,7 +407,7 @@ fn a_turn_tells_a_bounded_number_of_groups_of_connections_that_come_and_go_and_i
     world.cores[0].join(session, "$share/5+/a", options(Qos::AtMostOnce), limits, 0);
     let told = std::iter::from_fn(|| Some(world.cores[0].tell_presence(4)).filter(|&told| told > 0));
     assert_eq!(told.collect::<Vec<_>>(), [4, 4, 3]);
-    assert!(!world.cores[0].has_untold());
+    assert!(!world.cores[0].has_unreported());
     world.carry_all();
     let known: Vec<bool> = world
         .cores
@@ -500,7 +500,7 @@ proptest! {
         for core in &mut world.cores {
             prop_assert_eq!(core.take_counts().1, 0);
             prop_assert_eq!(core.groups.in_flight(), 0);
-            prop_assert_eq!(core.news_bytes, 0);
+            prop_assert_eq!(core.message_bytes, 0);
         }
     }
 }

@@ -231,7 +231,7 @@ fn a_core_is_woken_for_the_topics_of_its_filters_and_for_all_while_it_has_wildca
             two.reader.release();
             assert!(two.reader.prepare_sleep());
             let is_woken = wakes(&mut one, topic);
-            two.reader.awake();
+            two.reader.mark_awake();
             is_woken
         })
     };

@@ -13,12 +13,12 @@
 //!
 //! Limits: `authentication_timeout`.
 
-use super::timers::Moment;
+use super::timers::CompactDeadline;
 use super::{Environment, Session, State, send};
 use crate::app::{App, AppError};
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decision, Decisions};
-use crate::session::Settings;
+use crate::session::CommonSettings;
 use crate::socketcluster::encode;
 use crate::socketcluster::number::Number;
 use crate::socketcluster::packet::{Event, Reserved};
@@ -71,9 +71,9 @@ impl Session {
     }
 
     /// When the client of a session that has just opened must be authenticated.
-    pub(super) fn first_watch(settings: &Settings, now: Now) -> Moment {
+    pub(super) fn first_watch(settings: &CommonSettings, now: Now) -> CompactDeadline {
         if settings.allow_anonymous {
-            Moment::NEVER
+            CompactDeadline::NEVER
         } else {
             authentication_deadline(settings, now.uptime)
         }
@@ -92,9 +92,11 @@ impl Session {
         };
         match (was_authenticated, &self.claims) {
             (_, Some(claims)) => {
-                *watch = claims.expires_with_leeway_at().map_or(Moment::NEVER, |seconds| {
-                    Moment::after(expiry(seconds, env.common.now))
-                });
+                *watch = claims
+                    .expires_with_leeway_at()
+                    .map_or(CompactDeadline::NEVER, |seconds| {
+                        CompactDeadline::after(expiry(seconds, env.common.now))
+                    });
             }
             (true, None) => {
                 *watch = authentication_deadline(env.common.settings, env.common.now.uptime);
@@ -121,10 +123,10 @@ impl Session {
     }
 }
 
-fn authentication_deadline(settings: &Settings, now: Uptime) -> Moment {
+fn authentication_deadline(settings: &CommonSettings, now: Uptime) -> CompactDeadline {
     match settings.authentication_timeout {
-        Some(timeout) => Moment::after(now + timeout),
-        None => Moment::NEVER,
+        Some(timeout) => CompactDeadline::after(now + timeout),
+        None => CompactDeadline::NEVER,
     }
 }
 

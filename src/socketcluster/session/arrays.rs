@@ -19,14 +19,14 @@ use super::tokens::VERIFICATIONS_PER_PART;
 use super::{Environment, Session};
 use crate::app::App;
 use crate::decision::{CloseReason, Decisions, Limit};
-use crate::socketcluster::decode::{Decoded, Packets, Place, resume};
+use crate::socketcluster::decode::{Decoded, Packets, ResumePoint, resume};
 use crate::socketcluster::packet::Packet;
 
 /// The rest of an array.
 #[derive(Debug)]
 pub(super) struct Array {
     text: Box<str>,
-    place: Place,
+    place: ResumePoint,
     /// How many tokens of the array were checked.
     verified: u32,
 }
@@ -105,7 +105,7 @@ impl Session {
         was_authenticated: &mut bool,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
-    ) -> Result<Option<Place>, CloseReason> {
+    ) -> Result<Option<ResumePoint>, CloseReason> {
         match decoded {
             Decoded::One(packet) => self.receive_packet(&packet, env, decisions)?,
             Decoded::Many(packets) => {
@@ -126,7 +126,7 @@ impl Session {
         was_authenticated: &mut bool,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
-    ) -> Result<Option<Place>, CloseReason> {
+    ) -> Result<Option<ResumePoint>, CloseReason> {
         let end = packets.position().saturating_add(PART_BYTES_MAX);
         let mut left = env.common.packets_max;
         while let Some(packet) = packets.next() {

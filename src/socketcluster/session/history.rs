@@ -47,7 +47,7 @@ impl Session {
         if !self.may(Action::History, decisions.bytes(channel), env) {
             return refuse(Some(cid), &Refusal::silent(), Refused::Invoke, decisions);
         }
-        match self.may_look_into(event, decisions.bytes(channel), env) {
+        match self.may_read_channel(event, decisions.bytes(channel), env) {
             Some(Ok(())) => {}
             Some(Err(refusal)) => return refuse(Some(cid), &refusal, Refused::Invoke, decisions),
             None => return,

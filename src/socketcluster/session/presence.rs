@@ -51,7 +51,7 @@ impl Session {
         if !self.may(Action::Presence, decisions.bytes(channel), env) {
             return refuse(Some(cid), &Refusal::silent(), Refused::Invoke, decisions);
         }
-        match self.may_look_into(event, decisions.bytes(channel), env) {
+        match self.may_read_channel(event, decisions.bytes(channel), env) {
             Some(Ok(())) => {}
             Some(Err(refusal)) => return refuse(Some(cid), &refusal, Refused::Invoke, decisions),
             None => return,

@@ -34,7 +34,7 @@ pub(super) const RETAIN: &str = "$retain";
 /// The data of the call.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given<'a> {
+struct CallData<'a> {
     #[serde(borrow)]
     channel: &'a RawValue,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -52,7 +52,7 @@ impl Session {
         let expired = self.expire(env.common.now, decisions);
         let cid = event.cid.map(Number::text);
         let json = event.data.map_or("null", |value| value.json);
-        let given = serde_json::from_str::<Given<'_>>(json).ok();
+        let given = serde_json::from_str::<CallData<'_>>(json).ok();
         let named = given.and_then(|given| {
             let name = Scanner::new(given.channel.get()).string().ok()?;
             Some((decisions.write(|out| name.write_decoded(out)), given.data))

@@ -39,8 +39,8 @@ mod undecided;
 /// A session with everything that a core lends it, and a clock that the test moves.
 struct Client<A: App> {
     session: Session,
-    common: session::Settings,
-    settings: Settings,
+    common: session::CommonSettings,
+    settings: SocketClusterSettings,
     policy: Policy,
     app: A,
     scratch: session::Scratch,
@@ -67,21 +67,21 @@ impl<A: App> Client<A> {
     fn new(app: A) -> Client<A> {
         Client::with_settings(
             app,
-            Settings {
+            SocketClusterSettings {
                 protocol: Protocol::V2,
-                ..Settings::default()
+                ..SocketClusterSettings::default()
             },
         )
     }
 
-    fn with_settings(app: A, settings: Settings) -> Client<A> {
+    fn with_settings(app: A, settings: SocketClusterSettings) -> Client<A> {
         let now = Now {
             uptime: Uptime::from_ms(5_000),
             unix_ms: 1_000_000_000,
         };
         Client {
             session: Session::new(SessionIds::new().unwrap().next_id(), &settings, now, None),
-            common: session::Settings::default(),
+            common: session::CommonSettings::default(),
             settings,
             policy: Policy::with_tokens(tokens()),
             app,

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Environment, Session, Settings, State, send};
+use super::{Environment, Session, SocketClusterSettings, State, send};
 use crate::app::App;
 use crate::clock::{Now, Uptime};
 use crate::decision::{CloseReason, Decisions};
@@ -15,7 +15,7 @@ use crate::session;
 impl Session {
     /// The server has neither read the connection up to now, nor sent what the session decided. So silence
     /// before this moment is not the client's fault.
-    pub fn reset_silence_timer(&mut self, now: Now, settings: &Settings) {
+    pub fn reset_silence_timer(&mut self, now: Now, settings: &SocketClusterSettings) {
         self.heard = now.uptime;
         self.postpone_calls(now.uptime + settings.ack_timeout);
     }
@@ -26,7 +26,11 @@ impl Session {
     }
 
     /// When [`Session::timed_out`] is to be called.
-    pub fn next_deadline(&self, common: &session::Settings, settings: &Settings) -> Uptime {
+    pub fn next_deadline(
+        &self,
+        common: &session::CommonSettings,
+        settings: &SocketClusterSettings,
+    ) -> Uptime {
         match self.state {
             // The client has sent its handshake, and waits for the server.
             State::AwaitingHandshake { .. } if self.is_waiting() => {
@@ -96,7 +100,7 @@ impl Session {
         }
     }
 
-    pub(super) fn pong_deadline(&self, settings: &Settings) -> Uptime {
+    pub(super) fn pong_deadline(&self, settings: &SocketClusterSettings) -> Uptime {
         match settings.ping_interval {
             Some(_) => self.heard + settings.ping_timeout,
             None => Uptime::NEVER,
@@ -119,15 +123,15 @@ impl Session {
 /// A deadline in 4 bytes instead of 8, since every session has one: tenths of a second since the process began, for 13
 /// years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Moment(u32);
+pub(super) struct CompactDeadline(u32);
 
-impl Moment {
-    pub(super) const NEVER: Moment = Moment(u32::MAX);
+impl CompactDeadline {
+    pub(super) const NEVER: CompactDeadline = CompactDeadline(u32::MAX);
     const MS: u64 = 100;
 
     /// The first moment that is not before `time`.
-    pub(super) fn after(time: Uptime) -> Moment {
-        Moment(u32::try_from(time.as_ms().div_ceil(Moment::MS)).unwrap_or(u32::MAX))
+    pub(super) fn after(time: Uptime) -> CompactDeadline {
+        CompactDeadline(u32::try_from(time.as_ms().div_ceil(CompactDeadline::MS)).unwrap_or(u32::MAX))
     }
 
     pub(super) fn has_come(self, now: Uptime) -> bool {
@@ -135,10 +139,10 @@ impl Moment {
     }
 
     pub(super) fn uptime(self) -> Uptime {
-        if self == Moment::NEVER {
+        if self == CompactDeadline::NEVER {
             Uptime::NEVER
         } else {
-            Uptime::from_ms(u64::from(self.0) * Moment::MS)
+            Uptime::from_ms(u64::from(self.0) * CompactDeadline::MS)
         }
     }
 }

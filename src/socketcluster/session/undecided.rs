@@ -10,7 +10,7 @@
 //! Limits: `decision_timeout`.
 
 use super::{Environment, Session};
-use crate::app::{Again, App, Decide, DecisionNumber, Kept, Refusal};
+use crate::app::{Again, App, Decide, DecisionNumber, DeferredOrders, Refusal};
 use crate::auth::Issued;
 use crate::clock::Uptime;
 use crate::decision::{CloseReason, Decisions, Limit};
@@ -28,7 +28,7 @@ pub(super) struct Undecided {
     /// The application's earlier decisions about it.
     decided: Vec<Result<(), Refusal>>,
     /// The application's orders to its peer.
-    kept: Kept,
+    kept: DeferredOrders,
 }
 
 /// The question to be decided.

@@ -40,7 +40,7 @@ const SESSION_KEY_BYTES_MAX: usize = 256;
 /// The data of the call.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given<'a> {
+struct CallData<'a> {
     #[serde(borrow)]
     channel: &'a RawValue,
     #[serde(borrow, default, deserialize_with = "present")]
@@ -71,7 +71,7 @@ impl Session {
         let expired = self.expire(env.common.now, decisions);
         let cid = event.cid.map(Number::text);
         let json = event.data.map_or("null", |value| value.json);
-        let given = match serde_json::from_str::<Option<Given<'_>>>(json) {
+        let given = match serde_json::from_str::<Option<CallData<'_>>>(json) {
             Ok(Some(given)) => given,
             Ok(None) => {
                 let token = cid.map(|cid| decisions.write(|out| out.extend_from_slice(cid.as_bytes())));
@@ -151,7 +151,7 @@ impl Session {
 
     fn check_sizes<A: App>(
         &self,
-        given: &Given<'_>,
+        given: &CallData<'_>,
         channel_bytes: usize,
         env: &mut Environment<'_, '_, A>,
     ) -> Result<(), AppError> {

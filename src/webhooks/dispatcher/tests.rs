@@ -1,7 +1,7 @@
 use super::*;
 use crate::config::webhooks::WebhookSpec;
 use crate::webhooks::compiled::tests::{compile, hook};
-use crate::webhooks::event::MemberNews;
+use crate::webhooks::event::MembershipEvent;
 use crate::webhooks::hook::{BACKOFF_FIRST, BACKOFF_MAX, backoff};
 
 fn at(ms: u64) -> Now {
@@ -31,7 +31,7 @@ impl Fixture {
     }
 
     fn tell(&self, event: Event, ms: u64) {
-        let told = Told {
+        let told = DatedEvent {
             unix_ms: at(ms).unix_ms,
             core: 0,
             event,
@@ -42,7 +42,7 @@ impl Fixture {
     fn occupy(&self, name: &str, is_occupied: bool, ms: u64) {
         let change = Occupied {
             channel: name.as_bytes().into(),
-            by: Holder::SocketCluster,
+            by: SubscriberKind::SocketCluster,
             is_occupied,
         };
         self.tell(Event::Occupancy(vec![change]), ms);
@@ -50,7 +50,7 @@ impl Fixture {
 
     fn member(&self, name: &str, ms: u64) {
         self.tell(
-            Event::Member(MemberNews {
+            Event::Member(MembershipEvent {
                 channel: name.as_bytes().into(),
                 user: Some("u".into()),
                 connection: None,

@@ -13,7 +13,7 @@ fn at(ms: u64) -> Uptime {
 fn said(channel: &str, is_occupied: bool) -> Occupied {
     Occupied {
         channel: channel.as_bytes().into(),
-        by: Holder::SocketCluster,
+        by: SubscriberKind::SocketCluster,
         is_occupied,
     }
 }
@@ -52,7 +52,7 @@ fn a_channel_that_is_vacated_for_a_moment_is_not_told_of() {
 fn subscribers_of_both_protocols_count() {
     let mut occupancy = Occupancy::new(Duration::ZERO);
     let mqtt = |is_occupied| Occupied {
-        by: Holder::Mqtt,
+        by: SubscriberKind::Mqtt,
         ..said("a", is_occupied)
     };
     assert_eq!(occupancy.change(0, &said("a", true), 2, at(0)), 2);
@@ -108,7 +108,7 @@ proptest! {
             let name: Box<[u8]> = format!("{channel}").into_bytes().into();
             let change = Occupied {
                 channel: name.clone(),
-                by: if is_mqtt { Holder::Mqtt } else { Holder::SocketCluster },
+                by: if is_mqtt { SubscriberKind::Mqtt } else { SubscriberKind::SocketCluster },
                 is_occupied,
             };
             if occupancy.change(core, &change, 1, at(now)) == 1 {

@@ -34,22 +34,22 @@ impl Fixture {
         fixture
     }
 
-    fn with<T>(&mut self, act: impl FnOnce(&mut Queue, &mut Keeper<'_>) -> T) -> T {
+    fn with<T>(&mut self, act: impl FnOnce(&mut Queue, &mut QueueStorage<'_>) -> T) -> T {
         let disk = self.disk.as_mut().map(|disk| {
             let number = disk.number_of("a");
             (disk, number)
         });
-        let mut keeper = Keeper {
+        let mut storage = QueueStorage {
             spec: &self.spec,
             intake: &self.intake,
             disk,
         };
-        act(&mut self.queue, &mut keeper)
+        act(&mut self.queue, &mut storage)
     }
 
     fn push(&mut self, number: u64) -> Result<(), WebhookDrop> {
         let json = format!("{{\"n\":{number}}}").into_bytes().into();
-        self.with(|queue, keeper| queue.push(number, &json, keeper))
+        self.with(|queue, storage| queue.push(number, &json, storage))
     }
 
     /// The events of the next request.
@@ -64,13 +64,13 @@ impl Fixture {
     fn deliver_all(&mut self) -> Vec<String> {
         let mut delivered = Vec::new();
         loop {
-            self.with(|queue, keeper| queue.refill(keeper)).unwrap();
+            self.with(|queue, storage| queue.refill(storage)).unwrap();
             let batch = self.batch();
             if batch.is_empty() {
                 return delivered;
             }
             let through = self.queue.batch(&self.spec).last().unwrap().number;
-            let count = self.with(|queue, keeper| queue.pop_through(through, keeper));
+            let count = self.with(|queue, storage| queue.pop_through(through, storage));
             assert_eq!(count, batch.len() as u64);
             delivered.extend(batch);
         }
@@ -146,10 +146,10 @@ fn events_that_are_too_old_are_dropped_and_the_next_one_tells() {
     for number in 1..=5 {
         queue.push(number).unwrap();
     }
-    assert_eq!(queue.with(|queue, keeper| queue.expire(4, keeper)), 3);
-    assert_eq!(queue.with(|queue, keeper| queue.expire(4, keeper)), 0);
+    assert_eq!(queue.with(|queue, storage| queue.expire(4, storage)), 3);
+    assert_eq!(queue.with(|queue, storage| queue.expire(4, storage)), 0);
     queue.push(6).unwrap();
-    assert_eq!(queue.with(|queue, keeper| queue.expire(5, keeper)), 1);
+    assert_eq!(queue.with(|queue, storage| queue.expire(5, storage)), 1);
     assert_eq!(
         queue.deliver_all(),
         [r#"{"dropped_before":4,"n":5}"#, r#"{"n":6}"#]
@@ -190,7 +190,7 @@ fn a_queue_begins_with_what_the_disk_has() {
     let (disk, found) = Disk::open(queue.folder.as_deref().unwrap()).unwrap();
     queue.disk = Some(disk);
     assert_eq!(
-        queue.with(|queue, keeper| queue.begin_with(&found[0].1, keeper)),
+        queue.with(|queue, storage| queue.begin_with(&found[0].1, storage)),
         0
     );
     queue.push(103).unwrap();

@@ -467,8 +467,8 @@ fn skipped_messages_are_checked_as_frames_and_not_inflated() {
             let step = receiver.pass(&mut input, &LIMITS, compression);
             steps.push(step);
             match step {
-                Ok(Passed::Frame(consumed)) => drop(input.drain(..consumed)),
-                Ok(Passed::Close | Passed::Incomplete(_)) | Err(_) => return steps,
+                Ok(SkipResult::Frame(consumed)) => drop(input.drain(..consumed)),
+                Ok(SkipResult::Close | SkipResult::Incomplete(_)) | Err(_) => return steps,
             }
         }
     };
@@ -478,11 +478,11 @@ fn skipped_messages_are_checked_as_frames_and_not_inflated() {
         frame(FIN, b"this"),
         frame(FIN | 8, b""),
     ];
-    let whole = |at: usize| Ok(Passed::Frame(bytes[at].len()));
-    let both = Ok(Passed::Frame(bytes[1].len() + bytes[2].len()));
+    let whole = |at: usize| Ok(SkipResult::Frame(bytes[at].len()));
+    let both = Ok(SkipResult::Frame(bytes[1].len() + bytes[2].len()));
     assert_eq!(
         passed(&bytes.concat(), Compression::Small),
-        [whole(0), both, Ok(Passed::Close)]
+        [whole(0), both, Ok(SkipResult::Close)]
     );
     assert_eq!(
         passed(&bytes.concat(), Compression::Off),
@@ -490,6 +490,6 @@ fn skipped_messages_are_checked_as_frames_and_not_inflated() {
     );
     assert_eq!(
         passed(&bytes[..2].concat(), Compression::Large),
-        [whole(0), Ok(Passed::Incomplete(bytes[1].len()))]
+        [whole(0), Ok(SkipResult::Incomplete(bytes[1].len()))]
     );
 }

@@ -14,12 +14,12 @@ use crate::client::ClientAddress;
 use crate::clock::{Now, Uptime};
 use crate::config::{QueueFull, SlowConsumer};
 use crate::cores::connections::Bounds;
-use crate::cores::connections::look::NoLook;
+use crate::cores::connections::delivery_inspector::NoInspector;
 use crate::cores::connections::retained::Handed;
 use crate::cores::lifecycle::connection::Phase;
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::publication::{Head, write_head};
-use crate::mqtt::sessions::{Connect, Content, End, Place};
+use crate::mqtt::sessions::{Connect, Content, CoreLocation, End};
 use crate::mqtt::subscriptions::Options;
 use crate::mqtt::{Qos, Version, sessions};
 use crate::protocols::Framing;
@@ -79,7 +79,7 @@ impl Table {
             queue_full: QueueFull::DropNewest,
             queues_qos0: false,
         };
-        let place = Place {
+        let place = CoreLocation {
             core: 0,
             cores: 1,
             hasher: hasher.clone(),
@@ -215,9 +215,13 @@ impl Table {
         let hash = self.hasher.hash(topic.as_bytes());
         for turn in 1.. {
             let mut copies_left = copies;
-            let (_, is_over) =
-                self.connections
-                    .deliver_to_mqtt(hash, &publication, || false, &mut NoLook, &mut copies_left);
+            let (_, is_over) = self.connections.deliver_to_mqtt(
+                hash,
+                &publication,
+                || false,
+                &mut NoInspector,
+                &mut copies_left,
+            );
             if is_over {
                 return turn;
             }
@@ -614,7 +618,7 @@ fn a_session_that_begins_while_a_walk_pauses_gets_nothing_of_it_under_the_number
     write_head(&HEAD, b"", &mut frame);
     frame.push(b'x');
     let (session, id) = (table.clients[3].session, table.clients[3].id);
-    let mut newcomer = None;
+    let mut new_client = None;
     table.deliver_with("t", Origin::Mqtt, false, &frame, 1, 2, |table| {
         let end = End::Orderly {
             with_will: false,
@@ -627,10 +631,10 @@ fn a_session_that_begins_while_a_walk_pauses_gets_nothing_of_it_under_the_number
         table.sessions().disconnect(session, id.token().0, end, now);
         let client = table.connect(Version::V4, Framing::Mqtt);
         table.subscribe(client, "t", options(Qos::AtMostOnce));
-        newcomer = Some(client);
+        new_client = Some(client);
     });
-    let newcomer = newcomer.unwrap();
-    assert_eq!(table.clients[newcomer].session.number, session.number);
-    assert!(table.received(newcomer).is_empty());
+    let new_client = new_client.unwrap();
+    assert_eq!(table.clients[new_client].session.number, session.number);
+    assert!(table.received(new_client).is_empty());
     assert_eq!(table.received(clients[2]), packet(0x30, &[], b"x"));
 }

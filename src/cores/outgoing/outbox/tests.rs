@@ -54,9 +54,12 @@ fn a_sealed_outbox_sends_what_it_has_and_takes_no_publication() {
             _ => {}
         }
         let waiting = outbox.len();
-        outbox.seal(&mut pool);
+        outbox.stop_publications(&mut pool);
         for is_sent in [false, true] {
-            assert!(outbox.is_sealed() && !outbox.takes(1, usize::MAX), "{waits}");
+            assert!(
+                outbox.takes_no_publications() && !outbox.takes(1, usize::MAX),
+                "{waits}"
+            );
             assert!(
                 !outbox.try_share(&mut pool.shared, publication, usize::MAX),
                 "{waits}"
@@ -68,7 +71,7 @@ fn a_sealed_outbox_sends_what_it_has_and_takes_no_publication() {
                 assert!(outbox.is_empty());
             }
         }
-        outbox.unseal();
+        outbox.resume_publications();
         assert!(outbox.is_empty() && outbox.takes(1, usize::MAX));
     }
     let mut wanted = Vec::new();

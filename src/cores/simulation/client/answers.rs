@@ -6,30 +6,30 @@ use serde_json::Value;
 
 use super::Client;
 use super::calls::{Asked, Call};
-use super::past::check_since;
+use super::history::check_since;
 use crate::config::SlowConsumer;
 use crate::cores::simulation::following::{Following, Recovered};
 use crate::cores::simulation::log::{self, PRESENCE, channel_name, number_in};
 use crate::cores::simulation::policies::{Memory, Wanted};
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 
 impl Client {
-    pub(super) fn take_reply(&mut self, ground: &mut Ground, rid: u64, packet: &Value) {
-        ground.trace.mix(rid);
-        if self.late.remove(&rid) || self.take_service_answer(ground, rid, packet) {
+    pub(super) fn take_reply(&mut self, truth: &mut GroundTruth, rid: u64, packet: &Value) {
+        truth.trace.mix(rid);
+        if self.late.remove(&rid) || self.take_service_answer(truth, rid, packet) {
             return;
         }
         let at = self.calls.iter().position(|call| call.cid == rid);
-        let is_next = |at: &usize| self.calls.iter().take(*at).all(|call| call.may_be_late(ground));
+        let is_next = |at: &usize| self.calls.iter().take(*at).all(|call| call.may_be_late(truth));
         let Some(call) = at.filter(is_next).and_then(|at| self.calls.remove(at)) else {
-            ground.fail(&format!(
+            truth.fail(&format!(
                 "client {}: a reply to {rid}, and the next is {:?}",
                 self.index,
                 self.calls.front()
             ));
         };
-        let stamp = call.stamp.unwrap_or_else(|| {
-            ground.fail(&format!(
+        let earliest = call.earliest.unwrap_or_else(|| {
+            truth.fail(&format!(
                 "client {}: {rid} was answered before it was sent",
                 self.index
             ))
@@ -38,75 +38,77 @@ impl Client {
         let may = match call.asked {
             Asked::Handshake => {
                 self.session = packet["data"]["id"].as_str().map(str::to_owned);
-                self.opened_at = Some(ground.time.peek().uptime);
+                self.opened_at = Some(truth.time.peek().uptime);
                 if packet["data"]["isAuthenticated"] != true {
                     self.user = None;
                 }
-                self.begin_wills(ground);
+                self.begin_wills(truth);
                 self.session.is_some() && !is_error
             }
-            Asked::Subscribe(channel) => self.subscribed(ground, channel, &call, stamp, is_error),
-            Asked::Recover(channel, wanted) => self.recovered(ground, channel, wanted, &call, stamp, packet),
-            Asked::Unsubscribe(channel) => self.unsubscribed(ground, channel, stamp, is_error),
+            Asked::Subscribe(channel) => self.subscribed(truth, channel, &call, earliest, is_error),
+            Asked::Recover(channel, wanted) => {
+                self.recovered(truth, channel, wanted, &call, earliest, packet)
+            }
+            Asked::Unsubscribe(channel) => self.unsubscribed(truth, channel, earliest, is_error),
             Asked::Publish(channel) => {
-                self.published(ground, channel, stamp);
+                self.published(truth, channel, earliest);
                 !is_error
             }
             Asked::History(channel, wanted, limit) => {
-                self.history_read(ground, (channel, wanted, limit), &call, stamp, packet)
+                self.history_read(truth, (channel, wanted, limit), &call, earliest, packet)
             }
             Asked::Members(channel) => match self.members_told(channel, packet) {
                 Ok(may) => may,
-                Err(error) => ground.fail(&format!("client {}: {error}: {packet}", self.index)),
+                Err(error) => truth.fail(&format!("client {}: {error}: {packet}", self.index)),
             },
             Asked::Info(_) => {
                 let error = packet["error"]["name"].as_str();
-                let has_room = ground.plan.has_room_for_members();
+                let has_room = truth.plan.has_room_for_members();
                 self.info_answered(rid, error.or_else(|| is_error.then_some("")), has_room)
             }
             Asked::Will(..) => {
-                let now = ground.time.peek().uptime;
-                ground.wills.answer(self.index, rid, is_error, now);
+                let now = truth.time.peek().uptime;
+                truth.wills.answer(self.index, rid, is_error, now);
                 // The will may find no room, here or in the box of the owner of its session.
                 !is_error || packet["error"]["name"] == "WillsFullError"
             }
             Asked::TakeWillBack => {
-                let now = ground.time.peek().uptime;
-                ground.wills.answer(self.index, rid, is_error, now);
+                let now = truth.time.peek().uptime;
+                truth.wills.answer(self.index, rid, is_error, now);
                 !is_error
             }
             Asked::Forbidden => is_error,
             Asked::Call | Asked::Much(_) | Asked::KickMe(_) | Asked::KickMeOutOfAll | Asked::SendMeAway => {
-                !is_error || ground.plan.limits.client_calls_max < 1000
+                !is_error || truth.plan.limits.client_calls_max < 1000
             }
         };
         if !may {
-            ground.fail(&format!("client {}: {call:?} was answered {packet}", self.index));
+            truth.fail(&format!("client {}: {call:?} was answered {packet}", self.index));
         }
     }
 
     fn subscribed(
         &mut self,
-        ground: &Ground,
+        truth: &GroundTruth,
         channel: usize,
         call: &Call,
-        stamp: u64,
+        earliest: u64,
         is_error: bool,
     ) -> bool {
-        let is_full = self.is_full(ground, call);
+        let is_full = self.is_full(truth, call);
         if is_error {
             return is_full;
         }
-        let answered = ground.log.claimed();
+        let answered = truth.log.claimed();
         self.watch(channel, true);
-        if ground.plan.memory.is_some() && channel < PRESENCE {
+        if truth.plan.memory.is_some() && channel < PRESENCE {
             // A subscription that is there already goes on, and one that has not been answered begins with its answer.
             if self.is_subscribing_before(call, channel) {
                 return true;
             }
-            let following = Following::new(channel, stamp, answered, true);
+            let following = Following::new(channel, earliest, answered, true);
             let asks_retained = matches!(call.asked, Asked::Recover(_, Wanted::Last(1..)));
-            let following = match ground.plan.mqtt && asks_retained {
+            let following = match truth.plan.mqtt && asks_retained {
                 true => following.with_retained(),
                 false => following,
             };
@@ -115,16 +117,16 @@ impl Client {
         }
         self.following
             .entry(channel)
-            .or_insert_with(|| Following::new(channel, stamp, answered, false));
+            .or_insert_with(|| Following::new(channel, earliest, answered, false));
         !is_full
     }
 
     /// Whether it had as many subscriptions as it may have when this call was handled.
-    fn is_full(&self, ground: &Ground, call: &Call) -> bool {
+    fn is_full(&self, truth: &GroundTruth, call: &Call) -> bool {
         let mut channels: BTreeSet<usize> = self.following.keys().copied().collect();
         let before = self.calls.iter().filter(|other| other.cid < call.cid);
         channels.extend(before.filter_map(|other| other.subscribes_to()));
-        channels.len() >= ground.plan.limits.channels_per_connection_max as usize
+        channels.len() >= truth.plan.limits.channels_per_connection_max as usize
     }
 
     /// Whether a subscription to the channel has not been answered.
@@ -141,49 +143,49 @@ impl Client {
     }
 
     /// The subscription to a channel, if all that is published must reach it at once.
-    pub(super) fn live(&self, channel: usize, ground: &Ground) -> Option<&Following> {
+    pub(super) fn live(&self, channel: usize, truth: &GroundTruth) -> Option<&Following> {
         let following = self.following.get(&channel)?;
-        let is_live = !ground.plan.memory.is_some() || channel >= PRESENCE || following.is_live();
+        let is_live = !truth.plan.memory.is_some() || channel >= PRESENCE || following.is_live();
         (is_live && !self.is_subscribing(channel)).then_some(following)
     }
 
     /// The answer to a subscription that wants something of the past.
     fn recovered(
         &mut self,
-        ground: &mut Ground,
+        truth: &mut GroundTruth,
         channel: usize,
         wanted: Wanted,
         call: &Call,
-        stamp: u64,
+        earliest: u64,
         packet: &Value,
     ) -> bool {
         let data = &packet["data"];
         let Some(is_whole) = data["recovered"].as_bool() else {
             // The channel has no history by now, or the subscription is refused.
             let is_error = !packet["error"].is_null();
-            return (is_error || ground.plan.memory == Memory::Some)
-                && self.subscribed(ground, channel, call, stamp, is_error);
+            return (is_error || truth.plan.memory == Memory::Some)
+                && self.subscribed(truth, channel, call, earliest, is_error);
         };
         let told = Recovered {
-            up_to: ground.offset_of(&data["position"]),
+            up_to: truth.offset_of(&data["position"]),
             publications: data["publications"]
                 .as_u64()
                 .and_then(|count| usize::try_from(count).ok())
                 .unwrap_or(0),
         };
-        if told.up_to + 1 < stamp || told.up_to >= ground.log.claimed() {
+        if told.up_to + 1 < earliest || told.up_to >= truth.log.claimed() {
             return false;
         }
-        ground.recoveries += u64::from(is_whole && told.publications > 0);
+        truth.recoveries += u64::from(is_whole && told.publications > 0);
         let reason = data["reason"].as_str();
-        if is_whole != reason.is_none() || !ground.may_lack(wanted, told, reason) {
+        if is_whole != reason.is_none() || !truth.may_lack(wanted, told, reason) {
             return false;
         }
         if reason == Some("in progress") {
             // The earlier subscription is answered later, or was answered, and its part of the past is on its
             // way.
             let is_live = self.following.get(&channel).is_none_or(Following::is_live);
-            let may_catch_up = ground.plan.slow_consumer != SlowConsumer::Close;
+            let may_catch_up = truth.plan.slow_consumer != SlowConsumer::Close;
             return self.is_subscribing_before(call, channel) || !is_live || may_catch_up;
         }
         if reason == Some("unsubscribed") {
@@ -193,19 +195,19 @@ impl Client {
         if let Wanted::Since(unix_ms) = wanted
             && is_whole
         {
-            let end = ground.log.places(channel, 0..told.up_to + 1).end;
+            let end = truth.log.places(channel, 0..told.up_to + 1).end;
             let first = end.saturating_sub(told.publications);
-            let result = check_since(ground, channel, unix_ms, first, call.clock_sets);
-            ground.expect(self.index, "by the answer to its subscription", result);
+            let result = check_since(truth, channel, unix_ms, first, call.clock_sets);
+            truth.expect(self.index, "by the answer to its subscription", result);
         }
-        let log = &ground.log;
+        let log = &truth.log;
         let following = match wanted {
             Wanted::After(after) if is_whole => Following::recovered(channel, after, told, log),
             Wanted::Last(max) if told.publications > max => return false,
             Wanted::After(_) | Wanted::OtherEpoch if told.publications > 0 => return false,
             Wanted::Position if told.publications > 1 => return false,
             Wanted::After(_) | Wanted::OtherEpoch | Wanted::Position | Wanted::Last(_) | Wanted::Since(_) => {
-                Following::with_newest(channel, told, ground.plan.memory == Memory::Everything, log)
+                Following::with_newest(channel, told, truth.plan.memory == Memory::Everything, log)
             }
         };
         match following {
@@ -213,16 +215,16 @@ impl Client {
                 self.following.insert(channel, following);
                 true
             }
-            Err(error) => ground.fail(&format!("client {}: {call:?}: {error}", self.index)),
+            Err(error) => truth.fail(&format!("client {}: {call:?}: {error}", self.index)),
         }
     }
 
-    fn unsubscribed(&mut self, ground: &Ground, channel: usize, stamp: u64, is_error: bool) -> bool {
-        if ground.plan.slow_consumer == SlowConsumer::Close
-            && let Some(following) = self.live(channel, ground)
+    fn unsubscribed(&mut self, truth: &GroundTruth, channel: usize, earliest: u64, is_error: bool) -> bool {
+        if truth.plan.slow_consumer == SlowConsumer::Close
+            && let Some(following) = self.live(channel, truth)
         {
-            let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
-            ground.expect(self.index, "at the end of a subscription", all);
+            let all = following.expect_until(earliest, &truth.log, SlowConsumer::Close);
+            truth.expect(self.index, "at the end of a subscription", all);
         }
         self.watch(channel, false);
         self.infos.note_change(channel);
@@ -230,71 +232,71 @@ impl Client {
     }
 
     /// The client's own publication reaches it before the answer, and lies in the ring.
-    fn published(&self, ground: &Ground, channel: usize, stamp: u64) {
-        if ground.plan.slow_consumer == SlowConsumer::Close
-            && let Some(following) = self.live(channel, ground)
+    fn published(&self, truth: &GroundTruth, channel: usize, earliest: u64) {
+        if truth.plan.slow_consumer == SlowConsumer::Close
+            && let Some(following) = self.live(channel, truth)
         {
-            // Its own publication lies at `stamp` or behind it; at least everything before must have come.
-            let all = following.expect_until(stamp, &ground.log, SlowConsumer::Close);
-            ground.expect(self.index, "before it is told that it has published", all);
+            // Its own publication lies at `note_read_at` or behind it; at least everything before must have come.
+            let all = following.expect_until(earliest, &truth.log, SlowConsumer::Close);
+            truth.expect(self.index, "before it is told that it has published", all);
         }
     }
 
-    pub(super) fn take_publication(&mut self, ground: &mut Ground, text: &str, packet: &Value) {
-        if ground.plan.mqtt && packet["data"]["data"].is_null() {
+    pub(super) fn take_publication(&mut self, truth: &mut GroundTruth, text: &str, packet: &Value) {
+        if truth.plan.mqtt && packet["data"]["data"].is_null() {
             // An MQTT client has cleared the retained publication.
             return;
         }
         let channel = channel_of(&packet["data"]["channel"]);
         let number = match channel {
             Some(channel) if channel >= PRESENCE => {
-                self.event_number(ground, channel, &packet["data"]["data"])
+                self.event_number(truth, channel, &packet["data"]["data"])
             }
             _ => number_in(text),
         };
         let (Some(channel), Some(number)) = (channel, number) else {
-            ground.fail(&format!("client {}: {text}", self.index));
+            truth.fail(&format!("client {}: {text}", self.index));
         };
-        ground.trace.mix(number as u64);
-        ground.deliveries += 1;
-        let policy = ground.plan.slow_consumer;
+        truth.trace.mix(number as u64);
+        truth.deliveries += 1;
+        let policy = truth.plan.slow_consumer;
         let Some(following) = self.following.get_mut(&channel) else {
-            ground.fail(&format!(
+            truth.fail(&format!(
                 "client {}: publication {number} of {}, to which it is not subscribed",
                 self.index,
                 channel_name(channel)
             ));
         };
         if !packet["data"]["position"].is_null() {
-            let offset = ground.offset_of(&packet["data"]["position"]);
-            if ground
+            let offset = truth.offset_of(&packet["data"]["position"]);
+            if truth
                 .log
                 .entry(number)
                 .is_none_or(|(_, entry)| entry.sequence != offset)
             {
-                ground.fail(&format!("client {}: {text} has a wrong position", self.index));
+                truth.fail(&format!("client {}: {text} has a wrong position", self.index));
             }
-        } else if ground.plan.memory == Memory::Everything && channel < PRESENCE {
-            ground.fail(&format!("client {}: {text} has no position", self.index));
+        } else if truth.plan.memory == Memory::Everything && channel < PRESENCE {
+            truth.fail(&format!("client {}: {text} has no position", self.index));
         }
         let is_replayed = packet["data"]["replayed"] == true;
-        ground.replayed += u64::from(is_replayed);
-        let of_channel = ground.slow_consumer_of(channel);
-        match following.take(number, is_replayed, &ground.log, policy, of_channel) {
-            Ok(missing) => ground.missing += missing,
-            Err(error) => ground.fail(&format!("client {}: {error}", self.index)),
+        truth.replayed += u64::from(is_replayed);
+        let of_channel = truth.slow_consumer_of(channel);
+        match following.take(number, is_replayed, &truth.log, policy, of_channel) {
+            Ok(missing) => truth.missing += missing,
+            Err(error) => truth.fail(&format!("client {}: {error}", self.index)),
         }
         if channel >= PRESENCE {
-            ground.events += 1;
+            truth.events += 1;
             let result = self.take_event(channel, &packet["data"]["data"]);
-            ground.expect(self.index, "by an event", result);
+            truth.expect(self.index, "by an event", result);
         }
         if policy != SlowConsumer::Conflate
-            && !ground.plan.memory.is_some()
-            && let Some((_, entry)) = ground.log.entry(number)
+            && !truth.plan.memory.is_some()
+            && let Some((_, entry)) = truth.log.entry(number)
         {
             if entry.sequence <= self.last_sequence {
-                ground.fail(&format!("client {}: {number} overtook another", self.index));
+                truth.fail(&format!("client {}: {number} overtook another", self.index));
             }
             self.last_sequence = entry.sequence;
         }
@@ -303,17 +305,17 @@ impl Client {
 
 impl Client {
     /// The event of presence that has come: the first one with such data that may come.
-    fn event_number(&self, ground: &Ground, channel: usize, data: &Value) -> Option<usize> {
+    fn event_number(&self, truth: &GroundTruth, channel: usize, data: &Value) -> Option<usize> {
         let following = self.following.get(&channel)?;
-        ground
+        truth
             .log
-            .event(channel, following.first_possible(&ground.log), data)
+            .event(channel, following.first_possible(&truth.log), data)
     }
 
-    fn begin_wills(&self, ground: &mut Ground) {
+    fn begin_wills(&self, truth: &mut GroundTruth) {
         if let Some(id) = &self.session {
-            let end = ground.told.borrow().sessions.get(id).and_then(|one| one.end);
-            ground.wills.begin(self.index, id, end);
+            let end = truth.told.borrow().sessions.get(id).and_then(|one| one.end);
+            truth.wills.begin(self.index, id, end);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::Client;
 use crate::cores::simulation::log::{PRESENCE, Sender, channel_name};
 use crate::cores::simulation::policies::Wanted;
 use crate::cores::simulation::wills::{Session, Will};
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 use crate::protocols::PART_BYTES_MAX;
 
 /// The requests that a client may make.
@@ -42,60 +42,60 @@ pub(super) struct Call {
     /// The end of its message in the stream of queued bytes.
     pub(super) end: usize,
     /// The end of the ring when that byte had been written.
-    pub(super) stamp: Option<u64>,
+    pub(super) earliest: Option<u64>,
     /// How often the wall clock had been set when it was queued.
     pub(super) clock_sets: u32,
 }
 
 impl Client {
     /// Queues a packet as a message of its own; `packet` gets the call id.
-    pub(in crate::cores::simulation) fn ask(&mut self, ground: &mut Ground, asked: Asked) {
-        let packet = self.packet(ground, asked);
-        ground.log.end_message();
-        self.queue_text(ground, &packet);
+    pub(in crate::cores::simulation) fn ask(&mut self, truth: &mut GroundTruth, asked: Asked) {
+        let packet = self.packet(truth, asked);
+        truth.log.end_message();
+        self.queue_text(truth, &packet);
         self.mark(1);
     }
 
     /// Queues packets as one array. All publications of a part of the array have the same fate.
-    pub(in crate::cores::simulation) fn ask_all(&mut self, ground: &mut Ground, all: &[Asked]) {
+    pub(in crate::cores::simulation) fn ask_all(&mut self, truth: &mut GroundTruth, all: &[Asked]) {
         let (mut array, mut part_began, mut part_count) = ("[".to_owned(), 1, 0);
         for &asked in all {
-            array += &self.packet(ground, asked);
+            array += &self.packet(truth, asked);
             array.push(',');
             part_count += 1;
-            if ground.plan.defers || asked == Asked::SendMeAway {
+            if truth.plan.defers || asked == Asked::SendMeAway {
                 // The following packets are not handled, or later: a part ends where a decision is deferred.
-                ground.log.end_message();
+                truth.log.end_message();
             }
-            if part_count == ground.plan.scale.frames_per_turn_max
+            if part_count == truth.plan.scale.frames_per_turn_max
                 || array.len() - part_began >= PART_BYTES_MAX
             {
-                ground.log.end_message();
+                truth.log.end_message();
                 (part_began, part_count) = (array.len(), 0);
             }
         }
         array.pop();
         array.push(']');
-        ground.log.end_message();
-        self.queue_text(ground, &array);
+        truth.log.end_message();
+        self.queue_text(truth, &array);
         self.mark(all.len());
     }
 
     /// Queues a call of a procedure. `is_late`: its answer comes at any time, or never.
     pub(in crate::cores::simulation) fn call(
         &mut self,
-        ground: &mut Ground,
+        truth: &mut GroundTruth,
         event: &str,
         data: &str,
         is_late: bool,
     ) {
-        let packet = self.call_packet(ground, event, data, is_late);
-        ground.log.end_message();
-        self.queue_text(ground, &packet);
+        let packet = self.call_packet(truth, event, data, is_late);
+        truth.log.end_message();
+        self.queue_text(truth, &packet);
         self.mark(usize::from(!is_late));
     }
 
-    fn call_packet(&mut self, ground: &Ground, event: &str, data: &str, is_late: bool) -> String {
+    fn call_packet(&mut self, truth: &GroundTruth, event: &str, data: &str, is_late: bool) -> String {
         let cid = self.next_cid;
         self.next_cid += 1;
         self.sent.before_handshake |= cid == 1;
@@ -106,22 +106,22 @@ impl Client {
                 cid,
                 asked: Asked::Call,
                 end: usize::MAX,
-                stamp: None,
-                clock_sets: ground.clock_sets,
+                earliest: None,
+                clock_sets: truth.clock_sets,
             });
         }
         call_text(event, data, cid)
     }
 
-    fn packet(&mut self, ground: &mut Ground, asked: Asked) -> String {
+    fn packet(&mut self, truth: &mut GroundTruth, asked: Asked) -> String {
         let cid = self.next_cid;
         self.next_cid += 1;
         self.calls.push_back(Call {
             cid,
             asked,
             end: usize::MAX,
-            stamp: None,
-            clock_sets: ground.clock_sets,
+            earliest: None,
+            clock_sets: truth.clock_sets,
         });
         if self.session.is_none() && asked != Asked::Handshake && cid == 1 {
             self.sent.before_handshake = true;
@@ -147,7 +147,7 @@ impl Client {
                 format!(r##"{{"event":"#subscribe","data":{{"channel":"{name}"}},"cid":{cid}}}"##)
             }
             Asked::Recover(channel, wanted) => {
-                let (name, wanted) = (channel_name(channel), wanted_text(ground, wanted));
+                let (name, wanted) = (channel_name(channel), wanted_text(truth, wanted));
                 format!(
                     r##"{{"event":"#subscribe","data":{{"channel":"{name}","data":{wanted}}},"cid":{cid}}}"##
                 )
@@ -158,14 +158,14 @@ impl Client {
             }
             Asked::Publish(channel) => {
                 let name = channel_name(channel);
-                let number = ground.log.begin(Sender::Client(self.index), channel);
-                let padding = "p".repeat(ground.random.below(ground.plan.padding_max));
+                let number = truth.log.begin(Sender::Client(self.index), channel);
+                let padding = "p".repeat(truth.random.below(truth.plan.padding_max));
                 format!(
                     r##"{{"event":"#publish","data":{{"channel":"{name}","data":"{number}:{padding}"}},"cid":{cid}}}"##
                 )
             }
             Asked::History(channel, wanted, limit) => {
-                let (name, wanted) = (channel_name(channel), wanted_text(ground, wanted));
+                let (name, wanted) = (channel_name(channel), wanted_text(truth, wanted));
                 let wanted = wanted.trim_matches(['{', '}']);
                 // A position is an object in the object.
                 let end = if wanted.contains('{') { "}" } else { "" };
@@ -177,14 +177,14 @@ impl Client {
                 call_text("$presence", data, cid)
             }
             Asked::Info(channel) => {
-                let info = self.info_asked(ground, channel, cid);
+                let info = self.info_asked(truth, channel, cid);
                 let data = format!(r#"{{"channel":"{}","info":{info}}}"#, channel_name(channel));
                 call_text("$presence_info", data, cid)
             }
-            Asked::Will(channel, name, delay_ms) => self.will_packet(ground, (channel, name, delay_ms), cid),
+            Asked::Will(channel, name, delay_ms) => self.will_packet(truth, (channel, name, delay_ms), cid),
             Asked::TakeWillBack => {
-                let now = ground.time.peek().uptime;
-                ground.wills.ask(self.index, cid, None, now);
+                let now = truth.time.peek().uptime;
+                truth.wills.ask(self.index, cid, None, now);
                 call_text("$will", "null", cid)
             }
             Asked::Forbidden => {
@@ -203,23 +203,23 @@ impl Client {
 
     fn will_packet(
         &self,
-        ground: &mut Ground,
+        truth: &mut GroundTruth,
         (channel, name, delay_ms): (usize, Option<usize>, u32),
         cid: u64,
     ) -> String {
         let will = Will {
-            number: ground.log.begin(Sender::Will, channel),
+            number: truth.log.begin(Sender::Will, channel),
             session: name.map(|name| Session {
                 user: self.user,
                 name,
             }),
             user: self.user,
             delay: Duration::from_millis(delay_ms.into()),
-            retain: ground.plan.mqtt && ground.random.chance(1, 3),
+            retain: truth.plan.mqtt && truth.random.chance(1, 3),
         };
         let retain = if will.retain { r#","retain":true"# } else { "" };
-        let now = ground.time.peek().uptime;
-        ground.wills.ask(self.index, cid, Some(will), now);
+        let now = truth.time.peek().uptime;
+        truth.wills.ask(self.index, cid, Some(will), now);
         let session = name.map_or_else(String::new, |name| format!(r#","session":"{name}""#));
         let (number, channel) = (will.number, channel_name(channel));
         let data = format!(
@@ -254,20 +254,20 @@ impl Call {
     }
 
     /// Whether calls behind it may be answered before it: the server asks the core that owns the channel.
-    pub(super) fn may_be_late(&self, ground: &Ground) -> bool {
+    pub(super) fn may_be_late(&self, truth: &GroundTruth) -> bool {
         match self.asked {
             _ if self.is_of_an_owner() => true,
-            Asked::Subscribe(channel) => ground.plan.memory.is_some() && channel < PRESENCE,
-            Asked::Recover(..) => ground.plan.memory.is_some(),
+            Asked::Subscribe(channel) => truth.plan.memory.is_some() && channel < PRESENCE,
+            Asked::Recover(..) => truth.plan.memory.is_some(),
             _ => false,
         }
     }
 }
 
 /// The data of a subscription.
-fn wanted_text(ground: &Ground, wanted: Wanted) -> String {
+fn wanted_text(truth: &GroundTruth, wanted: Wanted) -> String {
     let recover = |epoch: &str, offset| format!(r#"{{"recover":{{"epoch":"{epoch}","offset":{offset}}}}}"#);
-    match (wanted, &ground.epoch) {
+    match (wanted, &truth.epoch) {
         (Wanted::After(offset), Some(epoch)) => recover(epoch, offset),
         (Wanted::OtherEpoch, _) => recover("otherone", 1),
         (Wanted::Last(count), _) => format!(r#"{{"last":{count}}}"#),

@@ -7,40 +7,40 @@ use super::{Client, Phase};
 use crate::config::SlowConsumer;
 use crate::config::limits::MemoryMax;
 use crate::cores::simulation::actor::SENT_AWAY;
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 use crate::decision::CloseReason;
 
 impl Client {
-    pub(super) fn take_close(&mut self, ground: &mut Ground, payload: &[u8]) {
+    pub(super) fn take_close(&mut self, truth: &mut GroundTruth, payload: &[u8]) {
         let code = match payload {
             &[high, low, ..] => u16::from_be_bytes([high, low]),
             _ => 1005,
         };
-        ground.trace.mix(u64::from(code));
+        truth.trace.mix(u64::from(code));
         self.code = Some(code);
         self.phase = Phase::Closed;
-        if !self.may_be_closed(ground, code) {
-            ground.fail(&format!("client {} was closed with {code}: {self:?}", self.index));
+        if !self.may_be_closed(truth, code) {
+            truth.fail(&format!("client {} was closed with {code}: {self:?}", self.index));
         }
         if let Some(id) = &self.session {
-            ground.expect(self.index, "at its close", self.check_end(ground, id, code));
+            truth.expect(self.index, "at its close", self.check_end(truth, id, code));
         }
-        self.queue_close(ground, code);
+        self.queue_close(truth, code);
     }
 
     /// Whether a close with this code has a cause.
-    fn may_be_closed(&self, ground: &Ground, code: u16) -> bool {
-        let (limits, sent) = (&ground.plan.limits, &self.sent);
+    fn may_be_closed(&self, truth: &GroundTruth, code: u16) -> bool {
+        let (limits, sent) = (&truth.plan.limits, &self.sent);
         match code {
             1000 => sent.close,
-            1001 => ground.draining || (sent.close && sent.close_code == 1001),
+            1001 => truth.draining || (sent.close && sent.close_code == 1001),
             1002 | 1009 => sent.garbage,
             // Silence counts from the upgrade on, and not while the core stood still.
             4001 => self.session.is_none() || sent.dozed || !self.answers_pings,
             4005 => self.session.is_none(),
             4009 => sent.before_handshake,
             4010 => {
-                ground.plan.slow_consumer != SlowConsumer::Skip
+                truth.plan.slow_consumer != SlowConsumer::Skip
                     || !self.late.is_empty()
                     || self.services.is_used
                     || self.calls.iter().any(Call::is_of_an_owner)
@@ -48,9 +48,9 @@ impl Client {
             }
             4029 => limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0,
             4030 => !limits.idle_timeout.is_zero(),
-            4032 => self.token.is_some() && ground.revoked,
+            4032 => self.token.is_some() && truth.revoked,
             // The rest of a history was lost, or its owner did not answer.
-            4034 => ground.plan.memory.is_some(),
+            4034 => truth.plan.memory.is_some(),
             4033 => !limits.write_timeout.is_zero() && sent.dozed,
             SENT_AWAY => sent.asked_to_go,
             _ => false,
@@ -58,8 +58,8 @@ impl Client {
     }
 
     /// The application was told the same end, and everything that was delivered before it has come.
-    fn check_end(&self, ground: &Ground, id: &str, code: u16) -> Result<(), String> {
-        let told = ground.told.borrow();
+    fn check_end(&self, truth: &GroundTruth, id: &str, code: u16) -> Result<(), String> {
+        let told = truth.told.borrow();
         let Some(end) = told.sessions.get(id).and_then(|session| session.end) else {
             return Err("the application has not been told of the end".to_owned());
         };
@@ -75,22 +75,22 @@ impl Client {
         // during the turn that reads it counts as a little earlier than it left.
         if code == 4001 && !self.sent.dozed {
             let silent_since = self.pong_at.unwrap_or(self.connected_at);
-            if end.turn.now.since(silent_since) + READ_EARLY_MAX < ground.plan.ping_timeout {
+            if end.turn.now.since(silent_since) + READ_EARLY_MAX < truth.plan.ping_timeout {
                 return Err(format!("a pong left at {silent_since:?}, {end:?}"));
             }
         }
-        if ![4010, 4033].contains(&code) && ground.plan.slow_consumer == SlowConsumer::Close {
+        if ![4010, 4033].contains(&code) && truth.plan.slow_consumer == SlowConsumer::Close {
             for following in self
                 .following
                 .keys()
-                .filter_map(|&channel| self.live(channel, ground))
+                .filter_map(|&channel| self.live(channel, truth))
             {
-                following.expect_until(end.turn.undelivered, &ground.log, SlowConsumer::Close)?;
+                following.expect_until(end.turn.undelivered, &truth.log, SlowConsumer::Close)?;
             }
         }
         // Replies that were on their way to a paused connection may be lost with it; a client that left by
         // itself gets all of them. A recovery that was under way may be lost as well.
-        let is_lost = self.calls.iter().any(|call| !call.may_be_late(ground));
+        let is_lost = self.calls.iter().any(|call| !call.may_be_late(truth));
         if end.reason == CloseReason::PeerClosed && is_lost {
             return Err(format!(
                 "{:?} were not answered before its close frame",
@@ -100,8 +100,8 @@ impl Client {
         Ok(())
     }
 
-    pub(super) fn end(&mut self, ground: &mut Ground, is_reset: bool) {
-        ground.trace.mix(u64::from(is_reset));
+    pub(super) fn end(&mut self, truth: &mut GroundTruth, is_reset: bool) {
+        truth.trace.mix(u64::from(is_reset));
         let was = std::mem::replace(&mut self.phase, Phase::Gone);
         self.socket = None;
         let sent = &self.sent;
@@ -111,13 +111,13 @@ impl Client {
             Phase::Requesting => true,
             // If memory is short, there is no answer either.
             Phase::Upgraded => {
-                let total_max = ground.plan.limits.outbox_bytes_total_max;
+                let total_max = truth.plan.limits.outbox_bytes_total_max;
                 sent.fin || sent.close || sent.dozed || total_max != MemoryMax::Off
             }
             Phase::Gone => false,
         };
         if !is_expected {
-            ground.fail(&format!(
+            truth.fail(&format!(
                 "client {} was dropped without a word: {self:?}",
                 self.index
             ));
@@ -130,29 +130,29 @@ impl Client {
     }
 
     /// Nothing is on its way any more: checks that everything has come that should have.
-    pub(in crate::cores::simulation) fn check_at_rest(&self, ground: &Ground) -> Result<(), String> {
+    pub(in crate::cores::simulation) fn check_at_rest(&self, truth: &GroundTruth) -> Result<(), String> {
         if !self.is_quiet() {
             return Ok(());
         }
-        let limits = &ground.plan.limits;
+        let limits = &truth.plan.limits;
         let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
         if !is_limited && !self.calls.is_empty() {
             return Err(format!("{:?} are not answered", self.calls));
         }
-        let may_lag = ground.plan.slow_consumer != SlowConsumer::Close && !ground.owners_answer();
+        let may_lag = truth.plan.slow_consumer != SlowConsumer::Close && !truth.owners_answer();
         for (&channel, following) in &self.following {
-            let policy = ground.slow_consumer_of(channel);
+            let policy = truth.slow_consumer_of(channel);
             if self.is_subscribing(channel) || policy == SlowConsumer::Skip || may_lag {
                 continue;
             }
-            following.expect_until(ground.log.claimed(), &ground.log, policy)?;
-            let is_certain = ground.plan.memory.has_last_value(channel) && ground.owners_answer();
+            following.expect_until(truth.log.claimed(), &truth.log, policy)?;
+            let is_certain = truth.plan.memory.has_last_value(channel) && truth.owners_answer();
             if is_certain && following.wants_last_value() {
-                following.expect_newest(&ground.log)?;
+                following.expect_newest(&truth.log)?;
             }
         }
-        let now = ground.time.peek().uptime;
-        if let (Some(interval), Some(opened)) = (ground.plan.ping_interval, self.opened_at) {
+        let now = truth.time.peek().uptime;
+        if let (Some(interval), Some(opened)) = (truth.plan.ping_interval, self.opened_at) {
             let last = self.last_ping.unwrap_or(opened).max(opened);
             if now.since(last) > interval + PING_LATE_MAX {
                 return Err(format!("no ping since {last:?}, now it is {now:?}"));

@@ -7,7 +7,7 @@
 mod answers;
 mod calls;
 mod ends;
-mod past;
+mod history;
 mod presence;
 mod services;
 
@@ -27,7 +27,7 @@ use self::presence::Infos;
 use self::services::Services;
 use super::following::Following;
 use super::wire::{self, Frame};
-use super::world::Ground;
+use super::world::GroundTruth;
 use crate::clock::Uptime;
 
 /// One connection, from the client's side.
@@ -153,29 +153,29 @@ impl Client {
         self.out.len()
     }
 
-    pub(super) fn queue_text(&mut self, ground: &mut Ground, text: &str) {
-        wire::push_text(&mut self.out, &mut ground.random, text);
+    pub(super) fn queue_text(&mut self, truth: &mut GroundTruth, text: &str) {
+        wire::push_text(&mut self.out, &mut truth.random, text);
     }
 
     /// Queues bytes that are no frame, or a frame that no client may send.
-    pub(super) fn queue_garbage(&mut self, ground: &mut Ground) {
+    pub(super) fn queue_garbage(&mut self, truth: &mut GroundTruth) {
         self.sent.garbage = true;
-        let garbage = ground
+        let garbage = truth
             .random
             .of::<&[u8]>(&[b"\xff\xff\xff", b"\x81\x01x", b"\xc1\x80\0\0\0\0"]);
         self.out.extend(garbage);
     }
 
-    pub(super) fn queue_close(&mut self, ground: &mut Ground, code: u16) {
+    pub(super) fn queue_close(&mut self, truth: &mut GroundTruth, code: u16) {
         if !self.sent.close {
             (self.sent.close, self.sent.close_code) = (true, code);
-            ground.wills.note_close(self.index, code);
-            wire::push_close(&mut self.out, &mut ground.random, code);
+            truth.wills.note_close(self.index, code);
+            wire::push_close(&mut self.out, &mut truth.random, code);
         }
     }
 
     /// Writes as much as the socket takes, `max` bytes at most. Returns whether anything left.
-    pub(super) fn write(&mut self, ground: &Ground, max: usize) -> bool {
+    pub(super) fn write(&mut self, truth: &GroundTruth, max: usize) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
         };
@@ -187,7 +187,7 @@ impl Client {
             Ok(count) => {
                 self.out.drain(..count);
                 self.written += count;
-                self.stamp(ground);
+                self.note_earliest(truth);
                 count > 0
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => false,
@@ -200,12 +200,12 @@ impl Client {
         }
     }
 
-    fn stamp(&mut self, ground: &Ground) {
-        let (now, claimed) = (ground.time.peek().uptime, ground.log.claimed());
+    fn note_earliest(&mut self, truth: &GroundTruth) {
+        let (now, claimed) = (truth.time.peek().uptime, truth.log.claimed());
         self.written_at = now;
         for call in &mut self.calls {
-            if call.end <= self.written && call.stamp.is_none() {
-                call.stamp = Some(claimed);
+            if call.end <= self.written && call.earliest.is_none() {
+                call.earliest = Some(claimed);
             }
         }
         if self.pong_end.is_some_and(|end| end <= self.written) {
@@ -214,21 +214,21 @@ impl Client {
     }
 
     /// Reads at most `max` bytes; returns whether any came.
-    pub(super) fn read(&mut self, ground: &mut Ground, max: usize) -> bool {
+    pub(super) fn read(&mut self, truth: &mut GroundTruth, max: usize) -> bool {
         let Some(socket) = &mut self.socket else {
             return false;
         };
         let mut buffer = [0; 8192];
         let room = max.min(buffer.len());
         match socket.read(&mut buffer[..room]) {
-            Ok(0) => self.end(ground, false),
+            Ok(0) => self.end(truth, false),
             Ok(count) => {
-                ground.trace.mix(count as u64);
+                truth.trace.mix(count as u64);
                 self.input.extend_from_slice(&buffer[..count]);
-                self.take_input(ground);
+                self.take_input(truth);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(_) => self.end(ground, true),
+            Err(_) => self.end(truth, true),
         }
         true
     }
@@ -249,7 +249,7 @@ impl Client {
         self.phase = Phase::Gone;
     }
 
-    fn take_input(&mut self, ground: &mut Ground) {
+    fn take_input(&mut self, truth: &mut GroundTruth) {
         let mut input = std::mem::take(&mut self.input);
         let mut at = 0;
         if self.phase == Phase::Closed && self.code.is_none() {
@@ -265,7 +265,7 @@ impl Client {
             if status == 101 {
                 self.phase = Phase::Upgraded;
             } else {
-                self.refused(ground, status);
+                self.refused(truth, status);
                 return;
             }
         }
@@ -273,18 +273,18 @@ impl Client {
             match wire::take_frame(&input[at..]) {
                 Ok(Some((frame, length))) => {
                     at += length;
-                    self.take_frame(ground, &frame);
+                    self.take_frame(truth, &frame);
                 }
                 Ok(None) => break,
-                Err(error) => ground.fail(&format!("client {}: {error}", self.index)),
+                Err(error) => truth.fail(&format!("client {}: {error}", self.index)),
             }
         }
         input.drain(..at);
         self.input = input;
     }
 
-    fn refused(&mut self, ground: &Ground, status: u16) {
-        let limits = &ground.plan.limits;
+    fn refused(&mut self, truth: &GroundTruth, status: u16) {
+        let limits = &truth.plan.limits;
         let may = match status {
             429 => limits.connections_per_address_max > 0,
             503 => true,
@@ -292,42 +292,42 @@ impl Client {
             _ => false,
         };
         if !may {
-            ground.fail(&format!("client {} was answered {status}", self.index));
+            truth.fail(&format!("client {} was answered {status}", self.index));
         }
         self.phase = Phase::Closed;
     }
 
-    fn take_frame(&mut self, ground: &mut Ground, frame: &Frame) {
+    fn take_frame(&mut self, truth: &mut GroundTruth, frame: &Frame) {
         if self.phase == Phase::Closed {
-            ground.fail(&format!("client {}: {frame:?} after the close frame", self.index));
+            truth.fail(&format!("client {}: {frame:?} after the close frame", self.index));
         }
         match frame.opcode {
             wire::TEXT => match std::str::from_utf8(&frame.payload) {
-                Ok(text) => self.take_text(ground, text),
-                Err(_) => ground.fail("text that is none"),
+                Ok(text) => self.take_text(truth, text),
+                Err(_) => truth.fail("text that is none"),
             },
             wire::PONG if frame.payload == b"?" => {}
-            wire::CLOSE => self.take_close(ground, &frame.payload),
-            _ => ground.fail(&format!("client {}: {frame:?}", self.index)),
+            wire::CLOSE => self.take_close(truth, &frame.payload),
+            _ => truth.fail(&format!("client {}: {frame:?}", self.index)),
         }
     }
 
-    fn take_text(&mut self, ground: &mut Ground, text: &str) {
+    fn take_text(&mut self, truth: &mut GroundTruth, text: &str) {
         if text.is_empty() || text == "#1" {
-            self.take_ping(ground, text);
+            self.take_ping(truth, text);
             return;
         }
         let Ok(packet) = serde_json::from_str::<Value>(text) else {
-            ground.fail(&format!("client {}: no JSON: {text}", self.index));
+            truth.fail(&format!("client {}: no JSON: {text}", self.index));
         };
         if let Some(rid) = packet["rid"].as_u64() {
-            self.take_reply(ground, rid, &packet);
+            self.take_reply(truth, rid, &packet);
             return;
         }
         match packet["event"].as_str() {
-            Some("#publish") => self.take_publication(ground, text, &packet),
+            Some("#publish") => self.take_publication(truth, text, &packet),
             Some("#kickOut") => {
-                ground.trace.mix(3);
+                truth.trace.mix(3);
                 let channel = channel_of(&packet["data"]["channel"]);
                 self.following.retain(|&followed, _| Some(followed) != channel);
                 if let Some(channel) = channel {
@@ -336,29 +336,29 @@ impl Client {
                 }
             }
             Some("question") => {
-                if self.may_send() && ground.random.chance(3, 4) {
+                if self.may_send() && truth.random.chance(3, 4) {
                     let answer = format!(r#"{{"rid":{},"data":1}}"#, packet["cid"]);
-                    self.queue_text(ground, &answer);
+                    self.queue_text(truth, &answer);
                 }
             }
             Some("#disconnect" | "#removeAuthToken") => {}
-            Some("$cancel") => self.take_cancel(ground, &packet),
-            Some("$unserved") => self.take_unserved(ground, &packet),
-            Some(_) if self.take_call(ground, &packet) => {}
-            _ => ground.fail(&format!("client {}: {text}", self.index)),
+            Some("$cancel") => self.take_cancel(truth, &packet),
+            Some("$unserved") => self.take_unserved(truth, &packet),
+            Some(_) if self.take_call(truth, &packet) => {}
+            _ => truth.fail(&format!("client {}: {text}", self.index)),
         }
     }
 
-    fn take_ping(&mut self, ground: &mut Ground, text: &str) {
-        ground.trace.mix(1);
+    fn take_ping(&mut self, truth: &mut GroundTruth, text: &str) {
+        truth.trace.mix(1);
         if self.session.is_none() {
-            ground.fail(&format!("client {} is pinged before its handshake", self.index));
+            truth.fail(&format!("client {} is pinged before its handshake", self.index));
         }
-        self.last_ping = Some(ground.time.peek().uptime);
+        self.last_ping = Some(truth.time.peek().uptime);
         let is_mine = self.version_1 == (text == "#1");
         if is_mine && self.answers_pings && self.may_send() {
             let pong = if self.version_1 { "#2" } else { "" };
-            self.queue_text(ground, pong);
+            self.queue_text(truth, pong);
             self.pong_end = Some(self.written + self.out.len());
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Client;
 use crate::cores::simulation::log::{PRESENCE, channel_name};
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 
 /// The members of a channel, in the view of one client.
 #[derive(Clone, Debug, Default)]
@@ -144,10 +144,10 @@ impl Client {
     /// that it has set. The members have not changed for so long that this must hold.
     pub(in crate::cores::simulation) fn check_views(
         &self,
-        ground: &Ground,
+        truth: &GroundTruth,
         real: &BTreeMap<(String, Member), Value>,
     ) -> Result<(), String> {
-        if !self.is_quiet() || !self.calls.is_empty() || ground.draining {
+        if !self.is_quiet() || !self.calls.is_empty() || truth.draining {
             return Ok(());
         }
         for (&channel, view) in &self.views {
@@ -177,11 +177,11 @@ impl Client {
     }
 
     /// The client is about to set its info, or to remove it.
-    pub(super) fn info_asked(&mut self, ground: &mut Ground, channel: usize, cid: u64) -> Value {
-        ground.infos += 1;
-        let info = match ground.random.chance(1, 4) {
+    pub(super) fn info_asked(&mut self, truth: &mut GroundTruth, channel: usize, cid: u64) -> Value {
+        truth.infos += 1;
+        let info = match truth.random.chance(1, 4) {
             true => Value::Null,
-            false => json!({"number": ground.infos, "padding": "i".repeat(ground.random.below(30))}),
+            false => json!({"number": truth.infos, "padding": "i".repeat(truth.random.below(30))}),
         };
         let asked = InfoAsked {
             channel,

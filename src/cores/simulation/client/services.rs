@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Client;
 use crate::clock::Uptime;
 use crate::cores::simulation::services::{Kind, PATTERNS, PROCEDURES, covers};
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 
 /// A client's calls, and its patterns and calls as a service.
 #[derive(Debug, Default)]
@@ -72,9 +72,9 @@ impl Serving {
 
 impl Client {
     /// Asks to serve a pattern.
-    pub(in crate::cores::simulation) fn serve(&mut self, ground: &mut Ground) {
-        let pattern = ground.random.of(&PATTERNS);
-        let (weight, window) = (ground.random.of(&[1, 1, 3]), ground.random.of(&[1, 1, 2, 5]));
+    pub(in crate::cores::simulation) fn serve(&mut self, truth: &mut GroundTruth) {
+        let pattern = truth.random.of(&PATTERNS);
+        let (weight, window) = (truth.random.of(&[1, 1, 3]), truth.random.of(&[1, 1, 2, 5]));
         let cid = self.next_service_cid();
         self.services.asked.insert(cid, Asked::Serve(pattern, window));
         self.services
@@ -85,101 +85,101 @@ impl Client {
             .push(window);
         let data = json!({"procedure": pattern, "weight": weight, "window": window});
         self.queue_text(
-            ground,
+            truth,
             &json!({"event": "$serve", "data": data, "cid": cid}).to_string(),
         );
     }
 
     /// Gives a pattern up, whether it serves it or not.
-    pub(in crate::cores::simulation) fn unserve(&mut self, ground: &mut Ground) {
-        let pattern = ground.random.of(&PATTERNS);
+    pub(in crate::cores::simulation) fn unserve(&mut self, truth: &mut GroundTruth) {
+        let pattern = truth.random.of(&PATTERNS);
         let cid = self.next_service_cid();
         self.services.asked.insert(cid, Asked::Unserve(pattern));
-        ground.calls.note_given_up(self.index, pattern);
+        truth.calls.note_given_up(self.index, pattern);
         let data = json!({"procedure": pattern});
         self.queue_text(
-            ground,
+            truth,
             &json!({"event": "$unserve", "data": data, "cid": cid}).to_string(),
         );
     }
 
     /// Calls procedures, each in a message of its own or all in an array.
-    pub(in crate::cores::simulation) fn call_services(&mut self, ground: &mut Ground, count: usize) {
+    pub(in crate::cores::simulation) fn call_services(&mut self, truth: &mut GroundTruth, count: usize) {
         let Some(session) = self.session.clone() else {
             return;
         };
-        let now = ground.time.peek().uptime;
+        let now = truth.time.peek().uptime;
         let packets: Vec<String> = (0..count)
             .map(|_| {
-                let (name, cid) = (ground.random.of(&PROCEDURES), self.next_service_cid());
-                let number = ground.calls.begin(&session, name, Kind::Call, now);
+                let (name, cid) = (truth.random.of(&PROCEDURES), self.next_service_cid());
+                let number = truth.calls.begin(&session, name, Kind::Call, now);
                 let call = OpenCall {
                     number,
                     known_at: None,
                 };
                 self.services.calls.insert(cid, call);
-                let data = data_of(ground, number);
+                let data = data_of(truth, number);
                 json!({"event": name, "data": data, "cid": cid}).to_string()
             })
             .collect();
-        if ground.random.chance(1, 2) {
-            self.queue_text(ground, &format!("[{}]", packets.join(",")));
+        if truth.random.chance(1, 2) {
+            self.queue_text(truth, &format!("[{}]", packets.join(",")));
         } else {
             for packet in packets {
-                self.queue_text(ground, &packet);
+                self.queue_text(truth, &packet);
             }
         }
     }
 
     /// Sends an event, which a service may get.
-    pub(in crate::cores::simulation) fn send_event(&mut self, ground: &mut Ground) {
+    pub(in crate::cores::simulation) fn send_event(&mut self, truth: &mut GroundTruth) {
         let Some(session) = self.session.clone() else {
             return;
         };
         self.services.is_used = true;
-        let (name, now) = (ground.random.of(&PROCEDURES), ground.time.peek().uptime);
-        let number = ground.calls.begin(&session, name, Kind::Event, now);
-        let data = data_of(ground, number);
-        self.queue_text(ground, &json!({"event": name, "data": data}).to_string());
+        let (name, now) = (truth.random.of(&PROCEDURES), truth.time.peek().uptime);
+        let number = truth.calls.begin(&session, name, Kind::Event, now);
+        let data = data_of(truth, number);
+        self.queue_text(truth, &json!({"event": name, "data": data}).to_string());
     }
 
     /// Answers one of the calls that it has got, if there is one.
-    pub(in crate::cores::simulation) fn answer_one(&mut self, ground: &mut Ground) {
+    pub(in crate::cores::simulation) fn answer_one(&mut self, truth: &mut GroundTruth) {
         let all: Vec<u64> = self.services.given.keys().copied().collect();
         if !all.is_empty() {
-            let cid = ground.random.of(&all);
-            self.answer_call(ground, cid);
+            let cid = truth.random.of(&all);
+            self.answer_call(truth, cid);
         }
     }
 
     /// Answers a call that it has not got, or has answered already.
-    pub(in crate::cores::simulation) fn lie(&mut self, ground: &mut Ground) {
-        let old = 1 + ground
+    pub(in crate::cores::simulation) fn lie(&mut self, truth: &mut GroundTruth) {
+        let old = 1 + truth
             .random
             .below(usize::try_from(self.services.last_given).unwrap_or(0)) as u64;
         let rid = match self.services.given.contains_key(&old) || old > self.services.last_given {
             true => 1_000_000 + old,
             false => old,
         };
-        self.queue_text(ground, &json!({"rid": rid, "data": "a lie"}).to_string());
+        self.queue_text(truth, &json!({"rid": rid, "data": "a lie"}).to_string());
     }
 
-    fn answer_call(&mut self, ground: &mut Ground, cid: u64) {
+    fn answer_call(&mut self, truth: &mut GroundTruth, cid: u64) {
         let Some(given) = self.services.given.remove(&cid) else {
             return;
         };
         let number = given.number;
-        let answer = match ground.random.below(5) {
+        let answer = match truth.random.below(5) {
             0 => json!({}),
             1 => json!({"error": {"name": "OwnError", "message": format!("{number}")}}),
-            _ => json!({"data": data_of(ground, number)}),
+            _ => json!({"data": data_of(truth, number)}),
         };
-        ground.calls.note_answer(number, answer.clone());
+        truth.calls.note_answer(number, answer.clone());
         let mut packet = answer;
         packet["rid"] = json!(cid);
-        self.queue_text(ground, &packet.to_string());
-        if ground.random.chance(1, 6) {
-            self.queue_text(ground, &json!({"rid": cid, "data": "once more"}).to_string());
+        self.queue_text(truth, &packet.to_string());
+        if truth.random.chance(1, 6) {
+            self.queue_text(truth, &json!({"rid": cid, "data": "once more"}).to_string());
         }
     }
 
@@ -191,24 +191,24 @@ impl Client {
 
     /// Takes an answer to a call of a service, or of `$serve` or `$unserve`; false if it answers another
     /// call.
-    pub(super) fn take_service_answer(&mut self, ground: &mut Ground, rid: u64, packet: &Value) -> bool {
+    pub(super) fn take_service_answer(&mut self, truth: &mut GroundTruth, rid: u64, packet: &Value) -> bool {
         if let Some(call) = self.services.calls.remove(&rid) {
-            let result = ground.call_has_ended(call.number, packet);
-            ground.expect(self.index, "as a caller", result);
+            let result = truth.call_has_ended(call.number, packet);
+            truth.expect(self.index, "as a caller", result);
             return true;
         }
         let result = match self.services.asked.remove(&rid) {
-            Some(Asked::Serve(pattern, window)) => self.serve_answered(ground, pattern, window, packet),
+            Some(Asked::Serve(pattern, window)) => self.serve_answered(truth, pattern, window, packet),
             Some(Asked::Unserve(pattern)) => self.unserve_answered(pattern, packet),
             None => return false,
         };
-        ground.expect(self.index, "as a service", result);
+        truth.expect(self.index, "as a service", result);
         true
     }
 
     fn serve_answered(
         &mut self,
-        ground: &mut Ground,
+        truth: &mut GroundTruth,
         pattern: &'static str,
         window: u32,
         packet: &Value,
@@ -233,15 +233,15 @@ impl Client {
             }
             serving.confirmed = is_told;
             if let (Some(session), false) = (&self.session, is_given_up) {
-                ground
+                truth
                     .calls
                     .note_served(self.index, pattern, session, self.user.is_some());
             }
             return Ok(());
         }
         let is_permitted = match packet["error"]["name"].as_str() {
-            Some("LimitError") => is_given_up || ground.plan.services_are_few(),
-            Some(_) | None => ground.calls.rules_changed,
+            Some("LimitError") => is_given_up || truth.plan.services_are_few(),
+            Some(_) | None => truth.calls.rules_changed,
         };
         match is_permitted {
             true => Ok(()),
@@ -267,24 +267,24 @@ impl Client {
     }
 
     /// The rules do not allow it to serve a pattern any more.
-    pub(super) fn take_unserved(&mut self, ground: &mut Ground, packet: &Value) {
+    pub(super) fn take_unserved(&mut self, truth: &mut GroundTruth, packet: &Value) {
         let pattern = PATTERNS
             .into_iter()
             .find(|&pattern| packet["data"]["procedure"] == pattern);
         match pattern {
-            Some(pattern) if ground.calls.rules_changed => {
-                ground.calls.note_given_up(self.index, pattern);
+            Some(pattern) if truth.calls.rules_changed => {
+                truth.calls.note_given_up(self.index, pattern);
                 self.no_longer_serves(pattern);
             }
-            Some(_) | None => ground.fail(&format!("client {}: {packet}", self.index)),
+            Some(_) | None => truth.fail(&format!("client {}: {packet}", self.index)),
         }
     }
 
     /// The caller no longer waits for its answer to a call.
-    pub(super) fn take_cancel(&mut self, ground: &mut Ground, packet: &Value) {
+    pub(super) fn take_cancel(&mut self, truth: &mut GroundTruth, packet: &Value) {
         let cid = packet["data"]["rid"].as_u64().unwrap_or(u64::MAX);
         let result = match self.services.given.get_mut(&cid) {
-            Some(given) if given.cancelled.is_none() => ground
+            Some(given) if given.cancelled.is_none() => truth
                 .call_is_cancelled(given.number)
                 .map(|since| given.cancelled = Some(since)),
             Some(given) => Err(format!("{given:?} is cancelled twice")),
@@ -292,11 +292,11 @@ impl Client {
             None if cid <= self.services.last_given => Ok(()),
             None => Err(format!("{packet} cancels what was never given")),
         };
-        ground.expect(self.index, "as a service", result);
+        truth.expect(self.index, "as a service", result);
     }
 
     /// Takes a call or an event that it gets as a service; false if the packet is neither.
-    pub(super) fn take_call(&mut self, ground: &mut Ground, packet: &Value) -> bool {
+    pub(super) fn take_call(&mut self, truth: &mut GroundTruth, packet: &Value) -> bool {
         let name = PROCEDURES.into_iter().find(|&name| packet["event"] == name);
         let (Some(name), Some(session)) = (name, &self.session) else {
             return false;
@@ -305,12 +305,12 @@ impl Client {
         let number = number
             .and_then(|number| usize::try_from(number).ok())
             .unwrap_or(usize::MAX);
-        let result = ground.calls.give(number, session, packet);
-        ground.expect(self.index, "as a service", result);
-        ground.trace.mix(number as u64);
-        let now = ground.time.peek().uptime;
-        let result = self.check_windows(ground, name, packet["cid"].is_null(), now);
-        ground.expect(self.index, "as a service", result);
+        let result = truth.calls.give(number, session, packet);
+        truth.expect(self.index, "as a service", result);
+        truth.trace.mix(number as u64);
+        let now = truth.time.peek().uptime;
+        let result = self.check_windows(truth, name, packet["cid"].is_null(), now);
+        truth.expect(self.index, "as a service", result);
         if let Some(cid) = packet["cid"].as_u64() {
             self.services.last_given = self.services.last_given.max(cid);
             let given = Given {
@@ -320,10 +320,10 @@ impl Client {
                 is_of_former: false,
             };
             if self.services.given.insert(cid, given).is_some() {
-                ground.fail(&format!("client {}: the id of {packet} is taken", self.index));
+                truth.fail(&format!("client {}: the id of {packet} is taken", self.index));
             }
-            if self.may_send() && ground.random.chance(1, 2) {
-                self.answer_call(ground, cid);
+            if self.may_send() && truth.random.chance(1, 2) {
+                self.answer_call(truth, cid);
             }
         }
         true
@@ -331,8 +331,14 @@ impl Client {
 
     /// Whether the windows of the client have room for one more call. A cancelled call counts until the
     /// client answers it, or has had time to answer.
-    fn check_windows(&self, ground: &Ground, name: &str, is_event: bool, now: Uptime) -> Result<(), String> {
-        let cancel_time = ground.plan.limits.service_cancel_time;
+    fn check_windows(
+        &self,
+        truth: &GroundTruth,
+        name: &str,
+        is_event: bool,
+        now: Uptime,
+    ) -> Result<(), String> {
+        let cancel_time = truth.plan.limits.service_cancel_time;
         let counts = |given: &&Given| {
             let is_over = given
                 .cancelled
@@ -375,20 +381,20 @@ impl Client {
     /// An answer is missing.
     pub(in crate::cores::simulation) fn check_calls_at_rest(
         &mut self,
-        ground: &Ground,
+        truth: &GroundTruth,
     ) -> Result<(), String> {
-        let limits = &ground.plan.limits;
+        let limits = &truth.plan.limits;
         let is_limited = limits.messages_per_second_max > 0 || limits.bytes_per_second_max > 0;
-        if !self.is_quiet() || is_limited || ground.draining {
+        if !self.is_quiet() || is_limited || truth.draining {
             return Ok(());
         }
         if !self.services.asked.is_empty() {
             return Err(format!("{:?} are not answered", self.services.asked));
         }
-        let now = ground.time.peek().uptime;
+        let now = truth.time.peek().uptime;
         for call in self.services.calls.values_mut() {
             let known_at = *call.known_at.get_or_insert(now);
-            if now > known_at + ground.plan.call_timeout + CALL_LATE_MAX {
+            if now > known_at + truth.plan.call_timeout + CALL_LATE_MAX {
                 return Err(format!("{call:?} has not ended"));
             }
         }
@@ -397,8 +403,8 @@ impl Client {
 }
 
 /// The data of a call or an answer.
-fn data_of(ground: &mut Ground, number: usize) -> Value {
-    let padding = "s".repeat(ground.random.below(ground.plan.padding_max));
+fn data_of(truth: &mut GroundTruth, number: usize) -> Value {
+    let padding = "s".repeat(truth.random.below(truth.plan.padding_max));
     json!({"number": number, "padding": padding})
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use super::packets::{self, Ack, Packet, Version};
 use crate::cores::simulation::random::Random;
 use crate::cores::simulation::wire::{BINARY, CLOSE, push_frame, response_head, take_frame};
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 
 #[derive(Debug)]
 pub(super) struct Link {
@@ -183,7 +183,7 @@ impl Link {
     }
 
     /// The next packet that has come.
-    pub(super) fn next_packet(&mut self, ground: &Ground) -> Option<Packet> {
+    pub(super) fn next_packet(&mut self, truth: &GroundTruth) -> Option<Packet> {
         // The server had no room, before it knew the protocol.
         self.is_refused |= !self.is_open && self.upgrading.is_none() && self.raw.starts_with(b"H");
         if self.is_refused {
@@ -211,7 +211,7 @@ impl Link {
                         self.has_close |= frame.opcode == CLOSE;
                     }
                     Ok(None) => break,
-                    Err(error) => ground.fail(&format!("connection {}: {error}", self.number)),
+                    Err(error) => truth.fail(&format!("connection {}: {error}", self.number)),
                 }
             }
         } else {
@@ -223,7 +223,7 @@ impl Link {
                 Some(packet)
             }
             Ok(None) => None,
-            Err(error) => ground.fail(&format!("connection {}: {error}", self.number)),
+            Err(error) => truth.fail(&format!("connection {}: {error}", self.number)),
         }
     }
 

@@ -22,7 +22,7 @@ use self::packets::{Ack, Connect, Packet, Publish, Version, Will};
 use self::session::{Outgoing, Sent, Session, Verdict};
 use super::lives::{Asked, Disconnect};
 use super::log::{SHARED, Sender, channel_name, number_in_payload};
-use super::world::Ground;
+use super::world::GroundTruth;
 
 /// One client id.
 #[derive(Debug)]
@@ -50,8 +50,14 @@ impl Device {
     }
 
     /// Begins a connection, and queues CONNECT.
-    pub(super) fn connect(&mut self, ground: &mut Ground, socket: UnixStream, is_clean: bool, expiry_s: u32) {
-        let random = &mut ground.random;
+    pub(super) fn connect(
+        &mut self,
+        truth: &mut GroundTruth,
+        socket: UnixStream,
+        is_clean: bool,
+        expiry_s: u32,
+    ) {
+        let random = &mut truth.random;
         let in_websocket = random.chance(1, 3);
         let keep_alive_s = random.of(&[0, 0, 0, 2]);
         let is_5 = self.version == Version::V5;
@@ -60,14 +66,14 @@ impl Device {
         let expiry_s = match (self.version, is_clean) {
             (Version::V5, _) => expiry_s,
             (Version::V4, true) => 0,
-            (Version::V4, false) => ground.plan.session_expiry_s_max,
+            (Version::V4, false) => truth.plan.session_expiry_s_max,
         };
         let delay_s = random.of(&[0, 0, 1, 5]) * u32::from(is_5);
         let has_will = random.chance(1, 2);
-        let channel = random.below(ground.plan.channels);
-        let will = has_will.then(|| (ground.log.begin(Sender::Will, channel), channel));
-        ground.log.end_message();
-        let number = ground.lives.ask(
+        let channel = random.below(truth.plan.channels);
+        let will = has_will.then(|| (truth.log.begin(Sender::Will, channel), channel));
+        truth.log.end_message();
+        let number = truth.lives.ask(
             self.index,
             Asked {
                 is_clean,
@@ -76,11 +82,8 @@ impl Device {
             },
         );
         let claims = format!(r#"{{"sub":"device {}","connection":{number}}}"#, self.index);
-        let unix_ms = ground.time.peek().unix_ms;
-        let token = ground
-            .tokens
-            .sign(&claims, None, unix_ms)
-            .expect("there is a key");
+        let unix_ms = truth.time.peek().unix_ms;
+        let token = truth.tokens.sign(&claims, None, unix_ms).expect("there is a key");
         let (topic, payload) = will.map_or_else(Default::default, |(number, channel)| {
             (channel_name(channel), format!("\"{number}:w\"").into_bytes())
         });
@@ -93,12 +96,12 @@ impl Device {
                 expiry_s,
                 keep_alive_s,
                 receive_maximum,
-                topic_aliases: ground.random.of(&[0, 3]),
+                topic_aliases: truth.random.of(&[0, 3]),
                 will: has_will.then(|| Will {
                     topic: &topic,
                     payload: &payload,
-                    qos: ground.random.of(&[0, 1, 2]),
-                    retain: ground.random.chance(1, 8),
+                    qos: truth.random.of(&[0, 1, 2]),
+                    retain: truth.random.chance(1, 8),
                     delay_s,
                 }),
                 token: &token,
@@ -112,7 +115,7 @@ impl Device {
         let mut link = Link::new(number, socket, self.version, in_websocket);
         link.keep_alive_s = keep_alive_s;
         link.receive_maximum = receive_maximum.unwrap_or(u16::MAX);
-        link.queue(&mut ground.random, &packet);
+        link.queue(&mut truth.random, &packet);
         self.links.push(link);
     }
 
@@ -144,14 +147,14 @@ impl Device {
         self.links.last().map_or(0, Link::unwritten)
     }
 
-    pub(super) fn toggle_attention(&mut self) {
+    pub(super) fn toggle_polling(&mut self) {
         if let Some(link) = self.link() {
             link.attentive ^= true;
             link.dozed |= !link.attentive;
         }
     }
 
-    pub(super) fn attend(&mut self) {
+    pub(super) fn poll(&mut self) {
         self.is_prompt = true;
         if let Some(link) = self.link() {
             link.attentive = true;
@@ -176,34 +179,34 @@ impl Device {
         }
     }
 
-    pub(super) fn ping(&mut self, ground: &mut Ground) {
+    pub(super) fn ping(&mut self, truth: &mut GroundTruth) {
         if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
-            link.queue(&mut ground.random, &packets::PINGREQ);
+            link.queue(&mut truth.random, &packets::PINGREQ);
         }
     }
 
     /// Queues bytes that are no packet, or a packet that no client may send.
-    pub(super) fn send_garbage(&mut self, ground: &mut Ground) {
-        let garbage = ground
+    pub(super) fn send_garbage(&mut self, truth: &mut GroundTruth) {
+        let garbage = truth
             .random
             .of::<&[u8]>(&[b"\xF0\x00", b"\x30\x01x", b"\x10\x00"]);
         if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
-            link.queue(&mut ground.random, garbage);
+            link.queue(&mut truth.random, garbage);
             link.sent_garbage = true;
         }
     }
 
-    pub(super) fn disconnect(&mut self, ground: &mut Ground, with_will: bool, expiry_s: Option<u32>) {
+    pub(super) fn disconnect(&mut self, truth: &mut GroundTruth, with_will: bool, expiry_s: Option<u32>) {
         let is_5 = self.version == Version::V5;
         let disconnect = Disconnect {
             code: if with_will && is_5 { 4 } else { 0 },
-            expiry_s: expiry_s.filter(|_| is_5 && ground.lives.may_change_expiry(self.number())),
+            expiry_s: expiry_s.filter(|_| is_5 && truth.lives.may_change_expiry(self.number())),
         };
         let mut packet = Vec::new();
         packets::disconnect(self.version, disconnect.code, disconnect.expiry_s, &mut packet);
         if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
-            ground.lives.note_disconnect(link.number, disconnect);
-            link.queue(&mut ground.random, &packet);
+            truth.lives.note_disconnect(link.number, disconnect);
+            link.queue(&mut truth.random, &packet);
             link.sent_disconnect = true;
         }
     }
@@ -213,29 +216,29 @@ impl Device {
     }
 
     /// Publishes something of its own.
-    pub(super) fn publish(&mut self, ground: &mut Ground, channel: usize) {
-        let qos = ground.random.of(&[0, 1, 1, 2, 2]);
-        self.publish_with(ground, channel, qos);
+    pub(super) fn publish(&mut self, truth: &mut GroundTruth, channel: usize) {
+        let qos = truth.random.of(&[0, 1, 1, 2, 2]);
+        self.publish_with(truth, channel, qos);
     }
 
-    pub(super) fn publish_with(&mut self, ground: &mut Ground, channel: usize, qos: u8) {
+    pub(super) fn publish_with(&mut self, truth: &mut GroundTruth, channel: usize, qos: u8) {
         let maximum = self.links.last().map_or(0, |link| link.server_maximum);
-        let retain = channel < SHARED && ground.random.chance(1, 5);
+        let retain = channel < SHARED && truth.random.chance(1, 5);
         if qos > 0 && self.session.outgoing.len() >= usize::from(maximum) {
             return;
         }
-        if retain && !ground.plan.memory.is_some() && ground.random.chance(1, 4) {
-            self.clear(ground, channel);
+        if retain && !truth.plan.memory.is_some() && truth.random.chance(1, 4) {
+            self.clear(truth, channel);
             return;
         }
-        let expiry_s = ground.random.of(&[None, None, None, Some(1)]);
+        let expiry_s = truth.random.of(&[None, None, None, Some(1)]);
         let expiry_s = expiry_s.filter(|_| self.version == Version::V5 && !retain);
         let sent = Sent {
             channel,
             retain,
-            padding: ground.random.below(ground.plan.padding_max),
+            padding: truth.random.below(truth.plan.padding_max),
         };
-        let number = self.begin(ground, channel);
+        let number = self.begin(truth, channel);
         let id = if qos > 0 { self.new_id() } else { 0 };
         if qos > 0 {
             self.session.outgoing.push_back(Outgoing {
@@ -246,18 +249,18 @@ impl Device {
                 is_received: false,
             });
         }
-        self.queue_publish(ground, number, sent, (qos, id, false), expiry_s);
+        self.queue_publish(truth, number, sent, (qos, id, false), expiry_s);
     }
 
-    fn begin(&self, ground: &mut Ground, channel: usize) -> usize {
-        let number = ground.log.begin(Sender::Device(self.index), channel);
-        ground.log.end_message();
+    fn begin(&self, truth: &mut GroundTruth, channel: usize) -> usize {
+        let number = truth.log.begin(Sender::Device(self.index), channel);
+        truth.log.end_message();
         number
     }
 
     fn queue_publish(
         &mut self,
-        ground: &mut Ground,
+        truth: &mut GroundTruth,
         number: usize,
         sent: Sent,
         (qos, id, dup): (u8, u16, bool),
@@ -272,11 +275,11 @@ impl Device {
             id,
             expiry_s,
         };
-        self.queue(ground, |version, out| packets::publish(version, &publish, out));
+        self.queue(truth, |version, out| packets::publish(version, &publish, out));
     }
 
     /// Clears the retained publication of a channel.
-    fn clear(&mut self, ground: &mut Ground, channel: usize) {
+    fn clear(&mut self, truth: &mut GroundTruth, channel: usize) {
         let publish = Publish {
             topic: channel_name(channel),
             payload: Vec::new(),
@@ -286,14 +289,14 @@ impl Device {
             id: 0,
             expiry_s: None,
         };
-        self.queue(ground, |version, out| packets::publish(version, &publish, out));
+        self.queue(truth, |version, out| packets::publish(version, &publish, out));
     }
 
-    fn queue(&mut self, ground: &mut Ground, write: impl FnOnce(Version, &mut Vec<u8>)) {
+    fn queue(&mut self, truth: &mut GroundTruth, write: impl FnOnce(Version, &mut Vec<u8>)) {
         let mut packet = Vec::new();
         write(self.version, &mut packet);
         if let Some(link) = self.links.last_mut().filter(|link| link.may_send()) {
-            link.queue(&mut ground.random, &packet);
+            link.queue(&mut truth.random, &packet);
         }
     }
 
@@ -307,19 +310,19 @@ impl Device {
         }
     }
 
-    pub(super) fn subscribe(&mut self, ground: &mut Ground, filter: &str, qos: u8) {
+    pub(super) fn subscribe(&mut self, truth: &mut GroundTruth, filter: &str, qos: u8) {
         let id = self.new_id();
         self.session.subscribe(id, filter, qos);
-        self.queue(ground, |version, out| {
+        self.queue(truth, |version, out| {
             packets::subscribe(version, id, filter, qos, out)
         });
         self.mark(id);
     }
 
-    pub(super) fn unsubscribe(&mut self, ground: &mut Ground, filter: &str) {
+    pub(super) fn unsubscribe(&mut self, truth: &mut GroundTruth, filter: &str) {
         let id = self.new_id();
         self.session.unsubscribe(id, filter);
-        self.queue(ground, |version, out| {
+        self.queue(truth, |version, out| {
             packets::unsubscribe(version, id, filter, out)
         });
         self.mark(id);
@@ -337,7 +340,7 @@ impl Device {
     }
 
     /// Sends some of the acknowledgements that it owes, in any order.
-    pub(super) fn acknowledge(&mut self, ground: &mut Ground, count: usize) -> bool {
+    pub(super) fn acknowledge(&mut self, truth: &mut GroundTruth, count: usize) -> bool {
         let Some(link) = self.links.last_mut() else {
             return false;
         };
@@ -346,7 +349,7 @@ impl Device {
             let at = if self.is_prompt {
                 0
             } else {
-                ground.random.below(link.owed.len())
+                truth.random.below(link.owed.len())
             };
             let (ack, id) = link.owed.remove(at);
             if matches!(ack, Ack::Acknowledged | Ack::Complete) {
@@ -355,31 +358,31 @@ impl Device {
             let mut packet = Vec::new();
             packets::ack(ack, id, &mut packet);
             if link.may_send() {
-                link.queue(&mut ground.random, &packet);
+                link.queue(&mut truth.random, &packet);
             }
         }
         count > 0
     }
 
     /// Writes as much as the socket takes, `max` bytes at most. Returns whether anything left.
-    pub(super) fn write(&mut self, ground: &Ground, max: usize) -> bool {
+    pub(super) fn write(&mut self, truth: &GroundTruth, max: usize) -> bool {
         let Some(link) = self.links.last_mut() else {
             return false;
         };
         let has_left = link.write(max);
         while let Some(Mark::Filter(id)) = link.next_mark() {
-            self.session.note_written(id, ground.undelivered);
+            self.session.note_written(id, truth.undelivered);
         }
         has_left
     }
 
     /// Acts as an attentive client on all connections. Returns whether there was something to do.
-    pub(super) fn attend_to_all(&mut self, ground: &mut Ground) -> bool {
+    pub(super) fn poll_all(&mut self, truth: &mut GroundTruth) -> bool {
         let mut is_busy = false;
         let newest = self.links.len().saturating_sub(1);
         for at in 0..self.links.len() {
             if at < newest || self.links[at].attentive {
-                is_busy |= self.read_link(ground, at, usize::MAX);
+                is_busy |= self.read_link(truth, at, usize::MAX);
             }
         }
         // A connection that is over is of no more use.
@@ -393,44 +396,44 @@ impl Device {
             });
         }
         if self.is_prompt {
-            is_busy |= self.acknowledge(ground, usize::MAX);
+            is_busy |= self.acknowledge(truth, usize::MAX);
         }
         if self.links.last().is_some_and(|link| link.attentive) {
-            is_busy |= self.write(ground, usize::MAX);
+            is_busy |= self.write(truth, usize::MAX);
         }
         is_busy
     }
 
     /// Reads at most `max` bytes from its last connection.
-    pub(super) fn read(&mut self, ground: &mut Ground, max: usize) {
+    pub(super) fn read(&mut self, truth: &mut GroundTruth, max: usize) {
         if let Some(newest) = self.links.len().checked_sub(1) {
-            self.read_link(ground, newest, max);
+            self.read_link(truth, newest, max);
         }
     }
 
-    fn read_link(&mut self, ground: &mut Ground, at: usize, max: usize) -> bool {
+    fn read_link(&mut self, truth: &mut GroundTruth, at: usize, max: usize) -> bool {
         let Some(has_come) = self.links[at].read(max) else {
             return false;
         };
-        ground.trace.mix(u64::from(has_come));
+        truth.trace.mix(u64::from(has_come));
         let is_newest = at + 1 == self.links.len();
-        while let Some(packet) = self.links[at].next_packet(ground) {
+        while let Some(packet) = self.links[at].next_packet(truth) {
             match packet {
                 Packet::Disconnect { code } => self.links[at].code = Some(code),
-                packet if is_newest => self.take(ground, packet),
+                packet if is_newest => self.take(truth, packet),
                 // Packets behind the end of a connection are void if the client has not read them by now.
                 _ => {}
             }
         }
         if !has_come || self.links[at].has_close {
-            self.end_link(ground, at);
+            self.end_link(truth, at);
         }
         true
     }
 
     /// Takes a packet of its newest connection.
-    fn take(&mut self, ground: &mut Ground, packet: Packet) {
-        let claimed = ground.log.claimed();
+    fn take(&mut self, truth: &mut GroundTruth, packet: Packet) {
+        let claimed = truth.log.claimed();
         let number = self.number();
         let what = format!("device {}, connection {number}", self.index);
         match packet {
@@ -438,44 +441,44 @@ impl Device {
                 is_present,
                 code,
                 receive_maximum,
-            } => self.take_connack(ground, is_present, code, receive_maximum),
-            Packet::Publish(publish) => self.take_publish(ground, &publish),
-            Packet::Ack { ack, id, code } => self.take_ack(ground, ack, id, code),
+            } => self.take_connack(truth, is_present, code, receive_maximum),
+            Packet::Publish(publish) => self.take_publish(truth, &publish),
+            Packet::Ack { ack, id, code } => self.take_ack(truth, ack, id, code),
             Packet::SubAck { id, code } => {
-                ground.trace.mix(u64::from(id));
+                truth.trace.mix(u64::from(id));
                 let result = self.session.note_subscribed(id, code, claimed, number);
-                ground.expect_of(&what, result);
+                truth.expect_of(&what, result);
             }
             Packet::UnsubAck { id } => self.session.note_unsubscribed(id, claimed),
             Packet::PingResp => {}
-            Packet::Disconnect { code } => ground.fail(&format!("{what}: DISCONNECT {code:02x}")),
+            Packet::Disconnect { code } => truth.fail(&format!("{what}: DISCONNECT {code:02x}")),
         }
     }
 
-    fn take_connack(&mut self, ground: &mut Ground, is_present: bool, code: u8, receive_maximum: u16) {
+    fn take_connack(&mut self, truth: &mut GroundTruth, is_present: bool, code: u8, receive_maximum: u16) {
         let number = self.number();
         let what = format!("device {}, connection {number}", self.index);
         if code != 0 {
             // The server had no room for it.
-            if !matches!(code, 3 | 0x88 | 0x89 | 0x97) || ground.lives.has_begun(number) {
-                ground.fail(&format!("{what}: CONNACK {code:02x}"));
+            if !matches!(code, 3 | 0x88 | 0x89 | 0x97) || truth.lives.has_begun(number) {
+                truth.fail(&format!("{what}: CONNACK {code:02x}"));
             }
             return;
         }
-        ground.trace.mix(u64::from(is_present));
-        let claimed = ground.log.claimed();
+        truth.trace.mix(u64::from(is_present));
+        let claimed = truth.log.claimed();
         // Another connection, which has come to the server in between, may have begun the session.
-        let key = ground.lives.key_of(number).filter(|_| is_present);
+        let key = truth.lives.key_of(number).filter(|_| is_present);
         if key == Some(self.session.key) {
             self.session.go_on();
         } else {
             self.session = Session::new(key.unwrap_or(number), claimed);
         }
         if !is_present {
-            ground.lives.note_begun(self.index, number);
+            truth.lives.note_begun(self.index, number);
         }
-        let result = ground.lives.check_connack(number, is_present);
-        ground.expect_of(&what, result);
+        let result = truth.lives.check_connack(number, is_present);
+        truth.expect_of(&what, result);
         let Some(link) = self.links.last_mut() else { return };
         (link.is_open, link.opened_at, link.server_maximum) = (true, claimed, receive_maximum);
         if !is_present {
@@ -491,33 +494,33 @@ impl Device {
                 ..
             } = self.session.outgoing[at];
             if is_received {
-                self.queue(ground, |_, out| packets::ack(Ack::Release, id, out));
+                self.queue(truth, |_, out| packets::ack(Ack::Release, id, out));
                 continue;
             }
             let number = if qos == 1 {
-                let number = self.begin(ground, sent.channel);
+                let number = self.begin(truth, sent.channel);
                 self.session.outgoing[at].numbers.push(number);
                 number
             } else {
                 let number = self.session.outgoing[at].numbers[0];
-                ground.log.send_again(number);
+                truth.log.send_again(number);
                 number
             };
-            self.queue_publish(ground, number, sent, (qos, id, true), None);
+            self.queue_publish(truth, number, sent, (qos, id, true), None);
         }
     }
 
-    fn take_publish(&mut self, ground: &mut Ground, publish: &Publish) {
+    fn take_publish(&mut self, truth: &mut GroundTruth, publish: &Publish) {
         let number = self.number();
         let what = format!("device {}, connection {number}", self.index);
         let Some(link) = self.links.last_mut() else { return };
         if !link.is_open {
-            ground.fail(&format!("{what}: {publish:?} before CONNACK"));
+            truth.fail(&format!("{what}: {publish:?} before CONNACK"));
         }
         if publish.qos > 0 {
             link.in_flight += 1;
             if link.in_flight > usize::from(link.receive_maximum) {
-                ground.fail(&format!("{what}: {} in flight", link.in_flight));
+                truth.fail(&format!("{what}: {} in flight", link.in_flight));
             }
             let ack = if publish.qos == 1 {
                 Ack::Acknowledged
@@ -529,41 +532,40 @@ impl Device {
         let payload = String::from_utf8_lossy(&publish.payload);
         let published = number_in_payload(&payload);
         if published.is_none() && !payload.is_empty() {
-            ground.fail(&format!("{what}: {publish:?}"));
+            truth.fail(&format!("{what}: {publish:?}"));
         }
         if publish.qos == 2 {
             if let Some(&before) = self.session.incoming.get(&publish.id) {
                 if before != published || !publish.dup {
-                    ground.fail(&format!("{what}: {before:?} is not released: {publish:?}"));
+                    truth.fail(&format!("{what}: {before:?} is not released: {publish:?}"));
                 }
                 return;
             }
             self.session.incoming.insert(publish.id, published);
         }
         let Some(published) = published else { return };
-        ground.trace.mix(published as u64);
-        ground.device_deliveries += 1;
-        match self.session.take(publish, published, &ground.log) {
+        truth.trace.mix(published as u64);
+        truth.device_deliveries += 1;
+        match self.session.take(publish, published, &truth.log) {
             Ok(Verdict::Fine) => {}
             Ok(Verdict::Shared) => {
-                let (key, now) = (self.session.key, ground.time.peek().uptime);
-                let result =
-                    ground
-                        .shares
-                        .take(published, (self.index, key), publish.qos, |(device, key)| {
-                            ground.lives.may_be_over(device, key, now)
-                        });
-                ground.expect_of(&what, result);
+                let (key, now) = (self.session.key, truth.time.peek().uptime);
+                let result = truth
+                    .shares
+                    .take(published, (self.index, key), publish.qos, |(device, key)| {
+                        truth.lives.may_be_over(device, key, now)
+                    });
+                truth.expect_of(&what, result);
             }
             Err(error) => {
-                let lives: Vec<_> = ground.lives.of(self.index).collect();
-                ground.fail(&format!("{what}: {error}: {lives:?}"));
+                let lives: Vec<_> = truth.lives.of(self.index).collect();
+                truth.fail(&format!("{what}: {error}: {lives:?}"));
             }
         }
     }
 
-    fn take_ack(&mut self, ground: &mut Ground, ack: Ack, id: u16, code: u8) {
-        ground.trace.mix(u64::from(id));
+    fn take_ack(&mut self, truth: &mut GroundTruth, ack: Ack, id: u16, code: u8) {
+        truth.trace.mix(u64::from(id));
         let what = format!("device {}, connection {}", self.index, self.number());
         let is_right = match ack {
             // 0x10: there were no subscribers.
@@ -571,7 +573,7 @@ impl Device {
             Ack::Release | Ack::Complete => matches!(code, 0 | 0x92),
         };
         if !is_right {
-            ground.fail(&format!("{what}: {ack:?} {id} {code:02x}"));
+            truth.fail(&format!("{what}: {ack:?} {id} {code:02x}"));
         }
         let outgoing = &mut self.session.outgoing;
         let at = outgoing.iter().position(|one| one.id == id);
@@ -584,21 +586,21 @@ impl Device {
             }
             (Ack::Acknowledged, Some(at)) if outgoing[at].qos == 1 => {
                 let done = outgoing.remove(at);
-                ground.acknowledged.extend(done.map(|done| done.numbers));
+                truth.acknowledged.extend(done.map(|done| done.numbers));
             }
             (Ack::Received, Some(at)) if outgoing[at].qos == 2 => {
                 if !outgoing[at].is_received {
                     outgoing[at].is_received = true;
-                    ground.acknowledged.push(outgoing[at].numbers.clone());
+                    truth.acknowledged.push(outgoing[at].numbers.clone());
                 }
-                self.queue(ground, |_, out| packets::ack(Ack::Release, id, out));
+                self.queue(truth, |_, out| packets::ack(Ack::Release, id, out));
             }
             // The server may have released it before, and PUBCOMP was lost.
             (Ack::Complete, Some(at)) if outgoing[at].is_received => {
                 outgoing.remove(at);
             }
             (Ack::Acknowledged | Ack::Received | Ack::Complete, _) => {
-                ground.fail(&format!("{what}: {ack:?} {id}, which nobody has asked for"));
+                truth.fail(&format!("{what}: {ack:?} {id}, which nobody has asked for"));
             }
         }
     }

@@ -6,7 +6,7 @@ use super::World;
 use crate::cores::simulation::device::Device;
 use crate::cores::simulation::log::{SHARED, channel_name};
 use crate::cores::simulation::random::Random;
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 
 impl World {
     /// A client connects to a core: to begin its session, to go on with it, or to take it over from an older
@@ -17,42 +17,42 @@ impl World {
         is_clean: bool,
         expiry_s: u32,
     ) {
-        let core = self.ground.random.below(self.seats.len());
+        let core = self.truth.random.below(self.seats.len());
         let Ok(socket) = self.seats[core].listener_address.connect() else {
             return;
         };
         let device = &mut self.devices[index];
         let takes_over = device.is_connecting();
-        self.ground.note(format!(
+        self.truth.note(format!(
             "device {index} connects to core {core}, clean: {is_clean}, expiry: {expiry_s}, takes over: {takes_over}"
         ));
-        device.connect(&mut self.ground, socket, is_clean, expiry_s);
-        let max = some_bytes(&mut self.ground.random, device);
-        device.write(&self.ground, max);
+        device.connect(&mut self.truth, socket, is_clean, expiry_s);
+        let max = some_bytes(&mut self.truth.random, device);
+        device.write(&self.truth, max);
     }
 
     pub(super) fn device_acts(&mut self) {
-        let index = self.ground.random.below(self.devices.len());
+        let index = self.truth.random.below(self.devices.len());
         let is_connecting = self.devices[index].is_connecting();
         let begins = if is_connecting { (1, 25) } else { (1, 2) };
-        if self.ground.random.chance(begins.0, begins.1) {
-            let is_clean = self.ground.random.chance(1, 5);
-            let expiry_s = self.ground.random.of(&[0, 2, 10, 100]);
+        if self.truth.random.chance(begins.0, begins.1) {
+            let is_clean = self.truth.random.chance(1, 5);
+            let expiry_s = self.truth.random.of(&[0, 2, 10, 100]);
             self.device_connects(index, is_clean, expiry_s);
             return;
         }
         let device = &mut self.devices[index];
-        let what = act(device, &mut self.ground);
-        self.ground.note(format!("device {index} {what}"));
+        let what = act(device, &mut self.truth);
+        self.truth.note(format!("device {index} {what}"));
     }
 
     /// All clients resume their sessions, and get everything that waits for them.
     pub(super) fn devices_come_home(&mut self) {
         for index in 0..self.devices.len() {
-            self.devices[index].attend();
+            self.devices[index].poll();
             if !self.devices[index].is_open() {
                 self.device_connects(index, false, 10);
-                self.devices[index].attend();
+                self.devices[index].poll();
             }
         }
         self.pass(Duration::from_secs(1));
@@ -62,104 +62,104 @@ impl World {
     /// All clients leave, and their sessions end.
     pub(super) fn devices_leave(&mut self) {
         for device in &mut self.devices {
-            device.attend();
+            device.poll();
             device.drop_older();
-            match self.ground.random.below(3) {
+            match self.truth.random.below(3) {
                 0 => device.cut(false),
                 1 => {
-                    device.write(&self.ground, usize::MAX);
+                    device.write(&self.truth, usize::MAX);
                     device.cut(true);
                 }
-                _ => device.disconnect(&mut self.ground, false, None),
+                _ => device.disconnect(&mut self.truth, false, None),
             }
         }
     }
 }
 
 /// A client acts; returns the name of the action.
-fn act(device: &mut Device, ground: &mut Ground) -> &'static str {
+fn act(device: &mut Device, truth: &mut GroundTruth) -> &'static str {
     let is_open = device.is_open();
-    match ground.random.below(40) {
+    match truth.random.below(40) {
         0..12 if is_open => {
-            let count = ground.random.of(&[1, 1, 2, 5]);
+            let count = truth.random.of(&[1, 1, 2, 5]);
             for _ in 0..count {
-                let channel = some_channel(ground);
-                device.publish(ground, channel);
+                let channel = some_channel(truth);
+                device.publish(truth, channel);
             }
-            write(device, ground);
+            write(device, truth);
             "publishes"
         }
         12..17 if is_open && !device.is_asking() => {
-            let filter = some_filter(ground);
+            let filter = some_filter(truth);
             let is_shared = filter.starts_with('$');
             let qos = if is_shared {
-                ground.random.of(&[1, 2])
+                truth.random.of(&[1, 2])
             } else {
-                ground.random.of(&[0, 1, 1, 2])
+                truth.random.of(&[0, 1, 1, 2])
             };
-            device.subscribe(ground, &filter, qos);
-            write(device, ground);
+            device.subscribe(truth, &filter, qos);
+            write(device, truth);
             "subscribes"
         }
         17..19 if is_open && !device.is_asking() => {
-            let filter = some_filter(ground);
-            device.unsubscribe(ground, &filter);
-            write(device, ground);
+            let filter = some_filter(truth);
+            device.unsubscribe(truth, &filter);
+            write(device, truth);
             "unsubscribes"
         }
         19..23 => {
-            let count = ground.random.of(&[1, 2, 100]);
-            device.acknowledge(ground, count);
-            write(device, ground);
+            let count = truth.random.of(&[1, 2, 100]);
+            device.acknowledge(truth, count);
+            write(device, truth);
             "acknowledges"
         }
         23..27 => {
-            write(device, ground);
+            write(device, truth);
             "writes on"
         }
         27..30 => {
-            let max = ground.random.of(&[1, 10, 100, 8192]);
-            device.read(ground, max);
+            let max = truth.random.of(&[1, 10, 100, 8192]);
+            device.read(truth, max);
             "reads"
         }
         30 | 31 => {
-            device.toggle_attention();
+            device.toggle_polling();
             "is attentive, or is not"
         }
         32 | 33 => {
             device.is_prompt ^= true;
             "acknowledges at once, or does not"
         }
-        34 if ground.random.chance(1, 2) => {
+        34 if truth.random.chance(1, 2) => {
             device.cut(false);
             "disappears"
         }
-        35 if ground.random.chance(1, 4) => {
+        35 if truth.random.chance(1, 4) => {
             device.cut(true);
             "ends its direction"
         }
-        36 if is_open && ground.random.chance(1, 2) => {
-            let with_will = ground.random.chance(1, 3);
-            let expiry_s = ground.random.of(&[None, None, Some(0), Some(3)]);
-            device.disconnect(ground, with_will, expiry_s);
-            write(device, ground);
+        36 if is_open && truth.random.chance(1, 2) => {
+            let with_will = truth.random.chance(1, 3);
+            let expiry_s = truth.random.of(&[None, None, Some(0), Some(3)]);
+            device.disconnect(truth, with_will, expiry_s);
+            write(device, truth);
             "disconnects"
         }
-        37 if is_open && ground.random.chance(1, 4) => {
-            device.send_garbage(ground);
+        37 if is_open && truth.random.chance(1, 4) => {
+            device.send_garbage(truth);
             "sends garbage"
         }
         38 if is_open => {
-            device.ping(ground);
+            device.ping(truth);
             "pings"
         }
         _ => "waits",
     }
 }
 
-fn write(device: &mut Device, ground: &mut Ground) {
-    let max = some_bytes(&mut ground.random, device);
-    device.write(ground, max);
+fn write(device: &mut Device, truth: &mut GroundTruth) {
+    let max = some_bytes(&mut truth.random, device);
+    device.write(truth, max);
 }
 
 /// How many bytes to write: all, or a part.
@@ -170,19 +170,19 @@ fn some_bytes(random: &mut Random, device: &Device) -> usize {
     }
 }
 
-fn some_channel(ground: &mut Ground) -> usize {
-    if ground.random.chance(1, 4) {
+fn some_channel(truth: &mut GroundTruth) -> usize {
+    if truth.random.chance(1, 4) {
         SHARED
     } else {
-        ground.random.below(ground.plan.channels)
+        truth.random.below(truth.plan.channels)
     }
 }
 
-fn some_filter(ground: &mut Ground) -> String {
-    match ground.random.below(8) {
+fn some_filter(truth: &mut GroundTruth) -> String {
+    match truth.random.below(8) {
         0 => "c/+".to_owned(),
         1 => "c/#".to_owned(),
         2 | 3 => format!("$share/g/{}", channel_name(SHARED)),
-        _ => channel_name(ground.random.below(ground.plan.channels)),
+        _ => channel_name(truth.random.below(truth.plan.channels)),
     }
 }

@@ -13,7 +13,7 @@ fn begun(seed: u64) -> (World, usize) {
     let mut world = World::new(Some(seed), plan, Random::new(seed));
     world.commits = false;
     let client = world.connect(0, false).unwrap();
-    world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+    world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     (world, client)
 }
 
@@ -22,7 +22,7 @@ impl World {
     fn begin_to_connect(&mut self, index: usize, is_clean: bool, expiry_s: u32) {
         self.commits = false;
         self.device_connects(index, is_clean, expiry_s);
-        self.devices[index].attend();
+        self.devices[index].poll();
         self.settle();
     }
 
@@ -53,7 +53,7 @@ fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
             world.begin_to_connect(index, false, 100);
             assert_eq!(world.are_open(), [false; 2], "seed {seed}");
         }
-        world.with(client, |client, ground| client.ask(ground, Asked::Call));
+        world.with(client, |client, truth| client.ask(truth, Asked::Call));
         world.settle();
         assert!(!world.clients[client].is_owed_an_answer());
         assert!(!world.has_session(0) && !world.has_session(1));
@@ -62,23 +62,23 @@ fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
         assert!(world.has_session(0) && world.has_session(1));
 
         // Publications that wait for a client still wait when it has connected and disconnected again.
-        world.devices[0].subscribe(&mut world.ground, &channel_name(0), 2);
+        world.devices[0].subscribe(&mut world.truth, &channel_name(0), 2);
         world.settle();
         world.devices[0].cut(false);
         world.settle();
-        let published = world.ground.log.len();
+        let published = world.truth.log.len();
         for qos in [1, 2] {
             // Now and then, the client clears the retained publication instead, with QoS 0.
-            world.devices[1].publish_with(&mut world.ground, 0, qos);
+            world.devices[1].publish_with(&mut world.truth, 0, qos);
         }
         world.settle();
-        let published = world.ground.log.len() - published;
-        let before = world.ground.device_deliveries;
+        let published = world.truth.log.len() - published;
+        let before = world.truth.device_deliveries;
         world.begin_to_connect(0, false, 100);
-        let now = (world.are_open(), world.ground.device_deliveries);
+        let now = (world.are_open(), world.truth.device_deliveries);
         assert_eq!(now, ([false, true], before), "seed {seed}");
         world.commit();
-        let now = (world.are_open(), world.ground.device_deliveries);
+        let now = (world.are_open(), world.truth.device_deliveries);
         assert_eq!(now, ([true; 2], before + published), "seed {seed}");
     }
 }
@@ -91,7 +91,7 @@ fn a_drain_ends_connections_whose_connack_waits() {
         world.begin_to_connect(0, false, 100);
         assert!(world.devices[0].is_connecting());
         world.drain();
-        world.pass(world.ground.plan.drain + Duration::from_secs(1));
+        world.pass(world.truth.plan.drain + Duration::from_secs(1));
         assert!(world.devices[0].is_gone(), "seed {seed}");
     }
 }

@@ -24,11 +24,11 @@ fn with_a_will_that_waits() -> (World, [usize; 2], [usize; 2]) {
     let names = [names.next().unwrap(), names.next().unwrap()];
     let clients = [0; 3].map(|core| world.connect(core, false).unwrap());
     for client in clients {
-        world.with(client, |client, ground| client.ask(ground, Asked::Handshake));
+        world.with(client, |client, truth| client.ask(truth, Asked::Handshake));
     }
     world.settle();
-    world.with(clients[0], |client, ground| {
-        client.ask(ground, Asked::Will(0, Some(names[0]), 200));
+    world.with(clients[0], |client, truth| {
+        client.ask(truth, Asked::Will(0, Some(names[0]), 200));
     });
     world.settle();
     world.with(clients[0], |client, _| client.disappear());
@@ -42,26 +42,26 @@ fn with_a_will_that_waits() -> (World, [usize; 2], [usize; 2]) {
 fn a_session_that_has_come_back_in_time_has_no_will_however_late_its_owner_learns_of_that() {
     let (mut world, clients, names) = with_a_will_that_waits();
     for (client, name) in clients.into_iter().zip([names[1], names[0]]) {
-        world.with(client, |client, ground| {
-            client.ask(ground, Asked::Will(0, Some(name), 0));
+        world.with(client, |client, truth| {
+            client.ask(truth, Asked::Will(0, Some(name), 0));
         });
         world.settle();
     }
-    world.ground.time.advance(Duration::from_millis(300));
+    world.truth.time.advance(Duration::from_millis(300));
     world.seats[1].stands_still = false;
     world.settle();
-    assert_eq!(world.ground.wills.published, 0);
+    assert_eq!(world.truth.wills.published, 0);
 }
 
 #[test]
 fn a_will_that_was_due_is_published_although_its_owner_learns_first_that_the_session_has_come_back() {
     let (mut world, clients, names) = with_a_will_that_waits();
-    world.ground.time.advance(Duration::from_millis(300));
-    world.with(clients[0], |client, ground| {
-        client.ask(ground, Asked::Will(0, Some(names[0]), 0));
+    world.truth.time.advance(Duration::from_millis(300));
+    world.with(clients[0], |client, truth| {
+        client.ask(truth, Asked::Will(0, Some(names[0]), 0));
     });
     world.settle();
     world.seats[1].stands_still = false;
     world.settle();
-    assert_eq!(world.ground.wills.published, 1);
+    assert_eq!(world.truth.wills.published, 1);
 }

@@ -1,6 +1,6 @@
 //! Acknowledgements of publications of the server, and packets that no client may send.
 
-use super::client::{Did, connect, core, packet};
+use super::client::{NextStep, connect, core, packet};
 use crate::decision::CloseReason;
 
 #[test]
@@ -34,6 +34,6 @@ fn packets_of_servers_are_protocol_errors_and_reserved_types_malformed() {
         let mut core = core();
         let mut client = core.open(&connect(4, "a").bytes());
         let did = core.receive(&mut client, &packet(first, &[]));
-        assert_eq!(did, [Did::Close(reason)], "{first:#x}");
+        assert_eq!(did, [NextStep::Close(reason)], "{first:#x}");
     }
 }

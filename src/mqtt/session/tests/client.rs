@@ -15,15 +15,15 @@ use crate::decision::{CloseReason, Decision, Decisions, Stored};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::publication;
 use crate::mqtt::session::Session;
-use crate::mqtt::sessions::{Bounds, Place, Sessions};
-use crate::mqtt::settings::Settings;
+use crate::mqtt::sessions::{Bounds, CoreLocation, Sessions};
+use crate::mqtt::settings::MqttSettings;
 use crate::policy::Policy;
 use crate::session;
 
 /// The sessions of a core, and the values that it lends them.
 pub(super) struct Core<A: App> {
-    pub(super) common: session::Settings,
-    pub(super) settings: Settings,
+    pub(super) common: session::CommonSettings,
+    pub(super) settings: MqttSettings,
     pub(super) policy: Policy,
     pub(super) sessions: Sessions,
     pub(super) app: A,
@@ -44,7 +44,7 @@ pub(super) struct Client {
 
 /// The next step of a core after one packet.
 #[derive(Debug, PartialEq)]
-pub(super) enum Did {
+pub(super) enum NextStep {
     /// Send these bytes.
     Send(Vec<u8>),
     /// Publish: topic, QoS, RETAIN, payload.
@@ -78,14 +78,14 @@ pub(super) fn core_with<A: App>(app: A) -> Core<A> {
         queue_full: QueueFull::DropNewest,
         queues_qos0: false,
     };
-    let place = Place {
+    let place = CoreLocation {
         core: 0,
         cores: 1,
         hasher: ChannelHasher::new(),
     };
     Core {
-        common: session::Settings::default(),
-        settings: Settings::default(),
+        common: session::CommonSettings::default(),
+        settings: MqttSettings::default(),
         policy: Policy::with_tokens(tokens()),
         sessions: Sessions::new(bounds, place),
         app,
@@ -129,7 +129,7 @@ impl<A: App> Core<A> {
         client
     }
 
-    pub(super) fn receive(&mut self, client: &mut Client, packet: &[u8]) -> Vec<Did> {
+    pub(super) fn receive(&mut self, client: &mut Client, packet: &[u8]) -> Vec<NextStep> {
         let (first, body) = split(packet);
         self.run(client, |session, env, decisions| {
             session.receive(first, body, env, decisions)
@@ -137,14 +137,14 @@ impl<A: App> Core<A> {
     }
 
     /// The session of a client is on disk, or cannot be.
-    pub(super) fn saved(&mut self, client: &mut Client, outcome: Stored) -> Vec<Did> {
+    pub(super) fn saved(&mut self, client: &mut Client, outcome: Stored) -> Vec<NextStep> {
         self.run(client, |session, env, decisions| {
             session.saved(outcome, env, decisions)
         })
     }
 
     /// Handles a packet in as many parts as it takes. Returns the decisions of each part.
-    pub(super) fn receive_parts(&mut self, client: &mut Client, packet: &[u8]) -> Vec<Vec<Did>> {
+    pub(super) fn receive_parts(&mut self, client: &mut Client, packet: &[u8]) -> Vec<Vec<NextStep>> {
         let mut parts = vec![self.receive(client, packet)];
         while client.session.has_more() {
             parts.push(self.run(client, |session, env, decisions| {
@@ -154,7 +154,7 @@ impl<A: App> Core<A> {
         parts
     }
 
-    pub(super) fn tick(&mut self, client: &mut Client) -> Vec<Did> {
+    pub(super) fn tick(&mut self, client: &mut Client) -> Vec<NextStep> {
         self.run(client, |session, env, decisions| {
             session.timed_out(env, decisions)
         })
@@ -186,7 +186,7 @@ impl<A: App> Core<A> {
         &mut self,
         client: &mut Client,
         act: impl FnOnce(&mut Session, &mut Environment<'_, '_, A>, &mut Decisions) -> Result<(), CloseReason>,
-    ) -> Vec<Did> {
+    ) -> Vec<NextStep> {
         let mut decisions = Decisions::new();
         let mut common = session::Environment {
             now: self.now,
@@ -216,9 +216,9 @@ impl<A: App> Core<A> {
             }
         }
         if let Err(reason) = result
-            && did.last() != Some(&Did::Close(reason))
+            && did.last() != Some(&NextStep::Close(reason))
         {
-            did.push(Did::Close(reason));
+            did.push(NextStep::Close(reason));
         }
         did
     }
@@ -233,28 +233,28 @@ impl<A: App> Core<A> {
     }
 }
 
-fn shown(decision: Decision, decisions: &Decisions) -> Did {
+fn shown(decision: Decision, decisions: &Decisions) -> NextStep {
     match decision {
-        Decision::Send { message } => Did::Send(decisions.bytes(message).to_vec()),
+        Decision::Send { message } => NextStep::Send(decisions.bytes(message).to_vec()),
         Decision::Publish(publish) => {
             let view = publication::read(decisions.bytes(publish.message)).unwrap();
             // A server that retains nothing still passes the flag on.
             assert!(view.head.retain || !publish.retain);
             assert_eq!(view.payload.len(), publish.payload_bytes as usize);
             let topic = String::from_utf8(decisions.bytes(publish.channel).to_vec()).unwrap();
-            Did::Publish(topic, view.head.qos, view.head.retain, view.payload.to_vec())
+            NextStep::Publish(topic, view.head.qos, view.head.retain, view.payload.to_vec())
         }
-        Decision::EndOther { connection, reason } => Did::EndOther(connection, reason),
+        Decision::EndOther { connection, reason } => NextStep::EndOther(connection, reason),
         Decision::Login => {
             let credentials = decisions.credentials().unwrap();
-            Did::Login(credentials.user.clone(), credentials.password.expose().to_vec())
+            NextStep::Login(credentials.user.clone(), credentials.password.expose().to_vec())
         }
-        Decision::Acknowledge { token } => Did::Acknowledge(decisions.bytes(token).to_vec()),
-        Decision::SaveSession => Did::SaveSession,
-        Decision::Close { reason, .. } => Did::Close(reason),
+        Decision::Acknowledge { token } => NextStep::Acknowledge(decisions.bytes(token).to_vec()),
+        Decision::SaveSession => NextStep::SaveSession,
+        Decision::Close { reason, .. } => NextStep::Close(reason),
         Decision::SendRetained { filter, qos, id, .. } => {
             let filter = String::from_utf8(decisions.bytes(filter).to_vec()).unwrap();
-            Did::SendRetained(filter, qos, id)
+            NextStep::SendRetained(filter, qos, id)
         }
         other => panic!("{other:?}"),
     }
@@ -391,11 +391,11 @@ pub(super) fn allow(channels: &[&str]) -> RuleSpec {
 }
 
 /// The packets that are sent, if there are no other decisions but to ask for retained publications.
-pub(super) fn sent(did: &[Did]) -> Vec<&[u8]> {
+pub(super) fn sent(did: &[NextStep]) -> Vec<&[u8]> {
     did.iter()
-        .filter(|did| !matches!(did, Did::SendRetained(..)))
+        .filter(|did| !matches!(did, NextStep::SendRetained(..)))
         .map(|did| match did {
-            Did::Send(bytes) => &bytes[..],
+            NextStep::Send(bytes) => &bytes[..],
             other => panic!("{other:?}"),
         })
         .collect()

@@ -1,6 +1,6 @@
 //! CONNECT and CONNACK: sections 3.1 and 3.2.
 
-use super::client::{Connect, Did, connect, core, packet, publish, sent, string};
+use super::client::{Connect, NextStep, connect, core, packet, publish, sent, string};
 use crate::decision::{CloseReason, Stored};
 
 #[test]
@@ -29,7 +29,7 @@ fn a_first_packet_that_is_not_connect_ends_the_connection_without_an_answer() {
         let mut client = core.client();
         assert_eq!(
             core.receive(&mut client, &first),
-            [Did::Close(CloseReason::NotMqtt)]
+            [NextStep::Close(CloseReason::NotMqtt)]
         );
         assert!(core.farewell(&client, CloseReason::NotMqtt, "").is_empty());
     }
@@ -41,7 +41,7 @@ fn a_second_connect_is_a_protocol_error() {
         let mut core = core();
         let mut client = core.open(&connect(level, "a").bytes());
         let did = core.receive(&mut client, &connect(level, "a").bytes());
-        assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+        assert_eq!(did, [NextStep::Close(CloseReason::MqttProtocolError)]);
     }
 }
 
@@ -53,8 +53,8 @@ fn a_version_that_is_not_supported_is_answered_with_return_code_1() {
         let body = [&string(name)[..], &[level, 2, 0, 0], &string("a")].concat();
         let did = core.receive(&mut client, &packet(0x10, &[&body]));
         let expected = [
-            Did::Send(vec![0x20, 2, 0, 1]),
-            Did::Close(CloseReason::MqttRefused),
+            NextStep::Send(vec![0x20, 2, 0, 1]),
+            NextStep::Close(CloseReason::MqttRefused),
         ];
         assert_eq!(did, expected, "{name} {level}");
     }
@@ -68,7 +68,7 @@ fn another_protocol_is_not_answered() {
         let mut client = core.client();
         let body = [&string(name)[..], &[4, 2, 0, 0], &string("a")].concat();
         let did = core.receive(&mut client, &packet(0x10, &[&body]));
-        assert_eq!(did, [Did::Close(CloseReason::NotMqtt)], "{name}");
+        assert_eq!(did, [NextStep::Close(CloseReason::NotMqtt)], "{name}");
     }
 }
 
@@ -95,10 +95,10 @@ fn a_version_of_the_future_is_answered_as_mqtt_5_has_it() {
     let body = [&string("MQTT")[..], &[6, 2, 0, 0, 0], &string("a")].concat();
     let did = core.receive(&mut client, &packet(0x10, &[&body]));
     assert!(
-        matches!(&did[0], Did::Send(bytes) if bytes[2..4] == [0, 0x84]),
+        matches!(&did[0], NextStep::Send(bytes) if bytes[2..4] == [0, 0x84]),
         "{did:?}"
     );
-    assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+    assert_eq!(did[1], NextStep::Close(CloseReason::MqttRefused));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_client_that_takes_no_connack_is_not_sent_one() {
     let mut packet = connect(5, "a");
     packet.properties = vec![0x27, 0, 0, 0, 2];
     let did = core.receive(&mut client, &packet.bytes());
-    assert_eq!(did, [Did::Close(CloseReason::MqttRefused)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::MqttRefused)]);
 }
 
 #[test]
@@ -121,10 +121,10 @@ fn a_malformed_connect_is_answered_in_mqtt_5_only() {
         bytes[9] |= 1;
         let did = core.receive(&mut client, &bytes);
         match answer {
-            None => assert_eq!(did, [Did::Close(CloseReason::MalformedMqtt)]),
+            None => assert_eq!(did, [NextStep::Close(CloseReason::MalformedMqtt)]),
             Some(code) => {
-                assert!(matches!(&did[0], Did::Send(bytes) if bytes[..4] == [0x20, bytes[1], 0, code]));
-                assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+                assert!(matches!(&did[0], NextStep::Send(bytes) if bytes[..4] == [0x20, bytes[1], 0, code]));
+                assert_eq!(did[1], NextStep::Close(CloseReason::MqttRefused));
             }
         }
     }
@@ -146,8 +146,8 @@ fn an_empty_client_id_needs_clean_session_before_mqtt_5() {
         let did = core.receive(&mut client, &packet.bytes());
         if refused {
             let expected = [
-                Did::Send(vec![0x20, 2, 0, 2]),
-                Did::Close(CloseReason::MqttRefused),
+                NextStep::Send(vec![0x20, 2, 0, 2]),
+                NextStep::Close(CloseReason::MqttRefused),
             ];
             assert_eq!(did, expected, "{level} {clean}");
         } else {
@@ -184,13 +184,16 @@ fn enhanced_authentication_is_refused_and_auth_is_a_protocol_error() {
     let mut packet = connect(5, "a");
     packet.properties = [&[0x15][..], &string("SCRAM-SHA-1")].concat();
     let did = core.receive(&mut client, &packet.bytes());
-    assert!(matches!(&did[0], Did::Send(bytes) if bytes[3] == 0x8c), "{did:?}");
-    assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+    assert!(
+        matches!(&did[0], NextStep::Send(bytes) if bytes[3] == 0x8c),
+        "{did:?}"
+    );
+    assert_eq!(did[1], NextStep::Close(CloseReason::MqttRefused));
 
     let mut client = core.open(&connect(5, "a").bytes());
     let auth = [0xf0, 6, 0x19, 4, 0x15, 0, 1, b'x'];
     let did = core.receive(&mut client, &auth);
-    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::MqttProtocolError)]);
 }
 
 #[test]
@@ -207,7 +210,7 @@ fn a_client_is_silent_for_one_and_a_half_times_its_keep_alive_before_the_connect
     core.wait_s(1);
     assert_eq!(
         core.tick(&mut client),
-        [Did::Close(CloseReason::KeepAliveTimeout)]
+        [NextStep::Close(CloseReason::KeepAliveTimeout)]
     );
     // Without a keep alive it may be silent for ever.
     let mut client = core.open(&connect(4, "b").bytes());
@@ -230,7 +233,7 @@ fn a_keep_alive_above_the_maximum_is_replaced_announced_and_used() {
         core.wait_s(used * 3 / 2);
         assert_eq!(
             core.tick(&mut client),
-            [Did::Close(CloseReason::KeepAliveTimeout)]
+            [NextStep::Close(CloseReason::KeepAliveTimeout)]
         );
     }
 }
@@ -244,7 +247,7 @@ fn a_connection_without_connect_ends_after_the_handshake_timeout() {
     core.wait_s(1);
     assert_eq!(
         core.tick(&mut client),
-        [Did::Close(CloseReason::HandshakeTimeout)]
+        [NextStep::Close(CloseReason::HandshakeTimeout)]
     );
 }
 
@@ -254,8 +257,8 @@ fn the_older_connection_of_a_client_id_ends_before_connack_is_sent() {
     let mut old = core.open(&connect(5, "a").bytes());
     let mut new = core.client();
     let did = core.receive(&mut new, &connect(4, "a").bytes());
-    assert_eq!(did[0], Did::EndOther(old.address, CloseReason::TakenOver));
-    assert!(matches!(&did[1], Did::Send(bytes) if bytes[0] == 0x20));
+    assert_eq!(did[0], NextStep::EndOther(old.address, CloseReason::TakenOver));
+    assert!(matches!(&did[1], NextStep::Send(bytes) if bytes[0] == 0x20));
     let farewell = core.farewell(&old, CloseReason::TakenOver, "");
     assert_eq!((farewell[0], farewell[2]), (0xe0, 0x8e));
     // Its late end does not touch the session of the newer one.
@@ -297,7 +300,7 @@ fn a_session_expiry_above_the_maximum_is_replaced_and_announced() {
         packet.properties = [&[0x11][..], &asked.to_be_bytes()].concat();
         let mut client = core.client();
         let did = core.receive(&mut client, &packet.bytes());
-        let Did::Send(connack) = did.last().unwrap() else {
+        let NextStep::Send(connack) = did.last().unwrap() else {
             panic!("{did:?}")
         };
         let says = granted.map(|granted| [&[0x11][..], &granted.to_be_bytes()].concat());
@@ -324,7 +327,7 @@ fn a_session_belongs_to_the_user_who_made_it() {
         let mut client = core.client_with(claims);
         let did = core.receive(&mut client, &packet.bytes());
         let connack = did.iter().find_map(|did| match did {
-            Did::Send(bytes) => Some(bytes[3]),
+            NextStep::Send(bytes) => Some(bytes[3]),
             _ => None,
         });
         assert_eq!(connack, Some(code), "{claims:?}");
@@ -338,7 +341,7 @@ fn reasons_in_words_are_left_out_where_the_client_takes_no_packet_of_that_size()
     let mut packet = connect(5, "a");
     packet.properties = [&[0x15][..], &string("x"), &[0x27, 0, 0, 0, 20]].concat();
     let did = core.receive(&mut client, &packet.bytes());
-    assert_eq!(did[0], Did::Send(vec![0x20, 3, 0, 0x8c, 0]));
+    assert_eq!(did[0], NextStep::Send(vec![0x20, 3, 0, 0x8c, 0]));
 
     let mut packet = connect(5, "a");
     packet.properties = vec![0x27, 0, 0, 0, 20];
@@ -381,7 +384,10 @@ fn connack_waits_until_a_strict_store_has_the_session() {
         let mut core = core();
         core.sessions.begin_saving(true, 0);
         let mut client = core.client();
-        assert_eq!(core.receive(&mut client, &lasting(level)), [Did::SaveSession]);
+        assert_eq!(
+            core.receive(&mut client, &lasting(level)),
+            [NextStep::SaveSession]
+        );
         assert!(client.session.is_waiting() && !client.session.is_open());
         let did = core.saved(&mut client, Stored::Yes);
         assert_eq!(sent(&did)[0][2..4], [0, 0]);
@@ -391,8 +397,8 @@ fn connack_waits_until_a_strict_store_has_the_session() {
         // Another connection gets the session: the first one ends at once, and CONNACK waits.
         let mut next = core.client();
         let did = core.receive(&mut next, &lasting(level));
-        let end = Did::EndOther(client.address, CloseReason::TakenOver);
-        assert_eq!(did, [end, Did::SaveSession]);
+        let end = NextStep::EndOther(client.address, CloseReason::TakenOver);
+        assert_eq!(did, [end, NextStep::SaveSession]);
         core.end(&mut client, CloseReason::TakenOver);
         let did = core.saved(&mut next, Stored::Yes);
         assert_eq!(sent(&did)[0][2..4], [1, 0]);
@@ -411,7 +417,7 @@ fn a_disk_that_takes_nothing_refuses_new_sessions_and_lets_the_others_in() {
         let mut client = core.client();
         core.receive(&mut client, &lasting(level));
         let did = core.saved(&mut client, Stored::Unknown);
-        let [Did::Send(connack), Did::Close(CloseReason::MqttRefused)] = &did[..] else {
+        let [NextStep::Send(connack), NextStep::Close(CloseReason::MqttRefused)] = &did[..] else {
             panic!("{did:?}");
         };
         assert_eq!((connack[0], &connack[2..4]), (0x20, &[0, code][..]));
@@ -447,7 +453,7 @@ fn a_connection_ends_without_a_packet_but_connack_while_that_waits_for_the_disk(
     core.now.uptime = deadline;
     assert_eq!(
         core.tick(&mut client),
-        [Did::Close(CloseReason::HandshakeTimeout)]
+        [NextStep::Close(CloseReason::HandshakeTimeout)]
     );
     core.end(&mut client, CloseReason::HandshakeTimeout);
     assert!(core.sessions.is_empty() && core.sessions.take_will().is_some());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use super::client::{self, Connect, Core, Did, connect, core_with, publish, sent, subscribe};
+use super::client::{self, Connect, Core, NextStep, connect, core_with, publish, sent, subscribe};
 use crate::app::{
     AllowedPublish, App, AppError, Claims, Client, CloseCode, DeferredDecision, Late, LateAnswer,
     LateAnswerSender, Name, Peer, RawJson, Refusal, Returned, Undelivered,
@@ -110,8 +110,8 @@ fn the_application_is_told_of_a_client_from_connack_on() {
         });
         let mut client = core.client_with(claims);
         let did = core.receive(&mut client, &connect(5, "a").bytes());
-        assert!(matches!(&did[0], Did::Send(bytes) if bytes[3] == 0x87));
-        assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+        assert!(matches!(&did[0], NextStep::Send(bytes) if bytes[3] == 0x87));
+        assert_eq!(did[1], NextStep::Close(CloseReason::MqttRefused));
         core.end(&mut client, CloseReason::MqttRefused);
         assert!(!core.app.events.iter().any(|event| event.contains("connected")));
     }
@@ -129,17 +129,20 @@ fn the_application_sees_json_and_may_refuse_or_change_a_publication() {
     assert_eq!(event, "publish {\"t\": 1}");
     assert_eq!(
         did[0],
-        Did::Publish("a".to_owned(), 1, false, b" {\"t\": 1} ".to_vec())
+        NextStep::Publish("a".to_owned(), 1, false, b" {\"t\": 1} ".to_vec())
     );
     assert_eq!(send("a", b"\xff\x00").1, "publish -");
     assert_eq!(
         send("changed", b"1").0[0],
-        Did::Publish("changed".to_owned(), 1, false, b"[1]".to_vec())
+        NextStep::Publish("changed".to_owned(), 1, false, b"[1]".to_vec())
     );
     let (did, _) = send("denied", b"1");
     assert_eq!(sent(&did)[0][4], 0x87);
     let (did, _) = send("echoed", b"1");
-    assert_eq!(did[2], Did::Publish("copy".to_owned(), 0, false, b"1".to_vec()));
+    assert_eq!(
+        did[2],
+        NextStep::Publish("copy".to_owned(), 0, false, b"1".to_vec())
+    );
 }
 
 #[test]
@@ -154,18 +157,18 @@ fn the_application_decides_about_filters_and_may_end_subscriptions_and_connectio
     assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
     let did = core.receive(&mut client, &subscribe(5, 2, &[], &[("leave", 0)]));
     let reason = CloseReason::Application(CloseCode::new(4321).unwrap());
-    let suback = Did::Send(vec![0x90, 4, 0, 2, 0, 0]);
-    assert_eq!((&did[1], did.last()), (&suback, Some(&Did::Close(reason))));
+    let suback = NextStep::Send(vec![0x90, 4, 0, 2, 0, 0]);
+    assert_eq!((&did[1], did.last()), (&suback, Some(&NextStep::Close(reason))));
     assert_eq!(core.farewell(&client, reason, "x")[2], 0x98);
 }
 
 /// Defers every decision.
 #[derive(Default)]
-struct Judge {
+struct DeferringApp {
     asked: Vec<(String, DeferredDecision)>,
 }
 
-impl Judge {
+impl DeferringApp {
     fn later<T>(&mut self, what: String, peer: &mut Peer<'_>) -> Result<T, Refusal> {
         let (refusal, decision) = peer.defer_decision();
         self.asked.push((what, decision));
@@ -173,7 +176,7 @@ impl Judge {
     }
 }
 
-impl App for Judge {
+impl App for DeferringApp {
     fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
         self.later("handshake".to_owned(), peer)
     }
@@ -212,17 +215,17 @@ impl LateAnswerSender for Way {
 }
 
 /// A core whose application defers every decision.
-struct Court {
-    core: Core<Judge>,
+struct DeferringCore {
+    core: Core<DeferringApp>,
     late: Receiver<LateAnswer>,
 }
 
-impl Court {
-    fn new() -> Court {
+impl DeferringCore {
+    fn new() -> DeferringCore {
         let (sender, late) = sync_channel(16);
-        let mut core = core_with(Judge::default());
+        let mut core = core_with(DeferringApp::default());
         core.scratch = session::Scratch::of_core(Arc::new(Way(sender)), 2);
-        Court { core, late }
+        DeferringCore { core, late }
     }
 
     /// The application makes its oldest pending decision, which reaches the session.
@@ -231,7 +234,7 @@ impl Court {
         client: &mut client::Client,
         what: &str,
         decide: impl FnOnce(DeferredDecision) -> Result<(), Undelivered>,
-    ) -> Vec<Did> {
+    ) -> Vec<NextStep> {
         assert!(client.session.is_waiting() && client.session.kept_bytes() > 0);
         let (asked, decision) = self.core.app.asked.remove(0);
         assert_eq!(asked, what);
@@ -247,133 +250,133 @@ impl Court {
 
 #[test]
 fn connack_waits_until_the_application_has_decided_about_the_client_its_user_and_its_will() {
-    let mut court = Court::new();
-    let mut client = court.core.client_with(Some(r#"{"sub":"ann"}"#));
+    let mut server = DeferringCore::new();
+    let mut client = server.core.client_with(Some(r#"{"sub":"ann"}"#));
     let connect = Connect {
         will: Some((0, Vec::new(), "gone", b"1")),
         ..connect(5, "a")
     }
     .bytes();
-    assert_eq!(court.core.receive(&mut client, &connect), []);
+    assert_eq!(server.core.receive(&mut client, &connect), []);
     let allow = DeferredDecision::allow;
-    assert_eq!(court.decide(&mut client, "handshake", allow), []);
-    assert_eq!(court.decide(&mut client, "authenticate", allow), []);
+    assert_eq!(server.decide(&mut client, "handshake", allow), []);
+    assert_eq!(server.decide(&mut client, "authenticate", allow), []);
     assert!(client.session.claims().is_some() && !client.session.is_open());
-    let did = court.decide(&mut client, "publish gone", allow);
+    let did = server.decide(&mut client, "publish gone", allow);
     assert_eq!(first(&did)[..4], [0x20, first(&did)[1], 0, 0]);
     assert_eq!(
         did[1],
-        Did::Publish("asked".to_owned(), 0, false, b"\"gone\"".to_vec())
+        NextStep::Publish("asked".to_owned(), 0, false, b"\"gone\"".to_vec())
     );
     assert!(client.session.is_open() && !client.session.is_waiting());
     assert_eq!(client.session.kept_bytes(), 0);
 
-    let mut client = court.core.client();
-    court.core.receive(&mut client, &connect);
-    let did = court.decide(&mut client, "handshake", |decision| decision.refuse(refusal()));
+    let mut client = server.core.client();
+    server.core.receive(&mut client, &connect);
+    let did = server.decide(&mut client, "handshake", |decision| decision.refuse(refusal()));
     assert_eq!(
         (first(&did)[3], &did[1]),
-        (0x87, &Did::Close(CloseReason::MqttRefused))
+        (0x87, &NextStep::Close(CloseReason::MqttRefused))
     );
 }
 
 #[test]
 fn what_the_application_has_asked_for_waits_with_connack_for_the_disk() {
-    let mut court = Court::new();
-    court.core.sessions.begin_saving(true, 0);
-    let mut client = court.core.client();
+    let mut server = DeferringCore::new();
+    server.core.sessions.begin_saving(true, 0);
+    let mut client = server.core.client();
     let connect = Connect {
         properties: vec![0x11, 0, 0, 0, 100],
         will: Some((0, Vec::new(), "gone", b"1")),
         ..connect(5, "a")
     };
-    court.core.receive(&mut client, &connect.bytes());
-    court.decide(&mut client, "handshake", DeferredDecision::allow);
-    let did = court.decide(&mut client, "publish gone", DeferredDecision::allow);
-    assert_eq!(did, [Did::SaveSession]);
+    server.core.receive(&mut client, &connect.bytes());
+    server.decide(&mut client, "handshake", DeferredDecision::allow);
+    let did = server.decide(&mut client, "publish gone", DeferredDecision::allow);
+    assert_eq!(did, [NextStep::SaveSession]);
     assert!(client.session.is_waiting() && client.session.kept_bytes() > 0);
-    let did = court.core.saved(&mut client, Stored::Yes);
+    let did = server.core.saved(&mut client, Stored::Yes);
     assert_eq!(first(&did)[..4], [0x20, first(&did)[1], 0, 0]);
-    let asked = Did::Publish("asked".to_owned(), 0, false, b"\"gone\"".to_vec());
+    let asked = NextStep::Publish("asked".to_owned(), 0, false, b"\"gone\"".to_vec());
     assert_eq!(did[1], asked);
     assert!(client.session.is_open() && !client.session.is_waiting());
 }
 
 /// The packet that is sent first.
-fn first(did: &[Did]) -> &[u8] {
+fn first(did: &[NextStep]) -> &[u8] {
     let mut packets = did.iter().filter_map(|did| match did {
-        Did::Send(packet) => Some(packet),
-        Did::Publish(..)
-        | Did::SendRetained(..)
-        | Did::EndOther(..)
-        | Did::Login(..)
-        | Did::Acknowledge(_)
-        | Did::SaveSession
-        | Did::Close(_) => None,
+        NextStep::Send(packet) => Some(packet),
+        NextStep::Publish(..)
+        | NextStep::SendRetained(..)
+        | NextStep::EndOther(..)
+        | NextStep::Login(..)
+        | NextStep::Acknowledge(_)
+        | NextStep::SaveSession
+        | NextStep::Close(_) => None,
     });
     packets.next().unwrap()
 }
 
 /// A client that the application has admitted.
-fn let_in(court: &mut Court, version: u8) -> client::Client {
-    let mut client = court.core.client();
-    court.core.receive(&mut client, &connect(version, "a").bytes());
-    court.decide(&mut client, "handshake", DeferredDecision::allow);
+fn admitted_client(server: &mut DeferringCore, version: u8) -> client::Client {
+    let mut client = server.core.client();
+    server.core.receive(&mut client, &connect(version, "a").bytes());
+    server.decide(&mut client, "handshake", DeferredDecision::allow);
     assert!(client.session.is_open());
     client
 }
 
 #[test]
 fn no_filter_is_granted_before_the_application_has_decided_about_all() {
-    let mut court = Court::new();
-    let mut client = let_in(&mut court, 5);
+    let mut server = DeferringCore::new();
+    let mut client = admitted_client(&mut server, 5);
     let filters = [("a/#", 1), ("bad/+/#/x", 0), ("b", 0), ("$share/g/c", 0)];
     let packet = subscribe(5, 7, &[], &filters);
-    assert_eq!(court.core.receive(&mut client, &packet), []);
+    assert_eq!(server.core.receive(&mut client, &packet), []);
     let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
     let allow = DeferredDecision::allow;
-    assert_eq!(court.decide(&mut client, "subscribe a/#", allow), []);
-    let did = court.decide(&mut client, "subscribe b", |decision| decision.refuse(refusal()));
+    assert_eq!(server.decide(&mut client, "subscribe a/#", allow), []);
+    let did = server.decide(&mut client, "subscribe b", |decision| decision.refuse(refusal()));
     assert_eq!(did, []);
-    assert_eq!(court.core.sessions.subscriptions.count_of(subscriber), 0);
-    let did = court.decide(&mut client, "subscribe c", allow);
-    assert_eq!(did[0], Did::SendRetained("a/#".to_owned(), 1, 0));
+    assert_eq!(server.core.sessions.subscriptions.count_of(subscriber), 0);
+    let did = server.decide(&mut client, "subscribe c", allow);
+    assert_eq!(did[0], NextStep::SendRetained("a/#".to_owned(), 1, 0));
     let suback = first(&did[1..]);
     assert_eq!(suback[suback.len() - 4..], [1, 0x8f, 0x87, 0]);
-    assert!(court.core.app.asked.is_empty());
+    assert!(server.core.app.asked.is_empty());
 }
 
 #[test]
 fn a_publication_is_published_and_acknowledged_when_it_is_decided_or_refused_in_time() {
-    let mut court = Court::new();
-    let mut client = let_in(&mut court, 5);
+    let mut server = DeferringCore::new();
+    let mut client = admitted_client(&mut server, 5);
     let packet = publish(1 << 1, "a", 9, Some(b""), b"1");
-    assert_eq!(court.core.receive(&mut client, &packet), []);
-    let did = court.decide(&mut client, "publish a", |decision| {
+    assert_eq!(server.core.receive(&mut client, &packet), []);
+    let did = server.decide(&mut client, "publish a", |decision| {
         decision.decide(|peer| Ok(peer.rewrite(&2)))
     });
-    assert_eq!(did[0], Did::Publish("a".to_owned(), 1, false, b"2".to_vec()));
+    assert_eq!(did[0], NextStep::Publish("a".to_owned(), 1, false, b"2".to_vec()));
     assert_eq!(first(&did)[..4], [0x40, 2, 0, 9]);
     // Its earlier orders to the client are carried out after the acknowledgement.
     assert_eq!(
         did[2],
-        Did::Publish("asked".to_owned(), 0, false, b"\"a\"".to_vec())
+        NextStep::Publish("asked".to_owned(), 0, false, b"\"a\"".to_vec())
     );
 
-    assert_eq!(court.core.receive(&mut client, &packet), []);
-    court.core.wait_s(9);
-    assert_eq!(court.core.tick(&mut client), []);
-    court.core.wait_s(1);
-    let did = court.core.tick(&mut client);
+    assert_eq!(server.core.receive(&mut client, &packet), []);
+    server.core.wait_s(9);
+    assert_eq!(server.core.tick(&mut client), []);
+    server.core.wait_s(1);
+    let did = server.core.tick(&mut client);
     assert_eq!(first(&did)[..5], [0x40, first(&did)[1], 0, 9, 0x80]);
     assert!(!client.session.is_waiting());
     // The decision comes too late.
-    let (_, decision) = court.core.app.asked.pop().unwrap();
+    let (_, decision) = server.core.app.asked.pop().unwrap();
     decision.allow().unwrap();
-    let Late::Decision { number, decide } = court.late.try_recv().unwrap().answer else {
+    let Late::Decision { number, decide } = server.late.try_recv().unwrap().answer else {
         panic!("no decision");
     };
-    let did = court.core.run(&mut client, |session, env, decisions| {
+    let did = server.core.run(&mut client, |session, env, decisions| {
         session.decided(number, decide, env, decisions)
     });
     assert_eq!(did, []);

@@ -1,6 +1,6 @@
 //! The identity of a client: by password, token or certificate, or none.
 
-use super::client::{Did, connect, core, sent, tokens};
+use super::client::{NextStep, connect, core, sent, tokens};
 use crate::auth::{Claims, Issued};
 use crate::decision::CloseReason;
 
@@ -13,9 +13,9 @@ fn token(claims: &str) -> String {
     tokens().sign(claims, None, NOW_MS).expect("an object")
 }
 
-fn code_of(did: &[Did]) -> Option<u8> {
+fn code_of(did: &[NextStep]) -> Option<u8> {
     did.iter().find_map(|did| match did {
-        Did::Send(bytes) => Some(bytes[3]),
+        NextStep::Send(bytes) => Some(bytes[3]),
         _ => None,
     })
 }
@@ -28,7 +28,7 @@ fn an_anonymous_client_is_refused_where_only_authenticated_clients_are_served() 
         let mut client = core.client();
         let did = core.receive(&mut client, &connect(level, "a").bytes());
         assert_eq!(code_of(&did), Some(code));
-        assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+        assert_eq!(did[1], NextStep::Close(CloseReason::MqttRefused));
         // A certificate names a user.
         let mut client = core.client_with(Some(r#"{"sub":"ann"}"#));
         let did = core.receive(&mut client, &connect(level, "a").bytes());
@@ -108,7 +108,7 @@ fn packets_wait_for_the_answer_to_a_password_and_the_answer_is_connack() {
             packet.user = Some("ann".to_owned());
             packet.password = Some(b"\xffsecret".to_vec());
             let did = core.receive(&mut client, &packet.bytes());
-            assert_eq!(did, [Did::Login("ann".to_owned(), b"\xffsecret".to_vec())]);
+            assert_eq!(did, [NextStep::Login("ann".to_owned(), b"\xffsecret".to_vec())]);
             assert!(client.session.is_waiting() && !client.session.is_open());
             assert!(core.scratch.take_credentials_note());
             let did = core.run(&mut client, |session, env, decisions| {
@@ -120,7 +120,7 @@ fn packets_wait_for_the_answer_to_a_password_and_the_answer_is_connack() {
             if code == 0 {
                 assert_eq!(client.session.claims().unwrap().user().as_deref(), Some("ann"));
             } else {
-                assert_eq!(did[1], Did::Close(CloseReason::MqttRefused));
+                assert_eq!(did[1], NextStep::Close(CloseReason::MqttRefused));
             }
         }
     }
@@ -135,9 +135,12 @@ fn the_connection_ends_when_the_token_expires() {
     core.wait_s(60);
     assert_eq!(core.tick(&mut client), []);
     core.wait_s(1);
-    assert_eq!(core.tick(&mut client), [Did::Close(CloseReason::TokenExpired)]);
+    assert_eq!(
+        core.tick(&mut client),
+        [NextStep::Close(CloseReason::TokenExpired)]
+    );
     let did = core.receive(&mut client, &[0xc0, 0]);
-    assert_eq!(did, [Did::Close(CloseReason::TokenExpired)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::TokenExpired)]);
     assert_eq!(core.farewell(&client, CloseReason::TokenExpired, "")[2], 0x87);
 }
 

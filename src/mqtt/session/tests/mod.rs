@@ -3,9 +3,9 @@
 mod acknowledge;
 mod client;
 mod connect;
+mod disconnect;
 mod hooks;
 mod identity;
-mod leave;
 mod publish;
 mod rules;
 mod subscribe;

@@ -1,6 +1,6 @@
 //! PUBLISH from the client: section 3.3.
 
-use super::client::{Did, connect, core, packet, properties, publish, sent, split, string};
+use super::client::{NextStep, connect, core, packet, properties, publish, sent, split, string};
 use crate::decision::{CloseReason, Limit, Stored};
 use crate::mqtt::settings::ReceiveExcess;
 use crate::policy::channels::{ChannelPolicy, ChannelSpec, Channels, HistoryPolicy};
@@ -8,8 +8,8 @@ use crate::policy::channels::{ChannelPolicy, ChannelSpec, Channels, HistoryPolic
 /// PUBLISH flags for a QoS.
 const QOS: [u8; 3] = [0, 2, 4];
 
-fn published(topic: &str, qos: u8, payload: &[u8]) -> Did {
-    Did::Publish(topic.to_owned(), qos, false, payload.to_vec())
+fn published(topic: &str, qos: u8, payload: &[u8]) -> NextStep {
+    NextStep::Publish(topic.to_owned(), qos, false, payload.to_vec())
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn a_publication_is_decided_before_its_acknowledgement() {
             let bytes = publish(QOS[usize::from(qos)], "a/b", 7, properties, b"x");
             let did = core.receive(&mut client, &bytes);
             let mut expected = vec![published("a/b", qos, b"x")];
-            expected.extend(answer.map(|first| Did::Send(vec![first, 2, 0, 7])));
+            expected.extend(answer.map(|first| NextStep::Send(vec![first, 2, 0, 7])));
             assert_eq!(did, expected, "{level} {qos}");
         }
     }
@@ -51,7 +51,7 @@ fn a_publication_with_qos_2_is_published_once_until_it_is_released() {
 fn a_publication_that_is_dropped_with_its_connection_can_be_sent_again_with_qos_2() {
     let bytes = publish(4, "a", 9, None, b"x");
     let (first, body) = split(&bytes);
-    let pubrec = || Did::Send(vec![0x50, 2, 0, 9]);
+    let pubrec = || NextStep::Send(vec![0x50, 2, 0, 9]);
     // Neither decision was carried out; or the publication was, and its acknowledgement was not.
     for (at, expected) in [(0, vec![published("a", 2, b"x"), pubrec()]), (1, vec![pubrec()])] {
         let mut core = core();
@@ -76,9 +76,9 @@ fn a_client_that_was_told_so_may_not_ask_for_what_is_not_retained() {
         let mut client = core.open(&connect(level, "a").bytes());
         let did = core.receive(&mut client, &publish(1, "a", 0, properties, b"x"));
         match level {
-            4 => assert_eq!(did, [Did::Publish("a".into(), 0, true, b"x".to_vec())]),
+            4 => assert_eq!(did, [NextStep::Publish("a".into(), 0, true, b"x".to_vec())]),
             _ => {
-                assert_eq!(did, [Did::Close(CloseReason::RetainNotSupported)]);
+                assert_eq!(did, [NextStep::Close(CloseReason::RetainNotSupported)]);
                 let farewell = core.farewell(&client, CloseReason::RetainNotSupported, "");
                 assert_eq!(farewell[2], 0x9a);
             }
@@ -111,12 +111,16 @@ fn user_properties_have_a_bound_in_each_packet() {
         core.settings.user_properties_max = 3;
         let mut client = core.open(&connect(5, "a").bytes());
         let did = core.receive(&mut client, &more);
-        assert_eq!(did, [Did::Close(CloseReason::TooManyUserProperties)], "{more:x?}");
+        assert_eq!(
+            did,
+            [NextStep::Close(CloseReason::TooManyUserProperties)],
+            "{more:x?}"
+        );
         let farewell = core.farewell(&client, CloseReason::TooManyUserProperties, "");
         assert_eq!(farewell[2], 0x97);
         let did = core.receive(&mut client, bytes);
         assert!(
-            !did.contains(&Did::Close(CloseReason::TooManyUserProperties)),
+            !did.contains(&NextStep::Close(CloseReason::TooManyUserProperties)),
             "{bytes:x?}"
         );
     }
@@ -129,7 +133,7 @@ fn user_properties_have_a_bound_in_each_packet() {
         let mut client = core.client();
         let did = core.receive(&mut client, &with_will.bytes());
         assert!(
-            matches!(&did[0], Did::Send(connack) if connack[3] == code),
+            matches!(&did[0], NextStep::Send(connack) if connack[3] == code),
             "{did:?}"
         );
     }
@@ -155,7 +159,7 @@ fn packet_identifier_0_is_a_protocol_error() {
     let mut core = core();
     let mut client = core.open(&connect(4, "a").bytes());
     let did = core.receive(&mut client, &publish(2, "a", 0, None, b""));
-    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::MqttProtocolError)]);
 }
 
 #[test]
@@ -195,14 +199,14 @@ fn a_topic_alias_stands_for_the_topic_that_came_with_it() {
         ("", 2, CloseReason::MqttProtocolError),
     ] {
         let did = send(&mut core, &mut client, topic, number);
-        assert_eq!(did, [Did::Close(reason)], "{topic} {number}");
+        assert_eq!(did, [NextStep::Close(reason)], "{topic} {number}");
     }
     let did = core.receive(&mut client, &publish(0, "", 0, Some(b""), b"x"));
-    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::MqttProtocolError)]);
     // Another connection knows no alias (mosquitto#2494).
     let mut client = core.open(&connect(5, "a").bytes());
     let did = send(&mut core, &mut client, "", 1);
-    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::MqttProtocolError)]);
 }
 
 #[test]
@@ -226,7 +230,7 @@ fn more_publications_in_flight_than_the_receive_maximum_end_the_connection_or_ar
         assert_eq!(send(&mut core, 2).len(), 1);
         let did = send(&mut core, 3);
         assert_eq!(
-            did == [Did::Close(CloseReason::ReceiveMaximumExceeded)],
+            did == [NextStep::Close(CloseReason::ReceiveMaximumExceeded)],
             ends,
             "{did:?}"
         );
@@ -252,7 +256,7 @@ fn a_released_publication_gives_its_place_back_and_an_unknown_one_does_not() {
     // Trap 98.
     core.receive(&mut client, &[0x62, 2, 0, 8]);
     let did = send(&mut core, &mut client, 10);
-    assert_eq!(did, [Did::Close(CloseReason::ReceiveMaximumExceeded)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::ReceiveMaximumExceeded)]);
 }
 
 #[test]
@@ -408,7 +412,7 @@ fn a_publication_to_a_remembered_channel_is_acknowledged_by_the_store() {
         ] {
             let did = core.receive(&mut client, &publish(flags, "kept", 5, Some(b""), b"x"));
             assert_eq!(did[0], published("kept", flags >> 1, b"x"));
-            let Did::Acknowledge(token) = &did[1] else {
+            let NextStep::Acknowledge(token) = &did[1] else {
                 panic!("{did:?}")
             };
             let answered = core.run(&mut client, |session, env, decisions| {
@@ -450,7 +454,7 @@ fn an_older_client_gets_no_acknowledgement_of_what_is_not_stored_and_can_send_it
             let token = decisions.write(|out| out.extend_from_slice(&[flags >> 1, 0, 5]));
             session.stored(token, outcome, env, decisions).map(drop)
         });
-        assert_eq!(did, [Did::Close(CloseReason::NotStored)]);
+        assert_eq!(did, [NextStep::Close(CloseReason::NotStored)]);
         let session = client.session.session_ref().unwrap();
         assert_eq!(core.sessions.incoming_len(session), usize::from(is_kept));
     }

@@ -1,6 +1,6 @@
 //! The rules: the same set as for SocketCluster clients.
 
-use super::client::{Did, allow, connect, core, publish, sent, subscribe};
+use super::client::{NextStep, allow, connect, core, publish, sent, subscribe};
 use crate::config::rules::{Audience, RuleSpec};
 use crate::decision::CloseReason;
 use crate::mqtt::sessions::{Content, Outbound};
@@ -23,7 +23,7 @@ fn publications_that_no_rule_allows_are_dropped_and_only_mqtt_5_is_told() {
         for (topic, is_allowed) in [("mine/ann", true), ("mine/bob", false), ("open/a/b", true)] {
             let did = core.receive(&mut client, &publish(2, topic, 1, properties, b"x"));
             if is_allowed {
-                assert!(matches!(did[0], Did::Publish(..)), "{topic}");
+                assert!(matches!(did[0], NextStep::Publish(..)), "{topic}");
                 continue;
             }
             match level {

@@ -1,6 +1,6 @@
 //! SUBSCRIBE and UNSUBSCRIBE: sections 3.8 and 3.10.
 
-use super::client::{Did, connect, core, packet, sent, split, string, subscribe};
+use super::client::{NextStep, connect, core, packet, sent, split, string, subscribe};
 use crate::decision::{CloseReason, Limit};
 use crate::mqtt::Qos;
 use crate::mqtt::subscriptions::Subscriber;
@@ -28,7 +28,7 @@ fn before_mqtt_5_a_misplaced_wildcard_ends_the_connection() {
             let options: &[u8] = if first == 0x82 { &[0] } else { &[] };
             let body = [&[0, 1][..], &string("ok"), options, &string(filter), options];
             let did = core.receive(&mut client, &packet(first, &body));
-            assert_eq!(did, [Did::Close(CloseReason::MalformedMqtt)], "{filter}");
+            assert_eq!(did, [NextStep::Close(CloseReason::MalformedMqtt)], "{filter}");
             let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
             assert_eq!(core.sessions.subscriptions.count_of(subscriber), 0);
         }
@@ -125,7 +125,7 @@ fn no_local_with_a_shared_subscription_is_a_protocol_error() {
     let mut core = core();
     let mut client = core.open(&connect(5, "a").bytes());
     let did = core.receive(&mut client, &subscribe(5, 1, &[], &[("b", 0), ("$share/g/a", 4)]));
-    assert_eq!(did, [Did::Close(CloseReason::MqttProtocolError)]);
+    assert_eq!(did, [NextStep::Close(CloseReason::MqttProtocolError)]);
     let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
     assert_eq!(core.sessions.subscriptions.count_of(subscriber), 0);
 }
@@ -163,7 +163,7 @@ fn a_subscribe_that_is_not_legal_ends_the_connection() {
         let mut core = core();
         let mut client = core.open(&connect(level, "a").bytes());
         let did = core.receive(&mut client, &packet(0x82, &[&body]));
-        assert_eq!(did, [Did::Close(reason)], "{body:?}");
+        assert_eq!(did, [NextStep::Close(reason)], "{body:?}");
     }
 }
 
@@ -218,25 +218,25 @@ fn retained_publications_are_asked_for_before_anything_else_is_done() {
     let mut core = core();
     let mut client = core.open(&connect(5, "c").bytes());
     let did = core.receive(&mut client, &subscribe(5, 1, &[], &[("a", 0), ("b", 1)]));
-    let asked = |filter: &str, qos| Did::SendRetained(filter.to_owned(), qos, 0);
+    let asked = |filter: &str, qos| NextStep::SendRetained(filter.to_owned(), qos, 0);
     assert_eq!(did[..2], [asked("a", 0), asked("b", 1)]);
-    assert!(matches!(did[2..], [Did::Send(_)]), "{did:?}");
+    assert!(matches!(did[2..], [NextStep::Send(_)]), "{did:?}");
 }
 
 #[test]
 fn retained_publications_are_asked_for_as_retain_handling_says() {
     let mut core = core();
     let mut client = core.open(&connect(5, "c").bytes());
-    let asked = |did: &[Did]| {
+    let asked = |did: &[NextStep]| {
         let asked = did.iter().filter_map(|did| match did {
-            Did::SendRetained(filter, qos, _) => Some((filter.clone(), *qos)),
-            Did::Send(_)
-            | Did::Publish(..)
-            | Did::EndOther(..)
-            | Did::Login(..)
-            | Did::Acknowledge(_)
-            | Did::SaveSession
-            | Did::Close(_) => None,
+            NextStep::SendRetained(filter, qos, _) => Some((filter.clone(), *qos)),
+            NextStep::Send(_)
+            | NextStep::Publish(..)
+            | NextStep::EndOther(..)
+            | NextStep::Login(..)
+            | NextStep::Acknowledge(_)
+            | NextStep::SaveSession
+            | NextStep::Close(_) => None,
         });
         asked.collect::<Vec<_>>()
     };
@@ -327,7 +327,10 @@ fn a_malformed_filter_of_a_long_packet_ends_the_connection_when_its_part_comes()
     body.truncate(body.len() - 3);
     let parts = core.receive_parts(&mut client, &packet(0x82, &[&body]));
     assert_eq!(parts.len(), 2);
-    assert_eq!(parts[1].last(), Some(&Did::Close(CloseReason::MalformedMqtt)));
+    assert_eq!(
+        parts[1].last(),
+        Some(&NextStep::Close(CloseReason::MalformedMqtt))
+    );
     core.end(&mut client, CloseReason::MalformedMqtt);
     // Before any filter was looked at, as in a short packet: the identifier 0, and properties that do not end.
     for (begin, reason) in [
@@ -337,7 +340,7 @@ fn a_malformed_filter_of_a_long_packet_ends_the_connection_when_its_part_comes()
         let mut client = core.open(&connect(5, "a").bytes());
         let long = [begin, &[b'x'; 600]].concat();
         let did = core.receive(&mut client, &packet(0x82, &[&long]));
-        assert_eq!(did, [Did::Close(reason)]);
+        assert_eq!(did, [NextStep::Close(reason)]);
         assert!(!client.session.has_more());
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::client::{Did, allow, connect, core, string};
+use super::client::{NextStep, allow, connect, core, string};
 use crate::decision::{CloseReason, Limit};
 
-fn code_of(did: &[Did]) -> u8 {
+fn code_of(did: &[NextStep]) -> u8 {
     match did {
-        [Did::Send(bytes), ..] => bytes[3],
+        [NextStep::Send(bytes), ..] => bytes[3],
         _ => panic!("{did:?}"),
     }
 }

@@ -11,8 +11,8 @@ use crate::clock::Uptime;
 use crate::config::QueueFull;
 use crate::mqtt::sessions::stored::StoredEntry;
 use crate::mqtt::sessions::{
-    Bounds, Connect, Content, End, Offer, Outbound, Packet, Place, Sent, StoredPublications, StoredSession,
-    Will, Written,
+    Bounds, Connect, Content, CoreLocation, End, Offer, Outbound, Packet, Sent, StoredPublications,
+    StoredSession, Will, Written,
 };
 use crate::mqtt::shares::ServiceOffer;
 use crate::mqtt::{Qos, Version};
@@ -127,7 +127,7 @@ impl Model {
 
 fn sessions(bounds: Bounds, is_strict: bool, last_publication: u64) -> Sessions {
     static KEY: AtomicUsize = AtomicUsize::new(1);
-    let place = Place {
+    let place = CoreLocation {
         core: 0,
         cores: 1,
         hasher: ChannelHasher::with_key(KEY.fetch_add(1, Ordering::Relaxed) as u64),
@@ -640,7 +640,7 @@ fn a_session_whose_connection_ended_with_the_process_waits_from_the_start_of_the
 fn a_process_that_stops_leaves_wills_and_sessions_to_the_next_one() {
     let mut before = sessions(BOUNDS, false, 0);
     let session = before.connect(connect("c", 100, Some(0)), now(0)).unwrap();
-    before.let_go();
+    before.freeze();
     before.disconnect(session.session, 1, End::Lost, now(1));
     assert_eq!(before.next_due(), Uptime::NEVER);
     before.end_due(now(1_000_000).uptime);
@@ -879,7 +879,7 @@ fn connack_waits_for_the_disk_where_it_says_something_about_a_session_on_disk() 
 #[test]
 fn a_process_that_stops_disconnects_clients_that_wait_for_connack() {
     let (mut sessions, session) = awaiting(true);
-    sessions.let_go();
+    sessions.freeze();
     assert_eq!(sessions.some_connected(10), [2]);
     sessions.disconnect(session, 2, End::Lost, now(4));
     assert_eq!(

@@ -5,7 +5,7 @@ use crate::broker::ChannelHasher;
 use crate::clock::{Now, Uptime};
 use crate::config::QueueFull;
 use crate::mqtt::Version;
-use crate::mqtt::sessions::{Bounds, Connect, Content, End, Outbound, Place, SessionRef};
+use crate::mqtt::sessions::{Bounds, Connect, Content, CoreLocation, End, Outbound, SessionRef};
 
 const GROUP: &str = "$share/g/a/+";
 
@@ -20,7 +20,7 @@ fn sessions() -> Sessions {
         queue_full: QueueFull::DropNewest,
         queues_qos0: false,
     };
-    let place = Place {
+    let place = CoreLocation {
         core: 0,
         cores: 1,
         hasher: ChannelHasher::with_key(1),

@@ -3,7 +3,7 @@
 use super::*;
 
 /// A client with `allow_anonymous` off, which must authenticate within `timeout_ms`.
-fn shut_out(timeout_ms: Option<u64>) -> Client<Probe> {
+fn without_anonymous(timeout_ms: Option<u64>) -> Client<Probe> {
     let mut client = Client::new(Probe::default());
     client.common.allow_anonymous = false;
     client.common.authentication_timeout = timeout_ms.map(Duration::from_millis);
@@ -16,7 +16,7 @@ const LOGIN_CALL: &str = r#"{"event":"login","data":{"email":"a","pw":"b"},"cid"
 
 #[test]
 fn a_client_that_is_not_authenticated_may_authenticate_and_nothing_else() {
-    let mut client = shut_out(None);
+    let mut client = without_anonymous(None);
     let refused =
         r#"{"rid":5,"error":{"message":"Only authenticated clients are served","name":"AuthError"}}"#;
     let packets = [
@@ -49,7 +49,7 @@ fn a_client_that_is_not_authenticated_may_authenticate_and_nothing_else() {
 
 #[test]
 fn one_array_may_contain_the_token_and_the_packets_that_need_it() {
-    let mut client = shut_out(None);
+    let mut client = without_anonymous(None);
     let token = client
         .policy
         .tokens
@@ -65,7 +65,7 @@ fn one_array_may_contain_the_token_and_the_packets_that_need_it() {
 
 #[test]
 fn a_client_that_is_no_longer_authenticated_is_kicked_out_of_all_channels() {
-    let mut client = shut_out(None);
+    let mut client = without_anonymous(None);
     client.authenticate_for(60);
     assert_eq!(client.text(r##"{"event":"#removeAuthToken"}"##), [KICKED_OUT]);
 
@@ -98,7 +98,7 @@ fn a_server_for_everybody_kicks_no_client_out() {
 
 #[test]
 fn a_client_that_does_not_authenticate_in_time_is_closed() {
-    let mut client = shut_out(Some(3000));
+    let mut client = without_anonymous(Some(3000));
     let begin_ms = client.now.uptime.as_ms();
     assert_eq!(client.deadline_ms(), begin_ms + 3000);
     assert_eq!(client.wait_ms(2999).tick(), NOTHING);
@@ -112,7 +112,7 @@ fn a_client_that_does_not_authenticate_in_time_is_closed() {
 
 #[test]
 fn a_login_is_answered_and_then_the_client_has_its_token() {
-    let mut client = shut_out(None).with_password_checks();
+    let mut client = without_anonymous(None).with_password_checks();
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
     let (accepted, token) = client.accepted_login(60);
     assert_eq!(client.answer_login(accepted), [r#"{"rid":2}"#, token.as_str()]);
@@ -198,7 +198,7 @@ fn one_login_at_a_time() {
 
 #[test]
 fn the_application_may_refuse_a_user_with_the_right_password() {
-    let mut client = shut_out(None).with_password_checks();
+    let mut client = without_anonymous(None).with_password_checks();
     client.app.refuse_token = Some(Refusal::from(AppError::new("banned")));
     assert_eq!(client.text(LOGIN_CALL), ["login a b"]);
     let (accepted, _) = client.accepted_login(60);
@@ -211,7 +211,7 @@ fn the_application_may_refuse_a_user_with_the_right_password() {
 
 #[test]
 fn without_password_checks_login_belongs_to_the_application() {
-    let mut client = shut_out(None);
+    let mut client = without_anonymous(None);
     let open = Client::open(Probe::default()).text(LOGIN_CALL);
     assert_eq!(client.text(LOGIN_CALL), open);
     assert_eq!(client.scratch.take_hits().of(Limit::Anonymous), 0);
@@ -219,7 +219,7 @@ fn without_password_checks_login_belongs_to_the_application() {
 
 #[test]
 fn a_client_that_is_authenticated_for_a_part_of_an_array_keeps_no_subscription() {
-    let mut client = Client::with_settings(Probe::default(), Settings::default());
+    let mut client = Client::with_settings(Probe::default(), SocketClusterSettings::default());
     client.common.allow_anonymous = false;
     client.text(r##"{"event":"#handshake","data":{},"cid":1}"##);
     let subscribe = r##"{"event":"#subscribe","data":{"channel":"c"},"cid":3}"##;

@@ -38,7 +38,7 @@ fn client() -> Client<Probe> {
     ];
     let mut client = Client::open(Probe::default());
     client.policy.channels = Channels::compile(&specs, b'.', None).unwrap();
-    client.common.mqtt = MqttUse::Retains;
+    client.common.mqtt = MqttUse::WithRetained;
     client
 }
 
@@ -70,7 +70,7 @@ fn only_a_client_that_asks_gets_the_retained_publication_of_a_channel_without_me
         let outcome = subscribe_with(&mut client, channel, data);
         assert_eq!(outcome, [expected], "{channel} {data}");
     }
-    for mqtt in [MqttUse::Off, MqttUse::Spoken] {
+    for mqtt in [MqttUse::Off, MqttUse::WithoutRetained] {
         client.common.mqtt = mqtt;
         let outcome = subscribe_with(&mut client, "any", r#"{"last":1}"#);
         assert_eq!(outcome, ["subscribe any 7"], "{mqtt:?}");
@@ -138,7 +138,7 @@ fn what_cannot_be_retained_is_refused() {
 #[test]
 fn without_retained_publications_it_is_an_event_of_the_application() {
     let mut client = client();
-    client.common.mqtt = MqttUse::Spoken;
+    client.common.mqtt = MqttUse::WithoutRetained;
     assert_eq!(retain(&mut client, r#"{"channel":"a"}"#), NOTHING);
 }
 

@@ -51,9 +51,9 @@ fn answers_come_in_any_order_and_errors_are_told_as_they_came() {
 
 #[test]
 fn a_call_fails_at_the_ack_timeout_and_not_before() {
-    let settings = Settings {
+    let settings = SocketClusterSettings {
         ping_interval: None,
-        ..Settings::default()
+        ..SocketClusterSettings::default()
     };
     let mut client = Client::with_settings(Probe::default(), settings);
     client.shake_hands();

@@ -55,10 +55,10 @@ fn other_messages_reset_the_pong_timer_after_a_quarter_of_it() {
 
 #[test]
 fn without_pings_there_is_no_pong_timer() {
-    let settings = Settings {
+    let settings = SocketClusterSettings {
         ping_interval: None,
         protocol: Protocol::V2,
-        ..Settings::default()
+        ..SocketClusterSettings::default()
     };
     let mut client = Client::with_settings(Probe::default(), settings);
     client.shake_hands();
@@ -72,7 +72,7 @@ fn without_pings_there_is_no_pong_timer() {
 #[test]
 fn an_unknown_version_is_found_out_by_its_pong() {
     for (pong, ping) in [("", ""), ("#2", "#1")] {
-        let mut client = Client::with_settings(Probe::default(), Settings::default());
+        let mut client = Client::with_settings(Probe::default(), SocketClusterSettings::default());
         client.shake_hands();
         assert_eq!(client.wait_ms(8_000).tick(), [""]);
         assert_eq!(client.wait_ms(8_000).tick(), ["#1"]);

@@ -17,12 +17,12 @@ impl LateAnswerSender for Way {
 
 /// Defers every decision, and gives its peer an order each time.
 #[derive(Default)]
-struct Judge {
+struct DeferringApp {
     asked: Vec<(&'static str, DeferredDecision)>,
     connected: u32,
 }
 
-impl Judge {
+impl DeferringApp {
     fn later(&mut self, what: &'static str, peer: &mut Peer<'_>) -> Refusal {
         peer.transmit("asked", what);
         let (refusal, decision) = peer.defer_decision();
@@ -31,7 +31,7 @@ impl Judge {
     }
 }
 
-impl App for Judge {
+impl App for DeferringApp {
     fn handshake(&mut self, peer: &mut Peer<'_>) -> Result<(), Refusal> {
         Err(self.later("handshake", peer))
     }
@@ -68,29 +68,29 @@ impl App for Judge {
 }
 
 /// A client whose handshake has come, and the decisions on their way to it.
-struct Court {
-    client: Client<Judge>,
+struct UndecidedClient {
+    client: Client<DeferringApp>,
     late: Receiver<LateAnswer>,
 }
 
-impl Court {
-    fn new() -> Court {
+impl UndecidedClient {
+    fn new() -> UndecidedClient {
         let (sender, late) = sync_channel(16);
-        let mut client = Client::new(Judge::default());
+        let mut client = Client::new(DeferringApp::default());
         client.scratch = session::Scratch::of_core(Arc::new(Way(sender)), 2);
-        Court { client, late }
+        UndecidedClient { client, late }
     }
 
-    fn open() -> Court {
-        let mut court = Court::new();
+    fn open() -> UndecidedClient {
+        let mut undecided = UndecidedClient::new();
         let handshake = r##"{"event":"#handshake","data":{"authToken":null},"cid":1}"##;
-        assert_eq!(court.client.text(handshake), NOTHING);
-        let expected = court.client.handshake_response("1", "");
+        assert_eq!(undecided.client.text(handshake), NOTHING);
+        let expected = undecided.client.handshake_response("1", "");
         assert_eq!(
-            court.decide("handshake", |decision| decision.allow()),
+            undecided.decide("handshake", |decision| decision.allow()),
             [expected.as_str(), r#"{"event":"asked","data":"handshake"}"#]
         );
-        court
+        undecided
     }
 
     /// The application makes its oldest pending decision.
@@ -120,25 +120,30 @@ fn asked(what: &str) -> String {
 
 #[test]
 fn a_handshake_is_answered_when_all_about_it_is_decided_and_the_token_counts_from_then_on() {
-    let mut court = Court::new();
-    assert_eq!(court.client.text(&good()), NOTHING);
-    assert!(court.client.session.claims().is_none() && !court.client.session.is_open());
-    assert_eq!(court.decide("handshake", DeferredDecision::allow), NOTHING);
-    assert!(court.client.session.claims().is_none() && !court.client.session.is_open());
-    let lines = court.decide("authenticate", DeferredDecision::allow).0;
+    let mut undecided = UndecidedClient::new();
+    assert_eq!(undecided.client.text(&good()), NOTHING);
+    assert!(undecided.client.session.claims().is_none() && !undecided.client.session.is_open());
+    assert_eq!(undecided.decide("handshake", DeferredDecision::allow), NOTHING);
+    assert!(undecided.client.session.claims().is_none() && !undecided.client.session.is_open());
+    let lines = undecided.decide("authenticate", DeferredDecision::allow).0;
     assert!(lines[0].starts_with(r#"{"rid":1,"data":{"id":""#), "{lines:?}");
     assert!(lines[0].ends_with(r#""isAuthenticated":true}}"#), "{lines:?}");
     assert_eq!(lines[1..], [asked("handshake"), asked("authenticate")]);
-    assert!(court.client.session.is_open() && !court.client.session.is_waiting());
+    assert!(undecided.client.session.is_open() && !undecided.client.session.is_waiting());
     assert_eq!(
-        (court.client.app.connected, court.client.session.kept_bytes()),
+        (
+            undecided.client.app.connected,
+            undecided.client.session.kept_bytes()
+        ),
         (1, 0)
     );
 
-    let mut court = Court::new();
-    court.client.text(&good());
+    let mut undecided = UndecidedClient::new();
+    undecided.client.text(&good());
     let refusal = AppError::new("closed").named("Closed");
-    let lines = court.decide("handshake", |decision| decision.refuse(refusal)).0;
+    let lines = undecided
+        .decide("handshake", |decision| decision.refuse(refusal))
+        .0;
     assert!(
         lines[0].contains("Closed") && lines[1] == "close 4008",
         "{lines:?}"
@@ -147,9 +152,9 @@ fn a_handshake_is_answered_when_all_about_it_is_decided_and_the_token_counts_fro
 
 #[test]
 fn a_refused_token_leaves_the_client_in_and_a_later_one_takes_the_place_of_the_former_user() {
-    let mut court = Court::open();
-    assert_eq!(court.client.text(&authenticate(r#"{"sub":"ann"}"#)), NOTHING);
-    let lines = court.decide("authenticate", DeferredDecision::allow).0;
+    let mut undecided = UndecidedClient::open();
+    assert_eq!(undecided.client.text(&authenticate(r#"{"sub":"ann"}"#)), NOTHING);
+    let lines = undecided.decide("authenticate", DeferredDecision::allow).0;
     assert_eq!(
         lines,
         [
@@ -157,77 +162,80 @@ fn a_refused_token_leaves_the_client_in_and_a_later_one_takes_the_place_of_the_f
             &asked("authenticate")
         ]
     );
-    assert_eq!(court.client.text(&authenticate(r#"{"sub":"bob"}"#)), NOTHING);
+    assert_eq!(undecided.client.text(&authenticate(r#"{"sub":"bob"}"#)), NOTHING);
     // Until then the client remains the former user.
-    assert!(court.client.session.claims().unwrap().json().contains("ann"));
+    assert!(undecided.client.session.claims().unwrap().json().contains("ann"));
     let refusal = AppError::new("banned");
-    let lines = court
+    let lines = undecided
         .decide("authenticate", |decision| decision.refuse(refusal))
         .0;
     assert!(lines[0].contains("banned"), "{lines:?}");
-    assert!(court.client.session.claims().is_none());
+    assert!(undecided.client.session.claims().is_none());
 }
 
 #[test]
 fn what_follows_in_an_array_waits_and_keeps_its_order() {
-    let mut court = Court::open();
+    let mut undecided = UndecidedClient::open();
     let array = r##"[{"event":"first","cid":2},
         {"event":"#subscribe","data":{"channel":"a","data":{"x":[1, 2.0]}},"cid":3},
         {"event":"#publish","data":{"channel":"b","data":"sent"},"cid":4},{"event":"last","cid":5}]"##;
-    assert_eq!(court.client.text(array), [r#"{"rid":2}"#]);
-    assert!(court.client.session.kept_bytes() > array.len());
+    assert_eq!(undecided.client.text(array), [r#"{"rid":2}"#]);
+    assert!(undecided.client.session.kept_bytes() > array.len());
     assert_eq!(
-        court.decide("subscribe", DeferredDecision::allow),
+        undecided.decide("subscribe", DeferredDecision::allow),
         ["subscribe a 3", &asked("subscribe")]
     );
-    assert!(court.client.session.has_more() && !court.client.session.is_waiting());
-    assert_eq!(court.client.more(), NOTHING);
-    let outcome = court.decide("publish", |decision| {
+    assert!(undecided.client.session.has_more() && !undecided.client.session.is_waiting());
+    assert_eq!(undecided.client.more(), NOTHING);
+    let outcome = undecided.decide("publish", |decision| {
         decision.decide(|peer| Ok(peer.rewrite("changed")))
     });
     let publication = r##"publish b {"event":"#publish","data":{"channel":"b","data":"changed"}}"##;
     assert_eq!(outcome, [publication, r#"{"rid":4}"#, &asked("publish")]);
-    assert_eq!(court.client.more(), [r#"{"rid":5}"#]);
+    assert_eq!(undecided.client.more(), [r#"{"rid":5}"#]);
     assert_eq!(
-        (court.client.session.has_more(), court.client.session.kept_bytes()),
+        (
+            undecided.client.session.has_more(),
+            undecided.client.session.kept_bytes()
+        ),
         (false, 0)
     );
 }
 
 #[test]
 fn a_decision_that_does_not_come_in_time_is_a_refusal_and_counts_no_more_when_it_comes() {
-    let mut court = Court::open();
+    let mut undecided = UndecidedClient::open();
     let subscribe = r##"{"event":"#subscribe","data":{"channel":"a"},"cid":2}"##;
-    assert_eq!(court.client.text(subscribe), NOTHING);
-    let deadline = court.client.now.uptime.as_ms() + 10_000;
-    assert!(court.client.deadline_ms() <= deadline);
-    court.client.wait_ms(9_999);
-    assert!(!court.client.tick().0.iter().any(|line| line.contains("rid")));
-    assert_eq!(court.client.deadline_ms(), deadline);
-    court.client.wait_ms(1);
+    assert_eq!(undecided.client.text(subscribe), NOTHING);
+    let deadline = undecided.client.now.uptime.as_ms() + 10_000;
+    assert!(undecided.client.deadline_ms() <= deadline);
+    undecided.client.wait_ms(9_999);
+    assert!(!undecided.client.tick().0.iter().any(|line| line.contains("rid")));
+    assert_eq!(undecided.client.deadline_ms(), deadline);
+    undecided.client.wait_ms(1);
     assert_eq!(
-        court.client.tick(),
+        undecided.client.tick(),
         [
             r#"{"rid":2,"error":{"message":"The application did not decide in time","name":"TimeoutError"}}"#,
             &asked("subscribe")
         ]
     );
-    assert!(!court.client.session.is_waiting());
-    assert_eq!(court.client.scratch.take_hits().of(Limit::DecisionTime), 1);
-    let (_, decision) = court.client.app.asked.pop().unwrap();
+    assert!(!undecided.client.session.is_waiting());
+    assert_eq!(undecided.client.scratch.take_hits().of(Limit::DecisionTime), 1);
+    let (_, decision) = undecided.client.app.asked.pop().unwrap();
     decision.allow().unwrap();
-    assert_eq!(court.come(), NOTHING);
+    assert_eq!(undecided.come(), NOTHING);
 }
 
 #[test]
 fn a_handshake_that_is_being_decided_does_not_time_out_by_itself() {
-    let mut court = Court::new();
-    court.client.common.handshake_timeout = Duration::from_secs(2);
-    court.client.text(&good());
-    court.client.wait_ms(5_000);
-    assert_eq!(court.client.tick(), NOTHING);
-    court.client.wait_ms(5_000);
-    let lines = court.client.tick().0;
+    let mut undecided = UndecidedClient::new();
+    undecided.client.common.handshake_timeout = Duration::from_secs(2);
+    undecided.client.text(&good());
+    undecided.client.wait_ms(5_000);
+    assert_eq!(undecided.client.tick(), NOTHING);
+    undecided.client.wait_ms(5_000);
+    let lines = undecided.client.tick().0;
     assert!(
         lines[0].contains("TimeoutError") && lines[1] == "close 4008",
         "{lines:?}"
@@ -236,31 +244,31 @@ fn a_handshake_that_is_being_decided_does_not_time_out_by_itself() {
 
 #[test]
 fn a_decision_that_is_dropped_refuses_and_one_about_an_ended_session_does_nothing() {
-    let mut court = Court::open();
+    let mut undecided = UndecidedClient::open();
     let subscribe = r##"{"event":"#subscribe","data":{"channel":"a"},"cid":2}"##;
-    court.client.text(subscribe);
-    let outcome = court.decide("subscribe", |decision| {
+    undecided.client.text(subscribe);
+    let outcome = undecided.decide("subscribe", |decision| {
         drop(decision);
         Ok(())
     });
     assert!(outcome.0[0].contains("UndecidedError"), "{outcome:?}");
-    court.client.text(subscribe);
-    court.client.run(|session, env, _| {
+    undecided.client.text(subscribe);
+    undecided.client.run(|session, env, _| {
         session.ended(env, CloseReason::PeerVanished);
         Ok(())
     });
-    let (_, decision) = court.client.app.asked.pop().unwrap();
+    let (_, decision) = undecided.client.app.asked.pop().unwrap();
     decision.allow().unwrap();
-    assert_eq!(court.come(), NOTHING);
+    assert_eq!(undecided.come(), NOTHING);
 }
 
 #[test]
 fn rules_and_tokens_are_those_of_the_moment_of_the_decision() {
-    let mut court = Court::open();
-    court
+    let mut undecided = UndecidedClient::open();
+    undecided
         .client
         .text(r##"{"event":"#subscribe","data":{"channel":"a"},"cid":2}"##);
-    court.client.policy.rules = Rules::compile(
+    undecided.client.policy.rules = Rules::compile(
         &[RuleSpec {
             effect: Effect::Deny,
             actions: vec![Action::Subscribe],
@@ -272,7 +280,7 @@ fn rules_and_tokens_are_those_of_the_moment_of_the_decision() {
         None,
     )
     .unwrap();
-    let outcome = court.decide("subscribe", DeferredDecision::allow);
+    let outcome = undecided.decide("subscribe", DeferredDecision::allow);
     assert!(
         outcome.0[0].contains("SilentMiddlewareBlockedError"),
         "{outcome:?}"
@@ -281,19 +289,19 @@ fn rules_and_tokens_are_those_of_the_moment_of_the_decision() {
 
 #[test]
 fn a_login_waits_for_the_application_as_a_token_does() {
-    let mut court = Court::open();
-    court.client.policy = court.client.policy.clone().with_password_checks();
+    let mut undecided = UndecidedClient::open();
+    undecided.client.policy = undecided.client.policy.clone().with_password_checks();
     let login = r#"{"event":"login","data":{"email":"ann","pw":"x"},"cid":2}"#;
-    assert_eq!(court.client.text(login), ["login ann x"]);
+    assert_eq!(undecided.client.text(login), ["login ann x"]);
     let issued = tokens()
-        .issue(r#"{"sub":"ann"}"#, None, court.client.now.unix_ms)
+        .issue(r#"{"sub":"ann"}"#, None, undecided.client.now.unix_ms)
         .unwrap();
     let answer = LoginAnswer::Accepted(issued);
-    let outcome = court
+    let outcome = undecided
         .client
         .run(|session, env, decisions| session.login_answered(answer, env, decisions));
     assert_eq!(outcome, NOTHING);
-    let lines = court.decide("authenticate", DeferredDecision::allow).0;
+    let lines = undecided.decide("authenticate", DeferredDecision::allow).0;
     assert_eq!(lines[0], r#"{"rid":2}"#);
-    assert!(lines[1].contains("#setAuthToken") && court.client.session.claims().is_some());
+    assert!(lines[1].contains("#setAuthToken") && undecided.client.session.claims().is_some());
 }

@@ -9,11 +9,11 @@ use super::calls::Call;
 use crate::cores::simulation::following::Recovered;
 use crate::cores::simulation::log::Entry;
 use crate::cores::simulation::policies::{Memory, Wanted};
-use crate::cores::simulation::world::Ground;
+use crate::cores::simulation::world::GroundTruth;
 
 /// An answer to `$history`.
 #[derive(Debug)]
-struct Told {
+struct HistoryReply {
     /// The places in the log of the channel.
     places: Vec<usize>,
     up_to: u64,
@@ -24,25 +24,25 @@ impl Client {
     /// Checks the answer to `$history`.
     pub(super) fn history_read(
         &self,
-        ground: &mut Ground,
+        truth: &mut GroundTruth,
         (channel, wanted, limit): (usize, Wanted, usize),
         call: &Call,
-        stamp: u64,
+        earliest: u64,
         packet: &Value,
     ) -> bool {
         if !packet["error"].is_null() {
             // Too many calls are open, no policy has a history, or the owner stands still.
             let name = packet["error"]["name"].as_str();
-            return ground.plan.memory == Memory::Some
+            return truth.plan.memory == Memory::Some
                 || matches!(name, Some("InvalidActionError" | "TimeoutError"));
         }
         let data = &packet["data"];
         if data.is_null() {
             // The application has answered: no channel has a policy.
-            return ground.plan.memory == Memory::Some;
+            return truth.plan.memory == Memory::Some;
         }
-        let up_to = ground.offset_of(&data["position"]);
-        if up_to + 1 < stamp || up_to >= ground.log.claimed() {
+        let up_to = truth.offset_of(&data["position"]);
+        if up_to + 1 < earliest || up_to >= truth.log.claimed() {
             return false;
         }
         let reason = data["reason"].as_str();
@@ -56,23 +56,23 @@ impl Client {
         };
         if is_recovery != recovered.is_some()
             || recovered.is_some_and(|is_whole| is_whole != reason.is_none())
-            || !ground.may_lack(wanted, told, reason)
+            || !truth.may_lack(wanted, told, reason)
         {
             return false;
         }
-        ground.histories += u64::from(told.publications > 0);
-        let places = match places(ground, channel, data) {
+        truth.histories += u64::from(told.publications > 0);
+        let places = match places(truth, channel, data) {
             Ok(places) => places,
-            Err(error) => ground.fail(&format!("client {}: {call:?}: {error}", self.index)),
+            Err(error) => truth.fail(&format!("client {}: {call:?}: {error}", self.index)),
         };
-        let told = Told {
+        let told = HistoryReply {
             places,
             up_to,
             has_more: data["more"] == true,
         };
-        let result = check(ground, channel, wanted, limit, recovered, &told, call.clock_sets);
+        let result = check(truth, channel, wanted, limit, recovered, &told, call.clock_sets);
         if let Err(error) = result {
-            ground.fail(&format!(
+            truth.fail(&format!(
                 "client {}: {call:?}: {error}: {told:?}, {packet}",
                 self.index
             ));
@@ -82,15 +82,15 @@ impl Client {
 }
 
 /// The places of the publications of an answer: they must be publications of the channel, in order.
-fn places(ground: &Ground, channel: usize, data: &Value) -> Result<Vec<usize>, String> {
+fn places(truth: &GroundTruth, channel: usize, data: &Value) -> Result<Vec<usize>, String> {
     let mut places: Vec<usize> = Vec::new();
     for one in data["publications"].as_array().into_iter().flatten() {
         let number = one["data"].as_str().and_then(|data| data.split_once(':'));
         let number = number.and_then(|(number, _)| number.parse().ok());
         let (place, entry) = number
-            .and_then(|number| ground.log.entry(number))
+            .and_then(|number| truth.log.entry(number))
             .ok_or_else(|| format!("nobody has published {one}"))?;
-        let is_of_channel = ground.log.of_channel(channel).get(place).map(|one| one.number) == number;
+        let is_of_channel = truth.log.of_channel(channel).get(place).map(|one| one.number) == number;
         if !is_of_channel || one["offset"] != entry.sequence || !entry.remembered {
             return Err(format!("{one} is not {entry:?}"));
         }
@@ -98,7 +98,7 @@ fn places(ground: &Ground, channel: usize, data: &Value) -> Result<Vec<usize>, S
             return Err(format!("{one} comes twice, or after a later one"));
         }
         if let Some(unix_ms) = one["time"].as_u64() {
-            check_time(ground, &entry, unix_ms)?;
+            check_time(truth, &entry, unix_ms)?;
         }
         places.push(place);
     }
@@ -106,11 +106,11 @@ fn places(ground: &Ground, channel: usize, data: &Value) -> Result<Vec<usize>, S
 }
 
 /// Checks that the time of a publication lies between its turn and now.
-fn check_time(ground: &Ground, entry: &Entry, unix_ms: u64) -> Result<(), String> {
-    if ground.clock_sets > 0 {
+fn check_time(truth: &GroundTruth, entry: &Entry, unix_ms: u64) -> Result<(), String> {
+    if truth.clock_sets > 0 {
         return Ok(());
     }
-    let now = ground.time.peek();
+    let now = truth.time.peek();
     let age = |at_ms: u64| Duration::from_millis(now.unix_ms.saturating_sub(at_ms));
     let latest = now.uptime.since(entry.at);
     if age(unix_ms) > latest + CLOCK_ERROR || unix_ms > now.unix_ms + 10 {
@@ -120,16 +120,16 @@ fn check_time(ground: &Ground, entry: &Entry, unix_ms: u64) -> Result<(), String
 }
 
 fn check(
-    ground: &Ground,
+    truth: &GroundTruth,
     channel: usize,
     wanted: Wanted,
     limit: usize,
     recovered: Option<bool>,
-    told: &Told,
+    told: &HistoryReply,
     clock_sets: u32,
 ) -> Result<(), String> {
-    let all = ground.log.places(channel, 0..told.up_to + 1);
-    let is_steady = ground.plan.memory == Memory::Everything;
+    let all = truth.log.places(channel, 0..told.up_to + 1);
+    let is_steady = truth.plan.memory == Memory::Everything;
     let count = told.places.len();
     let is_without_gaps = told.places.windows(2).all(|two| two[0] + 1 == two[1]);
     if count > limit || (!is_without_gaps && (is_steady || recovered == Some(true))) {
@@ -149,7 +149,7 @@ fn check(
     };
     match wanted {
         Wanted::After(after) if recovered == Some(true) => {
-            let missed = ground.log.places(channel, after + 1..told.up_to + 1);
+            let missed = truth.log.places(channel, after + 1..told.up_to + 1);
             let is_first = told.places.first().is_none_or(|&first| first == missed.start);
             let is_all = count == missed.len();
             if !is_first || is_all == told.has_more || (!is_all && count < limit) {
@@ -163,7 +163,7 @@ fn check(
         },
         Wanted::Last(max) => newest(
             max.min(all.end)
-                .min(ground.plan.limits.recovery_publications_max as usize),
+                .min(truth.plan.limits.recovery_publications_max as usize),
         ),
         Wanted::Since(unix_ms) if is_steady || recovered == Some(true) => {
             let expected = all.end - count..all.end;
@@ -172,7 +172,7 @@ fn check(
             }
             match told.has_more || recovered == Some(false) {
                 true => Ok(()),
-                false => check_since(ground, channel, unix_ms, expected.start, clock_sets),
+                false => check_since(truth, channel, unix_ms, expected.start, clock_sets),
             }
         }
         Wanted::Since(_) => Ok(()),
@@ -185,19 +185,19 @@ fn check(
 /// # Errors
 /// They cannot be.
 pub(super) fn check_since(
-    ground: &Ground,
+    truth: &GroundTruth,
     channel: usize,
     unix_ms: u64,
     first: usize,
     clock_sets: u32,
 ) -> Result<(), String> {
-    if clock_sets != ground.clock_sets {
+    if clock_sets != truth.clock_sets {
         return Ok(());
     }
-    let now = ground.time.peek();
+    let now = truth.time.peek();
     let age = Duration::from_millis(now.unix_ms.saturating_sub(unix_ms));
     let age_of = |entry: &Entry| now.uptime.since(entry.at);
-    let (before, behind) = ground.log.of_channel(channel).split_at(first);
+    let (before, behind) = truth.log.of_channel(channel).split_at(first);
     if let Some(entry) = before.last()
         && age_of(entry) + CLOCK_ERROR < age
     {
@@ -205,7 +205,7 @@ pub(super) fn check_since(
     }
     // The owner notes a publication when it reads it.
     if let Some(entry) = behind.first()
-        && ground.still_for.is_zero()
+        && truth.still_for.is_zero()
         && age_of(entry) > age + LATE_MAX
         && unix_ms <= now.unix_ms
     {

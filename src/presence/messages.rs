@@ -9,7 +9,7 @@ use crate::clock::{Now, Uptime};
 
 /// Something that a core tells the owner of a room about one of its connections.
 #[derive(Debug)]
-pub struct Told {
+pub struct RoomMessage {
     /// The name of the room's channel.
     pub channel: Box<[u8]>,
     /// Its hash.
@@ -102,8 +102,8 @@ pub struct Refused {
 
 impl Rooms {
     /// Does what a core tells.
-    pub fn be_told(&mut self, told: Told, now: Now) -> Done {
-        let Told {
+    pub fn receive(&mut self, told: RoomMessage, now: Now) -> Done {
+        let RoomMessage {
             channel,
             hash,
             session,

@@ -47,25 +47,25 @@ impl<A: App> Core<A> {
 
     /// Answers questions, and forgets publications that have expired: a part in each turn.
     #[inline]
-    pub(super) fn tend_memory(&mut self) {
+    pub(super) fn maintain_owned_channels(&mut self) {
         let appended = self.delivery.appended();
         if self
             .delivery
             .memory()
             .is_some_and(|memory| memory.has_work(appended))
         {
-            self.tend_some_memory(appended);
+            self.maintain_some_owned_channels(appended);
         }
     }
 
     #[cold]
-    fn tend_some_memory(&mut self, appended: Sequence) {
+    fn maintain_some_owned_channels(&mut self, appended: Sequence) {
         let now = self.time.now();
         self.tell_policies_followed();
         let Some(memory) = self.delivery.memory() else {
             return;
         };
-        memory.tend(now);
+        memory.maintain(now);
         for _ in 0..ANSWERS_PER_TURN_MAX {
             let Some((asker, answer)) = memory.next_answer(appended, now) else {
                 return;

@@ -1,6 +1,6 @@
 //! DISCONNECT, and the end of the connection: section 3.14.
 
-use super::client::{Connect, Did, connect, core, packet};
+use super::client::{Connect, NextStep, connect, core, packet};
 use crate::decision::CloseReason;
 
 /// CONNECT of MQTT 5 with a will, and this session expiry.
@@ -31,7 +31,7 @@ fn only_success_takes_the_will_away() {
         let mut core = core();
         let mut client = core.open(&with_will("a", 0).bytes());
         let did = core.receive(&mut client, &bytes);
-        assert_eq!(did, [Did::Close(reason)]);
+        assert_eq!(did, [NextStep::Close(reason)]);
         core.end(&mut client, reason);
         assert_eq!(core.sessions.take_will().is_some(), is_published, "{bytes:?}");
         assert!(!client.session.is_open());
@@ -56,7 +56,7 @@ fn disconnect_changes_the_session_expiry_unless_connect_had_none() {
         let mut client = core.open(&with_will("a", at_connect).bytes());
         let session = client.session.session_ref().unwrap();
         let did = core.receive(&mut client, &disconnect(0, at_disconnect));
-        assert_eq!(did, [Did::Close(reason)]);
+        assert_eq!(did, [NextStep::Close(reason)]);
         core.end(&mut client, reason);
         assert_eq!(core.sessions.exists(session), lives_on, "{at_disconnect:?}");
         if let (true, Some(seconds)) = (lives_on, at_disconnect) {

@@ -158,7 +158,7 @@ impl KeptPublications {
 
     /// Whether [`KeptPublications::next_settled`] or [`KeptPublications::take_given_back`] has something.
     #[inline]
-    pub(super) fn has_news_for_groups(&self) -> bool {
+    pub(super) fn has_results_for_groups(&self) -> bool {
         !self.settled.is_empty() || !self.given_back.is_empty()
     }
 

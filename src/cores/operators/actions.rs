@@ -123,7 +123,7 @@ impl<A: App> Core<A> {
     /// forge. It is not enough to look at registered procedures: a client has its procedures before it
     /// registers them.
     fn is_service_for(&mut self, id: ConnectionId, procedure: &str) -> bool {
-        let policy = Arc::clone(&self.lent.policy);
+        let policy = Arc::clone(&self.resources.policy);
         let procedure = procedure.as_bytes();
         self.services.serves(id.token().0, procedure)
             || self
@@ -194,8 +194,8 @@ impl<A: App> Core<A> {
             }
         };
         // A token that cannot be signed is no reason to close the connection.
-        let tokens = &self.lent.policy.tokens;
-        let expiry = expires_in.unwrap_or(self.lent.settings.common.auth_default_expiry.as_secs());
+        let tokens = &self.resources.policy.tokens;
+        let expiry = expires_in.unwrap_or(self.resources.settings.common.auth_default_expiry.as_secs());
         if tokens
             .check_claims(&claims, Some(expiry), self.time.now().unix_ms)
             .is_err()

@@ -1,7 +1,7 @@
 //! The look of the application at publications on their way to each subscriber (`App::deliver`): it lets them pass,
 //! withholds them, or replaces their data for one client.
 //!
-//! Delivery is compiled for the application. The constant [`Look::LOOKS`] decides at compile time: if the
+//! Delivery is compiled for the application. The constant [`DeliveryInspector::INSPECTS`] decides at compile time: if the
 //! application does not look at publications, the compiler removes the code of this file.
 //!
 //! The application is asked about clients that are connected when the publication is delivered. Stored
@@ -12,30 +12,36 @@ use crate::app::{self, App, Name, OutboundKind, RawJson};
 use crate::broker::{Origin, Publication};
 use crate::cores::lifecycle::connection::{Connection, Phase};
 use crate::cores::outgoing::forms;
-use crate::cores::outgoing::recoveries::Place;
+use crate::cores::outgoing::recoveries::SubscriptionKey;
 
 use super::Connections;
 
 /// Decides about each delivery.
-pub(in crate::cores) trait Look {
+pub(in crate::cores) trait DeliveryInspector {
     /// Whether `look` is to be called.
-    const LOOKS: bool;
+    const INSPECTS: bool;
 
     /// The publication that the client of a connection gets: the same, none, or one with other data.
-    fn look(&mut self, connection: &Connection, channel: &[u8], data: Option<RawJson<'_>>) -> OutboundKind;
+    fn inspect(&mut self, connection: &Connection, channel: &[u8], data: Option<RawJson<'_>>)
+    -> OutboundKind;
 }
 
 /// The application of this core.
 #[derive(Debug)]
-pub(in crate::cores) struct AppLook<'a, A> {
+pub(in crate::cores) struct AppInspector<'a, A> {
     pub(in crate::cores) app: &'a mut A,
     pub(in crate::cores) scratch: &'a mut app::Scratch,
 }
 
-impl<A: App> Look for AppLook<'_, A> {
-    const LOOKS: bool = A::LOOKS_AT_DELIVERIES;
+impl<A: App> DeliveryInspector for AppInspector<'_, A> {
+    const INSPECTS: bool = A::LOOKS_AT_DELIVERIES;
 
-    fn look(&mut self, connection: &Connection, channel: &[u8], data: Option<RawJson<'_>>) -> OutboundKind {
+    fn inspect(
+        &mut self,
+        connection: &Connection,
+        channel: &[u8],
+        data: Option<RawJson<'_>>,
+    ) -> OutboundKind {
         let Phase::Open(open) = &connection.phase else {
             // The connection has ended, and its subscriptions are about to.
             return OutboundKind::Withhold;
@@ -53,13 +59,13 @@ impl<A: App> Look for AppLook<'_, A> {
 
 /// No look, for tests of parts.
 #[cfg(test)]
-pub(in crate::cores) struct NoLook;
+pub(in crate::cores) struct NoInspector;
 
 #[cfg(test)]
-impl Look for NoLook {
-    const LOOKS: bool = false;
+impl DeliveryInspector for NoInspector {
+    const INSPECTS: bool = false;
 
-    fn look(&mut self, _: &Connection, _: &[u8], _: Option<RawJson<'_>>) -> OutboundKind {
+    fn inspect(&mut self, _: &Connection, _: &[u8], _: Option<RawJson<'_>>) -> OutboundKind {
         OutboundKind::Pass
     }
 }
@@ -78,18 +84,18 @@ pub(super) fn data_of<'a>(publication: &Publication<'a>) -> Option<RawJson<'a>> 
 impl Connections {
     /// Asks `look` about each of `subscribers`, and queues the publication, as it is or with other data, for
     /// those that are to get it. Returns how many outboxes took it.
-    pub(in crate::cores) fn deliver_looked_at(
+    pub(in crate::cores) fn deliver_inspected(
         &mut self,
         subscribers: &[u32],
         channel: u32,
         publication: Publication<'_>,
-        look: &mut impl Look,
+        inspector: &mut impl DeliveryInspector,
     ) -> u64 {
         let mut passed = Vec::with_capacity(subscribers.len());
         let data = data_of(&publication);
         let mut taken = 0;
         for &index in subscribers {
-            match look.look(&self.slab[index as usize], publication.channel(), data) {
+            match inspector.inspect(&self.slab[index as usize], publication.channel(), data) {
                 OutboundKind::Pass => passed.push(index),
                 OutboundKind::Withhold => self.metrics.publications_withheld.add(1),
                 OutboundKind::Instead(json) => {
@@ -108,7 +114,7 @@ impl Connections {
     fn deliver_instead(&mut self, index: u32, channel: u32, publication: Publication<'_>, json: &str) -> u64 {
         let mut replaced = Vec::new();
         forms::write_replaced(&publication, json, &mut replaced);
-        let place = Place {
+        let place = SubscriptionKey {
             connection: index,
             channel,
         };

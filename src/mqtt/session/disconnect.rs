@@ -6,7 +6,7 @@ use crate::decision::{CloseReason, Decisions};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::Disconnect;
 use crate::mqtt::properties::Property;
-use crate::mqtt::settings::Settings;
+use crate::mqtt::settings::MqttSettings;
 use crate::mqtt::{ReasonCode, encode};
 
 impl Session {
@@ -41,7 +41,13 @@ impl Session {
 
     /// Appends the last packet to the client: DISCONNECT of MQTT 5, or CONNACK if that has not been sent.
     /// `text` gives more details than the reason.
-    pub fn write_farewell(&self, reason: CloseReason, text: &str, settings: &Settings, out: &mut Vec<u8>) {
+    pub fn write_farewell(
+        &self,
+        reason: CloseReason,
+        text: &str,
+        settings: &MqttSettings,
+        out: &mut Vec<u8>,
+    ) {
         if let State::Saving(accepting) = &self.state {
             return accepting.write_farewell(reason, settings, out);
         }

@@ -16,14 +16,14 @@ impl<A: App> Core<A> {
     /// Counts the limits that a session has met, and its heartbeats.
     #[inline]
     pub(in crate::cores) fn count_hits(&mut self, id: ConnectionId) {
-        if self.lent.scratch.common.has_noted() {
+        if self.resources.scratch.common.has_noted() {
             self.count_noted(id);
         }
     }
 
     #[cold]
     fn count_noted(&mut self, id: ConnectionId) {
-        let noted = self.lent.scratch.common.take_noted();
+        let noted = self.resources.scratch.common.take_noted();
         self.intake.use_share(noted.packets_of_arrays);
         if let Some(connection) = self.connections.get_mut(id)
             && let Some(meter) = &mut connection.meter
@@ -34,13 +34,13 @@ impl<A: App> Core<A> {
             meter.charge_messages(packets, &self.measures, self.time.now().uptime);
         }
         if noted.hits {
-            let hits = self.lent.scratch.common.take_hits();
+            let hits = self.resources.scratch.common.take_hits();
             for (counter, &count) in self.metrics.limit_hits.iter().zip(hits.counts()) {
                 counter.add(u64::from(count));
             }
         }
         if noted.mqtt {
-            let counts = self.lent.scratch.common.take_mqtt_counts();
+            let counts = self.resources.scratch.common.take_mqtt_counts();
             self.metrics
                 .mqtt_publications_refused
                 .add(u64::from(counts.publications_refused));
@@ -58,7 +58,7 @@ impl<A: App> Core<A> {
 
     /// Counts the actions that the rules have refused, and those on which the shadow rules differ.
     fn count_rule_hits(&mut self) {
-        let hits = self.lent.scratch.common.take_rule_hits();
+        let hits = self.resources.scratch.common.take_rule_hits();
         let add = |counters: &[Counter], counts: &[u64]| {
             for (counter, count) in counters.iter().zip(counts) {
                 counter.add(*count);

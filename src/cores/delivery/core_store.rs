@@ -15,7 +15,7 @@ use crate::cores::lifecycle::connection::Commit;
 
 /// A core's end of the store, and the commits that it has seen.
 #[derive(Debug)]
-pub(in crate::cores) struct OnDisk {
+pub(in crate::cores) struct CoreStore {
     sink: Sink,
     cores: usize,
     numbering: Numbering,
@@ -31,7 +31,7 @@ pub(in crate::cores) struct OnDisk {
     committed_save: u64,
 }
 
-impl Disk for OnDisk {
+impl Disk for CoreStore {
     fn has_room(&mut self) -> bool {
         self.sink.takes_state()
     }
@@ -52,9 +52,9 @@ pub(in crate::cores) enum Admission {
     Refused(Stored),
 }
 
-impl OnDisk {
-    pub(in crate::cores) fn new(sink: Sink, cores: usize, numbering: Numbering, now: Now) -> OnDisk {
-        OnDisk {
+impl CoreStore {
+    pub(in crate::cores) fn new(sink: Sink, cores: usize, numbering: Numbering, now: Now) -> CoreStore {
+        CoreStore {
             sink,
             cores,
             numbering,

@@ -28,15 +28,15 @@ pub(crate) struct End {
 
 /// The last ends of a core.
 #[derive(Debug)]
-pub(in crate::cores) struct Ends {
+pub(in crate::cores) struct RecentEnds {
     ring: Vec<End>,
     /// The place of the next end, once the list has [`ENDS_KEPT`] of them.
     oldest: usize,
 }
 
-impl Ends {
-    pub(in crate::cores) fn new() -> Ends {
-        Ends {
+impl RecentEnds {
+    pub(in crate::cores) fn new() -> RecentEnds {
+        RecentEnds {
             ring: Vec::with_capacity(ENDS_KEPT),
             oldest: 0,
         }
@@ -57,7 +57,7 @@ impl Ends {
     }
 }
 
-/// Ends that a core remembers.
+/// RecentEnds that a core remembers.
 pub(crate) const ENDS_KEPT: usize = 1000;
 
 #[cfg(test)]
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_last_ends_are_kept_and_the_latest_comes_first() {
-        let mut ends = Ends::new();
+        let mut ends = RecentEnds::new();
         let room = ends.ring.capacity();
         for count in 1..=2 * ENDS_KEPT as u64 + 7 {
             ends.note(End {

@@ -1,6 +1,6 @@
 //! DISCONNECT and AUTH: sections 3.14 and 3.15.
 
-use super::Place;
+use super::PacketOrWill;
 use super::ack::take_reason;
 use crate::mqtt::fault::Fault;
 use crate::mqtt::properties::{Properties, Property};
@@ -25,7 +25,7 @@ impl<'a> Disconnect<'a> {
                 reader.end()?;
                 (ReasonCode::Success, Properties::NONE)
             }
-            Version::V5 => take_reason(reader, Place::DisconnectByClient)?,
+            Version::V5 => take_reason(reader, PacketOrWill::DisconnectByClient)?,
         };
         Ok(Disconnect { reason, properties })
     }
@@ -44,7 +44,7 @@ pub struct Auth<'a> {
 
 impl<'a> Auth<'a> {
     pub(super) fn decode(body: &'a [u8]) -> Result<Auth<'a>, Fault> {
-        let (reason, properties) = take_reason(Reader::new(body), Place::AuthByClient)?;
+        let (reason, properties) = take_reason(Reader::new(body), PacketOrWill::AuthByClient)?;
         // A packet without a reason code means success, which only a server may send. A packet with any other
         // code names its method (section 3.15.2.2.2).
         let method = properties

@@ -4,7 +4,7 @@ use crate::config::SlowConsumer;
 use crate::metrics::block::HeldKind;
 
 use crate::cores::lifecycle::connection::ConnectionId;
-use crate::cores::outgoing::held_memory::Holding;
+use crate::cores::outgoing::held_memory::HeldBytes;
 
 use super::Connections;
 
@@ -43,7 +43,7 @@ impl Connections {
 
     /// The bytes that all connections hold together, by kind.
     pub(super) fn held_by_kind(&self) -> [(HeldKind, usize); HeldKind::COUNT] {
-        let sums: &Holding = self.held.sums();
+        let sums: &HeldBytes = self.held.sums();
         let shared = &self.pool.shared;
         [
             (

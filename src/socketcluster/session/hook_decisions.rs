@@ -29,7 +29,7 @@ impl Session {
     /// members. `None` if the decision comes later; then the packet is kept. Other orders of the hook are not
     /// carried out.
     #[inline]
-    pub(super) fn may_look_into<A: App>(
+    pub(super) fn may_read_channel<A: App>(
         &mut self,
         event: &Event<'_>,
         channel: &[u8],

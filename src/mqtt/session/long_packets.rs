@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::decision::{CloseReason, Decisions};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::fault::Fault;
-use crate::mqtt::packet::{Place, kind};
+use crate::mqtt::packet::{PacketOrWill, kind};
 use crate::mqtt::properties::{Properties, Property, put_variable};
 use crate::mqtt::reader::Reader;
 use crate::mqtt::{ReasonCode, Version};
@@ -76,8 +76,8 @@ impl Parts {
     fn new(version: Version, first: u8, body: &[u8], users_max: u32) -> Result<Parts, CloseReason> {
         let fault = |_: Fault| CloseReason::MalformedMqtt;
         let place = match first >> 4 {
-            kind::SUBSCRIBE => Place::Subscribe,
-            _ => Place::Unsubscribe,
+            kind::SUBSCRIBE => PacketOrWill::Subscribe,
+            _ => PacketOrWill::Unsubscribe,
         };
         let mut reader = Reader::new(body);
         let packet_id = reader.packet_id().map_err(fault)?;

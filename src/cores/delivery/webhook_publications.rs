@@ -11,11 +11,11 @@ use crate::broker::{Numbering, Publication};
 use crate::config::webhooks::WebhookEvent;
 use crate::decision::Limit;
 use crate::metrics::block::CoreMetrics;
-use crate::webhooks::{Event, Intake, RecentAnswers, Told, Webhooks};
+use crate::webhooks::{DatedEvent, Event, Intake, RecentAnswers, Webhooks};
 
 /// The first core's reports of publications to webhooks.
 #[derive(Debug)]
-pub(in crate::cores) struct ToldPublications {
+pub(in crate::cores) struct WebhookPublications {
     core: usize,
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
@@ -23,17 +23,17 @@ pub(in crate::cores) struct ToldPublications {
     metrics: Arc<CoreMetrics>,
 }
 
-impl ToldPublications {
+impl WebhookPublications {
     /// For these webhooks; `None` if no webhook asks for publications.
     pub(in crate::cores) fn new(
         core: usize,
         webhooks: &Arc<Webhooks>,
         metrics: &Arc<CoreMetrics>,
-    ) -> Option<ToldPublications> {
+    ) -> Option<WebhookPublications> {
         let intake = webhooks
             .intake()
             .filter(|_| webhooks.wants(WebhookEvent::Publication))?;
-        Some(ToldPublications {
+        Some(WebhookPublications {
             core,
             webhooks: Arc::clone(webhooks),
             intake: Arc::clone(intake),
@@ -54,7 +54,7 @@ impl ToldPublications {
         let is_told = self.intake.has_room(channel.len() + data.len())
             && self
                 .intake
-                .put(Told {
+                .put(DatedEvent {
                     unix_ms,
                     core: self.core,
                     event: Event::Publication {
