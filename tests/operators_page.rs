@@ -1,5 +1,4 @@
-//! The worked examples of pages as they stand there: each command is run, and what it prints is compared with what the
-//! page says that it prints.
+//! Runs the commands of the worked examples in `docs`, and compares their output with the output on the page.
 //!
 //! Only addresses differ: a test listens on loopback, on ports that the system chose.
 
@@ -23,6 +22,11 @@ fn the_page_about_policies_of_channels_does_what_it_says() {
 #[test]
 fn the_operators_page_of_the_http_api_does_what_it_says() {
     does_what_it_says("http-api");
+}
+
+#[test]
+fn the_page_about_channels_on_disk_does_what_it_says() {
+    does_what_it_says("persistence");
 }
 
 /// Blocks of `toml` are the file `ringcast.toml`; blocks of `console` are the commands.
@@ -59,7 +63,7 @@ fn does_what_it_says(name: &str) {
     assert_eq!(steps.len(), printed.len());
 }
 
-/// A command and what it is said to print; `…` stands for anything.
+/// A command and its output on the page; `…` stands for any text.
 struct Step {
     command: String,
     says: String,
@@ -118,7 +122,7 @@ fn steps(block: &str) -> Vec<Step> {
     steps
 }
 
-/// Runs all of them in one shell; what each has printed. The server that they start ends with the shell at the latest.
+/// Runs all commands in one shell, and returns the output of each. A server that they start ends with the shell.
 fn run(steps: &[Step], folder: &Path, [clients, operators]: [u16; 2]) -> Vec<String> {
     const BEGIN: &str = "@@ next\n";
     let mut script = "trap 'kill $! 2> /dev/null' EXIT\n".to_owned();
