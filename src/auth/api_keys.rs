@@ -1,4 +1,4 @@
-//! API keys: which key a request to the HTTP API brings, and what a request with it may do.
+//! API keys: finds the key that a request to the HTTP API carries, and decides whether the key allows the request.
 //!
 //! A key is 256 random bits, so that its hash is a plain SHA-256. A slow hash protects secrets that people choose,
 //! since an attacker who has the hash tries all likely ones; nobody can try 2^256 keys, however fast each try is. A
@@ -40,7 +40,7 @@ pub struct ApiKey {
 }
 
 impl ApiKeys {
-    /// Compiles keys. Keys whose entries are as `before` keep what is left of their rate.
+    /// Compiles keys. Keys with the same entries as `before` keep their remaining rate.
     ///
     /// # Errors
     /// A key has an invalid pattern, or the name or the hash of another.

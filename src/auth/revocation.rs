@@ -107,7 +107,7 @@ impl Revoked {
         }
     }
 
-    /// Appends what [`Revoked::user_of`] returns as a string of JSON, without an allocation: a service gets it with each
+    /// Appends the result of [`Revoked::user_of`] as a JSON string, without an allocation: a service gets it with each
     /// call. False if there is none.
     pub(super) fn write_user_of(payload: Json<'_>, out: &mut Vec<u8>) -> bool {
         let Some(value) = payload.member("sub").filter(|value| check_value(*value).is_ok()) else {
@@ -176,7 +176,7 @@ impl Revocation {
         self.until
     }
 
-    /// True if these claims are those of a token that this revokes.
+    /// True if this revokes a token with these claims.
     pub fn applies_to(&self, claims: &Claims) -> bool {
         Json::parse(claims.json()).is_some_and(|payload| {
             self.what.is_in(payload) && may_be_issued_by(payload, &self.what.claim, self.at, self.until)

@@ -14,7 +14,7 @@ use crate::control::webhooks::{Tried, send_samples};
 use crate::webhooks::Webhooks;
 use crate::webhooks::hook::Failure;
 
-/// The arguments of the command: a webhook that is told everything.
+/// The arguments of the command, as a webhook for all events.
 #[derive(Debug)]
 pub(super) struct HooksArguments {
     spec: WebhookSpec,
@@ -66,7 +66,7 @@ fn usage(text: &str) -> CliError {
     CliError::Usage(format!("hooks: {text}"))
 }
 
-/// Sends one event of each kind, and shows what became of it.
+/// Sends one event of each kind, and shows the outcome.
 ///
 /// # Errors
 /// Some event was not taken.

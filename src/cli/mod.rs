@@ -132,7 +132,7 @@ fn command(
                 };
                 flags.push((flag, value));
             }
-            // The words of `passwd` are those of `mosquitto_passwd`, so it parses them itself.
+            // `passwd` has the options of `mosquitto_passwd`, so it parses them itself.
             Arg::Value(word) if name.is_none() && word == "passwd" => {
                 let words: Vec<_> = parser.raw_args()?.collect();
                 if words.first().is_some_and(|word| word == "-h" || word == "--help") {
@@ -253,7 +253,7 @@ enum CliError {
     NoAnswer(String),
     /// The server that a command asked could not do it now.
     TryLater(String),
-    /// The API key does not allow what the command asks for.
+    /// The API key does not allow the request of the command.
     NotAllowed(String),
     /// The user at the terminal pressed Ctrl-C.
     Interrupted,

@@ -158,7 +158,7 @@ impl Pattern {
         };
         let is_pattern = is_host(&host.replace('*', "a"))
             && host.split('.').all(|label| label == "*" || !label.contains('*'))
-            // A pattern of only wildcards is an error: everyone who can register a name would match it.
+            // A pattern of only wildcards is an error: any registered name would match it.
             && host != "*";
         (is_scheme(scheme) && is_pattern).then(|| Pattern::Page {
             scheme: scheme.to_owned(),

@@ -1,4 +1,4 @@
-//! The control plane: the address for operators, and what a request there must bring.
+//! The control plane: the address for operators, and the conditions for their requests.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::secret::Secret;
 use super::settings::settings;
 
 settings! {
-    /// The control plane: the address for operators, and what a request there must bring.
+        /// The control plane: the address for operators, and the conditions for their requests.
     admin: Admin {
         /// Address of the control plane (metrics, health), or `off`. An address beyond loopback needs `admin_key`.
         address: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9464))), "admin",

@@ -84,7 +84,7 @@ impl KeyHash {
 }
 
 impl fmt::Debug for KeyHash {
-    /// A hash does not tell the key, but nobody needs it in a log either.
+    /// A hash does not reveal the key, but a log needs no hash either.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("…")
     }
@@ -119,7 +119,7 @@ labels! {
         Call = "call",
         /// Sends clients events.
         Transmit = "transmit",
-        /// Gives clients tokens with whatever claims: whoever may do that may make any client any user.
+        /// Gives clients tokens with any claims: a program with this action can make any client any user.
         SetClaims = "set-claims",
         /// Gives clients new tokens with the claims that they have.
         RefreshToken = "refresh-token",

@@ -1,6 +1,6 @@
 //! The environment of a SocketCluster server that was made with `socketcluster create`: its `server.js` reads variables
-//! that begin with `SOCKETCLUSTER_` and `SCC_`. Their values are taken over, so that a container starts with the environment
-//! that it has; a line for each says what to write instead.
+//! that begin with `SOCKETCLUSTER_` and `SCC_`. Their values are taken over, so that a container starts with the
+//! environment that it has; a log line for each names the setting to write instead.
 //!
 //! | variable | is read as |
 //! |---|---|
@@ -10,9 +10,10 @@
 //! | `SOCKETCLUSTER_OPTIONS` | the options of socketcluster-server that have a setting, by [`OPTIONS`] |
 //! | the other names of [`NAMES_WITHOUT_SETTING`] | nothing |
 //!
-//! Nothing here is an error: an option that is not known, has a value that the setting does not take, or does not go with
-//! the other settings ([`unsuited`]), is named and left out. Of two names for one setting, the one deeper inside the options
-//! counts ([`Inherited::depth`]). Kubernetes makes variables of such names for a Service that is called `socketcluster`; these are left alone.
+//! Nothing here is an error: an option that is not known, has a value that the setting does not take, or does not go
+//! with the other settings ([`unsuited`]), is named and left out. Of two names for one setting, the one deeper inside
+//! the options counts ([`Inherited::depth`]). Kubernetes makes variables of such names for a Service that is called
+//! `socketcluster`; these are left alone.
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -21,7 +22,7 @@ use serde_json::{Map, Value};
 
 use super::{Config, environment};
 
-/// What a variable, or a part of it, stands for.
+/// The meaning of a variable, or of a part of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Inherited {
     /// Its name, such as `SOCKETCLUSTER_OPTIONS.pingInterval`.
@@ -33,18 +34,19 @@ pub(super) struct Inherited {
 pub(super) enum Meaning {
     /// The setting with this key has this value.
     Setting { key: &'static str, text: String },
-    /// There is no such setting. Says why, or what to do.
+    /// There is no such setting. The text says why, or what to do.
     None(&'static str),
 }
 
 impl Inherited {
-    /// How many names lead to it: `wsEngineServerOptions.maxPayload` replaces `maxPayload`, and the options replace variables.
+    /// How many names lead to it: `wsEngineServerOptions.maxPayload` replaces `maxPayload`, and the options replace
+    /// variables.
     pub(super) fn depth(&self) -> usize {
         self.name.split('.').count()
     }
 }
 
-/// Why a start with this configuration would fail because of the setting `key`, beside what `Config::conflicts` finds.
+/// Why a start with this configuration would fail because of the setting `key`, unless `Config::conflicts` finds it.
 pub(super) fn unsuited(config: &Config, key: &str) -> Option<&'static str> {
     let auth = &config.auth;
     let is_for_secrets = auth.algorithm.as_ref().map(|name| name.starts_with("HS"));
@@ -88,7 +90,7 @@ pub(super) fn is_inherited(name: &str, value: &OsStr) -> bool {
     is_named && !environment::is_service_url(value.to_str().unwrap_or_default())
 }
 
-/// What a variable of the boilerplate stands for; nothing, if it is empty.
+/// The settings in a variable of the boilerplate; none if it is empty.
 pub(super) fn read(name: &str, value: &OsStr) -> Vec<Inherited> {
     let one = |meaning| {
         vec![Inherited {
@@ -280,8 +282,8 @@ fn number(value: &Value) -> Option<String> {
     Some(number.to_string())
 }
 
-/// The boilerplate listens at all addresses, as Node does by default: at those of IPv6 and IPv4, or of IPv4 if the system has
-/// no IPv6.
+/// The boilerplate listens at all addresses, as Node does by default: at those of IPv6 and IPv4, or of IPv4 if the
+/// system has no IPv6.
 fn port(value: &Value) -> Option<String> {
     let port: u16 = plain(value)?.parse().ok()?;
     let has_ipv6 = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
@@ -293,8 +295,8 @@ fn port(value: &Value) -> Option<String> {
     Some(address.to_string())
 }
 
-/// The boilerplate's levels: 0 for nothing, 1 for errors, 2 for warnings and the line about the start. The warnings about
-/// settings stay at each: they say what was made of these variables.
+/// The boilerplate's levels: 0 for nothing, 1 for errors, 2 for warnings and the line about the start. The warnings
+/// about settings stay at each level: they show how these variables were read.
 fn log_level(value: &Value) -> Option<String> {
     let level: u8 = plain(value)?.parse().ok()?;
     Some(

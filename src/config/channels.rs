@@ -1,4 +1,4 @@
-//! Policies of channels in the configuration file: what the server keeps of a channel, and who may be seen in it.
+//! Policies of channels in the configuration file: history, last value, positions and presence of a channel.
 //!
 //! ```toml
 //! [[channels]]
@@ -11,9 +11,9 @@
 //! presence_events = true
 //! ```
 //!
-//! The first policy with a pattern that matches a channel's name applies to the channel; a channel without a policy is
-//! one that the server forgets. Patterns are those of `[[rules]]`, without `{claim}`. `read` checks the keys and how they
-//! go together. `policy::channels` compiles the patterns and finds the policy of a name.
+//! The first policy with a pattern that matches a channel's name applies to the channel; the server keeps nothing of a
+//! channel without a policy. Patterns are written as in `[[rules]]`, without `{claim}`. `read` checks the keys and
+//! their combination. `policy::channels` compiles the patterns and finds the policy of a name.
 //!
 //! Limits: [`CHANNELS_MAX`] policies.
 
@@ -38,16 +38,16 @@ pub struct ChannelSpec {
     pub line: usize,
 }
 
-/// What the server does for a channel. The default is what it does for a channel without a policy: nothing.
+/// What the server keeps and publishes for a channel. The default, for channels without a policy, is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChannelPolicy {
-    /// How much of what was published is kept; `None` keeps nothing.
+    /// The bounds of the history; `None` keeps no history.
     pub history: Option<HistoryPolicy>,
     /// Whether the newest publication is kept, and sent first to each new subscriber.
     pub last_value: bool,
     /// Whether publications carry their position.
     pub position: bool,
-    /// Whether clients may learn who is in the channel.
+    /// Whether clients may ask for the members of the channel.
     pub presence: PresencePolicy,
     /// The rules between MQTT and SocketCluster.
     pub mqtt: MqttPolicy,
@@ -84,7 +84,7 @@ pub enum RetainPolicy {
     NotKept,
 }
 
-/// The data that SocketCluster clients get for the payload of an MQTT publication: it is bytes, while theirs is JSON.
+/// The data that SocketCluster clients get for the payload of an MQTT publication: payloads are bytes, data is JSON.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MqttPayload {
     /// JSON as that value; else UTF-8 as a string; else base64.
@@ -136,7 +136,7 @@ pub struct HistoryPolicy {
     pub age_ms_max: u64,
 }
 
-/// Whether clients may learn who is in a channel.
+/// Whether clients may ask for the members of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PresencePolicy {
     /// The server does not know the members.
@@ -149,7 +149,8 @@ pub enum PresencePolicy {
 }
 
 labels! {
-    /// What a policy may say. The labels are those of `ringcast_channel_policies`.
+    /// A property that a policy may have. The labels are the values of the label `keeps` of
+    /// `ringcast_channel_policies`.
     pub enum PolicyPart {
         /// Publications are kept.
         History = "history",
@@ -157,7 +158,7 @@ labels! {
         LastValue = "last_value",
         /// Publications carry their position.
         Position = "position",
-        /// Clients may learn who is there.
+        /// Clients may ask for the members.
         Presence = "presence",
         /// Members that join and leave are published.
         PresenceEvents = "presence_events",
@@ -264,7 +265,7 @@ const KEYS: [PolicyKey; 11] = [
     PolicyKey {
         name: "names",
         default: "",
-        doc: "Patterns of the channels that the policy is about, one or a list: as in `[[rules]]`, without `{claim}`. Required.",
+        doc: "Patterns of the channels to which the policy applies, one or a list: as in `[[rules]]`, without `{claim}`. Required.",
     },
     PolicyKey {
         name: "history_entries",
@@ -289,22 +290,22 @@ const KEYS: [PolicyKey; 11] = [
     PolicyKey {
         name: "position",
         default: "true with a history or `last_value`, else false",
-        doc: "Whether publications carry their position, from which a client can recover what it has missed.",
+        doc: "Whether publications carry their position, from which a client can recover the publications that it has missed.",
     },
     PolicyKey {
         name: "presence",
         default: "false",
-        doc: "Whether clients may ask who is in the channel.",
+        doc: "Whether clients may ask for the members of the channel.",
     },
     PolicyKey {
         name: "presence_events",
         default: "false",
-        doc: "Whether clients that join and leave are published, on the channel `$presence/NAME`. Needs `presence`.",
+        doc: "Whether the server publishes joins and leaves of members, on the channel `$presence/NAME`. Needs `presence`.",
     },
     PolicyKey {
         name: "mqtt_payload",
         default: "the setting `mqtt_payload`",
-        doc: "What SocketCluster clients get for the payload of an MQTT publication: `auto`, `text`, `binary` or `json`.",
+        doc: "The data that SocketCluster clients get for the payload of an MQTT publication: `auto`, `text`, `binary` or `json`.",
     },
     PolicyKey {
         name: "mqtt_unquote",

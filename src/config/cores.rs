@@ -44,12 +44,12 @@ pub enum Placement {
 }
 
 impl Placement {
-    /// Most event loops of a process: what a set of cores in the broker holds.
+    /// Most event loops of a process: a set of cores in the broker has room for so many.
     pub const COUNT_MAX: u16 = 128;
     /// One more than the largest CPU number that a thread can be pinned to.
     const CPU_NUMBERS: u16 = 1024;
 
-    /// The CPU of each core, given those that this process may run on, which must not be empty.
+    /// The CPU of each core. `cpus` are the CPUs that this process may run on, and must not be empty.
     pub fn cpus(&self, cpus: &[usize]) -> Vec<usize> {
         match self {
             Placement::Auto => cpus

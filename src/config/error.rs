@@ -1,4 +1,4 @@
-//! What can be wrong with the settings. Each error is one line: the place, the fault, and what to do.
+//! The errors in settings. Each error is one line: the place, the fault, and how to correct it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl From<ConfigError> for ConfigErrors {
     }
 }
 
-/// Something wrong with the settings. Its text is one line: the place, the fault, and what to do.
+/// An error in the settings. Its text is one line: the place, the fault, and how to correct it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ConfigError {
     /// No setting has this name.
@@ -145,7 +145,7 @@ pub struct ListFault {
     pub file: Option<PathBuf>,
     /// The line of the file, from 1; 0 if the entry is from no file.
     pub line: usize,
-    /// The fault, and what would be right.
+    /// The fault, and the accepted values.
     pub fault: String,
 }
 

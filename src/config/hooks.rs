@@ -96,7 +96,7 @@ labels! {
         Invoke = "invoke",
         /// It sends a one-way event.
         Transmit = "transmit",
-        /// It has disconnected: told, not asked.
+        /// It has disconnected: the backend learns of it and decides nothing.
         Disconnect = "disconnect",
     }
 }
@@ -175,11 +175,11 @@ pub enum WhenAway {
     /// The client is refused.
     #[default]
     Refuse,
-    /// The client is allowed what it wants.
+    /// The action is allowed.
     Allow,
 }
 
-/// What two questions must have in common to get the same answer.
+/// A part of questions that must be equal for two questions to get the same answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CacheBy {
     /// Nothing more.
@@ -213,12 +213,12 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "actions",
         default: "",
-        doc: "The actions that it decides, one or a list: `connect`, `authenticate`, `subscribe`, `publish`, `invoke`, `transmit`; and `disconnect`, of which it is told. Required.",
+        doc: "The actions that the hook decides, one or a list: `connect`, `authenticate`, `subscribe`, `publish`, `invoke`, `transmit`; and `disconnect`, of which the hook only learns. Required.",
     },
     HookKey {
         name: "channels",
         default: "",
-        doc: "Patterns of the channels that `subscribe` and `publish` are about: as in `[[rules]]`, without `{claim}`. Required for these actions.",
+        doc: "Patterns of the channels for the actions `subscribe` and `publish`: as in `[[rules]]`, without `{claim}`. Required for these actions.",
     },
     HookKey {
         name: "procedures",
@@ -228,7 +228,7 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "url",
         default: "",
-        doc: "The address that is asked, `https://` or `http://`, without user and fragment. Required, unless there is a `service`.",
+        doc: "The URL of the backend, `https://` or `http://`, without user and fragment. Required, unless there is a `service`.",
     },
     HookKey {
         name: "service",
@@ -238,12 +238,12 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "timeout_ms",
         default: "3000",
-        doc: "Milliseconds in which the answer must have come, with the time that a question waits for its turn; from 10, less than `decision_timeout_ms`.",
+        doc: "Milliseconds for the answer, including the time that the question waits for its turn; from 10, less than `decision_timeout_ms`.",
     },
     HookKey {
         name: "when_away",
         default: "refuse",
-        doc: "The decision if there is no answer, or none that is right: `refuse` or `allow`.",
+        doc: "The decision if there is no valid answer: `refuse` or `allow`.",
     },
     HookKey {
         name: "concurrency",
@@ -253,12 +253,12 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "waiting_max",
         default: "1000",
-        doc: "Most questions that wait, beside those that `concurrency` requests hold, up to 1000000. For a further one the target counts as away.",
+        doc: "Most questions that wait, without those of the requests under way (`concurrency`), up to 1000000. `when_away` decides a further one.",
     },
     HookKey {
         name: "waiting_bytes_max",
         default: "16777216",
-        doc: "Most bytes of the data of all open questions, up to 1073741824. For a further one the target counts as away.",
+        doc: "Most bytes of the data of all open questions, up to 1073741824. `when_away` decides a further one.",
     },
     HookKey {
         name: "batch_max",
@@ -268,12 +268,12 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "batch_wait_ms",
         default: "5",
-        doc: "Milliseconds that a question waits for others with which it shares a request, up to half of `timeout_ms`. 0: a request asks what waits at its turn.",
+        doc: "Milliseconds that a question waits for other questions of the same request, up to half of `timeout_ms`. 0: a request takes the questions that wait at its turn.",
     },
     HookKey {
         name: "failures_max",
         default: "5",
-        doc: "After so many failures one after the other the target counts as away for 1 s, then for twice as long each time, up to 30 s. One request tries it then. 0: never.",
+        doc: "After so many failures in a row the server asks the target nothing for 1 s, then for twice as long each time, up to 30 s; after each pause one request tries it. 0: never.",
     },
     HookKey {
         name: "cache_ms",
@@ -283,7 +283,7 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "cache_by",
         default: "",
-        doc: "What two questions must have in common to get the same answer, besides action and name; one or a list: `everybody` (nothing more), `connection`, `claims`, `request` (the headers, cookies and query that are passed on), `data`, `mqtt` (the client id, the user name and the password of an MQTT client). Required with `cache_ms`.",
+        doc: "The parts of two questions that must be equal for the same answer, besides action and name; one or a list: `everybody` (nothing more), `connection`, `claims`, `request` (the headers, cookies and query that are passed on), `data`, `mqtt` (the client id, the user name and the password of an MQTT client). Required with `cache_ms`.",
     },
     HookKey {
         name: "cache_max",
@@ -313,7 +313,7 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "mqtt_password",
         default: "false",
-        doc: "Whether `connect` is told the password of an MQTT client. Use `https` then.",
+        doc: "Whether the password of an MQTT client is passed on with `connect`. Use `https` then.",
     },
     HookKey {
         name: "secret_file",
@@ -323,7 +323,7 @@ const KEYS: [HookKey; 25] = [
     HookKey {
         name: "ca_file",
         default: "",
-        doc: "A PEM file with the certificate authorities that are trusted for the URL. Without it, those of this machine are.",
+        doc: "A PEM file with the certificate authorities that are trusted for the URL, in place of the authorities of this machine.",
     },
     HookKey {
         name: "link_local",

@@ -1,4 +1,4 @@
-//! Every bound that an operator may move: one row for each, with its default and with what happens when it is reached.
+//! Every limit that an operator may change: one row for each, with its default and the outcome when it is reached.
 //!
 //! [`Limit`](crate::decision::Limit) names each bound that can be reached, for
 //! `ringcast_limit_hits_total{limit="NAME"}`. Logins are not checked on a core: `ringcast_logins_total{outcome="NAME"}`
@@ -10,13 +10,14 @@ use super::form::{Form, Kind, milliseconds, number, whole_number};
 use super::settings::settings;
 
 settings! {
-    /// Every bound that an operator may move. Names of rows are the keys of the table `[limits]` of the configuration
+        /// Every limit that an operator may change. Names of rows are the keys of the table `[limits]` of the
+        /// configuration
     /// file.
     #[derive(PartialEq, Eq)]
     limits: Limits in table "limits" {
-        /// Largest WebSocket message in bytes. A larger one closes its connection with 1009. A core handles a single packet
-        /// in one turn: one of 1 MiB of JSON takes 1 to 4 ms of CPU, for which the other clients of its core wait, and a
-        /// smaller one less in proportion.
+        /// Largest WebSocket message in bytes. A larger one closes its connection with 1009. A core handles a single
+        /// packet in one turn: one of 1 MiB of JSON takes 1 to 4 ms of CPU, a smaller one less in proportion; meanwhile
+        /// the other clients of its core wait.
         message_bytes_max: u32 = 1024 * 1024, "message_bytes_max", number!(1 to 1073741824);
 
         /// Largest WebSocket frame in bytes of payload. A larger one closes its connection with 1009. 0 allows frames
@@ -100,30 +101,30 @@ settings! {
         /// the control group's limit or of the machine's memory. `off` sets no limit.
         outbox_bytes_total_max: MemoryMax = MemoryMax::Auto, "outbox_bytes_total_max", MEMORY;
 
-        /// Most publications that a client gets from the history of a channel at once. If it has missed more, it gets
-        /// none of them, and the answer to its subscribe says `too many`; if it has asked for all since a moment, it gets
-        /// the newest of them with that answer; if it has asked for the newest ones, it gets so many.
+        /// Most publications that a client gets from the history of a channel at once. If it has missed more since its
+        /// position, it gets none, and the answer to its subscribe says `too many`. If it asks for all since a moment,
+        /// it gets the newest of them with that answer. If it asks for the newest, it gets at most so many.
         recovery_publications_max: u32 = 10_000, "recovery_publications_max", number!(1 to 4294967295);
 
-        /// Most bytes of histories that are being sent to subscribers, in equal shares for each core and for 64 subscribers
-        /// of it, with one publication each at least. They stay in memory until they are sent, also if their channels have
-        /// lost them meanwhile. Of a longer history, a subscriber gets the beginning first; the rest is read from the
-        /// history once that is sent.
+        /// Most bytes of histories that are being sent to subscribers, in equal shares for each core and for 64
+        /// subscribers of it, with one publication each at least. They stay in memory until they are sent, even if
+        /// their channels have dropped them meanwhile. A subscriber to a longer history gets the beginning first; the
+        /// server reads the rest when the beginning has been sent.
         recovery_bytes_max: u64 = 64 * 1024 * 1024, "recovery_bytes_max", number!(65536 to 1099511627776);
 
         /// Most calls of `$history` that one client may leave open. A further call is answered with an
         /// `InvalidActionError`.
         history_calls_per_connection_max: u32 = 16, "history_calls_per_connection_max", number!(1 to 65536);
 
-        /// Most open calls of `$history` of all clients of one core. Of several cores, one may owe the answers to three
-        /// quarters of them. A further call is answered with an `InvalidActionError`.
+        /// Most open calls of `$history` of all clients of one core. With several cores, at most three quarters of them
+        /// may be about channels of one core. A further call is answered with an `InvalidActionError`.
         history_calls_per_core_max: u32 = 1024, "history_calls_per_core_max", number!(1 to 65536);
 
         /// Most patterns that services may register, for each core. A further `$serve` is answered with a `LimitError`.
         service_patterns_max: u32 = 1000, "service_patterns_max", number!(0 to 1000000);
 
-        /// Most services for one pattern. A further `$serve` is answered with a `LimitError`. A call looks at all services
-        /// of its pattern.
+        /// Most services for one pattern. A further `$serve` is answered with a `LimitError`. A call looks at all
+        /// services of its pattern.
         service_members_max: u32 = 256, "service_members_max", number!(1 to 65536);
 
         /// Most patterns that one client may register. A further `$serve` is answered with a `LimitError`.
@@ -132,8 +133,8 @@ settings! {
         /// Most calls in flight of one service for a pattern. A service that offers a larger window gets this one.
         service_window_max: u32 = 1024, "service_window_max", number!(1 to 65536);
 
-        /// Milliseconds for which a call counts in the window of its service after `$cancel`, if the service does not answer
-        /// it. A service that ignores `$cancel` gets no more calls at a time than its window for as long.
+        /// Milliseconds for which a call still counts in the window of its service after `$cancel`, if the service does
+        /// not answer it. Until then the service gets no other call in its place.
         service_cancel_time: Duration = Duration::from_secs(1), "service_cancel_ms", milliseconds!(0 to 60000);
 
         /// Most calls to services that one client may leave open. A further one is answered with a `ServiceBusyError`.
@@ -142,8 +143,8 @@ settings! {
         /// Most open calls to services of all clients of one core. A further one is answered with a `ServiceBusyError`.
         service_calls_per_core_max: u32 = 65_536, "service_calls_per_core_max", number!(1 to 4294967295);
 
-        /// Most bytes of the open calls to services of all clients of one core: names, data and claims. A further call is
-        /// answered with a `ServiceBusyError`. If no call is open, any one has room.
+        /// Most bytes of the open calls to services of all clients of one core: names, data and claims. A further call
+        /// is answered with a `ServiceBusyError`. If no call is open, a call of any size has room.
         service_call_bytes_per_core_max: u32 = 256 * 1024 * 1024, "service_call_bytes_per_core_max", number!(1 to 4294967295);
 
         /// Milliseconds for which a client may take none of the bytes that wait for it, even if it answers pings; then
@@ -183,8 +184,8 @@ settings! {
         logins_waiting_max: u32 = 64, "logins_waiting_max", number!(1 to 4096);
 
         /// Failed logins of one user from one address that have no consequence. Further logins are refused as
-        /// `too_soon`: for 1 s, then for twice as long each time. One address may fail 4 times as often, one user 20
-        /// times as often.
+        /// `too_soon`: for 1 s, then for twice as long each time. One address (with any users) may fail 4 times as
+        /// often, one user (from any addresses) 20 times as often.
         login_failures_max: u32 = 5, "login_failures_max", number!(1 to 1000000);
 
         /// Longest time in milliseconds for which logins are refused as `too_soon`.
@@ -205,11 +206,11 @@ settings! {
         /// Largest body of a request to the HTTP API in bytes. A larger one is answered 413.
         api_body_bytes_max: u32 = 1024 * 1024, "api_body_bytes_max", number!(1024 to 67108864);
 
-        /// Most publications, channels or other items of one request to the HTTP API, and of one page of an answer. More
-        /// in a request are answered 413.
+        /// Most publications, channels or other items of one request to the HTTP API, and of one page of an answer.
+        /// More in a request are answered 413.
         api_items_max: u32 = 1000, "api_items_max", number!(1 to 100000);
 
-        /// Most idempotency keys of the HTTP API that are remembered. While so many are, a request with another key is
+        /// Most idempotency keys that the HTTP API remembers. While it remembers as many, a request with another key is
         /// answered 503.
         api_idempotency_keys_max: u32 = 100_000, "api_idempotency_keys_max", number!(1 to 10000000);
 
@@ -217,30 +218,31 @@ settings! {
         api_idempotency: Duration = Duration::from_secs(600), "api_idempotency_ms", milliseconds!(1000 to 86400000);
 
         /// Most members of the channels with presence, for each core. A further connection of a member counts as one
-        /// more, and so do each further 256 bytes of its name and info. A client beyond it is subscribed, but is no
-        /// member, and an info beyond it is refused.
+        /// more, and so do each further 256 bytes of its name and info. A further client is subscribed, but is no
+        /// member; a further info is refused.
         presence_members_max: u32 = 250_000, "presence_members_max", number!(1 to 4294967295);
 
-        /// Most bytes of the info that a client gives itself as a member of a channel. A larger one is answered with an
-        /// `InvalidArgumentsError`.
+        /// Most bytes of the info that a client sets about itself as a member of a channel. A larger one is answered
+        /// with an `InvalidArgumentsError`.
         presence_info_bytes_max: u32 = 1024, "presence_info_bytes_max", number!(0 to 65536);
 
         /// Most calls about presence that one client may leave open. A further call is answered with a `BusyError`.
         presence_calls_per_connection_max: u32 = 32, "presence_calls_per_connection_max", number!(1 to 65536);
 
-        /// Most open calls about presence of all clients of one core. Of several cores, one may owe the answers to three
-        /// quarters of them. A further call is answered with a `BusyError`.
+        /// Most open calls about presence of all clients of one core. With several cores, at most three quarters of
+        /// them may be about channels of one core. A further call is answered with a `BusyError`.
         presence_calls_per_core_max: u32 = 4096, "presence_calls_per_core_max", number!(1 to 65536);
 
         /// Milliseconds for which a user remains a member of a channel after the last connection has ended. A user that
         /// comes back in that time has neither left nor joined.
         presence_grace: Duration = Duration::from_secs(5), "presence_grace_ms", milliseconds!(0 to 86400000);
 
-        /// Milliseconds from a change of the members of a channel to the event that tells it. All changes of this time
-        /// are one event.
+        /// Milliseconds from a change of the members of a channel to the event about it. All changes within this time
+        /// make one event.
         presence_tick: Duration = Duration::from_millis(500), "presence_tick_ms", milliseconds!(10 to 3600000);
 
-        /// Members above which the events of a channel may leave out some of the members that have joined or left.
+        /// Number of members of a channel above which its events may leave out some of the members that have joined or
+        /// left.
         presence_sampled_over: u32 = 1000, "presence_sampled_over", number!(1 to 65536);
 
         /// Publications that the ring holds, rounded up to a power of two. While it is full, publishers wait.
@@ -250,9 +252,9 @@ settings! {
         /// publishers wait.
         ring_bytes_max: u64 = 64 * 1024 * 1024, "ring_bytes_max", number!(65536 to 1099511627776);
 
-        /// Most bytes in the ring of publications that come from no client: from the HTTP API and from the program that
-        /// embeds the server. They may take half of `ring_slots` at most. One that finds no room within a second is
-        /// refused, and counted in `ringcast_outside_publications_refused_total`.
+        /// Most bytes in the ring of publications by the HTTP API and by the program that embeds the server. They may
+        /// take half of `ring_slots` at most. A publication that finds no room within a second is refused, and counted
+        /// in `ringcast_outside_publications_refused_total`.
         outside_bytes_max: u64 = 16 * 1024 * 1024, "outside_bytes_max", number!(65536 to 1099511627776);
 
         /// Most subscribers of the program that embeds the server (`Handle::subscribe`). A further one is refused with
@@ -265,47 +267,49 @@ settings! {
 
         /// Most bytes of remembered publications of all channels with a history or a last value (`[[channels]]`), in
         /// equal shares for each core. 48 bytes for each publication and 512 for each channel count, too. When it is
-        /// reached, the oldest publications of all channels go first, and `ringcast_history_evicted_total` counts them.
+        /// reached, the oldest publications of all channels are dropped first, and `ringcast_history_evicted_total`
+        /// counts them.
         history_bytes_max: u64 = 256 * 1024 * 1024, "history_bytes_max", number!(65536 to 1099511627776);
 
-        /// Most channels of which publications are remembered, in equal shares for each core. When it is reached, the
-        /// channel goes that has had no publication for the longest time, and `ringcast_history_evicted_total` counts
-        /// its publications.
+        /// Most channels whose publications are remembered, in equal shares for each core. When it is reached, the
+        /// server forgets the channel that has had no publication for the longest time, and
+        /// `ringcast_history_evicted_total` counts its publications.
         history_channels_max: u32 = 100_000, "history_channels_max", number!(1 to 4294967295);
 
-        /// Largest size in bytes of the file in `data_dir`. Its content may take two fifths of that, since to remove
-        /// something takes room, too. When little is left, `store_mode` `strict` refuses publications that the disk would have
-        /// to keep, and goes on with all that removes something. 0 sets no limit.
+        /// Largest size in bytes of the file in `data_dir`. Its content may take two fifths of that, because removing
+        /// entries needs room, too. When little room is left, `store_mode` `strict` refuses publications that it would
+        /// have to store; removing entries is always possible. 0 sets no limit.
         store_bytes_max: u64 = 0, "store_bytes_max", number!(0 to 1099511627776);
 
-        /// Most bytes of changes that wait to be committed to `data_dir`, in equal shares for each core. While a share is
-        /// full, `store_mode` `relaxed` keeps further publications in memory only, and `strict` lets their publishers
-        /// wait.
+        /// Most bytes of changes that wait to be committed to `data_dir`, in equal shares for each core. While a share
+        /// is full, `store_mode` `relaxed` keeps further publications in memory only, and `strict` lets their
+        /// publishers wait.
         store_queue_bytes_max: u64 = 64 * 1024 * 1024, "store_queue_bytes_max", number!(65536 to 1099511627776);
 
-        /// Most events for webhooks that wait to be sorted by webhook, from all cores together. Further ones are dropped,
-        /// and counted in `ringcast_webhook_lost_total`.
+        /// Most events for webhooks that wait to be sorted by webhook, from all cores together. Further ones are
+        /// dropped, and counted in `ringcast_webhook_lost_total`.
         webhook_events_waiting_max: u32 = 65_536, "webhook_events_waiting_max", number!(1 to 16777216);
 
         /// Most bytes of events in memory for all webhooks together. Further ones are dropped, and counted in
         /// `ringcast_webhook_lost_total` or `ringcast_webhook_dropped_total`.
         webhook_bytes_max: u64 = 64 * 1024 * 1024, "webhook_bytes_max", number!(65536 to 1099511627776);
 
-        /// Milliseconds after which webhooks are told of a channel without subscribers. If it gets one within this time,
-        /// they are told nothing. 0 tells them at once.
+        /// Milliseconds from the end of the last subscription to a channel to the event `channel_vacated` for webhooks.
+        /// If the channel gets a subscriber within this time, there is no event. 0 sends it at once.
         webhook_vacated_delay: Duration = Duration::from_secs(1), "webhook_vacated_delay_ms", milliseconds!(0 to 3600000);
 
         /// Most bytes, for each core, of publications that wait for space in the ring after their publisher has
         /// disconnected without an acknowledgement. Further ones are dropped.
         abandoned_bytes_max: u32 = 16 * 1024 * 1024, "abandoned_bytes_max", number!(0 to 4294967295);
 
-        /// Most bytes, for each core, of the wills of its connections, and of the wills that wait there for their delays.
-        /// A client's further will is refused with a `WillsFullError`; a will that would wait is published at once. 0
-        /// takes no wills: `$will` goes to the application.
+        /// Most bytes, for each core, of the wills of its connections, and of the wills that wait there for their
+        /// delays. A further will is refused with a `WillsFullError`; a further will that would wait is published at
+        /// once. 0 switches wills off: `$will` goes to the application.
         wills_bytes_max: u32 = 16 * 1024 * 1024, "wills_bytes_max", number!(0 to 4294967295);
 
-        /// Most bytes of the channel and the data of one will; of an MQTT client's: of the topic, the payload and the
-        /// properties. A longer one is refused with an `InvalidArgumentsError`, and an MQTT client with 0x97.
+        /// Most bytes of the channel and the data of one will, or of the topic, the payload and the properties of the
+        /// will of an MQTT client. A longer one is refused with an `InvalidArgumentsError`, and an MQTT client with
+        /// 0x97.
         will_bytes_max: u32 = 64 * 1024, "will_bytes_max", number!(1 to 4294967295);
 
         /// Longest delay of a will in milliseconds. A longer one is refused with an `InvalidArgumentsError`.

@@ -170,7 +170,7 @@ impl Key<'_> {
         self.value.as_bool().ok_or_else(|| self.unlike("true or false"))
     }
 
-    /// One of these words, by what it stands for.
+    /// One of these words, by its meaning.
     pub(super) fn word<T: Copy>(&self, words: &[(&str, T)], expects: &str) -> Result<T, Fault> {
         let text = self.value.as_str();
         let found = words.iter().find(|(word, _)| Some(*word) == text);

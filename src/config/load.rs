@@ -1,8 +1,8 @@
 //! Merges the sources of settings: flags, then `RINGCAST_*` variables, then credentials of the service manager, then
 //! variables of SocketCluster's boilerplate (`boilerplate`), then the TOML file, then defaults.
 //!
-//! [`ConfigSources`] holds what the process was started with. [`ConfigSources::load`] makes a [`Config`] of it, at the
-//! start and again on a reload, when only files can have changed.
+//! [`ConfigSources`] holds the arguments and variables of the process. [`ConfigSources::load`] makes a [`Config`] of
+//! them, at the start and again on a reload, when only files can have changed.
 //!
 //! Invariants
 //! 1. A name that is not known is an error, in each of the sources, and names the nearest known one (`unknown`).
@@ -58,8 +58,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Variables that begin as ours do and were set by other programs, such as Kubernetes.
     pub ignored: Vec<String>,
-    /// A line for each variable or option of SocketCluster's boilerplate: which setting it has set and how to write that instead,
-    /// or why it is not used.
+    /// A line for each variable or option of SocketCluster's boilerplate: which setting it has set and how to write
+    /// that instead, or why it is not used.
     pub inherited: Vec<String>,
     /// By the order of [`SETTINGS`].
     sources: Vec<Source>,
@@ -194,8 +194,8 @@ impl ConfigSources {
         (reading.loaded, reading.errors)
     }
 
-    /// Takes over the variables of SocketCluster's boilerplate for settings that no stronger source has set. None of them is
-    /// an error: a value with which the server would not start is left out.
+    /// Takes over the variables of SocketCluster's boilerplate for settings that no stronger source has set. None of
+    /// them is an error: a value with which the server would not start is left out.
     fn merge_inherited(&self, reading: &mut Reading) {
         let mut parts: Vec<(usize, Inherited)> = self
             .inherited
@@ -385,7 +385,7 @@ impl Reading {
         });
     }
 
-    /// Finds settings that cannot go together, but not those whose values were not accepted.
+    /// Finds settings that cannot go together; settings whose values were not accepted are left out.
     fn find_conflicts(&mut self) {
         if !self.file_is_whole {
             return;

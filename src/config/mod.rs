@@ -98,7 +98,7 @@ pub struct Config {
     pub channels: Vec<channels::ChannelSpec>,
     /// How calls of services are made: of the rows that cover a pattern, the longest applies.
     pub services: Vec<services::ServiceSpec>,
-    /// URLs that are told what happens on the server.
+    /// URLs to which the server sends events.
     pub webhooks: Vec<webhooks::WebhookSpec>,
     /// Decisions about clients that other programs make: the first hook that matches an action decides it.
     pub hooks: Vec<hooks::HookSpec>,

@@ -33,45 +33,46 @@ settings! {
         /// Most MQTT sessions, connected or not, in equal shares for each core. A client beyond it is refused (0x97).
         sessions_max: u32 = 1_000_000, "mqtt_sessions_max", number!(1 to 4294967295);
 
-        /// Most publications that wait for one MQTT session: while its client is not connected, or has as many without an
-        /// acknowledgement as it may.
+        /// Most publications that wait for one MQTT session: while its client is not connected, or has the most
+        /// publications in flight that it may have.
         queue_messages_max: u32 = 1000, "mqtt_queue_messages_max", number!(1 to 4294967295);
 
         /// Most bytes of publications that are kept for one MQTT session, waiting or not acknowledged.
         queue_bytes_max: u32 = 1024 * 1024, "mqtt_queue_bytes_max", number!(1024 to 4294967295);
 
-        /// Most bytes of publications that are kept for all MQTT sessions, in equal shares for each core. One that waits
-        /// for several sessions of a core counts once.
+        /// Most bytes of publications that are kept for all MQTT sessions, in equal shares for each core. A publication
+        /// that waits for several sessions of a core counts once.
         queues_bytes_max: u64 = 256 * 1024 * 1024, "mqtt_queues_bytes_max", number!(65536 to 1099511627776);
 
-        /// The message that is dropped at `mqtt_queue_messages_max`, `mqtt_queue_bytes_max` or `mqtt_queues_bytes_max`:
-        /// the `newest` publication, or the `oldest` that wait for the session, as many bytes as the newest has.
+        /// The publication that is dropped at `mqtt_queue_messages_max`, `mqtt_queue_bytes_max` or
+        /// `mqtt_queues_bytes_max`: the `newest`, or the `oldest` ones of the session, as many bytes as the newest has.
         queue_full: QueueFull = QueueFull::DropNewest, "mqtt_queue_full", word();
 
-        /// Whether publications with QoS 0 wait for clients that are not connected and whose sessions last.
+        /// Whether publications with QoS 0 are queued for sessions whose clients are not connected.
         queue_qos0: bool = false, "mqtt_queue_qos_zero", word();
 
-        /// Most publications with QoS 1 and 2 that one client gets without having acknowledged any of them, if its own
-        /// Receive Maximum is not lower.
+        /// Most publications with QoS 1 and 2 in flight to one client, that is, sent and not acknowledged. A lower
+        /// Receive Maximum of the client counts instead.
         in_flight_max: u16 = 1000, "mqtt_in_flight_max", number!(1 to 65000);
 
-        /// Where in CONNECT a JSON Web Token may be that says which user the client is: `password`, `username`, `auto`
-        /// (either of them, if it has the form of a token), or `off`.
+        /// The field of CONNECT that may hold a JSON Web Token of the user: `password`, `username`, `auto` (either of
+        /// them, if it has the form of a token), or `off`.
         token_in: TokenIn = TokenIn::Auto, "mqtt_token_in", word();
 
-        /// The longest keep alive of MQTT clients, in seconds; `0` for any. A client of MQTT 5 that asks for a longer one,
-        /// or for none, is told to use this one. The server goes by it for clients of 3.1.1 as well, which it cannot tell.
+        /// The longest keep alive of MQTT clients, in seconds; `0` for any. CONNACK tells a client of MQTT 5 that asks
+        /// for a longer one, or for none, to use this one. The server applies it to clients of 3.1.1 as well, although
+        /// CONNACK cannot tell them.
         keep_alive_max_seconds: u16 = 0, "mqtt_keep_alive_max_seconds", number!(0 to 65535);
 
         /// The longest time for which the session of an MQTT client outlives its connection, in seconds; `0` for any.
         session_expiry_max_seconds: u32 = 0, "mqtt_session_expiry_max_seconds", number!(0 to 4294967294);
 
-        /// Most publications with QoS 1 and 2 that an MQTT client may have sent without an acknowledgement: the Receive
-        /// Maximum of CONNACK. It does not hold for clients of 3.1.1, which do not know it.
+        /// Most publications with QoS 1 and 2 in flight from an MQTT client: the Receive Maximum of CONNACK. It does
+        /// not apply to clients of 3.1.1, which have no Receive Maximum.
         receive_max: u16 = 1024, "mqtt_receive_max", number!(1 to 65535);
 
         /// The action on an MQTT client with more in flight than `mqtt_receive_max`: `disconnect`, or `count`, which
-        /// takes them all the same.
+        /// accepts and counts them.
         receive_excess: ReceiveExcess = ReceiveExcess::Disconnect, "mqtt_receive_excess", word();
 
         /// Most topic aliases of an MQTT client: the Topic Alias Maximum of CONNACK.
@@ -84,26 +85,28 @@ settings! {
         /// Most levels of a topic filter.
         levels_max: u32 = 256, "mqtt_levels_max", number!(1 to 65535);
 
-        /// Whether the payloads of MQTT 5 that are said to be UTF-8 (Payload Format Indicator 1) are checked.
+        /// Whether the server checks payloads of MQTT 5 that are marked as UTF-8 (Payload Format Indicator 1).
         check_payload_format: bool = true, "mqtt_check_payload_format", word();
 
-        /// The data that SocketCluster clients get for payloads of MQTT publications, where `[[channels]]` says nothing else:
-        /// `auto` (JSON as that value, other text as a string, other bytes as base64), `text` (a string, or base64),
-        /// `binary` (base64), or `json`, which refuses what is not JSON.
+        /// The data that SocketCluster clients get for payloads of MQTT publications, unless the policy of the channel
+        /// (`[[channels]]`) has its own `mqtt_payload`: `auto` (JSON as that value, other text as a string, other bytes
+        /// as base64), `text` (a string, or base64), `binary` (base64), or `json`, which refuses other payloads.
         payload: MqttPayload = MqttPayload::Auto, "mqtt_payload", word();
 
-        /// Most retained publications, in equal shares for each core. One beyond it is delivered, and not retained; nor is
-        /// an older one of its topic any more. `0`: nothing is retained, and MQTT 5 clients are told so.
+        /// Most retained publications, in equal shares for each core. A further publication is delivered and not
+        /// retained, and the former retained publication of its topic is dropped. `0`: nothing is retained, and CONNACK
+        /// says so to MQTT 5 clients.
         retained_count_max: u32 = 1_000_000, "mqtt_retained_count_max", number!(0 to 4294967295);
 
-        /// Most bytes of memory that retained publications take, in equal shares for each core. What happens beyond it is
-        /// as for `mqtt_retained_count_max`.
+        /// Most bytes of memory that retained publications take, in equal shares for each core. A further publication
+        /// is treated as with `mqtt_retained_count_max`.
         retained_bytes_max: u64 = 256 * 1024 * 1024, "mqtt_retained_bytes_max", number!(65536 to 1099511627776);
 
-        /// Most retained publications that a client is sent for one filter of a SUBSCRIBE.
+        /// Most retained publications that the server sends a client for one filter of a SUBSCRIBE.
         retained_per_subscribe_max: u32 = 1_000_000, "mqtt_retained_per_subscribe_max", number!(1 to 4294967295);
 
-        /// How often the server publishes the topics under `$SYS/broker/` whose values have changed, in seconds; `0` never.
+        /// How often the server publishes the topics under `$SYS/broker/` whose values have changed, in seconds; `0`
+        /// never.
         sys_interval_seconds: u32 = 10, "mqtt_sys_interval_seconds", number!(0 to 86400);
     }
 }
@@ -123,7 +126,7 @@ words! {
     "socketcluster" => SocketCluster, "socketcluster,mqtt" => SocketClusterAndMqtt, "mqtt,socketcluster" => SocketClusterAndMqtt,
 }
 
-/// The publication that gives way when the queue of a session is full.
+/// The publication that is dropped when the queue of a session is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum QueueFull {
     /// The new publication.
@@ -157,7 +160,7 @@ words! {
     "auto" => Auto, "password" => Password, "username" => UserName, "off" => Off,
 }
 
-/// The treatment of a client that has more publications in flight than it may.
+/// The action on a client that has more publications in flight than it may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ReceiveExcess {
     /// The connection ends.

@@ -1,4 +1,4 @@
-//! Rules in the configuration file: what clients may do, as an operator writes it.
+//! Rules in the configuration file: the permissions of clients, as an operator writes them.
 //!
 //! ```toml
 //! [[rules]]
@@ -83,9 +83,9 @@ labels! {
         Invoke = "invoke",
         /// It sends an event that is not answered. A rule that applies to `invoke` applies to these as well.
         Transmit = "transmit",
-        /// It asks for what was published to a channel before.
+        /// It asks for earlier publications of a channel.
         History = "history",
-        /// It asks who is in a channel.
+        /// It asks for the members of a channel.
         Presence = "presence",
         /// It serves a procedure: it answers calls of other clients.
         Serve = "serve",

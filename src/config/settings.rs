@@ -81,7 +81,7 @@ impl Setting {
         self.name.ends_with("_file") || self.name.ends_with("_files")
     }
 
-    /// Whether the two configurations have different values for it; those of secrets are compared too.
+    /// Whether the two configurations have different values for it; the values of secrets are compared too.
     pub fn changed(&self, before: &Config, after: &Config) -> bool {
         (self.text)(before) != (self.text)(after)
     }

@@ -15,8 +15,8 @@ impl TargetUrl {
         TargetUrl(text.into())
     }
 
-    /// `https://` or `http://`, a host, perhaps a port, a path and a query; `None` for any other text. No user, because its
-    /// password would be shown, and no fragment.
+    /// `https://` or `http://`, a host, perhaps a port, a path and a query; `None` for any other text. No user, because
+    /// its password would be shown, and no fragment.
     pub fn parse(text: &str) -> Option<TargetUrl> {
         jwks::url(text).map(TargetUrl)
     }
@@ -41,7 +41,7 @@ impl TargetUrl {
         self.0.starts_with("https:")
     }
 
-    /// Whether an attacker between this machine and the server of the URL could read what is sent there.
+    /// Whether an attacker between this machine and the server of the URL could read requests.
     pub fn is_readable(&self) -> bool {
         jwks::is_forgeable(&self.0)
     }

@@ -30,7 +30,7 @@ use super::webhooks::{self, WebhookSpec};
 /// What the file holds.
 #[derive(Default)]
 pub(super) struct FileContents {
-    /// Values of settings, and what is wrong, in the order of the file.
+    /// Values of settings, and errors, in the order of the file.
     pub(super) entries: Vec<Result<FileValue, ConfigError>>,
     /// The lists of rules.
     pub(super) rules: RuleLists,
@@ -54,7 +54,7 @@ pub(super) struct FileValue {
     pub(super) index: usize,
     /// Where it stands: file, line and key.
     pub(super) place: String,
-    /// The value as text; or, if the file may not hold such a value for this setting, what it holds.
+    /// The value as text; or the kind of the value, if the file may not have such a value for this setting.
     pub(super) text: Result<String, String>,
 }
 

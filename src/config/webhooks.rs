@@ -1,4 +1,4 @@
-//! Webhooks in the configuration file: URLs that are told what happens on the server.
+//! Webhooks in the configuration file: URLs to which the server sends events.
 //!
 //! ```toml
 //! [[webhooks]]
@@ -22,7 +22,7 @@ use super::target_url::TargetUrl;
 use crate::labels::labels;
 
 labels! {
-    /// What a webhook may be told. The labels are the words of the file and of requests.
+    /// A kind of event. The labels are the words of the file and of requests.
     pub enum WebhookEvent {
         /// A channel has got its first subscriber, over all cores.
         ChannelOccupied = "channel_occupied",
@@ -40,7 +40,7 @@ labels! {
         WillSent = "will_sent",
         /// A publication was made on one of the channels that the webhook names.
         Publication = "publication",
-        /// A client does not take what it is sent: its connection was closed, or it misses publications.
+        /// A client reads too slowly: its connection was closed, or it misses publications.
         SlowConsumer = "slow_consumer",
         /// A limit was reached in the last second.
         LimitHit = "limit_hit",
@@ -77,7 +77,7 @@ pub struct WebhookSpec {
     pub name: String,
     /// The URL to which events are posted.
     pub url: TargetUrl,
-    /// What it is told.
+    /// The events that it gets.
     pub events: Vec<WebhookEvent>,
     /// Patterns of the channels that events about channels must be on, as in rules, but without claims. Empty: all
     /// channels whose names do not begin with `$`.
@@ -92,7 +92,7 @@ pub struct WebhookSpec {
     pub batch_events: u32,
     /// Most bytes of events in one request, unless one event alone has more.
     pub batch_bytes: u32,
-    /// How long an event waits for others to go with it.
+    /// How long an event waits for other events of the same request.
     pub interval: Duration,
     /// How long a request may take.
     pub timeout: Duration,
@@ -156,12 +156,12 @@ const KEYS: [WebhookKey; 15] = [
     key(
         "events",
         "",
-        "What the webhook is told, one or a list, or `*` for all: see [webhooks](webhooks.md). Required.",
+        "The events that the webhook gets, one or a list, or `*` for all: see [webhooks](webhooks.md). Required.",
     ),
     key(
         "channels",
         "all whose names do not begin with `$`",
-        "Patterns of the channels that events about channels must be on, one or a list: as in `[[rules]]`, without `{claim}`. Required for `publication`.",
+        "Patterns of the channels whose events the webhook gets, one or a list: as in `[[rules]]`, without `{claim}`. Required for `publication`.",
     ),
     key(
         "secret_file",
@@ -171,7 +171,7 @@ const KEYS: [WebhookKey; 15] = [
     key(
         "ca_file",
         "those of this machine",
-        "A PEM file with the certificate authorities that may vouch for the server of `url`. A reload reads it again.",
+        "A PEM file with the certificate authorities that are trusted for `url`. A reload reads it again.",
     ),
     key(
         "link_local",
@@ -182,7 +182,7 @@ const KEYS: [WebhookKey; 15] = [
     key(
         "batch_bytes",
         "262144",
-        "Most bytes of events in one request, up to 16777216. An event that is larger goes alone.",
+        "Most bytes of events in one request, up to 16777216. A larger event goes alone.",
     ),
     key(
         "interval_ms",

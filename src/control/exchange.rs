@@ -1,8 +1,8 @@
 //! Sends one request to another server, and reads its answer.
 //!
-//! Each request has a connection of its own: without a pool, without a proxy, and without redirects, since a server that
-//! can redirect could otherwise choose the answer. The certificate of the other server is checked against this machine's
-//! certificate authorities (`SSL_CERT_FILE` names others). Servers that are asked again and again: `targets`.
+//! Each request has a connection of its own: without a pool, without a proxy, and without redirects, since a server
+//! that can redirect could otherwise choose the answer. The certificate of the other server is checked against this
+//! machine's certificate authorities (`SSL_CERT_FILE` names others). Servers that are asked again and again: `targets`.
 //!
 //! Limits: the caller bounds the bytes of the answer and the time.
 
@@ -41,7 +41,7 @@ pub(super) async fn exchange<E: From<ExchangeError>>(
     } else {
         None
     };
-    // These URLs are an operator's, who may have a reason.
+    // An operator has configured these URLs, so a link-local address is intended.
     let stream = connect(&address, &LookUps::default(), tls.as_ref(), LinkLocal::Allowed)
         .await
         .map_err(ExchangeError::from)?;

@@ -107,7 +107,7 @@ pub struct ControlSettings {
     pub memory: Option<MemoryWatch>,
     /// Fetches the keys of `jwks_url`, if that is set.
     pub(crate) keys: Option<KeyFetcher>,
-    /// Publishes, and counts what it has published.
+    /// Publishes, and counts publications.
     pub handle: Handle,
     /// The store of remembered channels, if `data_dir` is set.
     pub(crate) store: Option<StoreHandle>,
@@ -177,7 +177,7 @@ struct ControlState {
     handle: Handle,
     /// The store, for its counters.
     store: Option<StoreHandle>,
-    /// Tells webhooks what happens.
+    /// Passes events to webhooks.
     webhooks: WebhookThread,
     clock: Clock,
     /// Tells whether every core still turns.
@@ -327,7 +327,7 @@ impl Control {
     /// it does not fail.
     ///
     /// # Errors
-    /// The system refuses what the control plane needs. `opened` was not called, and no operator was served.
+    /// The system refuses a resource that the control plane needs. `opened` was not called, and no operator was served.
     pub fn run(self, opened: impl FnOnce()) -> Result<Exit, ControlError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -338,7 +338,7 @@ impl Control {
         let shared = Arc::clone(&self.shared);
         let exit = runtime.block_on(self.serve(opened));
         if matches!(exit, Ok(Exit::Overdue)) && shared.webhooks.is_running() {
-            // What cores tell webhooks until they stop is sent, too.
+            // Events that cores make until they stop are sent to webhooks, too.
             runtime.block_on(shared.cores_stop(CORES_STOP_TIME_MAX));
         }
         shared.webhooks.end(match exit {
@@ -664,9 +664,9 @@ const CHECK_EVERY_IN_DRAIN: Duration = Duration::from_millis(20);
 /// ends.
 const BLOCKING_THREADS_MAX: usize = 16;
 
-/// How long cores may take to stop that a drain has cut off, and to tell webhooks their last events.
+/// How long cores may take to stop after a drain has cut their connections, and to pass on their last events.
 const CORES_STOP_TIME_MAX: Duration = Duration::from_secs(1);
-/// How long webhooks are told the last events after the cores have stopped.
+/// How long the last events are sent to webhooks after the cores have stopped.
 const WEBHOOK_END_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Reloads that a program has asked for and that wait for the one before them.

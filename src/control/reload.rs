@@ -140,7 +140,7 @@ impl ReloadRequest {
 }
 
 impl Reload {
-    /// Reads the configuration again and applies what can be applied.
+    /// Reads the configuration again and applies the changes that need no restart.
     ///
     /// # Errors
     /// Nothing was changed.

@@ -1,6 +1,6 @@
 //! The signals that the process handles.
 //!
-//! | signal | what it does |
+//! | signal | effect |
 //! |---|---|
 //! | SIGTERM, SIGINT, SIGQUIT | the first begins the drain; the second ends the process at once |
 //! | SIGHUP | reload |

@@ -1,4 +1,4 @@
-//! Lets go of the store when the next process asks for it (`store/directory.rs`).
+//! Releases the store when the next process asks for it (`store/directory.rs`).
 //!
 //! ```text
 //!   next process                         this process
@@ -6,8 +6,8 @@
 //!                                        the store commits them, closes the file and releases the lock
 //!   opens the store ◄──────────────────── the connection ends
 //! ```
-//! From then on this process refuses publications to remembered channels. Its clients still get what is published here;
-//! they recover at the next process, once they connect there.
+//! From then on this process refuses publications to remembered channels. Its clients still get publications that are
+//! made here to other channels; they recover remembered channels when they have connected to the next process.
 
 use std::io;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::store::StoreHandle;
 use crate::store::directory::bind_meeting_point;
 use crate::transport::take_over::process_of_this_user;
 
-/// Waits for a process of this user that asks for the store, lets go of it, and ends.
+/// Waits for a process of this user that asks for the store, releases the store, and ends.
 pub(super) async fn offer(store: StoreHandle) {
     let directory = store.directory().display().to_string();
     let listener = match bind(&store).await {
@@ -69,7 +69,7 @@ pub(super) async fn offer(store: StoreHandle) {
     }
 }
 
-/// Binds the meeting point, which is free once the process before this one has ended or let go.
+/// Binds the meeting point, which is free once the process before this one has ended or released the store.
 async fn bind(store: &StoreHandle) -> io::Result<UnixListener> {
     loop {
         match bind_meeting_point(store.directory()) {

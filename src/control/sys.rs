@@ -1,9 +1,9 @@
-//! The topics under `$SYS/broker/`, by which dashboards watch an MQTT broker: retained publications of the server itself,
-//! with the names that Mosquitto has given them.
+//! The topics under `$SYS/broker/`, by which dashboards watch an MQTT broker: retained publications of the server
+//! itself, with the names that Mosquitto has given them.
 //!
-//! Every `mqtt_sys_interval_seconds` the values that have changed are published. Clients are those of MQTT; messages and
-//! bytes are those of all clients, since one message may go to both kinds. Clients may not publish there; the rules say
-//! which clients may subscribe.
+//! Every `mqtt_sys_interval_seconds` the values that have changed
+//! are published. The numbers of clients are for MQTT; messages and bytes include SocketCluster clients, since one
+//! message may go to both kinds. Clients may not publish there; the rules say which clients may subscribe.
 //!
 //! ```text
 //!   $SYS/broker/messages/received               total          $SYS/broker/load/messages/received/1min   per minute
@@ -59,7 +59,7 @@ struct Load {
 }
 
 impl Topics {
-    /// The topics whose values have changed, with the values. So much time has passed since the last call.
+    /// The topics whose values have changed, with the values. `passed` is the time since the last call.
     fn values(&mut self, shared: &ControlState, passed: Duration) -> Vec<(String, String)> {
         let sum = |counter: &dyn Fn(&CoreMetrics) -> &Counter| -> u64 {
             let cores = shared.cores.iter();

@@ -1,10 +1,10 @@
 //! The thread of the webhooks: takes events from the cores, and sends requests (`webhooks/mod.rs`).
 //!
-//! It has a runtime of its own, so that neither a slow target nor a slow disk holds the control plane up. It begins with the
-//! first policy that has a webhook, at the start or by a reload, and ends with the server.
+//! It has a runtime of its own, so that neither a slow target nor a slow disk holds the control plane up. It begins
+//! with the first policy that has a webhook, at the start or by a reload, and ends with the server.
 //!
-//! It looks for events every [`ACTIVE_EVERY`] while there are some, and every [`IDLE_EVERY`] otherwise: no core ever has to
-//! wake it.
+//! It looks for events every [`ACTIVE_EVERY`] while there are some, and every [`IDLE_EVERY`] otherwise: no core ever
+//! has to wake it.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,8 +34,8 @@ use crate::webhooks::{Intake, Webhook, Webhooks};
 /// The thread of the webhooks, if it runs.
 #[derive(Debug)]
 pub(super) struct WebhookThread {
-    /// The webhooks in force. The thread looks here before each event, so that it knows the webhooks by which a core has
-    /// told the event.
+    /// The webhooks in force. The thread looks here before each event, so that it knows the webhooks for which a core
+    /// has made the event.
     current: Arc<ArcSwap<Webhooks>>,
     running: OnceLock<Running>,
     vacated_delay: Duration,
@@ -99,7 +99,7 @@ impl WebhookThread {
         self.running.get().is_some()
     }
 
-    /// Ends the thread, if it runs. It delivers what it can within this time. No core tells anything any more.
+    /// Ends the thread, if it runs. It delivers events within this time. No core sends events any more.
     pub(super) fn end(&self, within: Duration) {
         if let Some(running) = self.running.get() {
             running.end.send_replace(Some(within));
@@ -165,7 +165,7 @@ impl Service {
         }
     }
 
-    /// Delivers what waits, within this time, and closes.
+    /// Delivers waiting events within this time, and closes.
     async fn end(&self, mut dispatcher: Dispatcher, mut requests: Requests, within: Duration) {
         dispatcher.end(self.clock.now());
         let deadline = sleep(within);
@@ -230,7 +230,7 @@ impl Requests {
     }
 
     fn begin(&mut self, request: Request, clock: Clock) {
-        // What a reload has removed is here alone.
+        // Targets of removed webhooks are here alone.
         self.targets
             .retain(|_, (webhook, _)| Arc::strong_count(webhook) > 1);
         let Request { key, webhook, body } = request;
@@ -365,7 +365,7 @@ fn random() -> u32 {
     getrandom::u32().unwrap_or_default()
 }
 
-/// What became of the request with an event of one kind.
+/// The outcome of the request with an event of one kind.
 #[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) event: &'static str,
@@ -373,7 +373,7 @@ pub(crate) struct Tried {
     pub(crate) took: Duration,
 }
 
-/// Sends one event of each kind to a webhook, one request for each, and calls `each` with what became of it.
+/// Sends one event of each kind to a webhook, one request for each, and calls `each` with the outcome.
 ///
 /// # Errors
 /// No request can be sent.

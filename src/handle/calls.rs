@@ -1,7 +1,8 @@
 //! Calls to clients, from any thread.
 //!
-//! Which cores have the clients is not known, so that all are asked. Each core calls those that it has, and is done when
-//! they have answered, or will not answer. What is known by the deadline is returned.
+//! The handle does not know which cores have the clients, so it asks all cores. Each core calls its own clients, and
+//! answers when each of them has answered, or can no longer answer. At the deadline the operation returns the results
+//! so far.
 //!
 //! Limits: `CALLED_MAX` clients and `ANSWER_BYTES_MAX` for each operation (`cores/operators/outcomes.rs`).
 
@@ -20,12 +21,12 @@ use super::error::HandleError;
 use super::pending::Pending;
 use super::{Handle, Shared};
 
-/// Which answers a call to several clients waits for.
+/// The answers for which a call to several clients waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// Those of all clients.
+    /// The answers of all clients.
     All,
-    /// The first answer with data or without; an error of a client is none. The other clients are called as well.
+    /// The first answer that is no error. The other clients are called as well.
     First,
 }
 
@@ -43,11 +44,11 @@ pub struct ClientAnswer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientAnswers {
-    /// One for each client that was called, in the order of the calls; with [`Answers::First`] the first answer alone, if
-    /// there is one.
+    /// One for each client that was called, in the order of the calls; with [`Answers::First`] the first answer alone,
+    /// if there is one.
     pub answers: Vec<ClientAnswer>,
-    /// False if the selection may have more clients: there are over 1000, or a core has not looked at all of its connections
-    /// in time, and calls the others later. True with [`Answers::First`] and an answer.
+    /// False if the selection may have more clients: it has over 1000, or a core has not looked at all of its
+    /// connections in time, and calls the other clients later. True with [`Answers::First`] and an answer.
     pub is_complete: bool,
 }
 
@@ -68,8 +69,8 @@ pub enum ClientFailure {
     TooLarge,
     /// Its protocol has no calls, as MQTT: it was not called.
     NoCalls,
-    /// The rules allow it to serve the procedure, so that it would take the call for one of a client, with the claims that
-    /// the data names: it was not called.
+    /// It was not called: the rules allow it to serve the procedure, so it would take the call for a call of a client,
+    /// and trust the claims in the data.
     IsService,
 }
 
@@ -128,13 +129,14 @@ impl Handle {
         })
     }
 
-    /// Calls a procedure of all clients of a selection at the same time, of at most 1000. With [`Answers::All`], returns
-    /// what became of each call; with [`Answers::First`], the first answer alone, or all failures if no client has
-    /// answered. [`ClientAnswers::is_complete`] tells whether these are all clients. The clients have `within` to answer, and no longer than `ack_timeout_ms`.
+    /// Calls a procedure of all clients of a selection at the same time, of at most 1000. With [`Answers::All`],
+    /// returns the result of each call; with [`Answers::First`], the first answer alone, or all failures if no client
+    /// has answered. [`ClientAnswers::is_complete`] tells whether these are all clients. The clients have `within` to
+    /// answer, and no longer than `ack_timeout_ms`.
     ///
     /// # Errors
     /// [`HandleError::NotJson`], [`HandleError::TooLarge`], or an error of every operation.
-    /// [`HandleError::Unanswered`]: no client has been called by these cores, or its answer is not known.
+    /// [`HandleError::Unanswered`]: these cores have called no client, or its answer is not known.
     pub fn call_clients(
         &self,
         selection: &Selection,
@@ -204,7 +206,7 @@ impl Shared {
         };
         let told = self.ask_until(deadline, question, is_enough).await?;
         let mut ended: Vec<ClientAnswer> = outcomes.take().into_iter().map(client_answer).collect();
-        // A core that has called clients answers late if they do. One that has called none stands still.
+        // A core that has called clients may answer late because they do. A core that has called none stands still.
         if ended.is_empty() && !told.unanswered.is_empty() {
             return Err(HandleError::Unanswered {
                 cores: told.unanswered,

@@ -1,8 +1,8 @@
 //! Looking connections and channels up, and acting on connections.
 //!
-//! A page of connections comes from one core after the other: the cursor is the core and the place in its table from
-//! which to look on. A connection keeps both to its end. Channels have subscribers on several cores, so that each page
-//! asks all cores for the first names behind the cursor, which is a name, and adds their subscribers up.
+//! A page of connections comes from one core after the other: the cursor is a core and a place in its table. A
+//! connection keeps both to its end. A channel may have subscribers on several cores: each page asks all cores for the
+//! first names after the cursor, which is a name, and adds the subscribers of each name up.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ use super::{Handle, Shared};
 pub struct Page<T> {
     /// The part.
     pub items: Vec<T>,
-    /// What is to be passed as `after` for the next page; `None` if there are no more.
+    /// The value for `after` of the next page; `None` after the last page.
     pub next: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub struct ChannelInfo {
 impl Handle {
     /// Lists connections, at most `limit` (1 to 1000) of them. `after` is the `next` of the page before.
     ///
-    /// A connection that exists from the first page to the last is listed exactly once, whichever others come and go
+    /// A connection that exists from the first page to the last is listed exactly once, even if others begin and end
     /// meanwhile. Each core goes through its connections in steps of about 0.2 ms.
     ///
     /// # Errors
@@ -89,7 +89,8 @@ impl Handle {
         })
     }
 
-    /// Lists the channels of a connection, at most `limit` (1 to 1000) of them. `after` is the `next` of the page before.
+    /// Lists the channels of a connection, at most `limit` (1 to 1000) of them. `after` is the `next` of the page
+    /// before.
     ///
     /// # Errors
     /// [`HandleError::NoSuchConnection`], [`HandleError::BadCursor`], [`HandleError::Unanswered`], or an error of every
@@ -108,10 +109,10 @@ impl Handle {
         })
     }
 
-    /// Lists the channels that have subscribers and whose names begin so, at most `limit` (1 to 1000) of them, in the
-    /// order of the bytes of their names. `after` is the `next` of the page before.
+    /// Lists the channels that have subscribers and whose names begin with `prefix`, at most `limit` (1 to 1000) of
+    /// them, in the order of the bytes of their names. `after` is the `next` of the page before.
     ///
-    /// Each page costs each core a way through all its channels, in steps of about 0.2 ms.
+    /// For each page, each core looks at all of its channels, in steps of about 0.2 ms.
     ///
     /// # Errors
     /// [`HandleError::Unanswered`], or an error of every operation.
@@ -121,11 +122,11 @@ impl Handle {
         Pending::new(async move { shared.channels(&prefix, after.as_deref(), page_size(limit)).await })
     }
 
-    /// Closes connections with this code and reason, of which as much is sent as fits into a close frame: 123 bytes.
-    /// Returns how many.
+    /// Closes connections with this code and the first 123 bytes of the reason, which fit into a close frame. Returns
+    /// the number of connections.
     ///
     /// # Errors
-    /// [`HandleError::Unanswered`]: the cores that have answered have done it. Or an error of every operation.
+    /// [`HandleError::Unanswered`]: only the other cores have done it. Or an error of every operation.
     pub fn disconnect(&self, selection: &Selection, code: CloseCode, reason: &str) -> Pending<u64> {
         let reason = reason.into();
         self.act(selection, Ok(Act::Disconnect { code, reason }))
@@ -149,13 +150,13 @@ impl Handle {
         self.act(selection, Ok(act))
     }
 
-    /// Subscribes connections to a channel, where the rules allow it; the application is not asked. Returns how many
-    /// connections the rules have allowed it.
+    /// Subscribes connections to a channel, where the rules allow it; the application is not asked. Returns the number
+    /// of connections to which the rules allow it.
     ///
     /// The protocol has no packet for this. The server sends the event `$subscribed` with `{"channel":…}`, before the
-    /// first publication. A client of SocketCluster drops publications on channels that it has not subscribed to itself,
-    /// so its program calls `socket.subscribe(channel)` when the event comes. A connection that has as many channels as
-    /// it may have gets neither the event nor publications.
+    /// first publication. A client of SocketCluster drops publications on channels that it has not subscribed to
+    /// itself, so its program calls `socket.subscribe(channel)` when the event comes. A connection that has as many
+    /// channels as it may have gets neither the event nor publications.
     ///
     /// # Errors
     /// [`HandleError::NameTooLong`], or as [`Handle::disconnect`].
@@ -167,11 +168,11 @@ impl Handle {
         self.act(selection, act)
     }
 
-    /// Sends clients an event. Returns to how many. MQTT has no events: its connections are left out.
+    /// Sends clients an event. Returns the number of clients. MQTT has no events: its connections are left out.
     ///
     /// # Errors
-    /// [`HandleError::NotInProtocol`]: all connections speak MQTT. [`HandleError::IsService`]: the rules allow all clients
-    /// to serve the event. [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
+    /// [`HandleError::NotInProtocol`]: all connections speak MQTT. [`HandleError::IsService`]: the rules allow all
+    /// clients to serve the event. [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
     pub fn transmit(
         &self,
         selection: &Selection,
@@ -199,11 +200,11 @@ impl Handle {
         })
     }
 
-    /// Signs a token with these claims for each connection, and gives it to the client, which is authenticated from then
-    /// on: it gets `#setAuthToken`. An MQTT client is authenticated by the claims and gets no token, since its protocol has
-    /// no packet for that. `expires_in` is rounded up to whole seconds, and is one second at least; without it, the
-    /// configured time applies. An `exp` among the claims is kept instead. Subscriptions that the rules do not allow any
-    /// more end. Returns with how many connections it was done.
+    /// Signs a token with these claims for each connection, and gives it to the client, which is authenticated from
+    /// then on: it gets `#setAuthToken`. An MQTT client is authenticated by the claims and gets no token, since its
+    /// protocol has no packet for that. `expires_in` is rounded up to whole seconds, and is one second at least;
+    /// without it, the configured time applies. An `exp` among the claims is kept instead. The server ends
+    /// subscriptions that the rules no longer allow. Returns the number of connections.
     ///
     /// # Errors
     /// [`HandleError::NotSigned`], [`HandleError::NotJson`], [`HandleError::TooLarge`], or as [`Handle::disconnect`].
@@ -224,10 +225,10 @@ impl Handle {
         self.act(selection, act)
     }
 
-    /// Signs a new token for each connection whose client holds one, with the claims of its token but for its times, and
-    /// gives it to the client as [`Handle::set_claims`] does. A client that is authenticated by its certificate, a cookie, or
-    /// the claims of an application or a hook is left out: the token would outlive these, and could be used without them.
-    /// Returns with how many connections it was done.
+    /// Signs a new token for each connection whose client holds one, with the same claims and new times, and gives it
+    /// to the client as [`Handle::set_claims`] does. Clients that are authenticated by a certificate, a cookie, or the
+    /// claims of an application or a hook are left out: a token would outlive these, and could be used without them.
+    /// Returns the number of connections.
     ///
     /// # Errors
     /// [`HandleError::NotSigned`], or as [`Handle::disconnect`].
@@ -239,9 +240,9 @@ impl Handle {
         self.act(selection, Ok(act))
     }
 
-    /// Takes the tokens of connections away, as if they had expired: the clients get `#removeAuthToken`, and subscriptions
-    /// that the rules do not allow any more end. The connections stay. A token that a client has kept elsewhere remains
-    /// valid; to end that, revoke it. Returns how many connections had a token.
+    /// Takes the tokens of connections away, as if they had expired: the clients get `#removeAuthToken`, and the server
+    /// ends subscriptions that the rules no longer allow. The connections stay. A copy of the token that a client keeps
+    /// elsewhere remains valid: revoke it. Returns the number of connections that had a token.
     ///
     /// # Errors
     /// As [`Handle::disconnect`].
@@ -326,7 +327,8 @@ impl Shared {
     }
 }
 
-/// With how many connections an operation was done. That it was done with none of those that were meant is an error.
+/// The number of connections of an operation. An error if the selection has connections and none of them could take
+/// part.
 fn result_of(counts: &[ActCounts]) -> Result<u64, HandleError> {
     let sum = |count: fn(&ActCounts) -> u64| counts.iter().map(count).sum::<u64>();
     let done = sum(|counts| counts.done);
@@ -437,7 +439,7 @@ mod tests {
         ] {
             for (counts, result) in [
                 ([of(0, 0), refused], Err(error.clone())),
-                // The other connection has no room for the event, or the rules do not allow it the channel.
+                // The other connection has no room for the event, or may not subscribe to the channel.
                 ([of(0, 1), refused], Ok(0)),
                 ([of(1, 0), refused], Ok(1)),
                 ([of(0, 0), of(0, 0)], Ok(0)),

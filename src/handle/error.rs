@@ -34,7 +34,7 @@ pub enum HandleError {
     },
     /// The ring had no room for the publication within the time limit. Nothing was published.
     RingFull,
-    /// The channel is remembered on disk, and the disk takes nothing now. Nothing was published.
+    /// The channel is remembered on disk, and the server cannot write to the disk now. Nothing was published.
     NotStored,
     /// The channel is remembered on disk, and another process has the store now. Nothing was published.
     Elsewhere,
@@ -42,8 +42,8 @@ pub enum HandleError {
     PublishedNotStored,
     /// Too many operations of handles wait already: 4096 answers, or 1024 publications for room. Nothing was done.
     Busy,
-    /// These cores have not answered within 5 s: they stand still, or have much to do. They may still do what they were
-    /// asked; the other cores have done it. Of an operation on many connections, which goes in steps, each step has 5 s.
+    /// These cores have not answered within 5 s: they stand still or are overloaded, and may still carry the operation
+    /// out. The other cores have done it. An operation on many connections goes in steps, and each step has 5 s.
     Unanswered {
         /// The indexes of the cores.
         cores: Vec<usize>,
@@ -59,16 +59,16 @@ pub enum HandleError {
     NoAnswer,
     /// `calls_per_connection_max` calls wait for the client's answers: it was not called.
     TooManyCalls,
-    /// The connections speak a protocol that has nothing which corresponds to the operation, as MQTT has no events and no
-    /// calls to clients. Nothing was done.
+    /// The protocol of the connections does not have this operation: MQTT has no events and no calls to clients.
+    /// Nothing was done.
     NotInProtocol,
-    /// The rules allow these clients to serve the procedure or the event: they would take what the program sends for a call
-    /// or an event of a client, which the server passes on with the caller's claims. Nothing was sent.
+    /// The rules allow these clients to serve the procedure or the event: they would take the program's call or event
+    /// for one of a client, and trust the claims in its data. Nothing was sent.
     IsService,
     /// No token with these claims can be signed: they are no JSON object, a time among them is no number, or the server
-    /// has no key that signs. No client was given one.
+    /// has no key that signs. No client got a token.
     NotSigned,
-    /// The cursor is not one that a page has returned.
+    /// The cursor was not returned by an earlier page.
     BadCursor,
     /// The server has ended.
     Ended,

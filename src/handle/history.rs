@@ -11,7 +11,7 @@ use super::error::HandleError;
 use super::pending::Pending;
 use super::{Handle, Shared};
 
-/// Which publications of a channel are asked for.
+/// A question for publications of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HistoryQuery {
@@ -24,8 +24,8 @@ pub enum HistoryQuery {
     },
     /// The newest publications, as many as the limit says.
     Last,
-    /// The publications since this time, in milliseconds since 1970; the newest, if not all are still there or the limit
-    /// does not allow all. [`History::unknown`] says so.
+    /// The publications since this time, in milliseconds since 1970; only the newest, if some are no longer there or
+    /// the limit is lower. [`History::unknown`] says so.
     Since(u64),
 }
 
@@ -59,7 +59,7 @@ impl History {
         self.reading.up_to().offset
     }
 
-    /// Why the publications that were asked for are not known: the words that clients get. `None` if they are.
+    /// Why requested publications are missing, in the words that clients get. `None` if none is missing.
     pub fn unknown(&self) -> Option<&'static str> {
         self.unknown.map(Unknown::text)
     }
@@ -112,8 +112,8 @@ impl Handle {
         })
     }
 
-    /// Removes all publications of a channel's history. Returns how many there were. A later question for publications
-    /// after an earlier position is told that they are not known.
+    /// Removes all publications of a channel's history, and returns their number. The answer to a later question after
+    /// an earlier position says that they are not known.
     ///
     /// # Errors
     /// As [`Handle::history`].

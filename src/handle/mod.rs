@@ -1,11 +1,10 @@
-//! What threads outside the cores may do with a running server.
+//! Operations of threads outside the cores on a running server.
 //!
 //! A [`Handle`] publishes without a client, looks connections and channels up, acts on connections, calls clients, and
-//! subscribes the program itself. It is for the
-//! control plane and for the program that embeds the server, from any thread. Its operations are futures ([`Pending`]),
-//! which a thread can also wait for. None of them makes a core wait: a publication goes through an end of the ring of its
-//! own (`publishing.rs`), and all else is a question to the cores (`asking.rs`), which they answer in steps
-//! (`cores/operators/report.rs`).
+//! subscribes the program itself. It is for the control plane and for the program that embeds the server, from any
+//! thread. Its operations are futures ([`Pending`]), which a thread can also wait for. None of them makes a core wait:
+//! publications have a publisher of the ring of their own (`publishing.rs`), and every other operation is a question to
+//! the cores (`asking.rs`), which they answer in steps (`cores/operators/report.rs`).
 //!
 //! ```text
 //!   mod.rs          the handle; publishing      publishing.rs  the end of the ring
@@ -137,8 +136,9 @@ impl Handle {
         Ok((handle, HandleThread { waits, thread }))
     }
 
-    /// A place for the report of a core about an order of the control plane, and a wait for it, for `time_max` at most. The
-    /// wait ends without a report if that is over, the core has dropped the order, or the server has ended.
+    /// A place for the report of a core about an order of the control plane, and a wait for the report, for `time_max`
+    /// at most. The wait ends without a report if `time_max` has passed, the core has dropped the order, or the server
+    /// has ended.
     ///
     /// # Errors
     /// Too many operations wait.
@@ -167,13 +167,13 @@ impl Handle {
     /// Publishes to all subscribers of a channel. `data` is checked and passed on as a client's is; permissions and the
     /// application are not asked.
     ///
-    /// If the ring has no room, the publication is tried again for a second. Publications that one thread makes one after
-    /// the other, waiting for each, reach all subscribers in that order.
+    /// If the ring has no room, the publication is tried again for a second. Publications that one thread makes one
+    /// after the other, waiting for each, reach all subscribers in that order.
     ///
     /// # Errors
-    /// [`HandleError::NotJson`], [`HandleError::NameTooLong`], [`HandleError::Reserved`], [`HandleError::TooLarge`], [`HandleError::RingFull`], or an
-    /// error of every operation: [`HandleError::Busy`], [`HandleError::Ended`], [`HandleError::OnCore`]. Nothing was
-    /// published then.
+    /// [`HandleError::NotJson`], [`HandleError::NameTooLong`], [`HandleError::Reserved`], [`HandleError::TooLarge`],
+    /// [`HandleError::RingFull`], or an error of every operation: [`HandleError::Busy`], [`HandleError::Ended`],
+    /// [`HandleError::OnCore`]. Nothing was published then.
     pub fn publish(&self, channel: &str, data: &(impl Serialize + ?Sized)) -> Pending<Receipt> {
         match serde_json::to_string(data) {
             Ok(json) => self.publish_json(channel, Some(&json)),
@@ -189,8 +189,8 @@ impl Handle {
         self.publish_keeping(channel, json, Keeping::ByPolicy)
     }
 
-    /// As [`Handle::publish`], and the publication is the retained one of the channel from now on: what MQTT clients that
-    /// subscribe get first, and SocketCluster clients that ask for it.
+    /// As [`Handle::publish`], and the publication is the retained one of the channel from now on: MQTT clients that
+    /// subscribe get it first, and so do SocketCluster clients that ask for it.
     ///
     /// # Errors
     /// As [`Handle::publish`], and [`HandleError::NotRetained`].
@@ -201,8 +201,8 @@ impl Handle {
         }
     }
 
-    /// As [`Handle::retain`], with data that is JSON text already. Without data, subscribers get a publication without data,
-    /// and the channel has no retained publication any more.
+    /// As [`Handle::retain`], with data that is JSON text already. Without data, subscribers get a publication without
+    /// data, and the channel has no retained publication any more.
     ///
     /// # Errors
     /// As [`Handle::retain`].
@@ -278,7 +278,7 @@ impl Shared {
         }
     }
 
-    /// The receipt of a publication, once it is as safe as it is to be.
+    /// The receipt of a publication; in `store_mode` `strict`, waits until the publication is on disk.
     async fn acknowledge(&self, made: Made) -> Result<Receipt, HandleError> {
         if let Some(uncommitted) = made.uncommitted {
             while !self
@@ -296,7 +296,7 @@ impl Shared {
     }
 }
 
-/// The error of a publication that a store in this state does not take.
+/// The error of a publication that a store in this state refuses.
 fn not_stored(state: StoreState) -> HandleError {
     match state {
         StoreState::Open | StoreState::Full | StoreState::Failing => HandleError::NotStored,
@@ -304,7 +304,7 @@ fn not_stored(state: StoreState) -> HandleError {
     }
 }
 
-/// How soon a publication that is acknowledged when it is on disk is looked at again.
+/// How often a publication that waits for the disk is checked.
 const COMMIT_RETRY: Duration = Duration::from_millis(1);
 
 impl fmt::Debug for Handle {

@@ -1,4 +1,4 @@
-//! Looking up who is in a channel: a question to the core that owns the channel.
+//! Looking up the members of a channel: a question to the core that owns the channel.
 
 use crate::app::SessionId;
 use crate::cores::operators::questions::Question;
@@ -16,11 +16,11 @@ use super::{Handle, Page, Shared};
 pub struct MemberInfo {
     /// The user; `None` for a client without one.
     pub user: Option<String>,
-    /// The info that the member has given itself, as JSON text.
+    /// The info that the member has set, as JSON text.
     pub info: Option<String>,
     /// Since when it is a member, in milliseconds since 1970.
     pub since_unix_ms: u64,
-    /// Its connections, at most 100. None while a user whose last connection has ended may still come back.
+    /// Its connections, at most 100. Empty while all connections of a user have ended and the user may still come back.
     pub connections: Vec<SessionId>,
 }
 
@@ -28,8 +28,8 @@ impl Handle {
     /// Lists the members of a channel, at most `limit` (1 to 1000) of them. `after` is the `next` of the page before. A
     /// channel without presence has no members.
     ///
-    /// A member that is there from the first page to the last is listed exactly once. A page may have fewer members than
-    /// `limit` though more follow.
+    /// A member that is there from the first page to the last is listed exactly once. A page may have fewer members
+    /// than `limit` though more follow.
     ///
     /// # Errors
     /// [`HandleError::BadCursor`], [`HandleError::Unanswered`], or an error of every operation.

@@ -1,4 +1,4 @@
-//! The end of the ring for publications that come from no client.
+//! The publisher of the ring for publications that come from no client.
 //!
 //! All threads outside the cores share this one publisher, behind a lock; no core takes the lock. The publisher has its
 //! own share of the ring's bytes (`outside_bytes_max`) and at most half of the slots, so that a program that publishes
@@ -42,7 +42,7 @@ use super::error::HandleError;
 pub(super) struct Publishing {
     ring: Mutex<Ring>,
     hasher: ChannelHasher,
-    /// By what positions are counted.
+    /// The epoch of positions.
     numbering: Numbering,
     /// Most own publications that may be in the ring.
     slots_max: usize,
@@ -90,7 +90,7 @@ pub(super) enum Keeping {
     Retained,
 }
 
-/// What the owner of the channel has on disk of a publication, if there is a store.
+/// How the owner of the channel stores a publication on disk, if there is a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnDisk {
     /// It remembers the publication.
@@ -108,7 +108,7 @@ pub(super) struct QueuePlace<'a>(&'a Publishing);
 pub(super) enum NotPublished {
     /// There is no room, or others have waited for it longer.
     NoRoom,
-    /// The store of its channel takes nothing, in this state.
+    /// The store of its channel refuses publications, in this state.
     NotStored(StoreState),
 }
 
@@ -261,9 +261,9 @@ impl Publishing {
         }
     }
 
-    /// Marks publications by these policies from now on, those that wait for room too. To be called before the cores get
-    /// the order to adopt the same policies: then every publication after the place at which the last core has done so
-    /// is marked by them.
+    /// Marks publications by these policies from now on, those that wait for room too. To be called before the cores
+    /// get the order to adopt the same policies: then every publication after the place at which the last core has done
+    /// so is marked by them.
     pub(super) fn adopt(&self, channels: &Arc<Channels>) {
         let mut ring = self.ring();
         if ring.channels.version() != channels.version() {

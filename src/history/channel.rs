@@ -3,18 +3,19 @@
 //! ```text
 //!   chunks  [ gone | entry entry entry ][ entry entry … ][ entry entry ]
 //!                    └ the oldest                                └ the newest
-//!   complete_after: everything that was published after this offset is there
+//!   complete_after: all publications after this offset are there
 //! ```
-//! Publications leave at the beginning, one by one. Their bytes go when the first chunk has lost all of its entries, or
-//! more than is worth keeping.
+//! Publications are dropped from the beginning, one by one. Their memory is freed when the first chunk has lost all of
+//! its entries, or so many that copying the rest is worth it.
 //!
 //! A channel may keep its last value longer than its history. Then the newest publication stays though its offset is
-//! not above `complete_after`: it does not belong to the history, and only [`Query::LastValue`](super::Query::LastValue) finds it.
+//! not above `complete_after`: it does not belong to the history, and only
+//! [`Query::LastValue`](super::Query::LastValue) finds it.
 //!
 //! Invariants
 //! 1. The entries are in the order of their offsets.
-//! 2. Entries whose offset is above `complete_after` are the history: all publications after `complete_after`. If others
-//!    are there, it is one, the newest.
+//! 2. Entries whose offset is above `complete_after` are the history: all publications after `complete_after`. If
+//!    others are there, it is one, the newest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -40,15 +41,14 @@ pub(super) struct Channel {
     len: usize,
     frame_bytes: usize,
     complete_after: u64,
-    /// When the newest publication that the history has lost was published, or a moment behind that; before every moment
-    /// if it has lost none.
+    /// The time of the newest publication that the history has lost, or a later time; `i64::MIN` if it has lost none.
     lost_at_ms: i64,
-    /// Why the publications up to there are not.
+    /// Why the publications up to there are missing.
     why: Unknown,
 }
 
 impl Channel {
-    /// Without a publication. All that were published after this offset, and after this moment, will be told.
+    /// Without a publication. The caller will append all publications after this offset and after this time.
     pub(super) fn new(
         hash: ChannelHash,
         name: &[u8],
@@ -72,13 +72,13 @@ impl Channel {
         }
     }
 
-    /// Appends the next publication of a store, which does not know when those before the first one were published.
+    /// Appends the next publication of a store. The store does not know the times of publications before its first one.
     pub(super) fn restore(&mut self, publication: &NewPublication<'_>) {
         self.lost_at_ms = self.lost_at_ms.min(publication.at_ms);
         self.push(publication);
     }
 
-    /// How many publications there are, with a last value that is not of the history any more.
+    /// The number of publications, including a last value that has left the history.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -96,7 +96,7 @@ impl Channel {
         }
     }
 
-    /// Appends the newest publication. The caller drops what exceeds the limits then.
+    /// Appends the newest publication. Afterwards the caller drops publications beyond the limits.
     pub(super) fn push(&mut self, publication: &NewPublication<'_>) {
         if self.len > self.history_len() {
             // The former last value.
@@ -168,7 +168,7 @@ impl Channel {
         self.note_gone(self.newest_offset(), self.known_at_ms(), why);
     }
 
-    /// Gives the memory of publications back that are gone.
+    /// Frees the memory of dropped publications.
     fn trim(&mut self) {
         let is_last = self.chunks.len() == 1;
         // While a reading holds the chunk, the memory cannot be given back anyway.
@@ -191,7 +191,7 @@ impl Channel {
         self.frame_bytes = 0;
     }
 
-    /// Everything that was published after this offset is there.
+    /// All publications after this offset are there.
     pub(super) fn complete_after(&self) -> u64 {
         self.complete_after
     }
@@ -228,13 +228,13 @@ impl Channel {
         self.chunks.back().map(|last| last.at_ms(last.len() - 1))
     }
 
-    /// When the newest publication was published that the channel has ever had, or a moment behind that.
+    /// The time of the newest publication that the channel has ever had, or a later time.
     pub(super) fn known_at_ms(&self) -> i64 {
         self.newest_at_ms().unwrap_or(self.lost_at_ms)
     }
 
-    /// The publications up to the offset `up_to` that answer a query, at most so many; and why these are not all that
-    /// were asked for. All publications after a position are there, or none of them.
+    /// The publications up to the offset `up_to` that answer a query, at most so many; and the reason if requested
+    /// publications are missing. The answer to a query after a position has all of them or none.
     pub(super) fn read(
         &self,
         query: ChannelQuery,
@@ -269,8 +269,8 @@ impl Channel {
         }
     }
 
-    /// The newest publications up to the offset `up_to`, at most so many. `first_of` finds the first one of a chunk that is
-    /// wanted; if it is not the first of the chunk, no earlier chunk has one.
+    /// The newest publications up to the offset `up_to`, at most so many. `first_of` returns the index of the first
+    /// wanted entry of a chunk; if it is not 0, earlier chunks have no wanted entry.
     fn pieces(&self, first_of: impl Fn(&Chunk) -> usize, max: usize, up_to: u64) -> (Vec<Piece>, usize) {
         let mut pieces = Vec::new();
         let mut count = 0;
@@ -305,7 +305,7 @@ impl Channel {
     }
 }
 
-/// A [`Query`](super::Query) whose position and time are those of this process.
+/// A [`Query`](super::Query) with its position and time converted to offsets and the clock of this process.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ChannelQuery {
     After(u64),

@@ -4,7 +4,7 @@
 //!   bytes    [ frame … | frame … | frame … ]      as they are sent in a replay: the blanks hold `,"replayed":true`
 //!   entries  [ offset, time, end, payload bytes ]  16 bytes each; offset and time are counted from the first entry's
 //! ```
-//! A chunk is shared with readings. A chunk that is shared does not change: its channel copies it or begins another.
+//! A chunk can be shared with readings. A shared chunk does not change: its channel copies it or begins another.
 //!
 //! Invariants
 //! 1. Offsets rise from entry to entry, and times do not fall.
@@ -29,7 +29,7 @@ pub(super) struct Chunk {
     entries: Vec<Entry>,
 }
 
-/// Where one publication is.
+/// The place of one publication in the chunk.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Entry {
     offset: u32,
@@ -38,7 +38,7 @@ pub(super) struct Entry {
     payload_bytes: u32,
 }
 
-/// What an entry takes.
+/// The bytes of an entry.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>();
 const _: () = assert!(ENTRY_BYTES == 16);
 
@@ -60,7 +60,7 @@ impl Chunk {
         chunk
     }
 
-    /// The entry of a publication that is newer than all in the chunk, to be pushed; `None` if it gets another chunk.
+    /// The entry for a publication newer than all in the chunk, to be pushed; `None` if it belongs into a new chunk.
     #[inline]
     pub(super) fn next_entry(&self, publication: &NewPublication<'_>) -> Option<Entry> {
         if self.is_full(publication.frame.len()) || publication.origin != self.origin {
@@ -71,9 +71,9 @@ impl Chunk {
 
     /// Appends a publication with its entry, that of [`Chunk::next_entry`].
     ///
-    /// The vectors grow by an eighth of the entries and by 8 bytes for each entry, of which the whole channel has
-    /// `channel_len`: so little is reserved that it fits into what each publication may take, and in a long history a
-    /// chunk is allocated once.
+    /// The vectors grow by an eighth of the entries, and by 8 bytes for each entry of the whole channel
+    /// (`channel_len`). So the reserved memory stays within the bytes that each publication counts for, and in a long
+    /// history a chunk is allocated once.
     pub(super) fn push(&mut self, publication: &NewPublication<'_>, entry: Entry, channel_len: usize) {
         if self.entries.capacity() == self.entries.len() {
             self.entries
@@ -104,8 +104,8 @@ impl Chunk {
         })
     }
 
-    /// Whether it is long enough: the next publication, with a frame of so many bytes, gets another chunk. A chunk of
-    /// some length without room is full, since to move it costs more than to begin another.
+    /// Whether the next publication, with a frame of so many bytes, begins another chunk. A chunk of some length
+    /// without room is full, since moving it costs more than another chunk.
     fn is_full(&self, frame_bytes: usize) -> bool {
         let bytes = self.bytes.len();
         let has_room = self.bytes.capacity() - bytes >= frame_bytes;
@@ -118,7 +118,7 @@ impl Chunk {
         self.bytes.len() >= CHUNK_BYTES / 2
     }
 
-    /// Gives back what was reserved for more publications, unless it is little.
+    /// Frees memory that was reserved for more publications, unless it is little.
     pub(super) fn seal(&mut self) {
         if self.bytes.capacity() - self.bytes.len() > SPARE_WHEN_FULL_MAX {
             self.bytes.shrink_to_fit();
@@ -126,7 +126,7 @@ impl Chunk {
         self.entries.shrink_to_fit();
     }
 
-    /// Drops the first `count` publications. What that frees stays reserved for publications to come.
+    /// Drops the first `count` publications. Their memory stays reserved for later publications.
     pub(super) fn drop_first(&mut self, count: usize) {
         let bytes = self.start(count);
         self.bytes.drain(..bytes);
@@ -134,7 +134,7 @@ impl Chunk {
         self.note_dropped(bytes);
     }
 
-    /// Drops the first `count` publications of a chunk that gets no more, and gives their memory back.
+    /// Drops the first `count` publications of a chunk that gets no more, and frees their memory.
     pub(super) fn cut_first(&mut self, count: usize) {
         let bytes = self.start(count);
         self.bytes = self.bytes[bytes..].to_vec();
@@ -208,7 +208,7 @@ impl Chunk {
         size_of::<Chunk>() + self.bytes.capacity() + self.entries.capacity() * size_of::<Entry>()
     }
 
-    /// Where the frame of an entry begins; for the end of the entries, where the bytes end.
+    /// The beginning of an entry's frame; for the index behind the last entry, the end of the bytes.
     fn start(&self, entry: usize) -> usize {
         match entry.checked_sub(1) {
             Some(before) => (self.entries[before].end - self.dropped_bytes) as usize,
@@ -231,5 +231,5 @@ const CHUNK_ENTRIES_MIN: usize = 8;
 const CHUNK_BYTES_MAX: usize = 64 * 1024;
 /// A full chunk may keep so many bytes reserved: a thirty-second of it.
 const SPARE_WHEN_FULL_MAX: usize = CHUNK_BYTES / 32;
-/// Bytes that are reserved in a chunk, or not given back, for each of its publications.
+/// Bytes that are reserved in a chunk, or not freed, for each of its publications.
 pub(super) const SPARE_BYTES: usize = 8;

@@ -1,16 +1,16 @@
 //! The histories of all channels that a core owns, and the bounds of all together.
 //!
-//! If all channels together have more than they may, the oldest publication of all goes first, whichever channel it is
-//! of. If there are too many channels, the channel that has had no publication for the longest time goes.
+//! If all channels together exceed `history_bytes_max`, the oldest publication of all channels is dropped first. If
+//! there are too many channels, the channel that has had no publication for the longest time is dropped.
 //!
-//! A channel that is gone leaves its highest offset behind, in `forgotten`. A client that asks for publications after an
-//! earlier offset gets no answer, also about a channel that never had one: nothing else is known about channels that are
-//! not here. The time of that publication stays in the same way, for clients that ask for publications since a moment.
+//! When a channel is dropped, its highest offset stays in `forgotten`. A question for publications after an earlier
+//! offset then gets no answer for any channel that is not here, since it may be a dropped one. The time of the
+//! publication is kept in the same way, for questions for publications since a moment.
 //!
 //! Invariants
 //! 1. A channel is in `oldest` and in `quietest` while it exists, and in `deadlines` while one of its publications will
-//!    expire. Its number there is not higher than the true one.
-//! 2. `bytes` is the sum of what the channels count for ([`Histories::bytes`]), and at most `bytes_max` after each call.
+//!    expire. Its number in a queue is not higher than the true number.
+//! 2. `bytes` is the sum of the sizes of all channels ([`Histories::bytes`]), and at most `bytes_max` after each call.
 //! 3. A channel that does not exist has had no publication after `forgotten`, nor after `forgotten_at_ms`.
 //!
 //! Limits: `history_bytes_max`, `history_channels_max`.
@@ -45,31 +45,31 @@ pub struct Histories {
     channels_max: usize,
     forgotten: u64,
     forgotten_at_ms: i64,
-    /// Publications up to this offset may be missing from any channel, though a former process has left some of them.
+    /// Publications up to this offset may be missing from any channel, although the store of a former process has some.
     unknown_through: u64,
-    /// These were published before this moment, or at it.
+    /// The publications up to `unknown_through` were made at this time or earlier.
     unknown_at_ms: i64,
     /// The Unix time at which the clock of this process began.
     unix_ms_at_0: i64,
     evicted: Evicted,
-    /// What a store has still to be told; `None` if there is no store.
+    /// Changes that the store has not got yet; `None` if there is no store.
     journal: Option<Vec<Entry>>,
-    /// The value of `forgotten` that the store was told.
+    /// The value of `forgotten` that the store has got.
     told_forgotten: u64,
-    /// When this process took over what a store has.
+    /// When this process read the store.
     begun_at_ms: i64,
 }
 
-/// How many publications have gone, by what made them go.
+/// The number of dropped publications, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Evicted {
-    /// Their channel had as many as its policy lets it have, or as many bytes.
+    /// Their channel had as many publications, or bytes, as its policy allows.
     pub channel_full: u64,
-    /// They were older than the policy of their channel lets them become.
+    /// They were older than the policy of their channel allows.
     pub expired: u64,
-    /// All channels together had as many bytes as they may.
+    /// All channels together had `history_bytes_max`.
     pub bytes_max: u64,
-    /// There were as many channels as there may be.
+    /// There were `history_channels_max` channels.
     pub channels_max: u64,
 }
 
@@ -107,8 +107,7 @@ impl Histories {
         }
     }
 
-    /// Begins with what a store knows of all channels together, and notes what a store has to be told from now on:
-    /// [`Histories::take_changes`].
+    /// Begins with the state of a store, and notes changes for the store from now on: [`Histories::take_changes`].
     pub fn begin_with_store(&mut self, unknown_through: u64, forgotten: u64, now: Now) {
         // A former process has published them.
         let before_now = |offset| if offset > 0 { now_ms(now) } else { NEVER };
@@ -163,7 +162,7 @@ impl Histories {
         self.journal = journal;
     }
 
-    /// Drops what a restored channel has beyond its policy, and what all channels have beyond the bounds.
+    /// Drops publications of a restored channel beyond its policy, and of all channels beyond the bounds.
     pub fn restored(&mut self, channel: u32) {
         self.change(channel, drop_excess);
         if let Some(deadline) = self.channels[channel as usize].deadline() {
@@ -172,7 +171,7 @@ impl Histories {
         self.make_room();
     }
 
-    /// Tells what has changed since the last call, for a store. Called after each [`Histories::append`]; nothing is told
+    /// Passes the changes since the last call to the store. Called after each [`Histories::append`]; there are none
     /// without [`Histories::begin_with_store`].
     pub fn take_changes(&mut self, now: Now, mut tell: impl FnMut(Change<'_>)) {
         self.note_wall_clock(now);
@@ -182,7 +181,7 @@ impl Histories {
         for entry in journal.drain(..) {
             match entry {
                 Entry::Appended(id) | Entry::Forgotten(id) => {
-                    // A channel that has gone since is told as gone.
+                    // A channel that was dropped meanwhile is passed as dropped.
                     let Some(channel) = self.channels.get(id as usize) else {
                         continue;
                     };
@@ -217,8 +216,8 @@ impl Histories {
         }
     }
 
-    /// Remembers a publication, which is newer than all before. `keep` is asked how much is kept of the channel, if that
-    /// is not known by this version of the policies; `None`: nothing.
+    /// Remembers a publication, which is newer than all before. `keep` returns the bounds of the channel's history if
+    /// they are not known for this version of the policies; `None`: nothing is kept.
     pub fn append(
         &mut self,
         name: &[u8],
@@ -231,7 +230,7 @@ impl Histories {
             return;
         };
         let publication = &NewPublication {
-            // Two cores may have published in the order of their clocks' readings, or the other way round.
+            // The times of publications by two cores need not be in the order of the offsets.
             at_ms: self.channels[id as usize]
                 .newest_at_ms()
                 .map_or(publication.at_ms, |newest| newest.max(publication.at_ms)),
@@ -251,7 +250,7 @@ impl Histories {
         self.make_room();
     }
 
-    /// The channel of a publication. A channel that is not here begins, unless nothing of it is to be kept.
+    /// The channel of a publication. Adds the channel if it is not here, unless its policy keeps nothing.
     fn channel_to_append(
         &mut self,
         name: &[u8],
@@ -410,9 +409,9 @@ impl Histories {
         self.channels.len()
     }
 
-    /// What all channels count for: their frames, [`PUBLICATION_BYTES`] more for each publication, and what a channel
-    /// itself takes. It is not less than the memory in use, if publications of 64 KiB and more count for a percent more.
-    /// Chunks that only readings hold do not count here: [`Part`](super::Part) bounds each reading.
+    /// The size of all channels: their frames, [`PUBLICATION_BYTES`] more for each publication, and the bytes of each
+    /// channel itself. The memory in use is not larger, except by a percent for publications of 64 KiB and more. Chunks
+    /// that only readings hold do not count here: [`Part`](super::Part) bounds each reading.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -423,13 +422,13 @@ impl Histories {
         self.channels.iter().map(|(_, channel)| channel)
     }
 
-    /// How many publications have gone since the last call, by what made them go.
+    /// The number of publications dropped since the last call, by reason.
     pub fn take_evicted(&mut self) -> Evicted {
         std::mem::take(&mut self.evicted)
     }
 
-    /// Takes the wall clock as it is now, if it was changed. The two clocks are read one after the other and rounded, so
-    /// a small difference is none: the time of a publication is the same in each answer.
+    /// Follows the wall clock if it was changed. The two clocks are read one after the other and rounded, so a small
+    /// difference is ignored: the time of a publication is then the same in each answer.
     fn note_wall_clock(&mut self, now: Now) {
         let unix_ms = i64::try_from(now.unix_ms).unwrap_or(i64::MAX);
         let unix_ms_at_0 = unix_ms.saturating_sub(now_ms(now));
@@ -488,7 +487,7 @@ impl Histories {
         }
     }
 
-    /// Changes a channel, and what all channels count for.
+    /// Changes a channel, and updates the size of all channels.
     fn change(&mut self, id: u32, change: impl FnOnce(&mut Channel, &mut Evicted)) {
         let channel = &mut self.channels[id as usize];
         let kept_of = |channel: &Channel| (channel.oldest_offset(), channel.complete_after());
@@ -523,7 +522,7 @@ impl Histories {
         dropped
     }
 
-    /// Drops the oldest publications of all channels, and channels, until there are no more than there may be.
+    /// Drops the oldest publications of all channels, and channels, until both bounds hold.
     fn make_room(&mut self) {
         while self.channels.len() > self.channels_max
             && let Some((number, id)) = self.quietest.first()
@@ -555,7 +554,7 @@ impl Histories {
     }
 }
 
-/// Something that a store has to be told.
+/// A change that the store has not got yet.
 #[derive(Debug)]
 enum Entry {
     /// A channel has another newest publication.
@@ -566,7 +565,7 @@ enum Entry {
     Removed(Box<[u8]>, u64),
 }
 
-/// A change of the histories, as a store is told.
+/// A change of the histories, for the store.
 #[derive(Clone, Copy, Debug)]
 pub enum Change<'a> {
     /// A channel has a new publication, or has lost some.
@@ -609,7 +608,7 @@ pub struct Newest<'a> {
     pub payload_bytes: u32,
 }
 
-/// Drops what a channel has beyond its policy.
+/// Drops publications of a channel beyond its policy.
 fn drop_excess(channel: &mut Channel, evicted: &mut Evicted) {
     let keep = channel.keep;
     while channel.history_len() > keep.entries as usize
@@ -621,7 +620,7 @@ fn drop_excess(channel: &mut Channel, evicted: &mut Evicted) {
     }
 }
 
-/// What a channel counts for.
+/// The size of a channel.
 fn counted_bytes(channel: &Channel) -> usize {
     CHANNEL_BYTES + channel.name.len() + channel.frame_bytes() + channel.len() * PUBLICATION_BYTES
 }
@@ -637,11 +636,11 @@ fn now_ms(now: Now) -> i64 {
 
 /// Before every moment.
 const NEVER: i64 = i64::MIN;
-/// How far the two clocks may be from where they were to each other.
+/// By how much the difference of the two clocks may change before it is corrected.
 const WALL_CLOCK_ERROR_MS: u64 = 10;
-/// What a remembered publication takes beside its frame, at most, in a channel that has some of them: 16 bytes for its
-/// entry, and its share of its chunk and of what is reserved.
+/// The bytes of a remembered publication beside its frame, at most, in a channel with some publications: 16 bytes for
+/// its entry, and its share of its chunk and of reserved memory.
 pub(super) const PUBLICATION_BYTES: usize = 48;
-/// What a channel takes beside its name and its publications: with its places in the table and the queues, and its first
+/// The bytes of a channel beside its name and its publications: its places in the table and the queues, and its first
 /// chunk.
 pub(super) const CHANNEL_BYTES: usize = 512;

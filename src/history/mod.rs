@@ -1,17 +1,17 @@
 //! The memory of channels: publications that are kept for clients that were away, and for new subscribers.
 //!
 //! Each core has one [`Histories`] with the channels that it owns ([`ChannelHash::owner`](crate::broker::ChannelHash)).
-//! The core appends the publications that it reads from the ring, and asks for a [`Reading`] when a client wants some of
-//! them. Nothing here knows a connection, a protocol or another core.
+//! The core appends the publications that it reads from the ring, and asks for a [`Reading`] when a client wants some
+//! of them. Nothing here knows a connection, a protocol or another core.
 //!
 //! ```text
 //!   histories.rs   the channels of a core; the bounds of all together
-//!   channel.rs     one channel: chunks, and from where on they are complete
+//!   channel.rs     one channel: chunks, and the offset after which they are complete
 //!   chunk.rs       some consecutive publications        reading.rs  some chunks, for another core
-//!   queue.rs       which channel is next to lose one    query.rs    what can be asked, and why there is no answer
+//!   queue.rs       channels, the next one to lose one   query.rs    questions, and reasons for no answer
 //! ```
-//! Times are milliseconds of the clock of the process. So a change of the wall clock makes nothing expire. They are
-//! negative for what an earlier process has remembered.
+//! Times are milliseconds of the clock of the process. So a change of the wall clock makes no publication expire. The
+//! times of publications of an earlier process are negative.
 
 mod channel;
 mod chunk;

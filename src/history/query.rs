@@ -4,15 +4,15 @@ use crate::broker::{ChannelHash, Position, Sequence};
 
 /// A query to the owner of a channel, as a core sends it.
 ///
-/// The owner answers when it has read everything before the place `before`, with what is there of that. A subscriber that
-/// is live from this place on, or collects what is published from there on, so gets each publication once.
+/// The owner answers when it has read all publications before the place `before`, with those that it has. The
+/// subscriber gets or collects the publications from this place on by itself, so it gets each publication once.
 #[derive(Clone, Debug)]
 pub struct Question {
     /// The channel's name.
     pub name: Box<[u8]>,
     /// The hash of the name.
     pub hash: ChannelHash,
-    /// What is asked.
+    /// The question.
     pub query: Query,
     /// Most publications in the answer.
     pub publications_max: u32,
@@ -22,8 +22,8 @@ pub struct Question {
     pub before: Sequence,
 }
 
-/// How much of an answer a [`Reading`](super::Reading) has. A reading keeps the memory of its publications in use also after
-/// the history has lost them, so only a part of a long answer is sent at once.
+/// The part of an answer that a [`Reading`](super::Reading) has. A reading keeps the memory of its publications in use
+/// even after the history has dropped them, so only a part of a long answer is sent at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// All of it.
@@ -37,7 +37,7 @@ pub enum Part {
 /// A question to the history of one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Query {
-    /// Everything that was published after this position: all of it or nothing.
+    /// All publications after this position, or none.
     After(Position),
     /// The newest publications, at most so many. Fewer are no failure.
     Last(u32),
@@ -54,9 +54,9 @@ pub enum Query {
 pub enum Unknown {
     /// The position is of another numbering: of a former process, say.
     OtherEpoch,
-    /// Publications after the position had to make room: for newer ones of the channel, or of other channels.
+    /// Publications after the position were dropped for newer ones, of the channel or of other channels.
     Evicted,
-    /// Publications after the position are older than the channel's policy lets them become.
+    /// Publications after the position were older than the channel's policy allows.
     Expired,
     /// There are more publications after the position than one answer may hold.
     TooMany,

@@ -1,8 +1,8 @@
-//! Channels in the order of a number: which has the oldest publication, and which has one that expires next.
+//! Channels in the order of a number, such as the offset of the oldest publication or the time of the next expiry.
 //!
-//! A binary heap in which a channel's place is known, so that a channel can be taken out of the middle. The number of a
-//! channel may be lower than the true one, since numbers only rise: a caller that takes the first channel corrects its
-//! number and asks again. So a publication costs nothing here.
+//! A binary heap that also stores the place of each channel, so that a channel can be removed from the middle. The
+//! number of a channel may be lower than the true number, since numbers only rise: a caller that takes the first
+//! channel corrects its number and asks again. So a new publication costs nothing here.
 
 /// Channels in the order of a number, the lowest first. Each is in it at most once.
 #[derive(Debug, Default)]

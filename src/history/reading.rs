@@ -1,11 +1,11 @@
 //! A reading: the answer of a history, to be sent by another core while the history goes on.
 //!
-//! A reading shares the chunks of the history and copies nothing, so it costs little however much is in it. Chunks that
-//! a reading holds do not change: a history that has to change one copies it first, or begins another. So eviction does
+//! A reading shares the chunks of the history and copies nothing, so a long reading costs little, too. Chunks that a
+//! reading holds do not change: a history that has to change one copies it first, or begins another. So eviction does
 //! not harm a reading that is being sent.
 //!
-//! The memory of these chunks stays in use for as long as a slow client takes to read them. So a reading for a client has
-//! only a [`Part`] of a long answer, and the rest is asked for once that is sent.
+//! The memory of these chunks stays in use until a slow client has read them. So a reading for a client has only a
+//! [`Part`] of a long answer; the core asks for the rest when this part has been sent.
 
 use std::sync::Arc;
 
@@ -83,7 +83,7 @@ impl Reading {
         }
     }
 
-    /// No publication, since there is none that was asked for.
+    /// A complete answer without publications.
     pub fn empty(up_to: Position) -> Reading {
         Reading::of((Vec::new(), None), Part::Whole, up_to, 0)
     }
@@ -98,7 +98,7 @@ impl Reading {
         Reading::of((vec![piece], None), Part::Whole, up_to, 0)
     }
 
-    /// No publication, since it is not known which were asked for.
+    /// No publication, since the requested ones are not known.
     pub fn unknown(reason: Unknown, up_to: Position) -> Reading {
         Reading {
             unknown: Some(reason),
@@ -106,7 +106,7 @@ impl Reading {
         }
     }
 
-    /// The same publications, which are not all that were asked for.
+    /// The same publications, marked as an incomplete answer.
     pub fn but(self, reason: Unknown) -> Reading {
         Reading {
             unknown: Some(reason),
@@ -114,14 +114,14 @@ impl Reading {
         }
     }
 
-    /// The place of the reading in the order: a publication of the channel after it is not in the reading, one up to it
-    /// is, if it was asked for.
+    /// The place of the reading in the order: it has all requested publications of the channel up to this place, and
+    /// none after it.
     pub fn up_to(&self) -> Position {
         self.up_to
     }
 
-    /// Why publications are missing that were asked for. Of those after a position there are none then; of those since a
-    /// moment, the newest.
+    /// Why requested publications are missing. The answer to a question after a position then has none; the answer to a
+    /// question since a moment has the newest.
     pub fn why_unknown(&self) -> Option<Unknown> {
         self.unknown
     }
@@ -131,7 +131,7 @@ impl Reading {
         self.left_out
     }
 
-    /// The offset up to which the client has everything that it has asked for, once it has these publications.
+    /// The offset up to which the client has all requested publications, once it has received this part.
     pub fn complete_up_to(&self) -> u64 {
         match self.pieces.as_slice().last() {
             Some(last) if self.left_out > 0 => last.chunk.offset(last.end - 1),
@@ -139,7 +139,7 @@ impl Reading {
         }
     }
 
-    /// How many bytes of memory it keeps in use, if the history has lost the same publications.
+    /// The bytes of memory that only this reading keeps in use, if the history has dropped its publications.
     pub fn memory_bytes(&self) -> usize {
         self.memory_bytes
     }
@@ -154,9 +154,8 @@ impl Reading {
         self.publications == 0
     }
 
-    /// Takes the next publications: lets `send` have their frames, which lie one behind the other, with their number.
-    /// There are as many as fit into `bytes_max` and lie together, but at least one. Without a publication, `send` is
-    /// not called.
+    /// Takes the next publications: passes their frames, which are contiguous, and their number to `send`. It takes as
+    /// many as fit into `bytes_max` and are contiguous, but at least one. Without a publication, `send` is not called.
     pub fn take_frames(&mut self, bytes_max: usize, send: impl FnOnce(&[u8], usize)) {
         let Some(piece) = self.pieces.as_mut_slice().first_mut() else {
             return;

@@ -3,9 +3,9 @@
 //! ```text
 //!  core ──► channel ──► thread `hooks intake` ──► thread `hooks`, a runtime: a task for each question ──► core
 //! ```
-//! A runtime is woken by a descriptor, and a core may have a table of descriptors of its own, in which the number is that
-//! of another file. Therefore a core gives its questions to a thread that waits without one. How many questions are on
-//! their way at once is each hook's `concurrency`. Both threads end when the last policy with hooks is dropped.
+//! A runtime is woken by a descriptor, and a core may have a table of descriptors of its own, in which the number is
+//! that of another file. Therefore a core gives its questions to a thread that waits without one. How many questions
+//! are on their way at once is each hook's `concurrency`. Both threads end when the last policy with hooks is dropped.
 
 use std::io;
 use std::sync::Arc;
@@ -31,13 +31,14 @@ pub(super) struct Asking(Sender<Box<Sent>>);
 pub(super) struct Open {
     pub(super) hook: Arc<Hook>,
     pub(super) question: Question,
-    /// `None` if the hook is only told.
+    /// `None` if the hook only learns of the action (`disconnect`).
     pub(super) decision: Option<DeferredDecision>,
     /// Counts until the answer is given.
     pub(super) place: OpenQuestion,
 }
 
-/// A question, and a share of the way: the threads do not end before it is answered, also if a reload removes all hooks.
+/// A question, and a share of the way: the threads do not end before it is answered, also if a reload removes all
+/// hooks.
 struct Sent {
     open: Open,
     way: Asking,
@@ -47,7 +48,7 @@ impl Asking {
     /// Starts the threads.
     ///
     /// # Errors
-    /// The system refuses a thread, or what a runtime needs.
+    /// The system refuses a thread, or the descriptors of a runtime.
     pub(super) fn start() -> io::Result<Asking> {
         let (sender, questions) = bounded(QUESTIONS_MAX);
         let mut random = [0; 8];
@@ -62,7 +63,7 @@ impl Asking {
         thread::Builder::new().name("hooks".to_owned()).spawn(move || {
             // The other end is dropped, too, if the intake could not be started.
             let _ = runtime.block_on(ended);
-            // A look-up of a host's name may take longer than anybody wants to wait.
+            // A look-up of a host's name may last longer than the end of the process may wait.
             runtime.shutdown_background();
         })?;
         thread::Builder::new()

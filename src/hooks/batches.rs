@@ -1,12 +1,12 @@
 //! Questions about publications that share a request (`batch_max`, `batch_wait_ms`): which question is in which batch.
 //!
-//! The first question of a batch starts the task that sends the batch ([`Hook`](super::hook::Hook)). Further questions join
-//! until the batch is full, or until the task has waited `batch_wait_ms` and has its turn: so batches grow while requests
-//! take long. A connection waits for its question, so that a batch holds one question of a connection at most, and the
-//! order per connection is kept.
+//! The first question of a batch starts the task that sends the batch ([`Hook`](super::hook::Hook)). Further questions
+//! join until the batch is full, or until the task has waited `batch_wait_ms` and has its turn: so batches grow while
+//! requests take long. A connection waits for its question, so that a batch holds one question of a connection at most,
+//! and the order per connection is kept.
 //!
-//! The question belongs to the task that waits for its answer; a batch refers to it. A question whose time is over before
-//! the batch is sent is gone from memory, and left out.
+//! The question belongs to the task that waits for its answer; a batch refers to it. A question whose time is over
+//! before the batch is sent is gone from memory, and left out.
 //!
 //! Limits: `batch_max` questions, [`BATCH_BYTES_MAX`] bytes. A question of more bytes is a batch by itself.
 
@@ -125,7 +125,7 @@ pub(super) fn body(questions: &[Arc<[u8]>]) -> Vec<u8> {
     body
 }
 
-/// Most bytes of the questions of one request: half of what an answer may have, which holds their data again if the
+/// Most bytes of the questions of one request: half of the limit on an answer, which has their data again if the
 /// target rewrites it.
 const BATCH_BYTES_MAX: usize = 512 * 1024;
 

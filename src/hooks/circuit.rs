@@ -49,7 +49,7 @@ impl Circuit {
         }
     }
 
-    /// Whether a request may be sent. If so, its outcome is to be told.
+    /// Whether a request may be sent. If so, the caller reports its outcome.
     pub(super) fn allows_request(&mut self, now: Instant) -> bool {
         match self.state {
             State::Closed { .. } => true,
@@ -57,7 +57,7 @@ impl Circuit {
                 self.state = State::Trying { since: now, pause };
                 true
             }
-            // The outcome was never told: the runtime has dropped the request.
+            // The outcome was never reported: the runtime has dropped the request.
             State::Trying { since, pause } if now >= since + PAUSE_MAX => {
                 self.state = State::Trying { since: now, pause };
                 true

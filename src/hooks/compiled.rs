@@ -1,7 +1,7 @@
-//! The hooks of a configuration: which of them decides an action.
+//! The hooks of a configuration: finds the hook that decides an action.
 //!
-//! The first hook that names the action, and has a pattern that matches the name, decides. A filter of MQTT belongs to a
-//! hook if it could match a name of the hook's patterns: otherwise a client could subscribe past the hook.
+//! The first hook that names the action, and has a pattern that matches the name, decides. A filter of MQTT belongs to
+//! a hook if it could match a name of the hook's patterns: otherwise a client could subscribe past the hook.
 
 use std::io;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub(crate) struct Hooks {
     cookies: Vec<String>,
     /// Whether some hook passes the query on.
     passes_query: bool,
-    /// `None` before [`Hooks::started`]: a check of the configuration asks nobody.
+    /// `None` before [`Hooks::started`]: a check of the configuration asks no hook.
     asking: Option<Asking>,
 }
 
@@ -42,7 +42,7 @@ struct Row {
     hook: Arc<Hook>,
     channels: Arc<[Pattern]>,
     procedures: Arc<[Pattern]>,
-    /// Of what its files hold: another content makes another hook.
+    /// The hash of the content of its files: another content makes another hook.
     files: [u8; 32],
 }
 
@@ -138,7 +138,7 @@ impl Hooks {
         self.passes_query
     }
 
-    /// The hook that decides what a client wants.
+    /// The hook that decides an action of a client.
     pub(crate) fn find(&self, subject: &Subject<'_>) -> Option<&Arc<Hook>> {
         let action = subject.action();
         let mut rows = self.rows.iter();
@@ -183,7 +183,7 @@ impl Hooks {
             if asking.take(open) {
                 return Asked::Deferred(refusal);
             }
-            // The decision that was dropped is one that nobody waits for.
+            // No session waits for the dropped decision.
         }
         hook.count_busy();
         Asked::Decided(Hooks::unasked(hook))
@@ -194,7 +194,7 @@ impl Hooks {
         Some((asking, hook.take_in(bytes)?))
     }
 
-    /// Prepares a question to the service of a hook: the JSON for the service, and what is to be done with its answer.
+    /// Prepares a question to the service of a hook: the JSON for the service, and a closure for its answer.
     /// `None` if too many questions are open.
     pub(crate) fn question_to_service(
         hook: &Arc<Hook>,

@@ -43,7 +43,7 @@ pub(crate) struct Hook {
     /// Counts questions to a service.
     numbers: AtomicU64,
     metrics: Arc<HookMetrics>,
-    /// When the log was told of a failure.
+    /// When a failure was last logged.
     told: Mutex<Option<Instant>>,
 }
 
@@ -349,7 +349,7 @@ impl Hook {
         deadline.saturating_duration_since(now) < self.spec.timeout / 4
     }
 
-    /// The target, unless it is left alone. If there is one, the outcome of a request is to be told.
+    /// The target, unless requests to it are paused. If there is one, the caller reports the outcome of a request.
     fn reachable(&self, now: Instant) -> Result<&Target, Failure> {
         let target = self.target.as_ref().ok_or(Failure::CircuitOpen)?;
         let is_tried = locked(&self.circuit).allows_request(now);

@@ -1,4 +1,4 @@
-//! The answer of a target: what a session does by it.
+//! The answer of a target, and its effects in a session.
 //!
 //! `docs/hooks.md` has the schema. An answer that says something unknown is wrong as a whole: a misspelt word must not
 //! allow more than was meant.
@@ -112,8 +112,8 @@ impl Reply {
         })
     }
 
-    /// Reads the answers to so many questions about this action: an array in the order of the questions. One of the answers
-    /// can be wrong, and the others right.
+    /// Reads the answers to so many questions about this action: an array in the order of the questions. One of the
+    /// answers can be wrong, and the others right.
     pub(super) fn of_array(
         json: &[u8],
         count: usize,
@@ -135,7 +135,7 @@ impl Reply {
         }
     }
 
-    /// The answer of a target that was told something, whatever it says.
+    /// The answer to a `disconnect`, which has no effect whatever it says.
     pub(super) fn allowing() -> Reply {
         Reply {
             verdict: Verdict::Allow,
@@ -160,7 +160,7 @@ impl Reply {
         Err(NotReply(format!("data or an answer does not belong to {action}")))
     }
 
-    /// Whether it refuses what the client wants.
+    /// Whether it refuses the action.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self.verdict, Verdict::Refuse(_))
     }
@@ -170,7 +170,7 @@ impl Reply {
         self.bytes
     }
 
-    /// Does what it says, on the core of the client.
+    /// Carries the answer out, on the core of the client.
     pub(super) fn apply(&self, peer: &mut Peer<'_>) -> Result<AllowedPublish, Refusal> {
         if let Verdict::Refuse(refusal) = &self.verdict {
             return Err(refusal.clone());

@@ -362,8 +362,8 @@ fn truncate(attempt: Attempt) -> Attempt {
     }
 }
 
-/// How many logins may be pending with these settings, from their submission to the answer: those in the
-/// intake, those in the queue and those that are being checked.
+/// How many logins may be pending with these settings, from their submission to the answer: logins in the intake, in
+/// the queue and under check.
 pub(crate) fn pending_max(waiting_max: u32, threads: u32) -> usize {
     waiting_max as usize + threads as usize + INTAKE_MAX
 }

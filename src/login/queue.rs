@@ -3,7 +3,7 @@
 //!
 //! | | familiar attempts | unfamiliar attempts |
 //! |---|---|---|
-//! | from | users who have logged in from that address within 30 days | all others |
+//! | from | users that have logged in from that address within 30 days | all others |
 //! | are checked | first, except for one turn in four while unfamiliar ones wait | in that turn, and when no familiar one waits |
 //! | are displaced when the queue is full | only by other familiar ones | before any familiar one |
 //!

@@ -1,7 +1,7 @@
 //! The CPUs that the cores are pinned to.
 //!
 //! Two hyperthreads of a physical core share its execution units and its caches: a second event loop there
-//! gains only a fraction of what one on a physical core of its own does. So the first siblings of all
+//! gains only a fraction of the speed of one on a physical core of its own. So the first siblings of all
 //! physical cores are used first, and `cores = 8` on 8 physical cores with 16 hyperthreads gets all eight
 //! physical cores.
 

@@ -1,6 +1,6 @@
 //! Memory that a configuration may take: the bounds of all that holds messages, added up.
 //!
-//! Connections themselves come on top (`capacity`); of them this counts what waits to be sent.
+//! The memory of connections themselves comes on top (`capacity`); this counts only their bytes that wait to be sent.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(crate) struct MemoryPlan {
     refused_from: Option<u64>,
 }
 
-/// One thing that takes memory.
+/// One item of the sum.
 #[derive(Debug)]
 struct Part {
     /// In words, with the setting that bounds it.
@@ -135,7 +135,8 @@ impl fmt::Display for MemoryPlan {
     }
 }
 
-/// What one member of a channel takes: 120 bytes, and 256 for its name and info. What is longer counts as more members.
+/// The bytes of one member of a channel: 120, and 256 for its name and info. A longer name or info counts as more
+/// members.
 const MEMBER_BYTES: u64 = 376;
 
 /// Most bytes that all connections together may hold; `None` without a limit.

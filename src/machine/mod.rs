@@ -1,5 +1,5 @@
 //! The limits of this machine that matter to a server with many connections: reads them, computes how many
-//! connections they allow, and finds what prevents more.
+//! connections they allow, and finds the settings that prevent more.
 //!
 //! [`reading`] turns files of `/proc` and `/sys` into a [`Machine`]; [`capacity`] and [`findings`] compare it
 //! with a [`Target`]. Only `reading` reads files, below a root that tests choose, and only [`cpus`] asks the

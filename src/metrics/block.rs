@@ -20,7 +20,7 @@ labels! {
         Full = "full",
         /// Successfully, with a ticket of an earlier connection.
         Resumed = "resumed",
-        /// The client shares no version, cipher suite, group or signature with the server.
+        /// Client and server have no version, cipher suite, group or signature in common.
         Incompatible = "incompatible",
         /// The client speaks other protocols than HTTP/1.1 and MQTT only.
         Protocol = "protocol",
@@ -60,11 +60,11 @@ labels! {
 }
 
 labels! {
-    /// How a subscriber got a part of the channel's past.
+    /// The outcome of a subscriber's question about the channel's past.
     pub enum RecoveryOutcome {
         /// All that it had asked for.
         Recovered = "recovered",
-        /// The newest publication, without having asked.
+        /// The newest publication (`last_value`), without a question.
         LastValue = "last_value",
         /// It had asked for the position only.
         Position = "position",
@@ -74,7 +74,7 @@ labels! {
         Evicted = "evicted",
         /// A part was too old.
         Expired = "expired",
-        /// It would have been more than recovery_publications_max.
+        /// It had missed more than recovery_publications_max.
         TooMany = "too_many",
         /// The channel has no history.
         NoHistory = "no_history",
@@ -122,7 +122,7 @@ impl RecoveryOutcome {
 }
 
 labels! {
-    /// Why an MQTT client does not get a publication that its session has a subscription for.
+    /// Why an MQTT client does not get a publication although its session has a subscription for it.
     pub enum MqttDrop {
         /// The queue of the session had no room: mqtt_queue_messages_max or mqtt_queue_bytes_max.
         QueueFull = "queue_full",
@@ -130,11 +130,11 @@ labels! {
         QueuesFull = "queues_full",
         /// It expired before it was sent.
         Expired = "expired",
-        /// The packet is larger than the client takes.
+        /// The packet is larger than the client's Maximum Packet Size.
         TooLarge = "too_large",
         /// It was for a group of a shared subscription, and no member had room for it.
         GroupFull = "group_full",
-        /// It has waited for a client that the rules do not allow its topic any more.
+        /// It waited for a client, and changed rules do not allow the client its topic.
         Forbidden = "forbidden",
     }
 }
@@ -272,7 +272,7 @@ core_metrics! {
     /// closed where TLS is spoken.
     connections_refused: Counter, "ringcast_connections_refused_total";
 
-    /// TLS handshakes that have ended: `full` and `resumed` successfully, other results name what went wrong.
+    /// TLS handshakes that have ended, by result: `full` and `resumed` have succeeded, the others name the failure.
     tls_handshakes: Counters by "result" of Handshake, "ringcast_tls_handshakes_total";
 
     /// Requests on the client port that were answered with plain HTTP.
@@ -320,8 +320,8 @@ core_metrics! {
     /// Bytes of the open calls of this core's clients to services.
     service_call_bytes: Gauge, "ringcast_service_call_bytes";
 
-    /// Answers of services, or failures, that came when their call had ended: the caller had gone, or was told that there
-    /// was no answer in time.
+    /// Answers of services, or failures, that came after their call had ended: the caller had disconnected, or had got
+    /// a `TimeoutError`.
     service_answers_late: Counter, "ringcast_service_answers_late_total";
 
     /// Members of the channels with presence that this core owns.
@@ -398,8 +398,8 @@ core_metrics! {
     /// Retained publications that were sent to new subscribers.
     mqtt_retained_sent: Counter, "ringcast_mqtt_retained_sent_total";
 
-    /// Publications on a channel whose name is no topic, so that MQTT clients cannot see it: those that a filter of this core
-    /// matches, and those that were to be retained.
+    /// Publications on channels whose names are no MQTT topics, and which MQTT clients therefore miss: the publication
+    /// matches a filter of this core, or was to be retained.
     publications_invisible: Counter, "ringcast_mqtt_publications_invisible_total";
 
     /// Groups of shared MQTT subscriptions, each on the core that owns it.
@@ -409,7 +409,7 @@ core_metrics! {
     /// without them.
     mqtt_shared_redispatched: Counter, "ringcast_mqtt_shared_redispatched_total";
 
-    /// Subscribers that got a part of their channel's past, or were told that they cannot, by outcome.
+    /// Questions of subscribers about the past of their channel, and last values sent without a question, by outcome.
     recoveries: Counters by "outcome" of RecoveryOutcome, "ringcast_recoveries_total";
 
     /// Subscriptions that are not live yet, because their subscribers wait for a part of the channel's past.
@@ -419,11 +419,11 @@ core_metrics! {
     /// channels have lost them meanwhile.
     recovery_bytes: Gauge, "ringcast_recovery_bytes";
 
-    /// Subscriptions whose subscribers did not take a publication, and get it from the history of the channel later: with
-    /// `slow_consumer` `skip` or `conflate`.
+    /// Subscriptions whose subscribers read too slowly and get the missed publications from the history of the channel
+    /// later, with `slow_consumer` `skip` or `conflate`.
     catch_ups: Counter, "ringcast_catch_ups_total";
 
-    /// Publications that were sent again, from the memory of a channel, to a new subscriber.
+    /// Publications that were sent to a new subscriber from the history or last value of a channel.
     publications_replayed: Counter, "ringcast_publications_replayed_total";
 
     /// Subscriptions held now.
@@ -448,10 +448,10 @@ core_metrics! {
     /// Sleeping cores that this core has woken.
     wakes: Counter, "ringcast_wakes_total";
 
-    /// Letters that the core has taken: what other cores, and the core itself, had to say to it.
+    /// Letters (messages between cores) that the core has handled, including letters of the core to itself.
     letters: Counter, "ringcast_letters_total";
 
-    /// Letters that the core keeps because the box of their receiver was full.
+    /// Letters that the core keeps until there is room in the box of their receiver.
     letters_kept: Gauge, "ringcast_letters_kept";
     /// Publications that the core remembers of the channels that it owns, measured once a second.
     history_publications: Gauge, "ringcast_history_publications";
@@ -465,7 +465,7 @@ core_metrics! {
     /// Remembered publications that were forgotten, by reason.
     history_evicted: Counters by "reason" of Eviction, "ringcast_history_evicted_total";
 
-    /// Questions about remembered publications that the core has answered as the owner of a channel.
+    /// Readings of histories that the core has answered as the owner of a channel.
     history_readings: Counter, "ringcast_history_readings_total";
 
     /// Bytes that wait to be sent, in outboxes and in the publications that they share.
@@ -483,8 +483,8 @@ core_metrics! {
     /// Wills published.
     wills_published: Counter, "ringcast_wills_published_total";
 
-    /// Wills that were dropped because their session came back in time, or because the user's token was revoked while they
-    /// waited.
+    /// Wills that were dropped because their session came back in time, or because the user's token was revoked while
+    /// they waited.
     wills_cancelled: Counter, "ringcast_wills_cancelled_total";
 
     /// Turns of the event loop.
@@ -516,8 +516,8 @@ core_metrics! {
     /// Subscriptions ended because changed `[[rules]]` no longer allow them.
     rules_kick_outs: Counter, "ringcast_rules_kick_outs_total";
 
-    /// Publications of MQTT clients that were refused and dropped: by rules, by the application, or since the topic or the
-    /// payload is not accepted. Clients of 3.1.1 are not told.
+    /// Publications of MQTT clients that were refused and dropped: by rules, by the application, or since the topic or
+    /// the payload is not accepted. Clients of 3.1.1 get no error.
     mqtt_publications_refused: Counter, "ringcast_mqtt_publications_refused_total";
 
     /// Lines left out of the audit trail because more came than limits.audit_lines_per_second_max, by event.

@@ -1,4 +1,5 @@
-//! The counters of a hook, by outcome. The thread of the hooks counts answers, and cores count what was not asked.
+//! The counters of a hook, by outcome. The thread of the hooks counts answers, and cores count questions that were
+//! never asked.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +30,7 @@ pub struct HookSample<'a> {
 labels! {
     /// How a question to a hook ended.
     pub enum HookOutcome {
-        /// The answer allows what the client wants, or answers its call.
+        /// The answer allows the action, or answers the call.
         Allowed = "allowed",
         /// The answer refuses it.
         Refused = "refused",

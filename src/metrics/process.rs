@@ -2,8 +2,8 @@
 //!
 //! A value that the system does not give is left out rather than guessed.
 //!
-//! Descriptors: cores have tables of their own, so that this counts those of the main thread alone, which the control
-//! plane shares; `/proc/PID/task/TID/fd` has those of a core.
+//! Descriptors: cores have tables of their own, so this counts only the descriptors of the main thread, which the
+//! control plane shares; `/proc/PID/task/TID/fd` lists the descriptors of a core.
 
 use std::fs;
 

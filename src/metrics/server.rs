@@ -1,4 +1,4 @@
-//! The metrics of the whole server: one row for each, with its help text and where its value comes from.
+//! The metrics of the whole server: one row for each, with its help text and the source of its value.
 //!
 //! A row that has no value now, because the feature is off or the system does not say, is left out of `/metrics`.
 
@@ -16,7 +16,7 @@ use super::webhooks::{HookMetrics, WebhookAnswer, WebhookDrop, WebhookMetrics};
 use crate::config::channels::PolicyPart;
 use crate::config::webhooks::WebhookEvent;
 
-/// What the control plane knows of the server when it is scraped.
+/// Values of the server that the control plane passes at a scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Process {
     /// When it started, in milliseconds since 1970.
@@ -31,7 +31,7 @@ pub struct Process {
     pub revocations: usize,
     /// Revocations that were refused because there were too many.
     pub revocations_refused: u64,
-    /// Policies of channels in force, by what they say.
+    /// Policies of channels in force, by the properties that they have.
     pub channel_policies: [usize; PolicyPart::COUNT],
     /// Connections of operators that were closed to make room for others.
     pub admin_connections_ended: u64,
@@ -45,11 +45,11 @@ pub struct Process {
     pub tls_not_after_unix_s: Option<i64>,
     /// Publications from outside the cores.
     pub outside: OutsideCounts,
-    /// What the system knows.
+    /// Values that the operating system reports.
     pub status: ProcessStatus,
 }
 
-/// What the control plane knows of keys that are fetched.
+/// Values about keys that are fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchedKeys {
     /// Fetches begun.
@@ -60,7 +60,7 @@ pub struct FetchedKeys {
     pub keys: usize,
 }
 
-/// All that rows may read.
+/// The sources of the rows' values.
 pub(super) struct Server<'a> {
     pub(super) core_count: usize,
     pub(super) process: Process,
@@ -143,7 +143,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     gauge(
         "ringcast_core_stuck_seconds",
-        "How long the core that has stood still for longest has done so, in seconds; 0 while every core turns. From liveness_timeout_ms on, /healthz answers 503.",
+        "Seconds since the last turn of the core that has stood still for longest; 0 while every core turns. From liveness_timeout_ms on, /healthz answers 503.",
         |server, out| out.value(Seconds::from_ms(server.process.core_stuck_ms)),
     ),
     gauge(
@@ -163,7 +163,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     gauge(
         "ringcast_channel_policies",
-        "Entries of `[[channels]]` in force, by what they ask for; one entry may count in several.",
+        "Entries of `[[channels]]` in force, by the properties that they have; one entry may count in several.",
         |server, out| {
             for (part, count) in PolicyPart::ALL.into_iter().zip(server.process.channel_policies) {
                 out.labelled("keeps", part.label(), count);
@@ -186,7 +186,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     .labelled(&["pattern", "end"]),
     counter(
         "ringcast_service_events_total",
-        "One-way events for services, by the pattern of `[[services]]` and by what became of them.",
+        "One-way events for services, by the pattern of `[[services]]` and by their outcome.",
         |server, out| {
             for row in server.service_rows() {
                 for event in ServiceEvent::ALL {
@@ -200,7 +200,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     metric(
         "ringcast_service_seconds",
         "histogram",
-        "How long calls took that a service has answered, the time in the queue included, by the pattern of `[[services]]`.",
+        "Seconds from a call to the answer of a service, the time in the queue included, by the pattern of `[[services]]`.",
         |server, out| {
             for row in server.service_rows() {
                 let histograms = row.cores().map(|core| &core.seconds);
@@ -291,7 +291,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     counter(
         "ringcast_program_subscribers_refused_total",
-        "Subscribers of the program that were refused, since it has as many as it may (program_subscribers_max).",
+        "Subscribers of the program that were refused at program_subscribers_max.",
         |server, out| out.value(server.process.outside.subscribers_refused),
     ),
     counter(
@@ -411,7 +411,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     gauge(
         "ringcast_store_content_bytes_max",
-        "Bytes that the content of data_dir may take, where limits.store_bytes_max bounds it: two fifths of it. Commits that would have more fail, unless they remove as much as they add.",
+        "Bytes that the content of data_dir may take, where limits.store_bytes_max bounds it: two fifths of that limit. A commit that would exceed it fails, unless it removes as much as it adds.",
         |server, out| out.optional(bounded(server, |store| store.content_bytes_max.value())),
     ),
     gauge(
@@ -438,7 +438,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     .labelled(&["webhook"]),
     counter(
         "ringcast_webhook_delivered_total",
-        "Events that webhooks have taken: answered with a status of 200 to 299.",
+        "Events that webhooks have accepted: answered with a status of 200 to 299.",
         |server, out| each_webhook(server, out, |hook| hook.delivered.value()),
     )
     .labelled(&["webhook"]),
@@ -513,7 +513,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     counter(
         "ringcast_webhook_flaps_total",
-        "Channels that lost their last subscriber and got another one within webhook_vacated_delay_ms: webhooks were not told.",
+        "Channels that lost their last subscriber and got another one within webhook_vacated_delay_ms, so that no event was sent.",
         |server, out| out.optional(server.webhooks.map(|webhooks| webhooks.flaps.value())),
     ),
     counter(
@@ -536,7 +536,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     .labelled(&["hook", "outcome"]),
     counter(
         "ringcast_hook_cached_total",
-        "Questions to [[hooks]] that an answer has decided that was kept (cache_ms).",
+        "Questions to [[hooks]] that a cached answer has decided (cache_ms).",
         |server, out| {
             for hook in server.hooks {
                 out.labelled("hook", hook.name, hook.metrics.cached());

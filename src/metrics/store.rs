@@ -1,4 +1,5 @@
-//! The counters of the store (`data_dir`). The thread of the store writes them; cores count what they drop.
+//! The counters of the store (`data_dir`). The thread of the store writes them; cores count the publications that they
+//! drop.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -22,7 +22,7 @@ use super::services::ServiceMeters;
 use super::store::StoreMetrics;
 use super::webhooks::WebhookMetrics;
 
-/// The type of what [`expose`] writes, for HTTP.
+/// The content type of the text that [`expose`] writes, for HTTP.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The counters of features that a server may have.
@@ -130,7 +130,7 @@ pub(super) struct Samples<'a> {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    /// The core that the next samples are from; `None` for those of the server.
+    /// The core of the next samples; `None` for samples of the whole server.
     core: Option<usize>,
     has_head: bool,
 }

@@ -70,7 +70,7 @@ pub struct WebhookMetrics {
 pub struct HookMetrics {
     /// Its name.
     pub name: Box<str>,
-    /// Events that were for it, without those that were dropped because its queue was full.
+    /// Events that entered its queue; not those that were dropped because the queue was full.
     pub queued: Counter,
     /// Events that were delivered.
     pub delivered: Counter,

@@ -4,10 +4,11 @@
 //! matches a name applies to it. A pattern that begins with a wildcard matches no name that begins with `$`: such names
 //! are the server's own, as `$presence/room`, and a policy for `**` is not about them.
 //!
-//! A look-up compares the name with the patterns, without allocation; a core remembers the answers for the names that it
-//! has seen last ([`RecentChannels`]).
+//! A look-up compares the name with the patterns, without allocation; a core remembers the answers for the names that
+//! it has seen last ([`RecentChannels`]).
 //!
-//! Not here: the form of policies in the file (`config::channels`), and what the server does by them.
+//! Not here: the form of policies in the file (`config::channels`), and their
+//! effects.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,9 +32,9 @@ pub struct Channels {
     has_presence: bool,
     /// Whether any policy has strings unquoted for MQTT clients.
     has_unquoted: bool,
-    /// Whether somebody may publish by later policies. Set by the thread that brings these into force, before any publisher
-    /// has them; read by the owners of channels. Relaxed: a publication by the later policies comes to its reader through
-    /// the ring, whose release and acquire order this store before the reader's load.
+    /// Whether publishers may use later policies. Set by the thread that brings these into force, before any publisher
+    /// has them; read by the owners of channels. Relaxed: a publication by the later policies comes to its reader
+    /// through the ring, whose release and acquire order this store before the reader's load.
     is_superseded: AtomicBool,
 }
 
@@ -50,7 +51,8 @@ struct PolicyPattern {
 pub type RecentChannels = RecentNames<Option<u32>, 16>;
 
 impl Channels {
-    /// Compiles policies. If nothing about them differs from `before` but their lines in the file, `before` is returned.
+    /// Compiles policies. If nothing about them differs from `before` but their lines in the file, `before` is
+    /// returned.
     ///
     /// # Errors
     /// A policy has an invalid pattern, which the error names.
@@ -154,7 +156,7 @@ impl Channels {
         &self.specs
     }
 
-    /// How many policies say what, by [`PolicyPart::index`].
+    /// The number of policies with each property, by [`PolicyPart::index`].
     pub fn counts(&self) -> [usize; PolicyPart::COUNT] {
         PolicyPart::ALL.map(|part| self.specs.iter().filter(|spec| spec.policy.has(part)).count())
     }
@@ -175,7 +177,7 @@ impl Channels {
         self.policy_at(place)
     }
 
-    /// The pattern with which the policy at this place of the list, from 0, matches a name; for people who ask why.
+    /// The pattern by which the policy at this place of the list, from 0, matches a name; for explanations.
     pub fn pattern_of(&self, policy: usize, name: &[u8]) -> Option<&str> {
         let mut patterns = self.patterns.iter();
         let found = patterns.find(|entry| {

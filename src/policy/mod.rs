@@ -1,4 +1,5 @@
-//! The policy: everything that decides which clients may connect and what they may do. All cores share it.
+//! The policy: keys, users, rules and other values that decide which clients may connect and which actions are allowed.
+//! All cores share it.
 //!
 //! One immutable value, read from the configuration and the files that it names. A reload makes a new policy,
 //! and each core gets it between two turns (`Order::Adopt`): later decisions use the new policy, and nothing
@@ -34,7 +35,7 @@ use crate::login::backoff::{self, BackoffPolicy};
 use crate::login::{self, PasswordChecks};
 use crate::webhooks::Webhooks;
 
-/// Decides which clients may connect and what they may do.
+/// Decides which clients may connect and which actions they may do.
 #[derive(Clone, Debug)]
 pub struct Policy {
     /// Signs and verifies tokens, and holds the revocations.
@@ -43,7 +44,7 @@ pub struct Policy {
     pub keys: KeySource,
     /// The TLS configurations of new connections; `None` if no listener uses TLS.
     pub tls: Option<tls::TlsPolicy>,
-    /// The origins in the reference server's own format: those that it matches may connect.
+    /// The origins that may connect, in the reference server's own format.
     pub origins: String,
     /// The origins that may connect, as an exact list.
     pub allowed_origins: AllowedOrigins,
@@ -61,11 +62,11 @@ pub struct Policy {
     pub channels: Arc<Channels>,
     /// How calls of services are made.
     pub services: Arc<Services>,
-    /// The keys of the HTTP API, and what requests with them may do.
+    /// The keys of the HTTP API, with the actions that each allows.
     pub api_keys: Arc<ApiKeys>,
-    /// The URLs that are told what happens.
+    /// The URLs to which the server sends events.
     pub webhooks: Arc<Webhooks>,
-    /// Decisions about clients that other programs make; `None` if nobody else decides.
+    /// Hooks, by which other programs decide about clients; `None` without hooks.
     pub(crate) hooks: Option<Arc<Hooks>>,
 }
 

@@ -1,10 +1,10 @@
-//! Events: what the subscribers of `$presence/NAME` are told about the members of a room.
+//! Events about the members of a room, for the subscribers of `$presence/NAME`.
 //!
-//! A room has at most one event in each tick. An event says how the members differ from what the events before have
-//! said. Changes that cancel each other within a tick are not told.
+//! A room has at most one event in each tick. An event has the changes of the members since the earlier events. Changes
+//! that cancel each other within a tick make no event.
 //!
-//! Limits: [`EVENT_BYTES_MAX`] and [`CHANGES_PER_EVENT_MAX`]; further changes are in the next event. A room of more than
-//! `sampled_over` members gets events of few entries: see [`entries_max`].
+//! Limits: [`EVENT_BYTES_MAX`] and [`CHANGES_PER_EVENT_MAX`]; further changes are in the next event. A room of more
+//! than `sampled_over` members gets events of few entries: see [`entries_max`].
 
 use super::member::PendingEvent;
 use super::page::{write_identity, write_member, write_number};
@@ -16,7 +16,8 @@ use crate::clock::Uptime;
 pub struct Event<'a> {
     /// The name of the room's channel.
     pub channel: &'a [u8],
-    /// The data of the publication, as JSON; `None` if the changes have cancelled each other, or if nobody watches.
+    /// The data of the publication, as JSON; `None` if the changes have cancelled each other, or if there is no
+    /// subscriber.
     pub data: Option<&'a [u8]>,
 }
 
@@ -32,7 +33,7 @@ pub(super) struct Draft {
     entries: usize,
     /// Whether it leaves out some of the members that it covers.
     is_sampled: bool,
-    /// Whether nobody would get it.
+    /// Whether the publication would have no subscriber.
     is_unwatched: bool,
 }
 
@@ -56,7 +57,7 @@ impl Rooms {
         })
     }
 
-    /// The subscribers know what the last [`Rooms::next_event`] has said, or there are none. Forgets the members that have
+    /// The last event of [`Rooms::next_event`] was published, or has no subscribers. Forgets the members that have
     /// left. Returns how many changes that were.
     pub fn event_is_told(&mut self, now: Uptime) -> usize {
         let Some(due) = self.due.pop_front() else {
@@ -159,7 +160,7 @@ impl Draft {
     }
 }
 
-/// A room with changes that have not been told, and when they are.
+/// A room with changes that no event has had yet, and the time of the next event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     pub(super) at: Uptime,

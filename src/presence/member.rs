@@ -22,7 +22,7 @@ pub(super) struct Member {
     pub(super) known: Known,
     /// Whether it is among the members that the next event is about.
     pub(super) is_listed: bool,
-    /// Whether its info, or since when it is there, has changed since subscribers were told.
+    /// Whether its info, or the time at which it joined, has changed since the last event.
     pub(super) has_changed: bool,
 }
 
@@ -37,7 +37,7 @@ pub(super) enum Known {
     FromEvent,
 }
 
-/// The facts about a member that subscribers have not been told.
+/// The changes of a member that no event has had yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PendingEvent {
     /// Nothing: the changes since the last event have cancelled each other.
@@ -68,8 +68,9 @@ impl Member {
         }
     }
 
-    /// A page has shown that the member is there, or has left it out since it is not. Until the next event, that differs
-    /// from what events have told: the event must name the member even if it is back at its former state by then.
+    /// A page has shown that the member is there, or has left it out since it is not. Until the next event, that
+    /// differs from what events have told: the event must name the member even if it is back at its former state by
+    /// then.
     pub(super) fn note_paged(&mut self) {
         match (self.known, self.is_there) {
             (Known::No, true) => self.known = Known::FromPage,
@@ -78,7 +79,7 @@ impl Member {
         }
     }
 
-    /// How much of a core's room for members it takes: see [`super::RoomSettings::members_max`].
+    /// The part of a core's room for members that it takes: see [`super::RoomSettings::members_max`].
     pub(super) fn weight(&self) -> u64 {
         let user = self.user.as_ref().map_or(0, |user| user.len());
         let info = self.info.as_ref().map_or(0, |info| info.len());

@@ -29,7 +29,7 @@ pub enum Message {
     Leaves(Identity, Departure),
     /// The connection, which is in the room as this member, gives itself an info: JSON.
     Says(Identity, Box<[u8]>),
-    /// A client asks something.
+    /// A client's call about presence.
     Asks(Ask),
 }
 
@@ -40,7 +40,7 @@ pub struct Ask {
     pub asker: usize,
     /// The number of the question on that core.
     pub number: u64,
-    /// After this time the client has been told that there is no answer.
+    /// After this time the client has got a `TimeoutError`.
     pub deadline: Uptime,
     /// What is asked.
     pub request: Request,
@@ -80,7 +80,7 @@ pub enum Answer {
     Info(Result<(), InfoRefused>),
 }
 
-/// What has come of something that a core has told.
+/// The outcome of a report of a core.
 #[derive(Debug, Default)]
 pub struct Done {
     /// The answer to a question, unless it is too late.
@@ -101,7 +101,7 @@ pub struct Refused {
 }
 
 impl Rooms {
-    /// Does what a core tells.
+    /// Applies a report of a core.
     pub fn receive(&mut self, told: RoomMessage, now: Now) -> Done {
         let RoomMessage {
             channel,

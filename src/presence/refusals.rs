@@ -1,7 +1,7 @@
 //! What was refused because of `presence_members_max`, and when it is tried again.
 //!
-//! The core of a refused client marks its channel (`cores/presence/memberships.rs`). When there is room, the owner says so
-//! to all cores with such marks, and each of them tells it about all subscribers of these channels again. So at rest
+//! The core of a refused client marks its channel (`cores/presence/memberships.rs`). When there is room, the owner says
+//! so to all cores with such marks, and each of them tells it about all subscribers of these channels again. So at rest
 //! there are as many members as there is room for.
 //!
 //! A further connection of a user may have been refused, too. So, while anything is refused, a user whose last known
@@ -42,7 +42,7 @@ impl Refusals {
         self.least = self.least.min(weight);
     }
 
-    /// A core knows what of its clients was refused, at least this weight.
+    /// A core has reported that members of its clients were refused, of this weight at least.
     pub(super) fn note_known(&mut self, core: usize, weight: u64) {
         self.note(weight);
         self.cores.insert(core);
@@ -58,12 +58,12 @@ impl Refusals {
         self.has_unconnected_user = true;
     }
 
-    /// Whether something that was refused is still refused, as far as this is known.
+    /// Whether members are still refused, as far as this is known.
     pub(super) fn is_any(&self) -> bool {
         self.least != u64::MAX
     }
 
-    /// When cores are to be told that there is room, if there is so much.
+    /// When cores are to learn that there is room again, if there is so much room.
     pub(super) fn next_due(&self, room: u64) -> Uptime {
         if !self.cores.is_empty() && (self.has_unconnected_user || self.least <= room) {
             self.next
@@ -72,7 +72,7 @@ impl Refusals {
         }
     }
 
-    /// The cores that are to be told so now.
+    /// The cores that are to learn this now.
     pub(super) fn take_due(&mut self, room: u64, now: Uptime) -> BTreeSet<usize> {
         if self.next_due(room) > now {
             return BTreeSet::new();
@@ -88,5 +88,6 @@ impl Refusals {
 
 /// The time between two attempts.
 pub(crate) const RETRY: Duration = Duration::from_secs(1);
-/// How long a user stays of which no connection is known, and others may have been refused: longer than an attempt takes.
+/// How long a user without a known connection stays while connections may have been refused: longer than an attempt
+/// takes.
 pub(crate) const DOUBT: Duration = Duration::from_secs(2);

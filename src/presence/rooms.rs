@@ -13,8 +13,8 @@
 //! Invariants
 //! 1. A member that is there has a connection, or stands in `absent` or `doubtful` under its present `absence`.
 //! 2. A member whose state subscribers do not know is in `changed` of its room, once, and its room is in `due`, once.
-//! 3. A member that has left is forgotten when subscribers have been told ([`Rooms::event_is_told`]), and a room with its
-//!    last member. So each room in `due` exists.
+//! 3. A member that has left is forgotten when subscribers have been told ([`Rooms::event_is_told`]), and a room with
+//!    its last member. So each room in `due` exists.
 //! 4. `count` of a room is the number of its members that are there; `weight` is the sum of the weights of all members.
 //! 5. `due`, `absent`, and `doubtful` are in the order of their times, since tick and grace never change.
 //!
@@ -57,9 +57,9 @@ pub struct Rooms {
     pub(super) draft: Draft,
     tally: Tally,
     pub(super) refusals: Refusals,
-    /// What [`Rooms::refuses`] has refused last.
+    /// The weight of the member that [`Rooms::refuses`] has refused last.
     pub(super) refused_weight: u64,
-    /// Members that have joined or left since that was last taken, while somebody asks.
+    /// Members that have joined or left since these were last taken, while webhooks want them.
     changes: Option<Vec<MemberChange>>,
 }
 
@@ -135,7 +135,7 @@ pub struct Tally {
     pub joined: u64,
     /// Members that have left.
     pub left: u64,
-    /// Members whose changes have cancelled each other before an event told them.
+    /// Members whose changes have cancelled each other before an event.
     pub coalesced: u64,
     /// Joins and infos refused because of `members_max`.
     pub refused: u64,
@@ -353,13 +353,13 @@ impl Rooms {
         }
     }
 
-    /// A core knows what of its clients was refused, at least this weight.
+    /// A core has reported that members of its clients were refused, of this weight at least.
     pub fn note_refusal_known(&mut self, core: usize, weight: u64) {
         self.refusals.note_known(core, weight);
     }
 
-    /// The cores that are to be told that there is room again for some of what was refused. They tell anew what they
-    /// have to tell about these channels.
+    /// The cores that are to learn that there is room again for some refused members. They report their members of
+    /// these channels again.
     pub fn take_retries(&mut self, now: Uptime) -> BTreeSet<usize> {
         self.refusals.take_due(self.room_left(), now)
     }
@@ -413,7 +413,7 @@ impl Rooms {
         self.changes.as_mut().map_or_else(Vec::new, std::mem::take)
     }
 
-    /// Notes that a member has joined or left, if somebody asks.
+    /// Notes that a member has joined or left, if webhooks want it.
     fn note_change(&mut self, id: u32) {
         let Some(changes) = &mut self.changes else { return };
         let member = &self.members[id as usize];

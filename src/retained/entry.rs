@@ -6,8 +6,8 @@
 //!     flags: QoS in bits 0 and 1 | the payload is text 2 | it is JSON of a SocketCluster client 3 | expires 4 | restored 5
 //!            | for clients of the other protocol, in bits 6 and 7: of JSON, whether a string loses its quotes; else the rule
 //! ```
-//! The levels of the topic are separated by U+0000, which no topic contains (MQTT-4.7.3-2), instead of `/`. So topics sort
-//! level by level, and all topics below a level lie side by side.
+//! The levels of the topic are separated by U+0000, which no topic contains (MQTT-4.7.3-2), instead of `/`. So topics
+//! sort level by level, and all topics below a level lie side by side.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -46,7 +46,7 @@ pub struct Facts {
 pub enum Cause {
     /// Its publisher has asked for it, by RETAIN 1 or `$retain`. It stays until a client clears it.
     Publisher,
-    /// The policy of the channel has the newest publication kept. It goes with the policy, or with the history.
+    /// The policy of the channel (`last_value`). The publication is dropped with the policy, or with the history.
     Policy,
 }
 
@@ -210,7 +210,7 @@ pub(super) fn facts_of(flags: u8, expires_at_ms: u64) -> Facts {
     }
 }
 
-/// Two bits about what clients of the other protocol than the publisher's get.
+/// Two bits about the form for clients of the other protocol than the publisher's.
 fn for_the_other_protocol(facts: &Facts) -> u8 {
     match facts.is_json {
         true => u8::from(facts.is_unquoted),
@@ -259,8 +259,8 @@ impl Eq for Entry {}
 pub(super) const LEVEL: u8 = 0;
 const HEAD_BYTES: usize = 32;
 const FLAGS_AT: usize = 30;
-/// What an entry takes beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator rounds up by,
-/// and 16 in a node of the tree, which is half full in the worst case, with the node's own bytes: 40.
+/// What an entry takes beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator rounds up
+/// by, and 16 in a node of the tree, which is half full in the worst case, with the node's own bytes: 40.
 const INDEX_BYTES: usize = 72;
 const QOS_MASK: u8 = 0b11;
 const TEXT: u8 = 2;

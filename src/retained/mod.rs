@@ -1,9 +1,9 @@
 //! Retained publications: for each topic the newest that was published with RETAIN 1, for subscribers to come (MQTT 5.0
 //! section 3.3.1.3).
 //!
-//! Each core has one [`Retained`] with the topics that it owns ([`ChannelHash::owner`](crate::broker::ChannelHash)). The
-//! core sets what it reads from the ring, in the order of the ring, and answers cores whose clients subscribe. Nothing here
-//! knows a connection or another core.
+//! Each core has one [`Retained`] with the topics that it owns ([`ChannelHash::owner`](crate::broker::ChannelHash)).
+//! The core adds the retained publications that it reads from the ring, in the order of the ring, and answers cores
+//! whose clients subscribe. Nothing here knows a connection or another core.
 //!
 //! ```text
 //!   topics.rs  the topics of a core in order, and their bounds     entry.rs   one retained publication

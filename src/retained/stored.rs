@@ -4,9 +4,9 @@
 //!   2 | flags 1, those of `entry.rs` | cause 1 | expires at 8 | hash of the publisher 8 | length of properties 4
 //!     | properties … | payload …
 //! ```
-//! Version 1 had neither the cause nor the hash: such a publication counts as retained by a publisher without a client id.
-//! Numbers are little-endian, and times are Unix milliseconds. The place in the order is not kept: what a former process
-//! has retained is older than everything that this one publishes.
+//! Version 1 had neither the cause nor the hash: such a publication counts as retained by a publisher without a client
+//! id. Numbers are little-endian, and times are Unix milliseconds. The place in the order is not stored: publications
+//! that a former process has retained is older than everything that this one publishes.
 
 use super::entry::{Cause, Entry, Facts, facts_of, flags_of};
 
@@ -29,8 +29,8 @@ impl Entry {
         out.extend_from_slice(self.payload());
     }
 
-    /// The publication of a topic that [`Entry::write_stored`] has written; `None` if it is in another form. `scratch` is
-    /// used.
+    /// The publication of a topic that [`Entry::write_stored`] has written; `None` if it is in another form. `scratch`
+    /// is used.
     pub fn restored(topic: &[u8], value: &[u8], scratch: &mut Vec<u8>) -> Option<Entry> {
         let (&[version, flags], rest) = value.split_first_chunk()?;
         let (cause, rest) = match version {

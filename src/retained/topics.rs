@@ -1,11 +1,11 @@
 //! The retained publications of the topics that a core owns.
 //!
-//! A walk for a filter is done in pages: each looks at a bounded number of topics, and says where the next one begins. What
-//! changes between two pages is seen or not, as it lies behind that place or before it; for a topic that is there all the
-//! time, a page has it.
+//! A walk for a filter is done in pages: each looks at a bounded number of topics, and says where the next one begins.
+//! What changes between two pages is seen or not, as it lies behind that place or before it; for a topic that is there
+//! all the time, a page has it.
 //!
-//! Invariant: `bytes` is the sum of [`Entry::memory_bytes`] of all entries. It is at most `bytes_max`, and there are at most
-//! `count_max` entries.
+//! Invariant: `bytes` is the sum of [`Entry::memory_bytes`] of all entries. It is at most `bytes_max`, and there are at
+//! most `count_max` entries.
 //!
 //! Limits: `mqtt_retained_bytes_max` and `mqtt_retained_count_max`, in equal shares for each core.
 
@@ -24,7 +24,7 @@ pub struct Retained {
     bounds: Bounds,
     /// No entry expires before this time, in Unix milliseconds.
     next_expiry_ms: u64,
-    /// While expired entries are looked for: the next topic to look at, and the earliest expiry of those that were.
+    /// During a search for expired entries: the next topic to look at, and the earliest expiry so far.
     sweep: Option<(Vec<u8>, u64)>,
     expired: u64,
     /// The keys of the topics whose publications on disk are not these any more; `None` without a disk.
@@ -48,9 +48,9 @@ pub enum Set {
     Retained,
     /// It has no payload, so its topic has none any more.
     Cleared,
-    /// There are as many as there may be. An older one of its topic is gone.
+    /// There are `mqtt_retained_count_max` of them. The former one of the topic was dropped.
     TooMany,
-    /// All together take as many bytes as they may. An older one of its topic is gone.
+    /// They take `mqtt_retained_bytes_max`. The former one of the topic was dropped.
     TooLarge,
 }
 
@@ -83,7 +83,7 @@ impl Retained {
         self.unsaved = Some(BTreeSet::new());
     }
 
-    /// Takes what a former process has retained. What there is no room for is not retained.
+    /// Adds a retained publication of a former process. Without room, it is not retained.
     pub fn restore(&mut self, entry: Entry) -> Set {
         let (key, bytes) = (Box::from(entry.key()), entry.memory_bytes());
         let set = if self.entries.len() >= self.bounds.count_max {
@@ -129,8 +129,8 @@ impl Retained {
         }
     }
 
-    /// Takes a publication with RETAIN 1, which is newer than all before. `topic` is a legal one. What there is no room for
-    /// is not retained; nor is the older one of its topic any more, which subscribers would take for the newest.
+    /// Takes a publication with RETAIN 1, which is newer than all before. `topic` is a legal one. What there is no room
+    /// for is not retained; nor is the older one of its topic any more, which subscribers would take for the newest.
     pub fn set(&mut self, facts: &Facts, topic: &[u8], properties: &[u8], payload: &[u8]) -> Set {
         if payload.is_empty() {
             self.clear(topic);
@@ -194,9 +194,9 @@ impl Retained {
         }
     }
 
-    /// A page of the publications that a filter matches and that were published before a place: from the topic `from` on, or
-    /// from the first. It looks at `visits_max` topics at most, and has at most `entries_max` entries and about `bytes_max`
-    /// bytes, but may have any one.
+    /// A page of the publications that a filter matches and that were published before a place: from the topic `from`
+    /// on, or from the first. It looks at `visits_max` topics at most, and has at most `entries_max` entries and about
+    /// `bytes_max` bytes, but may have any one.
     pub fn page(
         &self,
         filter: &Filter,
@@ -270,8 +270,8 @@ impl Retained {
         }
     }
 
-    /// Looks at so many topics at most, from this one of [`Entry::place`] on, and forgets the publications that `keeps` does
-    /// not want. Topics of the server itself stay. Returns where to go on.
+    /// Looks at so many topics at most, from this one of [`Entry::place`] on, and forgets the publications that `keeps`
+    /// does not want. Topics of the server itself stay. Returns where to go on.
     pub fn review(
         &mut self,
         from: &[u8],
@@ -302,7 +302,7 @@ impl Retained {
         let (from, mut earliest) = match self.sweep.take() {
             Some(under_way) => under_way,
             None if self.next_expiry_ms <= now_ms => {
-                // From now on it is the earliest of those that are set meanwhile.
+                // From now on this is the earliest expiry of entries that are set during the search.
                 self.next_expiry_ms = u64::MAX;
                 (Vec::new(), u64::MAX)
             }

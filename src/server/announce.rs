@@ -17,7 +17,7 @@ use crate::transport::port::{Port, Ports};
 /// The target of these lines, which operators filter by, whatever file they are in.
 const TARGET: &str = "ringcast::server";
 
-/// Logs which variables are ignored, and which settings will not do what they seem to do.
+/// Logs which variables are ignored, and which settings have no effect or another effect than expected.
 pub(super) fn announce_settings(loaded: &Loaded, cpus: &[usize]) {
     if let Some(first) = loaded.ignored.first() {
         info!(
@@ -174,7 +174,7 @@ fn page_url(ports: &Ports) -> String {
     format!("{scheme}://{address}/")
 }
 
-/// Logs how many cores run on which CPUs, and what of the settings the system has not granted.
+/// Logs how many cores run on which CPUs, and the settings that the system has not granted.
 pub(super) fn report(config: &Config, started: &[Started], placement: Vec<usize>) {
     let connections_max: u64 = started.iter().map(|core| u64::from(core.connections_max)).sum();
     let own_fd_tables = started.iter().all(|core| core.own_fd_table);

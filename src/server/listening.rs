@@ -194,8 +194,8 @@ impl Reserved {
     }
 
     /// Listens, and sends each core its listeners. Returns when all cores have them: the system gives a listener its
-    /// share of the new connections from its first moment on. The answer holds all listeners, for the process that comes
-    /// after this one.
+    /// share of the new connections from its first moment on. The answer holds all listeners, for the process that
+    /// comes after this one.
     pub(super) fn listen(
         self,
         cores: &[CoreHandle],
@@ -245,7 +245,7 @@ impl Reserved {
             let sent = (index..all.len()).step_by(cores.len()).count();
             wait_for_listeners(core, sent).map_err(StartError::System)?;
         }
-        // Only now: until somebody listens, they keep others off.
+        // Only now: until this server listens, the reserved ports keep other processes off.
         drop(self.reservations);
         Ok(all.into_iter().map(|(socket, _)| socket).collect())
     }

@@ -10,8 +10,8 @@
 // 3. `spawn`: one thread for each core, each with its own descriptor table. Nothing is opened between the first and the
 //    last core that a core should not hold.
 // 4. `listening`: the listeners, sent to the cores.
-// 5. `start_control`: the thread of the control plane, with what it needs of the system.
-// 6. `announce`: the log says what was started. Nothing can fail any more.
+// 5. `start_control`: the thread of the control plane, with its sockets and signals.
+// 6. `announce`: the log describes the running server. Nothing can fail any more.
 //
 // End: the control plane orders a drain, the cores close their clients and stop, the control plane returns.
 
@@ -104,7 +104,7 @@ impl Server {
     /// log.
     ///
     /// # Errors
-    /// [`StartError::Config`] has all that is wrong with the settings; the others are those of [`Server::start`].
+    /// [`StartError::Config`] has all errors in the settings; the others are the errors of [`Server::start`].
     pub fn from_sources<A: App + Send + 'static>(
         sources: ConfigSources,
         embedding: Embedding,
@@ -299,7 +299,7 @@ impl Server {
                 self.join_cores();
                 self.close_store();
             }
-            // An operator who cuts a drain short does not wait for a core that does not take orders.
+            // If an operator cuts a drain short, the server does not wait for a core that takes no orders.
             Ok(Exit::Overdue | Exit::CutShort { .. } | Exit::CoreLost | Exit::Stopped) | Err(_) => {
                 stop(&self.cores);
                 self.close_store_soon();
@@ -315,7 +315,7 @@ impl Server {
         }
     }
 
-    /// The same for cores that were told to stop at once, and that are given a moment for it.
+    /// The same for cores that have the order to stop at once, after a short wait.
     fn close_store_soon(&mut self) {
         let mut tries = STORE_TRIES_MAX;
         while self.store.is_some() && tries > 0 && !self.cores.iter().all(CoreHandle::has_stopped) {
@@ -347,7 +347,7 @@ impl Drop for Server {
         // The program has dropped the server, and with it the outcome.
         let _ = self.join_control();
         for core in &self.cores {
-            // A core whose queue of orders is full takes this one when it has taken some of the others.
+            // A core whose queue of orders is full gets this order when it has taken some of the others.
             while let Err(error) = core.send(Order::Stop)
                 && error.kind() == io::ErrorKind::WouldBlock
             {
@@ -377,7 +377,7 @@ fn start_log(config: &Config, embedding: &Embedding) -> Result<Option<log::Filte
     }
 }
 
-/// The configuration with what the service manager gives and what the program chooses.
+/// The configuration, with the sockets of the service manager and the choices of the program applied.
 fn effective(
     config: &Config,
     activated: &ActivatedSockets,

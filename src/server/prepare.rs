@@ -1,4 +1,4 @@
-//! The first step of a start: what is read, checked and reserved before the first core exists.
+//! The first step of a start: reads and checks files, and reserves resources, before the first core exists.
 //!
 //! Files come first (keys, rules, certificates, users), then the addresses, then the threads that check passwords:
 //! these start before the cores are pinned to their CPUs, so that hashing runs where there is room.

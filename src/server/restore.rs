@@ -1,7 +1,7 @@
-//! Gives what a store has to the cores that own the channels, before the cores run.
+//! Gives the content of a store to the cores that own the channels, before the cores run.
 //!
-//! A connection of the last process has ended with it: its will waits for its delay, from the end that the store knows of
-//! or else from now on.
+//! A connection of the last process has ended with it: its will waits for its delay, from the end that the store knows
+//! of or else from now on.
 //!
 //! A server without MQTT leaves retained publications and MQTT sessions on disk as they are.
 //!
@@ -32,7 +32,7 @@ pub(super) struct Restored {
     pub(super) parts: Vec<Stored>,
 }
 
-/// The numbering that goes on from what a store has.
+/// The numbering that continues the numbering of a store.
 pub(super) fn numbering(beginning: &Beginning) -> Numbering {
     Numbering {
         epoch: Epoch::from_text(&beginning.epoch).unwrap_or_else(|| Numbering::new().epoch),
@@ -195,7 +195,7 @@ fn restore_sessions(
     Ok(restored)
 }
 
-/// Reads the retained publications for each core, and removes those from the store that have expired meanwhile.
+/// Reads the retained publications for each core, and removes expired ones from the store.
 fn restore_retained(
     store: &Store,
     hasher: &ChannelHasher,
@@ -221,7 +221,7 @@ fn restore_retained(
     Ok(restored)
 }
 
-/// Reads the wills for each core. Of several connections of a session, the will of the one that has set it last counts.
+/// Reads the wills for each core. Of several wills of a session, the one that was set last counts.
 fn restore_wills(
     store: &Store,
     hasher: &ChannelHasher,

@@ -22,7 +22,7 @@ use crate::login;
 use crate::store::{RunningStore, Store};
 use crate::transport::hand_over::Outlets;
 
-/// The thread of a core, and what is to be dropped when it has ended.
+/// The thread of a core, and values that are dropped when it has ended.
 pub(super) type CoreThread = JoinHandle<Option<cores::InheritedDescriptors>>;
 
 /// The cores, once each accepts connections.
@@ -94,7 +94,7 @@ impl RunningCores {
     }
 }
 
-/// Gives the cores what the store has, and their ends of it.
+/// Gives each core its part of the store's content, and its sink of the store.
 fn restore_into<A>(
     parts: &mut [CoreParts<A>],
     store: Store,

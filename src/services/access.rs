@@ -1,5 +1,5 @@
-//! What a core lends its sessions of the services: the directory, and the list of what sessions want done. The core does it
-//! between two messages (`cores/services`).
+//! The part of the services that a core lends its sessions: the directory, and a list of requests of the sessions. The
+//! core carries these out between two messages (`cores/services`).
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use super::reply::{ReplyTo, ServiceReply};
 pub struct Access {
     /// The patterns that services have registered.
     pub directory: Directory,
-    /// Whether calls that nobody else answers may be a service's: there are services, or rows of `[[services]]`.
+    /// Whether a service may answer calls that are not answered otherwise: there are services, or rows of
+    /// `[[services]]`.
     pub is_used: bool,
     orders: Vec<Order>,
     /// Calls that have ended. Their buffers are used again.
@@ -28,7 +29,7 @@ pub enum Order {
     Call {
         /// The connection of the caller.
         connection: usize,
-        /// Where the end is told.
+        /// The receiver of the end.
         reply: ReplyTo,
         /// The pattern that is about the name; `None`: no service has registered one.
         entry: Option<Entry>,
@@ -74,18 +75,18 @@ pub struct Question<'a> {
     pub service: &'a [u8],
     /// The time limit.
     pub timeout: Duration,
-    /// Where the answer is told.
+    /// The receiver of the answer.
     pub reply: ServiceReply,
 }
 
 impl Access {
-    /// Whether sessions want something done.
+    /// Whether there are requests of sessions.
     #[inline]
     pub fn has_orders(&self) -> bool {
         !self.orders.is_empty()
     }
 
-    /// Takes what sessions want done. The list is to be given back by [`Access::give_back`].
+    /// Takes the requests of sessions. The caller gives the list back by [`Access::give_back`].
     pub fn take_orders(&mut self) -> Vec<Order> {
         std::mem::take(&mut self.orders)
     }
@@ -98,7 +99,7 @@ impl Access {
         }
     }
 
-    /// Wants something done.
+    /// Adds a request.
     pub fn order(&mut self, order: Order) {
         self.orders.push(order);
     }
@@ -117,7 +118,7 @@ impl Access {
         }
     }
 
-    /// Asks a service for the server itself. `write` writes what the service gets.
+    /// Asks a service for the server itself. `write` writes the data for the service.
     pub fn ask(&mut self, question: Question<'_>, caller: u64, write: impl FnOnce(&mut Vec<u8>)) {
         let Question {
             connection,

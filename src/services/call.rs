@@ -48,13 +48,13 @@ pub struct MemberKey {
     pub connection: usize,
 }
 
-/// A call or a one-way event on its way to a service, and the answer on its way back. It is boxed, and its buffers are used
-/// again.
+/// A call or a one-way event on its way to a service, and the answer on its way back. It is boxed, and its buffers are
+/// used again.
 #[derive(Debug, Default)]
 pub struct ServiceCall {
     /// The open call; `None` for an event without an answer.
     pub id: Option<CallId>,
-    /// The pool that it goes to.
+    /// The pool to which the call belongs.
     pub pool: Option<PoolId>,
     /// The core that owns the pool.
     pub owner: usize,
@@ -66,7 +66,7 @@ pub struct ServiceCall {
     pub caller: u64,
     /// When its caller gives it up. After `$cancel`: when the window of its service is free again without an answer.
     pub deadline: Uptime,
-    /// Whether its service was told `$cancel`.
+    /// Whether its service got `$cancel`.
     pub is_cancelled: bool,
     /// The outcome, on the way back.
     pub outcome: Outcome,
@@ -91,7 +91,7 @@ pub enum Outcome {
 labels! {
     /// Why a call was not answered.
     pub enum Failure {
-        /// The service has gone before its answer.
+        /// The service has disconnected before its answer.
         Gone = "gone",
         /// No answer in time.
         TimedOut = "timed_out",
@@ -126,7 +126,7 @@ impl Failure {
     }
 }
 
-/// The end of a call, as its caller is told.
+/// The end of a call, as its caller learns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended<'a> {
     /// Answered, with the data if there is some.

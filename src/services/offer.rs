@@ -1,4 +1,4 @@
-//! What a service offers: its share of the calls, and what operators are shown of it.
+//! The offer of a service: its weight and window, and its `meta`, which operators see.
 
 use serde_json::Value;
 
@@ -40,7 +40,7 @@ pub fn meta(json: &str) -> Result<Box<str>, &'static str> {
     if json.len() > META_BYTES_MAX {
         return Err(TEXT);
     }
-    // Read and written again, so that everybody can read it who is shown it: half of a surrogate pair is no text.
+    // Parsed and written again, so that every program can read it: half of a surrogate pair is no text.
     let value: Value = serde_json::from_str(json).map_err(|_| TEXT)?;
     let written = value.to_string();
     match written.len() <= META_BYTES_MAX {

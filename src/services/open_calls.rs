@@ -1,8 +1,8 @@
 //! The calls that clients of one core have made to services, and that have not ended.
 //!
-//! A call stands in a slot. It also stands in two lists: that of its connection, and that of the calls with the same time
-//! limit, whose deadlines are therefore in order. So each of answer, deadline and end of the connection finds its calls
-//! without a search.
+//! A call stands in a slot. It also stands in two lists: that of its connection, and that of the calls with the same
+//! time limit, whose deadlines are therefore in order. So each of answer, deadline and end of the connection finds its
+//! calls without a search.
 //!
 //! Limits: [`Bounds`].
 
@@ -45,7 +45,7 @@ pub struct Bounds {
 pub struct Open {
     /// The connection of the caller.
     pub connection: usize,
-    /// Where its end is told.
+    /// The receiver of its end.
     pub reply: ReplyTo,
     /// Its pool, and the row of `[[services]]`.
     pub place: Entry,

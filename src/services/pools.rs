@@ -3,13 +3,14 @@
 //!
 //! Invariants
 //! 1. A call waits only if no member has room, and calls that wait are given in their order.
-//! 2. A call is in `in_flight`, and counts in the window of its member, from the moment at which it is given to the member
-//!    until the core of the member says that it is done, or that the member has not got it. So a service that goes on with
-//!    a call after `$cancel` gets no other call in its place. A call that comes back and was cancelled is given to nobody.
+//! 2. A call is in `in_flight`, and counts in the window of its member, from the moment at which it is given to the
+//!    member until the core of the member says that it is done, or that the member has not got it. So a service that
+//!    goes on with a call after `$cancel` gets no other call in its place. A call that comes back and was cancelled is
+//!    given to nobody.
 //! 3. A pool has members. With the last one it is gone, and its calls that wait are refused.
 //!
-//! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers. A member
-//! whose outbox is full is **full**: it gets nothing until its core says that it has room again.
+//! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers. A
+//! member whose outbox is full is **full**: it gets nothing until its core says that it has room again.
 //!
 //! Cost: a choice looks at all members of the pool.
 //!
@@ -121,7 +122,7 @@ enum QueueEnd {
 /// Where a call was that its caller has given up.
 #[derive(Debug)]
 pub enum Cancelled {
-    /// A member has it: it is to be told. The call counts in its window until [`Pools::done`].
+    /// A member has it, and is to get `$cancel`. The call counts in its window until [`Pools::done`].
     Given(MemberKey),
     /// It waited.
     Waited(Box<ServiceCall>),
@@ -136,7 +137,7 @@ pub struct PoolView {
     pub pattern: Box<[u8]>,
     /// How many calls wait.
     pub waiting: usize,
-    /// The members, the one that has joined first in front.
+    /// The members, in the order in which they joined.
     pub members: Vec<MemberView>,
 }
 
@@ -357,7 +358,7 @@ impl Pools {
         self.pool(id).map(|pool| pool.row)
     }
 
-    /// A service gives a pattern up. If it was the last one, its pool is gone.
+    /// A service leaves a pattern. The pool ends with its last member.
     pub fn leave(&mut self, pattern: &[u8], key: MemberKey) -> Option<RemovedPool> {
         let slot = *self.by_pattern.get(pattern)?;
         let generation = self.slots.get(slot as usize)?.generation;
@@ -449,8 +450,8 @@ impl Pools {
         Some(Next::Given(pool.members[member].key, call))
     }
 
-    /// A member has answered a call, or ended with it, or had time enough after `$cancel`. Returns the pool, which may have
-    /// room now. The end of a cancelled call does not say that the member answers in time.
+    /// A member has answered a call, or ended with it, or had time enough after `$cancel`. Returns the pool, which may
+    /// have room now. The end of a cancelled call does not say that the member answers in time.
     pub fn done(&mut self, call: CallId) -> Option<PoolId> {
         let flight = self.end_flight(call, |member, flight| member.is_slow &= flight.is_cancelled)?;
         self.pool(flight.pool).is_some().then_some(flight.pool)
@@ -527,7 +528,7 @@ impl Pools {
         members.find(|member| member.serial == flight.serial)
     }
 
-    /// A core has stopped. Its members are gone.
+    /// A core has stopped. Its members leave all pools.
     pub fn note_stopped(&mut self, core: usize) -> Stopped {
         self.cores = self.cores.without(CoreSet::of(core));
         let mut stopped = Stopped::default();
@@ -592,10 +593,10 @@ pub struct RemovedPool {
     pub waiting: Vec<Box<ServiceCall>>,
 }
 
-/// Why nobody waits for the answer to a call any more.
+/// Why the caller no longer waits for the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GivenUp {
-    /// The caller has gone.
+    /// The caller has disconnected.
     CallerGone,
     /// It has not come in time.
     TimedOut,
@@ -620,8 +621,9 @@ fn slot_id(slot: usize, generation: u32) -> PoolId {
 }
 
 impl Pool {
-    /// The member for the next call: the one with the fewest calls in flight for its weight; of several the one that was
-    /// chosen the longest time ago. In a sticky pool, the one that the caller's number gives the highest rank.
+    /// The member for the next call: the member with the fewest calls in flight for its weight; of several, the member
+    /// that was chosen the longest time ago. In a sticky pool, the member to which the caller's number gives the
+    /// highest rank.
     fn choose(&self, caller: u64) -> Option<usize> {
         let with_room = self
             .members
@@ -676,8 +678,8 @@ impl Member {
     }
 }
 
-/// How well a member suits a caller: a number that looks random, and is the same each time. So each caller has an order of
-/// the members of its own, and a member that comes or goes changes the choice for its own callers only.
+/// How well a member suits a caller: a number that looks random, and is the same each time. So each caller has an order
+/// of the members of its own, and a member that comes or goes changes the choice for its own callers only.
 fn rank(caller: u64, member: u64) -> u64 {
     let mixed = (caller ^ member.wrapping_mul(0x9E37_79B9_7F4A_7C15)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     (mixed ^ mixed >> 31).wrapping_mul(0x94D0_49BB_1331_11EB) ^ mixed >> 29

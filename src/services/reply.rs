@@ -1,10 +1,10 @@
-//! Where the end of a call is told.
+//! The receiver of the end of a call.
 
 use std::fmt;
 
 use super::call::{Ended, Failure, Token};
 
-/// Where the end of a call is told.
+/// The receiver of the end of a call.
 #[derive(Debug)]
 pub enum ReplyTo {
     /// The client has called; its session needs this for the answer.
@@ -29,7 +29,7 @@ pub enum ServiceFailure<'a> {
 }
 
 impl ServiceReply {
-    /// The answer is told by calling `tell`.
+    /// Calls `tell` with the answer.
     pub fn new(tell: impl FnOnce(Result<Option<&str>, ServiceFailure<'_>>) + Send + 'static) -> ServiceReply {
         ServiceReply(Box::new(tell))
     }

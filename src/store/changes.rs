@@ -1,11 +1,11 @@
 //! The changes that the next commit makes: the records of all cores since the last one, put together.
 //!
-//! A publication that is forgotten before the commit is never written. Records of one channel come from its owner
-//! alone, in order; those of different channels need no order. The records of one will come in order, too, though from
-//! two cores: the owner of a session's key is told of an end when what the core of the connection has recorded is on its
-//! way (`cores/lifecycle/wills.rs`). Records about an MQTT session come from the core that owns its client id, and those
-//! about a retained publication from the core that owns its topic. Several cores may hold one publication: their records
-//! are counted together.
+//! A publication that is forgotten before the commit is never written. All records of a channel come from the core that
+//! owns it, in order; records of different channels need no order. The records of one will come in order, too, although
+//! two cores make them: the core of the connection sends its records before it tells the owner of the session's key
+//! that the connection has ended (`cores/lifecycle/wills.rs`). Records about an MQTT session come from the core that
+//! owns its client id, and records about a retained publication from the core that owns its topic. Items of several
+//! cores may refer to one publication: their records are counted together.
 //!
 //! Pure.
 
@@ -24,11 +24,11 @@ pub(super) struct Changes {
     retained: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
     /// The MQTT sessions with changes, by client id.
     sessions: BTreeMap<Box<[u8]>, SessionChanges>,
-    /// The publications that items of sessions name, by their numbers.
+    /// The publications to which items of sessions refer, by their numbers.
     publications: BTreeMap<u64, PublicationChanges>,
-    /// What was published up to this offset may be missing from any channel.
+    /// Publications up to this offset may be missing from any channel.
     pub(super) unknown_through: u64,
-    /// The same for channels that are not known otherwise.
+    /// The same for channels of which the store knows nothing else.
     pub(super) removed_through: u64,
     /// How many records came.
     pub(super) records: u64,
@@ -39,9 +39,9 @@ pub(super) struct Changes {
 /// The changes of one channel.
 #[derive(Debug, Default)]
 pub(super) struct ChannelChanges {
-    /// Whether all that the store has of the channel is removed, before the publications here are added.
+    /// Whether all stored publications of the channel are removed before the publications here are added.
     pub(super) is_removed: bool,
-    /// What the channel keeps then.
+    /// The bounds of the channel's history afterwards.
     pub(super) kept: KeptBounds,
     /// Publications to add, as values of the database, by their offsets.
     pub(super) publications: BTreeMap<u64, Box<[u8]>>,
@@ -50,7 +50,7 @@ pub(super) struct ChannelChanges {
 /// The changes of one MQTT session.
 #[derive(Debug, Default)]
 pub(super) struct SessionChanges {
-    /// Whether all items that the store has of the session are removed, before those here are written.
+    /// Whether all stored items of the session are removed before the items here are written.
     pub(super) is_removed: bool,
     items: BTreeMap<Box<[u8]>, ItemChange>,
 }
@@ -60,16 +60,16 @@ pub(super) struct SessionChanges {
 struct ItemChange {
     /// `None` if the item is gone.
     value: Option<Box<[u8]>>,
-    /// Whether the store has never had it.
+    /// Whether the item was never stored.
     is_new: bool,
 }
 
-/// The changes of one publication that items of sessions name.
+/// The changes of one publication to which items of sessions refer.
 #[derive(Debug, Default)]
 pub(super) struct PublicationChanges {
     /// The publication, if one of the records had it.
     pub(super) content: Option<Box<[u8]>>,
-    /// How many items more name it; negative: fewer.
+    /// By how many the number of items that refer to it grows; negative if it falls.
     pub(super) holders: i64,
 }
 
@@ -94,7 +94,7 @@ impl Changes {
                 }
                 Record::Forgotten { channel, kept } => self.channel(channel).keep(kept),
                 Record::Removed { channel, through } => {
-                    // The channel may come back, and then nothing is known of the time before.
+                    // If the channel comes back, nothing is known of the time before.
                     self.removed_through = self.removed_through.max(through);
                     let changes = self.channel(channel);
                     *changes = ChannelChanges {
@@ -156,7 +156,7 @@ impl Changes {
         self.sessions.get_mut(client_id).expect("it is there now")
     }
 
-    /// The topics whose retained publications have changed, and these.
+    /// The topics whose retained publications have changed, with the new ones.
     pub(super) fn retained(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.retained
             .iter()
@@ -170,7 +170,7 @@ impl Changes {
             .map(|(client_id, changes)| (&**client_id, changes))
     }
 
-    /// The publications that items of sessions name, with changes, by their numbers.
+    /// The changed publications to which items of sessions refer, by their numbers.
     pub(super) fn publications(&self) -> impl Iterator<Item = (u64, &PublicationChanges)> {
         self.publications
             .iter()

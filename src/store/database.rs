@@ -8,19 +8,19 @@
 //! | `wills` | number of a connection | its will |
 //! | `retained` | topic | its retained publication |
 //! | `mqtt_sessions` | length of the client id 2 (big-endian), client id, name of an item | the item |
-//! | `mqtt_publications` | number | a publication that items of sessions name |
+//! | `mqtt_publications` | number | a publication to which items of sessions refer |
 //!
 //! A commit is made in two phases: the second sync makes it valid, and a file whose last commit does not verify is
 //! damaged rather than older. (With one phase redb would go back to the commit before, which in strict mode would lose
 //! what was acknowledged.) At a start the checksums of all pages are verified, and the form of all values.
 //!
-//! **A file that may not grow.** To remove something takes free pages, too, since redb writes changed pages anew, and has
-//! those of the last commit back with the next one. So of a file with a bound (`store_bytes_max`) the content may take
-//! two fifths ([`Content`]): a commit that would have more is refused like one on a full disk, unless it removes at least
-//! as much as it adds. A full store opens again when enough was removed, without a restart.
+//! **A file that may not grow.** Removing an entry takes free pages, too: redb writes changed pages anew, and frees the
+//! former ones only with the next commit. So the content of a file with a bound (`store_bytes_max`) may take two fifths
+//! of it ([`Content`]). A commit that would exceed this fails as on a full disk, unless it removes at least as much as
+//! it adds. When enough was removed, a full store accepts publications again, without a restart.
 //!
-//! After an error of the disk redb refuses everything until the file is opened again: so does [`Database::apply`], which
-//! consumes the database then.
+//! After an error of the disk redb refuses everything until the file is opened again: so does [`Database::apply`],
+//! which consumes the database then.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -58,14 +58,14 @@ pub(super) struct Database {
     bytes_max: u64,
 }
 
-/// The bytes that all keys and values take, in a file that is bounded; of another one they are not counted at the start.
+/// The bytes that all keys and values take, in a file with a bound. Without a bound they are not counted at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Content(u64);
 
-/// Why the database could not do what it was asked for.
+/// Why an operation on the database failed.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The file is not what the store has written.
+    /// The content of the file is not as the store has written it.
     Damaged(String),
     /// The file is in a form of another version of Ringcast or of redb.
     OtherVersion(String),
@@ -88,8 +88,8 @@ impl Content {
         self.0
     }
 
-    /// Whether so little is left of `max` that nothing is to be added but what makes room. It stays so until an eighth is
-    /// left.
+    /// Whether so little is left of `max` that only changes that make room are accepted. This ends when an eighth is
+    /// free.
     pub(super) const fn is_nearly(self, max: Content, has_neared: bool) -> bool {
         let sixteenths = if has_neared { 14 } else { 15 };
         self.0 / sixteenths >= max.0 / 16
@@ -118,7 +118,7 @@ impl Database {
             file: FileBackend::new(file).map_err(Fault::from)?,
             bytes_max,
         };
-        // Neither a debug assertion of redb nor a bug in how it reads a damaged file may end the process.
+        // A debug assertion of redb, or a bug in its reading of a damaged file, must not end the process.
         let opened = catch_unwind(AssertUnwindSafe(|| {
             Builder::new()
                 .set_cache_size(CACHE_BYTES)
@@ -230,7 +230,8 @@ impl Database {
         })
     }
 
-    /// Calls `each` for every item of every MQTT session, session by session, with the client id, the name and the value.
+    /// Calls `each` for every item of every MQTT session, session by session, with the client id, the name and the
+    /// value.
     ///
     /// # Errors
     /// See [`Fault`]. Then not all of them were given.
@@ -242,7 +243,7 @@ impl Database {
         })
     }
 
-    /// Calls `each` for every publication that items of sessions name.
+    /// Calls `each` for every publication to which items of sessions refer.
     ///
     /// # Errors
     /// See [`Fault`]. Then not all of them were given.
@@ -300,7 +301,7 @@ impl Database {
         Ok(bytes)
     }
 
-    /// Commits changes and the head, all or nothing: `head.next_number`, `holders` and `content` go on in it.
+    /// Commits changes and the head, all or nothing, and updates `head.next_number`, `holders` and `content`.
     ///
     /// # Errors
     /// See [`Fault`]. Nothing was changed; the database must be opened again.
@@ -346,8 +347,8 @@ impl Database {
         Ok(after)
     }
 
-    /// How much content the file may have, if it is bounded: two fifths of the length to which it can grow. redb doubles the
-    /// length up to that of a region, and then adds regions.
+    /// How much content the file may have, if it is bounded: two fifths of the length to which it can grow. redb
+    /// doubles the length up to that of a region, and then adds regions.
     pub(super) fn content_max(&self) -> Option<Content> {
         if self.bytes_max == u64::MAX {
             return None;
@@ -373,14 +374,14 @@ impl Database {
     }
 }
 
-/// How many items of MQTT sessions name each publication of the database.
+/// The number of items of MQTT sessions that refer to each publication of the database.
 ///
 /// Invariant: it has the publications of the table, each with the number of its items, which is not 0.
 #[derive(Debug, Default)]
 pub(super) struct ReferenceCounts(HashMap<u64, u32>);
 
 impl ReferenceCounts {
-    /// Counts one item more, of those that the database has at the start.
+    /// Counts one more item, while the database is read at the start.
     pub(super) fn count(&mut self, number: u64) {
         *self.0.entry(number).or_default() += 1;
     }
@@ -389,7 +390,7 @@ impl ReferenceCounts {
         self.0.contains_key(&number)
     }
 
-    /// How many items name a publication with the changes.
+    /// The number of items that refer to a publication after the changes.
     fn after(&self, number: u64, changes: &PublicationChanges) -> u32 {
         let before = self.0.get(&number).copied().map_or(0, i64::from);
         u32::try_from(before + changes.holders).unwrap_or(0)
@@ -456,7 +457,7 @@ fn write_changes(
     Ok(size)
 }
 
-/// A table of which is counted by how many bytes it grows.
+/// A table, and the number of bytes by which it has grown.
 struct Measured<'a, 't, K: redb::Key + 'static> {
     table: Table<'t, K, &'static [u8]>,
     size: &'a mut i64,
@@ -694,9 +695,9 @@ impl StorageBackend for BoundedFile {
     }
 }
 
-/// Memory for pages of the file: the inner pages of the trees, and what a commit changes.
+/// Memory for pages of the file: the inner pages of the trees, and the pages that a commit changes.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// The bytes of a page and of a region of redb, and what it needs for an entry beside key and value, rounded up.
+/// The bytes of a page and of a region of redb, and the overhead of an entry beside key and value, rounded up.
 const HALF_PAGE_BYTES: usize = 2048;
 const REGION_BYTES: u64 = 1 << 32;
 const ENTRY_HEAD_BYTES: usize = 16;

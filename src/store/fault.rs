@@ -1,4 +1,4 @@
-//! Why a store cannot be had, in words for operators.
+//! Why a store cannot be opened, in words for operators.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::database::Fault;
 use super::directory::{NoLock, StoreOwner};
 
-/// Why a store cannot be had. Its text says what to do.
+/// Why a store cannot be opened. The text tells the operator what to do.
 #[derive(Debug)]
 pub enum StoreError {
     /// Another process has the directory.
@@ -21,14 +21,14 @@ pub enum StoreError {
     OtherVersion {
         /// The file.
         file: PathBuf,
-        /// What is unknown.
+        /// The unknown part.
         what: String,
     },
     /// The system refuses.
     System {
         /// The directory or the file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
 }

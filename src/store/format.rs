@@ -6,9 +6,9 @@
 //!   will          1 | due, as Unix ms 8 | set, as Unix ms 8 | will …
 //!   head          3 | state 1 | epoch 8 | ceiling 8 | unknown through 8 | removed through 8 | next number 8 | policies 8
 //! ```
-//! Retained publications and what belongs to MQTT sessions have forms of their own (`retained/stored.rs`,
-//! `mqtt/sessions/stored.rs`), which begin with a version, too. Numbers are little-endian. A value in a form that this version does not know is never guessed at: the reader gets
-//! `None`, and the store counts as damaged.
+//! Retained publications and items of MQTT sessions have forms of their own (`retained/stored.rs`,
+//! `mqtt/sessions/stored.rs`), which begin with a version, too. Numbers are little-endian. If the form of a value is
+//! unknown, the reader gets `None`, and the store counts as damaged.
 //!
 //! Pure.
 
@@ -20,7 +20,7 @@ use super::records::KeptBounds;
 pub(crate) struct StoredPublication<'a> {
     /// When it was published, in milliseconds since 1970.
     pub(crate) unix_ms: u64,
-    /// What kind of payload it has and whose frame it is: a number of the caller, which gets it back.
+    /// The kind of its payload and the protocol of its frame, as a number that only the caller interprets.
     pub(crate) form: u8,
     /// The length of the payload in the frame.
     pub(crate) payload_bytes: u32,
@@ -69,13 +69,13 @@ impl<'a> StoredWill<'a> {
     }
 }
 
-/// The time at which a will is due whose connection is open.
+/// The stored due time of a will whose connection is open.
 const NOT_DUE: u64 = u64::MAX;
 /// The first form of a value.
 const VERSION: u8 = 1;
-/// The form of the head. From the second on there is the table of wills, and from the third those of retained
-/// publications and MQTT sessions. A version of Ringcast that does not know a table would leave it as it is, so that a
-/// later one would publish old wills or deliver old publications.
+/// The form of the head. Form 2 added the table of wills, form 3 the tables of retained publications and MQTT sessions.
+/// A version of Ringcast that does not know a table would leave it as it is, and a later version would then publish old
+/// wills or deliver old publications.
 const HEAD_VERSION: u8 = 3;
 /// Bytes of a publication before its frame.
 const HEAD_BYTES: usize = 14;
@@ -110,12 +110,12 @@ impl<'a> StoredPublication<'a> {
     }
 }
 
-/// What the store knows of a channel besides its publications.
+/// The entry of a channel, besides its publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoredChannel {
     /// Its number in the keys of its publications.
     pub(crate) number: u64,
-    /// What it keeps.
+    /// The bounds of its publications.
     pub(crate) kept: KeptBounds,
 }
 
@@ -148,34 +148,34 @@ impl StoredChannel {
     }
 }
 
-/// What the store knows of all channels together.
+/// The numbering, and the state of all channels together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoredHead {
     /// How the last process left the store.
     pub(crate) state: State,
     /// The epoch of the numbering.
     pub(crate) epoch: [u8; 8],
-    /// No offset above this has been given out: the next process begins here.
+    /// No publication has a higher offset: the next process begins here.
     pub(crate) ceiling: u64,
     /// Publications up to this offset may be missing from any channel.
     pub(crate) unknown_through: u64,
-    /// Publications up to this offset may be missing from any channel that the store does not know: it has removed some.
+    /// Publications up to this offset may be missing from any channel that is not in the store, since it has removed
+    /// some.
     pub(crate) removed_through: u64,
     /// The number of the next new channel.
     pub(crate) next_number: u64,
-    /// A fingerprint of the channel policies that were in force: with other policies, what was not remembered is not
-    /// known.
+    /// A fingerprint of the channel policies that were in force: under other policies, other channels were remembered.
     pub(crate) policies: u64,
 }
 
-/// How a process left the store, or that it has it.
+/// How the last process left the store, or that a process is using it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It has committed all there was.
+    /// It has committed everything.
     Clean = 0,
     /// It did not end in order, and acknowledged publications before they were committed.
     Relaxed = 1,
-    /// It did not end in order, and acknowledged only what was committed.
+    /// It did not end in order, and acknowledged publications only after they were committed.
     Strict = 2,
 }
 

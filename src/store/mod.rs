@@ -5,19 +5,19 @@
 //!     ▲                                        │
 //!     └────────── committed up to … ◄──────────┘
 //! ```
-//! [`Store::open`] takes the lock of the directory, checks the file and reads the numbering; a damaged file is set aside.
-//! [`Store::read`] gives the histories. [`Store::start`] starts the thread and makes a [`Sink`] for each core. The
-//! owner of a channel records what happens to its history; it never waits for the thread, and never touches a file.
+//! [`Store::open`] takes the lock of the directory, checks the file and reads the numbering; a damaged file is set
+//! aside. [`Store::read`] gives the histories. [`Store::start`] starts the thread and makes a [`Sink`] for each core.
+//! The core that owns a channel records the changes of its history; it never waits for the thread, and never touches a
+//! file.
 //!
-//! Offsets: a process reserves [`OFFSETS_RESERVED`] offsets ahead of the highest one that it has given out, to a
-//! publication of any channel. The next process begins behind all that are reserved. So no offset is given out twice,
-//! whatever was lost.
+//! Offsets: a process reserves [`OFFSETS_RESERVED`] offsets ahead of the highest offset that any publication has
+//! got. The next process begins behind all reserved offsets. So no offset is used twice, even after a loss.
 //!
-//! | how the last process ended | epoch | what a recovery from before the start gets |
+//! | how the last process ended | epoch | answer to a recovery from a position before the start |
 //! |---|---|---|
-//! | in order, or by a take-over | the same | what it missed |
-//! | otherwise, in strict mode | the same | what it missed: all that was acknowledged is there |
-//! | otherwise, in relaxed mode | a new one | `recovered: false`: the last `store_flush_ms` may be lost. `last` and `since` find what is there |
+//! | in order, or by a take-over | the same | all missed publications |
+//! | otherwise, in strict mode | the same | all missed publications that were acknowledged |
+//! | otherwise, in relaxed mode | a new one | `recovered: false`: the last `store_flush_ms` may be lost. `last` and `since` return the stored publications |
 //!
 //! Limits: `store_queue_bytes_max` (`sink.rs`), `store_bytes_max` (as a full disk, `writer.rs`), `BATCHES_WAITING_MAX`.
 
@@ -91,9 +91,9 @@ impl StoreSettings {
 /// The change that a publication makes to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreChange {
-    /// It is kept.
+    /// The store keeps it.
     Adds,
-    /// It clears what is retained on its topic, and nothing remembers it: it is taken while the store is full, too.
+    /// It clears the retained publication of its topic, and no history keeps it: a full store accepts it, too.
     Clears,
 }
 
@@ -107,12 +107,12 @@ impl StoreChange {
     }
 }
 
-/// How a directory that another process has is taken.
+/// The treatment of a directory that another process has locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taking {
-    /// Not at all.
+    /// The start fails.
     IfFree,
-    /// The other process is asked to let go of it.
+    /// The other process is asked to release it.
     ByTakeOver,
 }
 
@@ -131,12 +131,12 @@ pub(crate) struct Store {
     clock: Clock,
 }
 
-/// What is known of all channels together when a process begins.
+/// The state of the numbering when a process begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Beginning {
     /// The epoch of the numbering.
     pub(crate) epoch: [u8; 8],
-    /// All offsets that were given out are below this, or are this.
+    /// No earlier publication has a higher offset.
     pub(crate) base: u64,
     /// Publications up to this offset may be missing from any channel.
     pub(crate) unknown_through: u64,
@@ -202,7 +202,7 @@ impl Store {
         };
         let may_miss_some = head.is_some_and(|head| head.state == State::Relaxed);
         let mut head = begin(head, epoch, policies, settings.mode, &path);
-        // The offsets of this process are reserved before it gives any out.
+        // The offsets of this process are reserved before a publication gets one.
         let reserved = database.apply(
             &Changes::default(),
             &mut head,
@@ -242,7 +242,7 @@ impl Store {
         self.may_miss_some
     }
 
-    /// What is known of all channels together.
+    /// The state of the numbering at the start.
     pub(crate) fn beginning(&self) -> Beginning {
         Beginning {
             epoch: self.head.epoch,
@@ -295,7 +295,7 @@ impl Store {
             .map_err(|fault| StoreError::fault(&self.path, fault))
     }
 
-    /// Calls `each` with the number and the value of every publication that items of sessions name.
+    /// Calls `each` with the number and the value of every publication to which items of sessions refer.
     ///
     /// # Errors
     /// The disk is broken.
@@ -305,7 +305,7 @@ impl Store {
             .map_err(|fault| StoreError::fault(&self.path, fault))
     }
 
-    /// Notes that an item names a publication.
+    /// Notes that an item refers to a publication.
     pub(crate) fn count_holder(&mut self, number: u64) {
         self.holders.count(number);
     }
@@ -315,8 +315,8 @@ impl Store {
         StoreError::fault(&self.path, Fault::OtherVersion(what))
     }
 
-    /// Commits `changes` to what was read, and starts the thread, which tries again if there is no room on the disk. Returns
-    /// a sink for each core.
+    /// Commits `changes`, which the caller made while it read the store, and starts the thread, which tries again if
+    /// there is no room on the disk. Returns a sink for each core.
     ///
     /// # Errors
     /// The system refuses.
@@ -415,7 +415,7 @@ fn is_full(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::StorageFull
 }
 
-/// The head for a process that begins with what the last one has left.
+/// The head of a process that continues the store of the last one.
 fn begin(
     before: Option<StoredHead>,
     epoch: [u8; 8],
@@ -460,7 +460,7 @@ fn begin(
              fail",
             path.display()
         );
-        // A channel that is on disk has been remembered up to now.
+        // The history of a channel that is on disk is known up to now.
         head.removed_through = base;
     }
     head
@@ -558,10 +558,11 @@ impl StoreHandle {
         self.mode == StoreMode::Strict
     }
 
-    /// Begins a publication to a remembered channel, on a thread outside the cores. It is made while the value lives.
+    /// Begins a publication to a remembered channel, on a thread outside the cores. The publication is under way until
+    /// the value is dropped.
     ///
     /// # Errors
-    /// It may not be made, in this state of the store.
+    /// The state of the store does not allow the publication.
     pub(crate) fn begin_publication(&self, change: StoreChange) -> Result<Outside<'_>, StoreState> {
         let outside = Outside(&self.shared);
         match self.shared.begin_outside() {
@@ -580,14 +581,14 @@ impl StoreHandle {
         self.shared.is_committed(owner, offset)
     }
 
-    /// Whether a core has read the ring up to an offset, and all that it keeps of it is committed.
+    /// Whether a core has read the ring up to an offset, and its records of these publications are committed.
     pub(crate) fn has_read(&self, core: usize, offset: u64) -> bool {
         self.shared.has_read(core, offset)
     }
 
-    /// Lets go of the store while the cores run: they publish nothing more to remembered channels, send what they have,
-    /// and then the file is closed and the lock released. Waits, so it is never called on a core or on the control
-    /// plane's own thread.
+    /// Releases the store while the cores run: they stop publishing to remembered channels and send their last records;
+    /// then the file is closed and the lock released. Waits, so it is never called on a core or on the control plane's
+    /// own thread.
     ///
     /// # Errors
     /// A core did not answer in time.
@@ -614,7 +615,7 @@ impl StoreHandle {
     fn close(&self) {
         let (done, outcome) = bounded(1);
         if self.orders.send(Order::Close(done)).is_ok() {
-            // The thread has reported what it could not commit.
+            // The thread has logged that a commit failed.
             let _ = outcome.recv();
         }
     }

@@ -1,4 +1,4 @@
-//! Records: what cores tell the store, in order, many of them in one buffer.
+//! Records: changes that cores send to the store, in order, many of them in one buffer.
 //!
 //! ```text
 //!   kind 1 | channel length 4 | channel … | offset 8 | kept after 8 | complete after 8 | publication length 4 | publication …
@@ -8,14 +8,15 @@
 //!   kind 1 | 0 4 | number of a publication 8 | content length 4 | content …
 //! ```
 //! A core appends to a [`Batch`] without an allocation for each record, and sends the whole batch. The buffer never
-//! leaves the process; [`format`](super::format) describes what lies on disk.
+//! leaves the process; [`format`](super::format) describes the bytes on disk.
 //!
-//! Pure. Invariant: a channel's name and a stored publication are shorter than 4 GiB each, as in `broker/publication.rs`.
+//! Pure. Invariant: a channel's name and a stored publication are shorter than 4 GiB each, as in
+//! `broker/publication.rs`.
 
 use super::format::{Generation, StoredPublication, StoredWill};
 use crate::history::Change;
 
-/// One change that a core tells the store.
+/// One change that a core sends to the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
     /// A publication of a channel that is to be remembered.
@@ -36,7 +37,7 @@ pub(crate) enum Record<'a> {
         /// What the channel keeps.
         kept: KeptBounds,
     },
-    /// All of a channel is forgotten, and with it the knowledge of where its history begins.
+    /// The channel is forgotten: its publications, and the offset at which its history begins.
     Removed {
         /// The channel's name.
         channel: &'a [u8],
@@ -48,7 +49,7 @@ pub(crate) enum Record<'a> {
         /// The offset.
         through: u64,
     },
-    /// The will of a connection, in place of the one that it had.
+    /// The will of a connection; it replaces the former one.
     Will {
         /// The connection.
         generation: &'a Generation,
@@ -75,10 +76,10 @@ pub(crate) enum Record<'a> {
         item: &'a [u8],
         /// The item, in a form of the caller.
         value: &'a [u8],
-        /// Whether the store has never had the item, so that nothing is written if it goes before the commit.
+        /// Whether the item was never stored, so that nothing is written if it is removed before the commit.
         is_new: bool,
     },
-    /// An MQTT session has an item no more.
+    /// An item of an MQTT session is removed.
     SessionItemGone {
         /// The client id of the session.
         client_id: &'a [u8],
@@ -90,29 +91,29 @@ pub(crate) enum Record<'a> {
         /// The client id of the session.
         client_id: &'a [u8],
     },
-    /// One item more names a publication.
+    /// One more item refers to a publication.
     Held {
         /// The number of the publication.
         number: u64,
         /// The publication, in a form of the caller; empty if an earlier record of this core had it.
         content: &'a [u8],
     },
-    /// One item less names a publication: with the last one it goes.
+    /// One item less refers to a publication: without an item, the publication is removed.
     Released {
         /// The number of the publication.
         number: u64,
     },
-    /// What was published up to an offset may be missing from the history of any channel.
+    /// Publications up to an offset may be missing from the history of any channel.
     Unknown {
         /// The highest offset that may be missing.
         through: u64,
     },
 }
 
-/// What a channel keeps of its publications.
+/// The offsets that bound the publications of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeptBounds {
-    /// The publications with higher offsets.
+    /// The channel keeps publications with higher offsets.
     pub(crate) after: u64,
     /// All publications after this offset are among them. It is higher than `after` if only the last value is left of a
     /// history.

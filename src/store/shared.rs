@@ -1,4 +1,4 @@
-//! What the thread of the store and the cores tell each other without waiting.
+//! State that the thread of the store and the cores share without locks.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -12,8 +12,8 @@ use crate::metrics::store::StoreMetrics;
 pub(crate) enum StoreState {
     /// The last commit has succeeded.
     Open,
-    /// The last commit has succeeded, and little is left of `store_bytes_max`: a strict store is kept free for what makes
-    /// room, and takes no new publication.
+    /// The last commit has succeeded, and little is left of `store_bytes_max`: a strict store accepts only changes that
+    /// make room, and no new publication.
     Full,
     /// The last commit has failed; the thread tries again.
     Failing,
@@ -160,8 +160,8 @@ impl Shared {
             return false;
         }
         self.begin_closing();
-        // Sequentially consistent, as in `begin_outside`: either that thread sees that the store is closing, or this core
-        // sees that it publishes.
+        // Sequentially consistent, as in `begin_outside`: either that thread sees that the store is closing, or this
+        // core sees that it publishes.
         self.outside.load(Ordering::SeqCst) == 0
     }
 

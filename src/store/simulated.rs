@@ -45,7 +45,7 @@ impl SimulatedStore {
         self.shared.set_wake(wake);
     }
 
-    /// Commits what has come. Returns whether anything had.
+    /// Commits the records that have come. Returns whether there were any.
     pub(crate) fn commit(&mut self) -> bool {
         let mut has_come = false;
         while let Ok(sent) = self.inbox.try_recv() {

@@ -33,7 +33,7 @@ pub(crate) struct Sink {
     bytes_max: u64,
     /// The highest offset of a publication that was not stored, until the store is told.
     lost_through: u64,
-    /// How far this core has read the ring and recorded all of it, as far as other cores are to know.
+    /// The place in the ring up to which this core has read and recorded all publications; other cores are to learn it.
     read: u64,
     /// How much of that the thread has been told.
     told_read: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Sink {
     has_finished: bool,
 }
 
-/// What became of a record.
+/// The outcome of recording a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Pushed {
@@ -126,8 +126,8 @@ impl Sink {
         }
     }
 
-    /// Whether a change of what the core has in memory as well may be recorded: not while a whole share is under way. Then
-    /// this core is woken at the next commit. The last records are taken in any case.
+    /// Whether a change may be recorded that the core also has in memory: not while a whole share is under way. Then
+    /// this core is woken at the next commit. The last records are accepted in any case.
     pub(crate) fn takes_state(&self) -> bool {
         let has_room = || self.is_ending || self.under_way() <= self.bytes_max;
         if has_room() {
@@ -167,7 +167,7 @@ impl Sink {
         }
     }
 
-    /// Sends what was taken, at the end of a turn. Returns whether something is left, so that the core comes back soon.
+    /// Sends the batch, at the end of a turn. Returns whether records are left, so that the core calls again soon.
     pub(crate) fn flush(&mut self) -> bool {
         if self.lost_through > 0 && !self.is_full() {
             let through = std::mem::take(&mut self.lost_through);
@@ -219,19 +219,19 @@ impl Sink {
         self.shared.is_committed(owner, offset)
     }
 
-    /// Notes that offsets up to this one have been given out: none of them may be given out by another process.
+    /// Notes that publications have offsets up to this one: no other process may use these offsets.
     pub(crate) fn note_place(&mut self, through: u64) {
         self.place = self.place.max(through);
     }
 
-    /// Notes that this core has read the ring up to an offset, and has recorded all that is to be kept of it: the next
-    /// [`Sink::flush`] sends it.
+    /// Notes that this core has read the ring up to an offset, and has recorded all publications that the store keeps:
+    /// the next [`Sink::flush`] sends the offset.
     pub(crate) fn note_read(&mut self, through: u64) {
         self.read = through;
     }
 
-    /// Whether a core has read the ring up to an offset, and its records are committed. If not, this core is woken when it
-    /// may have.
+    /// Whether a core has read the ring up to an offset, and its records are committed. If not, this core is woken when
+    /// it may have.
     pub(crate) fn has_read(&self, core: usize, offset: u64) -> bool {
         if self.shared.has_read(core, offset) {
             return true;
@@ -245,8 +245,8 @@ impl Sink {
         self.shared.commits()
     }
 
-    /// Notes that this core publishes nothing more to remembered channels, and returns whether this holds for all cores:
-    /// then what is in the ring is all there will be.
+    /// Notes that this core publishes nothing more to remembered channels, and returns whether this holds for all
+    /// cores: then the ring gets no further publication for the store.
     pub(crate) fn end(&mut self) -> bool {
         if !self.is_ending {
             self.is_ending = true;
@@ -260,8 +260,8 @@ impl Sink {
         self.has_finished
     }
 
-    /// Sends the last records: this core has read all that there is in the ring. It is no matter if the thread is slow:
-    /// this core does nothing more for remembered channels.
+    /// Sends the last records: this core has read the whole ring. It may wait for a slow thread, because this core does
+    /// nothing more for remembered channels.
     pub(crate) fn finish(&mut self) {
         if self.has_finished {
             return;
@@ -284,7 +284,7 @@ impl Sink {
     }
 }
 
-/// After how many offsets the thread is told how many have been given out, if it is told nothing else.
+/// After so many offsets, the thread is told the highest one, if it has got no other record.
 const PLACE_TOLD_EVERY: u64 = OFFSETS_RESERVED / 64;
 /// How long the last records of a core may wait for the thread of the store.
 const FINISH_TIME_MAX: Duration = Duration::from_secs(2);

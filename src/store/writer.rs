@@ -3,8 +3,8 @@
 //! It gathers the records of all cores and commits them together: in relaxed mode `store_flush_ms` after the first of
 //! them, in strict mode at once, with all that came during the commit before.
 //!
-//! If a commit fails, it keeps the changes, says so once, and tries again every [`RETRY_EVERY`]. Meanwhile it takes
-//! further records as long as they are fewer than `store_queue_bytes_max`; then they wait at the cores (`sink.rs`).
+//! If a commit fails, the thread keeps the changes, logs the failure once, and tries again every [`RETRY_EVERY`].
+//! Meanwhile it accepts up to `store_queue_bytes_max` of further records; then records wait at the cores (`sink.rs`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,18 +29,19 @@ use crate::config::StoreMode;
 pub(super) struct Sent {
     pub(super) core: usize,
     pub(super) batch: Batch,
-    /// How far the core has read the ring: what it records of it is in this batch and those before.
+    /// The place in the ring up to which the core has read: all its records up to there are in this batch or earlier
+    /// ones.
     pub(super) read: u64,
-    /// The highest offset that the core knows to have been given out.
+    /// The highest offset of a publication that the core knows.
     pub(super) place: u64,
 }
 
 /// An order to the thread.
 #[derive(Debug)]
 pub(super) enum Order {
-    /// Commit what there is, close the file, release the lock, and answer whether all is committed.
+    /// Commit all changes, close the file, release the lock, and answer whether everything is committed.
     Close(Sender<bool>),
-    /// End without it: the store is left as after a crash.
+    /// End without a commit: the store is left as after a crash.
     Abandon,
 }
 
@@ -62,7 +63,7 @@ pub(super) struct Writer {
     pub(super) changes: Changes,
     /// For each core: the bytes and the highest offset of its records in `changes`.
     pub(super) taken: Box<[Taken]>,
-    /// The highest offset that is known to have been given out.
+    /// The highest known offset of a publication.
     pub(super) place: u64,
     /// When the changes are committed, by the clock; `None` if there are none.
     pub(super) commit_at_ns: Option<u64>,
@@ -133,13 +134,13 @@ impl Writer {
         }
     }
 
-    /// Whether half of the offsets that are reserved have been given out: by publications of all channels, of which the
-    /// store has some or none.
+    /// Whether publications have used half of the reserved offsets: publications of all channels, also of channels that
+    /// the store does not keep.
     fn must_reserve(&self) -> bool {
         self.place + OFFSETS_RESERVED / 2 > self.head.ceiling
     }
 
-    /// Takes what has come meanwhile into the same commit.
+    /// Adds records that have come meanwhile to the same commit.
     fn take_waiting(&mut self) {
         while self.changes.bytes <= self.queue_bytes_max()
             && let Ok(sent) = self.inbox.try_recv()
@@ -157,7 +158,7 @@ impl Writer {
                 self.shared.metrics.committed(self.changes.records, took_ns);
                 self.commit_at_ns = None;
                 self.changes = Changes::default();
-                // First the state: no core is to take the store for one that fails, and has not committed this.
+                // First the state: else a core could see that the store fails, although this commit has succeeded.
                 if self.shared.change_state(StoreState::Failing, StoreState::Open) {
                     info!(
                         "store {}: commits succeed again; everything up to now is on disk{}",
@@ -266,7 +267,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Commits the rest and leaves the store as one that has ended in order.
+    /// Commits the rest and marks the store as closed in order.
     fn close(mut self, done: &Sender<bool>) {
         while let Ok(sent) = self.inbox.try_recv() {
             self.take(&sent);

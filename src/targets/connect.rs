@@ -5,7 +5,7 @@
 //!
 //! A name may lead to any address, also to one that its owner has set a moment ago. Addresses that serve the machine
 //! itself, as the metadata services of clouds (169.254.169.254), are refused unless the operator allows them
-//! ([`LinkLocal`]); the address that was checked is the one that is connected to.
+//! ([`LinkLocal`]); the connection goes to exactly the address that was checked.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -38,7 +38,7 @@ pub(crate) enum LinkLocal {
 /// Opens a connection to an address; by TLS if the address says so.
 ///
 /// # Errors
-/// The other server cannot be reached, or is not the one that its certificate would have to name.
+/// The other server cannot be reached, or its certificate does not name it.
 pub(crate) async fn connect(
     address: &Address,
     look_ups: &LookUps,
@@ -123,8 +123,8 @@ fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// TLS that trusts the certificate authorities of this machine. Reading them takes time: they are files, often more than
-/// a hundred.
+/// TLS that trusts the certificate authorities of this machine. Reading them takes time: they are files, often more
+/// than a hundred.
 ///
 /// # Errors
 /// There are none.

@@ -92,7 +92,7 @@ impl Target {
         })
     }
 
-    /// Sends a body of JSON, and returns the answer. `headers` are added to those that every request has. To drop the
+    /// Sends a body of JSON, and returns the answer. `headers` are added to the headers of every request. To drop the
     /// future closes the connection.
     ///
     /// # Errors

@@ -17,16 +17,16 @@ use crate::targets::{Signer, tls_of_authority};
 pub struct Webhooks {
     version: u32,
     hooks: Vec<Arc<Webhook>>,
-    /// The events that some webhook is told, as bits by [`WebhookEvent::index`].
+    /// The events that some webhook wants, as bits by [`WebhookEvent::index`].
     events: u16,
-    /// What is on its way to the dispatcher. It exists as soon as there has been a webhook, and outlives reloads.
+    /// The events on their way to the dispatcher. It exists from the first webhook on, and outlives reloads.
     intake: Option<Arc<Intake>>,
 }
 
 /// One webhook.
 #[derive(Debug)]
 pub struct Webhook {
-    /// As it is written.
+    /// The entry of the configuration.
     pub(crate) spec: WebhookSpec,
     events: u16,
     patterns: Box<[NamePattern]>,
@@ -42,7 +42,7 @@ pub struct Webhook {
 #[derive(Debug)]
 struct NamePattern {
     pattern: Pattern,
-    /// Whether it is about names that begin with `$`: then it begins so itself.
+    /// Whether the pattern itself begins with `$`, so that it can match names that do.
     is_reserved: bool,
 }
 
@@ -109,7 +109,7 @@ impl Webhooks {
         faults.collect()
     }
 
-    /// What is probably a mistake.
+    /// Warnings about probable mistakes.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for hook in &self.hooks {
@@ -145,18 +145,18 @@ impl Webhooks {
         &self.hooks
     }
 
-    /// What is on its way to the dispatcher; `None` if there has never been a webhook.
+    /// The events on their way to the dispatcher; `None` if there has never been a webhook.
     pub fn intake(&self) -> Option<&Arc<Intake>> {
         self.intake.as_ref()
     }
 
-    /// Whether some webhook is told such events.
+    /// Whether some webhook wants such events.
     #[inline]
     pub fn wants(&self, event: WebhookEvent) -> bool {
         self.events & bit(event) != 0
     }
 
-    /// Whether some webhook is told such events about the channel with this name, in WTF-8.
+    /// Whether some webhook wants such events about the channel with this name, in WTF-8.
     pub fn wants_on(&self, event: WebhookEvent, name: &[u8]) -> bool {
         self.wants(event) && self.hooks.iter().any(|hook| hook.wants_on(event, name))
     }
@@ -175,12 +175,12 @@ impl Webhooks {
         })
     }
 
-    /// Whether some webhook is told when channels are occupied or vacated.
+    /// Whether some webhook wants events about occupied and vacated channels.
     pub fn watches_channels(&self) -> bool {
         self.wants(WebhookEvent::ChannelOccupied) || self.wants(WebhookEvent::ChannelVacated)
     }
 
-    /// Whether some webhook is told when this channel is occupied or vacated.
+    /// Whether some webhook wants events about this channel when it is occupied or vacated.
     pub fn watches_channel(&self, name: &[u8]) -> bool {
         self.hooks.iter().any(|hook| hook.watches_channel(name))
     }
@@ -220,17 +220,17 @@ impl Webhook {
         })
     }
 
-    /// Whether it is told such events.
+    /// Whether it wants such events.
     pub fn wants(&self, event: WebhookEvent) -> bool {
         self.events & bit(event) != 0
     }
 
-    /// Whether it is told such events about the channel with this name, in WTF-8.
+    /// Whether it wants such events about the channel with this name, in WTF-8.
     pub fn wants_on(&self, event: WebhookEvent, name: &[u8]) -> bool {
         self.wants(event) && self.names(name)
     }
 
-    /// Whether it is told when this channel is occupied or vacated.
+    /// Whether it wants events about this channel when it is occupied or vacated.
     pub fn watches_channel(&self, name: &[u8]) -> bool {
         let watches = self.wants(WebhookEvent::ChannelOccupied) || self.wants(WebhookEvent::ChannelVacated);
         watches && self.names(name)

@@ -1,4 +1,4 @@
-//! The events of webhooks on disk (`data_dir`), so that a restart or a crash loses none that wait.
+//! The events of webhooks on disk (`data_dir`), so that waiting events survive a restart or a crash.
 //!
 //! One redb file, `webhooks.redb`, of which the thread of the webhooks is the only user. redb locks it: a next process
 //! that takes over finds it locked until this one has ended, and tries again.
@@ -8,8 +8,8 @@
 //! | `webhooks` | name of a webhook | its number |
 //! | `events` | number of the webhook, number of the event | when it has happened (8 bytes, little-endian), and its JSON |
 //!
-//! Events are committed every [`COMMIT_EVERY`], unless they have been delivered by then. So a crash loses the events of that
-//! time at most; and an event whose delivery was not committed is delivered again.
+//! Events are committed every [`COMMIT_EVERY`], unless they have been delivered by then. So a crash loses at most the
+//! events of that time. An event whose delivery was not committed is delivered again.
 //!
 //! Limits: [`UNSAVED_BYTES_MAX`].
 
@@ -59,7 +59,7 @@ pub(super) struct Found {
     pub(super) bytes: u64,
 }
 
-/// Why the file cannot be had.
+/// Why the file cannot be opened.
 #[derive(Debug)]
 pub(super) enum NotOpened {
     /// Another process has it.
@@ -77,7 +77,7 @@ pub(super) struct Disk {
     numbers: HashMap<String, u32>,
     /// Names that are not in the file yet.
     unsaved_names: Vec<String>,
-    /// Webhooks of which nothing is to be kept.
+    /// Webhooks whose events are to be removed.
     forgotten: Vec<(String, u32)>,
     /// Events that are not in the file yet, in the order of their webhook and number.
     unsaved: BTreeMap<(u32, u64), Waiting>,
@@ -87,8 +87,8 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    /// Opens the file of a directory, or makes it; returns what it has, by the names of webhooks. A damaged file is set
-    /// aside.
+    /// Opens the file of a directory, or makes it; returns the ranges of stored events, by the names of webhooks. A
+    /// damaged file is set aside.
     ///
     /// # Errors
     /// See [`NotOpened`].
@@ -123,7 +123,7 @@ impl Disk {
     }
 
     fn try_open(path: &Path) -> Result<(Disk, Vec<(String, Found)>), Fault> {
-        // Neither a debug assertion of redb nor a bug in how it reads a damaged file may end the process.
+        // A debug assertion of redb, or a bug in its reading of a damaged file, must not end the process.
         let opened = catch_unwind(AssertUnwindSafe(|| open_and_read(path)));
         let (database, found) =
             opened.unwrap_or_else(|_| Err(Fault::Damaged("it cannot be read".to_owned())))?;
@@ -164,7 +164,7 @@ impl Disk {
         self.unsaved_bytes + bytes <= UNSAVED_BYTES_MAX
     }
 
-    /// Has an event committed soon.
+    /// Adds an event to the next commit.
     pub(super) fn add(&mut self, webhook: u32, event: Waiting) {
         self.unsaved_bytes += event.bytes();
         self.unsaved.insert((webhook, event.number), event);
@@ -180,7 +180,7 @@ impl Disk {
         self.done.insert(webhook, through);
     }
 
-    /// Nothing is kept of a webhook any more.
+    /// Removes all events of a webhook.
     pub(super) fn forget(&mut self, name: &str) {
         if let Some(number) = self.numbers.remove(name) {
             self.done(number, u64::MAX);
@@ -194,10 +194,10 @@ impl Disk {
         !self.unsaved.is_empty() || !self.done.is_empty() || !self.forgotten.is_empty()
     }
 
-    /// Commits what has changed.
+    /// Commits the changes.
     ///
     /// # Errors
-    /// What the system says. What has changed is kept, for another try.
+    /// The error of the system. The changes are kept for another try.
     pub(super) fn commit(&mut self) -> Result<(), String> {
         if !self.has_unsaved() {
             return Ok(());
@@ -304,7 +304,7 @@ fn open_and_read(path: &Path) -> Result<(Database, Vec<FoundWebhook>), Fault> {
     Ok((database, found))
 }
 
-/// The webhooks of a file, each with its number and what there is of it.
+/// The webhooks of a file, each with its number and the range of its events.
 fn read_all(database: &Database) -> Result<Vec<FoundWebhook>, redb::Error> {
     let transaction = database.begin_read()?;
     let webhooks = match transaction.open_table(WEBHOOKS) {
@@ -332,7 +332,7 @@ fn read_all(database: &Database) -> Result<Vec<FoundWebhook>, redb::Error> {
     Ok(all)
 }
 
-/// The name of a webhook, its number, and what there is of it.
+/// The name of a webhook, its number, and the range of its events.
 type FoundWebhook = (String, u32, Found);
 
 enum Fault {
@@ -362,9 +362,9 @@ impl From<redb::Error> for Fault {
 
 /// How often events are committed.
 pub(super) const COMMIT_EVERY: Duration = Duration::from_millis(100);
-/// Events beyond so many bytes that wait for a commit are not taken.
+/// Most bytes of events that wait for a commit; further events are refused.
 const UNSAVED_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What an event takes beside its JSON.
+/// The bytes of an event beside its JSON.
 const WAITING_BYTES: usize = 64;
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
-//! From the intake to the queues, and what becomes of requests. One thread calls all of this, and tells the time.
+//! Moves events from the intake to the queues, and handles the outcomes of requests. One thread calls all methods, and
+//! passes the time.
 //!
-//! Each webhook has one request under way at most (`hook.rs`), also after a reload: a webhook that is made anew, or has
-//! another name and the same URL, waits until the request of the webhook before it has ended.
+//! Each webhook has one request under way at most (`hook.rs`), also after a reload: a new webhook with the name or the
+//! URL of a removed one waits until the request of the removed one has ended.
 //!
-//! With `data_dir` nothing is sent before the file is open (`store.rs`): what waits there comes first.
+//! With `data_dir` no request is sent before the file is open (`store.rs`): the events in it come first.
 //!
 //! Not here: HTTP, threads, and the clock.
 
@@ -28,16 +29,16 @@ use crate::config::webhooks::{WEBHOOKS_MAX, WebhookEvent};
 use crate::decision::Limit;
 use crate::metrics::webhooks::{HookMetrics, WebhookAnswer, WebhookDrop};
 
-/// What all webhooks of a server wait for and have told.
+/// The state of all webhooks of a server.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     /// The webhooks in force, which another thread replaces.
     current: Arc<ArcSwap<Webhooks>>,
-    /// The webhooks that `hooks` are for.
+    /// The configured webhooks that `hooks` were made from.
     webhooks: Arc<Webhooks>,
     intake: Arc<Intake>,
     hooks: Vec<Hook>,
-    /// Webhooks that were removed while a request of theirs was under way, by key, until that has ended.
+    /// Webhooks that were removed while they had a request under way, by key, until this request has ended.
     leaving: Vec<(u64, Arc<Webhook>)>,
     /// The counters of webhooks that were removed.
     former: Vec<Arc<HookMetrics>>,
@@ -49,14 +50,14 @@ pub(crate) struct Dispatcher {
     count: u64,
     /// The number of the last webhook that was made.
     hooks_made: u64,
-    /// The events that cores had lost when that was last looked at.
+    /// The number of events that cores had lost, at the last look.
     lost: [u64; WebhookEvent::COUNT],
-    /// How often limits had been reached when that was last looked at.
+    /// How often each limit had been reached, at the last look.
     limit_hits: Option<[u64; Limit::COUNT]>,
     next_tidying: Uptime,
-    /// When the log is told next of events that were dropped.
+    /// When dropped events are logged next.
     next_telling: Uptime,
-    /// Events that cores have lost and that the log was not told of.
+    /// Events that cores have lost and that are not logged yet.
     untold_lost: u64,
 }
 
@@ -98,8 +99,8 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Goes on with other webhooks, if there are others now. A core tells events by the webhooks that it has, and they were
-    /// made current before it got them: so whoever has taken an event out of the intake finds them here.
+    /// Adopts the current webhooks, if they have changed. They are made current before the cores get them, so when an
+    /// event of a new webhook comes out of the intake, the webhook is already current here.
     fn refresh(&mut self, now: Now) {
         let current = self.current.load();
         if !Arc::ptr_eq(&current, &self.webhooks) {
@@ -163,7 +164,7 @@ impl Dispatcher {
         }
     }
 
-    /// Gives each webhook that has none a bit that no other has.
+    /// Assigns a free bit to each webhook that has none.
     fn give_bits(&mut self) {
         let mut used = self.hooks.iter().fold(0, |used, hook| used | hook.bit);
         for hook in self.hooks.iter_mut().filter(|hook| hook.bit == 0) {
@@ -191,14 +192,14 @@ impl Dispatcher {
     }
 
     fn change_occupancy(&mut self, core: usize, changes: Vec<Occupied>, unix_ms: u64, now: Now) {
-        // This thread may be late: whether a channel had a subscriber in time is a question of when the cores saw it.
+        // This thread may be late: the times at which the cores saw the changes decide.
         let late_ms = now.unix_ms.saturating_sub(unix_ms);
         let at = Now {
             uptime: Uptime::from_ms(now.uptime.as_ms().saturating_sub(late_ms)),
             unix_ms,
         };
         for change in changes {
-            // What was to be told before this change is told before it.
+            // Events that were due before this change come before it.
             self.tell_vacated(at);
             let watched_by = watchers(&self.hooks, &change.channel);
             let told = self.occupancy.change(core, &change, watched_by, at.uptime);
@@ -208,7 +209,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells webhooks of the channels that have had no subscriber for long enough.
+    /// Makes events for channels that have had no subscriber for `webhook_vacated_delay_ms`.
     fn tell_vacated(&mut self, now: Now) {
         while let Some((channel, told)) = self.occupancy.next_vacated(now.uptime) {
             self.tell_channel(channel, told, false, now);
@@ -224,7 +225,7 @@ impl Dispatcher {
         self.queue(&event, Some(told), now.unix_ms, now);
     }
 
-    /// Puts an event into the queues of the webhooks that are told such events, of these if only some are meant.
+    /// Puts an event into the queues of the webhooks that want it, or of those among them that the caller names.
     fn queue(&mut self, event: &Event, only: Option<Hooks>, unix_ms: u64, now: Now) {
         let Some(kind) = event.kind() else { return };
         let mut json = None;
@@ -257,7 +258,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells the queues of events that cores have dropped.
+    /// Notes in the queues how many events cores have dropped.
     fn note_lost(&mut self) {
         for event in WebhookEvent::ALL {
             let lost = self.intake.metrics.lost(event);
@@ -270,7 +271,7 @@ impl Dispatcher {
         }
     }
 
-    /// Does what is due at this time.
+    /// Handles everything that is due at this time.
     pub(crate) fn tick(&mut self, now: Now) {
         self.refresh(now);
         if self.intake.is_empty() {
@@ -289,7 +290,7 @@ impl Dispatcher {
         }
     }
 
-    /// Once a second: drops what is too old, tells the log of what was dropped, and sets the metrics.
+    /// Once a second: drops events that are too old, logs dropped events, and sets the metrics.
     fn once_a_second(&mut self, now: Now) {
         for hook in &mut self.hooks {
             if !matches!(hook.state, State::Sending { .. }) {
@@ -315,7 +316,7 @@ impl Dispatcher {
         self.occupancy.give_back();
     }
 
-    /// Tells the log of events that were dropped.
+    /// Logs the number of dropped events.
     fn tell_drops(&mut self) {
         self.hooks.iter_mut().for_each(Hook::tell_drops);
         let lost = std::mem::take(&mut self.untold_lost);
@@ -327,7 +328,7 @@ impl Dispatcher {
         }
     }
 
-    /// Tells webhooks of the limits that were reached since the last call. `hits` has how often each was reached since
+    /// Makes events for limits that were reached since the last call. `hits` has how often each limit was reached since
     /// the start, over all cores.
     pub(crate) fn note_limits(&mut self, hits: [u64; Limit::COUNT], now: Now) {
         let before = self.limit_hits.replace(hits);
@@ -378,7 +379,7 @@ impl Dispatcher {
                 hook.drop_some(count, WebhookDrop::Store);
             }
             if hook.queue.len() > 0 && !hook.queue.is_sendable() {
-                // What is on disk alone cannot be committed or read now.
+                // Events that are on disk alone cannot be read now.
                 hook.state = State::Waiting {
                     until: now.uptime + COMMIT_AGAIN,
                 };
@@ -452,7 +453,7 @@ impl Dispatcher {
             .min(self.occupancy.next_due())
     }
 
-    /// The server ends: no core tells anything any more. All channels count as vacated.
+    /// The server ends: no core sends events any more. All channels count as vacated.
     pub(crate) fn end(&mut self, now: Now) {
         while self.take_in(now).is_some() {}
         for (channel, told) in self.occupancy.end() {
@@ -474,7 +475,7 @@ impl Dispatcher {
         })
     }
 
-    /// Commits what waits, or drops it and says so: nothing is sent any more.
+    /// Commits waiting events, or drops and logs them: no request is sent any more.
     pub(crate) fn close(&mut self, now: Now) {
         self.once_a_second(now);
         self.tell_drops();
@@ -493,7 +494,7 @@ impl Dispatcher {
         }
     }
 
-    /// What a file has comes before what came since the start.
+    /// The events of the file come before events since the start.
     fn begin_with(&mut self, found: &[(String, Found)], now: Now) {
         let nothing = Found::default();
         for hook in &mut self.hooks {
@@ -512,8 +513,8 @@ impl Dispatcher {
     }
 }
 
-/// The state in which a new webhook begins: its receiver gets one request at a time, whichever webhook has made it. Therefore
-/// it waits for the request of one that was removed, if that has its name or its URL.
+/// The state in which a new webhook begins. Its receiver gets one request at a time. Therefore it waits for the request
+/// of a removed webhook with its name or its URL.
 fn follow(leaving: &[(u64, Arc<Webhook>)], webhook: &Webhook) -> State {
     let (name, url) = (&webhook.spec.name, &webhook.spec.url);
     let before = leaving
@@ -522,7 +523,7 @@ fn follow(leaving: &[(u64, Arc<Webhook>)], webhook: &Webhook) -> State {
     before.map_or(State::Resting, |(key, _)| State::Following { key: *key })
 }
 
-/// The webhooks that are told whether a channel is occupied.
+/// The webhooks that want to know whether a channel is occupied.
 fn watchers(hooks: &[Hook], name: &[u8]) -> Hooks {
     let watching = hooks.iter().filter(|hook| hook.webhook.watches_channel(name));
     watching.fold(0, |bits, hook| bits | hook.bit)
@@ -533,9 +534,9 @@ const _: () = assert!(WEBHOOKS_MAX <= Hooks::BITS as usize, "each webhook has a 
 /// Events that one pass takes out of the intake.
 const EVENTS_PER_PASS_MAX: usize = 4096;
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-/// After so many reads of the file that have failed one after the other, a webhook gives up what is on disk.
+/// After so many failed reads of the file in a row, a webhook drops its events on disk.
 const READS_MAX: u32 = 60;
-/// How often the log is told of events that were dropped.
+/// How often dropped events are logged.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! The events, and their JSON as `docs/webhooks.md` describes it.
 //!
-//! A core makes an [`Event`] of what it has at hand; the thread of the webhooks writes it. Text that clients have chosen
-//! (users, channels) is written as `JSON.stringify` writes it; data of publications is JSON already, and is passed on as it
-//! is.
+//! A core makes an [`Event`] from data that it has at hand; the thread of the webhooks writes the JSON. Text that
+//! clients have chosen (users, channels) is written as `JSON.stringify` writes it; data of publications is JSON
+//! already, and is passed on as it is.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::config::webhooks::WebhookEvent;
 use crate::decision::CloseReason;
 use crate::json::string::write_json;
 
-/// Something that webhooks may be told.
+/// An event for webhooks, or a change from which one is made.
 #[derive(Debug)]
 pub enum Event {
     /// Channels have got their first subscribers on a core, or have lost their last. Made into events about the channel
@@ -44,7 +44,7 @@ pub enum Event {
         /// Its position, if the policy of the channel has positions.
         position: Option<Position>,
     },
-    /// A client does not take what it is sent.
+    /// A client reads too slowly.
     SlowConsumer(Box<Client>, Slow),
     /// A limit was reached.
     LimitHit {
@@ -60,7 +60,7 @@ pub enum Event {
 pub struct Occupied {
     /// The channel, in WTF-8.
     pub channel: Box<[u8]>,
-    /// What has subscribers there.
+    /// The kind of subscribers.
     pub by: SubscriberKind,
     /// Whether there are any.
     pub is_occupied: bool,
@@ -116,7 +116,7 @@ pub struct Ended {
     pub bytes: [u64; 2],
 }
 
-/// What becomes of publications for a client that does not take them.
+/// The treatment of publications for a client that reads too slowly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slow {
     /// Its connection is closed.
@@ -138,7 +138,7 @@ impl Slow {
 }
 
 impl Event {
-    /// What it is for a webhook; `None` for changes that are no event yet.
+    /// The kind of event for webhooks; `None` for changes that are no event yet.
     pub(crate) fn kind(&self) -> Option<WebhookEvent> {
         Some(match self {
             Event::Occupancy(_) => return None,
@@ -381,7 +381,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// What an event takes beside the text in it.
+/// The bytes of an event beside its text.
 const EVENT_BYTES: usize = 128;
 
 #[cfg(test)]

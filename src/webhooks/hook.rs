@@ -1,4 +1,4 @@
-//! One webhook: its queue, its requests, one after the other, and what becomes of them.
+//! One webhook: its queue, its requests, one after the other, and their outcomes.
 //!
 //! ```text
 //!             an event, and the interval has passed      answered 200 to 299
@@ -7,10 +7,10 @@
 //!                                             else  ▼  │ back-off has passed
 //!                                                 waiting
 //! ```
-//! A request that has failed is made again before any other: so events arrive in their order. An event is done when a
-//! request with it was answered with a status from 200 to 299. Any other outcome is a failure, a redirect as well; after
-//! it the webhook waits, twice as long each time, up to [`BACKOFF_MAX`], and less by up to half by chance, so that servers
-//! that failed together do not come back together.
+//! A failed request is repeated before any other, so events arrive in their order. An event is done when a request with
+//! it was answered with a status from 200 to 299. Any other outcome is a failure, also a redirect. After a failure the
+//! webhook waits, twice as long each time, up to [`BACKOFF_MAX`]. Each wait is shortened at random by up to half, so
+//! that webhooks that failed together do not try again together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,21 +31,21 @@ use crate::metrics::webhooks::{HookMetrics, WebhookAnswer, WebhookDrop};
 /// One webhook.
 #[derive(Debug)]
 pub(super) struct Hook {
-    /// Names it, also after a reload has made another one with its name.
+    /// Identifies it, even if a reload makes another webhook with its name.
     pub(super) key: u64,
     pub(super) webhook: Arc<Webhook>,
     /// Its bit in sets of webhooks.
     pub(super) bit: Hooks,
     pub(super) queue: Queue,
     pub(super) state: State,
-    /// When the first event that waits has come.
+    /// When the first waiting event came.
     pub(super) since: Option<Uptime>,
-    /// Requests that have failed since the last that did not.
+    /// Failed requests since the last successful one.
     pub(super) failures: u32,
     /// Reads of the file that have failed, one after the other.
     pub(super) failed_reads: u32,
     pub(super) metrics: Arc<HookMetrics>,
-    /// Events that were dropped and that no line of the log has told of, with the last reason.
+    /// Dropped events that are not logged yet, with the last reason.
     pub(super) unreported: u64,
     pub(super) unreported_for: Option<WebhookDrop>,
 }
@@ -139,7 +139,7 @@ impl Hook {
     pub(super) fn begin_request(&mut self, now: Now) -> Option<Request> {
         let spec = &self.webhook.spec;
         let Some(through) = self.queue.batch(spec).last().map(|waiting| waiting.number) else {
-            // What waited was too old.
+            // The waiting events were too old.
             (self.state, self.since) = (State::Resting, None);
             return None;
         };
@@ -192,7 +192,7 @@ impl Hook {
         }
     }
 
-    /// Tells the log of events that were dropped.
+    /// Logs the number of dropped events.
     pub(super) fn tell_drops(&mut self) {
         let (count, reason) = (std::mem::take(&mut self.unreported), self.unreported_for.take());
         if let Some(reason) = reason {

@@ -1,14 +1,14 @@
-//! What is on its way from the cores to the thread of the webhooks: one bounded channel for all cores.
+//! The events on their way from the cores to the thread of the webhooks: one bounded channel for all cores.
 //!
-//! A core never waits: an event that finds no room is counted and dropped. The thread comes by itself, every few
-//! milliseconds while there is something to do; a core wakes nobody, so that an event costs it one allocation or two and
+//! A core never waits: an event that finds no room is counted and dropped. The thread looks by itself, every few
+//! milliseconds while there are events; a core wakes no thread, so that an event costs it one or two allocations and
 //! one operation on the channel.
 //!
-//! Changes of occupancy are not dropped, since a later one builds on an earlier one: a core keeps them until there is room
-//! (`cores/lifecycle/webhook_events.rs`).
+//! Changes of occupancy are not dropped, since later changes depend on earlier ones: a core keeps them until there is
+//! room (`cores/lifecycle/webhook_events.rs`).
 //!
-//! Invariant: `bytes` is the sum of the bytes of all events in the channel and in the queues. Cores and the thread add what
-//! they put in, the thread takes off what it takes out.
+//! Invariant: `bytes` is the sum of the bytes of all events in the channel and in the queues. A core or the thread adds
+//! the bytes of an event when it puts it in; the thread subtracts them when it takes the event out.
 //!
 //! Limits: `webhook_events_waiting_max`, `webhook_bytes_max`.
 
@@ -20,7 +20,7 @@ use super::event::Event;
 use crate::config::webhooks::{WEBHOOKS_MAX, WebhookEvent};
 use crate::metrics::webhooks::WebhookMetrics;
 
-/// What is on its way.
+/// The bounded channel of events.
 #[derive(Debug)]
 pub struct Intake {
     sender: Sender<DatedEvent>,
@@ -44,7 +44,7 @@ pub struct DatedEvent {
 }
 
 impl Intake {
-    /// With nothing in it.
+    /// An empty one.
     pub(crate) fn new(events_max: u32, bytes_max: u64) -> Intake {
         let (sender, receiver) = bounded(events_max.max(1) as usize);
         Intake {
@@ -93,9 +93,9 @@ impl Intake {
         self.receiver.is_empty()
     }
 
-    /// Whether a queue that holds `own` bytes may hold so many more. Queues leave a part of the bytes for events that are
-    /// on their way, and each has a small part that the others cannot take: a webhook whose receiver is away leaves room
-    /// for the others.
+    /// Whether a queue that holds `own` bytes may hold so many more. Queues leave a part of the bytes for events that
+    /// are on their way. Each queue also has a small part of its own, so that a webhook whose receiver is away leaves
+    /// room for the others.
     pub(crate) fn may_hold(&self, own: usize, bytes: usize) -> bool {
         let all = self.bytes.load(Ordering::Relaxed).saturating_add(bytes);
         all <= self.bytes_max / 4 * 3 || own + bytes <= self.bytes_max / 8 / WEBHOOKS_MAX

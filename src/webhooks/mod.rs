@@ -1,4 +1,4 @@
-//! Webhooks: URLs of the configuration that are told what happens on the server.
+//! Webhooks: URLs of the configuration to which the server sends events.
 //!
 //! ```text
 //!   core ─┐ events, by a bounded                                                     ┌─ queue ─ batch ─► POST shop
@@ -6,27 +6,27 @@
 //!   core ─┘                                                                          └─ …      ▲
 //!                                                                          webhooks.redb ◄─────┘ with `data_dir`
 //! ```
-//! A core looks at [`Webhooks`], which it has with the policy, and puts a struct into the [`Intake`]; if that is full it
-//! counts the event and goes on. One thread (`control/webhooks.rs`) does everything else: it numbers events, writes them
-//! as JSON, keeps a queue for each webhook and sends batches, one request at a time for each webhook, so that a webhook
-//! gets its events in their order. A failed request is repeated until it succeeds or its events are too old.
+//! A core looks at [`Webhooks`], which it has with the policy, and puts a struct into the [`Intake`]; if that is full
+//! it counts the event and goes on. One thread (`control/webhooks.rs`) does everything else: it numbers events, writes
+//! them as JSON, keeps a queue for each webhook and sends batches, one request at a time for each webhook, so that a
+//! webhook gets its events in their order. A failed request is repeated until it succeeds or its events are too old.
 //!
 //! | file | content |
 //! |---|---|
 //! | `compiled.rs` | webhooks with compiled patterns and secrets, as cores and the dispatcher use them |
 //! | `event.rs` | the events and their JSON |
-//! | `intake.rs` | what is on its way from the cores |
+//! | `intake.rs` | events on their way from the cores |
 //! | `occupancy.rs` | which channels have subscribers, over all cores |
 //! | `dispatcher.rs` | from the intake to the queues of all webhooks |
-//! | `hook.rs` | one webhook: its requests, and what becomes of them |
-//! | `queue.rs` | the events of one webhook that wait |
+//! | `hook.rs` | one webhook: its requests and their outcomes |
+//! | `queue.rs` | the waiting events of one webhook |
 //! | `disk.rs` | the same on disk |
 //! | `store.rs` | when the file on disk is opened and committed |
 //!
-//! Not here: HTTP (`targets`), the thread and its time (`control/webhooks.rs`), the places on a core where things happen.
+//! Not here: HTTP (`targets`), the thread and its time (`control/webhooks.rs`), the places on a core that make events.
 //!
-//! Limits: `webhook_events_waiting_max`, `webhook_bytes_max`; for each webhook `queue_events`, `queue_bytes`, `disk_bytes`
-//! and `keep_ms`.
+//! Limits: `webhook_events_waiting_max`, `webhook_bytes_max`; for each webhook `queue_events`, `queue_bytes`,
+//! `disk_bytes` and `keep_ms`.
 
 mod compiled;
 pub(crate) mod disk;

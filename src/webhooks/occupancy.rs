@@ -6,12 +6,12 @@
 //!                                               ▲                                          │
 //!                                               └────────────── a subscriber ──────────────┘
 //! ```
-//! A core says when a channel has got its first subscriber there, and when it has lost its last. What a core says of a
-//! channel is a state and no difference: to say it twice changes nothing.
+//! A core reports when a channel has got its first subscriber on this core, and when it has lost its last. A report is
+//! a state and not a difference: to repeat it changes nothing.
 //!
-//! A webhook that was told of a channel as occupied is told of it as vacated later, and the other way round: never twice
-//! the same. A client that reconnects leaves its channels for a moment; so a channel counts as vacated only after
-//! `webhook_vacated_delay_ms` without a subscriber.
+//! For each channel, a webhook gets the events `occupied` and `vacated` alternately. A client that reconnects leaves
+//! its channels for a moment; so a channel counts as vacated only after `webhook_vacated_delay_ms` without a
+//! subscriber.
 //!
 //! Invariants
 //! 1. A channel is in the table while a core has subscribers of it, or while it is vacating.
@@ -61,8 +61,8 @@ impl Occupancy {
         }
     }
 
-    /// A core says whether it has subscribers of a channel that the webhooks `watched_by` watch. Returns the webhooks that
-    /// are to be told that the channel is occupied.
+    /// A core reports whether it has subscribers of a channel that the webhooks `watched_by` watch. Returns the
+    /// webhooks that get the event `occupied`.
     pub(super) fn change(&mut self, core: usize, change: &Occupied, watched_by: Hooks, now: Uptime) -> Hooks {
         let bit = 1_u128 << (core % 128);
         let holder = match change.by {
@@ -90,7 +90,7 @@ impl Occupancy {
             channel.told |= news;
             return news;
         }
-        // A core may tell of the end of what it has not told the beginning of: it began before a webhook watched it.
+        // A core may report an end without a beginning, if the subscription began before a webhook watched the channel.
         let Some(channel) = self.channels.get_mut(&change.channel) else {
             return 0;
         };
@@ -104,7 +104,7 @@ impl Occupancy {
         0
     }
 
-    /// The next channel that has been vacated, and the webhooks that are to be told.
+    /// The next channel that has been vacated, and the webhooks that get the event.
     pub(super) fn next_vacated(&mut self, now: Uptime) -> Option<(Box<[u8]>, Hooks)> {
         if self.due.first()?.0 <= now {
             let (_, name) = self.due.pop_first()?;
@@ -120,8 +120,8 @@ impl Occupancy {
         self.due.first().map_or(Uptime::NEVER, |(at, _)| *at)
     }
 
-    /// Other webhooks watch channels from now on: `gone` are not there any more, and `watched_by` says which watch this
-    /// one. Returns the channels that are occupied, each with the webhooks that are to be told.
+    /// Adopts changed webhooks: `gone` were removed, and `watched_by` returns the webhooks that watch a channel.
+    /// Returns the occupied channels, each with the webhooks that get the event `occupied`.
     pub(super) fn rewatch(
         &mut self,
         gone: Hooks,
@@ -163,7 +163,7 @@ impl Occupancy {
             .collect()
     }
 
-    /// Gives memory back that it has needed for more channels.
+    /// Frees memory that is no longer needed.
     pub(super) fn give_back(&mut self) {
         if self.channels.len() < self.channels.capacity() / 8 {
             self.channels.shrink_to(self.channels.len() * 2);

@@ -1,18 +1,18 @@
-//! The events of one webhook that wait, the oldest first.
+//! The waiting events of one webhook, the oldest first.
 //!
 //! ```text
 //!   without data_dir   [ in memory …… ]                       bounded by queue_events and queue_bytes
 //!   with data_dir      [ in memory …… ][ on disk alone …… ]   bounded by queue_events and disk_bytes;
 //!                        on disk too                          the part in memory by queue_bytes
 //! ```
-//! A new event that finds the queue full is dropped, so that what waits is the beginning of what has happened, in order.
-//! The next event that is taken says how many were dropped before it (`dropped_before`): the receiver learns of the gap
-//! and of its place.
+//! A new event that finds the queue full is dropped, so there is no gap among the waiting events. The next event that
+//! enters the queue says how many were dropped before it (`dropped_before`): so the receiver learns of the gap and of
+//! its place.
 //!
 //! Invariants
 //! 1. The numbers of the events rise. Those in memory come before those that are on disk alone.
 //! 2. The intake holds the bytes of the events in memory.
-//! 3. `dropped` counts events that were dropped and that no taken event has told of.
+//! 3. `dropped` counts dropped events that no later event has reported.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ pub(super) struct Queue {
     spilled_from: u64,
     /// The number of the next event.
     next: u64,
-    /// Events that were dropped since the last that was taken.
+    /// Events that were dropped since the last event entered the queue.
     dropped: u64,
 }
 
@@ -107,7 +107,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Begins with what a file has. What the queue has had so far comes behind that.
+    /// Begins with the events of a file. The events that the queue already has come after them.
     pub(super) fn begin_with(&mut self, found: &Found, storage: &mut QueueStorage<'_>) -> u64 {
         let own = std::mem::take(&mut self.memory);
         storage.intake.release(std::mem::take(&mut self.memory_bytes));
@@ -123,7 +123,8 @@ impl Queue {
         refused
     }
 
-    /// Brings events from disk into memory, if there is room for them. If they cannot be committed now, they come later.
+    /// Brings events from disk into memory, if there is room for them. If they cannot be committed now, they come
+    /// later.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -134,7 +135,7 @@ impl Queue {
             return Ok(());
         };
         if disk.commit().is_err() {
-            // The commits at their times tell the log and the metrics.
+            // The regular commits log and count the failure.
             return Ok(());
         }
         let room = room.min(REFILL_BYTES_MAX);
@@ -257,7 +258,7 @@ impl Queue {
     }
 }
 
-/// An event that says how many were dropped before it, beside those that it says already.
+/// The event with `dropped_before` increased by this number.
 fn with_gap(json: &[u8], dropped: u64) -> Arc<[u8]> {
     let (before, rest) = gap(json).unwrap_or_else(|| (0, json.strip_prefix(b"{").unwrap_or(json)));
     let mut with_gap = GAP.to_vec();
@@ -266,7 +267,7 @@ fn with_gap(json: &[u8], dropped: u64) -> Arc<[u8]> {
     with_gap.into()
 }
 
-/// How many events an event says to be missing before it, and what follows; `None` if it says nothing.
+/// The value of `dropped_before` in an event, and the text behind it; `None` if the event has no such member.
 fn gap(json: &[u8]) -> Option<(u64, &[u8])> {
     let rest = json.strip_prefix(GAP)?;
     let end = rest.iter().position(|byte| *byte == b',')?;

@@ -12,7 +12,7 @@ use crate::metrics::counter::Counter;
 /// Whether events are kept on disk.
 #[derive(Debug)]
 pub(super) enum Store {
-    /// They are not: `data_dir` is not set, or its file cannot be had.
+    /// They are not: `data_dir` is not set, or its file cannot be opened.
     Off,
     /// The file is not open yet.
     Opening {
@@ -29,8 +29,8 @@ pub(super) enum Store {
 }
 
 impl Store {
-    /// Opens the file, if that is due. Events of webhooks that are not among `names` are dropped. Returns what the file has,
-    /// once it is open. Counts failures.
+    /// Opens the file, if that is due. Drops events of webhooks that are not among `names`. Returns the stored events
+    /// once the file is open. Counts failures.
     pub(super) fn open(
         &mut self,
         names: &[&str],
@@ -85,7 +85,7 @@ impl Store {
         None
     }
 
-    /// Commits what waits, if that is due. Counts failures.
+    /// Commits waiting events, if that is due. Counts failures.
     pub(super) fn commit_if_due(&mut self, failures: &Counter, now: Uptime) {
         let Store::Open {
             disk,
@@ -127,7 +127,7 @@ impl Store {
         }
     }
 
-    /// Commits what waits. Returns whether it is on disk. Counts a failure.
+    /// Commits waiting events. Returns whether they are on disk. Counts a failure.
     pub(super) fn commit_last(&mut self, failures: &Counter) -> bool {
         match self {
             Store::Open { disk, .. } => match disk.commit() {

@@ -40,8 +40,8 @@ impl HeldWill {
 
 impl HeldWill {
     /// Appends the will in the form that [`HeldWill::read`] reads: the delay in milliseconds and three fields (channel,
-    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing; then a byte of flags,
-    /// unless it is 0, and behind it, with [`CLAIMS`], one more field. Numbers are big-endian.
+    /// session key, data), each with a 32-bit length before it, [`ABSENT`] for one that is missing; then a byte of
+    /// flags, unless it is 0, and behind it, with [`CLAIMS`], one more field. Numbers are big-endian.
     pub fn write(&self, out: &mut Vec<u8>) {
         let delay_ms = u32::try_from(self.will.delay.as_millis()).unwrap_or(u32::MAX);
         out.extend_from_slice(&delay_ms.to_be_bytes());
@@ -59,7 +59,7 @@ impl HeldWill {
         }
     }
 
-    /// Reads what [`HeldWill::write`] has written; `None` for other bytes.
+    /// Reads the bytes that [`HeldWill::write`] has written; `None` for other bytes.
     pub fn read(bytes: &[u8]) -> Option<HeldWill> {
         let (delay_ms, rest) = number(bytes)?;
         let (channel, rest) = field(rest)?;
@@ -146,13 +146,13 @@ impl HeldWills {
         self.by_connection.get(&connection)
     }
 
-    /// Whether a connection may have a will in place of the one that it has.
+    /// Whether there is room for a will of a connection, in place of its former will.
     pub fn has_room(&self, connection: u32, held: &HeldWill) -> bool {
         let before = self.get(connection).map_or(0, HeldWill::bytes);
         self.bytes - before + held.bytes() <= self.bytes_max
     }
 
-    /// Gives a connection a will in place of the one that it has.
+    /// Sets the will of a connection, and drops the former one.
     ///
     /// # Errors
     /// There is no room. The connection keeps the will that it has.
@@ -167,8 +167,8 @@ impl HeldWills {
         Ok(())
     }
 
-    /// The claims of the will of a connection, if it has one with claims, are these from now on. All wills may take more
-    /// than their bytes then, by what the claims are longer than the former ones.
+    /// The claims of the will of a connection, if it has one with claims, are these from now on. All wills may take
+    /// more than their bytes then, by what the claims are longer than the former ones.
     pub fn renew(&mut self, connection: u32, claims: &str) {
         if let Some(held) = self.by_connection.get_mut(&connection)
             && let Some(former) = &mut held.will.claims
@@ -183,7 +183,7 @@ impl HeldWills {
         let held = self.by_connection.remove(&connection)?;
         self.bytes -= held.bytes();
         if self.by_connection.is_empty() {
-            // The table of many connections that have gone is given back.
+            // Frees the memory of a table that once had many connections.
             self.by_connection = HashMap::default();
         }
         Some(held)

@@ -17,7 +17,7 @@
 //! Nothing here does I/O or knows a core. A will holds the data as the client sent it; the message is made when it is
 //! published, by the channel policies of that moment.
 //!
-//! Limits: `wills_bytes_max`, of each core, for the wills that are held there and for those that wait there.
+//! Limits: `wills_bytes_max`, of each core, for the wills of its connections, and once more for wills that wait there.
 
 mod held_wills;
 mod sessions;

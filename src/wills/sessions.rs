@@ -1,8 +1,8 @@
 //! The sessions with keys that a core owns, and the wills that wait there for their delays.
 //!
 //! The connections of a session may lie on several cores, and their letters to the owner may arrive in any order, but
-//! the letters of one connection arrive in the order in which they were sent. The last connection that has *claimed* the
-//! key is the session's present generation:
+//! the letters of one connection arrive in the order in which they were sent. The last connection that has *claimed*
+//! the key is the session's present generation:
 //!
 //! - claim by a new generation: the will of the former one is dropped, whether it waits already or is still to come;
 //! - end or release by another generation than the present one: without effect.
@@ -40,7 +40,7 @@ struct Session {
     waits: Option<Due>,
 }
 
-/// The time at which a will is due, and its number among those of the same time.
+/// The time at which a will is due, and its number among wills with the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Due(Uptime, u64);
 
@@ -99,8 +99,8 @@ impl Sessions {
         }
     }
 
-    /// A connection has begun to use a key, or has used it again, at this time. If a will waited, that drops it, or it was
-    /// due before: a core that is late learns of both at once.
+    /// A connection has begun to use a key, or has used it again, at this time. If a will waited, that drops it, or it
+    /// was due before: a core that is late learns of both at once.
     pub fn claim(&mut self, key: SessionKey, generation: SessionId, at: Uptime) -> Option<Former> {
         let bytes = session_bytes(&key);
         let waits = match self.by_key.get_mut(&key) {
@@ -438,8 +438,8 @@ mod tests {
     }
 
     proptest! {
-        /// Each connection claims the key once or several times, then ends or releases it. Its letters keep their order,
-        /// and those of different connections mix in any way. A naive model knows the whole history.
+        /// Each connection claims the key once or several times, then ends or releases it. Its letters keep their
+        /// order, and calls of different connections mix in any way. A naive model knows the whole history.
         #[test]
         fn a_will_is_published_exactly_if_its_connection_was_the_last_to_claim(
             connections in connections(), steps in steps(),

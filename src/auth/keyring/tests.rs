@@ -461,7 +461,8 @@ fn a_key_is_used_only_for_its_declared_purpose() {
     assert!(!own(json!(["verify"])).can_sign());
     assert!(own(json!(["sign"])).can_sign());
     check(&own(json!(["sign"])), &pair.token).unwrap();
-    // Without `alg`, a curve has one algorithm, and a secret those whose hash is no longer than the secret.
+    // Without `alg`, a curve has one algorithm, and a secret has the algorithms whose hash is not longer than the
+    // secret.
     let bare = of_file(&[without(&pair.private_jwk, "alg")]);
     check(&bare, &pair.token).unwrap();
     let secret = json!({"kty": "oct", "kid": "a", "k": URL_SAFE_NO_PAD.encode([1; 48])});

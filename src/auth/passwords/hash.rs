@@ -48,7 +48,7 @@ pub(super) enum Cost {
 pub enum HashFault {
     /// It begins with none of `$6$`, `$7$` and `$argon2id$`; it may be a plain password.
     Unknown,
-    /// Its parts are not those of its kind, or are not base64 of the right length.
+    /// Its parts do not fit its kind, or are not base64 of the right length.
     Malformed,
     /// Checking a password would take too long or too much memory.
     TooCostly,

@@ -1,5 +1,5 @@
-//! Tests of what rules say about topic filters, compared with what they say about each name that a filter matches: all
-//! names of up to four levels are tried.
+//! Compares the decision of rules about a topic filter with their decisions about each name that the filter matches:
+//! all names of up to four levels are tried.
 
 use super::*;
 use crate::auth::Claims;

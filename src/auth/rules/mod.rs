@@ -1,4 +1,4 @@
-//! Permissions: what a client may do on which channel. The first rule that matches decides.
+//! Permissions: the actions that a client may do on each channel. The first rule that matches decides.
 //!
 //! [`Rules`] are compiled once from the configuration and shared by all cores. The claims of a client are
 //! read once for each set of rules, into [`Facts`] that are kept with the claims. A decision then only
@@ -402,7 +402,7 @@ impl Facts {
     }
 }
 
-/// True if a client with these claims is one of those that the rule is about.
+/// True if the rule applies to a client with these claims.
 fn is_about(who: &Audience, claims: Option<Option<Json<'_>>>) -> bool {
     let claim = |name: &str| claims.flatten().and_then(|claims| claims.member(name));
     match who {

@@ -66,7 +66,7 @@ impl Pattern {
     /// Compiles a pattern, and adds the claims that it refers to to `claims`.
     ///
     /// # Errors
-    /// The text says what is wrong with the pattern.
+    /// The text names the fault of the pattern.
     pub(crate) fn compile(text: &str, separator: u8, claims: &mut Vec<Box<str>>) -> Result<Pattern, String> {
         let wrong = |fault: &str| Err(format!("{text:?}: {fault}"));
         if text.is_empty() {

@@ -651,8 +651,8 @@ fn remembered_decisions_are_those_that_would_be_made() {
     }
 }
 
-/// Compared with what it means: each name that the other pattern matches is matched. All patterns and all names of a few
-/// segments are tried.
+/// Compared with the definition: the pattern matches each name that the other pattern matches. All patterns and names
+/// of a few segments are tried.
 #[test]
 fn a_pattern_covers_another_if_it_matches_all_names_that_the_other_matches() {
     fn sequences(alphabet: &[&str], longest: usize) -> Vec<String> {

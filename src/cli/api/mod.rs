@@ -2,8 +2,8 @@
 //! `disconnect`, `subscribe`, `unsubscribe`, `remove-history`, `call`, `transmit`, `set-claims`, `refresh-token`,
 //! `remove-token`.
 //!
-//! Each is one request (`request.rs` says which) and a text for people, or the answer as it came (`--json`). Permissions,
-//! limits and errors are those of the server.
+//! Each is one request (`request.rs` says which) and a text for people, or the answer as it came (`--json`).
+//! The server checks permissions and limits, and returns the errors.
 //!
 //! Exit codes: 0 if the request was carried out; 64 for an invalid command; 65 (`EX_DATAERR`) if the server refuses the
 //! arguments; 69 (`EX_UNAVAILABLE`) if it cannot be reached or does not answer as the API does; 75 (`EX_TEMPFAIL`) if

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::ConfigSources;
 
-/// The hooks of a file with this text, or what is wrong with it.
+/// The hooks of a file with this text, or its error.
 fn hooks(text: &str) -> Result<Vec<HookSpec>, String> {
     let directory = std::env::temp_dir().join(format!(
         "ringcast-hooks-{}-{:?}",

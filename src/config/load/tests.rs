@@ -488,7 +488,7 @@ fn settings_of_this_server_are_stronger_than_those_of_the_old_one_and_nothing_of
     }
 }
 
-/// Each of these is what a server of SocketCluster may have, and would not let this one start.
+/// A server of SocketCluster may have each of these values, and Ringcast could not start with it.
 #[test]
 fn a_value_of_the_old_server_that_does_not_go_with_the_settings_is_left_out() {
     let rsa = r#"{"authAlgorithm":"RS256","authPrivateKey":"-----BEGIN","authPublicKey":"-----BEGIN"}"#;

@@ -102,8 +102,8 @@ struct Named {
     procedures: bool,
 }
 
-/// The actions that a rule applies to. `*` means all actions on what the rule names; if it names nothing, all actions;
-/// `serve` is never among them.
+/// The actions that a rule applies to. `*` means all actions on the channels or procedures that the rule names; if it
+/// names none, all actions; `serve` is never among them.
 fn actions(key: &Key<'_>, words: &[String], rule: Named) -> Result<Vec<Action>, Fault> {
     let mut named = [false; Action::COUNT];
     for word in words {

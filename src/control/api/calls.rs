@@ -63,7 +63,7 @@ struct TransmitBody {
     data: Option<Box<RawValue>>,
 }
 
-/// The answer to a request: what became of each call.
+/// The answer to a request: the outcome of each call.
 #[derive(Serialize)]
 struct CallAnswer {
     answers: Vec<AnswerShown>,

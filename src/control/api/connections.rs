@@ -24,7 +24,7 @@ pub(super) struct ListConnections {
     limit: usize,
 }
 
-/// Something that is done with connections.
+/// An operation on connections.
 #[derive(Debug)]
 pub(super) struct ActOnConnections {
     selection: Selection,
@@ -207,7 +207,8 @@ impl Conditions<'_> {
     }
 }
 
-/// The selection of the only condition in a body. It must be there: nobody means all connections by mistake.
+/// The selection of the only condition in a body. It is required, so that no request selects all connections by
+/// mistake.
 pub(super) fn one(
     user: &Option<String>,
     connection: &Option<String>,
@@ -228,7 +229,7 @@ pub(super) fn one(
     })
 }
 
-/// What the audit trail names.
+/// The subject in the line of the audit trail.
 pub(super) fn subject(selection: &Selection) -> Cow<'_, str> {
     match selection {
         Selection::All => Cow::Borrowed("all connections"),

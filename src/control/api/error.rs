@@ -16,7 +16,7 @@ use crate::metrics::api::ApiOutcome;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ApiError {
     code: ErrorCode,
-    /// The fault in the request, and the way to mend it.
+    /// The fault in the request, and how to correct it.
     message: String,
     /// The time after which the request may succeed.
     retry_after: Option<Duration>,
@@ -26,7 +26,7 @@ pub(super) struct ApiError {
     published: Option<Vec<Option<Position>>>,
     /// Whether a part of the body may still be on its way.
     leaves_body_unread: bool,
-    /// Whether the publication that failed was published all the same: a repetition would publish it twice.
+    /// Whether the publication was made although the request failed: a repetition would publish it twice.
     is_published: bool,
 }
 
@@ -95,7 +95,7 @@ codes! {
     BodyTooSlow = "body_too_slow", REQUEST_TIMEOUT, Invalid;
     /// The connection ended before the body was complete.
     BodyIncomplete = "body_incomplete", BAD_REQUEST, Invalid;
-    /// The body is not what the route expects.
+    /// The body does not have the form that the route expects.
     InvalidBody = "invalid_body", BAD_REQUEST, Invalid;
     /// A parameter is missing, unknown or wrong.
     InvalidParameter = "invalid_parameter", BAD_REQUEST, Invalid;
@@ -133,7 +133,7 @@ codes! {
     NotStored = "not_stored", SERVICE_UNAVAILABLE, Unavailable;
     /// Too many operations wait.
     Busy = "busy", SERVICE_UNAVAILABLE, Unavailable;
-    /// Cores have not answered in time; they may still do what was asked.
+    /// Cores have not answered in time; they may still carry the request out.
     CoresUnanswered = "cores_unanswered", SERVICE_UNAVAILABLE, Unavailable;
     /// The server is ending.
     Ending = "ending", SERVICE_UNAVAILABLE, Unavailable;

@@ -1,4 +1,4 @@
-//! The HTTP API, `/api/v1/…` on the control plane: what programs beside the server may do with it, each by a key of its
+//! The HTTP API, `/api/v1/…` on the control plane, for programs beside the server, each with a key of its
 //! own.
 //!
 //! ```text
@@ -23,7 +23,8 @@
 //!
 //! Not here: the keys (`auth::api_keys`), the checks of hosts and origins (`guard.rs`).
 //!
-//! Limits: `api_body_bytes_max`, `api_items_max`, [`BODY_TIME_MAX`], those of `idempotency.rs`, and the rate of each key.
+//! Limits: `api_body_bytes_max`, `api_items_max`, [`BODY_TIME_MAX`], those of `idempotency.rs`, and the rate of each
+//! key.
 
 mod calls;
 mod channels;
@@ -367,7 +368,7 @@ fn record(
     }
 }
 
-/// The sender of a request, and what it may ask for.
+/// The sender of a request, and its permissions.
 struct Caller<'a> {
     key: &'a Arc<ApiKey>,
     /// The policies of channels.

@@ -115,7 +115,7 @@ pub(super) fn tcp_wmem(machine: &Machine, _: &Target) -> Option<Finding> {
     )
 }
 
-/// An idle socket does not use what it may use: so only the last number matters as a limit.
+/// An idle socket uses less than it may use, so only the last number matters as a limit.
 fn buffers(
     name: &'static str,
     [least, first, most]: [u64; 3],

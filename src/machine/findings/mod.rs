@@ -1,8 +1,8 @@
-//! Findings: what on this machine prevents a target, slows it down, or is worth knowing, each with the
-//! command that corrects it.
+//! Findings: properties of this machine that prevent a target, slow the server down, or are worth knowing, each with
+//! the command that corrects it.
 //!
 //! A check whose files cannot be read returns nothing. A check that finds everything in order also returns a
-//! finding, so that an operator sees what was checked.
+//! finding, so that an operator sees all checks.
 
 mod hardware;
 mod kernel;
@@ -21,7 +21,7 @@ pub(crate) struct Finding {
     pub(crate) found: String,
     /// What the target needs, and why.
     pub(crate) wanted: String,
-    /// Commands for a root shell, each of which corrects it; the one that is most likely to be permitted
+    /// Commands for a root shell, each of which corrects it; the command that is most likely to be permitted
     /// comes first.
     pub(crate) commands: Vec<String>,
 }

@@ -114,8 +114,8 @@ impl TlsPolicy {
         self.certificates.not_after_unix_s()
     }
 
-    /// Things that work but are probably not intended, each with what to do: certificates that have expired
-    /// or are not valid yet, keys that others may read.
+    /// Warnings about settings that work but are probably not intended, each with a remedy: certificates that have
+    /// expired or are not valid yet, keys that others may read.
     pub fn warnings(&self, unix_ms: u64) -> Vec<String> {
         self.certificates.warnings(unix_ms)
     }
