@@ -3,15 +3,16 @@
 //! A server in this process has one core, which owns the channel and serves the clients. Its history has 1,000
 //! publications with 100 bytes of data. Clients subscribe with `{"last":1000}`, read everything and unsubscribe, again
 //! and again: first one client, then 100 at the same time. The bench prints the CPU time of the core, from the system
-//! (`/proc/self/task/…/schedstat`), for each publication and each recovery, with the kernel's share for the sockets. The
-//! second line of each is for recoveries of nothing (`{"recover":null}`), to compare.
+//! (`/proc/self/task/…/schedstat`), for each publication and each recovery, with the kernel's share for the sockets.
+//! The second line of each is for recoveries of nothing (`{"recover":null}`), to compare.
 //!
-//! The cost of a storm for the others: 10,000 clients ask at once for the 20 publications that they have missed, as after
-//! the restart of a proxy. The bench counts what they get, and says how long calls of other clients take meanwhile, beside
-//! the same calls while nothing happens, and while the 10,000 clients make one call each. A call counts from the time at
-//! which it is due.
+//! The cost of a storm for the others: 10,000 clients ask at once for the 20 publications that they have missed, as
+//! after the restart of a proxy. The bench counts the publications that they get, and measures how long calls of other
+//! clients take meanwhile, beside the same calls while nothing happens, and while the 10,000 clients make one call
+//! each. A call counts from the time at which it is due.
 //!
-//! `cargo bench --bench recovery` takes half a minute; `cargo bench --bench recovery -- --once` only checks that it works.
+//! `cargo bench --bench recovery` takes half a minute; `cargo bench --bench recovery -- --once` only checks that it
+//! works.
 #![allow(clippy::print_stdout)] // a bench prints
 #![expect(clippy::disallowed_methods, reason = "a bench reads the clock")]
 
@@ -89,7 +90,7 @@ fn clients_max() -> usize {
     usize::try_from(soft.saturating_sub(200) / 2).unwrap_or(usize::MAX)
 }
 
-/// So many clients ask at once for what they have missed; and the same clients make one call at once, to compare.
+/// So many clients ask at once for missed publications; and the same clients make one call at once, to compare.
 fn storm(address: SocketAddr, count: usize) {
     let mut all: Vec<Client> = (0..count).map(|_| Client::connect(address)).collect();
     let subscribe = format!(
@@ -185,7 +186,7 @@ fn measure(clients: &mut [Client], rounds: usize, asked: &str, publications: usi
         format!(r##"{{"event":"#subscribe","data":{{"channel":"room","data":{asked}}},"cid":2}}"##);
     let mut round = || {
         clients.iter_mut().for_each(|client| client.send(&subscribe));
-        // The answer, and what follows it.
+        // The answer, and the publications after it.
         clients
             .iter_mut()
             .for_each(|client| client.skip(1 + publications));

@@ -1,6 +1,6 @@
 //! In the steady state a core allocates nothing: not for a ping, not for a publication however many subscribers it has,
-//! not for a subscription to a channel that exists already, not for a call that a service answers. The connections are real;
-//! only allocations of cores count.
+//! not for a subscription to a channel that exists already, not for a call that a service answers. The connections are
+//! real; only allocations of cores count.
 
 mod support {
     pub(crate) mod client;
@@ -35,7 +35,7 @@ const ATTEMPTS: usize = 5;
 
 #[test]
 fn in_the_steady_state_cores_allocate_nothing() {
-    // Before the server: what its cores allocate at their start is counted too.
+    // Before the server: allocations of its cores at their start count, too.
     mqtt_packets_are_decoded_and_written_without_an_allocation();
     calls_of_users_are_answered_by_services_without_an_allocation();
     let server = start(2, late, Builtin::new);

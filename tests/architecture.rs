@@ -27,13 +27,13 @@
 //!   outgoing ◄ lifecycle ◄ connections ◄ delivery ◄ recovery ◄ arrivals ◄ input ◄ operators ◄ turn, visits, letters, owned_channels, busy_poll, tick
 //! ```
 //!
-//! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them. `presence`
-//! and `services` belong to `input`.
+//! `post`, the letters from core to core, belongs to `lifecycle`: steps of all rooms from there on send them.
+//! `presence` and `services` belong to `input`.
 //!
 //! A file there holds either *parts* of a core (structs with private fields, which import parts of their own room or of
 //! rooms below) or *steps* of the core (`impl Core`), never both. `core.rs` imports parts of all rooms; steps import
-//! `core.rs`, and import and call what lies in their own room or below. So a message travels down this map, and what
-//! comes back is a value.
+//! `core.rs`, and import and call only their own room and rooms below. So a message travels down this map, and results
+//! come back as values.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -814,7 +814,7 @@ fn a_program_that_embeds_the_server_sees_the_chosen_names_alone() {
     }
 }
 
-/// The names that a module shows in the documentation: its public items and what it re-exports, at the left margin.
+/// The names of a module in the documentation: its public items and its re-exports, at the left margin.
 fn public_names(text: &str) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     let mut is_hidden = false;
@@ -979,7 +979,7 @@ fn in_a_core_no_import_and_no_call_leads_to_a_room_above() {
     );
 }
 
-/// A part has no core to do anything with: what the parts keep private nobody else can break, and a delivery, which is
+/// A part has no access to its core: other files cannot break the private state of a part, and a delivery, which is
 /// made of parts alone, cannot close a connection or read one.
 #[test]
 fn parts_of_a_core_know_neither_the_core_nor_its_steps() {

@@ -21,7 +21,7 @@ use support::process::Process;
 use support::secure::{ALL, Authority, Pair, client, connect};
 use support::{Client, PATIENCE, Server, UPGRADE, eventually};
 
-/// The files of a server with one user, `ann` with the password `right`, who may publish to one channel.
+/// The files of a server with one user, `ann` with the password `right`, which may publish to one channel.
 struct Files(PathBuf);
 
 impl Files {

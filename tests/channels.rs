@@ -17,7 +17,7 @@ fn policies(process: &Process) -> Value {
     serde_json::from_str::<Value>(&body).unwrap()["channels"].take()
 }
 
-/// A reload replaces the policies as a whole, and a file with a fault leaves those in force.
+/// A reload replaces the policies as a whole, and a file with a fault changes nothing.
 #[test]
 fn policies_are_shown_and_reloaded() {
     let folder = Folder::new();

@@ -119,7 +119,7 @@ fn accepting_is_retried_until_the_system_has_descriptors() {
 
 /// A server that has announced its address has all that it needs. Each core has its listener: the system gives each
 /// listener its share of the new connections, and a core without a descriptor for one would leave them unanswered for
-/// ever. The control plane has what it needs as well, since the process ends without it.
+/// ever. The control plane has its descriptors as well, since the process ends without it.
 #[test]
 fn a_start_with_few_descriptors_serves_with_every_core_or_fails_and_says_why() {
     let (mut served, mut refused) = (0, 0);

@@ -220,16 +220,16 @@ fn the_close_frame_says_why() {
 }
 
 /// An application that writes the data of each call to a pipe of the program, on its core.
-struct Scribe(Arc<PipeWriter>);
+struct WritesToPipe(Arc<PipeWriter>);
 
-impl App for Scribe {
+impl App for WritesToPipe {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let written = (&*self.0).write(call.event.as_str().unwrap_or_default().as_bytes());
         peer.reply(&written.map_err(|error| error.to_string()))
     }
 }
 
-fn scribes(descriptors: Descriptors, pipe: Arc<PipeWriter>) -> Server {
+fn server_that_writes(descriptors: Descriptors, pipe: Arc<PipeWriter>) -> Server {
     let mut config = Config::default();
     config.listen.address = "127.0.0.1:0".parse().unwrap();
     config.admin.address = None;
@@ -239,7 +239,7 @@ fn scribes(descriptors: Descriptors, pipe: Arc<PipeWriter>) -> Server {
         descriptors,
         ..Embedding::default()
     };
-    Server::start(&config, embedding, |_| Scribe(pipe.clone())).unwrap()
+    Server::start(&config, embedding, |_| WritesToPipe(pipe.clone())).unwrap()
 }
 
 /// True if all writing ends of the pipe are closed.
@@ -272,7 +272,7 @@ fn descriptors_that_the_program_closes_are_closed_while_cores_run() {
     let kept = vec![used.as_raw_fd()];
     for descriptors in [Descriptors::OfProgram, Descriptors::OfCores { kept }] {
         let (reader, writer) = pipe().unwrap();
-        let server = scribes(descriptors.clone(), used.clone());
+        let server = server_that_writes(descriptors.clone(), used.clone());
         let mut client = Client::connect(&server);
         assert!(!has_ended(&reader));
         drop(writer);
@@ -287,7 +287,7 @@ fn an_application_uses_the_descriptors_that_were_kept_for_it() {
     let writer = Arc::new(writer);
     let (unused, kept_only) = pipe().unwrap();
     let kept = vec![writer.as_raw_fd(), kept_only.as_raw_fd()];
-    let server = scribes(Descriptors::OfCores { kept }, writer.clone());
+    let server = server_that_writes(Descriptors::OfCores { kept }, writer.clone());
     let mut client = Client::connect(&server);
     client.call("written on a core", &json!(null));
     let mut text = [0; 17];
@@ -308,7 +308,7 @@ fn an_application_uses_the_descriptors_that_were_kept_for_it() {
 fn a_server_that_is_dropped_has_ended() {
     for drains in [false, true] {
         let value = Arc::new(pipe().unwrap().1);
-        let server = scribes(Descriptors::OfProgram, value.clone());
+        let server = server_that_writes(Descriptors::OfProgram, value.clone());
         let address = server.address();
         let mut clients = [Client::connect(&server), Client::connect(&server)];
         clients[0].call("x", &json!(null));

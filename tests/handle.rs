@@ -1,4 +1,4 @@
-//! The handle of a running server: what other threads do with it, seen by clients on several cores.
+//! The handle of a running server: operations of other threads, and their effects on clients of several cores.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -161,13 +161,13 @@ fn client_of(server: &Server, core: usize) -> Client {
 
 /// An application whose core stands still from the call `stop` until the test lets it go on, and which uses the handle
 /// on a core when it is called `misuse`.
-struct Still {
+struct StandsStill {
     stopped: Sender<()>,
     go_on: Receiver<()>,
     handle: Arc<OnceLock<Handle>>,
 }
 
-impl App for Still {
+impl App for StandsStill {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("stop") => {
@@ -185,11 +185,12 @@ impl App for Still {
     }
 }
 
-/// A server whose cores stop at the call `stop`. The receiver tells that a core has stopped, and the sender lets it go on.
+/// A server whose cores stop at the call `stop`. The receiver tells that a core has stopped, and the sender lets it go
+/// on.
 fn with_stops(set: impl FnOnce(&mut Config)) -> (Server, Receiver<()>, Sender<()>) {
     let (stopped, has_stopped) = bounded(1);
     let (let_go_on, go_on) = bounded(1);
-    let server = Server::start_with(set, |_| Still {
+    let server = Server::start_with(set, |_| StandsStill {
         stopped: stopped.clone(),
         go_on: go_on.clone(),
         handle: Arc::default(),
@@ -238,7 +239,7 @@ fn on_a_core_and_after_the_end_an_operation_is_refused() {
     let shared = Arc::new(OnceLock::new());
     let server = Server::start_with(
         |_| {},
-        |_| Still {
+        |_| StandsStill {
             stopped: bounded(1).0,
             go_on: bounded(1).1,
             handle: Arc::clone(&shared),
@@ -270,10 +271,10 @@ fn publications_are_counted_by_what_became_of_them() {
     }
 }
 
-/// An application that lets a client be whoever it says: `login` with the value of `sub`.
-struct Trusting;
+/// An application that accepts any login: `login` with the value of `sub`.
+struct AcceptsAnyLogin;
 
-impl App for Trusting {
+impl App for AcceptsAnyLogin {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match (call.event.as_str(), call.data) {
             (Some("login"), Some(sub)) => {
@@ -289,7 +290,7 @@ impl App for Trusting {
 fn trusting() -> Server {
     Server::start_with(
         |config| config.cores.placement = Placement::Count(3),
-        |_| Trusting,
+        |_| AcceptsAnyLogin,
     )
 }
 
@@ -301,8 +302,8 @@ fn user(server: &Server, sub: &str) -> Client {
     client
 }
 
-/// Waits until the server has carried out all that the client has asked for, and the client has got all that was sent to
-/// it before; returns these messages.
+/// Waits until the server has carried out all that the client has asked for, and the client has got all that was sent
+/// to it before; returns these messages.
 fn rest(client: &mut Client) -> Vec<String> {
     let cid = client.begin_call("sync", "null");
     let end = format!("{{\"rid\":{cid}}}");
@@ -502,7 +503,7 @@ fn members_of_a_channel_are_listed_page_by_page() {
                 ..ChannelSpec::default()
             }];
         },
-        |_| Trusting,
+        |_| AcceptsAnyLogin,
     );
     let handle = handle(&server);
     let mut clients = ["\"ann\"", "\"bob\"", "\"ann\"", "\"cleo\""].map(|sub| user(&server, sub));
@@ -603,7 +604,7 @@ fn a_client_that_is_subscribed_by_the_server_is_told_before_the_first_publicatio
             config.cores.placement = Placement::Count(3);
             config.limits.channels_per_connection_max = 1;
         },
-        |_| Trusting,
+        |_| AcceptsAnyLogin,
     );
     let handle = handle(&server);
     let mut ann = user(&server, "\"ann\"");
@@ -634,7 +635,7 @@ fn rules_hold_for_subscriptions_by_the_server() {
                 ..RuleSpec::default()
             }];
         },
-        |_| Trusting,
+        |_| AcceptsAnyLogin,
     );
     let handle = handle(&server);
     let mut client = server.client();
@@ -743,7 +744,10 @@ fn a_client_is_called_and_its_answer_comes_back() {
 
 #[test]
 fn a_call_without_an_answer_ends_with_the_reason() {
-    let server = Server::start_with(|config| config.limits.calls_per_connection_max = 1, |_| Trusting);
+    let server = Server::start_with(
+        |config| config.limits.calls_per_connection_max = 1,
+        |_| AcceptsAnyLogin,
+    );
     let handle = handle(&server);
     let mut client = server.client();
     let id = id(&client);
@@ -800,7 +804,7 @@ fn all_connections_of_a_user_are_called_and_each_answer_or_failure_comes_back() 
             config.cores.placement = Placement::Count(3);
             config.limits.calls_per_connection_max = 1;
         },
-        |_| Trusting,
+        |_| AcceptsAnyLogin,
     );
     let handle = handle(&server);
     let mut anns: Vec<_> = (0..5).map(|_| user(&server, "\"ann\"")).collect();
@@ -956,7 +960,7 @@ fn tokens_are_given_refreshed_and_taken_away_and_the_rules_follow() {
             };
             config.permissions.rules = vec![subscribe, invoke];
         },
-        |_| Trusting,
+        |_| AcceptsAnyLogin,
     );
     let handle = handle(&server);
     let mut client = server.client();

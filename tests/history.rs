@@ -1,5 +1,5 @@
-//! Subscribers that get a part of the channel's past: what the answers say, and that no publication is lost or comes
-//! twice between the history and what is live.
+//! Subscribers that get a part of the channel's past: the answers are right, and no publication is lost or comes twice
+//! between the history and live publications.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
 
@@ -353,7 +353,8 @@ struct Follower<'s> {
     /// The number that must come next, if it is known.
     next: Option<u64>,
     replays_left: u64,
-    /// For each question without an answer: what it is to go on with, position and number, if it has asked for that.
+    /// For each question without an answer: the position and number after which publications must follow, if it has
+    /// one.
     asked: HashMap<u64, (Value, Option<u64>)>,
     /// How often it was told that it may have missed something.
     gaps: u64,
@@ -435,7 +436,7 @@ impl<'s> Follower<'s> {
         None
     }
 
-    /// Takes the next message; returns the call that it answers. If the history has lost what was still to come, the
+    /// Takes the next message; returns the call that it answers. If the history has lost the rest, the
     /// server closes the connection and says so: `None`.
     fn receive(&mut self) -> Option<Option<u64>> {
         match self.client.event() {
@@ -478,7 +479,7 @@ impl<'s> Follower<'s> {
                     .begin_call("#unsubscribe", &json!(self.channel).to_string());
                 let _ = first;
                 self.await_answer(cid);
-                // How far the replay came is known by its publications; what followed the answer alone is not.
+                // The publications of the replay show how far it came; live publications after the answer do not.
                 self.replays_left = 0;
             }
             _ => {}
@@ -590,8 +591,8 @@ fn a_long_history_closes_nobody_however_slowly_it_is_read() {
     }
 }
 
-/// With `skip` and `conflate`, a client that reads late gets all of a channel with a history. If the history has lost some of
-/// it, the client is told so by the close of its connection. There is no gap that a later recovery calls whole.
+/// With `skip` and `conflate`, a client that reads late gets all of a channel with a history. If the history has lost
+/// some of it, the client is told so by the close of its connection. There is no gap that a later recovery calls whole.
 #[test]
 fn nothing_is_left_out_of_a_channel_with_a_history() {
     for policy in [SlowConsumer::Skip, SlowConsumer::Conflate] {
@@ -686,14 +687,14 @@ fn what_slow_clients_keep_of_a_history_is_bounded() {
     let held = server.total(|core| &core.recovery_bytes);
     assert!(held > 0 && held <= BYTES_MAX, "{held} bytes");
     assert!(server.limit_hits(Limit::RecoveryBytes) >= 20);
-    // The channel has lost nothing yet of what the last client is to get.
+    // The channel still has all publications for the last client.
     let mut last = readers.pop().unwrap();
     for number in 9500..11_500 {
         let publication = next_publication(&mut last, "room.a");
         assert_eq!(publication["data"][0], number);
     }
     last.ping();
-    // Of what the first one is to get, it has lost all.
+    // It has lost all publications for the first client.
     let mut first = readers.remove(0);
     loop {
         match first.event() {
@@ -772,8 +773,8 @@ fn a_connection_that_ends_meanwhile_leaves_nothing() {
     });
 }
 
-/// The packets in the pages, in their order, of one client: lines with `>` are sent, lines with `<` must come. Each epoch,
-/// offset and time of a page stands for one of the server.
+/// The packets in the pages, in their order, of one client: lines with `>` are sent, lines with `<` must come. Each
+/// epoch, offset and time of a page stands for one of the server.
 #[test]
 fn the_packets_of_the_documentation_are_those_of_the_server() {
     for page in [
@@ -804,10 +805,11 @@ fn the_packets_of_the_documentation_are_those_of_the_server() {
     }
 }
 
-/// What stands for what: the name and the text of a member in a page, and its value on the server.
+/// The replacements: the name and the text of a member on a page, and its value on the server.
 type Meanings = HashMap<(String, String), Value>;
 
-/// Whether a member of a packet is as a page says. Learns what the page's epochs, offsets and times stand for.
+/// Whether a member of a packet is as the page says. Learns the server's values for epochs, offsets and times of the
+/// page.
 fn is_as_said(name: &str, said: &Value, found: &Value, meanings: &mut Meanings) -> bool {
     match (said, found) {
         (Value::Object(said), Value::Object(found)) => {
@@ -827,7 +829,7 @@ fn is_as_said(name: &str, said: &Value, found: &Value, meanings: &mut Meanings) 
     }
 }
 
-/// A packet of a page, with the server's values for those that the page has.
+/// A packet of a page, with the server's values in place of the page's.
 fn translated(name: &str, said: &Value, meanings: &Meanings) -> Value {
     match said {
         Value::Object(members) => {
@@ -896,7 +898,7 @@ fn a_history_whose_owner_stands_still_is_answered_with_an_error() {
             None => assert_eq!(answer["data"]["recovered"], true, "{answer}"),
         }
     }
-    // However many wait for the core that stands still: those of the other one are answered at once.
+    // Calls about channels of the other core are answered at once, however many wait for the core that stands still.
     for number in 0..300 {
         let data = json!({"channel": format!("room.of.many.{number}"), "data": {"last": 1}});
         client.send_text(&json!({"event": "#subscribe", "data": data, "cid": 3000 + number}).to_string());

@@ -1,6 +1,5 @@
-//! The hooks of an application, over real connections of both protocols: what it keeps about a connection, what it is
-//! told, what it decides later, the work that it does at times of its own, its timers, and its look at what is delivered. Tests the example
-//! `examples/tenants`.
+//! The methods of an application, over real connections of both protocols: its data about a connection, events, later
+//! decisions, periodic work, timers, and its look at deliveries. Tests the example `examples/tenants`.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -363,7 +362,8 @@ fn timers_of_clients_come_in_their_order_unless_they_are_cancelled_and_end_with_
     assert_eq!(watcher.publication("alarms"), timer.to_string());
 }
 
-/// An application that sets as many timers for one moment as a client names. At the first, it says so and waits for the test.
+/// An application that sets as many timers for one moment as a client names. At the first, it says so and waits for the
+/// test.
 struct Crowd {
     came: Vec<u64>,
     begun: SyncSender<()>,
@@ -427,8 +427,8 @@ fn timers_of_one_moment_come_in_their_order_and_leave_turns_to_others() {
     assert_eq!(client.message(), r#"{"event":"came","data":true}"#);
 }
 
-/// An application that lets the clients of "staff" see all of an order, "guests" all but the price, and "strangers" nothing.
-/// A client says who it is by its claims, or by the query of its request.
+/// An application that lets the clients of "staff" see all of an order, "guests" all but the price, and "strangers"
+/// nothing. A client names its user by its claims, or by the query of its request.
 struct Counter;
 
 impl App for Counter {

@@ -1,5 +1,5 @@
 //! Hostile and broken clients, each beside a healthy client whose calls are answered and whose publications arrive. At
-//! the end the server has released everything, and its counters say what happened.
+//! the end the server has released everything, and its counters have counted each attack.
 
 #![allow(clippy::unwrap_used)] // a test
 

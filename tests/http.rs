@@ -91,7 +91,7 @@ fn offers_of_other_protocols_are_ignored_except_on_the_websocket_path() {
         let expected = if is_upgrade { "400" } else { "501" };
         assert_eq!(status(&at_the_socket), expected, "{offer}");
     }
-    // A request for a WebSocket is told what is wrong with it, on every path except those for users.
+    // The answer to a faulty request for a WebSocket names the fault, on every path except the paths for users.
     for (target, expected) in [("/", "400"), ("/elsewhere", "400"), ("/socketcluster/", "101")] {
         let request = UPGRADE.replace("/socketcluster/", target);
         let mut client = server.connect();
@@ -156,9 +156,9 @@ fn curl_logs_in_by_all_its_ways_of_asking() {
 }
 
 /// An application that answers with the host of the request.
-struct Gatekeeper;
+struct AnswersWithHost;
 
-impl App for Gatekeeper {
+impl App for AnswersWithHost {
     fn upgrade(&mut self, request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         let host = request.headers.iter().find(|(name, _)| *name == "Host");
         let host = host.map(|(_, host)| String::from_utf8(host.to_vec()).unwrap());
@@ -209,7 +209,7 @@ fn a_target_in_absolute_form_names_the_host_and_the_path() {
         let answer = ask(server.address, &request);
         assert_eq!(status(&answer), expected, "{request}: {answer}");
     }
-    let server = Server::start_with(|_| {}, |_| Gatekeeper);
+    let server = Server::start_with(|_| {}, |_| AnswersWithHost);
     let request = UPGRADE.replacen("/socketcluster/", "http://other.example:81/socketcluster/?a=b", 1);
     assert!(ask(server.address, &request).ends_with("\r\n\r\nother.example:81 /socketcluster/ a=b"));
 }

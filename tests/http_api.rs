@@ -1,5 +1,5 @@
-//! The HTTP API of a real process: each request of `openapi.json`, keys and their limits, and what subscribers get. Each
-//! answer is checked against the document (`support/api.rs`).
+//! The HTTP API of a real process: each request of `openapi.json`, keys and their limits, and the publications that
+//! subscribers get. Each answer is checked against the document (`support/api.rs`).
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -382,7 +382,7 @@ fn wrong_requests_are_refused_with_what_to_do() {
             "{header}"
         );
     }
-    // Of all of these, one client got those of 200 on its channel: 1 and 3 of the broadcast, and the deep one.
+    // One client got the accepted publications on its channel: 1 and 3 of the broadcast, and the deep one.
     let expected = ["1", "1", "1", "1"].map(str::to_owned);
     assert_eq!([(); 4].map(|()| client.publication("a")), expected);
     assert!(client.publication("a").starts_with("[[["));
@@ -1375,7 +1375,7 @@ fn the_history_of_a_channel_is_read_as_it_was_published_and_removed() {
     client.call("#publish", r#"{"channel":"shop.a","data":{"b": 1.50}}"#);
     for number in 1..5 {
         let body = json!({"channel": "shop.a", "data": number}).to_string();
-        // A caller finds what it has published itself.
+        // A caller finds its own publication in the history.
         assert_eq!(server.post(&key, "/api/v1/publish", &body).status, 200);
         assert_eq!(get("&last=1").json["publications"][0]["data"], json!(number));
     }

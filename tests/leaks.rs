@@ -29,8 +29,8 @@ const DEPARTURES: usize = 3;
 const WARM_UP_ROUNDS: usize = 3;
 const STRETCHES: usize = 4;
 const ROUNDS_PER_STRETCH: usize = 20;
-/// By how much the live bytes of one stretch may exceed those of the one before. A leak of 16 bytes in one way to
-/// misbehave and one way to leave adds 16 bytes × 8 connections × 20 rounds = 2,560 bytes to each stretch.
+/// By how much the live bytes of one stretch may exceed the live bytes of the stretch before. A leak of 16 bytes in one
+/// way to misbehave and one way to leave adds 16 bytes × 8 connections × 20 rounds = 2,560 bytes to each stretch.
 const BYTES_MORE_MAX: i64 = 1280;
 
 #[test]
@@ -49,8 +49,8 @@ fn connections_that_misbehave_leave_no_memory_behind() {
         live.push(asked().live_bytes);
     }
     println!("live bytes after each round: {live:?}");
-    // A table or list that grows to a new level, since more connections were open at once than ever before, is a step in
-    // one stretch or two. A leak adds to all of them.
+    // A table or list that grows to a new level, since more connections were open at once than ever before, is a step
+    // in one stretch or two. A leak adds to all of them.
     let levels: Vec<i64> = live[WARM_UP_ROUNDS..]
         .chunks(ROUNDS_PER_STRETCH)
         .map(|stretch| *stretch.iter().min().unwrap())
@@ -115,7 +115,7 @@ fn leave(mut stream: TcpStream, departure: usize) {
     match departure {
         0 => drop(stream),
         1 => {
-            // The rest is what the server sends until it closes.
+            // Further bytes are sent by the server until it closes.
             let _ = stream.write_all(&frame(0x88, &1000_u16.to_be_bytes()));
             let _ = stream.shutdown(Shutdown::Write);
             stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();

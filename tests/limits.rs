@@ -370,7 +370,7 @@ fn a_client_owes_the_server_no_more_answers_than_the_limit_and_none_for_longer_t
     );
 }
 
-/// Makes the server call this client `count` times; returns what the application has counted.
+/// Makes the server call this client `count` times; returns the count of the application.
 fn refused_and_unanswered(client: &mut Client, count: &str) -> String {
     client.begin_call("call", count);
     loop {
@@ -383,9 +383,9 @@ fn refused_and_unanswered(client: &mut Client, count: &str) -> String {
 
 /// An application that defers the answers to `later`, answers the oldest one at `answer`, and drops it at `drop`.
 #[derive(Default)]
-struct Debtor(std::collections::VecDeque<Deferred>);
+struct DefersAnswers(std::collections::VecDeque<Deferred>);
 
-impl App for Debtor {
+impl App for DefersAnswers {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("later") => {
@@ -417,7 +417,7 @@ fn the_application_owes_one_client_no_more_answers_than_the_limit() {
             config.cores.placement = ringcast::config::Placement::Count(1);
             config.limits.client_calls_max = 3;
         },
-        |_| Debtor::default(),
+        |_| DefersAnswers::default(),
     );
     let (mut client, mut other) = (server.client(), server.client());
     let refusal = |client: &Client, cid: u64| {

@@ -30,7 +30,7 @@ const BYTES_LEFT_MAX: i64 = 24;
 fn a_connection_takes_little_memory_and_gives_it_back() {
     let server = start(1, |config| config.socketcluster.pings = false, Builtin::new);
     let connect = || Client::connect(Ipv4Addr::LOCALHOST, server.address());
-    // The first connection makes its core count, and makes the core allocate what it needs once.
+    // The first connection makes its core count, and makes the core allocate its shared buffers.
     let mut first = connect();
     first.call(SUBSCRIBE);
     let before = asked();

@@ -1,7 +1,7 @@
 //! The codec `min-bin`: against frames of the reference's own codec, and through a server.
 //!
-//! `data/min-bin.txt` has frames that `sc-codec-min-bin` 3.0.0 wrote, or that were recorded between a client and a server
-//! with this codec: the bytes in hex, and the JSON text of the packet.
+//! `data/min-bin.txt` has frames that `sc-codec-min-bin` 3.0.0 wrote, or that were recorded between a client and a
+//! server with this codec: the bytes in hex, and the JSON text of the packet.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -162,7 +162,7 @@ fn a_message_of_one_string_is_that_string() {
 
 #[test]
 fn deep_and_wide_messages_are_read_and_written_in_linear_time_and_memory() {
-    // The scanner refuses what is nested too deeply; so a packet that is becomes a text.
+    // The scanner refuses JSON that is nested too deeply, so such a packet becomes a text.
     let deep = [&b"\x81\xa1e\x92\xa1e"[..], &[0x91; 200_000], &[0x01]].concat();
     let mut codec = MinBin::default();
     let text = codec.decode(&deep).unwrap().to_owned();

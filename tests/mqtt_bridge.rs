@@ -1,4 +1,4 @@
-//! MQTT and SocketCluster clients on one channel, and retained publications: what each client gets, and in which order.
+//! MQTT and SocketCluster clients on one channel, and retained publications: the data for each client, and its order.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -38,7 +38,7 @@ fn policy(name: &str, policy: ChannelPolicy) -> ChannelSpec {
     }
 }
 
-/// An MQTT 5 client that acknowledges what it gets.
+/// An MQTT 5 client that acknowledges publications.
 struct Mqtt {
     mqtt: support::mqtt::Mqtt,
     last_id: u16,
@@ -631,7 +631,7 @@ fn a_browser_and_an_operator_retain_for_devices() {
     assert!(!answer.contains("error"), "{answer}");
     assert_eq!(topic_and_payload(&device.published()), ("set/1", "{\"on\":true}"));
     assert_eq!(retained("set/1"), "{\"on\":true}");
-    // The newest counts, whoever has published it.
+    // The newest counts, whichever client has published it.
     Mqtt::connect(&server, "other").retain("set/1", b"{\"on\":null}");
     assert_eq!(device.published().payload, "{\"on\":null}");
     assert_eq!(retained("set/1"), "{\"on\":null}");
@@ -657,8 +657,8 @@ fn a_browser_and_an_operator_retain_for_devices() {
     }
 }
 
-/// The first publication that a browser gets is the retained publication from before its subscription, and then each live one, while a
-/// device retains without pause.
+/// The first publication that a browser gets is the retained publication from before its subscription, and then each
+/// live one, while a device retains without pause.
 #[test]
 fn a_browser_gets_the_retained_value_and_all_after_it_once_and_in_order() {
     let server = server(|_| {});
@@ -862,7 +862,7 @@ fn devices_are_members_of_the_channels_that_their_filters_name() {
     assert_eq!(event("left").2, json!(0));
     let _keeper = Mqtt::connect_with(&server, "keeper", 0, &[0x11, 0, 0, 0, 60]);
     assert_eq!(event("joined").1, json!("keeper"));
-    // Only the server tells who is there.
+    // Only the server publishes members.
     assert_eq!(door.publish("$presence/room/1", b"{}", false, &[]), 0x87);
 }
 
@@ -975,7 +975,7 @@ fn the_last_value_of_a_channel_is_retained() {
 fn dashboards_find_what_they_expect_under_sys() {
     let server = server(|config| config.mqtt.sys_interval_seconds = 1);
     let mut subscriber = Mqtt::connect(&server, "dashboard");
-    // The other one first: what comes before a SUBACK is forgotten here.
+    // The other client first: this helper drops packets before a SUBACK.
     subscriber.subscribe("#", 0);
     subscriber.subscribe("$SYS/#", 0);
     let mut values = HashMap::new();

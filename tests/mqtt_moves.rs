@@ -32,7 +32,7 @@ fn server(change: impl FnOnce(&mut ringcast::config::Config)) -> Server {
     })
 }
 
-/// A server that speaks TLS on a port for MQTT, what its clients trust, and the files of its certificate.
+/// A server with TLS on a port for MQTT, the authority that its clients trust, and the files of its certificate.
 fn server_with_tls() -> (Server, Arc<rustls::ClientConfig>, Files) {
     let authority = Authority::new("authority");
     let files = Files::new();

@@ -73,7 +73,7 @@ fn publish_until(server: &Server, qos: u8, mut has_happened: impl FnMut() -> boo
     count
 }
 
-/// The numbers in what a client gets, until `last` has come for its topic.
+/// The numbers in the publications of a client, until `last` has come for its topic.
 fn numbers_until(client: &mut Mqtt, last: usize) -> Vec<usize> {
     let mut numbers = Vec::new();
     while numbers.last() != Some(&last) {
@@ -259,7 +259,7 @@ fn a_program_unsubscribes_mqtt_clients_and_changes_their_claims_and_is_told_what
     device.subscribe("own.ann", 0);
     let ann = Selection::User("ann".to_owned());
     assert_eq!(handle.connections(&ann, None, 10).wait().unwrap().items.len(), 1);
-    // The rules do not allow the new user what it has subscribed to, and MQTT has only the end of the connection for that.
+    // The rules do not allow the new user its subscription, and in MQTT the server can only end the connection then.
     assert_eq!(handle.remove_token(&it).wait(), Ok(1));
     device.expect_end(0x87);
 }
@@ -387,7 +387,7 @@ fn a_client_that_is_revoked_while_its_connection_moves_is_closed() {
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
     let process = Process::start(&settings);
-    // The request of a WebSocket says who the client is: a browser has logged in.
+    // The request of a WebSocket has the cookie of a login in a browser.
     let body = r#"{"user":"ann","password":"right"}"#;
     let request = format!(
         "POST /login HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n\

@@ -1,6 +1,7 @@
-//! Packets of every kind, each wrong in every way that the specifications of MQTT 3.1, 3.1.1 and 5.0 know: flags, cut at
-//! each byte, bytes behind the end, each property in each packet, values, strings, codes; with the exact answer of the
-//! server. Packets and answers are put together here from the specifications, without the server's codec and tables.
+//! Packets of every kind, each wrong in every way that the specifications of MQTT 3.1, 3.1.1 and 5.0 know: flags, cut
+//! at each byte, bytes behind the end, each property in each packet, values, strings, codes; with the exact answer of
+//! the server. Packets and answers are put together here from the specifications, without the server's codec and
+//! tables.
 //!
 //! Each case goes to a real server, over TCP; every seventh over TLS and WebSockets too. A healthy client stays served.
 
@@ -22,7 +23,7 @@ const PROTOCOL: u8 = 0x82;
 const TOPIC_ALIAS: u8 = 0x94;
 const TOO_LARGE: u8 = 0x95;
 
-/// A packet, and what the server does about it.
+/// A packet, and the reaction of the server.
 struct Case {
     title: String,
     packet: Vec<u8>,

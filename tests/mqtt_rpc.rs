@@ -1,4 +1,5 @@
-//! Procedures for MQTT clients: a publication to `$rpc/NAME` is a call, and its answer a publication to the Response Topic.
+//! Procedures for MQTT clients: a publication to `$rpc/NAME` is a call, and its answer a publication to the Response
+//! Topic.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_types)] // a test, which waits for locks
 
@@ -14,7 +15,7 @@ use ringcast::internals::decision::Limit;
 use support::mqtt::{Message, Mqtt, MqttServer, ack, body, publish, string};
 use support::{eventually, mqtt};
 
-/// The calls that the procedures of all cores have seen, and those that they have not answered.
+/// The calls that the procedures of all cores have received, and the calls without an answer.
 #[derive(Clone, Default)]
 struct Procedures(Arc<Mutex<Seen>>);
 
@@ -135,7 +136,7 @@ fn the_answer_of_a_procedure_is_published_to_the_response_topic() {
     assert_eq!(text(&answer), r#"{"message":"no room","name":"RoomError"}"#);
     let user = [&[1, 1, 0x26][..], &string("error"), &string("1")].concat();
     assert_eq!(answer.properties, user);
-    // The application may rewrite what is published, and publish itself.
+    // The application may rewrite publications, and publish itself.
     client.subscribe("#", 0);
     assert_eq!(request(&mut client, "echo", &reply_to("changed", None), b"1"), 0);
     assert_eq!(text(&client.message()), "\"other\"");

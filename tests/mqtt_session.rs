@@ -1,4 +1,4 @@
-//! MQTT clients of a running server: who they are, what they may do, and what they say to each other and to
+//! MQTT clients of a running server: authentication, permissions, and publications to each other and to
 //! SocketCluster clients. What follows from the packets alone is tested with the session (`src/mqtt/session/tests`).
 
 #![allow(clippy::unwrap_used)] // a test

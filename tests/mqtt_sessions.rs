@@ -82,7 +82,7 @@ fn string(text: &str) -> Vec<u8> {
     out
 }
 
-/// A client with a session that lasts, and what it has got so far.
+/// A client with a session that lasts, and the publications that it has got so far.
 struct Subscriber {
     id: String,
     version: u8,

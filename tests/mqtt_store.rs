@@ -1,6 +1,6 @@
-//! `data_dir` for MQTT: what of retained publications and of sessions survives a restart, a crash and a full disk.
+//! `data_dir` for MQTT: retained publications and sessions after a restart, a crash and a full disk.
 //!
-//! The tests read the file with redb itself, not with the code that wrote it: the tables are those of the head of
+//! The tests read the file with redb itself, not with the code that wrote it, by the tables in the head of
 //! `src/store/database.rs`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
@@ -244,7 +244,7 @@ fn a_retained_publication_goes_with_the_policy_that_has_had_it_kept() {
     own.subscribe("#", 4);
     assert_eq!(own.message().topic, "price.c");
     own.ping();
-    // A policy that forbids what publishers want retained.
+    // A policy that forbids to retain publications.
     file("[[channels]]\nnames = [\"price.*\"]\nmqtt_retain = false\n");
     server.signal(Signal::SIGHUP);
     eventually("all but one are gone", || count(&server) == 1);
@@ -474,7 +474,7 @@ fn a_client_has_left_when_it_has_sent_disconnect_whatever_its_connection_waits_f
     watcher.ping();
 }
 
-/// CONNACK waits, and with it what the client has sent behind CONNECT. Nobody else does.
+/// CONNACK waits, and so do packets after CONNECT. Other clients do not wait.
 #[test]
 fn connack_of_a_strict_server_and_all_that_follows_wait_for_the_disk_in_order() {
     let place = Place::new();
@@ -510,8 +510,8 @@ fn connack_of_a_strict_server_and_all_that_follows_wait_for_the_disk_in_order() 
     assert_eq!(last, [0x30, 0x40]);
 }
 
-/// Connects clients again and again while strict servers are killed. A session that CONNACK has told of is there, and one
-/// of whose end it has told is not.
+/// Connects clients again and again while strict servers are killed. A session that CONNACK has told of is there, and
+/// one of whose end it has told is not.
 #[test]
 fn killed_strict_servers_have_the_sessions_of_which_connack_has_told_and_no_others() {
     let mut random = Random(support::seed());
@@ -757,7 +757,8 @@ fn kill_again_and_again(cores: &str, kills: u64) {
     }
 }
 
-/// The publications wait for a session whose client is away. Nothing that was acknowledged is lost, in memory meanwhile.
+/// The publications wait for a session whose client is away. Nothing that was acknowledged is lost, in memory
+/// meanwhile.
 #[test]
 fn a_session_outlasts_a_full_disk_with_all_that_was_acknowledged() {
     for mode in ["strict", "relaxed"] {
@@ -863,8 +864,8 @@ fn settings_of_a_small_file(store_mode: &str) -> [(&str, &str); 6] {
     ]
 }
 
-/// A change that adds something is refused before a commit fails, and a change that removes something is not. When clients have read what
-/// waited for them, there is room without a restart.
+/// A change that adds entries is refused before a commit fails, and a change that removes entries is not. When clients
+/// have read what waited for them, there is room without a restart.
 #[test]
 fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_and_takes_all_that_makes_room() {
     let place = Place::new();
@@ -985,9 +986,8 @@ fn with_a_full_file_relaxed_goes_on_in_memory_until_clients_have_made_room() {
     assert_eq!(admin.metric("ringcast_store_failing"), 0);
 }
 
-/// Kills relaxed servers in the middle of what clients publish, and ends every third one in order. What was published to
-/// one that ends in order comes, and what comes for the first time comes in order. Of the others, some may be missing or
-/// come again.
+/// Kills relaxed servers while clients publish, and ends every third one in order. Publications to a server that ends
+/// in order arrive, and publications arrive in order the first time. Of the others, some may be missing or come again.
 #[test]
 fn killed_relaxed_servers_keep_sessions_in_order_and_all_that_was_on_disk() {
     let seed = from_environment("STORE_SEED", u64::from(std::process::id()));

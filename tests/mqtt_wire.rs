@@ -96,7 +96,7 @@ mod connecting {
         }
     }
 
-    /// codepr/sol#16: what followed a refused CONNECT was processed.
+    /// codepr/sol#16: packets after a refused CONNECT were processed.
     #[test]
     fn nothing_behind_a_refused_connect_is_processed() {
         let server = server();
@@ -332,7 +332,7 @@ fn property(properties: &[u8], id: u8) -> Option<String> {
 mod malformed {
     use super::*;
 
-    /// Packets that end the connection in each version: what they are, and the code in MQTT 5.
+    /// Packets that end the connection in each version, with a description and the code in MQTT 5.
     fn packets(version: u8) -> Vec<(Vec<u8>, u8)> {
         let none = properties(version, &[]);
         let with = |first: u8, parts: &[&[u8]]| packet(first, &parts.concat());
@@ -475,7 +475,7 @@ mod malformed {
         }
     }
 
-    /// A packet that is wrong is wrong wherever it is cut, and what stood before it in the same write is done.
+    /// A faulty packet is refused wherever it is cut, and packets before it in the same write are handled.
     #[test]
     fn a_wrong_packet_behind_good_ones_in_one_write() {
         let server = server();
@@ -510,7 +510,8 @@ mod receive_maximum {
         client.expect_end(0x93);
     }
 
-    /// FlashMQ#173: a new connection starts with the whole quota. The session keeps what was received, not counted twice.
+    /// FlashMQ#173: a new connection starts with the whole quota. The session keeps received publications, and does not
+    /// count them twice.
     #[test]
     fn what_is_released_makes_room_and_a_new_connection_has_all_of_it() {
         let server = MqttServer::start(|config| config.mqtt.receive_max = 2);
@@ -656,7 +657,7 @@ mod packet_size {
     use super::*;
 
     /// Section 3.1.2.11.4, [MQTT-3.1.2-24], [MQTT-3.1.2-25]; mosquitto#3503: the limit includes the fixed header, and a
-    /// message that is too large counts as sent. rmqtt#513: it does not block those behind it. mosquitto#1168.
+    /// message that is too large counts as sent. rmqtt#513: it does not block later messages. mosquitto#1168.
     #[test]
     fn messages_larger_than_the_client_takes_are_left_out() {
         let server = server();
@@ -773,7 +774,7 @@ mod wills {
         listener.ping();
     }
 
-    /// mosquitto#1244; section 3.1.3.2: the properties of the will are those of its message.
+    /// mosquitto#1244; section 3.1.3.2: the properties of the will are passed on with its message.
     #[test]
     fn the_properties_of_a_will_are_passed_on() {
         let server = server();
@@ -854,7 +855,7 @@ mod publishing {
         }
     }
 
-    /// [MQTT-1.5.4-3]: U+FEFF is a character. So are control characters and those outside the basic plane.
+    /// [MQTT-1.5.4-3]: U+FEFF is a character. So are control characters and characters outside the basic plane.
     #[test]
     fn topics_keep_all_their_characters() {
         let server = server();
@@ -912,7 +913,7 @@ mod publishing {
         }
     }
 
-    /// [MQTT-3.3.2-15] to [MQTT-3.3.2-20]: what belongs to the message is passed on unchanged and in order.
+    /// [MQTT-3.3.2-15] to [MQTT-3.3.2-20]: the properties of the message are passed on unchanged and in order.
     #[test]
     fn properties_of_the_message_are_passed_on_in_order() {
         let server = server();

@@ -200,9 +200,9 @@ fn a_publishers_own_copy_comes_before_the_answer() {
 }
 
 /// The built-in application, with an event by which a client is kicked out of a channel.
-struct Bouncer(Builtin);
+struct KicksOut(Builtin);
 
-impl App for Bouncer {
+impl App for KicksOut {
     fn transmit(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) {
         match call.event.as_str() {
             Some("kick me") => peer.kick_out(Some("news"), Some("as you wish")),
@@ -218,7 +218,7 @@ impl App for Bouncer {
 
 #[test]
 fn a_subscriber_that_is_kicked_out_or_gone_leaves_nothing_behind() {
-    let server = Server::start_with(|_| {}, |_| Bouncer(Builtin::new()));
+    let server = Server::start_with(|_| {}, |_| KicksOut(Builtin::new()));
     let mut publisher = server.client();
     let (mut kicked, mut cleared, gone) = (subscriber(&server), subscriber(&server), subscriber(&server));
     cleared.subscribe("weather");

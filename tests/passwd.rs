@@ -754,7 +754,7 @@ impl Broker {
                 .unwrap()
                 .port();
             let settings = folder.file("mosquitto.conf");
-            // As root the broker would become a user who may not read the file.
+            // As root the broker would become a user that may not read the file.
             let text = format!(
                 "listener {port} 127.0.0.1\nallow_anonymous false\npassword_file {}\nuser root\n",
                 passwords.display()

@@ -1,4 +1,4 @@
-//! Positions in publications, and what cores remember of channels with a policy.
+//! Positions in publications, and the histories of channels with a policy.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -231,7 +231,7 @@ fn a_policy_that_a_reload_brings_knows_what_came_after_it_and_says_so_about_befo
     eventually("the policy is in force", || {
         read("room.b", Some(0), &epoch)["reason"] == "policy changed"
     });
-    // The policy of this channel says what it said before.
+    // The policy of this channel has not changed.
     assert_eq!(read("room.a", Some(0), &epoch)["recovered"], true);
     let mut after = 0;
     eventually("all cores follow the policy", || {

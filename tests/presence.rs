@@ -394,7 +394,7 @@ to = "authenticated"
         .unwrap();
     assert_eq!(ann.event("other"), json!(7));
 
-    // A client that is nobody any more loses what it may see as an authenticated one.
+    // A client that loses its user loses the subscriptions that only authenticated clients may have.
     ann.client.send_text(r##"{"event":"#removeAuthToken"}"##);
     let message = ann.client.message();
     assert!(

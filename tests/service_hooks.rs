@@ -1,4 +1,4 @@
-//! Decisions of a service that is asked (`[[hooks]]` with `service`): a client of the server decides what other clients do.
+//! Hooks with a `service`: a client of the server decides about actions of other clients.
 
 #![allow(clippy::unwrap_used)] // a test
 

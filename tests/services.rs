@@ -1,5 +1,5 @@
-//! Services over the wire: the real binary on 1, 2 and 8 cores, services that behave and services that do not, callers that
-//! stay and callers that go.
+//! Services over the wire: the real binary on 1, 2 and 8 cores, services that behave and services that do not, callers
+//! that stay and callers that go.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -16,7 +16,7 @@ use support::{Client, Received, TEXT, eventually, frame};
 
 const KEY: &str = "a key for the tests of services";
 
-/// Everybody may call, users may serve what is theirs.
+/// Everybody may call, and each user may serve procedures with its own name.
 const RULES: &str = r#"
 [[rules]]
 allow = ["subscribe", "publish"]
@@ -109,7 +109,7 @@ impl Scene {
     }
 }
 
-/// A client that keeps what comes while it waits for something else.
+/// A client that keeps messages that come while it waits for another one.
 struct Peer {
     client: Client,
     kept: Vec<Value>,
@@ -472,29 +472,31 @@ fn a_service_that_answers_twice_late_or_about_calls_of_others_harms_nobody() {
     for cores in [1, 2, 8] {
         let scene = Scene::new(cores, "", &[]);
         let mut honest = scene.service("honest", 8);
-        let mut liar = scene.service("liar", 8);
+        let mut faulty = scene.service("faulty", 8);
         let mut caller = scene.client();
         let to_honest = caller.begin("honest", &json!(1));
         let asked = honest.asked();
-        let to_liar = caller.begin("liar", &json!(2));
-        let asked_liar = liar.asked();
-        let own = asked_liar.cid.unwrap();
+        let to_faulty = caller.begin("faulty", &json!(2));
+        let asked_faulty = faulty.asked();
+        let own = asked_faulty.cid.unwrap();
         // Ids that are not its own, and some that are nobody's.
         for rid in (0..200).filter(|rid| *rid != own) {
-            liar.client
-                .send_text(&json!({"rid": rid, "data": "lie"}).to_string());
+            faulty
+                .client
+                .send_text(&json!({"rid": rid, "data": "wrong"}).to_string());
         }
         for rid in ["-1", "1.5", "1e300", "null", "\"1\""] {
-            liar.client
-                .send_text(&format!("{{\"rid\":{rid},\"data\":\"lie\"}}"));
+            faulty
+                .client
+                .send_text(&format!("{{\"rid\":{rid},\"data\":\"wrong\"}}"));
         }
         for data in ["first", "second"] {
-            liar.answer(&asked_liar, &json!(data));
+            faulty.answer(&asked_faulty, &json!(data));
         }
-        assert_eq!(caller.end(to_liar), Ok(json!("first")));
+        assert_eq!(caller.end(to_faulty), Ok(json!("first")));
         honest.answer(&asked, &json!("honest"));
         assert_eq!(caller.end(to_honest), Ok(json!("honest")));
-        liar.has_all();
+        faulty.has_all();
         caller.has_all();
         assert!(caller.kept.is_empty(), "{:?}", caller.kept);
         scene.is_at_rest();
@@ -600,8 +602,8 @@ fn a_caller_that_goes_cancels_its_calls_those_that_wait_too() {
     }
 }
 
-/// The service has the time of the test for its answer, or none: its window is free with the answer in the one case, and
-/// without it in the other.
+/// The service has the time of the test for its answer, or none: its window is free with the answer in the one case,
+/// and without it in the other.
 #[test]
 fn a_cancelled_call_counts_in_its_window_until_it_is_answered_or_has_had_its_time() {
     for (cores, cancel_ms) in [(1, "60000"), (2, "60000"), (8, "60000"), (1, "0"), (8, "0")] {
@@ -785,7 +787,7 @@ fn without_a_service_the_configuration_says_error_or_silence() {
     service
         .call("$unserve", &json!({"procedure": "still.*"}))
         .unwrap();
-    // A reload: what was silent is an error now.
+    // After a reload, calls without a service get an error instead of silence.
     scene.reload(&format!("{RULES}[[services]]\npattern = \"still.*\"\n"));
     eventually("the reload is in force", || {
         let cid = caller.begin("still.x", &Value::Null);
@@ -832,7 +834,8 @@ fn an_event_that_the_application_has_handled_reaches_no_service() {
 }
 
 /// Registers and gives up the same patterns in one write, as often as a turn reads, and ends with one that is served or
-/// with none: the last word counts, each call is answered, and the owner keeps no member that the client does not know of.
+/// with none: the last word counts, each call is answered, and the owner keeps no member that the client does not know
+/// of.
 #[test]
 fn patterns_that_are_registered_and_given_up_in_alternation_end_as_the_client_said_last() {
     for cores in [1, 2, 8] {
@@ -962,7 +965,7 @@ fn misbehave(mut service: Peer, mut random: Random) {
         let answer = match random.below(20) {
             0..14 => json!({"rid": cid, "data": data}),
             14 | 15 => json!({"rid": cid, "error": {"name": "Refused", "message": "no"}}),
-            16 => json!({"rid": cid + 1_000_000, "data": "lie"}),
+            16 => json!({"rid": cid + 1_000_000, "data": "wrong"}),
             17 => json!({"event": "$unserve", "data": {"procedure": "work.*"}, "cid": left}),
             18 => json!({"event": "$serve", "data": {"procedure": "work.*", "window": 7}, "cid": left}),
             _ => continue,
@@ -1040,7 +1043,8 @@ fn each_call_of_a_thousand_callers_has_one_end_whatever_services_do() {
     }
 }
 
-/// The page's packets are sent, and what it says that comes does come. A string that ends with `…` is any string.
+/// Sends the packets of the page, and expects the packets that the page says. A string that ends with `…` is any
+/// string.
 #[test]
 fn the_page_about_services_shows_what_is_sent() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/services.md")).unwrap();

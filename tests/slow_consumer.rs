@@ -394,9 +394,9 @@ fn nothing_follows_the_close_frame_of_a_publisher_that_was_too_slow_for_itself()
 
 /// An application that answers all `later` calls, 10 KiB each, at `now`: the core handles the answers in one turn.
 #[derive(Default)]
-struct Procrastinator(Vec<Deferred>);
+struct AnswersLate(Vec<Deferred>);
 
-impl App for Procrastinator {
+impl App for AnswersLate {
     fn invoke(&mut self, call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         match call.event.as_str() {
             Some("later") => {
@@ -423,16 +423,16 @@ fn ask_for_late_answers(client: &mut Client, count: usize) {
     client.begin_call("now", "null");
 }
 
-fn procrastinating_server() -> Server {
+fn server_that_answers_late() -> Server {
     Server::start_with(
         |config| config.limits.outbox_bytes_max = OUTBOX_BYTES_MAX,
-        |_| Procrastinator::default(),
+        |_| AnswersLate::default(),
     )
 }
 
 #[test]
 fn a_burst_of_late_answers_over_the_limit_does_not_close_a_client_that_reads() {
-    let server = procrastinating_server();
+    let server = server_that_answers_late();
     let mut client = server.client();
     // Six times the limit, and less than the kernel buffers for a client: `UNSENT_BYTES_MAX` in transport/listener.rs.
     ask_for_late_answers(&mut client, 40);
@@ -443,7 +443,7 @@ fn a_burst_of_late_answers_over_the_limit_does_not_close_a_client_that_reads() {
 
 #[test]
 fn late_answers_end_a_client_that_does_not_read() {
-    let server = procrastinating_server();
+    let server = server_that_answers_late();
     let mut client = Client::connect_narrow(server.address);
     client.upgrade();
     client.handshake();

@@ -1,6 +1,6 @@
 //! Replays recorded traffic: the built binary gets the bytes that real clients sent to the reference server, and must
-//! answer with the bytes that the reference server sent. `data/traces/README.md` lists the scenarios and what they
-//! leave out.
+//! answer with the bytes that the reference server sent. `data/traces/README.md` lists the scenarios and the packets
+//! that they leave out.
 //!
 //! Socket ids, ping counts and the dates inside token errors differ in each run and are removed on both sides. The
 //! messages of each connection are compared in order. The order between publications or events and the answers around
@@ -29,7 +29,7 @@ const AUTH_KEY: &str = "test-secret";
 /// How long a message may take before the replay fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Scenarios whose answers differ on purpose. `DEPARTURES` in `interop/lib/compare.mjs` gives the reasons, and other
-/// tests check what happens instead.
+/// tests check the behaviour instead.
 const DEPARTURES: &[&str] = &["http-server20: upgrade without the trailing slash"];
 /// Scenarios replayed at the same time.
 const PARALLEL: usize = 16;

@@ -1,6 +1,6 @@
-//! `data_dir`: what survives a restart, a crash, a full disk, a damaged file and a take-over.
+//! `data_dir`: histories and wills after a restart, a crash, a full disk, a damaged file and a take-over.
 //!
-//! What is on disk is read with redb itself, not with the code that wrote it: the tables are those of the head of
+//! The tests read the file with redb itself, not with the code that wrote it, by the tables in the head of
 //! `src/store/database.rs`.
 //!
 //! `STORE_KILLS=1000` kills as many servers as it says; `TEST_SEED` repeats a run.
@@ -230,7 +230,7 @@ fn kill_again_and_again(mode: &str, kills: u64) {
     for round in 0..kills {
         let server = place.start(&[("RINGCAST_STORE_MODE", mode), ("RINGCAST_STORE_FLUSH_MS", "5")]);
         let wait = Duration::from_micros(random.below(60_000));
-        // Connected before the time runs: what is killed here is a server that commits.
+        // Connected before the time runs, so that the kill hits a server that commits.
         let clients: Vec<Client> = (0..3).map(|_| server.client()).collect();
         let of_round: Vec<(String, Vec<u64>)> = thread::scope(|scope| {
             let publishers: Vec<_> = clients
@@ -518,7 +518,8 @@ fn on_a_full_disk_strict_refuses_and_relaxed_goes_on_in_memory_and_both_recover(
     }
 }
 
-/// Histories and wills: what adds something is refused before a commit fails, and what removes something is not.
+/// Histories and wills: changes that add entries are refused before a commit fails, and changes that remove entries are
+/// not.
 #[test]
 fn with_a_full_file_strict_refuses_what_it_would_have_to_keep_until_a_history_is_removed() {
     let place = Place::new();
@@ -821,8 +822,9 @@ fn a_killed_strict_server_has_the_last_will_that_it_acknowledged_of_each_session
     assert!(total > 0);
 }
 
-/// Kills relaxed servers again and again, while a client changes its will. What is on disk is what the client had set at
-/// some moment, and no change is missing that was acknowledged before the beginning of a commit that has ended.
+/// Kills relaxed servers again and again, while a client changes its will. The will on disk is the one that the client
+/// had set at some moment, and no change is missing that was acknowledged before the beginning of a commit that has
+/// ended.
 #[test]
 fn a_killed_relaxed_server_has_lost_no_change_of_a_will_from_before_its_last_commit() {
     let mut random = Random(support::seed());
@@ -953,8 +955,8 @@ fn wills_outlive_a_crash_and_a_stop_and_a_session_that_comes_back_has_none() {
     }
 }
 
-/// A will whose connection has ended goes over with the store, with the time that is left. A will of a connection that is
-/// open stays with the old process, and ends with it.
+/// A will whose connection has ended goes over with the store, with the time that is left. A will of a connection that
+/// is open stays with the old process, and ends with it.
 #[test]
 fn wills_that_wait_go_over_to_the_process_that_takes_over_and_are_published_once() {
     for mode in ["relaxed", "strict"] {
@@ -1004,7 +1006,7 @@ fn wills_that_wait_go_over_to_the_process_that_takes_over_and_are_published_once
         old.signal(Signal::SIGTERM);
         assert_eq!(old.exit_code(), Some(0), "{mode}");
         drop(open);
-        // The session that is back has a will of its connection in place of the one that waited.
+        // The session has come back: the will of its new connection replaces the will that waited.
         let mut back = new.client();
         assert!(is_acknowledgement(&back.call("$will", returns)));
         eventually("one will waits", || admin.metric("ringcast_wills_waiting") == 1);

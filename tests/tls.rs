@@ -383,8 +383,8 @@ fn a_manipulated_record_ends_only_its_own_connection() {
 
 /// A library that has received half a message remembers its position in bytes that are kept elsewhere, and
 /// looks at them again with the next write.
-/// Under TLS, bytes are counted as they are on the wire: records, handshakes and alerts, as those of a connection without
-/// TLS. A proxy that passes them on counts them, too.
+/// Under TLS, bytes are counted as they are on the wire: records, handshakes and alerts, as those of a connection
+/// without TLS. A proxy that passes them on counts them, too.
 #[test]
 fn bytes_are_counted_as_they_are_on_the_wire() {
     let world = world(|config| config.cores.placement = Placement::Count(1));
@@ -521,10 +521,10 @@ fn a_plain_request_is_answered_after_the_clients_close_notify() {
     }
 }
 
-/// Answers with what it knows about the caller.
-struct Mirror;
+/// An application that answers with the claims of the caller.
+struct AnswersWithClaims;
 
-impl App for Mirror {
+impl App for AnswersWithClaims {
     fn invoke(&mut self, _call: &Call<'_>, peer: &mut Peer<'_>) -> CallAnswer {
         let claims = peer.claims().map(|claims| claims.json().to_owned());
         peer.reply(&claims.unwrap_or_default())
@@ -541,7 +541,7 @@ fn a_clients_certificate_is_its_identity() {
                 speak_tls(config, &files, std::slice::from_ref(&pair));
                 ask_clients(config, &files, auth, &clients);
             },
-            |_| Mirror,
+            |_| AnswersWithClaims,
         );
         for version in ALL {
             let connect = |own: Option<&Pair>| {
@@ -588,7 +588,8 @@ fn a_clients_certificate_is_its_identity() {
     }
 }
 
-/// A server with [`Mirror`] that demands client certificates, and the configuration of a client with Alice's.
+/// A server with [`AnswersWithClaims`] that demands client certificates, and the configuration of a client with
+/// Alice's.
 fn mirror_for_alice(change: impl FnOnce(&mut Config)) -> (Server, Arc<rustls::ClientConfig>) {
     let (authority, clients, files) = (Authority::new("servers"), Authority::new("clients"), Files::new());
     let pair = authority.server(&["localhost"]);
@@ -598,7 +599,7 @@ fn mirror_for_alice(change: impl FnOnce(&mut Config)) -> (Server, Arc<rustls::Cl
             ask_clients(config, &files, ClientAuth::Required, &clients);
             change(config);
         },
-        |_| Mirror,
+        |_| AnswersWithClaims,
     );
     let trust = authority.trust(ALL, Some(&clients.client("alice", (2020, 2090))));
     (server, Arc::new(trust))

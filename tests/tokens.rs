@@ -627,7 +627,7 @@ fn a_will_that_waits_ends_with_the_token_of_its_client_also_on_disk() {
     let mut process = Process::start(&settings);
     let mut subscriber = process.client();
     subscriber.subscribe("news");
-    // Those of bob are due before those of ann.
+    // The wills of bob are due before the wills of ann.
     for (user, token) in [("bob", &bob), ("ann", &ann)] {
         for seconds in [6, 16] {
             leave_will(&process, token, &format!("{user} {seconds}"), seconds * 1000);
@@ -646,7 +646,7 @@ fn a_will_that_waits_ends_with_the_token_of_its_client_also_on_disk() {
     let mut got = [subscriber.publication("news"), subscriber.publication("news")];
     got.sort();
     assert_eq!(got, [r#""ann 6 by MQTT""#, r#""ann 6""#]);
-    // A drain waits for clients, and publishes what is due meanwhile.
+    // A drain waits for clients, and publishes wills that are due meanwhile.
     drop(subscriber);
     process.signal(Signal::SIGTERM);
     process.exit_code();

@@ -87,9 +87,9 @@ fn each_fault_of_a_request_has_its_answer_and_ends_the_connection() {
     server.settles_at(0, 0);
 }
 
-struct Bouncer;
+struct RefusesUpgrades;
 
-impl App for Bouncer {
+impl App for RefusesUpgrades {
     fn upgrade(&mut self, request: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         match request.query {
             "let=me+in" => Ok(()),
@@ -102,7 +102,7 @@ impl App for Bouncer {
 
 #[test]
 fn the_application_refuses_with_401_and_its_own_message() {
-    let server = Server::start_with(|_| {}, |_| Bouncer);
+    let server = Server::start_with(|_| {}, |_| RefusesUpgrades);
     let answer = refusal(&server, UPGRADE);
     assert_eq!(
         answer,

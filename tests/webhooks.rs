@@ -1,5 +1,5 @@
-//! Webhooks: a real receiver is told what really happens, in order, each event at least once; whatever the receiver does,
-//! and over restarts and crashes with `data_dir`.
+//! Webhooks: a real receiver gets the events of real clients, in order, each event at least once; whatever the receiver
+//! does, and over restarts and crashes with `data_dir`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a test, which prints its seed
 
@@ -256,7 +256,8 @@ fn metrics(admin: SocketAddr) -> String {
     )
 }
 
-/// `None` until the series is there: the thread of the webhooks adds those of a webhook when it has read the configuration.
+/// `None` until the series is there: the thread of the webhooks adds the series of a webhook when it has read the
+/// configuration.
 fn metric_at(admin: SocketAddr, series: &str) -> Option<u64> {
     let page = metrics(admin);
     let value = page
@@ -454,7 +455,7 @@ fn a_channel_that_is_vacated_for_a_moment_is_told_of_once() {
     assert_eq!(words[2..], ["channel_vacated a", "channel_vacated b"]);
 }
 
-/// Events that were taken are not sent again because of what the receiver says beside the status.
+/// Accepted events are not sent again, whatever the body of the receiver's answer is.
 #[test]
 fn the_status_of_an_answer_decides_however_long_its_body_is() {
     let receiver = Receiver::new();
@@ -492,7 +493,7 @@ fn receivers_that_are_away_take_nothing_from_healthy_ones_beside_them() {
         receiver.set(mode);
     }
     let server = Server::start(|config| {
-        // What waits for all webhooks is more than fits: some of it is dropped, of those that are away.
+        // More events wait for all webhooks than there is room for: events of receivers that are away are dropped.
         config.limits.webhook_bytes_max = 6 << 20;
         for (number, receiver) in receivers.iter().enumerate() {
             config.webhooks.push(WebhookSpec {
@@ -522,7 +523,7 @@ fn receivers_that_are_away_take_nothing_from_healthy_ones_beside_them() {
     );
     assert_eq!((dropped(4), dropped(5)), (0, 0));
     assert!(receivers[..4].iter().all(|away| away.taken().is_empty()));
-    // Each comes back, and is told what has waited and how much is missing.
+    // Each comes back, gets the events that have waited, and learns how many are missing.
     for receiver in &receivers[..4] {
         receiver.set(Mode::Take);
     }
@@ -656,7 +657,7 @@ fn a_flood_with_a_receiver_that_hangs_costs_clients_nothing_and_is_counted() {
     eventually("all are queued, dropped or lost", || {
         lost() + dropped() + queued() == COUNT
     });
-    // On a busy machine, the thread of the webhooks may not come to fill the queue: then the cores count what is lost.
+    // On a busy machine, the thread of the webhooks may not fill the queue in time: then the cores count lost events.
     let waiting = usize::try_from(queued()).unwrap();
     assert!((1..=500).contains(&waiting), "{waiting}");
     assert_eq!(
@@ -724,7 +725,7 @@ fn requests_are_signed_and_a_reload_replaces_secrets_and_webhooks() {
     assert!(!check(&requests[0], "0123456789abcdef0123456789abcdee"));
     assert_eq!(requests[0].json()["webhook"], "a");
 
-    // Another secret, and another webhook: it is told what is occupied now.
+    // Another secret, and another webhook: it gets the channels that are occupied now.
     let file = folder.file("ringcast.toml");
     folder.write("secret", "another secret of this server\n");
     server.reload(
@@ -768,7 +769,7 @@ fn requests_are_signed_and_a_reload_replaces_secrets_and_webhooks() {
     assert_eq!(receiver.requests().len(), seen.0);
 }
 
-/// What waits on disk survives a crash and a restart, and comes before what is new.
+/// Events on disk survive a crash and a restart, and come before new events.
 #[test]
 fn events_survive_a_crash_and_a_restart_with_data_dir() {
     let receiver = Receiver::new();
@@ -857,7 +858,7 @@ fn on_disk(folder: &Folder, data: &std::path::Path) -> usize {
     table.map_or(0, |table| usize::try_from(table.len().unwrap()).unwrap())
 }
 
-/// A process that takes over does not send before the one before has ended: what that has left comes first.
+/// A process that takes over sends nothing before the older process has ended: the events that it left come first.
 #[test]
 fn a_process_that_takes_over_goes_on_with_what_waits() {
     let receiver = Receiver::new();
@@ -944,7 +945,7 @@ fn a_client_is_told_of_with_its_user() {
         "it had no token then"
     );
     assert_eq!(receiver.event("member_left")["user"], "alice");
-    // No token and no key is in what was sent.
+    // The requests contain no token and no key.
     let sent: String = receiver
         .requests()
         .iter()
@@ -1147,7 +1148,7 @@ fn a_session_of_a_device_that_is_away_holds_its_channels() {
     );
 }
 
-/// The programs in `docs/webhooks.md` take what is signed with their secret, and refuse the rest.
+/// The programs in `docs/webhooks.md` accept requests that are signed with their secret, and refuse others.
 #[test]
 fn the_receivers_of_the_page_take_signed_requests_and_no_others() {
     let page = include_str!("../docs/webhooks.md");

@@ -1,5 +1,5 @@
-//! Last wills: published when a connection ends without its client's consent, once, and never after the session has come
-//! back. Over real connections, on several cores.
+//! Last wills: published when a connection ends without its client's consent, once, and never after the session has
+//! come back. Over real connections, on several cores.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -24,7 +24,7 @@ fn subscriber(server: &Server) -> Client {
 }
 
 /// A client with a will for the channel `news`. `more` follows its data.
-fn testator(server: &Server, data: &str, more: &str) -> Client {
+fn client_with_will(server: &Server, data: &str, more: &str) -> Client {
     let mut client = server.client();
     leave(&mut client, data, more);
     client
@@ -55,19 +55,19 @@ fn a_will_is_published_when_the_client_vanishes_breaks_the_protocol_or_leaves_th
     let server = server();
     let mut subscriber = subscriber(&server);
 
-    testator(&server, r#""reset""#, "").reset();
+    client_with_will(&server, r#""reset""#, "").reset();
     assert_eq!(subscriber.publication("news"), r#""reset""#);
 
-    let half = testator(&server, r#""end of stream""#, "");
+    let half = client_with_will(&server, r#""end of stream""#, "");
     half.send_fin();
     assert_eq!(subscriber.publication("news"), r#""end of stream""#);
 
-    let mut broken = testator(&server, r#""broken frame""#, "");
+    let mut broken = client_with_will(&server, r#""broken frame""#, "");
     broken.send_bytes(&[0xff; 16]);
     assert_eq!(subscriber.publication("news"), r#""broken frame""#);
 
     // A browser that leaves the page sends 1001, and the application in it has not disconnected.
-    let mut page = testator(&server, r#""page""#, "");
+    let mut page = client_with_will(&server, r#""page""#, "");
     page.send_bytes(&close_frame(1001, ""));
     assert_eq!(subscriber.publication("news"), r#""page""#);
 }
@@ -79,7 +79,7 @@ fn a_silent_client_leaves_its_will() {
         config.socketcluster.ping_interval = std::time::Duration::from_millis(100);
         config.socketcluster.ping_timeout = std::time::Duration::from_secs(2);
     });
-    let silent = testator(&server, "1", "");
+    let silent = client_with_will(&server, "1", "");
     let mut subscriber = subscriber(&server);
     assert_eq!(subscriber.publication("news"), "1");
     assert_eq!(server.closes(CloseReason::PongTimeout), 1);
@@ -97,12 +97,12 @@ fn a_client_that_disconnects_or_takes_its_will_back_leaves_none() {
             r#","session":"a""#,
             r#","session":"a","delay_ms":1"#,
         ] {
-            let mut client = testator(&server, "1", more);
+            let mut client = client_with_will(&server, "1", more);
             client.send_bytes(&frame);
             assert_ne!(client.rest(), "", "the server answers with a close frame");
         }
     }
-    let mut client = testator(&server, "2", r#","session":"b""#);
+    let mut client = client_with_will(&server, "2", r#","session":"b""#);
     assert!(!client.call("$will", "null").contains("error"));
     client.reset();
     settles(&server, 1);
@@ -115,7 +115,7 @@ fn a_client_that_disconnects_or_takes_its_will_back_leaves_none() {
 fn the_last_will_counts() {
     let server = server();
     let mut subscriber = subscriber(&server);
-    let mut client = testator(&server, "1", r#","session":"a""#);
+    let mut client = client_with_will(&server, "1", r#","session":"a""#);
     leave(&mut client, "2", r#","session":"b""#);
     leave(&mut client, "null", "");
     client.reset();
@@ -131,7 +131,7 @@ fn a_session_that_comes_back_in_time_leaves_no_will_and_one_that_does_not_leaves
     // The same session returns many times, on any core: each time before the long delay has passed.
     for round in 0..40 {
         let more = r#","session":"phone","delay_ms":3600000"#;
-        testator(&server, &round.to_string(), more).reset();
+        client_with_will(&server, &round.to_string(), more).reset();
     }
     eventually("the last connection's will waits alone", || {
         server.connections() == 1 && server.total(|core| &core.wills_waiting) == 1
@@ -139,7 +139,7 @@ fn a_session_that_comes_back_in_time_leaves_no_will_and_one_that_does_not_leaves
     assert_nothing(&server, &mut subscriber, "\"none so far\"");
 
     // The session comes back once more, and then stays away for longer than its delay.
-    testator(&server, r#""gone""#, r#","session":"phone","delay_ms":20"#).reset();
+    client_with_will(&server, r#""gone""#, r#","session":"phone","delay_ms":20"#).reset();
     assert_eq!(subscriber.publication("news"), r#""gone""#);
     settles(&server, 1);
     assert_nothing(&server, &mut subscriber, "\"once\"");
@@ -151,8 +151,8 @@ fn the_late_end_of_an_old_connection_does_not_publish_the_will_of_the_new_one() 
     let server = server();
     let mut subscriber = subscriber(&server);
     for _ in 0..20 {
-        let old = testator(&server, r#""old""#, r#","session":"s""#);
-        let new = testator(&server, r#""new""#, r#","session":"s""#);
+        let old = client_with_will(&server, r#""old""#, r#","session":"s""#);
+        let new = client_with_will(&server, r#""new""#, r#","session":"s""#);
         old.reset();
         eventually("the old connection has ended", || server.connections() == 2);
         assert_nothing(&server, &mut subscriber, "\"mark\"");
@@ -182,7 +182,7 @@ fn two_users_with_the_same_session_key_have_two_sessions() {
     });
     // Bob cannot take it away by the same key, nor an unauthenticated client.
     let bob = log_in("bob", r#""bob""#, r#","session":"phone""#);
-    let stranger = testator(&server, r#""stranger""#, r#","session":"phone""#);
+    let stranger = client_with_will(&server, r#""stranger""#, r#","session":"phone""#);
     assert_nothing(&server, &mut subscriber, "1");
     assert_eq!(server.total(|core| &core.wills_waiting), 1);
     bob.reset();
@@ -253,7 +253,7 @@ fn data_that_is_no_will_is_refused_and_the_former_will_stays() {
         config.limits.will_bytes_max = 1000;
     });
     let mut subscriber = subscriber(&server);
-    let mut client = testator(&server, "1", "");
+    let mut client = client_with_will(&server, "1", "");
     let of_bytes = |bytes: usize| format!(r#"{{"channel":"news","data":"{}"}}"#, "x".repeat(bytes - 6));
     assert!(!client.call("$will", &of_bytes(1000)).contains("error"));
     leave(&mut client, "1", "");
@@ -288,8 +288,8 @@ fn wills_take_no_more_than_their_bytes() {
     });
     let mut subscriber = subscriber(&server);
     let big = format!("\"{}\"", "x".repeat(2000));
-    let mut first = testator(&server, &big, r#","delay_ms":3600000"#);
-    let mut second = testator(&server, "2", "");
+    let mut first = client_with_will(&server, &big, r#","delay_ms":3600000"#);
+    let mut second = client_with_will(&server, "2", "");
     let refused = second.call("$will", &format!(r#"{{"channel":"news","data":{big}}}"#));
     assert!(refused.contains("WillsFullError"), "{refused}");
     assert_eq!(server.limit_hits(Limit::WillsBytes), 1);
@@ -302,7 +302,7 @@ fn wills_take_no_more_than_their_bytes() {
     eventually("the first will waits", || {
         server.total(|core| &core.wills_waiting) == 1
     });
-    testator(&server, &big, r#","delay_ms":3600000"#).reset();
+    client_with_will(&server, &big, r#","delay_ms":3600000"#).reset();
     assert_eq!(subscriber.publication("news"), big);
     assert_eq!(server.limit_hits(Limit::WillsBytes), 2);
 }
@@ -346,7 +346,7 @@ fn a_will_cannot_pretend_that_somebody_has_joined_or_left() {
 #[test]
 fn a_drain_publishes_no_wills() {
     let server = Server::start(|config| config.restart.drain = std::time::Duration::from_secs(10));
-    let mut client = testator(&server, "1", "");
+    let mut client = client_with_will(&server, "1", "");
     let published = server.running().cores().to_vec();
     server.running().drain();
     assert_eq!(client.close_frame().0, Some(1001));

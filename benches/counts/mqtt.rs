@@ -1,4 +1,4 @@
-//! Counts the core of a whole server that MQTT clients use, and what SocketCluster clients of such a server cost.
+//! Counts the core of a whole server that MQTT clients use, and the cost of SocketCluster clients of such a server.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
 //! Counts the core of a whole server while clients of this process use it. One client at a time sends and waits for all
-//! effects of what it sent, so each step is one turn of the core, whichever thread runs first.
+//! effects of its messages, so each step is one turn of the core, whichever thread runs first.
 //!
 //! valgrind counts by thread, so the core itself starts and stops the count, at two calls of an event. These calls add
 //! one call to the count, which is not in the reported number of operations.
@@ -203,8 +203,8 @@ fn ping(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Resul
     })
 }
 
-/// Calls that a service answers, which is a client of the same core: the count has the caller's side, the owner's and the
-/// service's.
+/// Calls that a service answers, which is a client of the same core: the count has the caller's side, the owner's and
+/// the service's.
 fn call_service(marker: &mut Client, address: SocketAddr, in_flight: usize) -> io::Result<()> {
     let (mut caller, mut service) = (connect(address), connect(address));
     service.call(SERVE);

@@ -143,7 +143,8 @@ impl Crew {
         Ok(())
     }
 
-    /// Gives its threads priority over those of other crews on the same CPU; false if the system does not allow it.
+    /// Gives its threads priority over the threads of other crews on the same CPU; false if the system does not allow
+    /// it.
     pub(crate) fn run_first(&self) -> io::Result<bool> {
         for member in &self.members {
             member.tell(Command::RunFirst)?;

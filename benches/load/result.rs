@@ -90,7 +90,7 @@ pub(crate) struct Phase {
     pub(crate) limit: Limit,
 }
 
-/// Counts of what happened.
+/// Counts of events in a run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) opened: u64,

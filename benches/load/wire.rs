@@ -1,4 +1,4 @@
-//! Encodes the messages of a SocketCluster client, and decodes those of a server.
+//! Encodes the messages of a SocketCluster client, and decodes the messages of a server.
 //!
 //! Replies and deliveries in the usual form are recognised by their fixed prefix; other forms go through a JSON parser
 //! and must mean the same. The data of a publication lets a receiver check it: its publisher, its number among the

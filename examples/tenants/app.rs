@@ -1,18 +1,19 @@
-//! The application of the tenants: customers who share one server, and see nothing of each other.
+//! The application of the tenants: customers that share one server, and cannot see each other's channels.
 //!
 //! | the client | the server |
 //! |---|---|
 //! | connects with `?tenant=NAME` | keeps the tenant as the value of the connection; without one, answers 401; asks the directory whether the tenant has been suspended |
 //! | subscribes to `NAME/...` | allows it for its own tenant; asks the directory about `NAME/private/...` |
 //! | publishes to `NAME/...` | asks the directory, which replaces bad words |
-//! | calls `me` | answers with what it knows of the connection: tenant, number of calls, address, user agent |
+//! | calls `me` | answers with its data about the connection: tenant, number of calls, address, user agent |
 //! | calls `log in`, `log out` | gives it a token, takes the token away |
 //! | calls `leave` with a channel | ends the subscription |
 //!
 //! Every second, each core publishes to `NAME/online` how many clients of the tenant it has. An audit trail gets a line
 //! for each client that goes, becomes another user, or ceases to be subscribed to a channel.
 //!
-//! The directory is a thread that may wait for a database. Until it has decided, the client waits, and no other one does.
+//! The directory is a thread that may wait for a database. Until it has decided, the client waits, and no other one
+//! does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

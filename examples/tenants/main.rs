@@ -1,4 +1,4 @@
-//! A server for several customers: what a connection brings with it, and what an application is told of it.
+//! A server for several customers: the data and the events of a connection in an application.
 //!
 //! ```text
 //! cargo run --example tenants

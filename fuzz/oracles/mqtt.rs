@@ -1,8 +1,8 @@
-//! What two other codecs make of the packets of a client: `mqtt-proto` and `mqtt-protocol-core`.
+//! Compares the packets of a client with two other codecs: `mqtt-proto` and `mqtt-protocol-core`.
 //!
-//! Fields are compared by way of bytes: the other codec writes what it has read, and our codec must read the same packet
-//! in it as in the input. Where another codec is wrong by the specification, or leaves a check to its connection, a
-//! comment says so.
+//! Fields are compared by way of bytes: the other codec encodes the packet that it has decoded, and our codec must
+//! decode the same packet from these bytes as from the input. Where another codec is wrong by the specification, or
+//! leaves a check to its connection, a comment says so.
 
 use mqtt_proto::{v3, v5};
 use mqtt_protocol_core::mqtt::packet::{v3_1_1, v5_0};
@@ -13,14 +13,14 @@ use ringcast::internals::mqtt::topic::Filter;
 
 use ringcast_fuzz::mqtt::{summary, summary_of_connect, version};
 
-/// What a codec makes of a packet: what the packet says, or that it is refused.
+/// The result of a codec for a packet: its content, or a refusal.
 type Reading = Result<String, String>;
 
-/// What our codec leaves to its session, and the others refuse while they decode.
+/// Faults that our codec leaves to its session, and that the others refuse while they decode.
 const A_FILTER: &str = "a filter with a misplaced wildcard";
 const THE_PAYLOAD: &str = "a payload that is not what its format indicator says";
 
-/// All three codecs agree about the packets in the input, but for the differences that are known.
+/// All three codecs agree about the packets in the input, except for known differences.
 pub fn agree(data: &[u8]) {
     let Some((&choice, mut rest)) = data.split_first() else {
         return;
@@ -116,7 +116,7 @@ impl Input<'_> {
         }
     }
 
-    /// What our codec reads in what another one has written.
+    /// Decodes the bytes of another codec with ours.
     fn read_again(&self, written: &[u8]) -> Reading {
         match frame(written, PACKET_BYTES_MAX) {
             Ok(Frame::Whole { first, body, .. }) => match self.read_as(first, &written[body]) {
@@ -204,7 +204,7 @@ struct Unchecked {
     when: fn(&Input<'_>) -> bool,
 }
 
-/// Where `mqtt-proto` 0.4.0 is known to differ.
+/// The known differences of `mqtt-proto` 0.4.0.
 fn proto_may_differ(packet: &Input<'_>, ours: &Reading, theirs: &Reading) -> bool {
     let unchecked = [
         // Bytes behind the last field.
@@ -213,7 +213,7 @@ fn proto_may_differ(packet: &Input<'_>, ours: &Reading, theirs: &Reading) -> boo
             fault: "Malformed",
             when: |_| true,
         },
-        // It decodes what servers send as well.
+        // It decodes packets of servers as well.
         Unchecked {
             kinds: &[2, 9, 11, 13],
             fault: "Protocol",
@@ -271,7 +271,7 @@ fn proto_may_differ(packet: &Input<'_>, ours: &Reading, theirs: &Reading) -> boo
         || is_unchecked(&[unchecked_filter], packet, ours, theirs)
 }
 
-/// Where `mqtt-protocol-core` 0.7.9 is known to differ.
+/// The known differences of `mqtt-protocol-core` 0.7.9.
 fn core_may_differ(packet: &Input<'_>, ours: &Reading, theirs: &Reading) -> bool {
     let unchecked = [
         // Flags of the fixed header, which its connection checks.

@@ -1,19 +1,20 @@
 //! A whole connection, fed by a script of reads and clock steps: the way from bytes to decisions, without sockets.
 //!
-//! A script is lines. The first holds the settings, a letter each: `1`, `2` for the protocol's version, `a` to serve
-//! nobody who is not authenticated, `n` to let no client publish, `r` for rules, `p` for no pings, `h` for a connection
-//! that begins with an HTTP request, `x` for one that begins with a PROXY header. Of the others the first letter tells:
+//! A script consists of lines. The first line has the settings, a letter each: `1`, `2` for the protocol's version, `a`
+//! to serve only authenticated clients, `n` to let no client publish, `r` for rules, `p` for no pings, `h` for a
+//! connection that begins with an HTTP request, `x` for one that begins with a PROXY header. Each other line is a step;
+//! its first letter is the kind:
 //!
 //! ```text
 //!   t TEXT      a text message in one frame         b BYTES     a binary one
 //!   f TEXT      its first fragment                  c, C BYTES  another fragment; the last
 //!   w PAYLOAD   a ping                              x PAYLOAD   a close frame
 //!   r BYTES     bytes as they are                   l BYTES     the same, and a line end: for heads
-//!   + MS        the clock goes on                   ! CLAIMS    `#authenticate` with a token that says this
+//!   + MS        the clock goes on                   ! CLAIMS    `#authenticate` with a token with these claims
 //!   ~           the rules change                    k CLAIM     a token is revoked, `{"sub":"bob"}`
 //! ```
-//! (without the space). Everything is run twice, the second time with each read cut to single bytes: what is sent and
-//! decided must be the same.
+//! (without the space). Each script runs twice, the second time with each read cut to single bytes: the bytes sent and
+//! the decisions must be the same.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -72,7 +73,7 @@ pub fn connection(data: &[u8]) {
     assert_eq!(whole, cut, "what comes in pieces is not what comes at once");
 }
 
-/// What was sent and decided, in order.
+/// The bytes sent and the decisions, in order.
 #[derive(Debug, Default, PartialEq)]
 struct Transcript(Vec<Said>);
 
@@ -167,7 +168,7 @@ struct Open {
     session: Session,
 }
 
-/// All sessions here are called the same, so that what they say can be compared.
+/// All sessions have the same id, so that their bytes can be compared.
 static ID: LazyLock<SessionId> = LazyLock::new(|| SessionIds::new().expect("random bytes").next_id());
 
 static POLICIES: LazyLock<[Policy; 3]> = LazyLock::new(|| {
@@ -262,7 +263,7 @@ impl Run {
         }
     }
 
-    /// Takes one thing from the input; whether there may be more.
+    /// Handles one step of the input; returns whether there may be more.
     fn step(&mut self) -> bool {
         let mut input = std::mem::take(&mut self.input);
         let consumed = match &self.phase {
@@ -290,7 +291,7 @@ impl Run {
         }
         input.drain(..consumed.unwrap_or(0));
         self.input.append(&mut input);
-        // What is consumed and yet not whole is told by `receive_message` as nothing more.
+        // `receive_message` reports "nothing more" for bytes that are consumed and not yet a whole message.
         consumed.is_some()
     }
 
@@ -359,7 +360,7 @@ impl Run {
                 while result.is_ok() && session.has_more() {
                     result = session.receive_more(&mut self.environment(), &mut decisions);
                 }
-                // A packet takes a few bytes, and what it comes to a few hundred, and what it says six times as many.
+                // A packet has a few bytes, its decisions a few hundred, and its answers six times as many.
                 assert!(
                     decisions.bytes_len() <= 2000 + 400 * length,
                     "{} bytes",
@@ -394,7 +395,7 @@ impl Run {
         }
     }
 
-    /// The steps that are no reads.
+    /// The steps that are not reads.
     fn act(&mut self, kind: u8, rest: &[u8]) {
         let text = String::from_utf8_lossy(rest);
         if kind == b'+' {
@@ -419,7 +420,8 @@ impl Run {
             }
             b'+' => {}
             b'~' => {
-                // From no rules to some and from some to others, but never to none: what was allowed stays checked.
+                // From no rules to some and from some to others, but never back to none: so allowed actions can be
+                // checked.
                 self.policy = POLICIES[2].clone();
                 self.has_rules = true;
                 session.rules_changed(&mut self.environment(), &mut decisions);

@@ -1,10 +1,10 @@
-//! A name and a password, as forms and JSON bring them.
+//! A name and a password in a form or in JSON.
 
 use ringcast::internals::auth::CredentialFields;
 
 use super::json_model;
 
-/// What a form says can be sent again and says the same; JSON is what the model reads.
+/// The values of a form can be encoded and decoded again; the values of JSON are those of the model.
 pub fn credentials(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

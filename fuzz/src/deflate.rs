@@ -6,8 +6,8 @@ use ringcast::internals::websocket::{OpCode, frame};
 
 use super::frames::{self, LIMITS, ours_compressed};
 
-/// No stream makes more than it may; what is compressed comes back; frames mean the same wherever they are cut; and the
-/// answer to an offer is a line.
+/// No stream inflates to more than the limit; a compressed message inflates to itself; frames give the same messages
+/// wherever they are cut; and the answer to an offer is one line.
 pub fn deflate(data: &[u8]) {
     let mut inflater = Inflater::default();
     let first = inflater
@@ -20,7 +20,7 @@ pub fn deflate(data: &[u8]) {
             CloseReason::BadCompression | CloseReason::InflatedTooBig
         )),
     }
-    // What came before has left nothing behind, whatever it was.
+    // Earlier streams leave no state behind.
     assert_eq!(
         inflater
             .inflate(data, LIMITS.message_bytes_max)
@@ -60,7 +60,7 @@ pub fn deflate(data: &[u8]) {
             "in pieces of {size}"
         );
     }
-    // Without a frame that is compressed it is as without compression.
+    // Without a compressed frame, the result is as without compression.
     if frames::ours(&[data]).1 != Some(CloseReason::ProtocolError) {
         assert_eq!(whole, frames::ours(&[data]));
     }

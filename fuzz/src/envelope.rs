@@ -1,4 +1,4 @@
-//! JSON: the scanner, the packets that messages are taken apart into, and what is rewritten in passing.
+//! JSON: the scanner, the packets of messages, and data that the server rewrites when it passes it on.
 
 use ringcast::internals::json::{self, DEPTH_MAX, Fault};
 use ringcast::internals::socketcluster::decode::{Decoded, decode};
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::json_model::{self, NoValue, Value};
 
-/// The scanner takes what serde_json takes, and what the model takes, up to its own depth.
+/// The scanner accepts the same texts as serde_json and as the model, up to its own depth.
 pub fn json(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let ours = json::check(&text);
@@ -28,7 +28,7 @@ pub fn json(data: &[u8]) {
     }
 }
 
-/// A message is taken apart into what a JSON library finds in it, and what is not JSON is raw.
+/// The packets of a message are those that a JSON library finds in it, and a message that is not JSON is raw.
 pub fn envelope(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let decoded = decode(&text);
@@ -86,7 +86,7 @@ fn check_data(data: Option<&Data<'_>>, expected: Option<&Value>) {
     let (Some(data), Some(value)) = (data, value) else {
         return;
     };
-    // What is read for the reserved events, where it was.
+    // The data of reserved events, read at its place in the text.
     if let Some(channel) = data.members.channel {
         let mut name = Vec::new();
         channel.write_decoded(&mut name);
@@ -107,7 +107,7 @@ fn check_data(data: Option<&Data<'_>>, expected: Option<&Value>) {
     }
 }
 
-/// A packet goes round: what is written of it reads as it did, and its numbers as a double prints.
+/// An encoded packet decodes to the same packet, with numbers as JavaScript prints a double.
 pub fn packet(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Decoded::One(packet) = decode(&text) else {
@@ -158,7 +158,7 @@ pub fn packet(data: &[u8]) {
     }
 }
 
-/// What is passed on reads as what came, printed by the reference.
+/// Data that is passed on reads as the reference prints it.
 pub fn rewrite(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(value) = json_model::parse(&text) else {
@@ -169,7 +169,7 @@ pub fn rewrite(data: &[u8]) {
     if let Some(expected) = json_model::passed_on(&value) {
         assert_eq!(again, expected, "{text:?} {passed_on:?}");
     }
-    // What has been passed on once is left alone.
+    // Data that was passed on once does not change when it is passed on again.
     assert_eq!(rewritten(&passed_on), passed_on);
 }
 

@@ -7,14 +7,14 @@ use ringcast::internals::websocket::frame::{self, Expect, HEADER_BYTES_MAX, Mask
 use ringcast::internals::websocket::{CloseFrame, Inflater, Limits, OpCode, Received, Receiver, Step};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 
-/// What one message may take here.
+/// Most bytes of a message in these tests.
 pub const LIMITS: Limits = Limits {
     message_bytes_max: 1000,
     frame_bytes_max: 1000,
     fragments_max: 10_000,
 };
 
-/// The header of a frame: what is cut off cannot change what was read, and the mask undoes itself.
+/// The header of a frame: bytes after it do not change how it is read, and masking twice changes nothing.
 pub fn frame(data: &[u8]) {
     for expect in [Expect::Message, Expect::Continuation] {
         let whole = frame::parse_header(data, expect);
@@ -56,7 +56,7 @@ pub fn frame(data: &[u8]) {
     }
 }
 
-/// The bytes of a connection, as tungstenite reads them, however they are cut.
+/// The bytes of a connection give the same events as in tungstenite, wherever they are cut.
 pub fn message(data: &[u8]) {
     let whole = agrees(data);
     for size in [1, 2, 7, 131] {
@@ -69,7 +69,7 @@ pub fn message(data: &[u8]) {
     assert_limits(&whole);
 }
 
-/// No message or ping is longer than it may be.
+/// No message or ping is longer than its limit.
 ///
 /// # Panics
 /// One is.
@@ -100,15 +100,15 @@ pub enum Event {
     Close(Option<(u16, String)>),
 }
 
-/// What the bytes of a connection came to: events, and the error if there was one.
+/// The result of the bytes of a connection: events, and the error if there was one.
 pub type Outcome = (Vec<Event>, Option<CloseReason>);
 
-/// Feeds the pieces as a core would: what is left over stands before the next piece.
+/// Feeds the pieces as a core does: the rest of a piece comes before the next piece.
 pub fn ours(pieces: &[&[u8]]) -> Outcome {
     feed(pieces, None)
 }
 
-/// As a core would that has agreed on compression.
+/// As for a connection with compression.
 pub fn ours_compressed(pieces: &[&[u8]]) -> Outcome {
     feed(pieces, Some(Inflater::default()))
 }
@@ -145,7 +145,7 @@ fn feed(pieces: &[&[u8]], mut inflater: Option<Inflater>) -> Outcome {
     (events, None)
 }
 
-/// Compares with tungstenite, allowing for what it does knowingly otherwise; returns what was read.
+/// Compares with tungstenite, except for known differences; returns the events.
 ///
 /// # Panics
 /// They differ.
@@ -154,12 +154,12 @@ pub fn agrees(bytes: &[u8]) -> Outcome {
     let (mut expected_events, mut expected_error) = oracle(bytes);
     let mut judged = bytes.to_vec();
     if error.is_some() && expected_error.is_none() && events == expected_events {
-        // It judges a frame when all of it is there; we do when the fault is. So let it have the rest of the frame.
+        // Tungstenite checks a frame when it is complete, Ringcast at the fault. So give it the rest of the frame.
         judged.resize(bytes.len() + 10 + 4 + 1000, 0);
         (expected_events, expected_error) = oracle(&judged);
     }
     if error == Some(CloseReason::ProtocolError) && has_long_form(&judged) {
-        // It takes lengths that are not minimal; RFC 6455 section 5.2 does not, and we are right to have stopped.
+        // Tungstenite accepts lengths that are not minimal; RFC 6455 section 5.2 forbids them.
         assert!(
             expected_events.starts_with(&events),
             "{events:?} {expected_events:?}"
@@ -167,7 +167,7 @@ pub fn agrees(bytes: &[u8]) -> Outcome {
         return (events, error);
     }
     if let Some((Event::Close(Some((1014, _))), before)) = events.split_last() {
-        // Registered since RFC 6455, and taken by the reference.
+        // A code registered after RFC 6455, which the reference accepts.
         assert_eq!(
             (before, expected_error),
             (&expected_events[..], Some(CloseReason::ProtocolError))
@@ -176,9 +176,9 @@ pub fn agrees(bytes: &[u8]) -> Outcome {
     }
     assert_eq!(events, expected_events);
     let differs_knowingly = match (error, expected_error) {
-        // It looks at the length before anything else; the reference, and we, look at the first two bytes.
+        // Tungstenite checks the length first; the reference and Ringcast check the first two bytes.
         (Some(CloseReason::ProtocolError), Some(CloseReason::MessageTooBig)) => true,
-        // It looks at the reason of a close frame before its code; the reference, and we, the other way round.
+        // Tungstenite checks the reason of a close frame before its code; the reference and Ringcast, its code first.
         (Some(CloseReason::ProtocolError), Some(CloseReason::InvalidUtf8)) => true,
         _ => false,
     };
@@ -188,7 +188,7 @@ pub fn agrees(bytes: &[u8]) -> Outcome {
     (events, error)
 }
 
-/// Whether one of the frames has a length that is not minimal: it takes two bytes or eight, and need not.
+/// Whether one of the frames has a length that is not minimal: it is in two or eight bytes without need.
 fn has_long_form(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     while let [_, second, after @ ..] = rest {
@@ -216,7 +216,7 @@ fn number(bytes: &[u8]) -> u64 {
         .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// What it is.
+/// The event of a received message.
 pub fn event(received: &Received<'_>) -> Event {
     match received {
         Received::Text(text) => Event::Text((*text).to_owned()),
@@ -229,7 +229,7 @@ pub fn event(received: &Received<'_>) -> Event {
     }
 }
 
-/// A stream that ends after the given bytes and swallows what is written.
+/// A stream that ends after the given bytes, and ignores written bytes.
 struct Input<'a>(Cursor<&'a [u8]>);
 
 impl Read for Input<'_> {
@@ -265,7 +265,7 @@ fn oracle(bytes: &[u8]) -> Outcome {
             Ok(tungstenite::Message::Ping(payload)) => Event::Ping(payload.to_vec()),
             Ok(tungstenite::Message::Pong(_)) => Event::Pong,
             Ok(tungstenite::Message::Close(frame)) => {
-                // It answers an illegal code with 1002 and hands that answer out as if it had been received.
+                // Tungstenite answers an illegal code with 1002, and returns this answer as if it had received it.
                 if frame
                     .as_ref()
                     .is_some_and(|frame| frame.reason.as_str() == "Protocol violation")

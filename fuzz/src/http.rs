@@ -10,7 +10,7 @@ use ringcast::internals::websocket::handshake;
 
 const HEAD_BYTES_MAX: usize = 4096;
 
-/// A head is read whole, the same wherever it is cut, and nothing that answers it breaks out of its line.
+/// A head is read the same wherever it is cut, and no part of it can add a line to the answer.
 pub fn head(data: &[u8]) {
     let length_of = |data| request::parse(data, HEAD_BYTES_MAX).map(|found| found.map(|(_, length)| length));
     let whole = length_of(data);
@@ -53,7 +53,7 @@ pub fn head(data: &[u8]) {
     }
 }
 
-/// One host, of which nothing could be taken for another, and none only where HTTP has none.
+/// A head has exactly one host, which is unambiguous, and none only where HTTP has none.
 fn check_host(request: &Request<'_>) {
     let named = request.header_values("host").count();
     assert!(named <= 1);
@@ -63,7 +63,7 @@ fn check_host(request: &Request<'_>) {
     }
 }
 
-/// What is asked for by name is what stands there.
+/// A look-up of a header by its name finds its value.
 fn check_headers(request: &Request<'_>) {
     for (name, value) in request.headers().take(50) {
         assert!(!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic()));
@@ -99,7 +99,7 @@ fn check_answer(write: impl FnOnce(&mut Vec<u8>)) {
     }
 }
 
-/// The cookie that is found is the only one of its name, and what is set can be found again.
+/// A cookie that is found is the only one of its name, and a cookie that is set is found again.
 pub fn cookie(data: &[u8]) {
     let is_line = |byte: u8| (b' '..=b'~').contains(&byte) || byte >= 0x80 || byte == b'\t';
     let lines: Vec<Vec<u8>> = data

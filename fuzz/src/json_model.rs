@@ -1,11 +1,11 @@
-//! JSON as `JSON.parse` reads it, written for being obviously right rather than fast: the judge of the codec.
+//! JSON as `JSON.parse` reads it, written to be obviously right rather than fast: the codec is compared with it.
 //!
-//! Unlike other libraries' values it holds what JavaScript's do: halves of surrogate pairs, numbers that are infinite,
+//! Unlike the values of other libraries, it has all values of JavaScript: halves of surrogate pairs, infinite numbers,
 //! the last of duplicate keys. It recurses, so callers bound the depth by [`DEPTH_MAX`].
 
 use std::collections::BTreeMap;
 
-/// How deep a text may be nested that is read here.
+/// The greatest depth of a text that is read here.
 pub const DEPTH_MAX: usize = 600;
 
 /// A value.
@@ -111,7 +111,7 @@ pub fn units_of_wtf8(bytes: &[u8]) -> Vec<u16> {
     all
 }
 
-/// A value as the reference passes it on; `None` where a buffer holds what only JavaScript makes a number of.
+/// A value as the reference passes it on; `None` if a buffer has a value that only JavaScript converts to a number.
 pub fn passed_on(value: &Value) -> Option<Value> {
     Some(match value {
         Value::Number(number) if !number.is_finite() => Value::Null,
@@ -139,7 +139,7 @@ fn base64_object(octets: &[u8]) -> Value {
     Value::Object(members.map(|(name, value)| (units(name), value)).into())
 }
 
-/// `ToUint8(Number(element))`, of what is not an array and of texts that are plain integers.
+/// `ToUint8(Number(element))`, for elements that are no arrays, and for texts that are plain integers.
 fn octet(element: &Value) -> Option<u8> {
     let number = match element {
         Value::Null | Value::Bool(false) => 0.0,
@@ -159,7 +159,7 @@ fn octet(element: &Value) -> Option<u8> {
     if !number.is_finite() {
         return Some(0);
     }
-    // The sign and the fraction go first; 2^53 and more is a multiple of what is asked for, or exact.
+    // Without sign and fraction first; a number from 2^53 on is a multiple of 256, or exact.
     let octet = number.trunc().rem_euclid(256.0);
     (0..=255).find(|byte| f64::from(*byte) == octet)
 }

@@ -1,7 +1,7 @@
-//! What is fed any bytes at all: one function for each thing that reads what comes from outside.
+//! The fuzz targets: one function for each parser of untrusted bytes.
 //!
-//! A target takes bytes, and panics if what the code makes of them is not what it must be: what another implementation
-//! makes of them, what a simpler one here does, or what holds of any input. `fuzz_targets` gives them to libFuzzer;
+//! A target takes bytes, and panics if the result of the parser differs from the result of another implementation, or
+//! of a simpler one here, or breaks a property that holds for every input. `fuzz_targets` gives them to libFuzzer;
 //! `tests/codec_properties.rs` includes this folder as a module, replays the corpus, and tests properties with the same
 //! functions, so that neither needs the other.
 
@@ -19,10 +19,10 @@ pub mod rules;
 pub mod text_files;
 pub mod tokens;
 
-/// Something to feed.
+/// A target.
 pub type Target = fn(&[u8]);
 
-/// All of them, by the names of their binaries and of their folders in `corpus`.
+/// All targets, by the names of their binaries and of their folders in `corpus`.
 pub const TARGETS: [(&str, Target); 19] = [
     ("configuration", text_files::configuration),
     ("connection", connection::connection),

@@ -7,8 +7,8 @@ use ringcast::internals::mqtt::properties::{Properties, Property, Value};
 use ringcast::internals::mqtt::receiver::{Receiver, Step};
 use ringcast::internals::mqtt::{Fault, Version};
 
-/// The first byte chooses the version, the rest are packets. A packet is the same wherever the input is cut, what its
-/// iterators give is what it announces, and a message is the same after it has been written.
+/// The first byte chooses the version, the rest are packets. A packet is the same wherever the input is cut, its
+/// iterators return as many items as it announces, and an encoded message decodes to itself.
 pub fn packets(data: &[u8]) {
     let Some((&choice, mut rest)) = data.split_first() else {
         return;
@@ -69,7 +69,7 @@ pub fn version(choice: u8) -> Version {
     }
 }
 
-/// The version and the client identifier that a core looks at before a session sees the packet are those of the packet.
+/// The version and the client identifier that a core reads before the session decodes CONNECT are those of the packet.
 fn early_look(first: u8, body: &[u8]) {
     if let Ok(connect) = decode_connect(first, body) {
         assert_eq!(client_of(body), Some((connect.version, connect.client_id)));
@@ -109,7 +109,7 @@ fn written_again(version: Version, publish: &Publish<'_>) {
         panic!("{packet:x?}")
     };
     let again = decode(version, first, &packet[body]);
-    // An indicator of 0 says what its absence says.
+    // An indicator of 0 means the same as no indicator.
     let says_nothing =
         |property: &(Property, Value<'_>)| *property == (Property::PayloadFormatIndicator, Value::Number(0));
     let facts = |publish: &Publish<'_>| {
@@ -131,7 +131,7 @@ fn written_again(version: Version, publish: &Publish<'_>) {
     assert_eq!(facts(&again), facts(publish));
 }
 
-/// All that a packet says, without the order of different properties.
+/// The content of a packet, without the order of different properties.
 pub fn summary(packet: &Packet<'_>) -> String {
     let without = Properties::NONE;
     match packet {
@@ -196,7 +196,7 @@ pub fn summary_of_connect(connect: &Connect<'_>) -> String {
     )
 }
 
-/// Properties by their identifiers; those with the same one in their order.
+/// Properties sorted by their identifiers; properties with the same identifier keep their order.
 pub fn sorted(properties: Properties<'_>) -> Vec<(Property, Value<'_>)> {
     let mut list: Vec<_> = properties.iter().collect();
     list.sort_by_key(|(property, _)| property.id());

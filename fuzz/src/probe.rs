@@ -1,4 +1,4 @@
-//! An application that does everything an application may, for [`super::connection`].
+//! An application that uses everything that the server offers to applications, for [`super::connection`].
 
 use ringcast::app::Claims;
 use ringcast::app::Client;
@@ -8,14 +8,14 @@ use ringcast::app::{
 use ringcast::app::{CloseCode, CloseReason};
 use serde_json::value::RawValue;
 
-/// Where the application publishes.
+/// The channel to which the application publishes.
 pub const APP_CHANNEL: &str = "of the application";
 
-/// The application; it does what the name of an event says.
+/// The application; the name of an event selects an operation.
 pub struct Probe {
-    /// Whether it makes somebody of whoever asks.
+    /// Whether it authenticates every client that asks.
     pub gives_tokens: bool,
-    /// Whether it has been told of a client, and not of its end.
+    /// Whether it has seen the beginning of a client, and not its end.
     pub is_connected: bool,
 }
 

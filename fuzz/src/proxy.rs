@@ -1,4 +1,4 @@
-//! What names the client behind a proxy: the PROXY header and `X-Forwarded-For`.
+//! The address of a client behind a proxy: the PROXY header and `X-Forwarded-For`.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use ringcast::internals::client::forwarded;
 use ringcast::internals::client::networks::Networks;
 use ringcast::internals::client::proxy_header::{HEADER_BYTES_MAX, NoProxyHeader, ProxyHeader, parse};
 
-/// A header is what another implementation reads, and the same wherever it is cut.
+/// A header reads as in another implementation, and the same wherever it is cut.
 pub fn header(data: &[u8]) {
     let ours = parse(data);
     for cut in (0..data.len()).step_by(1 + data.len() / 300) {
@@ -20,13 +20,13 @@ pub fn header(data: &[u8]) {
     }
     if !may_differ(data) {
         let theirs = oracle(data);
-        // Of what is not the word, and of a line that has ended with words missing, it says that there may be more.
+        // The crate asks for more bytes after a wrong first word, and after a complete line with missing words.
         let waits_in_vain = theirs == Ok(None) && ours == Err(NoProxyHeader) && data.first() == Some(&b'P');
         assert!(ours == theirs || waits_in_vain, "{ours:?} {theirs:?}");
     }
 }
 
-/// What the crate makes of the same bytes, as far as the two are to agree.
+/// The result of the crate for the same bytes, where the two should agree.
 fn oracle(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
     let client = |ip: IpAddr, port| Some(ClientAddress::new(ip, port));
     match HeaderResult::parse(input) {
@@ -54,7 +54,7 @@ fn oracle(input: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
     }
 }
 
-/// Where the two are known to differ.
+/// Whether the two are known to differ here.
 fn may_differ(input: &[u8]) -> bool {
     let start = b"PROXY ";
     let is_text = input.iter().zip(start).all(|(byte, expected)| byte == expected);
@@ -66,7 +66,7 @@ fn may_differ(input: &[u8]) -> bool {
     !is_whole || is_local || is_large || input.contains(&b'+') || input.starts_with(b"PROXY UNKNOWN")
 }
 
-/// The client is the first from the right that is no proxy, by a walk that is simpler.
+/// The client is the first address from the right that is no proxy, as in a simpler search.
 pub fn forwarded(data: &[u8]) {
     let trusted: Networks = "10.0.0.0/8, 2001:db8:1::/48".parse().expect("networks");
     for peer in ["10.0.0.1", "192.0.2.7", "2001:db8:1::1"] {
@@ -82,7 +82,7 @@ pub fn forwarded(data: &[u8]) {
             if !trusted.contain(&expected) {
                 break;
             }
-            // An address is what makes one when it stands alone, whoever brings it.
+            // A part of the header is an address if it is one by itself.
             let by = |port| {
                 let peer = ClientAddress::new(IpAddr::from([10, 0, 0, 1]), port);
                 forwarded::client(peer, std::iter::once(entry), &trusted)

@@ -1,7 +1,8 @@
 //! Rules: patterns of names, filled in by claims.
 //!
-//! A script of lines. The first is the separator and the claims, if there are any, in JSON. Each that begins with `+`
-//! or `-` is a pattern that is allowed or denied, each that begins with `?` a name that is asked for.
+//! A script consists of lines. The first line has the separator and the claims, if there are any, in JSON. A line that
+//! begins with `+` or `-` is a pattern that is allowed or denied; a line that begins with `?` is a name to decide
+//! about.
 
 use ringcast::config::rules::{Action, Effect, RuleSpec};
 use ringcast::internals::auth::rules::Rules;
@@ -9,7 +10,7 @@ use ringcast::internals::auth::rules::Rules;
 use super::json_model::{self, Value};
 use super::tokens;
 
-/// The verdict is that of a simpler reading, and no claim widens what a pattern is about.
+/// The decision is the same as by a simpler matcher, and no claim lets a pattern match more.
 pub fn rules(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -22,7 +23,7 @@ pub fn rules(data: &[u8]) {
     let claims_text = Some(first[1..].trim()).filter(|text| !text.is_empty());
     let mut claims = None;
     if let Some(text) = claims_text {
-        // What nobody could have signed is nobody's.
+        // No token can have these claims.
         let Some(signed) = tokens::claims_of(text) else {
             return;
         };
@@ -86,7 +87,7 @@ pub fn rules(data: &[u8]) {
                 "{name:?} is too wide"
             );
         }
-        // What is remembered is what was decided; twice, so that it is.
+        // A cached decision is the same: decide twice, so that the second one comes from the cache.
         if let Some(facts) = claims.as_mut().map(|claims| claims.facts(&rules)) {
             for _ in 0..2 {
                 assert_eq!(rules.decide_for(Action::Publish, name.as_bytes(), facts), decided);
@@ -108,7 +109,7 @@ fn pattern_of(spec: &RuleSpec) -> &str {
     spec.channels.as_ref().map_or("", |all| &all[0])
 }
 
-/// The pattern with any segment where there is a claim's.
+/// The pattern with a wildcard in place of each claim.
 fn widened(pattern: &str, separator: char) -> String {
     let segments = pattern.split(separator).map(|segment| match claim_in(segment) {
         Some(_) => "*",
@@ -155,7 +156,7 @@ fn is_filled_by(value: &Value, segment: &[u8]) -> bool {
         Value::Text(units) => {
             String::from_utf16(units).is_ok_and(|text| !text.is_empty() && text.as_bytes() == segment)
         }
-        // Whole numbers that a double tells apart print as integers do.
+        // Whole numbers that a double represents exactly print as integers.
         Value::Number(number) => {
             number.fract() == 0.0
                 && number.abs() <= 9_007_199_254_740_991.0

@@ -6,13 +6,14 @@ use std::os::fd::AsRawFd;
 use ringcast::config::ConfigSources;
 use ringcast::internals::auth::passwords::{NameFault, PasswordFile, PasswordHash, check_name};
 
-/// A configuration is read or refused in one line that shows no secret, and what was read is shown as it can be set.
+/// A configuration is read, or refused by an error of one line without a secret; each value is shown in the form in
+/// which it can be set.
 pub fn configuration(data: &[u8]) {
     const SECRET: &str = "t0psecretkey";
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    // A pipe holds so much without a reader.
+    // A pipe has room for so many bytes without a reader.
     if text.len() > 32 * 1024 {
         return;
     }
@@ -28,7 +29,7 @@ pub fn configuration(data: &[u8]) {
             for (setting, shown, _) in loaded.settings() {
                 let Some(shown) = shown else { continue };
                 assert!(!shown.contains(SECRET) || !text.contains("auth_key"));
-                // A secret is shown as what it is not.
+                // A secret is shown as a placeholder.
                 if shown != "…" && setting.store(&mut config, &shown).is_ok() {
                     assert_eq!(setting.show(&config).as_ref(), Some(&shown), "{}", setting.key());
                 }
@@ -45,7 +46,7 @@ pub fn configuration(data: &[u8]) {
     }
 }
 
-/// A password file is kept as it was but for what is changed, and its hashes are written as they were read.
+/// A change of a password file keeps all other lines, and hashes are written as they were read.
 pub fn password_file(data: &[u8]) {
     let hash = PasswordHash::pbkdf2(b"secret", [7; 12], 1).expect("one iteration");
     let Ok(mut file) = PasswordFile::parse(data) else {

@@ -1,6 +1,6 @@
 //! Tokens and sets of keys.
 //!
-//! Nobody guesses a signature, a fuzzer least of all: what a token says is signed here, whatever it is.
+//! A fuzzer cannot guess a signature, so the target signs the header and payload of the input.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,7 +14,7 @@ use super::json_model::{self, NoValue, Value};
 /// The key of all tokens here.
 pub const SECRET: &[u8] = b"a key that fuzzers know";
 
-/// When all tokens are checked, in milliseconds since 1970.
+/// The time at which all tokens are checked, in milliseconds since 1970.
 pub const UNIX_MS: u64 = 1_700_000_000_000;
 
 static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
@@ -22,7 +22,7 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
     tokens.expect("a secret is a key")
 });
 
-/// The claims of a token that says this, if there can be one.
+/// The claims of a token with this payload, if there can be one.
 pub fn claims_of(payload: &str) -> Option<Claims> {
     let token = signed(
         br#"{"alg":"HS256","typ":"JWT"}"#,
@@ -43,8 +43,8 @@ pub fn signed(header: &[u8], payload: &[u8], hash: hmac::Algorithm) -> String {
     token
 }
 
-/// No token is believed whose signature is not right, nor one that says no; a good one is; and what is signed is what
-/// was to be.
+/// A token with a wrong signature or an unmet condition is refused, a good one is accepted, and the claims are those
+/// that were signed.
 pub fn jwt(data: &[u8]) {
     if let Ok(token) = std::str::from_utf8(data)
         && TOKENS.verify(token, UNIX_MS).is_ok()
@@ -88,7 +88,7 @@ fn check_signed(header: &[u8], payload: &[u8]) {
                 assert!(header.member("alg").is_some_and(|alg| alg.is_text(name)));
                 assert!(!payload.is_empty());
                 let Some(said) = &said else { continue };
-                // What is not declared as JSON is text, unless it holds other values.
+                // A payload that is not declared as JSON is text, unless it has other values.
                 let is_json = header.member("typ").is_some_and(|kind| kind.is_text("JWT"))
                     || matches!(said, Value::Array(_) | Value::Object(_));
                 if !is_json {
@@ -138,7 +138,7 @@ fn check_signing(claims: &str) {
         }
     }
     assert!(expected.keys().all(|name| written.contains_key(name)));
-    // The end is counted from `iat`, wherever that lies.
+    // The end counts from `iat`, even if `iat` is in the future.
     if [iat, exp, json_model::units("nbf")]
         .iter()
         .all(|name| !expected.contains_key(name))
@@ -150,7 +150,7 @@ fn check_signing(claims: &str) {
     }
 }
 
-/// As `JSON.stringify` has it.
+/// As `JSON.stringify` prints it.
 fn as_printed(value: &Value) -> Value {
     match value {
         Value::Number(number) if !number.is_finite() => Value::Null,
@@ -168,7 +168,7 @@ fn as_printed(value: &Value) -> Value {
     }
 }
 
-/// A set of keys counts all of its members, and one that was fetched signs nothing.
+/// A set of keys counts all of its members, and a fetched set signs nothing.
 pub fn jwks(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -184,7 +184,7 @@ pub fn jwks(data: &[u8]) {
                     let Some(Value::Array(keys)) = value.member("keys") else {
                         panic!("a set has keys");
                     };
-                    // One that verifies and cannot sign counts twice.
+                    // A key that verifies and cannot sign counts twice.
                     assert!(set.key_count() + set.unused_key_count() >= keys.len());
                     assert!(set.key_count() <= keys.len() && set.unused_key_count() <= keys.len());
                 }
@@ -202,6 +202,6 @@ pub fn jwks(data: &[u8]) {
             Err(fault) => assert!(!fault.to_string().contains('\n')),
         }
     }
-    // Names of algorithms are read here and there.
+    // Any text can be parsed as the name of an algorithm without a panic.
     let _ = text.parse::<Algorithm>();
 }

@@ -1,6 +1,6 @@
-//! Reads what the sources import and call. The files are read as tokens, so that comments, strings and line breaks make no
-//! difference, and neither does the spelling of a path: `crate::a::b`, `super::b`, `self::b`, groups in groups, or a path in
-//! the middle of an expression or a macro.
+//! Finds the imports and calls of the sources. The files are read as tokens, so that comments, strings and line breaks
+//! make no difference, and neither does the spelling of a path: `crate::a::b`, `super::b`, `self::b`, groups in groups,
+//! or a path in the middle of an expression or a macro.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -113,8 +113,8 @@ impl Source {
         self.walk(&tokens, place);
     }
 
-    /// Reads the path that begins with the name at `at`, behind the names of `prefix` (those before a group). Returns the
-    /// place of the token behind it.
+    /// Reads the path that begins with the name at `at`, behind the names of `prefix` (the names before a group).
+    /// Returns the place of the token behind it.
     fn read_path(
         &mut self,
         tokens: &[TokenTree],

@@ -90,10 +90,10 @@ fn haproxy_sends_the_address_of_its_clients_in_both_versions() {
 
         // A PROXY header that the client itself sends comes after the proxy's own: no request begins like
         // that.
-        let mut liar = connect_from("127.0.0.9", proxy.address);
-        liar.send_bytes(b"PROXY TCP4 203.0.113.1 198.51.100.1 1 2\r\n");
-        liar.send_bytes(upgrade_with("").as_bytes());
-        assert!(liar.rest().starts_with("HTTP/1.1 400 "), "{options}");
+        let mut forger = connect_from("127.0.0.9", proxy.address);
+        forger.send_bytes(b"PROXY TCP4 203.0.113.1 198.51.100.1 1 2\r\n");
+        forger.send_bytes(upgrade_with("").as_bytes());
+        assert!(forger.rest().starts_with("HTTP/1.1 400 "), "{options}");
     }
 }
 

@@ -17,9 +17,9 @@ use ringcast::config::Config;
 use support::{Client, PATIENCE, Received, Server, UPGRADE, eventually};
 
 /// Reports the addresses that requests come from.
-struct Witness(Sender<Option<SocketAddr>>);
+struct ReportsAddresses(Sender<Option<SocketAddr>>);
 
-impl App for Witness {
+impl App for ReportsAddresses {
     fn upgrade(&mut self, upgrade: &Upgrade<'_>) -> Result<(), UpgradeRefused> {
         self.0.send(upgrade.peer).unwrap();
         Ok(())
@@ -33,7 +33,10 @@ fn server_behind_proxy(change: impl FnOnce(&mut Config)) -> (Server, Receiver<Op
         config.proxies.trusted = "127.0.0.2".parse().unwrap();
         change(config);
     };
-    (Server::start_with(configure, |_| Witness(sender.clone())), seen)
+    (
+        Server::start_with(configure, |_| ReportsAddresses(sender.clone())),
+        seen,
+    )
 }
 
 const PROXY: &str = "127.0.0.2";

@@ -254,7 +254,7 @@ pub(crate) fn introduction() -> Vec<u8> {
 }
 
 /// Sends the byte `next` on each connection, again and again, as slowly as possible, until the server has ended all of
-/// them. Reads what the server sends and does not answer it.
+/// them. Reads the bytes of the server and does not answer.
 pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
     for stream in &streams {
         stream.set_nonblocking(true).unwrap();
@@ -273,7 +273,7 @@ pub(crate) fn drip(mut streams: Vec<TcpStream>, next: u8) {
 
 const DRIP_EVERY: Duration = Duration::from_millis(50);
 
-/// True if the server has ended its direction of a non-blocking connection; reads what the server has sent.
+/// True if the server has ended its direction of a non-blocking connection; reads all bytes before the end.
 pub(crate) fn has_ended(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 4096];
     loop {

@@ -137,7 +137,7 @@ fn silence_on_the_operators_port() {
         let mut operator = stage.process.admin();
         assert_eq!(operator.get("/readyz").0, 200);
         eventually("the oldest give way", || has_ended(&mut silent[0]));
-        // The connection of the operator, who has sent a request before, was not closed.
+        // The connection of the operator, which has sent a request before, was not closed.
         assert_eq!(stage.admin.get("/healthz").0, 200);
     });
 }

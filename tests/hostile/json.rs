@@ -1,7 +1,7 @@
 //! Hostile JSON over live connections: as a whole packet, as the data of a publication, and as the data of a call.
 //!
-//! serde_json decides what is JSON, and the model of `fuzz` decides what it means in JavaScript. A document that is
-//! nested too deeply for this server (`json_depth`) counts as invalid. Text that is not JSON is a raw message, which
+//! serde_json decides whether a text is JSON, and the model of `fuzz` decides its value in JavaScript. A document that
+//! is nested too deeply for this server (`json_depth`) counts as invalid. Text that is not JSON is a raw message, which
 //! the reference ignores (wire reference, sections 3 and 11): it has no effect, the connection stays open, and no other
 //! client receives anything. Only a text message that is not UTF-8 ends its connection: RFC 6455 section 8.1.
 

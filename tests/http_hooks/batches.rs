@@ -1,5 +1,5 @@
-//! Publications of several clients that one request asks about: who shares a request, which answer is whose, and the
-//! answers that are none.
+//! One request about publications of several clients: which questions share a request, the assignment of answers, and
+//! the answers that are none.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::sync_channel;

@@ -1,5 +1,5 @@
-//! Decisions of a backend that is asked over HTTP (`[[hooks]]`), by real clients of both protocols: what it may decide, the
-//! order that stays, the clients that do not wait, and what happens when it does not answer.
+//! Decisions of a backend over HTTP (`[[hooks]]`) about real clients of both protocols: all kinds of answers, the order
+//! of packets, clients that must not wait, and backends that do not answer.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_types)] // a test, which waits for locks
 
@@ -51,7 +51,7 @@ fn hook(url: &str, actions: &[HookAction]) -> HookSpec {
     }
 }
 
-/// A backend whose questions and answers are those of the schema.
+/// A backend that checks questions and answers by the schema.
 fn backend_that(answer: impl Fn(&Asked) -> Value + Send + Sync + 'static) -> Backend {
     let text = include_str!("../../docs/hooks.schema.json");
     let schemas: Value = serde_json::from_str(text).unwrap();

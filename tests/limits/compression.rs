@@ -1,5 +1,5 @@
 //! permessage-deflate over TCP: all messages arrive complete, in both directions, for clients with and without
-//! compression. Also: what a client with compression must not do.
+//! compression. Also: faults of a client with compression.
 
 use flate2::{Compress, FlushCompress};
 use ringcast::app::{App, Call, CallAnswer, Peer};

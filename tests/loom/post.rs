@@ -36,7 +36,7 @@ fn send(end: &mut PostEnd<Letter>, letters: &[Letter], bell: &Notify) {
     }
 }
 
-/// Takes letters as a core does, and goes to sleep when it has taken those that it finds.
+/// Takes letters as a core does, and sleeps when there are none left.
 ///
 /// It sleeps once: after that it looks again and again. Loom does not know that the swap of a sender follows directly
 /// upon the store that it has read, so it would let another sender read the flag of an earlier sleep.

@@ -356,7 +356,7 @@ fn filters(version: u8) -> Vec<Case> {
             answer,
         ));
     }
-    // 3.1.1 knows no shared subscriptions; what begins like one and is none is refused all the same.
+    // 3.1.1 has no shared subscriptions; a filter with `$share` in a wrong form is refused all the same.
     for filter in ["$share/", "$share/g", "$share/g/", "$share//a", "$share/+/a"] {
         let code = if version == 5 { 0x8f } else { 0x80 };
         cases.push(case(

@@ -53,7 +53,7 @@ fn flags(version: u8) -> Vec<Case> {
             answer,
         ));
     }
-    // Flags that announce what is not there, and fields that no flag announces.
+    // Flags that announce missing fields, and fields that no flag announces.
     for (flags, rest) in [
         (0x06, &b""[..]),
         (0x82, b""),
@@ -72,8 +72,8 @@ fn flags(version: u8) -> Vec<Case> {
     cases
 }
 
-/// [MQTT-3.1.2-1], [MQTT-3.1.2-2]: the answer to a level that the server does not speak is one that every version reads, and
-/// that of MQTT 5 for later ones. The highest bit is that of bridges.
+/// [MQTT-3.1.2-1], [MQTT-3.1.2-2]: the answer to a level that the server does not speak is one that every version
+/// reads, and that of MQTT 5 for later ones. The highest bit is that of bridges.
 fn names_and_levels() -> Vec<Case> {
     let mut cases = Vec::new();
     let connect = |name: &[u8], level: u8| {
@@ -181,8 +181,8 @@ fn cuts(version: u8) -> Vec<Case> {
     cases
 }
 
-/// [MQTT-3.1.3-4], [MQTT-3.1.3-11], [MQTT-3.1.3-12]; [MQTT-4.7.0-1] and [MQTT-4.7.3-1] for the topic of the will. The payload
-/// of the will and the password are bytes.
+/// [MQTT-3.1.3-4], [MQTT-3.1.3-11], [MQTT-3.1.3-12]; [MQTT-4.7.0-1] and [MQTT-4.7.3-1] for the topic of the will. The
+/// payload of the will and the password are bytes.
 fn texts(version: u8) -> Vec<Case> {
     let none = properties(version, &[]);
     let mut cases = Vec::new();

@@ -1,5 +1,5 @@
-//! Properties of MQTT 5: each one in each packet of a client, with values at its bounds, twice, cut, and in strings that are
-//! none (section 2.2.2, table 2-4).
+//! Properties of MQTT 5: each one in each packet of a client, with values at its bounds, twice, cut, and in strings
+//! that are none (section 2.2.2, table 2-4).
 
 use super::support::mqtt::{packet, properties, string};
 use super::{Answer, Case, ILL_FORMED, MALFORMED, PROTOCOL, TOPIC_ALIAS, WELL_FORMED, case};
@@ -30,8 +30,8 @@ pub(crate) enum Verdict {
 use Of::{Auth, Connect, Disconnect, PubAck, PubComp, PubRec, PubRel, Publish, Subscribe, Unsubscribe, Will};
 use Verdict::{Fault, Legal};
 
-/// A property: its identifier, the packets of a client in which it may stand, and values with what they are. `None`: the
-/// server alone sends it.
+/// A property: its identifier, the packets of a client in which it may stand, and values with their meaning. `None`:
+/// the server alone sends it.
 pub(crate) struct Row {
     pub(crate) id: u8,
     of: &'static [Of],
@@ -170,7 +170,7 @@ fn pairs() -> Vec<(Vec<u8>, Verdict)> {
     pairs
 }
 
-/// Each property of a packet with what the packet is by it. `base` are properties that the packet has as well.
+/// Each property of a packet with its effect on the packet. `base` are properties that the packet has as well.
 pub(crate) fn lists(of: Of, base: &[u8]) -> Vec<(String, Vec<u8>, Verdict)> {
     let mut lists = Vec::new();
     for row in rows() {

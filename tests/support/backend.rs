@@ -52,7 +52,7 @@ impl Backend {
         })
     }
 
-    /// Does with each request what `serve` does, and closes the connection if that returns false.
+    /// Calls `serve` for each request, and closes the connection if it returns false.
     pub(crate) fn raw(serve: impl Fn(&Asked, &mut TcpStream) -> bool + Send + Sync + 'static) -> Backend {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let backend = Backend {

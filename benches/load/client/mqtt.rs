@@ -1,7 +1,7 @@
 //! A client that speaks MQTT.
 //!
 //! A publisher's publications with QoS 1 or 2 are calls, which their PUBACK or PUBCOMP answers; all others call only
-//! PINGREQ. So `in_flight` counts what the run must wait for, as it does with the other protocol.
+//! PINGREQ. So `in_flight` counts the answers that the run must wait for, as with the other protocol.
 
 use super::super::crowd::Role;
 use super::super::mqtt::wire::{self, Kind, Packet};

@@ -408,7 +408,7 @@ impl Progress {
     }
 
     fn gives_up_at(&self, driver: &Driver) -> u64 {
-        // After a fault, what is missing will probably not come.
+        // After a fault, missing messages will probably not come.
         let is_right = driver.tally.faults.is_empty() && !driver.has_failed;
         self.since
             + if is_right {

@@ -1,4 +1,4 @@
-//! Encodes the packets of an MQTT client, and decodes those of a server, in versions 3.1.1 and 5.
+//! Encodes the packets of an MQTT client, and decodes the packets of a server, in versions 3.1.1 and 5.
 //!
 //! The payload of a publication lets a receiver check it: its publisher, its number among the publications of this
 //! publisher on the channel, and the time at which it was due, then padding. Its topic contains the channel.

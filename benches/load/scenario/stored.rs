@@ -1,4 +1,4 @@
-//! How much does it cost the server to store MQTT messages: retained ones, and those for clients that have left?
+//! How much does it cost the server to store MQTT messages: retained ones, and messages for clients that have left?
 //!
 //! All clients run on one thread. What is received is checked as in the comparison, whose code this is: each message
 //! exactly once, in order, with the right topic, payload, QoS and retain flag.

@@ -13,7 +13,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Passes on what clients send to this address.
+    /// Passes bytes of clients on to this address.
     pub(crate) fn between(address: (&str, u16)) -> Cut {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of loopback");
         let port = listener.local_addr().expect("it is bound").port();

@@ -116,7 +116,7 @@ client!(
     |options: &mut rumqttc::v5::MqttOptions| _ = options.set_session_expiry_interval(Some(600))
 );
 
-/// A connected client, with what it has received and not been asked for.
+/// A connected client, with received publications that no check has taken yet.
 struct Session<C> {
     client: C,
     publications: VecDeque<Publication>,
@@ -137,7 +137,7 @@ impl<C: Client> Session<C> {
         session
     }
 
-    /// Takes what comes until a condition holds. Returns the QoS that was granted last.
+    /// Takes packets until a condition holds. Returns the QoS that was granted last.
     fn until(&mut self, holds: impl Fn(&Session<C>) -> bool) -> Option<u8> {
         let end = Instant::now() + PATIENCE;
         let mut granted = None;
@@ -229,7 +229,7 @@ fn run<C: Client>(address: (&str, u16), checks: &mut Checks) {
             Some(qos),
         );
         publisher.publish(&topic, qos, 0..COUNT);
-        // Without an acknowledgement, rumqttc sends what it has when it is asked for what has come.
+        // rumqttc sends waiting publications without an acknowledgement when it is polled for received packets.
         publisher.publish(&topic, 1, COUNT..COUNT + 1);
         let mut all = expected(&topic, qos, 0..COUNT);
         all.extend(expected(&topic, qos.min(1), COUNT..COUNT + 1));

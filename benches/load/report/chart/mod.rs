@@ -1,4 +1,4 @@
-//! Charts as SVG: lines and bars, with no knowledge of what they show.
+//! Charts as SVG: lines and bars, independent of the measures that they show.
 //!
 //! A caller describes a [`LineChart`] or a [`BarChart`] and gets a [`Drawing`]: the content of an SVG and its size. The
 //! drawing takes its colours from the CSS variables of [`style`], so that the same drawing works on a light and a dark
