@@ -391,7 +391,7 @@ fn a_server_that_takes_over_gets_the_store_and_the_other_says_where_to_publish()
         let mut settings = settings.to_vec();
         settings.extend([("RINGCAST_LISTEN", listen.as_str()), ("RINGCAST_TAKE_OVER", "on")]);
         let mut new = place.start(&settings);
-        old.logged("let go of it for the other process");
+        old.logged("released for the other process");
         let answer = publish(&mut client, "room.1", 77);
         assert!(
             answer.contains("StoreError") && answer.contains("connect again"),
@@ -998,7 +998,7 @@ fn wills_that_wait_go_over_to_the_process_that_takes_over_and_are_published_once
         let mut settings = settings.to_vec();
         settings.extend([("RINGCAST_LISTEN", listen.as_str()), ("RINGCAST_TAKE_OVER", "on")]);
         let mut new = place.start(&settings);
-        old.logged("let go of it for the other process");
+        old.logged("released for the other process");
         let mut admin = new.admin();
         eventually("one will is published, and two wait", || {
             admin.metric("ringcast_wills_waiting") == 2 && published_wills(&new) == [3]

@@ -362,8 +362,8 @@ Ringcast: a realtime server for clients of SocketCluster and MQTT.
 Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast check                   check the settings, and show where each comes from
        ringcast tuning [--connections N] [--json]
-                                        compare this machine with what N connections need; each finding has a command
-                                        that corrects it; exit code 1 if something prevents N connections
+                                        check whether this machine can hold N connections; each finding has a command
+                                        that corrects it; exit code 1 if it cannot hold them
        ringcast rules list              show the rules
        ringcast rules test [--token T | --claims JSON] ACTION NAME
                                         show which rule decides, and why; exit code 0 if it allows, 1 if it denies
@@ -384,13 +384,13 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                                         stored nowhere, and the entry for the configuration file, which has its hash
        ringcast hooks test URL [--secret-file FILE] [--ca-file FILE] [--link-local] [--timeout-ms N]
                                         send a URL one event of each kind, as a webhook gets them, and show the answers;
-                                        exit code 69 if some event was not taken
+                                        exit code 69 if an event was not accepted
        ringcast publish [--text] [--retain] [--idempotency-key KEY] CHANNEL DATA
                                         publish to all subscribers of a channel; DATA is JSON, or with --text any text;
                                         - reads it from standard input; --retain makes it the channel's retained
                                         publication (without DATA, the channel has none any more)
        ringcast history [--last N | --since UNIX_MS | --epoch EPOCH --offset N] [--limit N] CHANNEL
-                                        show what the server keeps of a channel: offset, time and data of each publication
+                                        show the history of a channel: offset, time and data of each publication
        ringcast presence [--limit N] [--after NEXT] CHANNEL
                                         list the members of a channel
        ringcast channels [--limit N] [--after NEXT] [PREFIX]
@@ -399,15 +399,15 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
                             [--limit N] [--after NEXT]
                                         list connections
        ringcast services [--limit N] [--after NEXT]
-                                        list the services of each pattern: who they are, and how busy
+                                        list the services of each pattern, with user and open calls
        ringcast disconnect --user USER | --connection ID | --address IP [--code N] [--reason TEXT]
                                         close connections
        ringcast subscribe --user USER | --connection ID | --address IP CHANNEL
                                         subscribe connections to a channel, as far as the rules allow it
        ringcast unsubscribe --user USER | --connection ID | --address IP [--message TEXT] CHANNEL
-                                        end subscriptions of connections; the clients are told the message
+                                        end subscriptions of connections; the clients get the message
        ringcast remove-history [--idempotency-key KEY] CHANNEL
-                                        remove all that the server keeps of a channel
+                                        remove the history of a channel
        ringcast call --user USER | --connection ID | --address IP [--first] [--timeout-ms N] [--text] PROCEDURE [DATA]
                                         call a procedure of clients, and show each answer, or the first
        ringcast transmit --user USER | --connection ID | --address IP [--text] EVENT [DATA]
@@ -415,7 +415,7 @@ Usage: ringcast [serve]                 run the server until SIGTERM or SIGINT
        ringcast set-claims --user USER | --connection ID | --address IP [--expires-in SECONDS] CLAIMS
                                         give clients a token with these claims, a JSON object
        ringcast refresh-token --user USER | --connection ID | --address IP [--expires-in SECONDS]
-                                        give clients a new token with the claims that they have
+                                        give clients a new token with the same claims
        ringcast remove-token --user USER | --connection ID | --address IP
                                         take the tokens of clients away, as if they had expired
                                         These commands ask a running server by its HTTP API, with [--url URL] (variable

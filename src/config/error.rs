@@ -98,7 +98,7 @@ impl fmt::Display for ConfigError {
                 nearest: None,
             } => write!(
                 formatter,
-                "{place}: {name} is not known; `ringcast --help` lists what is"
+                "{place}: {name} is not known; `ringcast --help` lists the known ones"
             ),
             ConfigError::NoValue { flag, expects } => {
                 write!(formatter, "{flag} has no value: expected {expects}")

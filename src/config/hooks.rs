@@ -51,7 +51,7 @@ pub struct HookSpec {
     pub batch_wait: Duration,
     /// Most bytes of questions that are open.
     pub waiting_bytes_max: u32,
-    /// After so many failures one after the other, the target is left alone for a while; 0: never.
+    /// After so many failures in a row, the target is not asked for a while; 0: never.
     pub failures_max: u32,
     /// How long an answer may be used again; zero: never.
     pub cache: Duration,

@@ -55,7 +55,7 @@ pub(super) async fn offer(store: StoreHandle) {
             Ok(Ok(())) => {
                 info!(
                     process,
-                    "store {directory}: let go of it for the other process; from now on this process refuses publications \
+                    "store {directory}: released for the other process; from now on this process refuses publications \
                      to remembered channels: end it now"
                 );
                 return;

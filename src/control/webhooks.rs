@@ -83,7 +83,7 @@ impl WebhookThread {
         };
         let started = thread::Builder::new().name("webhooks".to_owned()).spawn(move || {
             if let Err(error) = service.run() {
-                error!("webhooks: nothing is sent: the system refuses what the thread needs: {error}");
+                error!("webhooks: nothing is sent: the system refuses resources for the thread: {error}");
             }
             drop(tell_ended);
         });

@@ -1,4 +1,4 @@
-//! Whether a target is left alone for a while, since it has failed again and again.
+//! Whether requests to a target are paused, because it has failed again and again.
 //!
 //! ```text
 //!            failures_max failures                     the pause is over

@@ -377,7 +377,7 @@ impl Hook {
         let is_news = told.is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
         if change == Change::Opened {
             warn!(
-                "hook {}: {failure}; after {} failures its target is left alone for a while, and questions are decided \
+                "hook {}: {failure}; after {} failures its target is not asked for a while, and questions are decided \
                  by when_away",
                 self.spec.name, self.spec.failures_max
             );
@@ -415,7 +415,7 @@ impl fmt::Display for Failure {
             Failure::NoTurn => {
                 formatter.write_str("no turn in time: its requests take too long, or are too many")
             }
-            Failure::CircuitOpen => formatter.write_str("its target is left alone for a while"),
+            Failure::CircuitOpen => formatter.write_str("its target is not asked for a while, after failures"),
             Failure::Target(error) => error.fmt(formatter),
             Failure::Status(status) if status.is_redirection() => write!(
                 formatter,

@@ -101,7 +101,7 @@ impl Reply {
             (Some(true), None, Some(data), None) => Verdict::Rewrite(data),
             (None | Some(true), None, None, Some(answer)) => Verdict::Answer(answer),
             (None, None, _, None) => return Err(wrong("it says neither allow nor error nor answer")),
-            (_, _, _, _) => return Err(wrong("what it says does not go together")),
+            (_, _, _, _) => return Err(wrong("its members contradict each other")),
         };
         Ok(Reply {
             verdict,

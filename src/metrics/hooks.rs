@@ -42,7 +42,7 @@ labels! {
         Status = "status",
         /// The answer was none to a question.
         Invalid = "invalid",
-        /// `failures_max`: the target is left alone for a while.
+        /// `failures_max`: the target is not asked for a while.
         CircuitOpen = "circuit_open",
         /// `waiting_max` or `waiting_bytes_max`: too many questions were open.
         Busy = "busy",

@@ -357,7 +357,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     metric(
         "ringcast_login_seconds",
         "histogram",
-        "Seconds from the question whether a password is right to the answer.",
+        "Seconds that checks of passwords took, from the request to the answer, the time in the queue included.",
         |server, out| {
             if let Some(logins) = server.logins {
                 out.histogram(&logins.seconds);
@@ -377,7 +377,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     metric(
         "ringcast_store_commit_seconds",
         "histogram",
-        "Seconds that commits to data_dir took, without those that failed.",
+        "Seconds that successful commits to data_dir took.",
         |server, out| {
             if let Some(store) = server.store {
                 out.histogram(&store.commit_seconds);
@@ -416,7 +416,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     gauge(
         "ringcast_store_full",
-        "1 while the content of data_dir takes 15 sixteenths of what it may, or more: the mode strict refuses publications that it would have to keep; else 0. What removes something goes on.",
+        "1 while the content of data_dir takes 15 sixteenths of what it may, or more: the mode strict refuses publications that it would have to store; else 0.",
         |server, out| out.optional(server.store.map(|store| store.full.value())),
     ),
     counter(
@@ -444,7 +444,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     .labelled(&["webhook"]),
     counter(
         "ringcast_webhook_dropped_total",
-        "Events that webhooks were not told of, by reason: queue_full by queue_events, queue_bytes or disk_bytes, memory by webhook_bytes_max, expired by keep_ms, removed with the webhook, store if data_dir failed, stopped with the server.",
+        "Events that were not delivered to webhooks, by reason: queue_full by queue_events, queue_bytes or disk_bytes, memory by webhook_bytes_max, expired by keep_ms, removed with the webhook, store if data_dir failed, stopped with the server.",
         |server, out| {
             for hook in server.webhooks.iter().flat_map(|webhooks| webhooks.hooks().to_vec()) {
                 for reason in WebhookDrop::ALL {
@@ -523,7 +523,7 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
     ),
     counter(
         "ringcast_hook_questions_total",
-        "Questions to [[hooks]] by hook and outcome: allowed and refused were answered; when_away decided the others, since the target was unreachable, the time was over (timeout), the status was not 200, the answer was invalid, the target is left alone after failures (circuit_open), or too many questions were open (busy).",
+        "Questions to [[hooks]] by hook and outcome: allowed and refused were answered; when_away decided the others, since the target was unreachable, the time was over (timeout), the status was not 200, the answer was invalid, the target was not asked after failures (circuit_open), or too many questions were open (busy).",
         |server, out| {
             for hook in server.hooks {
                 for outcome in HookOutcome::ALL {

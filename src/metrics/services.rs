@@ -12,7 +12,7 @@ labels! {
         Answered = "answered",
         /// Answered with an error of the service.
         Refused = "refused",
-        /// The service has gone before its answer.
+        /// The service has disconnected before its answer.
         Gone = "gone",
         /// No answer in time.
         TimedOut = "timed_out",

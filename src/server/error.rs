@@ -178,9 +178,9 @@ impl fmt::Display for StartError {
             StartError::Store(error) => error.fmt(f),
             StartError::Control(error) => error.fmt(f),
             StartError::System(cause) if has_no_descriptor(cause) => {
-                write!(f, "the system refused what a core needs: {cause}; {MORE_DESCRIPTORS}")
+                write!(f, "the system refused resources for a core: {cause}; {MORE_DESCRIPTORS}")
             }
-            StartError::System(cause) => write!(f, "the system refused what a core needs: {cause}"),
+            StartError::System(cause) => write!(f, "the system refused resources for a core: {cause}"),
         }
     }
 }

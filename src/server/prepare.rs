@@ -310,7 +310,7 @@ fn held_bytes_max(config: &Config, cores: usize) -> usize {
     };
     info!(
         bytes = total,
-        "connections together may hold this much memory (outbox_bytes_total_max); above it, those that hold most are closed"
+        "connections together may hold this much memory (outbox_bytes_total_max); above it, the connections that hold most are closed"
     );
     usize::try_from(total).unwrap_or(usize::MAX) / cores.max(1)
 }

@@ -117,7 +117,7 @@ impl Failure {
     pub const fn message(self) -> &'static str {
         match self {
             Failure::Gone => {
-                "The service that had the call has gone before its answer: it may have done what was asked"
+                "The service that had the call has disconnected before its answer: it may have carried the call out"
             }
             Failure::TimedOut => "The service has not answered in time",
             Failure::NoService => "No service is there for the procedure: try again later",

@@ -125,7 +125,7 @@ pub(super) fn set_aside(file: &Path, unix_ms: u64) -> io::Result<PathBuf> {
     }
 }
 
-/// Asks the process that has the store of a directory to let go of it, and waits until it has, or has said nothing for
+/// Asks the process that has the store of a directory to release it, and waits until it has, or has said nothing for
 /// [`LET_GO_TIME_MAX`]. The lock then tells.
 pub(super) fn ask_for(directory: &Path) {
     let asked = meeting_point(directory).and_then(|address| UnixStream::connect_addr(&address));

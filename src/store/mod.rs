@@ -163,7 +163,7 @@ impl Store {
             (Err(NoLock::Held(owner)), Taking::ByTakeOver) => {
                 let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.to_string());
                 info!(
-                    "store {}: waiting for {owner} to let go of it",
+                    "store {}: waiting for {owner} to release it",
                     directory.display()
                 );
                 directory::ask_for(directory);

@@ -225,10 +225,9 @@ impl Writer {
         }
         match (has_neared, is_near) {
             (false, true) => warn!(
-                "store {path}: nearly full: its content takes {} of the {} bytes that store_bytes_max leaves to it; {}. What \
-                 makes room is taken: sessions whose clients acknowledge or end them, retained publications that are \
-                 cleared, histories that expire or are removed. Have some of it done, or raise limits.store_bytes_max and \
-                 start the server again",
+                "store {path}: nearly full: its content takes {} of the {} bytes that store_bytes_max leaves to it; {}. To make \
+                 room, let clients acknowledge their queued publications or end their sessions, clear retained \
+                 publications, or remove histories; or raise limits.store_bytes_max and restart the server",
                 self.content.bytes(),
                 max.bytes(),
                 match self.settings.mode {

@@ -76,7 +76,7 @@ impl Store {
             }
             Err(NotOpened::System(cause)) => {
                 error!(
-                    "webhooks: events are kept in memory only: {cause}; put that right and start the server again"
+                    "webhooks: events are kept in memory only: {cause}; correct this and restart the server"
                 );
                 failures.add(1);
                 *self = Store::Off;

@@ -177,7 +177,7 @@ fn shared_login(spec: &HookSpec) -> Option<String> {
         (_, _) => return None,
     };
     Some(format!(
-        "cache_by: {missing} is missing: connect is told it, and a client would get the answer that was meant for another"
+        "cache_by: {missing} is missing: connect passes it on, and a client would get the answer that was meant for another"
     ))
 }
 
@@ -205,7 +205,7 @@ fn service(keys: &[Key<'_>], actions: &[HookAction]) -> Result<Option<String>, F
     }
     if actions.contains(&HookAction::Disconnect) {
         let fault =
-            "a service cannot be told of disconnect: the calls of a connection end with it; use a url";
+            "a service cannot have the action disconnect: the calls of a connection end with it; use a url";
         return Err((key.line, fault.to_owned()));
     }
     Ok(Some(name))

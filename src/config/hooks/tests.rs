@@ -86,7 +86,7 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
         ),
         (
             "actions = \"connect\"\ncookies = \"s\"\ncache_ms = 1\ncache_by = \"claims\"",
-            "line 7: hooks number 1: cache_by: request is missing: connect is told it, and a client would get the answer \
+            "line 7: hooks number 1: cache_by: request is missing: connect passes it on, and a client would get the answer \
              that was meant for another",
         ),
         (
@@ -149,7 +149,7 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
         }
     }
     let told = "[[hooks]]\nname = \"a\"\nactions = \"disconnect\"\nservice = \"policy\"\n";
-    assert!(hooks(told).unwrap_err().contains("cannot be told of disconnect"));
+    assert!(hooks(told).unwrap_err().contains("cannot have the action disconnect"));
     let bad_url = "[[hooks]]\nname = \"a\"\nactions = \"connect\"\nurl = \"https://me:pass@x/\"";
     let refused = hooks(bad_url).unwrap_err();
     assert!(refused.starts_with("line 4: hooks number 1: url: expected") && !refused.contains("pass"));

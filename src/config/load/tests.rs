@@ -225,7 +225,7 @@ fn a_name_that_is_like_none_leads_nowhere() {
     ] {
         let text = message(flags, variables, file);
         assert!(
-            text.ends_with(" is not known; `ringcast --help` lists what is"),
+            text.ends_with(" is not known; `ringcast --help` lists the known ones"),
             "{text}"
         );
     }
