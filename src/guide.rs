@@ -43,8 +43,8 @@ pub mod reload {}
 ///
 /// Types: [`Server::handle`](crate::server::Server::handle), [`Handle`](crate::server::Handle),
 /// [`Pending`](crate::server::Pending), [`Selection`](crate::server::Selection),
-/// [`History`](crate::server::History), [`Server::subscribe`](crate::server::Server::subscribe), [`Subscriber`](crate::server::Subscriber),
-/// [`HandleError`](crate::server::HandleError).
+/// [`History`](crate::server::History), [`Server::subscribe`](crate::server::Server::subscribe),
+/// [`Subscriber`](crate::server::Subscriber), [`HandleError`](crate::server::HandleError).
 pub mod other_threads {}
 
 #[doc = include_str!("../docs/embedding/metrics.md")]

@@ -183,7 +183,8 @@ const fn split(index: usize) -> (usize, usize) {
     (index / CHUNK, index % CHUNK)
 }
 
-/// Gives memory of a list back once three quarters are unused; leaves room, so that the work stays constant per removal.
+/// Gives memory of a list back once three quarters are unused; leaves room, so that the work stays constant per
+/// removal.
 pub(crate) fn shrink<T>(list: &mut Vec<T>) {
     if list.len() < list.capacity() / 4 {
         list.shrink_to(list.len() * 2);

@@ -17,8 +17,8 @@ pub(crate) fn text(bytes: &[u8]) -> Option<&str> {
     from_utf8(bytes).ok()
 }
 
-/// The bytes as text; `None` if they are not UTF-8, or contain one of `refused`, which are ASCII. One pass over the bytes
-/// answers both.
+/// The bytes as text; `None` if they are not UTF-8, or contain one of `refused`, which are ASCII. One pass over the
+/// bytes answers both.
 #[inline]
 pub(crate) fn text_without<const N: usize>(bytes: &[u8], refused: [u8; N]) -> Option<&str> {
     let mut seen = Seen::default();
@@ -58,8 +58,8 @@ impl Seen {
         let word = u64::from_ne_bytes(word);
         self.all |= word;
         for byte in refused {
-            // A byte of the difference is 0 exactly where `byte` stands. If one is, the high bit of the lowest becomes 1;
-            // if none is, no high bit does. (Hacker's Delight, section 6-1.)
+            // A byte of the difference is 0 exactly where `byte` stands. If one is, the high bit of the lowest becomes
+            // 1; if none is, no high bit does. (Hacker's Delight, section 6-1.)
             let difference = word ^ (LOW_BITS * u64::from(byte));
             self.refused |= difference.wrapping_sub(LOW_BITS) & !difference;
         }

@@ -252,8 +252,8 @@ fn the_readme_is_short() {
     );
 }
 
-/// Words in the documentation that are not settings or metrics of the server: the name of the configuration file, variables of
-/// tests and of other services, the package for Python.
+/// Words in the documentation that are not settings or metrics of the server: the name of the configuration file,
+/// variables of tests and of other services, the package for Python.
 const NOT_SETTINGS: &[&str] = &[
     "RINGCAST_CONFIG",
     "RINGCAST_API_URL",

@@ -170,8 +170,8 @@ fn a_server_whose_application_panics() {
     server.wait().unwrap();
 }
 
-/// A panic of a core ends the process, whether or not its log is read, so that a service manager starts a whole one. The
-/// log says so if it is read.
+/// A panic of a core ends the process, whether or not its log is read, so that a service manager starts a whole one.
+/// The log says so if it is read.
 #[test]
 fn a_panic_ends_the_process_also_when_the_log_is_full() {
     let start = || {

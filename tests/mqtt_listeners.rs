@@ -184,8 +184,8 @@ fn binary(client: &mut Client) -> Vec<u8> {
     }
 }
 
-/// Traps 118, 119 and 120 of public reports: both names are accepted, the one chosen is echoed, and at the path for MQTT
-/// none need be offered.
+/// Traps 118, 119 and 120 of public reports: both names are accepted, the one chosen is echoed, and at the path for
+/// MQTT none need be offered.
 #[test]
 fn the_subprotocol_that_is_chosen_is_echoed() {
     let server = mqtt_server();

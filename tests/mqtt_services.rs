@@ -1,5 +1,5 @@
-//! Services that speak MQTT 5, with the real binary on 1, 2 and 8 cores: they subscribe to procedures, and get the calls of clients
-//! of both protocols.
+//! Services that speak MQTT 5, with the real binary on 1, 2 and 8 cores: they subscribe to procedures, and get the
+//! calls of clients of both protocols.
 
 #![allow(clippy::unwrap_used)] // a test
 
@@ -510,8 +510,8 @@ fn a_service_ends_with_its_connection_and_serves_again_when_it_comes_back_to_its
         }
         let offline = caller.begin_call("a.b", "3");
         assert_eq!(error(&mut caller, offline), "NoServiceError");
-        // It comes back, with the window that it had; a second connection takes the session over, and the first one is no
-        // service any more.
+        // It comes back, with the window that it had; a second connection takes the session over, and the first one is
+        // no service any more.
         let mut back = scene.connect(5, 0, &lasting, "server", &claims);
         assert_eq!(body(&back.packet())[..2], [1, 0]);
         let calls = [

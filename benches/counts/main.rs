@@ -2,8 +2,8 @@
 //!
 //! The bench runs itself under callgrind, which counts instructions exactly. An allocator that counts, around the
 //! binary's own, counts allocations. `parts.rs` measures single steps on one thread, `server.rs` and `mqtt.rs` the core
-//! of a whole server while clients use it. Only user space counts; the kernel's work is not included. `benches/budget.toml` has
-//! the counts that were last agreed upon.
+//! of a whole server while clients use it. Only user space counts; the kernel's work is not included.
+//! `benches/budget.toml` has the counts that were last agreed upon.
 //!
 //! ```sh
 //! cargo bench --bench counts              # prints the table

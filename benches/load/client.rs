@@ -11,7 +11,8 @@
 //!
 //! It checks the answer to the upgrade; that replies arrive in the order of their calls, once each; that the count in
 //! the replies to pings grows; and that publications arrive in the order of their channel (`order`). An MQTT client has
-//! no upgrade, its handshake is CONNECT, and its calls are PINGREQs and publications with QoS 1 or 2 (`client/mqtt.rs`).
+//! no upgrade, its handshake is CONNECT, and its calls are PINGREQs and publications with QoS 1 or 2
+//! (`client/mqtt.rs`).
 
 mod mqtt;
 

@@ -59,8 +59,8 @@ impl Claims {
         Claims::new(json, expires_at, 0).without_token()
     }
 
-    /// Claims that the program or its backend vouches for: a JSON object, with an `exp` in seconds since 1970 or without.
-    /// `None` if the text is none.
+    /// Claims that the program or its backend vouches for: a JSON object, with an `exp` in seconds since 1970 or
+    /// without. `None` if the text is none.
     pub(crate) fn of_object(json: &str) -> Option<Claims> {
         #[derive(Deserialize)]
         struct Expiry {
@@ -130,8 +130,8 @@ impl Claims {
         Json::parse(&self.json).is_some_and(|payload| Revoked::write_user_of(payload, out))
     }
 
-    /// The payload without the times of its token (`iat`, `nbf` and `exp`), so that it can be signed again; `None` if it is
-    /// no object.
+    /// The payload without the times of its token (`iat`, `nbf` and `exp`), so that it can be signed again; `None` if
+    /// it is no object.
     pub(crate) fn without_times(&self) -> Option<String> {
         let payload = Json::parse(&self.json).filter(|payload| payload.kind() == Kind::Object)?;
         let mut json = vec![b'{'];

@@ -8,8 +8,8 @@ settings! {
     delivery: Delivery {
         /// Action on a subscriber whose outbox is full: `close` its connection, `skip` publications for it, or
         /// `conflate` them: it gets the newest of each channel once it has caught up. With `skip` and `conflate`, a
-        /// SocketCluster client gets publications of channels with a history from the history once it has caught up, and
-        /// none is left out.
+        /// SocketCluster client gets publications of channels with a history from the history once it has caught up,
+        /// and none is left out.
         slow_consumer: SlowConsumer = SlowConsumer::Close, "slow_consumer", word();
 
         /// Whether messages are compressed (permessage-deflate) in both directions, for clients that offer it.

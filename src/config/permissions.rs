@@ -8,8 +8,8 @@ settings! {
     /// What clients may do.
     permissions: Permissions {
         /// Whether unauthenticated clients are served: `on`, `off`, or `auto` (on if `listen`, `tls_listen`,
-        /// `mqtt_listen` and `mqtt_tls_listen` are loopback addresses, as far as they are set). With `off` they may still
-        /// shake hands, send a token (`#authenticate`) and log in.
+        /// `mqtt_listen` and `mqtt_tls_listen` are loopback addresses, as far as they are set). With `off` they may
+        /// still shake hands, send a token (`#authenticate`) and log in.
         allow_anonymous: Anonymous = Anonymous::Auto, "allow_anonymous", word();
 
         /// Whether clients may publish.

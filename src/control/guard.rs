@@ -237,8 +237,8 @@ impl RequestHead<'_> {
         Ok(())
     }
 
-    /// The value of the only `Host` header, which may be empty or missing in an HTTP/1.0 request (RFC 9112 section 3.2; no URL
-    /// of this server has an empty authority).
+    /// The value of the only `Host` header, which may be empty or missing in an HTTP/1.0 request (RFC 9112 section 3.2;
+    /// no URL of this server has an empty authority).
     fn host(&self) -> Result<&str, Refused> {
         let mut hosts = self.headers.get_all(header::HOST).iter();
         match (hosts.next(), hosts.next()) {

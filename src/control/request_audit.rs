@@ -1,7 +1,8 @@
 //! The audit trail of the control plane (`crate::audit`): refused requests, and requests that may have
 //! changed something.
 //!
-//! It wraps the guard and all pages, so that added pages are covered; the HTTP API writes lines of its own (`api/`). Reads that are allowed are not logged.
+//! It wraps the guard and all pages, so that added pages are covered; the HTTP API writes lines of its own (`api/`).
+//! Reads that are allowed are not logged.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

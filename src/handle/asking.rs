@@ -135,9 +135,9 @@ impl Shared {
         answers.of_all()
     }
 
-    /// Has all cores carry out an operation at the same time, each in steps: `question` asks for the step that goes on from
-    /// a place. Each step has its own time, so that the operation lasts as long as its connections need. Returns the counts of
-    /// each core.
+    /// Has all cores carry out an operation at the same time, each in steps: `question` asks for the step that goes on
+    /// from a place. Each step has its own time, so that the operation lasts as long as its connections need. Returns
+    /// the counts of each core.
     ///
     /// # Errors
     /// As [`Shared::ask_all`]. A core that has no place for a further step counts as one that has not answered.

@@ -1,7 +1,7 @@
 //! Lists services.
 //!
-//! Each pattern has an owner among the cores, so a page asks all cores for the first patterns behind the cursor, which is a
-//! pattern. Then it asks the cores of the members who they are.
+//! Each pattern has an owner among the cores, so a page asks all cores for the first patterns behind the cursor, which
+//! is a pattern. Then it asks the cores of the members who they are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,8 +57,8 @@ pub struct ServiceMember {
 }
 
 impl Handle {
-    /// Lists patterns of services in their order: as many as have `limit` (1 to 1000) services together, and at least one.
-    /// `after` is the `next` of the page before.
+    /// Lists patterns of services in their order: as many as have `limit` (1 to 1000) services together, and at least
+    /// one. `after` is the `next` of the page before.
     ///
     /// # Errors
     /// [`HandleError::Unanswered`], or an error of every operation.
@@ -136,8 +136,8 @@ impl Shared {
     }
 }
 
-/// The first pools of all lists, until they have `limit` members. Each list has the first ones of a core, with as many members
-/// if there are as many; so these are complete.
+/// The first pools of all lists, until they have `limit` members. Each list has the first ones of a core, with as many
+/// members if there are as many; so these are complete.
 fn first_of(lists: Vec<Vec<PoolView>>, limit: usize) -> Page<PoolView> {
     let mut all: Vec<PoolView> = lists.into_iter().flatten().collect();
     all.sort_unstable_by(|one, other| one.pattern.cmp(&other.pattern));

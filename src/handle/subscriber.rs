@@ -43,8 +43,8 @@ pub enum Received {
     Publication {
         /// Its data: JSON, or nothing.
         data: Option<String>,
-        /// Its position, if the policy of the channel has positions. After [`Received::Missed`], [`Handle::history`] has what
-        /// came after the position of the last publication before, if the channel remembers it.
+        /// Its position, if the policy of the channel has positions. After [`Received::Missed`], [`Handle::history`]
+        /// has what came after the position of the last publication before, if the channel remembers it.
         position: Option<Position>,
     },
     /// So many publications were left out here, since the queue was full: the program was too slow.

@@ -1,9 +1,9 @@
 //! The waits of operations: for a moment, or for the answer of a core.
 //!
-//! An operation is a future, which some thread polls: a thread of the program that blocks, a runtime of the program, the
-//! control plane. To wake it means to run code of that runtime, such as a write to its descriptor. A core must not run
-//! that code: in the core's own descriptor table the number may name a client's socket. So one ordinary thread, named
-//! `handle`, wakes all operations. It also keeps their time limits.
+//! An operation is a future, which some thread polls: a thread of the program that blocks, a runtime of the program,
+//! the control plane. To wake it means to run code of that runtime, such as a write to its descriptor. A core must not
+//! run that code: in the core's own descriptor table the number may name a client's socket. So one ordinary thread,
+//! named `handle`, wakes all operations. It also keeps their time limits.
 //!
 //! ```text
 //!   operation ── begins a wait ──► TABLE ◄── finds what is due ── thread `handle` ── wakes ──► operation
@@ -14,8 +14,8 @@
 //! 1. A wait is in the table from its begin to the drop of its [`Wait`].
 //! 2. The thread parks no longer than to the first deadline in the table: a wait that begins with an earlier deadline
 //!    unparks it, and so does each answer.
-//! 3. Wakers are called and dropped by the thread and by operations, without the lock, and never on a core: a core has a
-//!    [`Reply`], which leads to the channel and to nothing else.
+//! 3. Wakers are called and dropped by the thread and by operations, without the lock, and never on a core: a core has
+//!    a [`Reply`], which leads to the channel and to nothing else.
 //! 4. Each [`Reply`] puts one message into the channel, at the latest when it is dropped, and no more than
 //!    [`QUESTIONS_MAX`] exist at a time. So the channel always has room, and no core waits for it.
 //!

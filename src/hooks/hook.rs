@@ -415,7 +415,9 @@ impl fmt::Display for Failure {
             Failure::NoTurn => {
                 formatter.write_str("no turn in time: its requests take too long, or are too many")
             }
-            Failure::CircuitOpen => formatter.write_str("its target is not asked for a while, after failures"),
+            Failure::CircuitOpen => {
+                formatter.write_str("its target is not asked for a while, after failures")
+            }
             Failure::Target(error) => error.fmt(formatter),
             Failure::Status(status) if status.is_redirection() => write!(
                 formatter,

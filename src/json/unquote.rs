@@ -26,8 +26,8 @@ struct Base64<'a> {
     data: Cow<'a, str>,
 }
 
-/// Appends what a JSON text stands for, if it is a string, or the object that stands for bytes. Any other text is left as it
-/// is, and nothing is appended.
+/// Appends what a JSON text stands for, if it is a string, or the object that stands for bytes. Any other text is left
+/// as it is, and nothing is appended.
 pub(crate) fn unquote(json: &[u8], out: &mut Vec<u8>) -> Option<Unquoted> {
     let text = str::from_utf8(json).ok()?;
     let start = out.len();

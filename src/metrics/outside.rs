@@ -1,5 +1,5 @@
-//! The counts of publications that come from no client, by the program that embeds the server or by the HTTP API, and of
-//! the program's subscribers.
+//! The counts of publications that come from no client, by the program that embeds the server or by the HTTP API, and
+//! of the program's subscribers.
 //!
 //! Threads outside the cores count them, and they are few compared with the publications of clients, so that an atomic
 //! addition is cheap enough.

@@ -39,7 +39,8 @@ impl Default for Services {
 }
 
 impl Services {
-    /// Compiles rows. If they are the same as `before`, `before` is returned; rows with the same pattern keep their counts.
+    /// Compiles rows. If they are the same as `before`, `before` is returned; rows with the same pattern keep their
+    /// counts.
     ///
     /// # Errors
     /// A row has an invalid pattern, or that of another row.

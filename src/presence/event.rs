@@ -38,9 +38,9 @@ pub(super) struct Draft {
 }
 
 impl Rooms {
-    /// Writes the event of the room whose tick has come first, if `is_watched` says of the name of its channel that
-    /// anybody would get it. The caller publishes it and calls [`Rooms::event_is_told`]. If it cannot be published now,
-    /// the caller asks again later, and the event then covers the changes of the meantime as well.
+    /// Writes the event of the room whose tick has come first, if `is_watched` returns true for the name of its
+    /// channel. The caller publishes the event and calls [`Rooms::event_is_told`]. If it cannot be published now, the
+    /// caller asks again later, and the event then covers the changes of the meantime as well.
     pub fn next_event(&mut self, now: Uptime, is_watched: impl FnOnce(&[u8]) -> bool) -> Option<Event<'_>> {
         let room = self.due.front().filter(|due| due.at <= now)?.room;
         if is_watched(&self.rooms[room as usize].name) {
@@ -88,7 +88,7 @@ impl Rooms {
         covered
     }
 
-    /// Writes the changes of a room into the draft. Its cost is that of the changes.
+    /// Writes the changes of a room into the draft. The cost is proportional to the changes.
     fn write_event(&mut self, room: u32) {
         let room: &Room = &self.rooms[room as usize];
         let draft = &mut self.draft;
@@ -177,7 +177,7 @@ fn entries_max(count: u32, sampled_over: u32) -> usize {
     usize::try_from(entries).unwrap_or(usize::MAX).max(ENTRIES_MIN)
 }
 
-/// Entries that an event may have in any room.
+/// Entries that an event may have in a room of any size.
 pub(super) const ENTRIES_MIN: usize = 8;
 /// An event that has grown to this size gets no further entry.
 pub(super) const EVENT_BYTES_MAX: usize = 64 * 1024;

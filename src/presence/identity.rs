@@ -6,8 +6,8 @@ use crate::app::SessionId;
 use crate::broker::ChannelHasher;
 
 /// A keyed hash of a member's identity: of the user's name, or of the session id of a client without a user. A core
-/// keeps it for each connection, in 8 bytes, and so can say as which member a connection leaves, even if the client has
-/// another user by then. Two members may share it: the owner compares the connections, too.
+/// keeps it for each connection, in 8 bytes. So it can name the member as which a connection leaves, even if the client
+/// has another user by then. Two members may share an identity: the owner compares the connections, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity(NonZeroU64);
 

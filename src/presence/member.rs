@@ -9,16 +9,16 @@ pub(super) struct Member {
     pub(super) user: Option<Box<str>>,
     /// The connections of the member. A client without a user keeps its connection here after it has left.
     pub(super) connections: Connections,
-    /// Since when it is there, in milliseconds since 1970.
+    /// When it joined, in milliseconds since 1970.
     pub(super) since: u64,
     /// Its own info, as JSON.
     pub(super) info: Option<Box<Box<[u8]>>>,
     pub(super) room: u32,
     pub(super) place: u32,
-    /// Names the absence that may end its membership; 0 while it has connections.
+    /// The number of the absence that may end its membership; 0 while it has connections.
     pub(super) absence: u32,
     pub(super) is_there: bool,
-    /// How clients that watch the room may know that it is there.
+    /// How subscribers to the events may know that it is there.
     pub(super) known: Known,
     /// Whether it is among the members that the next event is about.
     pub(super) is_listed: bool,
@@ -29,7 +29,7 @@ pub(super) struct Member {
 /// How clients know of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Known {
-    /// They do not.
+    /// They do not know of it.
     No,
     /// A page has shown it, and no event has named it yet. If it leaves before its event, an event must say so.
     FromPage,
@@ -68,9 +68,8 @@ impl Member {
         }
     }
 
-    /// A page has shown that the member is there, or has left it out since it is not. Until the next event, that
-    /// differs from what events have told: the event must name the member even if it is back at its former state by
-    /// then.
+    /// A page has shown the member, or has left it out because it is not there. This differs from the state in earlier
+    /// events: so the next event must name the member even if it is back at its former state by then.
     pub(super) fn note_paged(&mut self) {
         match (self.known, self.is_there) {
             (Known::No, true) => self.known = Known::FromPage,

@@ -1,4 +1,4 @@
-//! What a core tells the core that owns a room, and the answers.
+//! The reports and questions of a core to the core that owns a room, and the answers.
 
 use super::identity::Identity;
 use super::page::Page;
@@ -7,7 +7,7 @@ use crate::app::SessionId;
 use crate::broker::ChannelHash;
 use crate::clock::{Now, Uptime};
 
-/// Something that a core tells the owner of a room about one of its connections.
+/// A report of a core to the owner of a room, about one of its connections.
 #[derive(Debug)]
 pub struct RoomMessage {
     /// The name of the room's channel.
@@ -16,18 +16,18 @@ pub struct RoomMessage {
     pub hash: ChannelHash,
     /// The connection.
     pub session: SessionId,
-    /// What it is.
+    /// The content.
     pub message: Message,
 }
 
-/// What a core tells.
+/// The content of a report.
 #[derive(Debug)]
 pub enum Message {
     /// The connection joins, as this user.
     Joins(Option<Box<str>>),
     /// The connection leaves, as the member that it joined as.
     Leaves(Identity, Departure),
-    /// The connection, which is in the room as this member, gives itself an info: JSON.
+    /// The connection, which is in the room as this member, sets its info: JSON.
     Says(Identity, Box<[u8]>),
     /// A client's call about presence.
     Asks(Ask),
@@ -42,16 +42,16 @@ pub struct Ask {
     pub number: u64,
     /// After this time the client has got a `TimeoutError`.
     pub deadline: Uptime,
-    /// What is asked.
+    /// The question.
     pub request: Request,
 }
 
-/// What a client asks the owner of a room.
+/// A question of a client to the owner of a room.
 #[derive(Debug)]
 pub enum Request {
     /// A page of the members.
     Page {
-        /// Where the page begins.
+        /// The place at which the page begins.
         after: u32,
         /// Most members of the page.
         limit: usize,
@@ -71,7 +71,7 @@ pub struct Answered {
     pub answer: Answer,
 }
 
-/// What an owner answers.
+/// The content of an answer.
 #[derive(Debug)]
 pub enum Answer {
     /// A page of the members.
@@ -85,9 +85,9 @@ pub enum Answer {
 pub struct Done {
     /// The answer to a question, unless it is too late.
     pub answered: Option<Answered>,
-    /// How much was looked at, in changes of one member.
+    /// The cost of the report, in changes of one member.
     pub effort: usize,
-    /// What there was no room for, and the core may tell again.
+    /// The part for which there was no room; the core may report it again.
     pub refused: Option<Refused>,
 }
 
@@ -127,7 +127,7 @@ impl Rooms {
                 return Done::of_change();
             }
             Message::Says(identity, info) => {
-                // A member of which the room has no room for the info is there all the same.
+                // Without room for its info, a member is in the room all the same.
                 return match self.set_info((&channel, hash), session, identity, Some(&info), now.uptime) {
                     Ok(()) | Err(InfoRefused::NotThere) => Done::of_change(),
                     Err(InfoRefused::Full) => self.refuse(channel),

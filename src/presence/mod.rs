@@ -1,8 +1,8 @@
 //! Presence: which users are in a channel now. Pure: it gets changes and the time, and returns pages and events.
 //!
 //! Each channel has an owner core. The cores of its subscribers tell the owner when a client joins or leaves, and the
-//! owner keeps all of it in a [`Rooms`]. A **room** is a channel with presence. A **member** of a room is a user, or a
-//! client without a user; a user with several connections is one member.
+//! owner keeps all members in a [`Rooms`]. A **room** is a channel with presence. A **member** of a room is a user, or
+//! a client without a user; a user with several connections is one member.
 //!
 //! ```text
 //!   join, leave, set_info ──► Rooms ──► page, count            answers to calls

@@ -20,10 +20,9 @@ pub struct PageMember {
     pub user: Option<Box<str>>,
     /// Its own info, as JSON.
     pub info: Option<Box<[u8]>>,
-    /// Since when it is there, in milliseconds since 1970.
+    /// When it joined, in milliseconds since 1970.
     pub since: u64,
-    /// Its connections, at most 100. None while it may still come back after its last connection
-    /// has ended.
+    /// Its connections, at most 100. Empty while it may still come back after its last connection has ended.
     pub connections: Vec<SessionId>,
 }
 

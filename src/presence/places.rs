@@ -1,7 +1,8 @@
-//! The places of the members of one room: a member keeps its place while it is there, so that pages have a stable order.
+//! The places of the members of one room: a member keeps its place while it is there, so that pages have a stable
+//! order.
 //!
 //! A page begins at a place and goes on to later ones. Each member that is there throughout is in exactly one page. A
-//! place that was left is taken by a later member. All places are given up when the last member leaves.
+//! later member may take the place of a member that has left. All places are freed when the last member leaves.
 
 /// Members by their places.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ impl Places {
         place
     }
 
-    /// Gives a place back.
+    /// Frees a place.
     pub(super) fn remove(&mut self, place: u32) {
         self.taken -= 1;
         if self.taken == 0 {

@@ -1,11 +1,11 @@
-//! What was refused because of `presence_members_max`, and when it is tried again.
+//! The members that were refused at `presence_members_max`, and when they are tried again.
 //!
-//! The core of a refused client marks its channel (`cores/presence/memberships.rs`). When there is room, the owner says
-//! so to all cores with such marks, and each of them tells it about all subscribers of these channels again. So at rest
-//! there are as many members as there is room for.
+//! The core of a refused client marks its channel (`cores/presence/memberships.rs`). When there is room, the owner asks
+//! all cores with such marks, and each of them reports all subscribers of these channels again. So in the end there are
+//! as many members as there is room for.
 //!
-//! A further connection of a user may have been refused, too. So, while anything is refused, a user whose last known
-//! connection has gone stays for [`DOUBT`], until the cores have told about the others.
+//! A further connection of a user may have been refused, too. So, while members are refused, a user whose last known
+//! connection has ended stays for [`DOUBT`], until the cores have reported the other connections.
 //!
 //! Limit: [`RETRY`], since each time costs a look at all subscribers of the marked channels.
 
@@ -14,16 +14,16 @@ use std::time::Duration;
 
 use crate::clock::Uptime;
 
-/// What one owner has refused.
+/// The refusals of one owner.
 #[derive(Debug)]
 pub(super) struct Refusals {
     /// The cores that have marked channels.
     cores: BTreeSet<usize>,
-    /// The least weight that was refused; [`u64::MAX`] if nothing is.
+    /// The least refused weight; [`u64::MAX`] if there is none.
     least: u64,
-    /// Whether a user stays of which no connection is known.
+    /// Whether a user without a known connection stays.
     has_unconnected_user: bool,
-    /// When the cores may be told again.
+    /// When the cores may be asked again.
     next: Uptime,
 }
 
@@ -37,7 +37,7 @@ impl Refusals {
         }
     }
 
-    /// Something of this weight is refused.
+    /// A member, a connection or an info of this weight is refused.
     pub(super) fn note(&mut self, weight: u64) {
         self.least = self.least.min(weight);
     }
@@ -48,12 +48,12 @@ impl Refusals {
         self.cores.insert(core);
     }
 
-    /// Whether a connection may have been refused that is still there.
+    /// Whether a refused connection may still be there.
     pub(super) fn are_open(&self, now: Uptime) -> bool {
         self.least != u64::MAX || now < self.next
     }
 
-    /// A user stays of which no connection is known.
+    /// A user without a known connection stays.
     pub(super) fn note_unconnected_user(&mut self) {
         self.has_unconnected_user = true;
     }

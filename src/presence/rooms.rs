@@ -7,14 +7,14 @@
 //!                            changed  [ m9 ]                known, is_there
 //!   due     rooms with changes, by the time of their event
 //!   absent  members without connections, by the end of their grace
-//!   doubtful  the same for members of which other connections may have been refused
+//!   doubtful  the same for members with connections that may have been refused
 //! ```
 //!
 //! Invariants
-//! 1. A member that is there has a connection, or stands in `absent` or `doubtful` under its present `absence`.
+//! 1. A member that is there has a connection, or is in `absent` or `doubtful` under its present `absence`.
 //! 2. A member whose state subscribers do not know is in `changed` of its room, once, and its room is in `due`, once.
-//! 3. A member that has left is forgotten when subscribers have been told ([`Rooms::event_is_told`]), and a room with
-//!    its last member. So each room in `due` exists.
+//! 3. A member that has left is forgotten after the event about it ([`Rooms::event_is_told`]), and a room with its last
+//!    member. So each room in `due` exists.
 //! 4. `count` of a room is the number of its members that are there; `weight` is the sum of the weights of all members.
 //! 5. `due`, `absent`, and `doubtful` are in the order of their times, since tick and grace never change.
 //!
@@ -86,7 +86,7 @@ pub struct RoomSettings {
     pub members_max: u32,
     /// How long a user whose last connection has ended remains a member.
     pub grace: Duration,
-    /// The time from a change to the event that tells it.
+    /// The time from a change to its event.
     pub tick: Duration,
     /// In a room of more members, events do not name all changes.
     pub sampled_over: u32,
@@ -124,7 +124,7 @@ pub enum Departure {
 pub enum InfoRefused {
     /// The connection is not in the room.
     NotThere,
-    /// There are `members_max` members, as which large infos count.
+    /// There are `members_max` members; a large info counts as several.
     Full,
 }
 
@@ -299,8 +299,8 @@ impl Rooms {
             .map_or(0, |room| self.rooms[room as usize].count)
     }
 
-    /// At most `limit` members of a room, from the place `after` on. A page may hold fewer, and none, though more
-    /// follow: then `next` is set. With a limit of 0 it has nothing but the number of members.
+    /// At most `limit` members of a room, from the place `after` on. A page may have fewer members or none although
+    /// more follow: then `next` is set. With a limit of 0 it has only the number of members.
     ///
     /// Later events take the page into account: a client that applies them to the page comes to the right members.
     pub fn page(&mut self, name: &[u8], hash: ChannelHash, after: u32, limit: usize) -> Page {
@@ -400,7 +400,7 @@ impl Rooms {
         std::mem::take(&mut self.tally)
     }
 
-    /// Notes members that join and leave, or does so no more.
+    /// Begins or ends noting members that join and leave.
     pub fn watch_members(&mut self, is_on: bool) {
         match is_on {
             true => _ = self.changes.get_or_insert_default(),
@@ -427,7 +427,7 @@ impl Rooms {
         });
     }
 
-    /// Subscribers know how this member is. If it has left, it is forgotten.
+    /// Subscribers know the state of this member. If it has left, it is forgotten.
     pub(super) fn member_is_told(&mut self, id: u32) {
         let member = &mut self.members[id as usize];
         if member.pending_event() == PendingEvent::Nothing {

@@ -124,12 +124,12 @@ impl Entry {
         &self.0[HEAD_BYTES + self.topic_len() + self.properties_len()..]
     }
 
-    /// By how many bytes it counts: its memory, and its share of the index.
+    /// The bytes that it counts for: its memory, and its share of the index.
     pub fn memory_bytes(&self) -> usize {
         self.0.len() + INDEX_BYTES
     }
 
-    /// Where in the order of topics it is: a page may begin there.
+    /// Its place in the order of topics: a page may begin there.
     pub fn place(&self) -> &[u8] {
         self.key()
     }
@@ -190,7 +190,7 @@ pub(super) fn flags_of(facts: &Facts) -> u8 {
         | for_the_other_protocol(facts) << OTHER
 }
 
-/// The facts of a publication that its flags tell; `expires_at_ms` is without meaning if it does not expire.
+/// The facts in the flags of a publication; `expires_at_ms` has no meaning if it does not expire.
 pub(super) fn facts_of(flags: u8, expires_at_ms: u64) -> Facts {
     let has = |bit: u8| flags >> bit & 1 != 0;
     Facts {
@@ -259,8 +259,8 @@ impl Eq for Entry {}
 pub(super) const LEVEL: u8 = 0;
 const HEAD_BYTES: usize = 32;
 const FLAGS_AT: usize = 30;
-/// What an entry takes beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator rounds up
-/// by, and 16 in a node of the tree, which is half full in the worst case, with the node's own bytes: 40.
+/// The overhead of an entry beside its bytes: 16 for the counts of the shared memory, up to 16 that the allocator
+/// rounds up by, and 16 in a node of the tree, which is half full in the worst case, with the node's own bytes: 40.
 const INDEX_BYTES: usize = 72;
 const QOS_MASK: u8 = 0b11;
 const TEXT: u8 = 2;

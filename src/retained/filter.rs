@@ -1,14 +1,15 @@
-//! Which topics a filter matches, for a walk over topics in their order; and which topic to look at next, so that the walk
-//! skips topics that the filter cannot match.
+//! Matches topics with a filter, for a walk over topics in their order; and finds the topic to look at next, so that
+//! the walk skips topics that the filter cannot match.
 //!
-//! A walk of `a/+/c` over a million topics `a/N/b` looks at each N once; one of `a/b/#` looks at the topics below `a/b`.
+//! A walk of `a/+/c` over a million topics `a/N/b` looks at each N once; one of `a/b/#` looks at the topics below
+//! `a/b`.
 
 use super::entry::{LEVEL, write_key};
 
 /// A filter without `$share`.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// As topics have it: with [`LEVEL`] between the levels, without `#`.
+    /// The levels, with [`LEVEL`] between them as in topics, without `#`.
     levels: Box<[u8]>,
     /// Whether it has no wildcard.
     is_exact: bool,

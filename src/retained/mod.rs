@@ -1,4 +1,4 @@
-//! Retained publications: for each topic the newest that was published with RETAIN 1, for subscribers to come (MQTT 5.0
+//! Retained publications: for each topic the newest publication with RETAIN 1, for later subscribers (MQTT 5.0
 //! section 3.3.1.3).
 //!
 //! Each core has one [`Retained`] with the topics that it owns ([`ChannelHash::owner`](crate::broker::ChannelHash)).

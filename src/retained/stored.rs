@@ -1,4 +1,4 @@
-//! A retained publication as it lies on disk (`data_dir`), under the name of its topic.
+//! A retained publication as it is stored on disk (`data_dir`), under the name of its topic.
 //!
 //! ```text
 //!   2 | flags 1, those of `entry.rs` | cause 1 | expires at 8 | hash of the publisher 8 | length of properties 4
@@ -6,7 +6,7 @@
 //! ```
 //! Version 1 had neither the cause nor the hash: such a publication counts as retained by a publisher without a client
 //! id. Numbers are little-endian, and times are Unix milliseconds. The place in the order is not stored: publications
-//! that a former process has retained is older than everything that this one publishes.
+//! that a former process has retained are older than all publications of this process.
 
 use super::entry::{Cause, Entry, Facts, facts_of, flags_of};
 

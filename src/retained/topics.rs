@@ -1,8 +1,8 @@
 //! The retained publications of the topics that a core owns.
 //!
 //! A walk for a filter is done in pages: each looks at a bounded number of topics, and says where the next one begins.
-//! What changes between two pages is seen or not, as it lies behind that place or before it; for a topic that is there
-//! all the time, a page has it.
+//! A change between two pages is seen if it lies behind that place, and not if it lies before it. A topic that exists
+//! all the time is in exactly one page.
 //!
 //! Invariant: `bytes` is the sum of [`Entry::memory_bytes`] of all entries. It is at most `bytes_max`, and there are at
 //! most `count_max` entries.
@@ -27,12 +27,12 @@ pub struct Retained {
     /// During a search for expired entries: the next topic to look at, and the earliest expiry so far.
     sweep: Option<(Vec<u8>, u64)>,
     expired: u64,
-    /// The keys of the topics whose publications on disk are not these any more; `None` without a disk.
+    /// The keys of the topics whose publications differ from the disk; `None` without a disk.
     unsaved: Option<BTreeSet<Box<[u8]>>>,
     scratch: Vec<u8>,
 }
 
-/// How much a core retains.
+/// The bounds of a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     /// Most publications.
@@ -129,8 +129,9 @@ impl Retained {
         }
     }
 
-    /// Takes a publication with RETAIN 1, which is newer than all before. `topic` is a legal one. What there is no room
-    /// for is not retained; nor is the older one of its topic any more, which subscribers would take for the newest.
+    /// Takes a publication with RETAIN 1, which is newer than all before. `topic` is a legal one. Without room, the
+    /// publication is not retained, and the older one of its topic is dropped, because subscribers would take it for
+    /// the newest.
     pub fn set(&mut self, facts: &Facts, topic: &[u8], properties: &[u8], payload: &[u8]) -> Set {
         if payload.is_empty() {
             self.clear(topic);
@@ -257,7 +258,7 @@ impl Retained {
             .cloned()
     }
 
-    /// Forgets the publication of a topic that the policy of the channel has had kept.
+    /// Forgets the publication of a topic if only the policy of the channel has retained it.
     pub fn forget_last_value(&mut self, topic: &[u8]) {
         let mut key = Vec::with_capacity(topic.len());
         write_key(topic, &mut key);

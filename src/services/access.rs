@@ -8,7 +8,7 @@ use super::directory::{Directory, Entry};
 use super::offer::Offer;
 use super::reply::{ReplyTo, ServiceReply};
 
-/// What a core lends its sessions of the services.
+/// The part of the services that a core lends its sessions.
 #[derive(Debug, Default)]
 pub struct Access {
     /// The patterns that services have registered.
@@ -22,7 +22,7 @@ pub struct Access {
     spare: Vec<Box<ServiceCall>>,
 }
 
-/// Something that a session wants done.
+/// A request of a session to its core.
 #[derive(Debug)]
 pub enum Order {
     /// Call a service.
@@ -31,11 +31,11 @@ pub enum Order {
         connection: usize,
         /// The receiver of the end.
         reply: ReplyTo,
-        /// The pattern that is about the name; `None`: no service has registered one.
+        /// The pattern that matches the name; `None`: no service has registered one.
         entry: Option<Entry>,
         /// The time limit, if it is not that of the pattern.
         timeout: Option<Duration>,
-        /// What is sent.
+        /// The call.
         call: Box<ServiceCall>,
     },
     /// Send a service an event.
@@ -50,12 +50,12 @@ pub enum Order {
         token: Token,
         /// The pattern.
         pattern: Box<[u8]>,
-        /// What it offers.
+        /// The offer of the service.
         offer: Offer,
-        /// What operators are shown of it, as JSON.
+        /// Its `meta` for operators, as JSON.
         meta: Option<Box<str>>,
     },
-    /// Give a pattern up, and tell the session.
+    /// End the registration of a pattern, and tell the session.
     Unserve {
         /// The connection.
         connection: usize,
@@ -143,9 +143,9 @@ impl Access {
 
 /// Calls whose buffers are kept.
 const SPARE_MAX: usize = 256;
-/// The buffers of larger calls are given back.
+/// The buffers of larger calls are freed.
 const BYTES_KEPT_MAX: usize = 16 * 1024;
-/// A longer list is given back.
+/// The memory of a longer list is freed.
 const ORDERS_KEPT_MAX: usize = 4096;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Tables by numbers of the server's own. No client chooses them, so they need no keyed hash, which would cost a third of a
-//! call's bookkeeping.
+//! Tables by numbers of the server's own. No client chooses them, so they need no keyed hash, which would cost a third
+//! of a call's bookkeeping.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

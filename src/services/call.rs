@@ -32,7 +32,7 @@ const BYTES_KEPT_MAX: usize = 1024;
 const CORE_BITS: u32 = 7;
 pub(super) const SLOT_BITS: u32 = 25;
 
-/// Names a pool of its owner. It never names the pool that takes the same place later.
+/// Names a pool of its owner. A later pool at the same place has another token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolId {
     pub(super) slot: u32,
@@ -60,11 +60,11 @@ pub struct ServiceCall {
     pub owner: usize,
     /// The name of the procedure or the event, in WTF-8.
     pub event: Vec<u8>,
-    /// What the service gets: `{"data":…,"caller":{…}}`. On the way back, the data of the answer, or the error.
+    /// The data for the service: `{"data":…,"caller":{…}}`. On the way back, the data of the answer, or the error.
     pub data: Vec<u8>,
     /// The same for all calls of one caller.
     pub caller: u64,
-    /// When its caller gives it up. After `$cancel`: when the window of its service is free again without an answer.
+    /// The deadline of the caller. After `$cancel`: when the window of its service is free again without an answer.
     pub deadline: Uptime,
     /// Whether its service got `$cancel`.
     pub is_cancelled: bool,
@@ -149,8 +149,8 @@ impl ServiceCall {
         })
     }
 
-    /// The service has been sent the call. Its name and data are not needed any more, and large buffers are given back:
-    /// it may take the service long to answer.
+    /// The call has been sent to the service. Its name and data are no longer needed, and large buffers are freed,
+    /// since the service may take long to answer.
     pub fn note_sent(&mut self) {
         for buffer in [&mut self.event, &mut self.data] {
             buffer.clear();
@@ -188,7 +188,7 @@ impl ServiceCall {
     }
 }
 
-/// What a session needs to answer its client later, such as a call id. Short ones take no memory of their own.
+/// Bytes that a session needs to answer its client later, such as a call id. Short ones need no allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
     /// At most 31 bytes, and how many there are.

@@ -1,4 +1,4 @@
-//! The patterns of all services, as each core knows them: which pattern is about a name, and which core owns it.
+//! The patterns of all services, as each core knows them: finds the pattern of a name, and the core that owns it.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ pub struct Directory {
 /// Clients choose the names, so the hash has a key.
 type ByName = HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>;
 
-/// What a core knows of a pattern.
+/// The owner and the pool of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The core that owns it.
@@ -71,7 +71,7 @@ impl Directory {
         }
     }
 
-    /// A core has stopped: its pools are gone.
+    /// A core has stopped: removes its pools.
     pub fn remove_of_owner(&mut self, owner: usize) {
         self.names.retain(|_, entry| entry.owner != owner);
         let gone = self.prefixes.extract_if(|_, entry| entry.owner == owner);
@@ -81,7 +81,7 @@ impl Directory {
             .for_each(|length| self.discount_length(length));
     }
 
-    /// The rows of `[[services]]` have changed: `row_of` says the row of a pattern.
+    /// The rows of `[[services]]` have changed: `row_of` returns the new row of a pattern.
     pub fn assign_rows(&mut self, row_of: impl Fn(Pattern<'_>) -> usize) {
         for (name, entry) in &mut self.names {
             entry.row = row_of(Pattern::Name(name));
@@ -91,7 +91,7 @@ impl Directory {
         }
     }
 
-    /// The pattern that is about a name: the name itself, or the longest prefix of it.
+    /// The pattern that matches a name: the name itself, or the longest prefix of it.
     pub fn find(&self, name: &[u8]) -> Option<Entry> {
         if belongs_to_server(name) {
             return None;

@@ -1,5 +1,5 @@
-//! Services: clients that answer calls of other clients. Values and tables without I/O; the cores carry calls from one to
-//! the other (`cores/services`).
+//! Services: clients that answer calls of other clients. Values and tables without I/O; the cores pass calls between
+//! them (`cores/services`).
 //!
 //! ```text
 //!   core of the caller             owner of the pattern            core of the member
@@ -8,18 +8,19 @@
 //!      │                              └──────────────── done ─────────────────┤
 //!      └──────────────────────────────── answer ──────────────────────────────┘
 //! ```
-//! A service registers a **pattern**: the name of a procedure, or a prefix with a final `*`. One core **owns** each pattern:
-//! it has the **members** of its **pool**, counts their calls in flight, and queues calls that no member has room for. Every
-//! core has a **directory** of all patterns, so a call of a name that no service has costs one look-up and no letter.
+//! A service registers a **pattern**: the name of a procedure, or a prefix with a final `*`. One core **owns** each
+//! pattern: it has the **members** of its **pool**, counts their calls in flight, and queues calls that no member has
+//! room for. Every core has a **directory** of all patterns, so a call of a procedure without a service costs one
+//! look-up and no letter.
 //!
 //! Invariants
-//! 1. A call ends once for its caller: its slot in [`OpenCalls`] is taken by the first of answer, failure, deadline and end
-//!    of the caller. Whatever comes later finds another generation.
+//! 1. A call ends once for its caller: its slot in [`OpenCalls`] is taken by the first of answer, failure, deadline and
+//!    end of the caller. A later answer finds another generation.
 //! 2. A member has at most as many calls in flight as its window: [`Pools`] alone counts them.
-//! 3. The buffers of a call travel with it to the service and come back with the answer, so calls allocate nothing in the
-//!    steady state.
+//! 3. The buffers of a call travel with it to the service and come back with the answer, so calls allocate nothing in
+//!    the steady state.
 //!
-//! Limits: `[limits]`, the rows that begin with `service`; those of `[[services]]` for each pattern.
+//! Limits: the rows of `[limits]` that begin with `service`; for each pattern the bounds in `[[services]]`.
 
 mod access;
 mod by_number;

@@ -2,20 +2,20 @@
 
 use serde_json::Value;
 
-/// What a service offers.
+/// The weight and the window of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// Its share of the calls, in proportion to that of others.
+    /// Its share of the calls, in proportion to the weights of other services.
     pub weight: u32,
     /// Most calls in flight.
     pub window: u32,
 }
 
 impl Offer {
-    /// The offer of a service that asks for this, as far as the server lets it.
+    /// The offer of a service that asks for these numbers, within the limits of the server.
     ///
     /// # Errors
-    /// A text for the developer of the service: a number is none, or is 0.
+    /// A text for the developer of the service: a value is not a number, or is 0.
     pub fn asked(weight: Option<u64>, window: Option<u64>, window_max: u32) -> Result<Offer, &'static str> {
         let bounded = |number: Option<u64>, max: u32| {
             let number = number.filter(|number| (1..=u64::from(u32::MAX)).contains(number))?;
@@ -30,10 +30,10 @@ impl Offer {
     }
 }
 
-/// What a service says of itself, for operators: JSON.
+/// The `meta` of a service, for operators: JSON.
 ///
 /// # Errors
-/// A text for the developer of the service: it is no JSON, or too long.
+/// A text for the developer of the service: `meta` is no JSON, or too long.
 pub fn meta(json: &str) -> Result<Box<str>, &'static str> {
     const TEXT: &str = "The meta of a service must be a JSON value of at most 1024 bytes";
     const { assert!(META_BYTES_MAX == 1024, "the text says so") };

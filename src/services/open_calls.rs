@@ -1,8 +1,8 @@
 //! The calls that clients of one core have made to services, and that have not ended.
 //!
-//! A call stands in a slot. It also stands in two lists: that of its connection, and that of the calls with the same
-//! time limit, whose deadlines are therefore in order. So each of answer, deadline and end of the connection finds its
-//! calls without a search.
+//! A call has a slot. It is also in two lists: the list of its connection, and the list of calls with the same time
+//! limit, whose deadlines are therefore in order. So an answer, a deadline and the end of a connection find their calls
+//! without a search.
 //!
 //! Limits: [`Bounds`].
 
@@ -135,7 +135,7 @@ impl OpenCalls {
         self.by_connection.contains_key(&connection)
     }
 
-    /// Opens a call of so many bytes, unless there are too many: then the reply is given back.
+    /// Opens a call of so many bytes, unless there are too many: then the reply is returned.
     ///
     /// # Errors
     /// Too many calls are open.
@@ -284,7 +284,7 @@ impl OpenCalls {
         u32::try_from(self.slots.len() - 1).expect("fewer slots than SLOT_BITS can name")
     }
 
-    /// The list of the calls with this time limit. There are as many as limits are in force, and few more.
+    /// The list of the calls with this time limit. There are as many lists as time limits in force, and few more.
     fn list_of(&mut self, timeout: Duration) -> usize {
         let mut lists = self.by_time.iter();
         if let Some(at) = lists.position(|(limit, _)| *limit == timeout) {

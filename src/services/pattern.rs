@@ -10,8 +10,8 @@ pub enum Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    /// Reads a pattern; `None` if it is none: it is empty or longer than [`PATTERN_BYTES_MAX`], has a `*` before its end,
-    /// or begins like the names that belong to the server.
+    /// Reads a pattern; `None` if it is none: it is empty or longer than [`PATTERN_BYTES_MAX`], has a `*` before its
+    /// end, or begins like the names that belong to the server.
     pub fn parse(text: &'a [u8]) -> Option<Pattern<'a>> {
         let pattern = Pattern::checked(text);
         let (Pattern::Name(rest) | Pattern::Prefix(rest)) = pattern;
@@ -28,7 +28,7 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Whether the pattern is about every name that `other` is about.
+    /// Whether the pattern matches every name that `other` matches.
     pub fn covers(self, other: Pattern<'_>) -> bool {
         match (self, other) {
             (Pattern::Name(own), Pattern::Name(name)) => own == name,
@@ -37,7 +37,7 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// How many bytes of a name it says.
+    /// How many bytes of a name it fixes.
     pub fn bytes(self) -> usize {
         match self {
             Pattern::Name(name) | Pattern::Prefix(name) => name.len(),

@@ -4,17 +4,17 @@
 //! Invariants
 //! 1. A call waits only if no member has room, and calls that wait are given in their order.
 //! 2. A call is in `in_flight`, and counts in the window of its member, from the moment at which it is given to the
-//!    member until the core of the member says that it is done, or that the member has not got it. So a service that
-//!    goes on with a call after `$cancel` gets no other call in its place. A call that comes back and was cancelled is
-//!    given to nobody.
-//! 3. A pool has members. With the last one it is gone, and its calls that wait are refused.
+//!    member until the core of the member reports that it is done, or that the member has not received it. So a service
+//!    that goes on with a call after `$cancel` gets no other call in its place. If a cancelled call comes back, no
+//!    other member gets it.
+//! 3. A pool has members. It ends with its last member, and its waiting calls are refused.
 //!
 //! A member with a call that was not answered in time is **slow**: it gets half of its window until it answers. A
 //! member whose outbox is full is **full**: it gets nothing until its core says that it has room again.
 //!
 //! Cost: a choice looks at all members of the pool.
 //!
-//! Limits: [`Bounds`], and those of the [`Terms`] of each pool.
+//! Limits: [`Bounds`], and the bounds in the [`Terms`] of each pool.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -53,7 +53,7 @@ pub struct Bounds {
 pub struct Joined {
     /// Its pool.
     pub pool: PoolId,
-    /// Whether the pool is new: then all cores must be told.
+    /// Whether the pool is new: then all cores must learn of it.
     pub is_new: bool,
     /// Whether all cores know the pool.
     pub is_known: bool,
@@ -66,7 +66,7 @@ pub enum JoinFailure {
     TooManyPatterns,
     /// The pool has as many members as it may.
     TooManyMembers,
-    /// The service has given the pattern up meanwhile.
+    /// The service has ended the registration meanwhile.
     Withdrawn,
     /// The rules or the claims of the service have changed meanwhile: it may not serve the pattern.
     Forbidden,
@@ -90,11 +90,11 @@ pub enum Called {
 pub enum Next {
     /// To be given to this member.
     Given(MemberKey, Box<ServiceCall>),
-    /// Its caller has given it up, or does so now.
+    /// Its caller no longer waits, or its deadline has come.
     Overdue(Box<ServiceCall>),
 }
 
-/// Why a member has not got a call.
+/// Why a member has not received a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotDelivered {
     /// Its connection has ended, or does not serve the pattern any more.
@@ -106,7 +106,7 @@ pub enum NotDelivered {
 /// A call has come back from a member.
 #[derive(Debug)]
 pub struct TakenBack {
-    /// Whether another member may get it: its caller has not given it up meanwhile.
+    /// Whether another member may get it: its caller still waits.
     pub is_open: bool,
     /// The pool, if it has no members any more.
     pub gone: Option<RemovedPool>,
@@ -119,7 +119,7 @@ enum QueueEnd {
     Last,
 }
 
-/// Where a call was that its caller has given up.
+/// The state of a call whose caller no longer waits.
 #[derive(Debug)]
 pub enum Cancelled {
     /// A member has it, and is to get `$cancel`. The call counts in its window until [`Pools::done`].
@@ -130,7 +130,7 @@ pub enum Cancelled {
     Unknown,
 }
 
-/// A pool, as operators are shown it.
+/// A pool, for operators.
 #[derive(Debug)]
 pub struct PoolView {
     /// The pattern.
@@ -141,7 +141,7 @@ pub struct PoolView {
     pub members: Vec<MemberView>,
 }
 
-/// A member, as operators are shown it.
+/// A member, for operators.
 #[derive(Clone, Copy, Debug)]
 pub struct MemberView {
     /// Its connection.
@@ -172,7 +172,7 @@ struct Pool {
     given: u64,
     waiting: VecDeque<Box<ServiceCall>>,
     waiting_bytes: usize,
-    /// The cores that have not said yet that they know the pool.
+    /// The cores that have not yet confirmed that they know the pool.
     unknown_to: CoreSet,
     /// The members that wait for that.
     unconfirmed: Vec<MemberKey>,
@@ -390,7 +390,7 @@ impl Pools {
         self.give_or_keep(call, QueueEnd::Last)
     }
 
-    /// The same for a call that a member has not got. It is older than all calls that wait.
+    /// The same for a call that a member has not received. It is older than all waiting calls.
     pub fn call_again(&mut self, call: Box<ServiceCall>) -> Called {
         self.give_or_keep(call, QueueEnd::First)
     }
@@ -450,14 +450,14 @@ impl Pools {
         Some(Next::Given(pool.members[member].key, call))
     }
 
-    /// A member has answered a call, or ended with it, or had time enough after `$cancel`. Returns the pool, which may
-    /// have room now. The end of a cancelled call does not say that the member answers in time.
+    /// A member has answered a call, or has stopped working on it, or its time after `$cancel` is over. Returns the
+    /// pool, which may have room now. The end of a cancelled call is no sign that the member answers in time.
     pub fn done(&mut self, call: CallId) -> Option<PoolId> {
         let flight = self.end_flight(call, |member, flight| member.is_slow &= flight.is_cancelled)?;
         self.pool(flight.pool).is_some().then_some(flight.pool)
     }
 
-    /// A member has not got a call or an event. It gets no more: never, if it has left, or until it has room.
+    /// A member has not received a call or an event. It gets no more: for good if it has left, else until it has room.
     pub fn take_back(&mut self, call: &ServiceCall, key: MemberKey, why: NotDelivered) -> TakenBack {
         let landed = call.id.and_then(|id| self.end_flight(id, |_, _| {}));
         let gone = call.pool.and_then(|id| match why {
@@ -487,7 +487,7 @@ impl Pools {
         Some(PoolId { slot, generation })
     }
 
-    /// The caller of a call has gone, or has waited long enough: then the member that has it is slow.
+    /// The caller of a call has disconnected, or its deadline has come: then the member that has the call is slow.
     pub fn cancel(&mut self, call: CallId, pool: PoolId, why: GivenUp) -> Cancelled {
         if let Some(flight) = self.in_flight.get_mut(&call) {
             if std::mem::replace(&mut flight.is_cancelled, true) {
@@ -583,7 +583,7 @@ impl Pools {
 /// A pool without members.
 #[derive(Debug)]
 pub struct RemovedPool {
-    /// Its name, which names nothing any more.
+    /// Its token, which is no longer valid.
     pub pool: PoolId,
     /// The pattern.
     pub pattern: Box<[u8]>,
@@ -602,7 +602,7 @@ pub enum GivenUp {
     TimedOut,
 }
 
-/// What ends with a core.
+/// The calls and pools that end with a core.
 #[derive(Debug, Default)]
 pub struct Stopped {
     /// The calls that its members had, and that were not cancelled.

@@ -34,7 +34,7 @@ impl ServiceReply {
         ServiceReply(Box::new(tell))
     }
 
-    /// Tells the end of the call.
+    /// Passes the end of the call to the receiver.
     pub fn tell(self, ended: Ended<'_>) {
         let text = |bytes| std::str::from_utf8(bytes).expect("sessions write text");
         (self.0)(match ended {

@@ -162,10 +162,7 @@ impl Store {
         let lock = match (Lock::take(directory), taking) {
             (Err(NoLock::Held(owner)), Taking::ByTakeOver) => {
                 let owner = owner.map_or_else(|| "another process".to_owned(), |owner| owner.to_string());
-                info!(
-                    "store {}: waiting for {owner} to release it",
-                    directory.display()
-                );
+                info!("store {}: waiting for {owner} to release it", directory.display());
                 directory::ask_for(directory);
                 directory::wait_for_lock(directory).map_err(no_lock)?
             }

@@ -4,9 +4,9 @@
 //!  caller ──► Target::post ──► an idle connection, or a new one ──► request, signed ──► answer, bounded
 //! ```
 //! A [`Target`] is one URL of the configuration: its connections stay open between requests (HTTP/1.1 keep-alive), each
-//! request has a deadline for everything from the look-up of the host's name to the last byte of the answer, and answers
-//! are bounded in bytes. Redirects are not followed, and no proxy is used: a URL comes from the configuration, never from
-//! a client or an answer.
+//! request has a deadline for everything from the look-up of the host's name to the last byte of the answer, and
+//! answers are bounded in bytes. Redirects are not followed, and no proxy is used: a URL comes from the configuration,
+//! never from a client or an answer.
 //!
 //! Not here: how many requests a caller makes at once, and whether it tries again.
 

@@ -3,9 +3,9 @@
 //! ```text
 //! Ringcast-Signature: t=1700000000,v1=5257a869e7ec…
 //! ```
-//! `t` is the time in seconds since 1970; each `v1` is the HMAC-SHA-256, in hexadecimal, of the digits of `t`, a dot, and
-//! the body, with one of the secrets. While a secret is being replaced there are two: a receiver accepts a request if
-//! *one* of them is right, and `t` is not older than the receiver allows, such as five minutes.
+//! `t` is the time in seconds since 1970; each `v1` is the HMAC-SHA-256, in hexadecimal, of the digits of `t`, a dot,
+//! and the body, with one of the secrets. While a secret is being replaced there are two: a receiver accepts a request
+//! if *one* of them is right, and `t` is not older than the receiver allows, such as five minutes.
 
 use std::fmt;
 

@@ -24,7 +24,7 @@ pub struct HeldWill {
     pub session: Option<SessionKey>,
 }
 
-/// The wills of the core would take more than `wills_bytes_max`: nothing was changed.
+/// The wills of the core would exceed `wills_bytes_max`: nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
 
@@ -167,8 +167,8 @@ impl HeldWills {
         Ok(())
     }
 
-    /// The claims of the will of a connection, if it has one with claims, are these from now on. All wills may take
-    /// more than their bytes then, by what the claims are longer than the former ones.
+    /// Replaces the claims of the will of a connection, if it has one with claims. If the new claims are longer, all
+    /// wills together may exceed their bytes by the difference.
     pub fn renew(&mut self, connection: u32, claims: &str) {
         if let Some(held) = self.by_connection.get_mut(&connection)
             && let Some(former) = &mut held.will.claims

@@ -43,7 +43,7 @@ pub struct Will {
     pub claims: Option<Box<str>>,
 }
 
-/// Why a client's will was not set as it is to be.
+/// Why a client's will was not set, or not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WillFault {
     /// There is no room for it: the client keeps the will that it had.

@@ -126,7 +126,7 @@ impl Sessions {
         })
     }
 
-    /// A connection no longer uses a key: its client has closed it, or has given its will up.
+    /// A connection no longer uses a key: its client has closed it, or has taken its will back.
     pub fn release(&mut self, key: &SessionKey, generation: SessionId) {
         if self.is_present(key, generation) {
             self.remove(key);
@@ -205,7 +205,7 @@ impl Sessions {
         Some((generation, will))
     }
 
-    /// Whether nothing is kept of any session.
+    /// Whether there are no sessions.
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.by_key.is_empty() && self.waiting.is_empty() && self.bytes == 0
@@ -293,7 +293,7 @@ mod tests {
         Uptime::from_ms(ms)
     }
 
-    /// A connection of the session, of which no will waits.
+    /// A connection of a session without a waiting will.
     fn claim(sessions: &mut Sessions, name: u8) {
         assert_eq!(sessions.claim(key(), generation(name), at(0)), None);
     }
@@ -404,7 +404,7 @@ mod tests {
         assert_is_empty(&sessions);
     }
 
-    /// What a connection of the session does at last.
+    /// The last action of a connection of the session.
     #[derive(Clone, Copy, Debug)]
     enum Last {
         End { delay_ms: u64 },

@@ -38,7 +38,8 @@ fn noise(random: &mut Random, bytes: usize) -> String {
 }
 
 /// Publishes messages of 16 KB and short ones to all of them, again and again. The server must close each of them,
-/// because it has taken nothing for too long, or because it held most or, as one of the last, too much for one. Once, 200 such clients took 2.5 GB.
+/// because it has taken nothing for too long, or because it held most or, as one of the last, too much for one. Once,
+/// 200 such clients took 2.5 GB.
 #[test]
 fn subscribers_that_read_nothing() {
     let count = size(50, 200);

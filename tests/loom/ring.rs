@@ -197,8 +197,8 @@ fn no_wake_up_of_a_core_that_is_interested_in_all_channels_is_lost() {
     });
 }
 
-/// Two cores publish, the second one on `wanted`. The third one sleeps until it has read that. Says whether the first one
-/// was to wake it.
+/// Two cores publish, the second one on `wanted`. The third one sleeps until it has read that. Says whether the first
+/// one was to wake it.
 fn sleep_until_wanted([mut one, mut two, mut sleeper]: [CoreBroker; 3]) -> bool {
     let hash = sleeper.hasher.hash(b"wanted");
     let bell = Arc::new(Notify::new());

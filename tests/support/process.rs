@@ -258,8 +258,8 @@ pub(crate) fn with_small_disk(directory: &Path) -> Option<Command> {
     Some(command)
 }
 
-/// Fills the disk of a process that [`with_small_disk`] started at `directory`. Returns the directory as the process sees
-/// it, and the file that fills it.
+/// Fills the disk of a process that [`with_small_disk`] started at `directory`. Returns the directory as the process
+/// sees it, and the file that fills it.
 pub(crate) fn fill_disk(process: &Process, directory: &Path) -> (PathBuf, PathBuf) {
     let root = PathBuf::from(format!("/proc/{}/root", process.pid()));
     let disk = root.join(directory.strip_prefix("/").unwrap());
@@ -291,8 +291,8 @@ impl Held {
         held
     }
 
-    /// Whether the thread waits for another one, for a limited time. A thread of a pool waits so for work, and without a
-    /// limit for a mutex.
+    /// Whether the thread waits for another one, for a limited time. A thread of a pool waits so for work, and without
+    /// a limit for a mutex.
     fn waits_for_a_limited_time(&self) -> bool {
         let registers = ptrace::getregs(self.0).unwrap();
         #[cfg(target_arch = "x86_64")]

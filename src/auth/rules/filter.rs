@@ -1,8 +1,8 @@
 //! Whether rules allow all that a topic filter of MQTT could match: a filter is allowed only then.
 //!
-//! A filter is a list of levels with `/` between them (MQTT 5.0 section 4.7). `+` matches one level, which may be empty.
-//! `#`, which comes last, matches all remaining levels, also none. A filter that begins with one of these matches no
-//! name that begins with `$`. A filter without them is a name, and is decided like one.
+//! A filter is a list of levels with `/` between them (MQTT 5.0 section 4.7). `+` matches one level, which may be
+//! empty. `#`, which comes last, matches all remaining levels, also none. A filter that begins with one of these
+//! matches no name that begins with `$`. A filter without them is a name, and is decided like one.
 //!
 //! The rules are asked in their order, as for a name:
 //!
@@ -12,9 +12,9 @@
 //!
 //! So a filter is refused as well if only several rules together would allow all its names.
 //!
-//! If `rules_separator` is not `/`, the levels of a filter are no segments. Then a pattern matches all names of a filter
-//! only if it matches everything that begins like the filter: it needs a `**` after whole segments with which the filter
-//! begins. A pattern counts as matching some name of the filter if the two begin alike.
+//! If `rules_separator` is not `/`, the levels of a filter are no segments. Then a pattern matches all names of a
+//! filter only if it matches everything that begins like the filter: it needs a `**` after whole segments with which
+//! the filter begins. A pattern counts as matching some name of the filter if the two begin alike.
 
 use super::pattern::{ClaimValues, Pattern, Segment, first_bytes};
 use super::{Clause, Decided, Facts, List, RuleVerdict, Rules};
@@ -76,8 +76,8 @@ impl List {
     }
 }
 
-/// Whether a filter, or a name, could match a name that a pattern without claims matches. If that is not sure, it counts
-/// as true.
+/// Whether a filter, or a name, could match a name that a pattern without claims matches. If that is not sure, it
+/// counts as true.
 pub(crate) fn filter_meets(filter: &str, pattern: &Pattern, separator: u8) -> bool {
     if !has_wildcard(filter) {
         return pattern.matches(filter.as_bytes(), first_bytes(filter.as_bytes()), separator, &[]);

@@ -1,7 +1,7 @@
 //! What rules say about the action `serve`: a client asks for one procedure, or for all that begin alike.
 //!
-//! A prefix is allowed only if all names that begin with it are. That is decided on the safe side: a rule that allows must
-//! end in `**` and cover the whole prefix, and a rule that denies counts if it may be about one of the names.
+//! A prefix is allowed only if all names that begin with it are. That is decided on the safe side: a rule that allows
+//! must end in `**` and cover the whole prefix, and a rule that denies counts if it may be about one of the names.
 
 use super::{Clause, Decided, Facts, List, RuleVerdict, Rules};
 use crate::config::rules::{Action, Effect};

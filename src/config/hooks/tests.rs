@@ -149,7 +149,11 @@ fn what_is_wrong_with_a_hook_is_named_with_its_line() {
         }
     }
     let told = "[[hooks]]\nname = \"a\"\nactions = \"disconnect\"\nservice = \"policy\"\n";
-    assert!(hooks(told).unwrap_err().contains("cannot have the action disconnect"));
+    assert!(
+        hooks(told)
+            .unwrap_err()
+            .contains("cannot have the action disconnect")
+    );
     let bad_url = "[[hooks]]\nname = \"a\"\nactions = \"connect\"\nurl = \"https://me:pass@x/\"";
     let refused = hooks(bad_url).unwrap_err();
     assert!(refused.starts_with("line 4: hooks number 1: url: expected") && !refused.contains("pass"));

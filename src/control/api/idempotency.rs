@@ -12,8 +12,8 @@
 //!
 //! Keys of one API key do not meet those of another. Keys are remembered in this process only.
 //!
-//! Answers of calls are as large as clients make them. A large answer for which there is no room is not kept: a repetition
-//! learns that the request was carried out, and other keys are not affected.
+//! Answers of calls are as large as clients make them. A large answer for which there is no room is not kept: a
+//! repetition learns that the request was carried out, and other keys are not affected.
 //!
 //! Limits: `api_idempotency_keys_max` keys (a further one is answered 503: to forget an older key early would let its
 //! repetition through), `api_idempotency_ms`, [`LARGE_ANSWER_BYTES_MAX`], [`LARGE_ANSWERS_BYTES_MAX`].

@@ -91,8 +91,8 @@ impl Operation {
         }
     }
 
-    /// Whether it does no harm to carry it out again after cores have not answered: the other cores have carried it out,
-    /// and these still may.
+    /// Whether it does no harm to carry it out again after cores have not answered: the other cores have carried it
+    /// out, and these still may.
     pub(super) fn may_be_done_twice(&self) -> bool {
         match self {
             Operation::Call(_) | Operation::Transmit(_) => false,

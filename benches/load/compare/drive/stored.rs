@@ -1,4 +1,5 @@
-//! The state that an MQTT server stores: the sessions of clients that have left, messages for them, and retained messages.
+//! The state that an MQTT server stores: the sessions of clients that have left, messages for them, and retained
+//! messages.
 
 use super::super::super::wire::Publication;
 use super::super::link::{Dialect, Link};
