@@ -309,7 +309,7 @@ pub fn revocation(action: &str, claim: &str, value: &str, connections: Option<u6
     info!(target: TARGET, event = "revocation", action, connections, claim, value, "revocation");
 }
 
-/// Logs that a signal or the embedding program has changed what the server does.
+/// Logs an operation by a signal or by the embedding program.
 pub fn operation(action: &str, by: &str) {
     info!(target: TARGET, event = "operation", action, by, "operation");
 }

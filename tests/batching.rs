@@ -105,7 +105,7 @@ fn what_a_connection_has_collected_leaves_before_its_close_frame() {
 }
 
 #[test]
-fn a_server_that_stops_sends_what_was_collected() {
+fn a_server_that_stops_sends_collected_messages() {
     let server = Server::start(|config| {
         collects(config);
         config.socketcluster.batch_interval = Duration::from_secs(60);

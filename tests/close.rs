@@ -249,7 +249,7 @@ fn answers_in_the_outbox_are_sent_after_the_clients_fin() {
 }
 
 #[test]
-fn a_fin_with_a_full_outbox_that_nobody_reads_ends_after_the_close_timeout() {
+fn a_fin_of_a_client_that_does_not_read_its_full_outbox_ends_after_the_close_timeout() {
     let server = Server::start(|config| {
         config.limits.outbox_bytes_max = 64 * 1024 * 1024;
         config.limits.close_timeout = Duration::from_millis(50);

@@ -311,7 +311,7 @@ fn rules_script() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn json_means_what_javascript_makes_of_it(text in prop_oneof![document(), packet()], cut in any::<sample::Index>()) {
+    fn json_has_the_same_value_as_in_javascript(text in prop_oneof![document(), packet()], cut in any::<sample::Index>()) {
         for target in [fuzz::envelope::json, fuzz::envelope::envelope, fuzz::envelope::packet, fuzz::envelope::rewrite] {
             target(text.as_bytes());
             target(&text.as_bytes()[..cut.index(text.len() + 1)]);

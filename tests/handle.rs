@@ -98,7 +98,7 @@ fn subscribers_get_the_bytes_that_they_get_from_a_client() {
 }
 
 #[test]
-fn names_and_data_are_checked_as_those_of_clients() {
+fn names_and_data_are_checked_as_for_clients() {
     let server = Server::start(|config| {
         config.limits.channel_name_bytes_max = 4;
         config.limits.message_bytes_max = 200;
@@ -255,7 +255,7 @@ fn on_a_core_and_after_the_end_an_operation_is_refused() {
 }
 
 #[test]
-fn publications_are_counted_by_what_became_of_them() {
+fn publications_are_counted_by_outcome() {
     let server = Server::start(|config| config.admin.address = Some("127.0.0.1:0".parse().unwrap()));
     let handle = handle(&server);
     handle.publish("news", "x").wait().unwrap();
@@ -1072,7 +1072,7 @@ fn a_program_that_lags_is_told_how_many_publications_are_missing_and_where() {
 }
 
 #[test]
-fn a_program_that_lags_gets_from_the_history_what_it_has_missed() {
+fn a_program_that_lags_gets_missed_publications_from_the_history() {
     let server = Server::start(|config| {
         config.channels.push(ChannelSpec {
             names: vec!["news".to_owned()],

@@ -556,7 +556,7 @@ fn every_publication_comes_exactly_once_or_the_client_is_told() {
 }
 
 #[test]
-fn a_long_history_closes_nobody_however_slowly_it_is_read() {
+fn a_long_history_closes_no_client_however_slowly_it_is_read() {
     for policy in [SlowConsumer::Close, SlowConsumer::Skip, SlowConsumer::Conflate] {
         let server = server(|config| {
             config.limits.outbox_bytes_max = 32 * 1024;
@@ -776,7 +776,7 @@ fn a_connection_that_ends_meanwhile_leaves_nothing() {
 /// The packets in the pages, in their order, of one client: lines with `>` are sent, lines with `<` must come. Each
 /// epoch, offset and time of a page stands for one of the server.
 #[test]
-fn the_packets_of_the_documentation_are_those_of_the_server() {
+fn the_packets_of_the_documentation_match_the_server() {
     for page in [
         include_str!("../docs/history.md"),
         include_str!("../docs/recovery.md"),

@@ -166,7 +166,7 @@ fn each_core_ticks_again_and_again_although_no_client_does_anything() {
 }
 
 #[test]
-fn the_directory_decides_who_comes_in_who_subscribes_and_what_is_published() {
+fn the_directory_decides_about_connections_subscriptions_and_publications() {
     let (server, _lines) = tenants();
     let mut suspended = upgraded(&server, "suspended");
     suspended.send_text(HANDSHAKE);
@@ -460,7 +460,7 @@ impl App for Counter {
 }
 
 #[test]
-fn each_subscriber_gets_of_a_publication_what_the_application_lets_it_have() {
+fn each_subscriber_gets_the_part_of_a_publication_that_the_application_allows() {
     for core_count in [1, 3] {
         let server = Server::start_with(
             |config| {

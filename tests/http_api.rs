@@ -757,7 +757,7 @@ fn pages(server: &ApiServer, key: &Key, path: &str, list: &str) -> Vec<Value> {
 }
 
 #[test]
-fn channels_and_connections_are_listed_by_page_and_by_what_the_key_names() {
+fn channels_and_connections_are_listed_by_page_and_only_those_that_the_key_names() {
     let (key, shop) = (
         Key::for_all(),
         Key::new(
@@ -1729,7 +1729,7 @@ timeout_ms = 60000
 "#;
 
 #[test]
-fn services_are_listed_with_who_they_are_and_how_busy() {
+fn services_are_listed_with_their_user_and_open_calls() {
     for cores in ["1", "4"] {
         let (key, other) = (Key::for_all(), Key::new("other", &["--actions", "connections"]));
         let settings = [

@@ -347,7 +347,7 @@ fn a_correct_broker_passes_and_each_wrong_packet_fails_the_run() {
 }
 
 #[test]
-fn packets_cut_anywhere_are_incomplete_and_whole_ones_mean_what_was_sent() {
+fn packets_cut_anywhere_are_incomplete_and_whole_ones_decode_to_the_sent_packets() {
     let publication = Publication {
         channel: 70_123,
         from: 3,

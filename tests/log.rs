@@ -313,7 +313,7 @@ fn with_log_format_json_lines_are_objects() {
 }
 
 #[test]
-fn no_level_of_an_old_server_hides_what_was_made_of_its_environment() {
+fn no_log_level_of_an_old_server_hides_how_its_environment_was_read() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     for level in ["0", "1", "2"] {

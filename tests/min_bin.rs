@@ -109,7 +109,7 @@ fn a_message_that_ends_too_early_is_not_read() {
 }
 
 #[test]
-fn other_forms_of_messagepack_are_read_and_what_json_lacks_is_not() {
+fn other_forms_of_messagepack_are_read_and_values_without_a_json_form_are_not() {
     for (hex, text) in [
         // The long form, a call id that is a double, and integers of eight bytes.
         (

@@ -185,7 +185,7 @@ fn payloads_cross_between_protocols_by_the_rule_of_the_channel() {
 }
 
 #[test]
-fn a_channel_remembers_what_mqtt_clients_publish_as_socketcluster_clients_get_it() {
+fn a_history_keeps_mqtt_publications_in_the_form_for_socketcluster_clients() {
     let server = server(|config| {
         let history = HistoryPolicy {
             entries_max: 10,
@@ -530,7 +530,7 @@ fn what_has_no_room_is_delivered_and_not_retained() {
 
 /// The packets in `docs/mqtt.md`, in their order, of one client: lines with `>` are sent, lines with `<` must come.
 #[test]
-fn the_packets_of_the_documentation_are_those_of_the_server() {
+fn the_packets_of_the_documentation_match_the_server() {
     let page = include_str!("../docs/mqtt.md");
     let server = server(|_| {});
     let mut browser = server.client();
@@ -558,7 +558,7 @@ fn data_of(message: &str) -> Value {
 }
 
 #[test]
-fn a_browser_that_asks_gets_what_a_device_has_retained() {
+fn a_browser_that_asks_gets_the_retained_publication_of_a_device() {
     let server = server(|config| {
         config.channels = vec![policy(
             "text",
@@ -972,7 +972,7 @@ fn the_last_value_of_a_channel_is_retained() {
 }
 
 #[test]
-fn dashboards_find_what_they_expect_under_sys() {
+fn dashboards_find_the_topics_of_mosquitto_under_sys() {
     let server = server(|config| config.mqtt.sys_interval_seconds = 1);
     let mut subscriber = Mqtt::connect(&server, "dashboard");
     // The other client first: this helper drops packets before a SUBACK.

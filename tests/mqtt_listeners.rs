@@ -324,7 +324,7 @@ fn a_proxy_names_the_clients_of_ports_for_mqtt_and_their_limit_is_that_of_their_
 }
 
 #[test]
-fn the_certificate_of_a_client_says_who_it_is_also_after_its_connection_has_moved() {
+fn the_certificate_of_a_client_names_its_user_also_after_its_connection_has_moved() {
     let authority = Authority::new("authority");
     let files = Files::new();
     let server = Server::start(|config| {

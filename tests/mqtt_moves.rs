@@ -110,7 +110,7 @@ struct HalfHello {
 }
 
 #[test]
-fn connections_move_while_tls_handshakes_of_their_cores_stand_still_and_those_move_when_they_go_on() {
+fn connections_move_while_tls_handshakes_of_their_cores_stand_still_and_the_halted_ones_move_later() {
     let (server, trust, _files) = server_with_tls();
     let (own, tls) = (
         server.running().mqtt_address().unwrap(),

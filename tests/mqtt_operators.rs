@@ -212,7 +212,7 @@ fn operators_find_slow_and_closed_mqtt_connections() {
 
 /// Settings with one user, `ann` with the password `right`, and one channel that clients may use.
 #[test]
-fn a_program_unsubscribes_mqtt_clients_and_changes_their_claims_and_is_told_what_mqtt_has_not() {
+fn a_program_unsubscribes_mqtt_clients_changes_their_claims_and_gets_errors_for_operations_that_mqtt_lacks() {
     let server = server(|config| {
         config.permissions.rules = vec![RuleSpec {
             effect: Effect::Allow,

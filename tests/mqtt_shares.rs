@@ -78,7 +78,7 @@ impl Mqtt {
 }
 
 #[test]
-fn each_publication_goes_to_one_member_and_what_members_leave_behind_to_the_others() {
+fn each_publication_goes_to_one_member_and_unacknowledged_ones_of_ended_members_to_others() {
     let server = start();
     let mut all = Mqtt::open(&server, "all");
     all.subscribe("s/#", 1);

@@ -958,7 +958,7 @@ mod publishing {
 
     /// Section 3.3.2.3.2: 0x99.
     #[test]
-    fn a_payload_that_is_not_what_it_says_is_refused() {
+    fn a_payload_that_is_marked_as_utf8_and_is_not_is_refused() {
         let server = server();
         let mut client = server.connect(5, "a");
         client.send(&publish(5, 0x02, "t", 1, &[1, 1], b"\xff"));

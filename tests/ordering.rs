@@ -120,7 +120,7 @@ fn a_ring_of_few_bytes_loses_nothing_and_takes_one_publication_of_any_size() {
 }
 
 #[test]
-fn a_subscription_sees_exactly_what_is_published_between_its_two_answers() {
+fn a_subscription_gets_exactly_the_publications_between_its_two_answers() {
     let server = server(64, 64 * 1024 * 1024);
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {

@@ -201,7 +201,7 @@ fn a_client_reads_a_history_by_call() {
 }
 
 #[test]
-fn a_policy_that_a_reload_brings_knows_what_came_after_it_and_says_so_about_before() {
+fn a_policy_of_a_reload_keeps_later_publications_and_reports_earlier_ones_as_unknown() {
     let file = folder::Folder::new();
     let policies = |names: &str| format!("[[channels]]\nnames = {names}\nhistory_entries = 10\n");
     let path = file.write("policies.toml", &policies(r#"["room.a"]"#));

@@ -677,7 +677,7 @@ fn apply(told: &mut BTreeMap<String, Value>, event: &Value) {
 
 /// The packets in `docs/presence.md`, in their order, of one client: lines with `>` are sent, lines with `<` must come.
 #[test]
-fn the_packets_of_the_documentation_are_those_of_the_server() {
+fn the_packets_of_the_documentation_match_the_server() {
     let page = include_str!("../docs/presence.md");
     let policies = page
         .split("```toml\n")

@@ -282,7 +282,7 @@ fn a_call_reaches_its_service_from_any_core_and_the_answer_comes_back_unchanged(
 }
 
 #[test]
-fn a_client_serves_only_what_a_rule_that_names_serve_allows() {
+fn a_client_serves_only_procedures_that_a_rule_with_the_action_serve_allows() {
     let scene = Scene::new(2, "", &[]);
     let mut stranger = scene.client();
     for pattern in ["math.add", "math.*", "*"] {
@@ -468,7 +468,7 @@ fn a_frozen_service_gets_cancels_and_half_of_its_window_until_it_answers() {
 }
 
 #[test]
-fn a_service_that_answers_twice_late_or_about_calls_of_others_harms_nobody() {
+fn a_service_that_answers_twice_late_or_for_calls_of_others_harms_no_client() {
     for cores in [1, 2, 8] {
         let scene = Scene::new(cores, "", &[]);
         let mut honest = scene.service("honest", 8);
@@ -582,7 +582,7 @@ fn the_calls_of_a_client_go_to_one_service_if_the_pattern_is_sticky() {
 }
 
 #[test]
-fn a_caller_that_goes_cancels_its_calls_those_that_wait_too() {
+fn a_caller_that_disconnects_cancels_its_calls_also_waiting_ones() {
     for cores in [1, 2, 8] {
         let scene = Scene::new(cores, "", &[]);
         let mut service = scene.service("c", 1);
@@ -880,7 +880,7 @@ fn patterns_that_are_registered_and_given_up_in_alternation_end_as_the_client_sa
 }
 
 #[test]
-fn limits_refuse_what_is_too_much() {
+fn requests_beyond_a_limit_are_refused() {
     let scene = Scene::new(
         2,
         "",
@@ -1046,7 +1046,7 @@ fn each_call_of_a_thousand_callers_has_one_end_whatever_services_do() {
 /// Sends the packets of the page, and expects the packets that the page says. A string that ends with `…` is any
 /// string.
 #[test]
-fn the_page_about_services_shows_what_is_sent() {
+fn the_page_about_services_shows_the_packets_of_the_server() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/services.md")).unwrap();
     let blocks = |kind: &str| -> Vec<&str> {
         let begin = format!("```{kind}\n");

@@ -476,7 +476,7 @@ fn bounded(change: impl FnOnce(&mut Config)) -> Server {
 /// Short publications, of which each subscriber that does not read holds copies, to so many subscribers that together
 /// they may hold only a fraction of the sum of their own limits.
 #[test]
-fn the_bytes_of_all_connections_are_bounded_and_those_that_hold_most_are_closed_first() {
+fn the_bytes_of_all_connections_are_bounded_and_the_largest_holders_are_closed_first() {
     let server = bounded(|_| {});
     let mut little = Client::connect_narrow(server.address);
     little.upgrade();

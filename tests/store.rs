@@ -298,7 +298,7 @@ fn a_killed_relaxed_server_has_lost_no_more_than_the_end_and_says_so_by_a_new_ep
 }
 
 #[test]
-fn a_relaxed_server_has_committed_what_was_acknowledged_before_its_last_commit() {
+fn a_relaxed_server_has_committed_everything_acknowledged_before_its_last_commit() {
     let place = Place::new();
     let server = place.start(&[]);
     let mut client = server.client();

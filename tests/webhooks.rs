@@ -860,7 +860,7 @@ fn on_disk(folder: &Folder, data: &std::path::Path) -> usize {
 
 /// A process that takes over sends nothing before the older process has ended: the events that it left come first.
 #[test]
-fn a_process_that_takes_over_goes_on_with_what_waits() {
+fn a_process_that_takes_over_goes_on_with_waiting_events() {
     let receiver = Receiver::new();
     receiver.set(Mode::Status(503));
     let folder = Folder::new();

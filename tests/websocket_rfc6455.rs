@@ -67,7 +67,7 @@ fn words(bytes: &mut [u8]) -> Vec<String> {
 }
 
 #[test]
-fn frames_come_to_what_the_reference_makes_of_them() {
+fn frames_give_the_same_result_as_in_the_reference() {
     let mut lines = 0;
     for line in include_str!("data/websocket-frames.txt").lines() {
         let (bytes, expected) = line.split_once(' ').expect("bytes, then words");

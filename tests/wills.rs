@@ -208,7 +208,7 @@ impl App for GivesTokens {
 }
 
 #[test]
-fn a_will_needs_the_right_to_publish_and_is_what_the_application_makes_of_it() {
+fn a_will_needs_the_right_to_publish_and_the_application_may_rewrite_it() {
     let rule = RuleSpec {
         effect: Effect::Allow,
         actions: vec![Action::Publish, Action::Subscribe],

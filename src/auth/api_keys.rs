@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_may_do_what_its_entry_says_and_nothing_else() {
+    fn a_key_allows_the_actions_of_its_entry_and_no_others() {
         let keys = ApiKeys::compile(&[spec("a", "k")], b'.', None).unwrap();
         let key = keys.find(b"k").unwrap();
         let allowed: Vec<ApiAction> = ApiAction::ALL

@@ -300,7 +300,7 @@ fn tokens_are_signed_as_the_reference_signs_them() {
 }
 
 #[test]
-fn every_algorithm_verifies_what_it_signed_with_every_form_of_its_key() {
+fn every_algorithm_verifies_its_own_signatures_with_every_form_of_its_key() {
     let vectors = Vectors::load();
     for algorithm in Algorithm::ALL {
         let key = match algorithm.name() {
@@ -482,7 +482,7 @@ fn without_a_private_key_tokens_are_verified_and_not_signed() {
 }
 
 #[test]
-fn issued_claims_are_those_that_verifying_returns() {
+fn verifying_returns_the_issued_claims() {
     let tokens = Tokens::from_secret(b"x", None).unwrap();
     for (claims, expires_in) in [
         (r#"{"a":1}"#, None),
@@ -566,7 +566,7 @@ proptest! {
     }
 
     #[test]
-    fn no_claims_make_signing_panic_and_what_is_signed_verifies(claims in json_like()) {
+    fn no_claims_make_signing_panic_and_signed_tokens_verify(claims in json_like()) {
         let tokens = Tokens::from_secret(b"x", None).unwrap();
         if let Ok(token) = tokens.sign(&claims, Some(60), NOW_MS) {
             assert!(!matches!(tokens.verify(&token, NOW_MS), Err(TokenError::InvalidSignature)));

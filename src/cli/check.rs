@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn policies_of_channels_are_shown_with_what_has_no_effect() {
+    fn policies_of_channels_are_shown_with_names_that_have_no_effect() {
         let file = std::env::temp_dir().join(format!("ringcast-check-channels-{}", std::process::id()));
         let text = "[[channels]]\nnames = [\"room.*\", \"user.**\"]\nhistory_entries = 5\n\
                     [[channels]]\nnames = \"user.ann\"\nlast_value = true\n";
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_of_a_socketcluster_server_is_reported_with_what_to_write_instead() {
+    fn the_environment_of_a_socketcluster_server_is_reported_with_the_settings_to_write_instead() {
         let options = r#"{"authKey":"an example of a key, 32 bytes long","pingTimeout":20000,"mine":1}"#;
         let variables = [("SOCKETCLUSTER_PORT", "8123"), ("SOCKETCLUSTER_OPTIONS", options)];
         let (code, text) = answer(&["check"], &variables);

@@ -107,7 +107,7 @@ mod tests {
     use crate::cli::tests::answer;
 
     #[test]
-    fn the_policy_of_a_name_is_found_and_those_before_it_are_shown() {
+    fn the_policy_of_a_name_is_found_and_earlier_policies_are_shown() {
         let file = std::env::temp_dir().join(format!("ringcast-policies-{}", std::process::id()));
         let text =
             "[[channels]]\nnames = \"room.closed.**\"\n\n[[channels]]\nnames = [\"**\"]\nlast_value = true\n";

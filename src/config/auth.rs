@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_algorithms_expected_are_those_known() {
+    fn all_expected_algorithms_are_known() {
         let words = ALGORITHM.expects.replace(" or ", ", ");
         assert_eq!(words.split(", ").collect::<Vec<_>>(), AUTH_ALGORITHMS);
     }

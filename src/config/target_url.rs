@@ -61,7 +61,7 @@ mod tests {
 
     /// The path may be the secret, too.
     #[test]
-    fn no_text_for_people_shows_what_a_url_may_hide() {
+    fn no_text_for_people_shows_the_secret_parts_of_a_url() {
         let address = "https://backend.example/path-secret?token=query-secret";
         let hook = HookSpec::new("gate", address);
         let webhook = WebhookSpec {

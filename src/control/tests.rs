@@ -398,7 +398,7 @@ fn a_drain_that_does_not_end_is_cut_off() {
 
 /// The core tells its last events when it gets the order to stop, and stops then.
 #[test]
-fn a_drain_that_is_cut_off_sends_what_cores_tell_webhooks_until_they_stop() {
+fn a_drain_that_is_cut_off_sends_all_webhook_events_until_the_cores_stop() {
     use crate::config::target_url::TargetUrl;
     use crate::config::webhooks::{WebhookEvent, WebhookSpec};
     use crate::webhooks::{DatedEvent, Event};

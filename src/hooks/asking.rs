@@ -1,11 +1,12 @@
-//! The threads of the hooks: they take questions from the cores, and give the answers back to them.
+//! The threads of the hooks: they take questions from the cores, and return the answers to them.
 //!
 //! ```text
 //!  core ──► channel ──► thread `hooks intake` ──► thread `hooks`, a runtime: a task for each question ──► core
 //! ```
 //! A runtime is woken by a descriptor, and a core may have a table of descriptors of its own, in which the number is
-//! that of another file. Therefore a core gives its questions to a thread that waits without one. How many questions
-//! are on their way at once is each hook's `concurrency`. Both threads end when the last policy with hooks is dropped.
+//! that of another file. Therefore a core gives its questions to a thread that waits without a descriptor.
+//! `concurrency` of each hook bounds the questions that are on their way at once. Both threads end when the last policy
+//! with hooks is dropped.
 
 use std::io;
 use std::sync::Arc;
@@ -115,12 +116,12 @@ async fn answer(sent: Sent, id: String) {
     drop((place, way));
 }
 
-/// The error that a client gets when a hook that would decide does not.
+/// The error for a client if the hook gives no decision.
 pub(super) fn unavailable() -> AppError {
     AppError::new("The backend that decides this did not answer").named("HookUnavailableError")
 }
 
 /// Most questions that wait for the intake.
 pub(super) const QUESTIONS_MAX: usize = 8192;
-/// How long to wait before a core is sent an answer again that it had no room for.
+/// How long to wait before an answer is sent again to a core that had no room for it.
 const AGAIN: Duration = Duration::from_millis(5);

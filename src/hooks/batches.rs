@@ -1,12 +1,12 @@
-//! Questions about publications that share a request (`batch_max`, `batch_wait_ms`): which question is in which batch.
+//! Questions about publications that share a request (`batch_max`, `batch_wait_ms`).
 //!
 //! The first question of a batch starts the task that sends the batch ([`Hook`](super::hook::Hook)). Further questions
 //! join until the batch is full, or until the task has waited `batch_wait_ms` and has its turn: so batches grow while
 //! requests take long. A connection waits for its question, so that a batch holds one question of a connection at most,
 //! and the order per connection is kept.
 //!
-//! The question belongs to the task that waits for its answer; a batch refers to it. A question whose time is over
-//! before the batch is sent is gone from memory, and left out.
+//! The question belongs to the task that waits for its answer; a batch refers to it. If the time of a question is over
+//! before the batch is sent, its memory is freed, and the batch leaves it out.
 //!
 //! Limits: `batch_max` questions, [`BATCH_BYTES_MAX`] bytes. A question of more bytes is a batch by itself.
 
@@ -53,7 +53,7 @@ pub(super) struct Joined {
     pub(super) answer: oneshot::Sender<Answered>,
 }
 
-/// The end of a question. A failure of a request is one of all its questions.
+/// The end of a question. If a request fails, all of its questions fail.
 pub(super) type Answered = Result<Reply, Arc<Failure>>;
 
 impl Batches {

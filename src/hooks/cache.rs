@@ -1,6 +1,6 @@
 //! The answers of one hook that may be used again.
 //!
-//! A key is a digest of all that the operator has said an answer depends on (`cache_by`), with the action and the name.
+//! A key is a digest of the action, the name, and the parts of the question that the operator names in `cache_by`.
 //! Pure: takes the time.
 //!
 //! Limits: `cache_max` answers, the oldest goes first; `cache_ms`.
@@ -26,7 +26,7 @@ pub(super) struct Cache {
     ages: VecDeque<(Instant, Key)>,
 }
 
-/// What an answer depends on.
+/// The digest of the parts on which an answer depends.
 pub(super) type Key = [u8; 32];
 
 impl Cache {

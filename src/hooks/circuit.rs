@@ -34,14 +34,14 @@ enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
     None,
-    /// The target is left alone from now on.
+    /// Requests to the target are paused from now on.
     Opened,
     /// It answers again.
     Closed,
 }
 
 impl Circuit {
-    /// A target that has not failed. With a `failures_max` of 0 it is never left alone.
+    /// A target that has not failed. With a `failures_max` of 0, requests are never paused.
     pub(super) fn new(failures_max: u32) -> Circuit {
         Circuit {
             failures_max,

@@ -60,7 +60,7 @@ impl Hooks {
     /// there are no hooks.
     ///
     /// # Errors
-    /// Names the first hook that is wrong.
+    /// The error names the first faulty hook.
     pub(crate) fn compile(
         specs: &[HookSpec],
         separator: u8,
@@ -162,7 +162,7 @@ impl Hooks {
             patterns.any(|pattern| pattern.matches(name, first, self.separator, &[]))
         };
         let name = subject.name();
-        // Who may not subscribe to a channel may not watch its members either.
+        // A client that may not subscribe to a channel may not watch its members either.
         let watched = name.strip_prefix(PRESENCE_PREFIX.as_bytes());
         is_about(name) || (action == HookAction::Subscribe && watched.is_some_and(is_about))
     }

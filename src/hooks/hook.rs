@@ -58,7 +58,7 @@ pub(super) struct OpenQuestion {
 pub(super) enum Failure {
     /// It has waited for its turn until its time was over.
     NoTurn,
-    /// The target is left alone.
+    /// Requests to the target are paused.
     CircuitOpen,
     Target(TargetError),
     Status(StatusCode),
@@ -97,7 +97,7 @@ impl Hook {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Takes in a question with so many bytes of data; `None` if too many are open.
+    /// Accepts a question with so many bytes of data; `None` if too many are open.
     pub(super) fn take_in(self: &Arc<Self>, bytes: usize) -> Option<OpenQuestion> {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let place = OpenQuestion {
@@ -108,7 +108,7 @@ impl Hook {
         let open_bytes = self.open_bytes.fetch_add(bytes, Ordering::Relaxed);
         let asked_max = u64::from(self.spec.concurrency) * u64::from(self.spec.batch_max);
         let count_max = asked_max + u64::from(self.spec.waiting_max);
-        // A question alone is taken in, whatever its bytes.
+        // A single question is accepted, whatever its size.
         let has_room = open < count_max
             && (open == 0 || open_bytes.saturating_add(bytes) <= u64::from(self.spec.waiting_bytes_max));
         has_room.then_some(place)
@@ -155,12 +155,12 @@ impl Hook {
         decision
     }
 
-    /// Counts a question that was not taken in.
+    /// Counts a question that was not accepted.
     pub(super) fn count_busy(&self) {
         self.metrics.count(HookOutcome::Busy);
     }
 
-    /// The answer to a question; `None` if there is none. Counts, and tells the log.
+    /// The answer to a question; `None` if there is none. Counts and logs failures.
     pub(super) async fn answer(self: &Arc<Self>, question: &Question, id: &str) -> Option<Arc<Reply>> {
         let passed = question.passed(&self.spec);
         let begin = Instant::now();
@@ -343,8 +343,8 @@ impl Hook {
         replies
     }
 
-    /// Whether so little time is left for an answer that a request would be cut off: this would say nothing about the
-    /// target, and cost it a request.
+    /// Whether the time left is too short for an answer. The request would be cut off, which would prove nothing about
+    /// the target.
     fn is_too_late(&self, deadline: Instant, now: Instant) -> bool {
         deadline.saturating_duration_since(now) < self.spec.timeout / 4
     }
@@ -369,7 +369,7 @@ impl Hook {
         }
     }
 
-    /// Tells the log of the first failure, and not more often than [`TELL_EVERY`] of others.
+    /// Logs the first failure, and later ones at most every [`TELL_EVERY`].
     fn failed(&self, failure: &Failure) {
         let now = Instant::now();
         let change = locked(&self.circuit).failed(now);

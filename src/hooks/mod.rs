@@ -14,14 +14,12 @@
 //! A hook with a `service` is asked by a call of that service instead, which the session makes
 //! (`session/environment.rs`): no thread takes part, and the answer is read on the core of the client.
 //!
-//! [`Hooks`] are compiled once from the configuration and shared by all cores. A reload keeps the hooks that say the
-//! same as before, with their connections, cached answers and counts.
+//! [`Hooks`] are compiled once from the configuration and shared by all cores. A reload keeps unchanged hooks, with
+//! their connections, cached answers and counts.
 //!
-//! Not here: HTTP (`targets`), and the effect of a
-//! decision (the session).
+//! Not here: HTTP (`targets`), and the effect of a decision (the session).
 //!
-//! Limits: the settings of each hook (`config/hooks.rs`);
-//! [`QUESTIONS_MAX`](asking::QUESTIONS_MAX) for all hooks together.
+//! Limits: the settings of each hook (`config/hooks.rs`); [`QUESTIONS_MAX`](asking::QUESTIONS_MAX) for all hooks.
 
 mod asking;
 mod batches;

@@ -1,4 +1,4 @@
-//! What a hook is asked: the facts about a packet, taken from the session, and the JSON that a target gets.
+//! A question to a hook: the facts about a packet, taken from the session, and the JSON for the target.
 //!
 //! `docs/hooks.md` has the schema of the JSON.
 
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use crate::app::{Client, CloseReason, Peer, RawJson, UpgradeRequest};
 use crate::config::hooks::{HookAction, HookSpec};
 
-/// What a client wants, as a session knows it.
+/// An action of a client, as the session knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Subject<'a> {
     /// To complete its handshake.
@@ -42,11 +42,11 @@ pub(crate) enum Subject<'a> {
     },
     /// To send a one-way event.
     Transmit { event: &'a [u8], data: Option<&'a str> },
-    /// Nothing any more: it has disconnected.
+    /// None any more: the client has disconnected.
     Disconnect,
 }
 
-/// What a CONNECT says about its client.
+/// The data of a CONNECT about its client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MqttConnect<'a> {
     /// Empty if the server is to choose one.
@@ -136,14 +136,14 @@ pub(super) struct Question {
     ended: Option<CloseReason>,
 }
 
-/// What is passed on of a client's request.
+/// The parts of a client's request that are passed on.
 pub(super) struct ForwardedRequest<'a> {
     pub(super) headers: Vec<(String, String)>,
     pub(super) cookies: Vec<(String, String)>,
     pub(super) query: Option<&'a str>,
 }
 
-/// What a CONNECT says.
+/// The data of a CONNECT.
 struct Login {
     client_id: Box<str>,
     user_name: Option<Box<str>>,
@@ -158,7 +158,7 @@ enum Data {
 }
 
 impl Question {
-    /// What a client wants.
+    /// The action of a client.
     pub(super) fn of(subject: &Subject<'_>, peer: &Peer<'_>, spec: &HookSpec) -> Question {
         Question {
             data: if spec.data { subject.data() } else { Data::None },
@@ -247,7 +247,7 @@ impl Question {
         }
     }
 
-    /// What of the client's request this hook passes on.
+    /// The parts of the client's request that this hook passes on.
     pub(super) fn passed(&self, spec: &HookSpec) -> ForwardedRequest<'_> {
         let request = self.request.as_deref();
         let mut passed = ForwardedRequest {

@@ -1,6 +1,6 @@
 //! The answer of a target, and its effects in a session.
 //!
-//! `docs/hooks.md` has the schema. An answer that says something unknown is wrong as a whole: a misspelt word must not
+//! `docs/hooks.md` has the schema. An answer with an unknown member is invalid as a whole: a misspelt word must not
 //! allow more than was meant.
 
 use std::fmt;
@@ -61,7 +61,7 @@ fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<B
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }
 
-/// Why an answer is none.
+/// Why an answer is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotReply(String);
 
@@ -128,7 +128,7 @@ impl Reply {
             Reply::of_json(json.get().as_bytes()).and_then(|reply| reply.suits(action).map(|()| reply))
         });
         let replies: Vec<Result<Reply, NotReply>> = replies.collect();
-        // A target that gives no right answer has failed as one that is asked a single question.
+        // If no answer is valid, the request has failed, as with a single question.
         match replies.iter().all(Result::is_err) {
             true => Err(NotReply("none of the answers of the array is right".to_owned())),
             false => Ok(replies),

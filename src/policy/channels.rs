@@ -1,14 +1,13 @@
-//! Policies of channels: which one applies to a name.
+//! Policies of channels: finds the policy that applies to a name.
 //!
 //! [`Channels`] are compiled once from the configuration and shared by all cores. The first policy with a pattern that
 //! matches a name applies to it. A pattern that begins with a wildcard matches no name that begins with `$`: such names
-//! are the server's own, as `$presence/room`, and a policy for `**` is not about them.
+//! are the server's own, as `$presence/room`, and a policy for `**` does not apply to them.
 //!
 //! A look-up compares the name with the patterns, without allocation; a core remembers the answers for the names that
 //! it has seen last ([`RecentChannels`]).
 //!
-//! Not here: the form of policies in the file (`config::channels`), and their
-//! effects.
+//! Not here: the form of policies in the file (`config::channels`), and their effects.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +29,7 @@ pub struct Channels {
     patterns: Box<[PolicyPattern]>,
     /// Whether any policy has presence.
     has_presence: bool,
-    /// Whether any policy has strings unquoted for MQTT clients.
+    /// Whether any policy has `mqtt_unquote`.
     has_unquoted: bool,
     /// Whether publishers may use later policies. Set by the thread that brings these into force, before any publisher
     /// has them; read by the owners of channels. Relaxed: a publication by the later policies comes to its reader
@@ -41,7 +40,7 @@ pub struct Channels {
 #[derive(Debug)]
 struct PolicyPattern {
     pattern: Pattern,
-    /// Whether it is about names that begin with `$`.
+    /// Whether it can match names that begin with `$`.
     is_reserved: bool,
     /// The index of its policy in the list, from 0.
     policy: u32,
@@ -187,7 +186,7 @@ impl Channels {
         found.map(|entry| entry.pattern.text())
     }
 
-    /// What is probably a mistake: names that no channel can have by this policy, since one above matches them.
+    /// Warnings about names that have no effect, since an earlier policy matches all of their channels.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for (index, spec) in self.specs.iter().enumerate() {
@@ -233,7 +232,7 @@ impl Channels {
     }
 }
 
-/// Whether it is the server that gives such names their meaning.
+/// Whether such names belong to the server.
 fn is_reserved(name: &[u8]) -> bool {
     name.first() == Some(&b'$')
 }

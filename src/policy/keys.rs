@@ -55,7 +55,7 @@ pub(super) fn tokens(config: &Config, before: Option<&KeySource>) -> Result<(Tok
     Ok((tokens.with_demands(demands), source))
 }
 
-/// Everything that is wrong with the keys that `config` describes.
+/// All errors in the keys that `config` describes.
 pub(super) fn faults(config: &Config) -> Vec<KeysError> {
     let parts = [
         own(config, None).err(),

@@ -54,13 +54,13 @@ pub struct Policy {
     pub users: Option<Arc<Users>>,
     /// Checks passwords at logins; `None` until it [is started](Policy::start_password_checks).
     pub login: Option<PasswordChecks>,
-    /// Doubtful things about the files that were read.
+    /// Warnings about the files that were read.
     warnings: Vec<String>,
-    /// What clients may do.
+    /// The permissions of clients.
     pub rules: Arc<Rules>,
-    /// What is kept of channels.
+    /// The policies of channels.
     pub channels: Arc<Channels>,
-    /// How calls of services are made.
+    /// The terms of services.
     pub services: Arc<Services>,
     /// The keys of the HTTP API, with the actions that each allows.
     pub api_keys: Arc<ApiKeys>,
@@ -79,7 +79,7 @@ impl Policy {
         Policy::read(config, None)
     }
 
-    /// Everything that is wrong with the files that `config` names, for `ringcast check`. [`Policy::open`]
+    /// All errors in the files that `config` names, for `ringcast check`. [`Policy::open`]
     /// stops at the first fault.
     pub fn faults(config: &Config) -> Vec<PolicyError> {
         let mut faults: Vec<PolicyError> = keys::faults(config).into_iter().map(PolicyError::from).collect();
@@ -118,7 +118,7 @@ impl Policy {
     /// so are fetched keys, and the revocations, whose file only this process writes.
     ///
     /// # Errors
-    /// Names the setting or the file that is wrong. The policy in force does not change.
+    /// The error names the faulty setting or file. The policy in force does not change.
     pub fn reopen(&self, config: &Config) -> Result<Policy, PolicyError> {
         Policy::read(config, Some(self))
     }

@@ -51,12 +51,12 @@ pub enum RevocationsError {
         file: PathBuf,
         /// The line's number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// The fault.
         cause: String,
     },
 }
 
-/// Something about the file that is legal but probably not intended.
+/// A property of the file that is legal but probably not intended.
 #[derive(Debug)]
 pub(super) enum RevocationsWarning {
     /// Other users may write the file, and so make the server accept revoked tokens, or read the names in it.

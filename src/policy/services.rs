@@ -1,4 +1,4 @@
-//! The rows of `[[services]]`: which one applies to a pattern or a name.
+//! The rows of `[[services]]`: finds the row that applies to a pattern or a name.
 //!
 //! Of several rows that cover a pattern, the one with the longest pattern applies.
 
@@ -13,16 +13,16 @@ use crate::services::Pattern;
 #[derive(Debug)]
 pub struct Services {
     specs: Vec<ServiceSpec>,
-    /// A row for each of `specs`, and at the end the one for the patterns that none covers.
+    /// A row for each of `specs`, and at the end the row for patterns that no other covers.
     rows: Vec<Row>,
 }
 
 /// One row.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// How calls are made.
+    /// The terms of calls.
     pub terms: Terms,
-    /// What is counted.
+    /// The counters.
     pub meters: Arc<ServiceMeters>,
 }
 

@@ -298,7 +298,7 @@ fn model_key(room: &'static str, user: Option<&str>, number: u64) -> ModelKey {
 }
 
 #[test]
-fn members_are_those_of_a_naive_model_and_the_events_lead_to_them() {
+fn members_equal_a_naive_model_and_the_events_lead_to_them() {
     for seed in 1..=25_u64 {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let mut fixture = Fixture::new(settings());
@@ -459,7 +459,7 @@ fn a_reconnect_within_the_grace_is_neither_told_nor_seen_and_a_later_one_is() {
 }
 
 #[test]
-fn changes_within_a_tick_are_one_event_and_those_that_cancel_are_none() {
+fn changes_within_a_tick_are_one_event_and_cancelled_changes_are_none() {
     let mut fixture = Fixture::new(settings());
     for number in 0..10 {
         fixture.join("lobby", None, number);
@@ -511,7 +511,7 @@ fn a_member_that_a_page_has_shown_before_its_event_leaves_by_an_event() {
 }
 
 #[test]
-fn nothing_is_written_for_a_room_that_nobody_watches() {
+fn nothing_is_written_for_a_room_without_subscribers() {
     let mut fixture = Fixture::new(settings());
     fixture.join("lobby", None, 1);
     fixture.now_ms += 200;
@@ -526,7 +526,7 @@ fn nothing_is_written_for_a_room_that_nobody_watches() {
 }
 
 #[test]
-fn an_event_that_was_not_published_is_written_again_with_what_has_changed() {
+fn an_event_that_was_not_published_is_written_again_with_later_changes() {
     let mut fixture = Fixture::new(settings());
     fixture.join("lobby", Some("ann"), 1);
     fixture.now_ms += 200;
@@ -539,7 +539,7 @@ fn an_event_that_was_not_published_is_written_again_with_what_has_changed() {
 }
 
 #[test]
-fn at_the_limit_joins_and_infos_are_refused_and_those_that_are_there_stay() {
+fn at_the_limit_joins_and_infos_are_refused_and_present_members_stay() {
     let mut fixture = Fixture::new(RoomSettings {
         members_max: 3,
         ..settings()

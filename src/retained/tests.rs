@@ -121,7 +121,7 @@ fn save(retained: &mut Retained, disk: &mut BTreeMap<String, Vec<u8>>, room: usi
 
 proptest! {
     #[test]
-    fn a_later_process_has_what_was_retained_apart_from_the_topics_of_the_server(
+    fn a_later_process_has_the_retained_publications_except_topics_of_the_server(
         steps in collection::vec((any_topic(), 0..3_usize, option::of(1..90_u64), 0..4_usize), 0..80),
         count_max in 1..20_usize,
     ) {
@@ -172,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn a_walk_in_pages_of_any_size_finds_what_the_filter_matches(
+    fn a_walk_in_pages_of_any_size_finds_the_matching_topics(
         topics in collection::vec(any_topic(), 0..60),
         filters in collection::vec(any_filter(), 1..8),
         visits_max in 1..20_usize,
@@ -244,7 +244,7 @@ proptest! {
 
 proptest! {
     #[test]
-    fn a_review_in_steps_of_any_size_keeps_what_is_wanted_and_the_topics_of_the_server(
+    fn a_review_in_steps_of_any_size_keeps_wanted_topics_and_the_topics_of_the_server(
         topics in collection::vec((any_topic(), any::<bool>()), 0..60),
         visits_max in 1..20_usize,
         kept in any::<[bool; 2]>(),
@@ -309,7 +309,7 @@ fn a_value_of_the_first_version_is_read() {
 }
 
 #[test]
-fn a_walk_skips_what_its_filter_cannot_match() {
+fn a_walk_skips_topics_that_its_filter_cannot_match() {
     let mut retained = Retained::new(UNBOUNDED);
     for device in 0..100 {
         for sensor in 0..100 {

@@ -1,4 +1,4 @@
-//! What a program that embeds the server chooses beyond the configuration.
+//! The choices of a program that embeds the server, beyond the configuration.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::config::FdTables;
 use crate::control::SignalHandling;
 
-/// What a program that embeds the server chooses beyond the configuration: how much of the process is the server's.
+/// The choices of a program that embeds the server, beyond the configuration: how much of the process is the server's.
 #[derive(Debug)]
 pub struct Embedding {
-    /// Who handles SIGTERM, SIGINT and SIGHUP.
+    /// The side that handles SIGTERM, SIGINT and SIGHUP.
     pub signals: SignalHandling,
     /// Which of the program's descriptors its cores see.
     pub descriptors: Descriptors,

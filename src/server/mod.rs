@@ -100,8 +100,8 @@ impl Server {
     }
 
     /// Reads the settings and starts a server with them, as [`Server::start`] does. [`Server::reload`], or SIGHUP where
-    /// the server handles signals, reads them again. Settings that will not do what they seem to do are named in the
-    /// log.
+    /// the server handles signals, reads them again. The log names settings that have no effect or another effect than
+    /// expected.
     ///
     /// # Errors
     /// [`StartError::Config`] has all errors in the settings; the others are the errors of [`Server::start`].

@@ -50,7 +50,7 @@ pub(super) struct Prepared {
     pub(super) reserved: Reserved,
     /// The listener for operators.
     pub(super) admin: Option<TcpListener>,
-    /// What is on disk, if `data_dir` is set. No core runs yet.
+    /// The content of `data_dir`, if it is set. No core runs yet.
     pub(super) store: Option<Store>,
     /// The settings that all cores share.
     pub(super) cores: CoreSettings,
@@ -60,7 +60,7 @@ impl Prepared {
     /// Reads the files, reserves the addresses and starts the password checks.
     ///
     /// # Errors
-    /// A file is not right, or an address cannot be had.
+    /// A file has an error, or an address cannot be used.
     pub(super) fn new(
         config: &Config,
         activated: ActivatedSockets,
@@ -105,7 +105,7 @@ impl Prepared {
                 clock,
             )
         };
-        // The last step that can fail: a process that is taken over from lets go of its store now.
+        // The last step that can fail: the older process releases its store now.
         let taking = if reserved.takes_over() {
             Taking::ByTakeOver
         } else {

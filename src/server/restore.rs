@@ -1,11 +1,11 @@
 //! Gives the content of a store to the cores that own the channels, before the cores run.
 //!
-//! A connection of the last process has ended with it: its will waits for its delay, from the end that the store knows
-//! of or else from now on.
+//! The connections of the last process have ended with it. Their wills wait for their delays, from the end of the
+//! connection if the store knows it, else from now on.
 //!
 //! A server without MQTT leaves retained publications and MQTT sessions on disk as they are.
 //!
-//! The hash of channels is another one in each process, and the policies may be others: so owners are found anew, and
+//! Each process has another hash of channels, and may have other policies: so the owners are determined again, and
 //! channels without a policy are removed from the store.
 
 use std::collections::HashSet;
@@ -24,7 +24,7 @@ use crate::store::records::Batch;
 use crate::store::{Beginning, Generation, Record, RunningStore, Store, StoreError, StoredWill};
 use crate::wills::{HeldWill, RestoredWill, SessionKey};
 
-/// What the cores begin with.
+/// The content of the store, for the cores.
 #[derive(Debug)]
 pub(super) struct Restored {
     pub(super) running: RunningStore,

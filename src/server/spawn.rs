@@ -36,7 +36,7 @@ pub(super) struct RunningCores {
     pub(super) outlets: Outlets,
     /// By this other threads publish.
     pub(super) outside: OutsidePublisher,
-    /// What is on disk, if `data_dir` is set.
+    /// The content of `data_dir`, if it is set.
     pub(super) store: Option<RunningStore>,
 }
 

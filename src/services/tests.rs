@@ -390,7 +390,7 @@ fn call_of(pool: PoolId, number: u32) -> Box<ServiceCall> {
 }
 
 #[test]
-fn a_call_that_was_cancelled_on_its_way_is_given_to_nobody() {
+fn a_call_that_was_cancelled_on_its_way_is_given_to_no_member() {
     for why in [NotDelivered::HasLeft, NotDelivered::IsFull] {
         let mut pools = Pools::new(0, 1, PoolsMax { pools: 1, members: 9 });
         let offer = Offer { weight: 1, window: 2 };

@@ -315,7 +315,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn heads_of_earlier_versions_are_read_and_those_of_later_ones_are_not() {
+    fn heads_of_earlier_versions_are_read_and_heads_of_later_versions_are_not() {
         let head = StoredHead {
             state: State::Clean,
             epoch: *b"k3j9x0ab",

@@ -457,7 +457,7 @@ fn a_store_is_full_before_a_commit_fails_and_open_again_when_something_was_remov
 
 /// The bound was lowered, or the file is of a version that did not count.
 #[test]
-fn a_file_with_more_than_its_bound_takes_what_removes_something() {
+fn a_file_beyond_its_bound_accepts_changes_that_remove_entries() {
     let directory = Directory::new();
     let (base, running, mut sinks) = start_bounded(&directory.0, StoreMode::Strict, u64::MAX);
     for offset in base + 1..=base + 1000 {
@@ -483,7 +483,7 @@ fn a_file_with_more_than_its_bound_takes_what_removes_something() {
 }
 
 #[test]
-fn the_bytes_of_the_content_are_those_of_the_tables_whatever_is_written_and_removed() {
+fn the_bytes_of_the_content_equal_the_bytes_of_the_tables_after_any_changes() {
     let directory = Directory::new();
     let bytes_max = 1 << 40;
     let (base, running, mut sinks) = start_bounded(&directory.0, StoreMode::Strict, bytes_max);

@@ -5,7 +5,7 @@ use std::io;
 use hyper::Uri;
 use hyper::header::HeaderValue;
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct Address {
     /// Without the brackets of an IPv6 address.

@@ -1,7 +1,7 @@
 //! Opens a connection to another server: the look-up of its name, the check of its addresses, TCP and TLS.
 //!
 //! The certificate of the other server is checked against the certificate authorities of this machine (`SSL_CERT_FILE`
-//! names others), or against those of one file.
+//! names others), or of one file.
 //!
 //! A name may lead to any address, also to one that its owner has set a moment ago. Addresses that serve the machine
 //! itself, as the metadata services of clouds (169.254.169.254), are refused unless the operator allows them
@@ -76,7 +76,7 @@ async fn connect_tcp(address: &Address, look_ups: &LookUps, link_local: LinkLoca
             continue;
         }
         let connecting = TcpStream::connect(found);
-        // One address that swallows packets does not use up the time of the others.
+        // An address that drops packets must not use up the time of the others.
         let connected = match left.peek() {
             Some(_) => timeout(ADDRESS_TIME_MAX, connecting).await,
             None => Ok(connecting.await),
@@ -92,8 +92,8 @@ async fn connect_tcp(address: &Address, look_ups: &LookUps, link_local: LinkLoca
     Err(last)
 }
 
-/// Whether an address serves this machine or its link only, as metadata services of clouds do, or is none of a server.
-/// Loopback and private addresses are not meant: a backend is usually there.
+/// Whether an address serves this machine or its link only, as metadata services of clouds do, or cannot be a server's.
+/// False for loopback and private addresses, where backends usually are.
 fn is_of_the_machine(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -127,7 +127,7 @@ fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 /// than a hundred.
 ///
 /// # Errors
-/// There are none.
+/// The machine has no usable certificate authorities.
 pub(crate) fn tls_of_system() -> io::Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
@@ -143,7 +143,7 @@ pub(crate) fn tls_of_system() -> io::Result<TlsConnector> {
 /// TLS that trusts the certificate authorities of a PEM text, and no others.
 ///
 /// # Errors
-/// It holds none.
+/// The text has no certificate.
 pub(crate) fn tls_of_authority(pem: &[u8]) -> io::Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_of_the_machine_are_told_from_those_of_servers() {
+    fn addresses_of_the_machine_are_distinguished_from_addresses_of_servers() {
         for (address, expected) in [
             ("169.254.169.254", true),
             ("::ffff:169.254.169.254", true),

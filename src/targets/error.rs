@@ -8,7 +8,7 @@ use std::io;
 pub(crate) enum ExchangeError {
     /// The other server cannot be reached.
     Unreachable(io::Error),
-    /// It does not answer as HTTP/1.1 says.
+    /// Its answer is not valid HTTP/1.1.
     Http(hyper::Error),
     /// The body of the answer is larger than the caller allows.
     TooLarge,

@@ -1,6 +1,6 @@
-//! The look-ups of one host's name. The system has no way to end a look-up early: a caller that waits no more leaves a
-//! thread behind. So each target has few at a time, and one whose name server does not answer leaves the threads of
-//! the others alone.
+//! The look-ups of one host's name. The system cannot end a look-up early: when a caller stops waiting, the thread of
+//! the look-up remains. So each target may have few look-ups at a time, and a name server that does not answer takes no
+//! threads of other targets.
 //!
 //! Limits: [`LOOK_UPS_MAX`] look-ups at a time; a further one waits, as long as its request may.
 
@@ -34,7 +34,8 @@ impl LookUps {
             .await
     }
 
-    /// Runs a look-up on a thread of its own, which counts until the look-up has ended, also if nobody waits for it.
+    /// Runs a look-up on a thread of its own, which counts until the look-up has ended, even if its caller waits no
+    /// more.
     async fn run(
         &self,
         look_up: impl FnOnce() -> io::Result<Vec<SocketAddr>> + Send + 'static,

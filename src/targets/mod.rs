@@ -1,4 +1,4 @@
-//! HTTP servers of others, to which this server sends requests: `POST` with a JSON body, and an answer.
+//! Other HTTP servers, to which this server sends requests: `POST` with a JSON body, and an answer.
 //!
 //! ```text
 //!  caller ──► Target::post ──► an idle connection, or a new one ──► request, signed ──► answer, bounded

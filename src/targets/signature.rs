@@ -1,4 +1,4 @@
-//! The signature of a request: proves to its receiver that this server has made it, and when.
+//! The signature of a request: proves to its receiver that this server has made the request, and at which time.
 //!
 //! ```text
 //! Ringcast-Signature: t=1700000000,v1=5257a869e7ec…
@@ -18,7 +18,7 @@ pub(super) const SIGNATURE_HEADER: &str = "ringcast-signature";
 #[derive(Clone)]
 pub(crate) struct Signer(Vec<hmac::Key>);
 
-/// Why secrets sign nothing.
+/// Why secrets cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignerError {
     /// There is no secret.

@@ -1,9 +1,9 @@
 //! One URL of the configuration, and its open connections.
 //!
-//! A connection is kept after an answer that has been read to its end, and used again by the next request, the one used
-//! last first. The other server may close it at any time, also at the moment at which a request is sent. Such a request
-//! is sent a second time, on a new connection, if the head of an answer has not come: requests carry an id by which a
-//! receiver can tell that it has seen one before.
+//! A connection is kept after an answer that has been read to its end, and used again by the next request; the
+//! connection that was used last is taken first. The other server may close it at any time, also while a request is
+//! being sent. If the head of an answer has not come then, the request is sent a second time, on a new connection:
+//! requests carry an id by which a receiver recognises a repetition.
 //!
 //! Limits: `idle_max` connections are kept without a request, each for [`IDLE_TIME_MAX`]; `answer_bytes_max`; the
 //! deadline of each request.
@@ -35,7 +35,7 @@ use super::error::ExchangeError;
 use super::look_ups::LookUps;
 use super::signature::{SIGNATURE_HEADER, Signer};
 
-/// What a target is made of.
+/// The settings of a target.
 pub(crate) struct TargetSettings {
     /// The URL, as the configuration has it.
     pub(crate) url: String,
@@ -78,7 +78,7 @@ impl Target {
     /// A target without a connection.
     ///
     /// # Errors
-    /// The URL is none that a request can be sent to.
+    /// No request can be sent to the URL.
     pub(crate) fn new(settings: TargetSettings) -> io::Result<Target> {
         let url: Uri = settings
             .url
@@ -119,7 +119,7 @@ impl Target {
         headers: &[(HeaderName, HeaderValue)],
     ) -> Result<(StatusCode, Unread), TargetError> {
         let headers = self.headers(&body, headers).map_err(ExchangeError::from)?;
-        // Once: a request that ends one connection after the other is the receiver's to refuse.
+        // Only once: if a request ends the second connection, too, the receiver does not want it.
         if let Some(connection) = self.take_idle() {
             match self.send(connection, &headers, body.clone()).await {
                 Err(Unsent::Closed(_)) => {}
@@ -299,7 +299,7 @@ fn has_ended(error: &hyper::Error) -> bool {
     error.is_canceled() || error.is_closed() || error.is_incomplete_message() || source.is_some_and(is_reset)
 }
 
-/// The time that a signature names.
+/// The time for a signature.
 #[expect(
     clippy::disallowed_methods,
     reason = "a request is signed when it is sent, and the caller may have waited"

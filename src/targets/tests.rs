@@ -258,7 +258,7 @@ async fn a_connection_that_the_answer_ends_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn nobody_answers_where_nobody_listens() {
+async fn nothing_answers_on_a_port_without_a_listener() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);

@@ -365,7 +365,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_reload_keeps_what_has_not_changed_and_the_intake() {
+    fn a_reload_keeps_unchanged_webhooks_and_the_intake() {
         let all = WebhookEvent::ALL;
         let first = compile(&[hook("a", &all, &["**"]), hook("b", &all, &["**"])], None);
         let mut moved = hook("a", &all, &["**"]);

@@ -172,7 +172,7 @@ impl AtWork {
                 }
                 assert!(now() < deadline, "{}", self.missing());
             } else {
-                self.do_what_is_due();
+                self.handle_due_timers();
             }
             let next = self.clients.iter().map(|client| client.due).min().unwrap();
             let wait = next.saturating_duration_since(now()).min(EVERY);
@@ -188,7 +188,7 @@ impl AtWork {
         }
     }
 
-    fn do_what_is_due(&mut self) {
+    fn handle_due_timers(&mut self) {
         let window = self.board.window.load(Ordering::Relaxed);
         for (index, client) in self.clients.iter_mut().enumerate() {
             while client.due <= now() {

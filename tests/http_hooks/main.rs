@@ -179,7 +179,7 @@ fn a_page_of_another_origin_does_not_act_by_the_cookies_of_its_visitor() {
 }
 
 #[test]
-fn a_question_says_who_asks_from_where_and_no_more_than_is_configured() {
+fn a_question_has_the_client_and_the_configured_parts_of_its_request() {
     let (tell, told) = sync_channel(10);
     let backend = backend_that(move |asked| {
         tell.send((
@@ -274,7 +274,7 @@ fn packets_keep_their_order_behind_a_question_and_other_clients_do_not_wait() {
 }
 
 #[test]
-fn a_backend_refuses_and_rewrites_what_clients_publish_and_subscribe_to() {
+fn a_backend_refuses_and_rewrites_publications_and_refuses_subscriptions() {
     let backend = backend_that(|asked| match (asked.text("/action"), asked.text("/channel")) {
         (_, "silent") => json!({"allow": false}),
         (_, "told") => json!({"error": {"message": "not you", "retry": 7}}),

@@ -255,7 +255,7 @@ fn a_list_in_the_token_matches_as_any_of_its_texts() {
 }
 
 #[test]
-fn a_rule_is_about_the_clients_that_its_who_describes() {
+fn a_rule_applies_to_the_clients_that_its_to_describes() {
     let text = |text: &str| Scalar::Text(text.to_owned());
     let is = |value: Scalar| Audience::Is("role".to_owned(), vec![text("owner"), value]);
     let contains = |value: Scalar| Audience::Contains("rooms".to_owned(), vec![text("x"), value]);
@@ -612,7 +612,7 @@ proptest! {
 }
 
 #[test]
-fn remembered_decisions_are_those_that_would_be_made() {
+fn cached_decisions_equal_fresh_ones() {
     let first = compile(&[on(&["a.*", "user.{sub}"])]);
     let second = Rules::compile(&[on(&["b.*"])], &[], '.', Some(&first)).unwrap();
     let mut ann = Claims::trusted(r#"{"sub":"ann"}"#.to_owned(), None);

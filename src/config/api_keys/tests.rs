@@ -66,7 +66,7 @@ fn every_action_is_named_by_its_word_and_a_star_names_all() {
 }
 
 #[test]
-fn a_fault_names_its_line_and_what_is_right() {
+fn a_fault_names_its_line_and_the_accepted_values() {
     let (name, hash) = ("name = \"a\"\n", format!("hash = \"{HASH}\"\n"));
     let head = format!("{name}{hash}");
     for (members, expected) in [

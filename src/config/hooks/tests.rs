@@ -34,7 +34,7 @@ fn with(lines: &str) -> String {
 }
 
 #[test]
-fn a_hook_has_what_it_says_and_defaults_for_the_rest() {
+fn a_hook_has_the_values_of_its_entry_and_defaults_for_the_rest() {
     let hook = hooks(&with("actions = \"connect\"")).unwrap().remove(0);
     assert_eq!(hook.actions, [HookAction::Connect]);
     assert_eq!(

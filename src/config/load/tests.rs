@@ -395,7 +395,7 @@ fn an_empty_variable_is_an_error_rather_than_unset() {
 }
 
 #[test]
-fn the_environment_of_a_socketcluster_server_is_taken_over_and_each_line_says_what_to_write() {
+fn the_environment_of_a_socketcluster_server_is_read_and_each_line_names_the_setting_to_write() {
     let options = r#"{"authKey":"the key of the old server, kept","pingInterval":5000,"pingTimeoutDisabled":true,
         "perMessageDeflate":{},"wsEngineServerOptions":{"maxPayload":4096,"backlog":7},"ackTimeout":"soon",
         "authPrivateKey":"-----BEGIN","myOption":{"a":1}}"#;

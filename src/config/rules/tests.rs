@@ -73,7 +73,7 @@ fn a_rule_is_read_as_it_is_written() {
 }
 
 #[test]
-fn a_star_is_all_that_can_be_done_with_what_is_named_but_to_serve() {
+fn a_star_covers_all_actions_on_the_named_channels_or_procedures_except_serve() {
     let mut all = Action::ALL.to_vec();
     all.retain(|action| *action != Action::Serve);
     assert_eq!(one("allow = \"*\"").actions, all);
@@ -97,7 +97,7 @@ fn a_star_is_all_that_can_be_done_with_what_is_named_but_to_serve() {
 }
 
 #[test]
-fn faults_name_the_line_the_rule_and_what_would_be_right() {
+fn faults_name_the_line_the_rule_and_the_accepted_values() {
     for (text, expected) in [
         (
             "[[rules]]\nallow = \"*\"\n[[rules]]\nallow = \"*\"\nchanels = \"a\"",

@@ -20,7 +20,7 @@ fn every_default_reads_back_as_itself() {
 }
 
 #[test]
-fn every_setting_changes_only_what_it_shows() {
+fn every_setting_changes_only_its_own_value() {
     let defaults = Config::default();
     for setting in SETTINGS {
         let other = [

@@ -209,7 +209,7 @@ fn attempts_at_the_same_time_count_one_another() {
 }
 
 #[test]
-fn a_user_with_many_addresses_does_not_displace_those_of_others() {
+fn a_user_with_many_addresses_does_not_displace_logins_of_others() {
     let mut backoff = Backoff::new(BackoffPolicy {
         accounts_max: 1000,
         ..policy(5)

@@ -193,5 +193,5 @@ fn ago(seconds: i64) -> String {
 const OPEN_TO_OTHERS: u32 = 0o077;
 const DAY_S: i64 = 86_400;
 /// Programs that renew certificates do so some weeks before the end. If a certificate has not been renewed by
-/// then, something is wrong.
+/// then, the renewal has failed.
 const ENDS_SOON_S: i64 = 7 * DAY_S;

@@ -86,7 +86,7 @@ impl TlsPolicy {
         }))
     }
 
-    /// Everything that is wrong with the files that the settings name.
+    /// All errors in the files that the settings name.
     pub(super) fn faults(settings: &TlsSettings) -> Vec<TlsError> {
         let provider = aws_lc_rs::default_provider();
         let files = settings.certificate_files.iter().zip(&settings.key_files);
@@ -165,8 +165,8 @@ impl ClientAuthDemands {
     }
 }
 
-/// The names of protocols that clients may offer (RFC 7301). A client may as well offer none. The first byte behind the
-/// handshake tells what is spoken.
+/// The names of protocols that clients may offer (RFC 7301). A client may as well offer none. The first byte after the
+/// handshake shows the protocol.
 const HTTP: &[u8] = b"http/1.1";
 const MQTT: &[u8] = b"mqtt";
 

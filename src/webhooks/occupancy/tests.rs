@@ -64,7 +64,7 @@ fn subscribers_of_both_protocols_count() {
 }
 
 #[test]
-fn a_webhook_that_comes_later_is_told_what_is_occupied_then() {
+fn a_later_webhook_gets_the_channels_that_are_occupied_then() {
     let mut occupancy = Occupancy::new(DELAY);
     for name in ["a", "b", "c"] {
         occupancy.change(0, &said(name, true), 1, at(0));

@@ -175,7 +175,7 @@ fn what_does_not_fit_into_memory_waits_on_disk_in_order() {
 }
 
 #[test]
-fn a_queue_begins_with_what_the_disk_has() {
+fn a_queue_begins_with_the_events_on_disk() {
     let mut queue = Fixture::on_disk("restart", |spec| spec.queue_bytes = 1024);
     for number in 1..=100 {
         queue.push(number).unwrap();
