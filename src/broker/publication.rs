@@ -25,7 +25,7 @@
 //! differ in too many fields. The frame consists of the facts that MQTT passes on, and then the payload
 //! (`mqtt/publication.rs`). It has no blanks: the core that makes its SocketCluster form knows its position.
 //!
-//! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write`]. Both
+//! Invariant: a channel's name and a frame are shorter than 4 GiB each. Kept by the caller of [`write()`]. Both
 //! come from decisions, whose bytes are fewer, or from an MQTT packet, which has fewer than 256 MiB and grows
 //! to at most six times as much.
 
@@ -176,7 +176,7 @@ pub struct Publication<'a> {
 }
 
 impl<'a> Publication<'a> {
-    /// A view of a buffer that [`write`] has filled.
+    /// A view of a buffer that [`write()`] has filled.
     pub(crate) fn new(sequence: Sequence, buffer: &'a [u8]) -> Publication<'a> {
         Publication { sequence, buffer }
     }
@@ -316,7 +316,7 @@ impl<'a> Publication<'a> {
     }
 }
 
-/// How many bytes [`write`] will write.
+/// How many bytes [`write()`] will write.
 #[inline]
 pub(crate) fn encoded_bytes(channel: &[u8], frame: &[&[u8]]) -> usize {
     HEADER_BYTES + channel.len() + frame.iter().map(|part| part.len()).sum::<usize>()
@@ -341,7 +341,7 @@ pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &
     }
 }
 
-/// Writes the offset into the field for it, in a buffer that [`write`] has filled, if its frame has one.
+/// Writes the offset into the field for it, in a buffer that [`write()`] has filled, if its frame has one.
 pub(crate) fn write_offset(buffer: &mut [u8], facts: &Facts, offset: u64) {
     let Some(behind) = facts.origin.bytes_behind_blanks(facts.payload_bytes as usize) else {
         return;

@@ -1,4 +1,4 @@
-//! The application's periodic work: [`App::tick`](crate::app::App::tick).
+//! The application's periodic work: [`App::tick`].
 //!
 //! A publication of the application queues behind the publications of connections that ended before the ring
 //! had room for them. It goes into the ring in the same turn if there is room.

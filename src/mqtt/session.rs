@@ -7,8 +7,8 @@
 //!                                                                                                        timer: end
 //! ```
 //! Everything that outlives the connection (subscriptions, packets in flight, queue, will, expiry) is in
-//! [`Sessions`](super::sessions::Sessions), which the core lends. A connection reaches the core that owns its
-//! client id before its CONNECT is handled, so everything here happens on that core.
+//! [`Sessions`], which the core lends. A connection reaches the core that owns its client id before its CONNECT
+//! is handled, so everything here happens on that core.
 //!
 //! Invariants
 //! 1. CONNACK is the first packet to the client (MQTT-3.2.0-1), and comes after the older connection of the same client

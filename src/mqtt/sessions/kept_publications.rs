@@ -5,9 +5,9 @@
 //!            | ids … | topic … | properties … | payload … ]
 //! ```
 //! Numbers are little-endian, since the disk gets the same bytes (`stored.rs`). A copy lasts as long as a
-//! session holds it. While a publication is delivered ([`KeptPublications::begin`] to
-//! [`KeptPublications::end`]), its copy is found again for each further session. Subscription identifiers
-//! belong to a subscriber, so sessions with different identifiers do not share a copy.
+//! session holds it. While a publication is delivered ([`KeptPublications::keep`], until
+//! [`KeptPublications::end_publication`]), further sessions share its copy. Subscription identifiers belong to
+//! a subscriber, so a session with other identifiers gets another copy.
 //!
 //! Invariant: `bytes` is the sum of [`Kept::memory_bytes`] of all copies, and a copy has as many holders as
 //! there are entries that name it, plus one while it is the newest copy of the delivery under way.
