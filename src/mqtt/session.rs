@@ -65,7 +65,7 @@ use self::undecided::{KeptPacket, Undecided};
 use super::environment::Environment;
 use super::fault::Fault;
 use super::packet::{Packet, decode};
-use super::sessions::{End, SessionRef, Sessions};
+use super::sessions::{SessionRef, Sessions};
 use super::topic;
 use super::{ReasonCode, Version};
 use crate::app::{App, DecisionNumber, Owed, Refusal, SessionId};
@@ -82,6 +82,19 @@ pub struct Session {
     heard: Uptime,
     /// The claims of the client, if it is authenticated.
     claims: Option<Box<Claims>>,
+    /// What the core that reads the connection knows of its place.
+    pub(crate) placement: Placement,
+}
+
+/// Whether a connection is on the core where its next packet may be handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placement {
+    /// CONNECT has not been looked at: another core may own the client id.
+    Unknown,
+    /// It is on the core that owns its client id, or has none.
+    Owner,
+    /// As before, and the next SUBSCRIBE or UNSUBSCRIBE may be handled: what was published before it came is delivered.
+    OwnerMaySubscribe,
 }
 
 #[derive(Debug)]
@@ -118,8 +131,15 @@ struct Open {
     silence_ms_max: u32,
     /// Publications with QoS 2 of this connection that the client has not released.
     in_flight: u16,
-    /// When the client's token expires.
-    expires: Uptime,
+    /// `None` before the first of it.
+    extras: Option<Box<Extras>>,
+}
+
+/// The state that few clients have: one word for all of it.
+#[derive(Debug, Default)]
+struct Extras {
+    /// When the client's token expires; `None`: never.
+    expires: Option<Uptime>,
     /// The topics of the client's aliases; `None` before the first.
     aliases: Option<Box<Aliases>>,
     /// The [`client_hash`](super::publication::client_hash) of the client id; 0 before it was needed.
@@ -132,8 +152,56 @@ struct Open {
     undecided: Option<Box<KeptPacket>>,
     /// The long packet that is handled in parts.
     parts: Option<Box<Parts>>,
-    /// The client's DISCONNECT, if it has sent one.
-    end: End,
+}
+
+impl Open {
+    #[inline]
+    fn extras(&self) -> Option<&Extras> {
+        self.extras.as_deref()
+    }
+
+    fn extras_mut(&mut self) -> &mut Extras {
+        self.extras.get_or_insert_default()
+    }
+
+    /// When the client's token expires.
+    #[inline]
+    fn expires(&self) -> Uptime {
+        let expires = self.extras().and_then(|extras| extras.expires);
+        expires.unwrap_or(Uptime::NEVER)
+    }
+
+    /// Changes when the client's token expires.
+    fn set_expires(&mut self, expires: Uptime) {
+        if expires != self.expires() {
+            self.extras_mut().expires = Some(expires);
+        }
+    }
+
+    /// The client as a service, if it has served something.
+    fn serving(&self) -> Option<&Serving> {
+        self.extras()?.serving.as_deref()
+    }
+
+    fn serving_mut(&mut self) -> Option<&mut Serving> {
+        self.extras.as_mut()?.serving.as_deref_mut()
+    }
+
+    /// The packet about which the application decides later, if there is one.
+    #[inline]
+    fn undecided(&self) -> Option<&KeptPacket> {
+        self.extras()?.undecided.as_deref()
+    }
+
+    /// The long packet that is handled in parts, if there is one.
+    #[inline]
+    fn parts(&self) -> Option<&Parts> {
+        self.extras()?.parts.as_deref()
+    }
+
+    fn parts_mut(&mut self) -> Option<&mut Parts> {
+        self.extras.as_mut()?.parts.as_deref_mut()
+    }
 }
 
 impl Session {
@@ -145,6 +213,7 @@ impl Session {
             state: State::AwaitingConnect { since: now.uptime },
             heard: now.uptime,
             claims,
+            placement: Placement::Unknown,
         }
     }
 
@@ -163,7 +232,7 @@ impl Session {
     #[inline]
     pub fn is_waiting(&self) -> bool {
         match &self.state {
-            State::Open(open) => open.undecided.is_some(),
+            State::Open(open) => open.undecided().is_some(),
             State::LoggingIn(_) | State::Deciding(..) | State::Saving(_) => true,
             State::AwaitingConnect { .. } | State::Ended => false,
         }
@@ -199,7 +268,7 @@ impl Session {
     ) -> Result<(), CloseReason> {
         self.heard = env.common.now.uptime;
         let version = match &self.state {
-            State::Open(open) if open.expires > self.heard => open.version,
+            State::Open(open) if open.expires() > self.heard => open.version,
             State::Open(_) => return Err(CloseReason::TokenExpired),
             State::AwaitingConnect { .. } => return self.connect(first, body, env, decisions),
             State::LoggingIn(_) | State::Deciding(..) | State::Saving(_) | State::Ended => {

@@ -34,11 +34,6 @@ pub enum Session {
 pub struct MqttClient {
     /// Bytes that were received and are not handled yet.
     pub(crate) receiver: Receiver,
-    /// Whether the connection is on the core that owns its client id, or has no client id.
-    pub(crate) is_placed: bool,
-    /// Whether the next SUBSCRIBE or UNSUBSCRIBE may be handled: all publications from before it came have
-    /// been delivered.
-    pub(crate) may_subscribe: bool,
     /// The session.
     pub(crate) session: mqtt::session::Session,
 }
@@ -63,6 +58,8 @@ pub(crate) fn receive_packet<A: App>(
 
 // Ten thousand idle connections hold one each.
 const _: () = assert!(size_of::<Session>() <= 64);
+// The allocator has blocks of 80 bytes; the next ones have 96 and 112.
+const _: () = assert!(size_of::<MqttClient>() <= 80);
 
 impl Session {
     /// The entry of this session among the MQTT sessions that outlive connections; `None` if it is not an
@@ -108,8 +105,6 @@ impl Session {
     pub(crate) fn begin_mqtt(ids: &mut SessionIds, now: Now, claims: Option<Box<Claims>>) -> Session {
         Session::Mqtt(Box::new(MqttClient {
             receiver: Receiver::default(),
-            is_placed: false,
-            may_subscribe: false,
             session: mqtt::session::Session::new(ids.next_id(), now, claims),
         }))
     }

@@ -12,6 +12,7 @@ use crate::metrics::block::CoreMetrics;
 use crate::mqtt::Version;
 use crate::mqtt::packet::client_of;
 use crate::mqtt::receiver::{Step as Packets, close_reason};
+use crate::mqtt::session::Placement;
 use crate::protocols::{Environment, Farewell, Framing, MinBin, MqttClient, Session, Wire, receive_packet};
 use crate::transport::tls::ROOM_BYTES_MIN;
 use crate::websocket::close::CloseFrame;
@@ -422,15 +423,13 @@ impl<'r> PacketBatch<'_, 'r> {
                     body,
                     consumed,
                 }) => {
-                    let later = if !self.client.is_placed {
-                        let owner = self.owners.other_owner(first, body);
-                        owner.map(|(owner, version)| Next::Move(owner, version))
-                    } else if matches!(first, SUBSCRIBE | UNSUBSCRIBE)
-                        && !std::mem::take(&mut self.client.may_subscribe)
-                    {
-                        Some(Next::Subscribe)
-                    } else {
-                        None
+                    let later = match self.client.session.placement {
+                        Placement::Unknown => {
+                            let owner = self.owners.other_owner(first, body);
+                            owner.map(|(owner, version)| Next::Move(owner, version))
+                        }
+                        Placement::Owner if matches!(first, SUBSCRIBE | UNSUBSCRIBE) => Some(Next::Subscribe),
+                        Placement::Owner | Placement::OwnerMaySubscribe => None,
                     };
                     if let Some(later) = later {
                         if self.client.receiver.hand_out_again() {
@@ -438,7 +437,7 @@ impl<'r> PacketBatch<'_, 'r> {
                         }
                         return (at, later);
                     }
-                    self.client.is_placed = true;
+                    self.client.session.placement = Placement::Owner;
                     at += consumed;
                     (first, body)
                 }

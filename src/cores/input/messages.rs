@@ -3,6 +3,7 @@
 
 use crate::app::App;
 use crate::decision::{CloseReason, Decisions, Limit};
+use crate::mqtt::session::Placement;
 use crate::protocols::{Content, Session};
 
 use crate::cores::arrivals::moving::Moved;
@@ -121,7 +122,7 @@ impl<A: App> Core<A> {
             .delivery
             .awaits(&mut self.connections, &mut self.resources.inspector(), asked);
         if let Some(Session::Mqtt(client)) = self.session(id) {
-            client.may_subscribe = true;
+            client.session.placement = Placement::OwnerMaySubscribe;
             if let Some(place) = waits {
                 self.suspend_input(id, WaitsFor::Delivery(place));
                 return Input::Incomplete(consumed);

@@ -45,12 +45,15 @@ impl Session {
 impl Open {
     /// The hash of the client id, by which retained publications identify their publisher.
     pub(super) fn client_hash(&mut self, sessions: &Sessions) -> u64 {
-        if self.client_hash == 0
+        let known = self.extras().map_or(0, |extras| extras.client_hash);
+        if known == 0
             && let Some(client_id) = sessions.client_id(self.session)
         {
-            self.client_hash = client_hash(client_id);
+            let hash = client_hash(client_id);
+            self.extras_mut().client_hash = hash;
+            return hash;
         }
-        self.client_hash
+        known
     }
 
     /// Calls `write` to write a packet with a reason in words, or without it if the client does not want it

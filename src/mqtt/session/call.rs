@@ -194,7 +194,7 @@ impl Session {
         };
         let mut token = Vec::new();
         reply_to.write(&mut token);
-        let owed = self.open_mut().and_then(|open| open.owed.clone());
+        let owed = self.open().and_then(|open| open.extras()?.owed.clone());
         env.common.scratch.app.call.answering(&token, owed);
         let mut peer = Peer::new(self.id, self.claims.as_deref(), None, &mut env.common.scratch.app);
         let answer = env.common.app.invoke(call, &mut peer);
@@ -329,8 +329,8 @@ impl Session {
             );
         }
         let calls_max = env.settings.client_calls_max as usize;
-        let open = self.open_mut().and_then(|open| open.owed.as_ref());
-        if open.is_some_and(|owed| owed.count() >= calls_max) {
+        let owed = self.open().and_then(|open| open.extras()?.owed.as_ref());
+        if owed.is_some_and(|owed| owed.count() >= calls_max) {
             env.common.scratch.hit(Limit::ClientCalls);
             return refused(ReasonCode::QuotaExceeded, "too many calls wait for their answers");
         }
@@ -411,7 +411,7 @@ impl Session {
         if let Some(owed) = env.common.scratch.app.call.take_owed()
             && let Some(open) = self.open_mut()
         {
-            open.owed = Some(owed);
+            open.extras_mut().owed = Some(owed);
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::connack::{Accepted, ConnAck};
 use super::identity::{Identity, token_of};
-use super::{Accepting, Denied, End, Open, Refused, Session, State, refused};
+use super::{Accepting, Denied, Open, Refused, Session, State, refused};
 use crate::app::App;
 use crate::auth::Claims;
 use crate::clock::Uptime;
@@ -227,7 +227,7 @@ impl Session {
             }
         };
         let keep_alive = keep_alive(connect, env.settings);
-        let open = Open {
+        let mut open = Open {
             session: connected.session,
             version: connect.version,
             explains: properties.number(Property::RequestProblemInformation) != Some(0),
@@ -236,15 +236,9 @@ impl Session {
             receive_maximum,
             silence_ms_max: u32::from(keep_alive.used_s) * 1500,
             in_flight: 0,
-            expires: self.expiry_of_claims(env.common.now),
-            aliases: None,
-            client_hash: 0,
-            owed: None,
-            serving: None,
-            undecided: None,
-            parts: None,
-            end: End::Lost,
+            extras: None,
         };
+        open.set_expires(self.expiry_of_claims(env.common.now));
         if let Some(connection) = connected.displaced {
             decisions.push(Decision::EndOther {
                 connection,

@@ -1,23 +1,24 @@
 //! DISCONNECT, and the end of the connection: section 3.14.
 
-use super::{End, Session, State, close_saying};
+use super::{Session, State, close_saying};
 use crate::app::App;
 use crate::decision::{CloseReason, Decisions};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::packet::Disconnect;
 use crate::mqtt::properties::Property;
+use crate::mqtt::sessions::End;
 use crate::mqtt::settings::MqttSettings;
 use crate::mqtt::{ReasonCode, encode};
 
 impl Session {
     /// The client sends DISCONNECT.
     pub(super) fn leave<A: App>(
-        &mut self,
+        &self,
         disconnect: &Disconnect<'_>,
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let Some(open) = self.open_mut() else {
+        let Some(open) = self.open() else {
             return Err(CloseReason::MqttProtocolError);
         };
         let expiry_s = disconnect.properties.number(Property::SessionExpiryInterval);
@@ -29,13 +30,12 @@ impl Session {
                 "DISCONNECT asks for a session expiry, but CONNECT had 0",
             );
         }
-        open.end = End::Orderly {
+        let end = End::Orderly {
             // MQTT-3.14.4-3: only success drops the will.
             with_will: disconnect.reason != ReasonCode::Success,
             expiry_s: expiry_s.map(|seconds| seconds.min(env.settings.session_expiry_s_max)),
         };
-        let (session, end) = (open.session, open.end);
-        env.sessions.leave(session, env.common.address, end);
+        env.sessions.leave(open.session, env.common.address, end);
         Err(CloseReason::MqttDisconnected)
     }
 
@@ -87,14 +87,15 @@ impl Session {
                 return;
             }
         };
-        if let Some(serving) = open.serving.take() {
+        if let Some(serving) = open.extras.as_mut().and_then(|extras| extras.serving.take()) {
             Session::end_serving(*serving, env);
         }
         if let Some(wait) = wait {
             env.sessions.shares.forget_wait(wait);
         }
+        // What the client has said with DISCONNECT holds already: `leave`.
         env.sessions
-            .disconnect(open.session, env.common.address, open.end, env.common.now);
+            .disconnect(open.session, env.common.address, End::Lost, env.common.now);
         let (claims, address) = (self.claims.as_deref(), env.common.address);
         let mut client = env.common.scratch.app.client(self.id, claims, address);
         env.common.app.disconnected(&mut client, reason);

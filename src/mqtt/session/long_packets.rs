@@ -15,7 +15,7 @@
 //!
 //! Limits: [`FILTERS_PER_PART_MAX`], [`SHORT_BYTES_MAX`].
 
-use super::{Session, close_saying};
+use super::{Open, Session, close_saying};
 use crate::app::App;
 use crate::decision::{CloseReason, Decisions};
 use crate::mqtt::environment::Environment;
@@ -130,13 +130,13 @@ impl Session {
     #[inline]
     pub fn has_more(&self) -> bool {
         self.open().is_some_and(|open| {
-            open.parts.as_ref().is_some_and(|parts| !parts.is_last()) && open.undecided.is_none()
+            open.parts().is_some_and(|parts| !parts.is_last()) && open.undecided().is_none()
         })
     }
 
     /// Whether the packet that is handled now is a part of a long one.
     pub(super) fn has_parts(&self) -> bool {
-        self.open().is_some_and(|open| open.parts.is_some())
+        self.open().is_some_and(|open| open.parts().is_some())
     }
 
     /// Handles another part of a long packet.
@@ -148,16 +148,16 @@ impl Session {
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) -> Result<(), CloseReason> {
-        let Some(open) = self.open_mut().filter(|open| open.undecided.is_none()) else {
+        let Some(open) = self.open_mut().filter(|open| open.undecided().is_none()) else {
             return Ok(());
         };
-        let Some(parts) = open.parts.as_mut().filter(|parts| !parts.is_last()) else {
+        let Some(parts) = open.parts_mut().filter(|parts| !parts.is_last()) else {
             return Ok(());
         };
         let (version, first, part) = (parts.version, parts.first, parts.next());
         let result = self.handle(version, first, &part, env, decisions);
         if result.is_err()
-            && let Some(parts) = self.open_mut().and_then(|open| open.parts.as_mut())
+            && let Some(parts) = self.open_mut().and_then(Open::parts_mut)
         {
             // The connection ends: the rest is dropped.
             parts.at = parts.filters.len();
@@ -178,7 +178,7 @@ impl Session {
         match Parts::new(version, first, body, env.settings.user_properties_max) {
             Ok(parts) => {
                 if let Some(open) = self.open_mut() {
-                    open.parts = Some(Box::new(parts));
+                    open.extras_mut().parts = Some(Box::new(parts));
                 }
                 self.receive_more(env, decisions)
             }
@@ -192,12 +192,12 @@ impl Session {
 
     /// The number of the wait for owners of groups, if a part of a long packet is handled that is not the first.
     pub(super) fn wait_of_parts(&self) -> Option<u64> {
-        self.open()?.parts.as_ref()?.answer.wait
+        self.open()?.parts()?.answer.wait
     }
 
     /// How many filters of the packet that is handled now come before this part of it.
     pub(super) fn filters_before(&self) -> usize {
-        let parts = self.open().and_then(|open| open.parts.as_ref());
+        let parts = self.open().and_then(Open::parts);
         parts.map_or(0, |parts| parts.answer.codes.len())
     }
 
@@ -205,7 +205,7 @@ impl Session {
     /// complete.
     pub(super) fn complete(&mut self, part: PartialAnswer) -> Option<PartialAnswer> {
         let open = self.open_mut()?;
-        let Some(parts) = &mut open.parts else {
+        let Some(parts) = open.parts_mut() else {
             return Some(part);
         };
         let answer = &mut parts.answer;
@@ -216,12 +216,13 @@ impl Session {
         if !parts.is_last() {
             return None;
         }
-        open.parts.take().map(|parts| parts.answer)
+        let parts = open.extras_mut().parts.take();
+        parts.map(|parts| parts.answer)
     }
 
     /// How many bytes the session keeps of a long packet.
     pub(super) fn parts_bytes(&self) -> usize {
-        let parts = self.open().and_then(|open| open.parts.as_ref());
+        let parts = self.open().and_then(Open::parts);
         parts.map_or(0, |parts| parts.filters.len() + parts.answer.codes.capacity())
     }
 }

@@ -69,7 +69,7 @@ impl Session {
             let seconds = self.claims.as_deref().and_then(Claims::expires_with_leeway_at);
             let now = env.common.now;
             if let Some(open) = self.open_mut() {
-                open.expires = seconds.map_or(Uptime::NEVER, |seconds| uptime_of(seconds, now));
+                open.set_expires(seconds.map_or(Uptime::NEVER, |seconds| uptime_of(seconds, now)));
             }
         }
         Ok(())

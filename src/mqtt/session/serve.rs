@@ -28,7 +28,7 @@
 use std::collections::VecDeque;
 
 use super::service_call::ServiceCallParts;
-use super::{Refused, Session, State, close_saying, refused};
+use super::{Open, Refused, Session, State, close_saying, refused};
 use crate::app::{App, AppError};
 use crate::clock::Uptime;
 use crate::config::rules::Action;
@@ -202,7 +202,7 @@ impl Session {
             return refused(ReasonCode::Unspecified, "the connection has ended");
         };
         // No more filters than patterns, so that looking through them costs little.
-        let is_full = open.serving.as_deref().is_some_and(|serving| {
+        let is_full = open.serving().is_some_and(|serving| {
             serving.filters.len() >= env.settings.services_max as usize && !serving.has(waiting.text)
         });
         if is_full {
@@ -246,7 +246,7 @@ impl Session {
             return false;
         };
         let (session, version) = (open.session, open.version);
-        let serves = open.serving.as_deref().is_some_and(|serving| serving.has(text));
+        let serves = open.serving().is_some_and(|serving| serving.has(text));
         if !self.may_keep_service(&pattern, env.common.policy) {
             return false;
         }
@@ -282,7 +282,7 @@ impl Session {
             .window
             .min(env.settings.service_window_max)
             .min(u32::from(open.receive_maximum));
-        let serving = open.serving.get_or_insert_default();
+        let serving = open.extras_mut().serving.get_or_insert_default();
         serving.filters.retain(|filter| *filter.text != *waiting.text);
         serving.filters.push(ServedFilter {
             text: waiting.text.into(),
@@ -300,7 +300,7 @@ impl Session {
 
     /// A filter of the client has ended: so has the service, unless another filter stands for the same pattern.
     pub(super) fn stop_serving<A: App>(&mut self, text: &str, env: &mut Environment<'_, '_, A>) {
-        let Some(serving) = self.open_mut().and_then(|open| open.serving.as_deref_mut()) else {
+        let Some(serving) = self.open_mut().and_then(Open::serving_mut) else {
             return;
         };
         let Some(at) = serving.filters.iter().position(|filter| *filter.text == *text) else {
@@ -374,13 +374,14 @@ impl Session {
         let Some(open) = self.open_mut() else {
             return Err(call);
         };
-        let Some(serving) = open.serving.as_deref_mut() else {
+        let packet_bytes_max = open.packet_bytes_max;
+        let Some(serving) = open.serving_mut() else {
             return Err(call);
         };
         serving.last_call += 1;
         let number = serving.last_call;
         let mut packet = Vec::new();
-        if !serving.write_call(&call, (number, now), open.packet_bytes_max, &mut packet) {
+        if !serving.write_call(&call, (number, now), packet_bytes_max, &mut packet) {
             let error =
                 AppError::new("The call is too large for the service, or its name is no topic of MQTT");
             let mut json = Vec::new();
@@ -402,7 +403,7 @@ impl Session {
     /// until the client answers, or until [`Session::take_cancelled`]; false if the client has answered it,
     /// or has not got it.
     pub(crate) fn cancel_call(&mut self, id: CallId, until: Uptime) -> bool {
-        let serving = self.open_mut().and_then(|open| open.serving.as_deref_mut());
+        let serving = self.open_mut().and_then(Open::serving_mut);
         let mut calls = serving.into_iter().flat_map(|serving| &mut serving.calls);
         let Some((_, call)) = calls.find(|(_, call)| call.id == Some(id)) else {
             return false;
@@ -413,7 +414,7 @@ impl Session {
 
     /// Takes a cancelled call that the client has not answered.
     pub(crate) fn take_cancelled(&mut self, id: CallId) -> Option<Box<ServiceCall>> {
-        let calls = &mut self.open_mut()?.serving.as_deref_mut()?.calls;
+        let calls = &mut self.open_mut()?.serving_mut()?.calls;
         let at = calls.iter().position(|(_, call)| call.id == Some(id))?;
         calls.remove(at).map(|(_, call)| call)
     }
@@ -434,7 +435,7 @@ impl Session {
             return self.carry_out_orders(env, decisions);
         }
         let correlation = publish.properties.binary(Property::CorrelationData);
-        let serving = self.open_mut().and_then(|open| open.serving.as_deref_mut());
+        let serving = self.open_mut().and_then(Open::serving_mut);
         let call = correlation.and_then(|number| serving?.take(number));
         let nobody = call.is_none();
         if let Some(mut call) = call {

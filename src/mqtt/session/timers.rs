@@ -17,7 +17,7 @@ impl Session {
             State::AwaitingConnect { since } => *since + common.handshake_timeout,
             State::Saving(accepting) => accepting.since() + common.handshake_timeout,
             State::Open(open) => {
-                let deadline = self.silent_from(open.silence_ms_max).min(open.expires);
+                let deadline = self.silent_from(open.silence_ms_max).min(open.expires());
                 deadline.min(self.decision_deadline())
             }
             State::Deciding(..) => self.decision_deadline(),
@@ -49,7 +49,7 @@ impl Session {
             State::Open(open) if self.silent_from(open.silence_ms_max) <= now => {
                 Err(CloseReason::KeepAliveTimeout)
             }
-            State::Open(open) if open.expires <= now => Err(CloseReason::TokenExpired),
+            State::Open(open) if open.expires() <= now => Err(CloseReason::TokenExpired),
             State::AwaitingConnect { .. }
             | State::LoggingIn(_)
             | State::Deciding(..)

@@ -78,7 +78,8 @@ impl Session {
             Err(reason) => Err(reason),
         };
         if let State::Open(open) = &mut self.state
-            && let Some(kept) = &mut open.undecided
+            && let Some(extras) = &mut open.extras
+            && let Some(kept) = &mut extras.undecided
         {
             (kept.first, kept.body) = (first, body.into());
         }
@@ -108,7 +109,7 @@ impl Session {
     ) {
         let undecided = Session::undecided(number, decided, env);
         if let Some(open) = self.open_mut() {
-            open.undecided = Some(Box::new(KeptPacket::new(undecided)));
+            open.extras_mut().undecided = Some(Box::new(KeptPacket::new(undecided)));
         }
     }
 
@@ -141,8 +142,7 @@ impl Session {
         match &self.state {
             State::Deciding(_, undecided) => undecided.deadline,
             State::Open(open) => open
-                .undecided
-                .as_ref()
+                .undecided()
                 .map_or(Uptime::NEVER, |kept| kept.undecided.deadline),
             State::AwaitingConnect { .. } | State::LoggingIn(_) | State::Saving(_) | State::Ended => {
                 Uptime::NEVER
@@ -155,8 +155,7 @@ impl Session {
         match &self.state {
             State::Deciding(pending, undecided) => pending.bytes() + undecided.kept.bytes(),
             State::Open(open) => {
-                open.undecided
-                    .as_ref()
+                open.undecided()
                     .map_or(0, |kept| kept.body.len() + kept.undecided.kept.bytes())
                     + self.parts_bytes()
             }
@@ -176,7 +175,11 @@ impl Session {
         let result = match &mut self.state {
             State::Open(open) => {
                 let version = open.version;
-                let Some(kept) = open.undecided.take_if(|kept| is_wanted(&kept.undecided)) else {
+                let kept = open
+                    .extras
+                    .as_mut()
+                    .and_then(|extras| extras.undecided.take_if(|kept| is_wanted(&kept.undecided)));
+                let Some(kept) = kept else {
                     return Ok(());
                 };
                 let KeptPacket {
