@@ -41,7 +41,7 @@ use std::ops::Bound;
 
 pub use self::groups::GroupRef;
 use self::groups::{Chosen, Groups, Member};
-use super::sessions::{Bounds, Content, CoreLocation, Outbound, SessionRef};
+use super::sessions::{Bounds, Content, CoreLocation, Outbound, SessionRef, SharedPublication};
 use super::subscriptions::{Options, SubscribeOutcome, UnsubscribeOutcome};
 use crate::broker::SubscriptionLimits;
 use crate::services::Offer;
@@ -162,9 +162,7 @@ pub struct Handed {
     pub tag: Tag,
     /// The QoS and the RETAIN flag for this member.
     pub outbound: Outbound,
-    /// Its subscription identifier; 0 for none.
-    pub id: u32,
-    /// The content that is published.
+    /// The content that is published, and the member's subscription identifier.
     pub publication: SharedPublication,
 }
 
@@ -179,44 +177,6 @@ pub struct Tag {
     pub session: SessionRef,
     /// Its QoS and flag when it was published, in case it goes to another member.
     pub published: Outbound,
-}
-
-/// A copy of a publication, outside the ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedPublication {
-    topic: Box<[u8]>,
-    properties: Box<[u8]>,
-    payload: Box<[u8]>,
-    expires_at: Option<u64>,
-    is_utf8: bool,
-}
-
-impl SharedPublication {
-    /// A copy.
-    pub fn new(content: &Content<'_>) -> SharedPublication {
-        SharedPublication {
-            topic: content.topic.into(),
-            properties: content.properties.into(),
-            payload: content.payload.into(),
-            expires_at: content.expires_at,
-            is_utf8: content.is_utf8,
-        }
-    }
-
-    /// Its content.
-    pub fn content(&self) -> Content<'_> {
-        Content {
-            topic: &self.topic,
-            properties: &self.properties,
-            payload: &self.payload,
-            expires_at: self.expires_at,
-            is_utf8: self.is_utf8,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.topic.len() + self.properties.len() + self.payload.len()
-    }
 }
 
 /// An answer to SUBSCRIBE that waits until owners have added the session to their groups.
@@ -552,7 +512,7 @@ impl Shares {
     /// are newer than `last_generation` began after the publication.
     pub fn dispatch(&mut self, group: u32, last_generation: u64, content: &Content<'_>, published: Outbound) {
         if let Some(group) = self.groups.reference(group, last_generation) {
-            self.give(group, published, || SharedPublication::new(content));
+            self.give(group, published, |id| SharedPublication::new(content, id));
         }
     }
 
@@ -701,7 +661,7 @@ impl Shares {
                 // could choose it again.
                 self.groups.remove_member(tag.group, tag.session.serial);
                 self.redispatched += 1;
-                self.give(tag.group, tag.published, || publication);
+                self.give(tag.group, tag.published, |id| publication.with_id(id));
             }
         }
         None
@@ -724,7 +684,7 @@ impl Shares {
         &mut self,
         group: GroupRef,
         published: Outbound,
-        publication: impl FnOnce() -> SharedPublication,
+        publication: impl FnOnce(u32) -> SharedPublication,
     ) {
         if self.message_bytes + self.handed_bytes > self.message_bytes_max {
             self.dropped += 1;
@@ -749,8 +709,7 @@ impl Shares {
                 qos: published.qos.min(member.options.qos as u8),
                 retain: published.retain && member.options.retain_as_published,
             },
-            id: member.options.id,
-            publication: publication(),
+            publication: publication(member.options.id),
         };
         self.tell(member.core, ShareMessage::Handed(handed));
     }

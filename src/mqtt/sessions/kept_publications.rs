@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 
-use crate::mqtt::shares::{SharedPublication, Tag};
+use crate::mqtt::shares::Tag;
 use crate::slab::Slab;
 
 /// The content of a publication, apart from the subscriber.
@@ -41,6 +41,44 @@ impl Ids<'_> {
     pub fn iter(self) -> impl Iterator<Item = u32> {
         let (ids, _) = self.0.as_chunks();
         ids.iter().map(|&id| u32::from_le_bytes(id))
+    }
+}
+
+/// A copy of a publication, outside the ring, on its way from a group to one of its members. The member's session
+/// keeps these bytes as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPublication(Box<[u8]>);
+
+impl SharedPublication {
+    /// A copy for a member with this subscription identifier; 0: none.
+    pub fn new(content: &Content<'_>, id: u32) -> SharedPublication {
+        SharedPublication(match id {
+            0 => write(content, &[]),
+            id => write(content, &[id]),
+        })
+    }
+
+    /// The same for another member.
+    pub fn with_id(self, id: u32) -> SharedPublication {
+        match self.id() == id {
+            true => self,
+            false => SharedPublication::new(&self.content(), id),
+        }
+    }
+
+    /// What is published.
+    pub fn content(&self) -> Content<'_> {
+        read(&self.0).0
+    }
+
+    /// The subscription identifier of the member; 0: none.
+    pub fn id(&self) -> u32 {
+        read(&self.0).1.iter().next().unwrap_or(0)
+    }
+
+    /// Bytes of the copy.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -99,7 +137,10 @@ impl KeptPublications {
             return newest;
         }
         self.end_publication();
-        let kept = self.insert(content, ids, 2);
+        let kept = self.add(Kept {
+            bytes: write(content, ids),
+            holders: 2,
+        });
         self.under_way = Some(kept);
         kept
     }
@@ -121,18 +162,13 @@ impl KeptPublications {
 
     /// Keeps a publication that a group has given to a session. No other session shares the copy: when the
     /// session is done with it, the group is told.
-    pub(super) fn keep_tagged(&mut self, content: &Content<'_>, ids: &[u32], tag: Tag) -> KeptRef {
-        let kept = self.insert(content, ids, 1);
+    pub(super) fn keep_tagged(&mut self, publication: SharedPublication, tag: Tag) -> KeptRef {
+        let kept = self.add(Kept {
+            bytes: publication.0,
+            holders: 1,
+        });
         self.tags.insert(kept.0, tag);
         kept
-    }
-
-    fn insert(&mut self, content: &Content<'_>, ids: &[u32], holders: u32) -> KeptRef {
-        let copy = Kept {
-            bytes: write(content, ids),
-            holders,
-        };
-        self.add(copy)
     }
 
     fn add(&mut self, copy: Kept) -> KeptRef {
@@ -150,7 +186,7 @@ impl KeptPublications {
     /// is to get it.
     pub(super) fn give_back(&mut self, kept: KeptRef) {
         if let Some(tag) = self.tags.remove(&kept.0) {
-            let publication = SharedPublication::new(&self.get(kept).0);
+            let publication = SharedPublication(self.copies[kept.0 as usize].bytes.clone());
             self.given_back.push((tag, publication));
         }
         self.release(kept);

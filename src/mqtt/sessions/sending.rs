@@ -5,7 +5,7 @@
 //! by [`Sessions::send_next`], one packet after the other, while the outbox has room. Publications with QoS 0
 //! for connected clients never come here.
 
-use super::kept_publications::{self, KeptPublications};
+use super::kept_publications::{self, KeptPublications, KeptRef, SharedPublication};
 use super::outgoing::{Next, Outgoing};
 use super::saving::Saving;
 use super::{Alias, Content, Ids, Phase, SessionRef, SessionState, Sessions};
@@ -145,29 +145,28 @@ impl Sessions {
         ids: &[u32],
         has_room: bool,
     ) -> Offer {
-        self.offer_as(session, outbound, content, ids, has_room, None)
+        let offered = Offered::Published { content, ids };
+        self.offer_as(session, outbound, offered, has_room).0
     }
 
-    /// As [`Sessions::offer`]; the publication is that of a group if it has a `tag`.
+    /// As [`Sessions::offer`]. Returns the copy as well, if the publication is sent now and kept.
     pub(super) fn offer_as(
         &mut self,
         session: SessionRef,
         outbound: Outbound,
-        content: &Content<'_>,
-        ids: &[u32],
+        offered: Offered<'_>,
         has_room: bool,
-        tag: Option<Tag>,
-    ) -> Offer {
+    ) -> (Offer, Option<KeptRef>) {
         let Some(state) = self
             .states
             .get_mut(session.number as usize)
             .filter(|state| state.serial == session.serial)
         else {
-            return Offer::Dropped;
+            return (Offer::Dropped, None);
         };
         let is_connected = matches!(state.phase, Phase::Connected { .. });
         if outbound.qos == 0 && !(self.bounds.queues_qos0 && (!is_connected || state.has_waiting())) {
-            return Offer::Dropped;
+            return (Offer::Dropped, None);
         }
         let is_lasting = state.is_lasting();
         let in_flight_max = state.in_flight_max;
@@ -179,21 +178,18 @@ impl Sessions {
             is_gated = saving.is_strict && outbound.qos == 2;
         }
         if is_connected && has_room && !is_gated && outbound.qos > 0 && outgoing.is_open(in_flight_max) {
-            let kept = match tag {
-                Some(tag) => Some(self.kept.keep_tagged(content, ids, tag)),
-                None => is_lasting.then(|| self.kept.keep(content, ids)),
-            };
+            let is_kept = is_lasting || matches!(offered, Offered::Handed { .. });
+            let kept = is_kept.then(|| offered.keep(&mut self.kept));
             let packet_id = outgoing.send_now(outbound, kept, &self.kept);
-            return Offer::Send { packet_id };
+            return (Offer::Send { packet_id }, kept);
         }
-        let bytes = content.topic.len() + content.properties.len() + content.payload.len();
+        let (bytes, memory_bytes) = offered.sizes();
         let fits = fits(outgoing, bytes, &self.bounds);
-        let memory_bytes = kept_publications::memory_bytes_of(content, ids);
         if !fits || self.kept.bytes() + memory_bytes > self.bounds.queues_bytes_max {
             let new_entry = NewEntry {
                 bytes,
                 memory_bytes,
-                has_copy: tag.is_none() && self.kept.has_copy(ids),
+                has_copy: offered.has_copy(&self.kept),
             };
             let count = if fits {
                 &mut self.counts.dropped_total
@@ -202,22 +198,19 @@ impl Sessions {
             };
             let Some(oldest) = new_entry.costs(outgoing, &self.bounds, &self.kept) else {
                 *count += 1;
-                return Offer::Dropped;
+                return (Offer::Dropped, None);
             };
             *count += oldest as u64;
             for _ in 0..oldest {
                 outgoing.drop_oldest(&mut self.kept);
             }
         }
-        let kept = match tag {
-            Some(tag) => self.kept.keep_tagged(content, ids, tag),
-            None => self.kept.keep(content, ids),
-        };
+        let kept = offered.keep(&mut self.kept);
         outgoing.wait(outbound, kept, &self.kept);
         if is_connected {
             self.list(session.number);
         }
-        Offer::Waits
+        (Offer::Waits, None)
     }
 
     /// A connected session that may have something to send. The caller sends until [`Sent::Nothing`], or lists it again
@@ -347,6 +340,52 @@ fn may_send(outgoing: &mut Outgoing, in_flight_max: u16, saving: &Saving) -> boo
     }
     let gate = outgoing.saved().map_or(0, |saved| saved.gate);
     !outgoing.is_next_reserved() || gate <= saving.committed
+}
+
+/// A publication that a session is offered.
+pub(super) enum Offered<'a> {
+    /// One that the ring holds.
+    Published {
+        content: &'a Content<'a>,
+        ids: &'a [u32],
+    },
+    /// One that a group has given to the session.
+    Handed {
+        tag: Tag,
+        publication: SharedPublication,
+    },
+}
+
+impl Offered<'_> {
+    /// Its size in the queue of a session, and the memory that a copy of it takes.
+    fn sizes(&self) -> (usize, usize) {
+        let sizes = |content: &Content<'_>, ids: &[u32]| {
+            let bytes = content.topic.len() + content.properties.len() + content.payload.len();
+            (bytes, kept_publications::memory_bytes_of(content, ids))
+        };
+        match self {
+            Offered::Published { content, ids } => sizes(content, ids),
+            Offered::Handed { publication, .. } => match publication.id() {
+                0 => sizes(&publication.content(), &[]),
+                id => sizes(&publication.content(), &[id]),
+            },
+        }
+    }
+
+    /// Whether it is kept already for another session.
+    fn has_copy(&self, kept: &KeptPublications) -> bool {
+        match self {
+            Offered::Published { ids, .. } => kept.has_copy(ids),
+            Offered::Handed { .. } => false,
+        }
+    }
+
+    fn keep(self, kept: &mut KeptPublications) -> KeptRef {
+        match self {
+            Offered::Published { content, ids } => kept.keep(content, ids),
+            Offered::Handed { tag, publication } => kept.keep_tagged(publication, tag),
+        }
+    }
 }
 
 /// A publication that is to wait in the queue of a session.

@@ -1,6 +1,7 @@
 //! Sessions as members of the groups of shared subscriptions (`mqtt/shares.rs`).
 
-use super::{Offer, SessionRef, Sessions};
+use super::sending::Offered;
+use super::{Content, Offer, SessionRef, Sessions};
 use crate::broker::SubscriptionLimits;
 use crate::mqtt::Qos;
 use crate::mqtt::shares::{FilterChange, Handed, JoinOutcome, Membership, ShareMessage};
@@ -57,21 +58,25 @@ impl Sessions {
         self.follow_groups();
     }
 
-    /// Offers a publication that a group has given to a session, as [`Sessions::offer`] does. If it is dropped, the
-    /// group is told.
-    pub fn offer_handed(&mut self, handed: &Handed, has_room: bool) -> Offer {
+    /// Offers a publication that a group has given to a session, as [`Sessions::offer`] does, and lets `send` send it with
+    /// this packet identifier if it is sent now. If it is dropped, the group is told.
+    pub fn offer_handed(
+        &mut self,
+        handed: Handed,
+        has_room: bool,
+        send: impl FnOnce(u16, &Content<'_>),
+    ) -> Offer {
         let Handed {
             tag,
             outbound,
-            id,
             publication,
         } = handed;
-        let ids = std::slice::from_ref(id);
-        let ids = if *id == 0 { &[] } else { ids };
-        let content = publication.content();
-        let offer = self.offer_as(tag.session, *outbound, &content, ids, has_room, Some(*tag));
-        if offer == Offer::Dropped {
-            self.shares.settle(*tag);
+        let offered = Offered::Handed { tag, publication };
+        let (offer, kept) = self.offer_as(tag.session, outbound, offered, has_room);
+        match (offer, kept) {
+            (Offer::Send { packet_id }, Some(kept)) => send(packet_id, &self.kept.get(kept).0),
+            (Offer::Dropped, _) => self.shares.settle(tag),
+            (Offer::Send { .. } | Offer::Waits, _) => {}
         }
         offer
     }

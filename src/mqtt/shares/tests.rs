@@ -167,7 +167,7 @@ impl World {
             return;
         }
         let handed = held.remove(0);
-        let payload = handed.publication.payload[..].try_into().unwrap();
+        let payload = handed.publication.content().payload.try_into().unwrap();
         *self.done.entry(u32::from_be_bytes(payload)).or_default() += 1;
         self.cores[core].settle(handed.tag);
     }
@@ -269,10 +269,14 @@ fn what_a_session_has_not_got_at_its_end_goes_to_another_member() {
     assert_eq!(world.held(2, 5), 2);
     let handed = &world.sessions[&(2, 5)].1[0];
     assert_eq!(
-        (handed.outbound.qos, handed.tag.published.qos, handed.id),
+        (
+            handed.outbound.qos,
+            handed.tag.published.qos,
+            handed.publication.id()
+        ),
         (0, 1, 7)
     );
-    assert_eq!(*handed.publication.payload, 1_u32.to_be_bytes());
+    assert_eq!(handed.publication.content().payload, 1_u32.to_be_bytes());
     let redispatched: u64 = world.cores.iter_mut().map(|core| core.take_counts().0).sum();
     assert_eq!(redispatched, 2);
 }

@@ -3,9 +3,9 @@
 
 use super::{Connections, Target};
 use crate::cores::outgoing::packets::PublishPacket;
-use crate::mqtt::Sessions;
-use crate::mqtt::sessions::Offer;
+use crate::mqtt::sessions::{Content, Offer, Outbound};
 use crate::mqtt::shares::{Handed, WaitingAnswer};
+use crate::mqtt::{Sessions, Version};
 
 impl Connections {
     /// Delivers the publications that groups have given to sessions of this core, as many as a turn may, and
@@ -54,21 +54,13 @@ impl Connections {
                 index,
             })
         }) else {
-            sessions.offer_handed(&handed, false);
+            sessions.offer_handed(handed, false, |_, _| {});
             return 0;
         };
-        let ids = [handed.id];
-        let mut packet = PublishPacket {
-            version: target.client.version,
-            topic: std::str::from_utf8(content.topic).unwrap_or_default(),
-            content: &content,
-            outbound: handed.outbound,
-            packet_id: 1,
-            dup: false,
-            ids: if handed.id == 0 { &[] } else { &ids },
-            alias: None,
-            unix_ms: self.unix_ms,
-        };
+        let (outbound, unix_ms) = (handed.outbound, self.unix_ms);
+        let id = [handed.publication.id()];
+        let ids = if id == [0] { &[] } else { &id[..] };
+        let packet = packet_of(&content, ids, outbound, target.client.version, unix_ms);
         let bytes_max = target.client.packet_bytes_max as usize;
         let Some(packet_bytes) = packet.packet_bytes().filter(|&bytes| bytes <= bytes_max) else {
             sessions.count_too_large();
@@ -76,21 +68,27 @@ impl Connections {
             return 0;
         };
         let framing = self.slab[target.index as usize].framing;
-        if handed.outbound.qos > 0 {
-            let has_room = self.takes_now(target.index, packet_bytes);
-            let Offer::Send { packet_id } = sessions.offer_handed(&handed, has_room) else {
-                return 0;
-            };
-            packet.packet_id = packet_id;
+        let has_room = self.takes_now(target.index, packet_bytes);
+        if outbound.qos > 0 {
+            let offer = sessions.offer_handed(handed, has_room, |packet_id, content| {
+                let packet = packet_of(content, ids, outbound, target.client.version, unix_ms);
+                self.push_packet(target.index, |bytes| {
+                    PublishPacket { packet_id, ..packet }.write(framing, bytes);
+                });
+            });
+            return u64::from(matches!(offer, Offer::Send { .. }));
+        }
+        let taken = if has_room {
             self.push_packet(target.index, |bytes| {
                 packet.write(framing, bytes);
             });
-            return 1;
-        }
-        let mut bytes = Vec::new();
-        packet.write(framing, &mut bytes);
-        let leaves_out = self.leaves_out();
-        let taken = self.deliver_apart(target.index, NO_CHANNEL, &bytes, None, leaves_out, None);
+            1
+        } else {
+            let mut bytes = Vec::new();
+            packet.write(framing, &mut bytes);
+            let leaves_out = self.leaves_out();
+            self.deliver_apart(target.index, NO_CHANNEL, &bytes, None, leaves_out, None)
+        };
         sessions.shares.settle(handed.tag);
         taken
     }
@@ -110,6 +108,26 @@ impl Connections {
             bytes.extend_from_slice(&answer.packet);
         });
         self.metrics.messages_sent.add(1);
+    }
+}
+
+fn packet_of<'a>(
+    content: &'a Content<'a>,
+    ids: &'a [u32],
+    outbound: Outbound,
+    version: Version,
+    unix_ms: u64,
+) -> PublishPacket<'a> {
+    PublishPacket {
+        version,
+        topic: std::str::from_utf8(content.topic).unwrap_or_default(),
+        content,
+        outbound,
+        packet_id: 1,
+        dup: false,
+        ids,
+        alias: None,
+        unix_ms,
     }
 }
 

@@ -87,12 +87,12 @@ fn publish(sessions: &mut Sessions, topic: &[u8], qos: u8) {
 fn deliver(sessions: &mut Sessions) -> Vec<(SessionRef, Vec<u8>, Offer)> {
     let mut got = Vec::new();
     while let Some(handed) = sessions.shares.next_handed() {
-        let offer = sessions.offer_handed(&handed, true);
-        got.push((
-            handed.tag.session,
-            handed.publication.content().topic.to_vec(),
-            offer,
-        ));
+        let (session, topic) = (handed.tag.session, handed.publication.content().topic.to_vec());
+        let mut sent = None;
+        let offer = sessions.offer_handed(handed, true, |_, content| sent = Some(content.topic.to_vec()));
+        assert_eq!(matches!(offer, Offer::Send { .. }), sent.is_some());
+        assert!(sent.is_none_or(|sent| sent == topic));
+        got.push((session, topic, offer));
     }
     got
 }
