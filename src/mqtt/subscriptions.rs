@@ -212,7 +212,10 @@ impl Subscriptions {
         let begin = found.len();
         let mut filters = 0;
         if let Some(number) = self.find_topic(hash, &topic) {
-            found.extend_from_slice(self.filters[number as usize].subscribers.as_slice());
+            match &self.filters[number as usize].subscribers {
+                Subscribers::One(one) => found.push(*one),
+                Subscribers::Many(many) => found.extend_from_slice(many),
+            }
             filters = 1;
         }
         let mut steps = 0;
@@ -227,13 +230,6 @@ impl Subscriptions {
             order(&mut found[begin..]);
         }
         steps
-    }
-
-    /// Whether [`Subscriptions::matches`] may find a subscription. If there are filters with wildcards, it always may.
-    #[inline]
-    pub fn may_match(&self, hash: ChannelHash) -> bool {
-        let same = |&number: &u32| self.filters[number as usize].hash == hash;
-        !self.trie.is_empty() || self.topics.find(hash.as_u64(), same).is_some()
     }
 
     /// Tells the directory which topics this core has become interested in, and which it no longer is. To be

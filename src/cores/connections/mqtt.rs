@@ -36,6 +36,7 @@ use crate::json::{Unquoted, unquote};
 use crate::mqtt::Sessions;
 use crate::mqtt::sessions::{Client, Offer, Outbound, Packet, Sent, SessionRef, Written};
 use crate::mqtt::subscriptions::{Match, Merged, Subscriber};
+use crate::protocols::Framing;
 
 /// The walk of the publication under way along MQTT subscribers.
 #[derive(Debug, Default)]
@@ -128,20 +129,46 @@ impl UnderWay<'_> {
 }
 
 impl Connections {
-    /// Whether MQTT sessions of this core may have subscribed to a channel with this hash.
+    /// Begins the walk along the MQTT subscribers of a publication, unless it has begun. Returns whether there are any.
     #[inline]
-    pub(in crate::cores) fn may_concern_mqtt(&self, hash: ChannelHash) -> bool {
-        let sessions = self.mqtt.as_deref();
-        sessions.is_some_and(|sessions| sessions.subscriptions.may_match(hash))
-    }
-
-    /// Goes on with the delivery of a publication to MQTT subscribers, for as many copies as are left.
-    /// Returns how many outboxes took it, and whether all subscribers have it.
-    pub(in crate::cores) fn deliver_to_mqtt(
+    pub(in crate::cores) fn begin_mqtt_walk(
         &mut self,
         hash: ChannelHash,
         publication: &Publication<'_>,
         unquotes: impl FnOnce() -> bool,
+        copies_left: &mut usize,
+    ) -> bool {
+        let (Some(sessions), Some(walk)) = (self.mqtt.as_deref_mut(), &mut self.mqtt_walk) else {
+            return false;
+        };
+        if walk.has_begun {
+            return true;
+        }
+        let steps = sessions
+            .subscriptions
+            .matches(hash, || publication.channel(), &mut walk.found);
+        *copies_left = copies_left.saturating_sub(steps / STEPS_PER_COPY);
+        if walk.found.is_empty() {
+            return false;
+        }
+        walk.has_begun = true;
+        walk.last_serial = sessions.last_serial();
+        walk.last_group = sessions.shares.last_generation();
+        walk.unquotes = unquotes();
+        if walk.unquotes {
+            let mut payload = Vec::new();
+            let kind = unquote(publication.payload(), &mut payload);
+            walk.unquoted = kind.map(|kind| (kind, payload));
+        }
+        true
+    }
+
+    /// Goes on delivering a publication to MQTT subscribers, with as many copies as are left. The walk has begun. Returns
+    /// how many outboxes took it, and whether all subscribers have it.
+    pub(in crate::cores) fn deliver_to_mqtt(
+        &mut self,
+        hash: ChannelHash,
+        publication: &Publication<'_>,
         inspector: &mut impl DeliveryInspector,
         copies_left: &mut usize,
     ) -> (u64, bool) {
@@ -152,7 +179,6 @@ impl Connections {
             &mut sessions,
             &mut walk,
             (hash, publication),
-            unquotes,
             inspector,
             copies_left,
         );
@@ -171,28 +197,9 @@ impl Connections {
         sessions: &mut Sessions,
         walk: &mut MqttWalk,
         (hash, publication): (ChannelHash, &Publication<'_>),
-        unquotes: impl FnOnce() -> bool,
         inspector: &mut L,
         copies_left: &mut usize,
     ) -> u64 {
-        if !walk.has_begun {
-            walk.has_begun = true;
-            walk.last_serial = sessions.last_serial();
-            walk.last_group = sessions.shares.last_generation();
-            let steps = sessions
-                .subscriptions
-                .matches(hash, || publication.channel(), &mut walk.found);
-            *copies_left = copies_left.saturating_sub(steps / STEPS_PER_COPY);
-            walk.unquotes = !walk.found.is_empty() && unquotes();
-            if walk.unquotes {
-                let mut payload = Vec::new();
-                let kind = unquote(publication.payload(), &mut payload);
-                walk.unquoted = kind.map(|kind| (kind, payload));
-            }
-        }
-        if walk.found.is_empty() {
-            return 0;
-        }
         let Some(mut original) = Original::read(publication) else {
             self.metrics.publications_invisible.add(1);
             walk.at = walk.found.len();
@@ -238,17 +245,15 @@ impl Connections {
 
     #[inline]
     fn end_mqtt_walk(&mut self, sessions: &mut Sessions, walk: &mut MqttWalk) {
-        if !walk.found.is_empty() {
-            sessions.end_publication();
-            walk.packets.end_publication();
-            for shared in &mut walk.shared {
-                if let Some(shared) = shared.take() {
-                    self.pool.shared.finish(shared.span);
-                }
+        sessions.end_publication();
+        walk.packets.end_publication();
+        for shared in &mut walk.shared {
+            if let Some(shared) = shared.take() {
+                self.pool.shared.finish(shared.span);
             }
-            walk.found.clear();
-            walk.found.shrink_to(MATCHES_KEPT_MAX);
         }
+        walk.found.clear();
+        walk.found.shrink_to(MATCHES_KEPT_MAX);
         (walk.unquotes, walk.unquoted) = (false, None);
         (walk.at, walk.has_begun) = (0, false);
     }
@@ -381,24 +386,20 @@ impl Connections {
         under_way: &UnderWay<'_>,
     ) -> u64 {
         let Target { client, index, .. } = target;
-        let form = PacketForm::new(client.version, self.slab[index as usize].framing, 0);
+        let framing = self.slab[index as usize].framing;
+        let form = PacketForm::new(client.version, framing, 0);
+        if shared[form.index()].is_none() {
+            shared[form.index()] = self.write_shared(form, framing, under_way);
+            if self.share_packet(shared, &target) {
+                return 1;
+            }
+        }
         let packed = packets.packet(form, &under_way.original, under_way.unix_ms);
         let Some(packed) = packed.filter(|packed| packed.packet_bytes <= client.packet_bytes_max as usize)
         else {
             sessions.count_too_large();
             return 0;
         };
-        let made = &mut shared[form.index()];
-        if made.is_none() {
-            let span = self.pool.shared.write(under_way.channel, packed.bytes);
-            *made = span.map(|span| SharedPacket {
-                span,
-                packet_bytes: packed.packet_bytes,
-            });
-            if self.share_packet(shared, &target) {
-                return 1;
-            }
-        }
         let span = shared[form.index()].map(|shared| shared.span);
         self.deliver_apart(
             index,
@@ -408,6 +409,31 @@ impl Connections {
             under_way.leaves_out,
             None,
         )
+    }
+
+    /// Writes the packet that outboxes share; `None` if there is no room, or no packet can be as large.
+    #[inline]
+    fn write_shared(
+        &mut self,
+        form: PacketForm,
+        framing: Framing,
+        under_way: &UnderWay<'_>,
+    ) -> Option<SharedPacket> {
+        let packet = PublishPacket::in_form(form, &under_way.original, under_way.unix_ms);
+        let mut written = None;
+        let span = self
+            .pool
+            .shared
+            .write_with(under_way.channel, packet.bytes_max(), |bytes| {
+                written = packet.write(framing, bytes);
+            })?;
+        match written {
+            Some(packet_bytes) => Some(SharedPacket { span, packet_bytes }),
+            None => {
+                self.pool.shared.finish(span);
+                None
+            }
+        }
     }
 
     /// QoS 1 and 2: a copy of the packet with a packet identifier, now or later.

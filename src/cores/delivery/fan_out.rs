@@ -301,7 +301,15 @@ impl Delivery {
             .begin_walk(delivery.hash, || publication.channel());
         // A publication without subscribers here costs something, too.
         self.copies_left -= 1;
-        if self.broker.subscriptions.is_walk_over() && !connections.may_concern_mqtt(delivery.hash) {
+        let memory = self.memory.as_deref();
+        if self.broker.subscriptions.is_walk_over()
+            && !connections.begin_mqtt_walk(
+                delivery.hash,
+                &publication,
+                || unquotes(memory, publication),
+                &mut self.copies_left,
+            )
+        {
             self.end_translation();
             return true;
         }
@@ -343,15 +351,18 @@ impl Delivery {
             self.copies_left = self.copies_left.saturating_sub(copies);
         }
         let mut is_over = subscriptions.is_walk_over();
-        if is_over && connections.mqtt.is_some() {
-            let (publication, memory) = (&delivery.publication, self.memory.as_deref());
-            let (more, has_all) = connections.deliver_to_mqtt(
+        let (original, memory) = (&delivery.publication, self.memory.as_deref());
+        let copies_left = &mut self.copies_left;
+        if is_over
+            && connections.begin_mqtt_walk(
                 delivery.hash,
-                publication,
-                || unquotes(memory, *publication),
-                inspector,
-                &mut self.copies_left,
-            );
+                original,
+                || unquotes(memory, *original),
+                copies_left,
+            )
+        {
+            let (more, has_all) =
+                connections.deliver_to_mqtt(delivery.hash, original, inspector, copies_left);
             taken += more;
             is_over = has_all;
         }

@@ -169,20 +169,7 @@ impl Packets {
     fn make(&mut self, form: PacketForm, original: &Original<'_>, unix_ms: u64) -> Option<()> {
         let column = &mut self.columns[form.index()];
         column.bytes.clear();
-        let packet = PublishPacket {
-            version: form.version,
-            topic: original.topic,
-            content: &original.content,
-            outbound: Outbound {
-                qos: form.qos,
-                retain: false,
-            },
-            packet_id: 1,
-            dup: false,
-            ids: &[],
-            alias: None,
-            unix_ms,
-        };
+        let packet = PublishPacket::in_form(form, original, unix_ms);
         column.packet_bytes = packet.write(form.framing, &mut column.bytes)?;
         if form.qos > 0 {
             // Behind the frame header, the fixed header and the topic.
@@ -210,7 +197,37 @@ pub(in crate::cores) struct PublishPacket<'a> {
     pub(in crate::cores) unix_ms: u64,
 }
 
-impl PublishPacket<'_> {
+impl<'a> PublishPacket<'a> {
+    /// The publication in a form.
+    #[inline]
+    pub(in crate::cores) fn in_form(
+        form: PacketForm,
+        original: &'a Original<'a>,
+        unix_ms: u64,
+    ) -> PublishPacket<'a> {
+        PublishPacket {
+            version: form.version,
+            topic: original.topic,
+            content: &original.content,
+            outbound: Outbound {
+                qos: form.qos,
+                retain: false,
+            },
+            packet_id: 1,
+            dup: false,
+            ids: &[],
+            alias: None,
+            unix_ms,
+        }
+    }
+
+    /// How many bytes it has at most without subscription identifiers, with the frame around it.
+    #[inline]
+    pub(in crate::cores) fn bytes_max(&self) -> usize {
+        let content = self.content;
+        HEAD_BYTES_MAX + content.topic.len() + content.properties.len() + content.payload.len()
+    }
+
     fn head(&self) -> PublishHead<'_> {
         let id = NonZeroU16::new(self.packet_id).unwrap_or(NonZeroU16::MIN);
         let content = self.content;
@@ -306,6 +323,10 @@ pub(in crate::cores) const ALIAS_BYTES: usize = 3;
 /// PUBREL without a reason code.
 const RELEASE_BYTES: usize = 4;
 const FRAME_HEADER_BYTES_MAX: usize = 10;
+/// What stands before the topic, the properties that are passed on and the payload, and between them: the frame header, the
+/// fixed header, the length of the topic, the packet identifier, the length of the properties, and the properties of the
+/// server.
+const HEAD_BYTES_MAX: usize = FRAME_HEADER_BYTES_MAX + 5 + 2 + 2 + 4 + 2 + 5 + ALIAS_BYTES;
 /// A column whose packet grew past this gives its memory back.
 const KEPT_BYTES_MAX: usize = 64 * 1024;
 

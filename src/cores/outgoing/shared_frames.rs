@@ -81,18 +81,31 @@ impl Default for SharedFrames {
 impl SharedFrames {
     /// Writes a whole frame, which the delivery holds until [`SharedFrames::finish`]. `None` if there is no room now.
     pub(in crate::cores) fn write(&mut self, channel: u32, frame: &[u8]) -> Option<FrameSpan> {
-        if frame.len() >= ALONE_BYTES_MIN {
-            return self.write_alone(frame);
+        self.write_with(channel, frame.len(), |bytes| bytes.extend_from_slice(frame))
+    }
+
+    /// The same for a frame that `write` appends, of at most `bytes_max` bytes.
+    #[inline]
+    pub(in crate::cores) fn write_with(
+        &mut self,
+        channel: u32,
+        bytes_max: usize,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Option<FrameSpan> {
+        if bytes_max >= ALONE_BYTES_MIN {
+            let mut frame = Vec::with_capacity(bytes_max);
+            write(&mut frame);
+            return self.add_alone(frame);
         }
         // Two channels may share a buffer. The only effect is that each keeps the other's spans from growing.
         let number = channel % BUFFERS;
         let buffer = &mut self.buffers[number as usize];
-        if buffer.held > 0 && buffer.bytes.len() + frame.len() > BUFFER_BYTES_MAX {
+        if buffer.held > 0 && buffer.bytes.len() + bytes_max > BUFFER_BYTES_MAX {
             return None;
         }
         let start = u32::try_from(buffer.bytes.len()).ok()?;
-        let end = u32::try_from(buffer.bytes.len() + frame.len()).ok()?;
-        buffer.bytes.extend_from_slice(frame);
+        write(&mut buffer.bytes);
+        let end = u32::try_from(buffer.bytes.len()).ok()?;
         buffer.held += 1;
         Some(FrameSpan {
             buffer: number,
@@ -101,14 +114,14 @@ impl SharedFrames {
         })
     }
 
-    fn write_alone(&mut self, frame: &[u8]) -> Option<FrameSpan> {
+    fn add_alone(&mut self, frame: Vec<u8>) -> Option<FrameSpan> {
         let end = u32::try_from(frame.len()).ok()?;
         let number = u32::try_from(self.alone.vacant()).ok()?.checked_add(BUFFERS)?;
+        self.alone_bytes += frame.len();
         self.alone.insert(Buffer {
-            bytes: frame.to_vec(),
+            bytes: frame,
             held: 1,
         });
-        self.alone_bytes += frame.len();
         Some(FrameSpan {
             buffer: number,
             start: 0,

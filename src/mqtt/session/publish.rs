@@ -23,7 +23,7 @@ use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::publication::{self, Head, takes_payload};
 use crate::mqtt::sessions::{Acknowledged, SessionRef, Sessions};
 use crate::mqtt::settings::ReceiveExcess;
-use crate::session;
+use crate::session::{self, MqttMarks};
 
 impl Session {
     /// The client publishes.
@@ -53,9 +53,9 @@ impl Session {
             return self.call(publish, topic, env, decisions);
         }
         match self.may_publish_packet(publish, decisions.bytes(topic), env) {
-            Ok(payload) => {
+            Ok(allowed) => {
                 self.settle(env)?;
-                self.decide_publication(publish, topic, payload, env, decisions);
+                self.decide_publication(publish, topic, allowed, env, decisions);
             }
             Err(Denied::Refused(refusal)) => {
                 self.settle(env)?;
@@ -80,6 +80,7 @@ impl Session {
         let aliases = self
             .open_mut()
             .ok_or(AliasFault::Unknown)?
+            .extras_mut()
             .aliases
             .get_or_insert_default();
         if !publish.topic.is_empty() {
@@ -144,52 +145,47 @@ impl Session {
         }
     }
 
-    /// Whether the client may publish this, and the payload that subscribers get.
+    /// Whether the client may publish this, the payload that subscribers get, and the policy of the topic.
     fn may_publish_packet<A: App>(
         &mut self,
         publish: &Publish<'_>,
         topic: &[u8],
         env: &mut Environment<'_, '_, A>,
-    ) -> Result<AllowedPayload, Denied> {
+    ) -> Result<(AllowedPayload, MqttMarks), Denied> {
         if env.settings.checks_payload_format && !publish.has_valid_payload() {
             return refused(ReasonCode::PayloadFormatInvalid, "the payload is not UTF-8");
         }
-        let rule = session::mqtt_marks(
+        let marks = session::mqtt_marks(
             &env.common.policy.channels,
             &mut env.common.scratch.channels,
             topic,
             env.settings.payload,
-        )
-        .payload;
-        if !takes_payload(rule, publish.payload) {
+        );
+        if !takes_payload(marks.payload, publish.payload) {
             return refused(
                 ReasonCode::PayloadFormatInvalid,
                 "the payload is not JSON, which publications to this topic must be",
             );
         }
-        self.may_publish(0, topic, publish.payload, env)
+        let payload = self.may_publish(0, topic, publish.payload, env)?;
+        Ok((payload, marks))
     }
 
     fn decide_publication<A: App>(
         &mut self,
         publish: &Publish<'_>,
         topic: Span,
-        payload: AllowedPayload,
+        (payload, policy): (AllowedPayload, MqttMarks),
         env: &mut Environment<'_, '_, A>,
         decisions: &mut Decisions,
     ) {
         let Some(open) = self.open_mut() else { return };
         let properties = publish.properties;
-        let session::MqttMarks {
+        let MqttMarks {
             marks,
             payload: payload_rule,
             retain,
-        } = session::mqtt_marks(
-            &env.common.policy.channels,
-            &mut env.common.scratch.channels,
-            decisions.bytes(topic),
-            env.settings.payload,
-        );
+        } = policy;
         let is_retained = publish.retain && env.settings.retain_available && retain == RetainPolicy::Kept;
         let expires_in_s = properties.number(Property::MessageExpiryInterval);
         let head = Head {

@@ -215,13 +215,14 @@ impl Table {
         let hash = self.hasher.hash(topic.as_bytes());
         for turn in 1.. {
             let mut copies_left = copies;
-            let (_, is_over) = self.connections.deliver_to_mqtt(
-                hash,
-                &publication,
-                || false,
-                &mut NoInspector,
-                &mut copies_left,
-            );
+            let has_begun = self
+                .connections
+                .begin_mqtt_walk(hash, &publication, || false, &mut copies_left);
+            let is_over = !has_begun
+                || self
+                    .connections
+                    .deliver_to_mqtt(hash, &publication, &mut NoInspector, &mut copies_left)
+                    .1;
             if is_over {
                 return turn;
             }
