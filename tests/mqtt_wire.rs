@@ -799,6 +799,70 @@ mod wills {
     }
 }
 
+mod retained {
+    use super::*;
+
+    /// async_mqtt#442: a wildcard in the middle leads to several branches. nats-server#4919: `#` finds all. emqx#1784: a
+    /// shared subscription gets nothing that was retained before.
+    #[test]
+    fn wildcards_find_all_branches_and_shared_subscriptions_nothing() {
+        let server = server();
+        let mut publisher = server.connect(5, "publisher");
+        let topics = ["a/1/b", "a/2/b/c", "a/2/d", "a/b"];
+        for (topic, id) in topics.into_iter().zip(1..) {
+            publisher.send(&publish(5, 0x03, topic, id, &[], b"x"));
+            assert_eq!(publisher.packet()[..4], ack(0x40, id));
+        }
+        let mut client = server.connect(5, "client");
+        for filter in ["$share/g/a/+/b/#", "$share/g/#", "$share/g/a/b"] {
+            client.subscribe(filter, 0);
+            client.ping();
+        }
+        for (filter, found) in [("a/+/b/#", &topics[..2]), ("#", &topics[..])] {
+            client.subscribe(filter, 0);
+            let mut came: Vec<String> = found
+                .iter()
+                .map(|_| {
+                    let message = client.message();
+                    assert!(message.retain, "{message:x?}");
+                    message.topic
+                })
+                .collect();
+            came.sort();
+            assert_eq!(came, found, "{filter}");
+            client.ping();
+        }
+    }
+
+    /// vernemq#2551: Retain As Published holds for what has waited while the client was away. rumqtt#1069: a client that
+    /// comes back to its session and subscribes again with Retain Handling 0 is sent what is retained, again.
+    #[test]
+    fn what_waits_keeps_its_retain_flag_for_whom_asks() {
+        let server = server();
+        let connect = connect_with(5, 0, 0, &[0x11, 0, 0, 1, 0], &string("away"));
+        let mut client = server.connect_with(Over::Tcp, 5, &connect);
+        client.subscribe("kept", 0x09);
+        client.subscribe("cleared", 0x01);
+        client.send(&packet(0xe0, &[]));
+        assert_eq!(client.next(), None);
+        let mut publisher = server.connect(5, "publisher");
+        for (topic, id) in [("kept", 1), ("cleared", 2)] {
+            publisher.send(&publish(5, 0x03, topic, id, &[], b"x"));
+            assert_eq!(publisher.packet()[..4], ack(0x40, id));
+        }
+        let mut client = server.connect_with(Over::Tcp, 5, &connect);
+        for expected in [("kept", true), ("cleared", false)] {
+            let message = client.message();
+            assert_eq!((message.topic.as_str(), message.retain), expected);
+            client.send(&ack(0x40, message.id));
+        }
+        client.ping();
+        client.subscribe("cleared", 0x01);
+        let message = client.message();
+        assert_eq!((message.topic.as_str(), message.retain), ("cleared", true));
+    }
+}
+
 mod publishing {
     use super::*;
 
