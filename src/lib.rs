@@ -2,7 +2,7 @@
 //! procedures, the permissions and the logins.
 //!
 //! The server has one event loop for each CPU core, each with its own connections and its own value of the application.
-//! The cores share one thing, a lock-free ring of publications, so that all subscribers of a channel see its
+//! Publications go through a lock-free ring that all cores read, so that all subscribers of a channel see its
 //! publications in the same order.
 //!
 //! ```

@@ -203,6 +203,163 @@ fn every_source_file_that_a_page_names_is_there() {
     );
 }
 
+/// Pages say where something is as "`name` in `file.rs`", and must be adapted when it is moved.
+#[test]
+fn every_name_that_a_page_puts_into_a_source_file_is_there() {
+    let mut missing = Vec::new();
+    let mut found = 0;
+    for page in pages() {
+        let text = fs::read_to_string(&page).unwrap().replace('\n', " ");
+        for (names, file) in named_in_files(&text) {
+            let paths = [root().join(&file), root().join("src").join(&file)];
+            let Some(source) = paths.iter().find_map(|path| fs::read_to_string(path).ok()) else {
+                missing.push(format!("{}: {file}", page.display()));
+                continue;
+            };
+            for name in names {
+                found += 1;
+                if !defines(&source, name.rsplit("::").next().unwrap()) {
+                    missing.push(format!("{}: {name} in {file}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not there:\n{}", missing.join("\n"));
+    assert!(found > 20, "names are found: {found}");
+}
+
+/// What a text says to be in source files: names, and the file after them.
+fn named_in_files(text: &str) -> Vec<(Vec<&str>, String)> {
+    let words: Vec<&str> = text.split('`').collect();
+    // Every second piece is between backticks.
+    let mut named = Vec::new();
+    for at in (3..words.len()).step_by(2) {
+        if !words[at].ends_with(".rs") || words[at - 1].trim() != "in" {
+            continue;
+        }
+        let mut names = vec![words[at - 2]];
+        let mut before = at - 2;
+        while before >= 3
+            && matches!(words[before - 1], ", " | " and ")
+            && words[before - 2]
+                .chars()
+                .all(|char| char.is_alphanumeric() || matches!(char, '_' | ':'))
+        {
+            before -= 2;
+            names.push(words[before]);
+        }
+        named.push((names, words[at].to_owned()));
+    }
+    named
+}
+
+/// Whether a source file defines something of this name.
+fn defines(source: &str, name: &str) -> bool {
+    let kinds = [
+        "fn ",
+        "struct ",
+        "enum ",
+        "trait ",
+        "type ",
+        "const ",
+        "static ",
+        "mod ",
+        "macro_rules! ",
+    ];
+    kinds.iter().any(|kind| {
+        let mut ends = source.split(&format!("{kind}{name}")).skip(1);
+        ends.any(|end| !end.starts_with(|char: char| char.is_alphanumeric() || char == '_'))
+    })
+}
+
+#[test]
+fn names_in_files_are_found_in_all_their_spellings() {
+    let text = "| `a` in `x/y.rs`, `b.rs` | `B::c`, `d` and `e` in `z.rs` | `f` in words | `h` (in `w.rs`) |";
+    let found = named_in_files(text);
+    let expected = [(vec!["a"], "x/y.rs"), (vec!["e", "d", "B::c"], "z.rs")];
+    let expected = expected.map(|(names, file)| (names, file.to_owned()));
+    assert_eq!(found, expected);
+    assert!(defines("pub fn begin<A>() {}", "begin") && !defines("fn begin_all() {}", "begin"));
+}
+
+/// A reader of the sources finds every module in the table of modules.
+#[test]
+fn the_architecture_lists_every_module() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).unwrap();
+    let table = text.split("## The modules").nth(1).unwrap();
+    let rows = table.split("\n## ").next().unwrap().lines();
+    let listed: BTreeSet<&str> = rows
+        .filter_map(|row| row.split('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let modules: BTreeSet<String> = fs::read_dir(root().join("src"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|name| name.trim_end_matches(".rs").to_owned())
+        .filter(|name| !["lib", "main", "openapi.json"].contains(&&**name))
+        .collect();
+    let unlisted: Vec<&String> = modules
+        .iter()
+        .filter(|module| !listed.contains(&***module))
+        .collect();
+    assert!(unlisted.is_empty(), "modules without a row: {unlisted:?}");
+    let gone: Vec<&&str> = listed
+        .iter()
+        .filter(|module| !modules.contains(**module))
+        .collect();
+    assert!(gone.is_empty(), "rows without a module: {gone:?}");
+}
+
+/// A row that is marked `on reload` promises an effect. What has an effect on reload is in the policy, except for the
+/// filter of the log.
+#[test]
+fn every_setting_that_takes_effect_on_reload_is_read_by_the_policy() {
+    let mut readers = vec![root().join("src/control/reload.rs")];
+    add_source_files(&root().join("src/policy"), &mut readers);
+    let read: String = readers
+        .iter()
+        .map(|file| fs::read_to_string(file).unwrap())
+        .collect();
+    let mut files = Vec::new();
+    add_source_files(&root().join("src/config"), &mut files);
+    let (mut marked, mut unread) = (0, Vec::new());
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let mut section = "";
+        for statement in text.split(';') {
+            let code = || {
+                statement
+                    .lines()
+                    .map(str::trim)
+                    .filter(|line| !line.starts_with("//"))
+            };
+            let heads = code().filter(|line| line.ends_with('{') && line.contains(": "));
+            if let Some(head) = heads.last() {
+                section = head.split(':').next().unwrap();
+            }
+            if !statement.trim_end().ends_with(", on reload") {
+                continue;
+            }
+            marked += 1;
+            let row = code()
+                .find(|line| line.contains(": ") && line.contains(" = "))
+                .unwrap();
+            let field = row.split(':').next().unwrap();
+            let is_read = [format!(".{field}"), format!("config.{section}.clone()")]
+                .iter()
+                .any(|use_of_it| read.contains(use_of_it));
+            if !is_read {
+                unread.push(format!("{section}.{field}"));
+            }
+        }
+    }
+    assert!(marked > 10, "rows are found: {marked}");
+    assert!(
+        unread.is_empty(),
+        "on reload, but not read at a reload: {unread:?}"
+    );
+}
+
 /// Comments that name a source file must be adapted when the file is moved.
 #[test]
 fn every_source_file_that_a_comment_names_is_there() {

@@ -10,7 +10,9 @@
 //!
 //! From left to right: the documentation for operators, the field and its type, the default, the name, and the
 //! [`Form`](super::form::Form) of the value with its bounds. A row that ends in `, on reload` takes effect when the
-//! file is read again (SIGHUP); other settings take effect at the next start.
+//! file is read again (SIGHUP), since `Policy::read` takes it into the policy; other settings take effect at the next
+//! start. The head of a section is `name: Type {`; with `in table "limits"` between them, the keys of the section stand in
+//! the table `[limits]` of the file. Flags and variables have the name alone.
 //!
 //! The name is the key of the configuration file. The flag is `--name-with-hyphens`, the variable `RINGCAST_NAME`. The
 //! loader, `ringcast --help`, `ringcast check`, `/stats` and the table in `docs/configuration.md` read [`SETTINGS`].

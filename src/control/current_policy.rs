@@ -1,4 +1,4 @@
-//! The policy in force: how it is read and changed.
+//! The policy in force, and the settings of the last reload: how they are read and changed.
 //!
 //! Invariants
 //! 1. Nothing here waits for a core, neither reading the policy nor changing it (`dispatch.rs`).
@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::config::Config;
 use crate::policy::Policy;
 
 /// The policy in force and the former ones that cores may still use.
@@ -17,6 +18,8 @@ pub(super) struct CurrentPolicy {
     policy: RwLock<Arc<Policy>>,
     /// Policies that some core may still use. Locked while the policy is changed.
     former: RwLock<Vec<Arc<Policy>>>,
+    /// What the last reload has read; `None` before the first. Locked only while its `Arc` is copied.
+    reloaded: RwLock<Option<Arc<Config>>>,
 }
 
 impl CurrentPolicy {
@@ -24,6 +27,7 @@ impl CurrentPolicy {
         CurrentPolicy {
             policy: RwLock::new(policy),
             former: RwLock::new(Vec::new()),
+            reloaded: RwLock::new(None),
         }
     }
 
@@ -49,6 +53,18 @@ impl CurrentPolicy {
         *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&policy);
         dispatch(&policy);
         Ok(())
+    }
+
+    /// What the last reload has read: the settings that take effect on reload have these values. `None` if there was none.
+    pub(super) fn reloaded(&self) -> Option<Arc<Config>> {
+        let reloaded = self.reloaded.read().unwrap_or_else(PoisonError::into_inner);
+        reloaded.clone()
+    }
+
+    /// A reload has read this, and its policy is in force.
+    pub(super) fn note_reloaded(&self, config: Config) {
+        let config = Some(Arc::new(config));
+        *self.reloaded.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     /// Drops the former policies that no core uses any more. The control plane calls it once a second.

@@ -89,7 +89,7 @@ use webhooks::WebhookThread;
 /// The parts and settings of a control plane.
 #[derive(Debug)]
 pub struct ControlSettings {
-    /// The configuration: `/stats` shows it without its secrets, and the drain takes its times from it.
+    /// The configuration of the start: `/stats` shows it without its secrets, and the drain takes its times from it.
     pub config: Config,
     /// The bound listener for operators; `None` if there is none.
     pub listener: Option<TcpListener>,
@@ -521,7 +521,7 @@ impl Control {
     fn start_reload_task(&mut self) -> Arc<Notify> {
         let signalled = Arc::new(Notify::new());
         let signals = Arc::clone(&signalled);
-        let (mut reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
+        let (reload, shared) = (self.settings.reload.take(), Arc::clone(&self.shared));
         // In its place is one without senders.
         let mut requests = std::mem::replace(&mut self.reloads, mpsc::channel(1).1);
         let manager = self.settings.signals.service_manager();
@@ -536,7 +536,7 @@ impl Control {
                     }
                 };
                 manager.reloading();
-                let outcome = match &mut reload {
+                let outcome = match &reload {
                     Some(reload) => reload.run(request.name(), &shared, &readers).await,
                     None => Err(ReloadError::NoSources),
                 };

@@ -33,13 +33,14 @@ use crate::policy::{Policy, PolicyError};
 pub(crate) struct Reload {
     /// The sources of the settings that the server was started with.
     pub(crate) sources: ConfigSources,
-    /// The configuration of the last load.
+    /// The configuration that the server was started with.
     pub(crate) loaded: Loaded,
     /// The log filter, if the server writes the log.
     pub(crate) filter: Option<Filter>,
 }
 
-/// A reload that has taken effect: each core decides by the new policy from its next turn on.
+/// A reload that has taken effect: each core has the order to adopt the new policy, or gets it as soon as its mailbox has
+/// room. It adopts it between two events of a turn, so that no decision is made by both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reloaded {
     /// The settings that differ from those of the start and need a restart: they have not changed.
@@ -145,7 +146,7 @@ impl Reload {
     /// # Errors
     /// Nothing was changed.
     pub(super) async fn run(
-        &mut self,
+        &self,
         name: &str,
         shared: &ControlState,
         readers: &Arc<Semaphore>,
@@ -161,15 +162,12 @@ impl Reload {
             warn!("{name}: {warning}");
         }
         let need_restart = changes(&self.loaded, &loaded);
-        if let Some(filter) = &self.filter {
-            match filter.replace(&loaded.config.log.filter) {
-                Ok(()) => {
-                    let in_force = &mut self.loaded.config.log.filter;
-                    in_force.clone_from(&loaded.config.log.filter);
-                }
-                Err(error) => warn!("{name}: log: {error}"),
-            }
+        if let Some(filter) = &self.filter
+            && let Err(error) = filter.replace(&loaded.config.log.filter)
+        {
+            warn!("{name}: log: {error}");
         }
+        shared.policy.note_reloaded(loaded.config);
         Ok(Reloaded { need_restart })
     }
 

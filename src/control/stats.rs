@@ -5,8 +5,9 @@
 use serde_json::{Map, Value, json};
 
 use super::ControlState;
-use crate::config::SETTINGS;
 use crate::config::channels::{ChannelSpec, PolicyPart};
+use crate::config::settings::{Setting, TakesEffect};
+use crate::config::{Config, SETTINGS};
 use crate::cores::operators::mailbox::{CoreHandle, CoreStatus};
 use crate::log;
 use crate::login::PasswordChecks;
@@ -23,10 +24,8 @@ pub(super) fn collect(shared: &ControlState) -> Value {
         .enumerate()
         .map(|(index, core)| core_stats(index, core))
         .collect();
-    let settings: Map<String, Value> = SETTINGS
-        .iter()
-        .map(|setting| (setting.key(), json!(setting.show(&shared.config))))
-        .collect();
+    let reloaded = shared.policy.reloaded();
+    let settings = settings_in_force(&shared.config, reloaded.as_deref().unwrap_or(&shared.config));
     let policy = shared.policy.now();
     let logins = policy.login.as_ref().map(login_stats);
     json!({
@@ -40,6 +39,19 @@ pub(super) fn collect(shared: &ControlState) -> Value {
         "settings": settings,
         "channels": policy.channels.specs().iter().map(channel_policy).collect::<Vec<Value>>(),
     })
+}
+
+/// All settings, without secrets. Those that take effect on reload are as the last reload has read them, the others as at
+/// the start.
+fn settings_in_force(at_start: &Config, reloaded: &Config) -> Map<String, Value> {
+    let shown = |setting: &Setting| {
+        let config = match setting.takes_effect {
+            TakesEffect::AtStart => at_start,
+            TakesEffect::OnReload => reloaded,
+        };
+        (setting.key(), json!(setting.show(config)))
+    };
+    SETTINGS.iter().map(shown).collect()
 }
 
 /// A policy of channels, with the keys that it has in the file.

@@ -6,8 +6,8 @@
 //!
 //! ```text
 //!  connections.rs  the table, the lanes, and the sums of all outboxes
-//!  sending.rs      replies and last words into outboxes           publications.rs  publications of SocketCluster clients
-//!  batching.rs     messages of clients that collect theirs        mqtt.rs          publications for MQTT clients
+//!  sending.rs      replies and last words into outboxes           publications.rs  publications for SocketCluster clients
+//!  batching.rs     messages for clients that get arrays           mqtt.rs          publications for MQTT clients
 //!  flushing.rs     outboxes into sockets                          retained.rs      retained ones, for MQTT clients
 //!  held.rs         the bytes that waiting connections hold        replays.rs       histories, for later subscribers
 //! ```

@@ -158,7 +158,7 @@ impl<A: App> Core<A> {
             .registry()
             .register(&mut SourceFd(&inbox), HAND_OVERS, Interest::READABLE)?;
         let metrics = parts.mailbox.metrics();
-        let time = TurnTime::new(settings.clock, settings.fan_out_slice, limits.close_timeout);
+        let time = TurnTime::new(settings.clock, settings.fan_out_slice);
         let begin = time.now();
         let now = begin.uptime;
         let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);

@@ -1,17 +1,21 @@
 //! The event loops of the server, one pinned thread for each core. Code here is on the hot path.
 //!
-//! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core
-//! and one handle of the broker ring. It shares the ring, the channel directory, the boxes of letters, the
-//! loads and its counters with the other cores, and nothing else. It never waits for a lock.
+//! A core owns a poll, a listener, its connections, their deadlines, the application's value for this core and one
+//! handle of the broker ring. On the way of a message it shares with the other cores the ring, the channel directory, the
+//! boxes of letters, and counters. When it accepts a connection, it shares the loads of the cores, and the counts of
+//! connections for each address, which are behind locks (`arrivals/admission.rs`) that are held for one look into a
+//! table. It waits for nothing else.
 //!
 //! ```text
-//!  turn.rs        the steps of one turn; busy_poll.rs looks for work before a sleep, visits.rs at deadlines,
-//!                 letters.rs takes the letters of other cores
+//!  turn.rs        the steps of one turn; busy_poll.rs looks for work before a sleep, visits.rs at deadlines, tick.rs
+//!                 lets the application do work of its own, letters.rs takes the letters of other cores
 //!  operators/     orders and questions from other threads, and reports to operators
-//!  input/         bytes → decisions → carried out
+//!  input/         bytes → decisions → carried out; services/ (calls that clients answer) and presence/ (members of
+//!                 channels) belong to it
 //!  arrivals/      accepted sockets, up to the WebSocket upgrade
-//!  recovery/      the channel's past for new subscribers
-//!  core.rs        the core itself: the parts that it is made of
+//!  recovery/      the channel's past for new subscribers; owned_channels.rs answers as the owner of channels
+//!  core.rs        the core itself: the parts that it is made of; parts.rs makes those that other threads use too,
+//!                 fd_table.rs the descriptor table of a core, turn_time.rs the times of a turn
 //!  delivery/      the ring → outboxes of subscribers
 //!  connections/   the table of connections and the lists of those with something to send
 //!  lifecycle/     the phases, deadlines, rates and end of one connection

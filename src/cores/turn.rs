@@ -82,8 +82,7 @@ impl<A: App> Core<A> {
     /// One turn, after a wait for events of `timeout` at most. Returns how many nanoseconds the turn took.
     pub(super) fn take_turn(&mut self, events: &Events, timeout: Option<Duration>) -> u64 {
         self.delivery.reader().mark_awake();
-        let tolerance = self.resources.settings.silence_max() / 4;
-        self.time.begin_turn(timeout.unwrap_or(Duration::MAX), tolerance);
+        self.time.begin_turn(timeout.unwrap_or(Duration::MAX));
         self.turn(events);
         self.metrics.turns.add(1);
         let took_ns = self.time.took_ns();
@@ -91,7 +90,19 @@ impl<A: App> Core<A> {
         took_ns
     }
 
+    #[inline]
     fn turn(&mut self, events: &Events) {
+        self.begin_parts();
+        self.take_input(events);
+        self.take_orders_and_letters();
+        self.deliver_and_resume();
+        self.act_on_time();
+        self.send_and_report();
+    }
+
+    /// Tells the parts of the core that a turn begins.
+    #[inline]
+    fn begin_parts(&mut self) {
         self.connections.now = self.time.now().uptime;
         self.connections.unix_ms = self.time.now().unix_ms;
         let timers = &mut self.resources.scratch.common.app.timers;
@@ -101,12 +112,24 @@ impl<A: App> Core<A> {
         self.begin_unsubscribing();
         self.shed();
         self.delivery.begin_delivering();
+    }
+
+    /// Goes on with what earlier turns have left of input, then reads the sockets that the poll has reported. Orders are
+    /// taken in between, when their event comes.
+    #[inline]
+    fn take_input(&mut self, events: &Events) {
         self.resume_walking();
         self.read_left_over_connections();
         for event in events {
             self.handle_event(event);
             self.shed();
         }
+    }
+
+    /// Takes what other threads and other cores have for this one: late answers, new sockets, letters. What they ask for
+    /// comes before the delivery, so that a question about a place in the ring is there when the place is reached.
+    #[inline]
+    fn take_orders_and_letters(&mut self) {
         if self.mailbox.has_answers() {
             self.take_late_answers();
             self.take_logins();
@@ -137,6 +160,12 @@ impl<A: App> Core<A> {
             self.resume_moves();
             self.expire_mqtt_sessions();
         }
+    }
+
+    /// Delivers from the ring, then goes on with what waited for that: histories for new subscribers, connections that
+    /// waited for a delivery, for room in the ring, or for a commit.
+    #[inline]
+    fn deliver_and_resume(&mut self) {
         self.deliver();
         if self.keeps_state {
             self.serve_recoveries();
@@ -150,6 +179,13 @@ impl<A: App> Core<A> {
             self.maintain_owned_channels();
             self.end_overdue_history_calls();
         }
+    }
+
+    /// Does what is due: deadlines of connections, then the parts of long tasks that one turn may do (rules after a reload,
+    /// members, a drain, calls, sessions). Pings and other messages of these deadlines leave when there is time; what
+    /// follows a task leaves in this turn.
+    #[inline]
+    fn act_on_time(&mut self) {
         self.connections.lane = Lane::Bulk;
         self.visit_due();
         self.check_some();
@@ -175,6 +211,11 @@ impl<A: App> Core<A> {
         if self.resources.scratch.common.app.timers.has_unarmed() {
             self.arm_timers();
         }
+    }
+
+    /// Writes the outboxes to their sockets, and tells the store, the webhooks and operators what the turn has changed.
+    #[inline]
+    fn send_and_report(&mut self) {
         self.flush();
         if self.keeps_state && self.delivery.on_disk().is_some() {
             self.tell_store();

@@ -10,28 +10,21 @@ pub(in crate::cores) struct TurnTime {
     clock: Clock,
     now: Now,
     began_ns: u64,
-    /// Start of the current period without a stall: silence of clients before this instant is our fault, not theirs.
-    responsive_since: Uptime,
-    /// The same for connections that are being closed: `close_timeout` may be much shorter than the silence
-    /// that ends an open connection, and so are the stalls that count.
-    closes_since: Uptime,
-    /// Shortest stall that counts for them.
-    closing_stall_min: Duration,
+    /// When the last stall ended that was longer than [`STALL_MIN`], twice as long, four times as long, and so on.
+    stalls_ended: [Uptime; STALL_LENGTHS],
     /// The least time for which a turn sends publications and heartbeats. A ping that arrives meanwhile waits as long.
     fan_out_slice_ns: u64,
 }
 
 impl TurnTime {
     /// The times of a core before its first turn.
-    pub(super) fn new(clock: Clock, fan_out_slice: Duration, close_timeout: Duration) -> TurnTime {
+    pub(super) fn new(clock: Clock, fan_out_slice: Duration) -> TurnTime {
         let now = clock.now();
         TurnTime {
             clock,
             now,
             began_ns: 0,
-            responsive_since: now.uptime,
-            closes_since: now.uptime,
-            closing_stall_min: (close_timeout / 4).max(STALL_MIN),
+            stalls_ended: [now.uptime; STALL_LENGTHS],
             fan_out_slice_ns: fan_out_slice.as_nanos().try_into().unwrap_or(u64::MAX),
         }
     }
@@ -47,28 +40,34 @@ impl TurnTime {
         &self.clock
     }
 
-    /// Start of the current period without a stall.
-    pub(in crate::cores) const fn responsive_since(&self) -> Uptime {
-        self.responsive_since
+    /// Start of the current period without a stall that counts for clients which have so much time for something: that
+    /// they are silent, take nothing, or do not say goodbye before this instant is our fault, not theirs. A stall
+    /// counts if it takes a quarter of their time, and does not count if it takes less than an eighth.
+    pub(in crate::cores) fn responsive_since(&self, limit: Duration) -> Uptime {
+        let quarter = limit / 4;
+        let mut longest_first = (0..STALL_LENGTHS).rev();
+        let length = longest_first.find(|&length| stall_min(length) <= quarter);
+        self.stalls_ended[length.unwrap_or(0)]
     }
 
-    /// Start of the current period in which this core could send the last bytes of connections that are being closed.
-    pub(in crate::cores) const fn closes_since(&self) -> Uptime {
-        self.closes_since
-    }
-
-    /// Begins a turn after a wait of `slept` at most. If more than `slept` and `tolerance` have passed since the last
-    /// turn began, this core stood still: a long turn, or a thread that the system did not run, is not silence of the
-    /// clients. For connections that are being closed, a part of `close_timeout` is the tolerance.
-    pub(super) fn begin_turn(&mut self, slept: Duration, tolerance: Duration) {
+    /// Begins a turn after a wait of `slept` at most. If much more than that has passed since the last turn began, this
+    /// core stood still: a long turn, or a thread that the system did not run, is not silence of the clients.
+    #[inline]
+    pub(super) fn begin_turn(&mut self, slept: Duration) {
         let before = self.now.uptime;
         (self.now, self.began_ns) = self.clock.now_and_ns();
         let late = self.now.uptime.since(before).saturating_sub(slept);
-        if late > tolerance {
-            self.responsive_since = self.now.uptime;
+        if late > STALL_MIN {
+            self.note_stall(late);
         }
-        if late > self.closing_stall_min {
-            self.closes_since = self.now.uptime;
+    }
+
+    #[cold]
+    fn note_stall(&mut self, took: Duration) {
+        for (length, ended) in self.stalls_ended.iter_mut().enumerate() {
+            if took > stall_min(length) {
+                *ended = self.now.uptime;
+            }
         }
     }
 
@@ -96,5 +95,45 @@ pub(super) struct TurnShares {
     pub(super) transition_ns: u64,
 }
 
-/// A busy core has turns that are nearly this long. They are no stalls, however short `close_timeout` is.
-const STALL_MIN: Duration = Duration::from_millis(100);
+/// The shortest stall of a length.
+const fn stall_min(length: usize) -> Duration {
+    Duration::from_millis(STALL_MIN_MS << length)
+}
+
+/// A busy core has turns that are nearly as long: those are no stalls, however little time a client has.
+const STALL_MIN: Duration = stall_min(0);
+const STALL_MIN_MS: u64 = 100;
+/// The longest of them is more than an eighth of the longest silence that MQTT has.
+const STALL_LENGTHS: usize = 18;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::simulated::Time;
+
+    #[test]
+    fn a_stall_counts_for_clients_that_have_up_to_four_times_as_long_and_for_no_others() {
+        let time = Time::begin(0, 1);
+        let mut turns = TurnTime::new(time.clock(), Duration::ZERO);
+        let limits = [200, 1500, 8000, 30_000, 98_302_500].map(Duration::from_millis);
+        let mut stall = |ms: u64| {
+            let slept = Duration::from_secs(1);
+            let before = limits.map(|limit| turns.responsive_since(limit));
+            time.advance(slept + Duration::from_millis(ms));
+            turns.begin_turn(slept);
+            let now = turns.now().uptime;
+            let after = limits.map(|limit| turns.responsive_since(limit));
+            for (before, after) in before.into_iter().zip(after) {
+                assert!(after == before || after == now, "{after:?}");
+            }
+            after.map(|since| since == now)
+        };
+        assert_eq!(stall(20), [false; 5]);
+        assert_eq!(stall(150), [true, false, false, false, false]);
+        assert_eq!(stall(400), [true, true, false, false, false]);
+        assert_eq!(stall(2_100), [true, true, true, false, false]);
+        assert_eq!(stall(7_600), [true, true, true, true, false]);
+        assert_eq!(stall(12_000_000), [true, true, true, true, false]);
+        assert_eq!(stall(24_600_000), [true; 5]);
+    }
+}

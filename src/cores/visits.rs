@@ -54,7 +54,8 @@ impl<A: App> Core<A> {
         }
         // The other phases have deadlines of their own.
         let is_open = matches!(connection.phase, Phase::Open(_));
-        if is_open && self.connections.takes_nothing(id, self.time.responsive_since()) {
+        let responsive_since = self.time.responsive_since(self.limits.write_timeout);
+        if is_open && self.connections.takes_nothing(id, responsive_since) {
             return self.close(id, CloseReason::WriteTimeout);
         }
         let Some(connection) = self.connections.get_mut(id) else {
@@ -69,7 +70,8 @@ impl<A: App> Core<A> {
             | Phase::Emptying { deadline } => {
                 // While this core stalled, it could not send the bytes that were queued last: the peer gets the whole
                 // time again.
-                let whole_time = self.time.closes_since() + self.limits.close_timeout;
+                let close_timeout = self.limits.close_timeout;
+                let whole_time = self.time.responsive_since(close_timeout) + close_timeout;
                 if whole_time > now {
                     *deadline = whole_time;
                     return;
@@ -95,11 +97,14 @@ impl<A: App> Core<A> {
         // connections that were read before it), silence is not the client's fault. The same holds if this
         // core stalled and sent no pings.
         let reading = connection.reading;
+        let silence_max = open.session.silence_max(&self.resources.settings);
         if reading.is_paused_by(Why::Work)
             || reading.is_paused_by(Why::Rate)
             || reading.is_paused_by(Why::Decision)
             || reading.is_queued()
-            || open.session.last_heard_before(self.time.responsive_since())
+            || open
+                .session
+                .last_heard_before(self.time.responsive_since(silence_max))
         {
             open.session
                 .reset_silence_timer(self.time.now(), &self.resources.settings);

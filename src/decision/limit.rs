@@ -1,9 +1,13 @@
 //! The bounds that can be reached, as `ringcast_limit_hits_total{limit="NAME"}` counts them.
 //!
-//! The values of most bounds are settings (`config/limits.rs`); a bound has the name of its setting without `_max`. A
-//! core counts with `CoreMetrics::limit_hit`, a session with `Scratch::hit` (`session/scratch.rs`), which the core adds
-//! to its metrics after the message (`cores/input/session_counts.rs`). The documentation of a row is its line in
-//! `docs/metrics.md`.
+//! The values of most bounds are settings (`config/limits.rs`; those of MQTT `config/mqtt.rs`). A bound has the name of
+//! its setting without `_max`, and with `_time` in the place of `_timeout_ms`; rows that do not keep to this name their
+//! setting in their documentation.
+//!
+//! To count one: a core with `CoreMetrics::limit_hit`; a session with `Scratch::hit` (`session/scratch.rs`), which the core
+//! adds to its metrics after the message (`cores/input/session_counts.rs`). If a connection is closed for it, the reason names the
+//! bound (`CloseReason::limit`, a column of `close_reason.rs`), and the end of the connection counts it
+//! (`cores/lifecycle/ending.rs`): not a second time elsewhere. The documentation of a row is its line in `docs/metrics.md`.
 
 use crate::labels::labels;
 

@@ -132,8 +132,8 @@ pub enum Decision {
     },
     /// Publish to all subscribers of a channel.
     Publish(Publish),
-    /// Answer the call of the publication before, by `Session::stored`, once that publication is as safe as
-    /// the store mode demands for a remembered channel.
+    /// Answer the call of the publication before, by `Session::stored`, once that publication (remembered,
+    /// retained, or kept by MQTT sessions) is as safe as the store mode demands.
     Acknowledge {
         /// Data that the session needs for its answer; the core gives it back unread.
         token: Span,
@@ -253,7 +253,7 @@ impl Publish {
     }
 }
 
-/// The fate of a publication to a remembered channel.
+/// The fate of a publication, or of a session, that a store keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// It is as safe as the store mode demands.
@@ -364,7 +364,7 @@ impl Decision {
     }
 }
 
-/// The decisions of one received message, and the bytes they name.
+/// The decisions of a session about one message or a batch of messages, and the bytes they name.
 #[derive(Debug, Default)]
 pub struct Decisions {
     bytes: Vec<u8>,

@@ -74,6 +74,13 @@ pub(super) fn variable(input: &[u8]) -> Result<Option<(u32, usize)>, Fault> {
     }
 }
 
+/// The size of the packet at the beginning of these bytes; `None` if its fixed header is not complete, or wrong.
+#[inline]
+pub(crate) fn packet_len(bytes: &[u8]) -> Option<usize> {
+    let (remaining, size) = variable(bytes.get(1..)?).ok()??;
+    Some(1 + size + remaining as usize)
+}
+
 /// How many bytes a variable byte integer takes.
 #[inline]
 pub(super) const fn variable_bytes(value: usize) -> usize {

@@ -114,6 +114,16 @@ pub(super) mod kind {
     pub(in super::super) const AUTH: u8 = 15;
 }
 
+/// The first bytes of packets: the type, and the flags that it must have.
+pub(crate) mod first_byte {
+    use super::kind;
+
+    pub(crate) const CONNECT: u8 = kind::CONNECT << 4;
+    pub(crate) const PUBREC: u8 = kind::PUBREC << 4;
+    pub(crate) const SUBSCRIBE: u8 = kind::SUBSCRIBE << 4 | 2;
+    pub(crate) const UNSUBSCRIBE: u8 = kind::UNSUBSCRIBE << 4 | 2;
+}
+
 /// The places in which properties and reason codes stand: the packets of MQTT 5, by their sender where that
 /// matters, and the will in a CONNECT packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@
 use std::ops::Range;
 
 use super::fault::Fault;
-use super::frame::{Frame, frame};
+use super::frame::{Frame, frame, packet_len};
 use crate::decision::CloseReason;
 use crate::wipe::wipe_and_drop;
 
@@ -222,15 +222,7 @@ fn announced(begun: &[u8], packet_bytes_max: usize) -> Result<Option<usize>, Fau
     if let Frame::Whole { length, .. } = frame(begun, packet_bytes_max)? {
         return Ok(Some(length));
     }
-    let Some(remaining) = begun.get(1..) else {
-        return Ok(None);
-    };
-    let Some(last) = remaining.iter().position(|byte| byte & 0x80 == 0) else {
-        return Ok(None);
-    };
-    let remaining = remaining[..=last].iter().rev();
-    let value = remaining.fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
-    Ok(Some(2 + last + value))
+    Ok(packet_len(begun))
 }
 
 fn is_whole(packet: &[u8]) -> bool {

@@ -29,6 +29,7 @@
 //!  undecided.rs  packets whose decision is deferred  serve.rs  the client as a service
 //!  parts.rs      long SUBSCRIBE and UNSUBSCRIBE
 //!  accept.rs     CONNACK, when a strict store has the session
+//!  service_call.rs  calls that a service answers
 //! ```
 
 mod accept;

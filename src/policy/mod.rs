@@ -2,7 +2,7 @@
 //! All cores share it.
 //!
 //! One immutable value, read from the configuration and the files that it names. A reload makes a new policy,
-//! and each core gets it between two turns (`Order::Adopt`): later decisions use the new policy, and nothing
+//! and each core adopts it between two events of a turn (`Order::Adopt`): no decision is made by both, and nothing
 //! waits for the change.
 //!
 //! Not here: how tokens are checked (`auth`), and when the policy is consulted (the sessions).

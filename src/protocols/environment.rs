@@ -1,7 +1,6 @@
 //! The values that a core keeps for the sessions of all protocols, and lends to one session at a time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::app::{App, LateAnswerSender};
 use crate::mqtt::sessions::Sessions;
@@ -16,13 +15,6 @@ pub struct ProtocolSettings {
     pub socketcluster: socketcluster::settings::SocketClusterSettings,
     /// The settings of MQTT sessions.
     pub mqtt: mqtt::settings::MqttSettings,
-}
-
-impl ProtocolSettings {
-    /// The shortest silence of a client for which a session of any protocol closes its connection.
-    pub(crate) fn silence_max(&self) -> Duration {
-        self.socketcluster.ping_timeout
-    }
 }
 
 /// The buffers of one core for its sessions.

@@ -2,6 +2,8 @@
 //!
 //! A connection gets its session when its upgrade has been answered.
 
+use std::time::Duration;
+
 use super::{Environment, ProtocolSettings};
 use crate::app::{App, CallOutcome, LateAnswer, OutsideCall, TimerId};
 use crate::auth::{Claims, Revocation};
@@ -666,6 +668,14 @@ impl Session {
         match self {
             Session::SocketCluster(session) => session.reset_silence_timer(now, &settings.socketcluster),
             Session::Mqtt(client) => client.session.reset_silence_timer(now),
+        }
+    }
+
+    /// The silence of the client for which it closes the connection.
+    pub fn silence_max(&self, settings: &ProtocolSettings) -> Duration {
+        match self {
+            Session::SocketCluster(_) => settings.socketcluster.ping_timeout,
+            Session::Mqtt(client) => client.session.silence_max(),
         }
     }
 

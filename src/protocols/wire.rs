@@ -7,6 +7,7 @@
 //! (`cores/arrivals/upgrade.rs`, `cores/arrivals/mqtt.rs`).
 
 use crate::decision::CloseReason;
+use crate::mqtt::frame::packet_len;
 use crate::session::ClientProtocol;
 use crate::websocket::close::CloseFrame;
 use crate::websocket::deflate::Compression;
@@ -191,15 +192,4 @@ impl Farewell<'_> {
             }
         }
     }
-}
-
-/// The size of the packet at the beginning of these bytes; `None` if its header is not complete.
-fn packet_len(bytes: &[u8]) -> Option<usize> {
-    let remaining = bytes.get(1..)?;
-    let last = remaining.iter().position(|byte| byte & 0x80 == 0)?;
-    let value = remaining[..=last]
-        .iter()
-        .rev()
-        .fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f));
-    Some(2 + last + value)
 }

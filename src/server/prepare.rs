@@ -278,7 +278,7 @@ fn session_settings(config: &Config) -> protocols::ProtocolSettings {
     }
 }
 
-/// A core's share of the bounds of MQTT sessions.
+/// A core's share of what may be retained.
 fn retained_bounds(config: &Config, cores: usize) -> retained::Bounds {
     let bytes_max = usize::try_from(config.mqtt.retained_bytes_max).unwrap_or(usize::MAX);
     retained::Bounds {
@@ -287,6 +287,8 @@ fn retained_bounds(config: &Config, cores: usize) -> retained::Bounds {
     }
 }
 
+/// The bounds of the MQTT sessions of one core: its share of those that hold for all sessions together, but for wills, of
+/// which each core may keep `wills_bytes_max`.
 fn mqtt_bounds(config: &Config, cores: usize) -> MqttBounds {
     let mqtt = &config.mqtt;
     let queues_bytes_max = usize::try_from(mqtt.queues_bytes_max).unwrap_or(usize::MAX);

@@ -11,6 +11,7 @@ use crate::app::App;
 use crate::auth::Claims;
 use crate::client::ambient::Trust;
 use crate::decision::{CloseReason, Limit};
+use crate::mqtt::packet::first_byte::CONNECT;
 use crate::protocols::{Framing, Wire};
 use crate::transport::port::MqttOn;
 
@@ -115,7 +116,5 @@ impl<A: App> Core<A> {
     }
 }
 
-/// The first byte of CONNECT: its type, and flags that must be 0 (MQTT 5.0 section 3.1.1).
-const CONNECT: u8 = 0x10;
 /// The first byte of a client that speaks TLS to a port without TLS.
 const TLS_HANDSHAKE: u8 = 0x16;

@@ -24,9 +24,10 @@ use mio::Token;
 
 use super::Connections;
 use super::delivery_inspector::{DeliveryInspector, data_of};
+use super::publications::list_in_bulk;
 use crate::app::{OutboundKind, RawJson};
 use crate::broker::{ChannelHash, Publication};
-use crate::cores::lifecycle::connection::{ConnectionId, Lane};
+use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::reading::Why;
 use crate::cores::outgoing::packets::{
     ALIAS_BYTES, Original, PacketForm, Packets, PublishPacket, write_release,
@@ -367,10 +368,7 @@ impl Connections {
         connection.tally.queue(1);
         self.queued_bytes += span.len();
         self.unflushed_bytes += span.len();
-        if connection.lane == Lane::Idle {
-            connection.lane = Lane::Bulk;
-            self.bulk.push(target.index);
-        }
+        list_in_bulk(connection, &mut self.bulk, target.index);
         true
     }
 

@@ -7,7 +7,7 @@
 
 use crate::broker::Publication;
 use crate::config::SlowConsumer;
-use crate::cores::lifecycle::connection::{ConnectionId, Lane};
+use crate::cores::lifecycle::connection::{Connection, ConnectionId, Lane};
 use crate::cores::lifecycle::reading::Why;
 use crate::cores::outgoing::conflated::{Conflation, Key};
 use crate::cores::outgoing::forms::Form;
@@ -117,10 +117,7 @@ impl Connections {
                 connection.tally.queue(1);
                 self.queued_bytes += span.len();
                 self.unflushed_bytes += span.len();
-                if connection.lane == Lane::Idle {
-                    connection.lane = Lane::Bulk;
-                    self.bulk.push(index);
-                }
+                list_in_bulk(connection, &mut self.bulk, index);
                 taken += 1;
             } else {
                 let (frame, span) = (frames[form], spans[form]);
@@ -177,10 +174,7 @@ impl Connections {
         self.queued_bytes += bytes;
         if !connection.outbox.is_blocked() {
             self.unflushed_bytes += bytes;
-            if connection.lane == Lane::Idle {
-                connection.lane = Lane::Bulk;
-                self.bulk.push(index);
-            }
+            list_in_bulk(connection, &mut self.bulk, index);
         }
         if connection.outbox.is_slow() {
             let collected = self.recoveries.bytes_of(index);
@@ -356,3 +350,12 @@ fn room_max() -> (usize, usize) {
 /// Most bytes that a core queues before it flushes some of them. It bounds the memory for a publication to
 /// all of the core's connections, without the bytes that wait for slow connections.
 pub(super) const UNFLUSHED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Lists a connection whose outbox has bytes and is not blocked, to be flushed when there is time, unless it is in a list.
+#[inline]
+pub(super) fn list_in_bulk(connection: &mut Connection, bulk: &mut Vec<u32>, index: u32) {
+    if connection.lane == Lane::Idle {
+        connection.lane = Lane::Bulk;
+        bulk.push(index);
+    }
+}

@@ -2,9 +2,9 @@
 //! order, as soon as there is space, and before those of open connections.
 //!
 //! Their publishers have received no acknowledgement. So publications for which there is no room here are
-//! discarded and counted. The publications of one message are kept or discarded together.
+//! discarded and counted. The publications of one batch of messages are kept or discarded together.
 //!
-//! Limits: `abandoned_bytes_max`. If some publications of a message are in the ring already, the rest is kept
+//! Limits: `abandoned_bytes_max`. If some publications of a batch are in the ring already, the rest is kept
 //! even above that limit.
 
 use std::collections::VecDeque;

@@ -452,7 +452,7 @@ impl Delivery {
 
     /// The core that owns a name, and so keeps the single copy of its state.
     pub(in crate::cores) fn owner_of(&self, name: &[u8]) -> usize {
-        self.broker.hasher.hash(name).owner(self.wakers.len())
+        self.owner(name).0
     }
 
     /// Whether any core has subscribers of a channel, or maybe has.

@@ -167,9 +167,8 @@ impl<A: App> Core<A> {
     }
 
     /// Keeps the work on its connection until the ring has room.
-    fn wait_for_ring(&mut self, id: ConnectionId, mut work: Work) {
+    fn wait_for_ring(&mut self, id: ConnectionId, work: Work) {
         if !work.has_stalled {
-            work.has_stalled = true;
             self.metrics.ring_stalls.add(1);
             self.metrics.limit_hit(Limit::Ring);
         }
@@ -178,8 +177,11 @@ impl<A: App> Core<A> {
 
     /// Keeps the rest of the work on its connection. The connection is open: only a decision to close it
     /// could have ended it meanwhile, and that decision drops the rest.
-    fn suspend(&mut self, id: ConnectionId, work: Work, waits_for: WaitsFor) {
+    fn suspend(&mut self, id: ConnectionId, mut work: Work, waits_for: WaitsFor) {
         debug_assert!(self.session(id).is_some(), "an ended connection keeps no work");
+        work.has_stalled = waits_for == WaitsFor::Ring;
+        work.policies
+            .get_or_insert_with(|| self.resources.policy.channels.version());
         if let Some(connection) = self.connections.get_mut(id) {
             self.waiting.suspend(connection, work, waits_for);
         }

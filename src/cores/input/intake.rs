@@ -11,6 +11,7 @@ use crate::decision::{CloseReason, Decisions, Message};
 use crate::metrics::block::CoreMetrics;
 use crate::mqtt::Version;
 use crate::mqtt::packet::client_of;
+use crate::mqtt::packet::first_byte::{CONNECT, SUBSCRIBE, UNSUBSCRIBE};
 use crate::mqtt::receiver::{Step as Packets, close_reason};
 use crate::mqtt::session::Placement;
 use crate::protocols::{Environment, Farewell, Framing, MinBin, MqttClient, Session, Wire, receive_packet};
@@ -584,12 +585,6 @@ fn copy_close<'r>(close: &CloseFrame<'_>, room: &'r mut ControlRoom) -> CloseFra
         reason,
     }
 }
-
-/// The first byte of CONNECT.
-pub(in crate::cores) const CONNECT: u8 = 0x10;
-/// The first bytes of SUBSCRIBE and UNSUBSCRIBE, with their flags (sections 3.8.1 and 3.10.1).
-const SUBSCRIBE: u8 = 0x82;
-const UNSUBSCRIBE: u8 = 0xa2;
 
 /// [`FRAMES_PER_TURN_MAX`], or the value of a simulation.
 pub(in crate::cores) fn frames_per_turn_max() -> u64 {

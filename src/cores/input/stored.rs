@@ -26,9 +26,9 @@ impl<A: App> Core<A> {
         }
         let admission = self.delivery.admission(publish);
         match admission {
-            Admission::Open => {}
-            Admission::Full if !work.has_stalled => {
-                work.has_stalled = true;
+            Admission::Open => work.waited_for_store = false,
+            Admission::Full if !work.waited_for_store => {
+                work.waited_for_store = true;
                 self.metrics.limit_hit(Limit::StoreQueueBytes);
             }
             Admission::Full => {}
@@ -95,6 +95,8 @@ impl<A: App> Core<A> {
         if let Phase::Open(open) = &mut connection.phase {
             let mut environment = self.resources.environment(self.time.now(), id, mqtt);
             match open.session.stored(token, outcome, &mut environment, decisions) {
+                // An MQTT client may take no packet of that size.
+                Ok(answer) if answer.is_empty() => {}
                 Ok(answer) => self.send(id, Content::Text, decisions.bytes(answer)),
                 Err(reason) => self.close(id, reason),
             }

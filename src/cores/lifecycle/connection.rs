@@ -142,7 +142,7 @@ pub(in crate::cores) struct Open {
 #[expect(clippy::box_collection, reason = "one word instead of the three of a vector")]
 pub(in crate::cores) struct Leftover(Option<Box<Vec<u8>>>);
 
-/// The decisions of one message, and how many of them have been carried out.
+/// The decisions about one message or a batch of messages, and how many of them have been carried out.
 #[derive(Debug)]
 pub(in crate::cores) struct Work {
     pub(in crate::cores) decisions: Decisions,
@@ -151,14 +151,19 @@ pub(in crate::cores) struct Work {
     /// The publications that must be delivered before the next decision.
     pub(in crate::cores) awaited: Awaited,
     /// The place behind all publications when the first decision that changes subscriptions was reached.
-    /// Later decisions came with the same message or before it, and need not wait for more publications.
+    /// Later decisions came with the same messages or before them, and need not wait for more publications.
     pub(in crate::cores) asked: Option<Sequence>,
     /// The reason to close the connection when all decisions are carried out; `None` if it goes on.
     pub(in crate::cores) close_reason: Option<CloseReason>,
     /// The channel with which the next decision goes on, if it is about all channels of the connection.
     pub(in crate::cores) next_channel: u32,
-    /// Whether it has found the ring full before: then it is at the head of the queue, and need not wait behind others.
+    /// Whether it has waited for room in the ring since it was suspended last: then it is at the head of the queue, and
+    /// need not wait behind others.
     pub(in crate::cores) has_stalled: bool,
+    /// Whether its next publication has found the queue of the store full.
+    pub(in crate::cores) waited_for_store: bool,
+    /// The version of the policies of channels by which its first decisions that had to wait were made.
+    pub(in crate::cores) policies: Option<u32>,
     /// The commit that the acknowledgement of the last publication waits for, if it waits for one.
     pub(in crate::cores) commit: Option<Commit>,
 }
@@ -278,7 +283,7 @@ impl Work {
         Box::new(self)
     }
 
-    /// The work for all decisions of a session about a message.
+    /// The work for all decisions of a session about a message or a batch of messages.
     pub(in crate::cores) fn new(decisions: Decisions, result: Result<(), CloseReason>) -> Work {
         Work {
             decisions,
@@ -288,6 +293,8 @@ impl Work {
             close_reason: result.err(),
             next_channel: 0,
             has_stalled: false,
+            waited_for_store: false,
+            policies: None,
             commit: None,
         }
     }
@@ -300,7 +307,7 @@ impl Connection {
         self.suspended.take()
     }
 
-    /// Whether its session waits for the answer to a login, or for a decision of the application.
+    /// Whether its session waits for the answer to a login, for a decision of the application, or for the disk.
     pub(in crate::cores) fn awaits_decision(&self) -> bool {
         match &self.phase {
             Phase::Open(open) => open.session.is_waiting(),
@@ -341,8 +348,8 @@ impl Connection {
                 .map_or(0, |work| work.decisions.bytes_len())
     }
 
-    /// The memory that it holds while it waits: for its socket, for more input, for the ring, or for the
-    /// history of a channel. `collected` is the size of the publications that are collected for such a
+    /// The memory that it holds while it waits: for its socket, for more input, with suspended work, or for
+    /// the history of a channel. `collected` is the size of the publications that are collected for such a
     /// history elsewhere.
     pub(in crate::cores) fn holding(&self, collected: usize) -> HeldBytes {
         let outbox = if self.outbox.is_slow() {

@@ -59,14 +59,14 @@ pub(in crate::cores) enum Why {
     Replies = 1,
     /// It exceeds a rate. Its meter says when it is read again.
     Rate = 1 << 1,
-    /// Decisions about its last message wait: for room in the ring, for a delivery, or for their next channels.
+    /// Decisions about its last messages wait, for one of the events that `WaitsFor` lists.
     Work = 1 << 2,
     /// A delivery or a flush has marked it. The core closes it before the next flush (`Core::close_marked`).
     Ending = 1 << 3,
     /// The peer has closed its direction: only the bytes in the outbox are still to be sent.
     Emptying = 1 << 4,
-    /// Its session waits for the answer to a login, or for a decision of the application. Later messages are
-    /// handled after that.
+    /// Its session waits for the answer to a login, for a decision of the application, or for the disk. Later
+    /// messages are handled after that.
     Decision = 1 << 5,
 }
 

@@ -1,6 +1,8 @@
 //! The queues of connections that wait: to be read, for room in the ring, for a delivery, for their next
 //! channels, for a commit of the store, for other cores, or to move to one.
 //!
+//! Limit: `LOOKS_FOR_FORMER_MAX` in each turn after a reload.
+//!
 //! A connection that ends stays in its queue until it is taken from there. By then its id names no
 //! connection, or a connection that only has bytes to send.
 //!
@@ -39,6 +41,10 @@ pub(in crate::cores) struct Waiting {
     awaiting_post: VecDeque<ConnectionId>,
     /// Connections that are to move to another core, which has no room for them now.
     awaiting_move: VecDeque<ConnectionId>,
+    /// Connections whose suspended decisions may have been made by former policies of channels.
+    by_former_policies: VecDeque<ConnectionId>,
+    /// Whether the next turn is to look at more of them.
+    looks_for_former: bool,
 }
 
 /// The event that the decisions of a connection wait for.
@@ -194,9 +200,35 @@ impl Waiting {
         self.awaiting_move.pop_front()
     }
 
-    /// Whether decisions of some connection have not been carried out. A connection that waits to move has none.
-    pub(in crate::cores) fn has_suspended(&self) -> bool {
-        !self.stalled.is_empty() || !self.awaiting_delivery.is_empty() || !self.walking.is_empty()
+    /// The core is about to follow other policies of channels: what is suspended now was decided by the former ones. A
+    /// connection that waits to move has no decisions yet.
+    pub(in crate::cores) fn note_other_policies(&mut self) {
+        let deliveries = self.awaiting_delivery.iter().map(|(_, id)| id);
+        let queues = [
+            &self.stalled,
+            &self.walking,
+            &self.awaiting_commit,
+            &self.awaiting_post,
+        ];
+        let suspended = queues.into_iter().flatten().chain(deliveries);
+        self.by_former_policies.extend(suspended);
+    }
+
+    /// Whether decisions that were made by former policies are still suspended. `is_former` tells whether those of a
+    /// connection are. One call looks at a part of the connections, and counts the others as such.
+    pub(in crate::cores) fn has_former(&mut self, mut is_former: impl FnMut(ConnectionId) -> bool) -> bool {
+        self.looks_for_former = false;
+        for _ in 0..LOOKS_FOR_FORMER_MAX {
+            let Some(&id) = self.by_former_policies.front() else {
+                return false;
+            };
+            if is_former(id) {
+                return true;
+            }
+            self.by_former_policies.pop_front();
+        }
+        self.looks_for_former = true;
+        true
     }
 
     /// How many connections wait for room in the boxes of other cores.
@@ -218,11 +250,12 @@ impl Waiting {
             || !self.awaiting_delivery.is_empty()
             || !self.walking.is_empty()
             || self.has_saved
+            || self.looks_for_former
     }
 
     /// How long each queue is, by name.
     #[cfg(test)]
-    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 9] {
+    pub(in crate::cores) fn lengths(&self) -> [(&'static str, usize); 10] {
         [
             ("unfinished", self.unfinished.len()),
             ("transitional", self.transitional.len()),
@@ -233,6 +266,7 @@ impl Waiting {
             ("awaiting_save", self.awaiting_save.len()),
             ("awaiting_post", self.awaiting_post.len()),
             ("awaiting_move", self.awaiting_move.len()),
+            ("by_former_policies", self.by_former_policies.len()),
         ]
     }
 
@@ -267,3 +301,6 @@ impl Waiting {
         None
     }
 }
+
+/// Connections at which one turn looks for decisions of former policies, at 0.1 µs each.
+const LOOKS_FOR_FORMER_MAX: usize = 1024;

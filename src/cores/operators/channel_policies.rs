@@ -13,6 +13,7 @@ use crate::cores::post::letter::Letter;
 impl<A: App> Core<A> {
     /// Begins to remember by these policies of channels. The policy in force is still the former one.
     pub(in crate::cores) fn adopt_channels(&mut self, channels: &Arc<Channels>) {
+        self.waiting.note_other_policies();
         self.begin_memory().adopt(channels);
         self.note_histories(channels);
         if let Some(topics) = self.delivery.retained() {
@@ -27,10 +28,10 @@ impl<A: App> Core<A> {
     }
 
     /// Tells the owners of channels from which place on this core publishes by the policies that it has
-    /// adopted, unless they know. If publications that a session decided earlier still wait for the ring, the
+    /// adopted, unless they know. If publications that a session decided earlier still wait, whatever for, the
     /// letters wait as well.
     pub(in crate::cores) fn tell_policies_followed(&mut self) {
-        if self.waiting.has_suspended() || !self.abandoned.is_empty() {
+        if self.has_former_publications() {
             return;
         }
         let Some(version) = self.delivery.memory().and_then(ChannelMemory::take_unreported) else {
@@ -41,6 +42,19 @@ impl<A: App> Core<A> {
             let followed = Letter::PoliciesFollowed { core, version, place };
             self.post.send(to, followed);
         }
+    }
+
+    /// Whether some publications have not been made that were decided by former policies of channels.
+    fn has_former_publications(&mut self) -> bool {
+        let version = self.resources.policy.channels.version();
+        let connections = &self.connections;
+        let is_former = |id| {
+            let suspended = connections
+                .get(id)
+                .and_then(|connection| connection.suspended.as_deref());
+            suspended.is_some_and(|work| work.policies != Some(version))
+        };
+        self.waiting.has_former(is_former) || !self.abandoned.is_empty()
     }
 
     /// The memory of this core, which begins with the first policy of a channel.

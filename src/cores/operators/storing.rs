@@ -114,8 +114,9 @@ impl<A: App> Core<A> {
     }
 }
 
-/// How long a core that was told to stop at once waits for the others, in all half a second.
 /// MQTT clients that one turn disconnects.
 const DISCONNECTS_PER_TURN_MAX: usize = 1000;
+/// How often, and how soon again, a core that was told to stop at once looks whether the others have ended: it waits for
+/// half a second in all.
 const TRIES_MAX: u32 = 250;
 const TRY_EVERY: Duration = Duration::from_millis(2);

@@ -9,7 +9,7 @@ use crate::mqtt::publication::client_hash;
 use crate::mqtt::{ReasonCode, Sessions, Version};
 
 impl Session {
-    /// Decides to send an acknowledgement.
+    /// Decides to send an acknowledgement, unless the client takes no packet of its size.
     pub(super) fn answer(
         &self,
         kind: AckKind,
@@ -18,10 +18,12 @@ impl Session {
         decisions: &mut Decisions,
     ) {
         let message = self.write_answer(kind, id, refusal, decisions);
-        decisions.push(Decision::Send { message });
+        if !message.is_empty() {
+            decisions.push(Decision::Send { message });
+        }
     }
 
-    /// Writes an acknowledgement.
+    /// Writes an acknowledgement; nothing if the client takes no packet of its size.
     #[inline]
     pub(super) fn write_answer(
         &self,

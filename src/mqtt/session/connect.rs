@@ -13,6 +13,7 @@ use crate::decision::{CloseReason, Decision, Decisions, Limit, Span};
 use crate::hooks::{MqttConnect, Subject};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::fault::Fault;
+use crate::mqtt::packet::first_byte::CONNECT;
 use crate::mqtt::packet::{self, Connect, decode_connect};
 use crate::mqtt::properties::Property;
 use crate::mqtt::sessions::{self, ConnectRefused};
@@ -47,9 +48,6 @@ const BUSY: Refused = Refused {
     code: ReasonCode::ServerBusy,
     text: "too many logins wait to be checked: try again in a moment",
 };
-
-/// The first byte of CONNECT.
-const CONNECT: u8 = 0x10;
 
 impl Session {
     /// Handles the first packet.

@@ -18,7 +18,7 @@ use crate::decision::{CloseReason, Decision, Decisions, Limit, Publish as Publis
 use crate::mqtt::ReasonCode;
 use crate::mqtt::encode::AckKind;
 use crate::mqtt::environment::Environment;
-use crate::mqtt::packet::{Ack, PacketId, Publish, Qos};
+use crate::mqtt::packet::{Ack, PacketId, Publish, Qos, first_byte};
 use crate::mqtt::properties::{Properties, Property};
 use crate::mqtt::publication::{self, Head, takes_payload};
 use crate::mqtt::sessions::{Acknowledged, SessionRef, Sessions};
@@ -117,8 +117,8 @@ impl Session {
         Ok(())
     }
 
-    /// Checks that the client has not more publications in flight than CONNACK allows (MQTT-3.3.4-7). Publications with
-    /// QoS 1 are acknowledged before the next packet is read.
+    /// Checks that the client has not more publications in flight than CONNACK allows (MQTT-3.3.4-7). Those with QoS 1 are
+    /// not counted: a client cannot know whether PUBACK had left when the server read the next packet.
     fn check_receive_maximum<A: App>(
         &mut self,
         publish: &Publish<'_>,
@@ -244,8 +244,9 @@ impl Session {
             && !is_told
             && let Some(id) = publish.packet_id
         {
-            // The client goes on with PUBREL.
+            // The client goes on with PUBREL, which gives its place back.
             env.sessions.receive_qos2(open.session, id.get());
+            open.in_flight = open.in_flight.saturating_add(1);
         }
         self.acknowledge_publication(publish, is_told.then_some(refusal), decisions);
     }
@@ -456,16 +457,13 @@ fn close_by_alias(fault: AliasFault, decisions: &mut Decisions) -> Result<(), Cl
     close_saying(decisions, reason, text)
 }
 
-/// The packet identifier, if the packet is PUBREC.
+/// The packet identifier, if the packet is PUBREC. It is short: its length is the second byte.
 fn pubrec_id(packet: &[u8]) -> Option<PacketId> {
     match *packet {
-        [PUBREC, _, high, low, ..] => PacketId::new(u16::from_be_bytes([high, low])),
+        [first_byte::PUBREC, _, high, low, ..] => PacketId::new(u16::from_be_bytes([high, low])),
         _ => None,
     }
 }
-
-/// The first byte of PUBREC. The packet is short: its length is the second byte.
-const PUBREC: u8 = 0x50;
 
 /// The token of [`Decision::Acknowledge`].
 fn write_token(qos: Qos, id: PacketId, out: &mut Vec<u8>) {

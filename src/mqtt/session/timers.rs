@@ -65,6 +65,19 @@ impl Session {
         self.heard = now.uptime;
     }
 
+    /// The silence of the client for which the connection is closed.
+    pub fn silence_max(&self) -> Duration {
+        match &self.state {
+            State::Open(open) if open.silence_ms_max > 0 => Duration::from_millis(open.silence_ms_max.into()),
+            State::Open(_)
+            | State::AwaitingConnect { .. }
+            | State::LoggingIn(_)
+            | State::Deciding(..)
+            | State::Saving(_)
+            | State::Ended => Duration::MAX,
+        }
+    }
+
     /// Whether the client has sent nothing since that moment.
     pub fn last_heard_before(&self, moment: Uptime) -> bool {
         self.heard < moment

@@ -1,4 +1,4 @@
-//! MQTT clients of a strict server, whose disk is slow.
+//! Clients of a strict server, whose disk is slow.
 
 use super::*;
 
@@ -95,3 +95,69 @@ fn a_drain_ends_connections_whose_connack_waits() {
         assert!(world.devices[0].is_gone(), "seed {seed}");
     }
 }
+
+/// Two cores that remember some channels and have a strict store, with a client on each core, and a channel that the first
+/// core owns.
+fn with_channels(seed: u64) -> (World, [usize; 2], usize) {
+    let plan = Plan {
+        memory: Memory::Some,
+        store: true,
+        channels: CHANNELS,
+        ..Plan::default()
+    };
+    let mut world = World::new(Some(seed), plan, Random::new(seed));
+    let hasher = ChannelHasher::with_key(seed);
+    let is_of_0 = |channel: &usize| hasher.hash(channel_name(*channel).as_bytes()).owner(2) == 0;
+    let channel = (1..CHANNELS).find(is_of_0).unwrap();
+    world.remember(&[channel]);
+    let clients = [0, 1].map(|core| world.connect(core, false).unwrap());
+    for client in clients {
+        world.ask(client, Asked::Handshake);
+    }
+    (world, clients, channel)
+}
+
+impl World {
+    /// Has all cores remember these channels and no others.
+    fn remember(&mut self, channels: &[usize]) {
+        let names: Vec<String> = channels.iter().map(|&channel| channel_name(channel)).collect();
+        let mut policies = Memory::Everything.policies(CHANNELS, &mut self.truth.random);
+        policies.retain(|spec| names.contains(&spec.names[0]));
+        let policy = self.apply_policy(policies);
+        for handle in &self.handles {
+            handle.send(Order::Adopt(Arc::clone(&policy))).unwrap();
+        }
+        self.settle();
+    }
+
+    fn ask(&mut self, client: usize, asked: Asked) {
+        self.with(client, |client, truth| client.ask(truth, asked));
+        self.settle();
+    }
+}
+
+/// A reload has a channel remembered while a publication on it, which was decided before, waits behind one that waits for a
+/// commit. A client that comes back must not be told that it has missed nothing.
+#[test]
+fn a_publication_that_waits_behind_a_commit_during_a_reload_is_not_passed_over() {
+    for seed in 0..8 {
+        let (mut world, [publisher, returning], channel) = with_channels(seed);
+        // The answer has the epoch.
+        world.ask(publisher, Asked::Recover(channel, Wanted::Position));
+        world.commits = false;
+        world.with(publisher, |client, truth| {
+            client.ask_all(truth, &[Asked::Publish(channel), Asked::Publish(0)]);
+        });
+        world.settle();
+        assert!(world.truth.log.of_channel(0).is_empty(), "seed {seed}: it waits");
+        world.remember(&[channel, 0]);
+        world.commit();
+        assert!(!world.truth.log.of_channel(0)[0].remembered, "seed {seed}");
+        let first = world.truth.log.of_channel(channel)[0].sequence;
+        // The client compares the answer with what was published.
+        world.ask(returning, Asked::Recover(0, Wanted::After(first)));
+        assert!(!world.clients[returning].is_owed_an_answer());
+    }
+}
+
+const CHANNELS: usize = 16;

@@ -1,5 +1,7 @@
 //! CONNECT and CONNACK: sections 3.1 and 3.2.
 
+use std::time::Duration;
+
 use super::client::{Connect, NextStep, connect, core, packet, publish, sent, string};
 use crate::decision::{CloseReason, Stored};
 
@@ -202,6 +204,7 @@ fn a_client_is_silent_for_one_and_a_half_times_its_keep_alive_before_the_connect
     let mut packet = connect(4, "a");
     packet.keep_alive = 10;
     let mut client = core.open(&packet.bytes());
+    assert_eq!(client.session.silence_max(), Duration::from_secs(15));
     core.wait_s(14);
     assert_eq!(core.tick(&mut client), []);
     assert_eq!(sent(&core.receive(&mut client, &[0xc0, 0])), [[0xd0, 0]]);
@@ -214,6 +217,7 @@ fn a_client_is_silent_for_one_and_a_half_times_its_keep_alive_before_the_connect
     );
     // Without a keep alive it may be silent for ever.
     let mut client = core.open(&connect(4, "b").bytes());
+    assert_eq!(client.session.silence_max(), Duration::MAX);
     core.wait_s(1_000_000);
     assert_eq!(core.tick(&mut client), []);
 }
