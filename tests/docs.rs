@@ -267,7 +267,8 @@ fn defines(source: &str, name: &str) -> bool {
         "macro_rules! ",
     ];
     kinds.iter().any(|kind| {
-        let mut ends = source.split(&format!("{kind}{name}")).skip(1);
+        let item = format!("{kind}{name}");
+        let mut ends = source.split(&item).skip(1);
         ends.any(|end| !end.starts_with(|char: char| char.is_alphanumeric() || char == '_'))
     })
 }
@@ -333,8 +334,8 @@ fn every_setting_that_takes_effect_on_reload_is_read_by_the_policy() {
                     .map(str::trim)
                     .filter(|line| !line.starts_with("//"))
             };
-            let heads = code().filter(|line| line.ends_with('{') && line.contains(": "));
-            if let Some(head) = heads.last() {
+            let mut heads = code().filter(|line| line.ends_with('{') && line.contains(": "));
+            if let Some(head) = heads.next_back() {
                 section = head.split(':').next().unwrap();
             }
             if !statement.trim_end().ends_with(", on reload") {
