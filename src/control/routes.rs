@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
 use super::admin_slots::AdminSlot;
-use super::{ControlState, api, connections, guard, health, request_audit, revoke, stats};
+use super::{ControlState, api, connections, guard, health, memory_release, request_audit, revoke, stats};
 use crate::log;
 use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
@@ -177,6 +177,7 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
     });
     let process = Process {
         start_unix_ms: shared.start_unix_ms,
+        allocator_bytes: memory_release::committed_bytes(),
         draining: shared.draining(),
         core_stuck_ms: u64::try_from(shared.longest_stuck().as_millis()).unwrap_or(u64::MAX),
         drain_closes_per_1000_seconds: shared.drain_closes_per_1000_seconds.load(Ordering::Relaxed),

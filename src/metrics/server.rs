@@ -21,6 +21,8 @@ use crate::config::webhooks::WebhookEvent;
 pub struct Process {
     /// When it started, in milliseconds since 1970.
     pub start_unix_ms: u64,
+    /// Bytes of memory that the allocator has, if it can tell.
+    pub allocator_bytes: Option<u64>,
     /// Whether it is draining.
     pub draining: bool,
     /// How long the core that has stood still for longest has done so, in milliseconds.
@@ -332,6 +334,11 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         "ringcast_memory_file_bytes",
         "Part of process_resident_memory_bytes that is read from files, in bytes: the program itself, as far as it was used, and libraries.",
         |server, out| out.optional(server.process.status.file_bytes),
+    ),
+    gauge(
+        "ringcast_memory_allocator_bytes",
+        "Memory that the allocator has of the system, in bytes: what is in use, and free memory that it has not given back yet. Pages that were never written count here, and not in process_resident_memory_bytes.",
+        |server, out| out.optional(server.process.allocator_bytes),
     ),
     gauge(
         "process_open_fds",

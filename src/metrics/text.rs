@@ -282,6 +282,7 @@ mod tests {
     fn process() -> Process {
         Process {
             start_unix_ms: 1_700_000_000_250,
+            allocator_bytes: Some(5_000_000),
             draining: true,
             core_stuck_ms: 1500,
             drain_closes_per_1000_seconds: 12_500,

@@ -63,7 +63,9 @@ const memoryKib = () => Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${se
  * Resident memory by kind, in KiB. The kernel reports it by mapping: `program` are pages of files, which are loaded when code
  * runs for the first time; `stacks` belong to the threads; `heap` is everything else, which the allocator holds. The server's
  * metrics divide the heap into `ring`, `kept` (buffers for later publications), `tables` and `outboxes`. `rest` has no metric:
- * the ring's slots, sessions, settings, keys, buffers of the event loops, and free memory of the allocator.
+ * the ring's slots, sessions, settings, keys, buffers of the event loops, and free memory of the allocator. `allocator` is what
+ * the allocator itself says that it has of the system, with pages that were never written: if `heap` rises and `allocator` does
+ * not, the program has begun to use pages that the allocator had before.
  */
 async function memory() {
   const task = `/proc/${server.child.pid}`, kinds = {total: 0, program: 0, stacks: 0, heap: 0, lazy: 0};
@@ -83,7 +85,8 @@ async function memory() {
   }
   const now = await metrics();
   const known = Object.fromEntries(Object.entries(GAUGES).map(([kind, names]) => [kind, Math.round(names.reduce((sum, name) => sum + (now[name] ?? 0), 0) / 1024)]));
-  return {...kinds, ...known, rest: kinds.heap - Object.values(known).reduce((sum, value) => sum + value, 0)};
+  const allocator = Math.round((now.ringcast_memory_allocator_bytes ?? 0) / 1024);
+  return {...kinds, ...known, rest: kinds.heap - Object.values(known).reduce((sum, value) => sum + value, 0), allocator};
 }
 /** The address of each thread's stack. */
 const stackPointers = new Map();
