@@ -17,7 +17,8 @@
 //!
 //! In every third run MQTT clients (`device/`) publish and subscribe on the same channels. They connect to
 //! any core, lose their connections after any byte, resume their sessions, take their own sessions over, and
-//! acknowledge at any time. Three naive models compute the right outcomes: `device/session.rs` (each
+//! acknowledge at any time. Some of their packets subscribe to two hundred filters, which takes several turns.
+//! Three naive models compute the right outcomes: `device/session.rs` (each
 //! publication exactly once, at least once, and in order; retained publications), `lives.rs` (which session
 //! goes on, which will is published when), `shares.rs` (which member of a group gets which publication). If
 //! one of their publications is missing, the server must have counted it as dropped. `moves.rs` has other

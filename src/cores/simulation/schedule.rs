@@ -48,6 +48,7 @@ pub(super) fn run(seed: u64) -> Summary {
         calls_failed: world.truth.calls.failed,
         calls_cancelled: world.truth.calls.cancelled,
         webhook_events: world.truth.events_told.count,
+        long_subacks: world.truth.long_subacks,
         turns: world
             .handles
             .iter()
@@ -80,6 +81,8 @@ pub(super) struct Summary {
     pub(super) calls_cancelled: u64,
     /// Events that webhooks got.
     pub(super) webhook_events: u64,
+    /// Answers to long SUBSCRIBE packets of MQTT clients.
+    pub(super) long_subacks: u64,
     pub(super) turns: u64,
 }
 

@@ -94,6 +94,7 @@ fn every_promise_is_kept_whatever_the_seed() {
         all.calls_failed += run.calls_failed;
         all.calls_cancelled += run.calls_cancelled;
         all.webhook_events += run.webhook_events;
+        all.long_subacks += run.long_subacks;
         all.turns += run.turns;
         all.hash = all.hash.rotate_left(1) ^ run.hash;
     }
@@ -112,7 +113,10 @@ fn every_promise_is_kept_whatever_the_seed() {
             all.calls_answered > 0 && all.calls_failed > 0 && all.calls_cancelled > 0,
             "{all:?}"
         );
-        assert!(all.infos > 0 && all.webhook_events > 0, "{all:?}");
+        assert!(
+            all.infos > 0 && all.webhook_events > 0 && all.long_subacks > 0,
+            "{all:?}"
+        );
     }
 }
 

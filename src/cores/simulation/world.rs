@@ -114,6 +114,8 @@ pub(super) struct GroundTruth {
     pub(super) acknowledged: Vec<Vec<usize>>,
     /// Publications that have come to MQTT clients.
     pub(super) device_deliveries: usize,
+    /// Answers of MQTT about more than one filter.
+    pub(super) long_subacks: u64,
     /// The publications that certainly have not come to a session of MQTT, each with the client; without one, to the
     /// members of a group.
     pub(super) device_missing: Vec<(usize, usize)>,
@@ -246,6 +248,7 @@ impl World {
                 shares: Shares::default(),
                 acknowledged: Vec::new(),
                 device_deliveries: 0,
+                long_subacks: 0,
                 device_missing: Vec::new(),
             },
         }

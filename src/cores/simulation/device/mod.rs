@@ -19,6 +19,7 @@ use std::os::unix::net::UnixStream;
 
 use self::link::{Link, Mark};
 use self::packets::{Ack, Connect, Packet, Publish, Version, Will};
+pub(super) use self::session::filler;
 use self::session::{Outgoing, Sent, Session, Verdict};
 use super::lives::{Asked, Disconnect};
 use super::log::{SHARED, Sender, channel_name, number_in_payload};
@@ -310,20 +311,22 @@ impl Device {
         }
     }
 
-    pub(super) fn subscribe(&mut self, truth: &mut GroundTruth, filter: &str, qos: u8) {
+    /// Subscribes to these filters with one packet, each with its QoS.
+    pub(super) fn subscribe(&mut self, truth: &mut GroundTruth, filters: &[(String, u8)]) {
         let id = self.new_id();
-        self.session.subscribe(id, filter, qos);
+        self.session.subscribe(id, filters);
         self.queue(truth, |version, out| {
-            packets::subscribe(version, id, filter, qos, out)
+            packets::subscribe(version, id, filters, out)
         });
         self.mark(id);
     }
 
-    pub(super) fn unsubscribe(&mut self, truth: &mut GroundTruth, filter: &str) {
+    /// Unsubscribes from these filters with one packet.
+    pub(super) fn unsubscribe(&mut self, truth: &mut GroundTruth, filters: &[String]) {
         let id = self.new_id();
-        self.session.unsubscribe(id, filter);
+        self.session.unsubscribe(id, filters);
         self.queue(truth, |version, out| {
-            packets::unsubscribe(version, id, filter, out)
+            packets::unsubscribe(version, id, filters, out)
         });
         self.mark(id);
     }
@@ -444,12 +447,16 @@ impl Device {
             } => self.take_connack(truth, is_present, code, receive_maximum),
             Packet::Publish(publish) => self.take_publish(truth, &publish),
             Packet::Ack { ack, id, code } => self.take_ack(truth, ack, id, code),
-            Packet::SubAck { id, code } => {
+            Packet::SubAck { id, codes } => {
                 truth.trace.mix(u64::from(id));
-                let result = self.session.note_subscribed(id, code, claimed, number);
+                truth.long_subacks += u64::from(codes.len() > 1);
+                let result = self.session.note_subscribed(id, &codes, claimed, number);
                 truth.expect_of(&what, result);
             }
-            Packet::UnsubAck { id } => self.session.note_unsubscribed(id, claimed),
+            Packet::UnsubAck { id, codes } => {
+                let result = self.session.note_unsubscribed(id, &codes, claimed);
+                truth.expect_of(&what, result);
+            }
             Packet::PingResp => {}
             Packet::Disconnect { code } => truth.fail(&format!("{what}: DISCONNECT {code:02x}")),
         }

@@ -74,12 +74,15 @@ pub(super) enum Packet {
         id: u16,
         code: u8,
     },
+    /// The code of each filter.
     SubAck {
         id: u16,
-        code: u8,
+        codes: Vec<u8>,
     },
+    /// Before MQTT 5 without codes.
     UnsubAck {
         id: u16,
+        codes: Vec<u8>,
     },
     PingResp,
     Disconnect {
@@ -165,23 +168,27 @@ pub(super) fn ack(ack: Ack, id: u16, out: &mut Vec<u8>) {
     push_packet(ack.first_byte(), &id.to_be_bytes(), out);
 }
 
-/// SUBSCRIBE for one filter; `options` is its last byte.
-pub(super) fn subscribe(version: Version, id: u16, filter: &str, options: u8, out: &mut Vec<u8>) {
+/// SUBSCRIBE for these filters, each with its options.
+pub(super) fn subscribe(version: Version, id: u16, filters: &[(String, u8)], out: &mut Vec<u8>) {
     let mut body = id.to_be_bytes().to_vec();
     if version.has_properties() {
         push_properties(&[], &mut body);
     }
-    push_text(filter.as_bytes(), &mut body);
-    body.push(options);
+    for (filter, options) in filters {
+        push_text(filter.as_bytes(), &mut body);
+        body.push(*options);
+    }
     push_packet(0x82, &body, out);
 }
 
-pub(super) fn unsubscribe(version: Version, id: u16, filter: &str, out: &mut Vec<u8>) {
+pub(super) fn unsubscribe(version: Version, id: u16, filters: &[String], out: &mut Vec<u8>) {
     let mut body = id.to_be_bytes().to_vec();
     if version.has_properties() {
         push_properties(&[], &mut body);
     }
-    push_text(filter.as_bytes(), &mut body);
+    for filter in filters {
+        push_text(filter.as_bytes(), &mut body);
+    }
     push_packet(0xA2, &body, out);
 }
 
@@ -300,12 +307,15 @@ fn read(version: Version, first: u8, body: &[u8]) -> Option<Packet> {
         0x90 => {
             let id = take_u16(&mut rest)?;
             take_properties(has_properties, &mut rest)?;
-            let code = take_u8(&mut rest)?;
-            Packet::SubAck { id, code }
+            let codes = rest.to_vec();
+            Packet::SubAck { id, codes }
         }
-        0xB0 => Packet::UnsubAck {
-            id: take_u16(&mut rest)?,
-        },
+        0xB0 => {
+            let id = take_u16(&mut rest)?;
+            take_properties(has_properties, &mut rest)?;
+            let codes = rest.to_vec();
+            Packet::UnsubAck { id, codes }
+        }
         0xD0 => Packet::PingResp,
         0xE0 => Packet::Disconnect {
             code: take_u8(&mut rest).unwrap_or(0),

@@ -24,6 +24,13 @@ pub(super) struct Session {
     /// The client's own publications that are not acknowledged.
     pub(super) outgoing: VecDeque<Outgoing>,
     asks: Vec<RetainedAsk>,
+    /// The retained publications that came before SUBACK to a subscription that is in it: the first filters of a long
+    /// SUBSCRIBE are granted turns before the last ones.
+    early: Vec<(String, usize)>,
+    /// The identifier of the SUBSCRIBE that is not answered, and the codes that the answer must have.
+    awaited_codes: Option<(u16, Vec<u8>)>,
+    /// The same of UNSUBSCRIBE: how many filters it has.
+    awaited_ends: Option<(u16, usize)>,
     /// Up to this place, everything that must come has come, or is counted as missing.
     checked: u64,
 }
@@ -96,23 +103,36 @@ impl Session {
         for span in &mut self.spans {
             (span.asks, span.asks_end) = (None, None);
         }
+        (self.awaited_codes, self.awaited_ends) = (None, None);
+        self.early.clear();
     }
 
-    pub(super) fn subscribe(&mut self, id: u16, filter: &str, qos: u8) {
-        self.spans.push(Span {
-            filter: filter.to_owned(),
-            qos,
-            asks: Some(id),
-            asked: u64::MAX,
-            answered: None,
-            asks_end: None,
-            end_asked: None,
-            end_answered: None,
-        });
+    /// SUBSCRIBE is on its way. The filters are different ones.
+    pub(super) fn subscribe(&mut self, id: u16, filters: &[(String, u8)]) {
+        let codes = filters.iter().map(|(_, qos)| *qos);
+        self.awaited_codes = Some((id, codes.collect()));
+        for (filter, qos) in filters.iter().filter(|(filter, _)| !is_filler(filter)) {
+            self.spans.push(Span {
+                filter: filter.clone(),
+                qos: *qos,
+                asks: Some(id),
+                asked: u64::MAX,
+                answered: None,
+                asks_end: None,
+                end_asked: None,
+                end_answered: None,
+            });
+        }
     }
 
-    pub(super) fn unsubscribe(&mut self, id: u16, filter: &str) {
-        for span in self.spans.iter_mut().filter(|span| span.filter == filter) {
+    /// UNSUBSCRIBE is on its way.
+    pub(super) fn unsubscribe(&mut self, id: u16, filters: &[String]) {
+        self.awaited_ends = Some((id, filters.len()));
+        for span in self
+            .spans
+            .iter_mut()
+            .filter(|span| filters.contains(&span.filter))
+        {
             if span.end_answered.is_none() {
                 span.asks_end = Some(id);
             }
@@ -135,21 +155,29 @@ impl Session {
     /// SUBACK has come.
     ///
     /// # Errors
-    /// There was no such request.
+    /// There was no such request, or a filter has not been granted.
     pub(super) fn note_subscribed(
         &mut self,
         id: u16,
-        code: u8,
+        codes: &[u8],
         claimed: u64,
         link: usize,
     ) -> Result<(), String> {
-        let at = self.spans.iter().position(|span| span.asks == Some(id));
-        let Some(at) = at.filter(|&at| self.spans[at].asked <= claimed) else {
-            return Err(format!("SUBACK {id}, which nobody has asked for"));
-        };
+        match self.awaited_codes.take_if(|(awaited, _)| *awaited == id) {
+            Some((_, awaited)) if awaited == codes => {}
+            awaited => return Err(format!("SUBACK {id} {codes:02x?}, awaited {awaited:?}")),
+        }
+        while let Some(at) = self.spans.iter().position(|span| span.asks == Some(id)) {
+            self.note_granted(at, claimed, link)?;
+        }
+        self.early.clear();
+        Ok(())
+    }
+
+    fn note_granted(&mut self, at: usize, claimed: u64, link: usize) -> Result<(), String> {
         let span = &mut self.spans[at];
-        if code != span.qos {
-            return Err(format!("SUBACK {code:02x} for {span:?}"));
+        if span.asked > claimed {
+            return Err(format!("SUBACK before SUBSCRIBE has left: {span:?}"));
         }
         (span.asks, span.answered) = (None, Some(claimed));
         let (filter, asked) = (span.filter.clone(), span.asked);
@@ -159,19 +187,28 @@ impl Session {
         }
         if !is_shared(&filter) {
             self.asks.retain(|ask| ask.filter != filter);
+            let early = self.early.iter().filter(|(topic, _)| matches(&filter, topic));
+            let got = early.map(|(_, number)| *number).collect();
             self.asks.push(RetainedAsk {
                 filter,
                 link,
                 asked,
                 answered: claimed,
-                got: Vec::new(),
+                got,
             });
         }
         Ok(())
     }
 
     /// UNSUBACK has come.
-    pub(super) fn note_unsubscribed(&mut self, id: u16, claimed: u64) {
+    ///
+    /// # Errors
+    /// Nobody has asked for it, or it is about another number of filters.
+    pub(super) fn note_unsubscribed(&mut self, id: u16, codes: &[u8], claimed: u64) -> Result<(), String> {
+        match self.awaited_ends.take_if(|(awaited, _)| *awaited == id) {
+            Some((_, count)) if codes.is_empty() || codes.len() == count => {}
+            awaited => return Err(format!("UNSUBACK {id} {codes:02x?}, awaited {awaited:?}")),
+        }
         for span in &mut self.spans {
             if span.asks_end == Some(id) {
                 span.asks_end = None;
@@ -180,13 +217,12 @@ impl Session {
                 self.asks.retain(|ask| ask.filter != *filter);
             }
         }
+        Ok(())
     }
 
     /// Whether an answer is missing.
     pub(super) fn is_asking(&self) -> bool {
-        self.spans
-            .iter()
-            .any(|span| span.asks.is_some() || span.asks_end.is_some())
+        self.awaited_codes.is_some() || self.awaited_ends.is_some()
     }
 
     /// Whether it may be in the group of shared subscriptions to this channel.
@@ -307,6 +343,9 @@ impl Session {
             .spans
             .iter()
             .any(|span| may(span) && (span.end_asked.is_some() || span.answered.is_none()));
+        if has_other {
+            self.early.push((topic.clone(), number));
+        }
         if is_asked || has_other {
             return Ok(Verdict::Fine);
         }
@@ -392,6 +431,17 @@ impl Span {
             && self.end_asked.is_none_or(|end| sequence < end)
     }
 }
+
+/// A filter that matches no topic of a simulation and makes no member, and makes a packet long.
+pub(in crate::cores::simulation) fn filler(number: usize) -> String {
+    format!("{FILLER}{number}/+")
+}
+
+fn is_filler(filter: &str) -> bool {
+    filter.starts_with(FILLER)
+}
+
+const FILLER: &str = "filler/";
 
 fn is_shared(filter: &str) -> bool {
     filter.starts_with("$share/")

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::World;
-use crate::cores::simulation::device::Device;
+use crate::cores::simulation::device::{Device, filler};
 use crate::cores::simulation::log::{SHARED, channel_name};
 use crate::cores::simulation::random::Random;
 use crate::cores::simulation::world::GroundTruth;
@@ -90,20 +90,26 @@ fn act(device: &mut Device, truth: &mut GroundTruth) -> &'static str {
             "publishes"
         }
         12..17 if is_open && !device.is_asking() => {
+            if truth.random.chance(1, 12) {
+                let filters = many_filters(truth);
+                let filters = filters.into_iter().map(|filter| with_qos(truth, filter));
+                let filters: Vec<_> = filters.collect();
+                device.subscribe(truth, &filters);
+                write(device, truth);
+                return "subscribes to many filters";
+            }
             let filter = some_filter(truth);
-            let is_shared = filter.starts_with('$');
-            let qos = if is_shared {
-                truth.random.of(&[1, 2])
-            } else {
-                truth.random.of(&[0, 1, 1, 2])
-            };
-            device.subscribe(truth, &filter, qos);
+            let filter = with_qos(truth, filter);
+            device.subscribe(truth, &[filter]);
             write(device, truth);
             "subscribes"
         }
         17..19 if is_open && !device.is_asking() => {
-            let filter = some_filter(truth);
-            device.unsubscribe(truth, &filter);
+            let filters = match truth.random.chance(1, 6) {
+                true => many_filters(truth),
+                false => vec![some_filter(truth)],
+            };
+            device.unsubscribe(truth, &filters);
             write(device, truth);
             "unsubscribes"
         }
@@ -176,6 +182,29 @@ fn some_channel(truth: &mut GroundTruth) -> usize {
     } else {
         truth.random.below(truth.plan.channels)
     }
+}
+
+/// A filter and the QoS to ask for.
+fn with_qos(truth: &mut GroundTruth, filter: String) -> (String, u8) {
+    let qos = match filter.starts_with('$') {
+        true => truth.random.of(&[1, 2]),
+        false => truth.random.of(&[0, 1, 1, 2]),
+    };
+    (filter, qos)
+}
+
+/// Different filters, so many that the server handles the packet in parts: some of channels, at any places among such that
+/// match nothing.
+fn many_filters(truth: &mut GroundTruth) -> Vec<String> {
+    let mut filters: Vec<String> = (0..truth.random.of(&[70, 130, 200])).map(filler).collect();
+    for _ in 0..truth.random.of(&[1, 3, 6]) {
+        let filter = some_filter(truth);
+        if !filters.contains(&filter) {
+            let at = truth.random.below(filters.len() + 1);
+            filters.insert(at, filter);
+        }
+    }
+    filters
 }
 
 fn some_filter(truth: &mut GroundTruth) -> String {

@@ -62,7 +62,7 @@ fn connack_waits_for_the_commit_of_the_session_and_no_core_does() {
         assert!(world.has_session(0) && world.has_session(1));
 
         // Publications that wait for a client still wait when it has connected and disconnected again.
-        world.devices[0].subscribe(&mut world.truth, &channel_name(0), 2);
+        world.devices[0].subscribe(&mut world.truth, &[(channel_name(0), 2)]);
         world.settle();
         world.devices[0].cut(false);
         world.settle();
