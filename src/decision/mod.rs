@@ -113,9 +113,10 @@ pub enum Decision {
         /// The message.
         message: Span,
     },
-    /// Unsubscribe this connection from each of its channels, asking `Session::kicked_out` for each one's message.
+    /// Unsubscribe this connection from each of its channels, some in each turn, asking `Session::kicked_out` for each
+    /// one's message. The session of an MQTT client ends its filters itself, by `Session::kick_out_some`.
     KickOutAll {
-        /// Data that the session needs for the messages.
+        /// Data that the session needs for the messages, or to find the filters that stay.
         reason: Option<Span>,
     },
     /// Check each of this connection's channels again: unsubscribe it from the channels that
@@ -177,10 +178,10 @@ pub enum Decision {
         /// JSON that identifies the client to other clients; empty if there is none.
         info: Span,
     },
-    /// End the membership of this MQTT connection in one channel with presence, or in all.
+    /// End the membership of this MQTT connection in one channel with presence.
     LeaveRoom {
-        /// The channel's name; `None` means all channels.
-        channel: Option<Span>,
+        /// The channel's name.
+        channel: Span,
     },
     /// The client's claims have changed: it may be another user now, and so another member of its channels
     /// with presence. Tell the application.
@@ -349,7 +350,7 @@ impl Decision {
                 info: span(info),
             },
             Decision::LeaveRoom { channel } => Decision::LeaveRoom {
-                channel: channel.map(span),
+                channel: span(channel),
             },
             Decision::UserChanged => Decision::UserChanged,
             Decision::Login => Decision::Login,

@@ -59,6 +59,7 @@ use self::accept::Accepting;
 use self::aliases::Aliases;
 use self::connect::PendingConnect;
 use self::long_packets::Parts;
+pub use self::orders::KickedOut;
 pub use self::permissions::{CheckedFilters, Resumed};
 pub(crate) use self::presence::{makes_member, write_member_info};
 use self::serve::Serving;

@@ -118,6 +118,8 @@ pub struct Sessions {
     saving: Option<Box<Saving>>,
     /// Whether another process has the sessions now.
     is_elsewhere: bool,
+    /// The connections of the sessions before this place have been told so.
+    told_elsewhere: usize,
 }
 
 /// The core that the sessions are on.
@@ -241,6 +243,7 @@ impl Sessions {
             counts: Counts::default(),
             saving: None,
             is_elsewhere: false,
+            told_elsewhere: 0,
         }
     }
 
@@ -592,10 +595,18 @@ impl Sessions {
         self.is_elsewhere = self.saving.is_some();
     }
 
-    /// The addresses of some connections that have sessions.
-    pub(crate) fn some_connected(&self, max: usize) -> Vec<usize> {
-        let states = (0..self.states.places()).filter_map(|index| self.states.get(index));
-        states.filter_map(SessionState::address).take(max).collect()
+    /// After [`Sessions::freeze`]: the addresses of at most `max` more connections that have sessions. Looks at `places_max`
+    /// places at most. `None` if all have been looked at.
+    pub(crate) fn next_connected(&mut self, max: usize, places_max: usize) -> Option<Vec<usize>> {
+        let begin = self.told_elsewhere;
+        let end = self.states.places().min(begin + places_max);
+        let mut found = Vec::new();
+        while self.told_elsewhere < end && found.len() < max {
+            let state = self.states.get(self.told_elsewhere);
+            found.extend(state.and_then(SessionState::address));
+            self.told_elsewhere += 1;
+        }
+        (begin < end).then_some(found)
     }
 
     /// How many sessions there are.

@@ -14,7 +14,7 @@ use crate::decision::{
 };
 use crate::history::Reading;
 use crate::mqtt::receiver::Receiver;
-use crate::mqtt::session::{CheckedFilters, Resumed};
+use crate::mqtt::session::{CheckedFilters, KickedOut, Resumed};
 use crate::mqtt::sessions::{SessionRef, Sessions};
 use crate::policy::Policy;
 use crate::services::{CallId, Ended, JoinFailure, Offer, ServiceCall};
@@ -396,6 +396,20 @@ impl Session {
         match self {
             Session::SocketCluster(_) => None,
             Session::Mqtt(client) => Some(client.session.recheck_filters(from, max, &mut env.mqtt()?)),
+        }
+    }
+
+    /// Ends some filters of an MQTT client; `None` for other protocols, whose subscriptions the core has.
+    pub(crate) fn kick_out_some<A: App>(
+        &mut self,
+        from: u32,
+        max: usize,
+        reason: &[u8],
+        env: &mut Environment<'_, A>,
+    ) -> Option<KickedOut> {
+        match self {
+            Session::SocketCluster(_) => None,
+            Session::Mqtt(client) => Some(client.session.kick_out_some(from, max, reason, &mut env.mqtt()?)),
         }
     }
 

@@ -686,7 +686,14 @@ impl Connections {
                 || sessions.has_due_wills()
                 || sessions.shares.has_work()
                 || sessions.has_woken()
+                || sessions.has_more_to_save()
         })
+    }
+
+    /// Whether the store is to be told more of sessions in the next turn.
+    pub(in crate::cores) fn has_more_to_save(&self) -> bool {
+        let sessions = self.mqtt.as_ref();
+        sessions.is_some_and(|sessions| sessions.has_more_to_save())
     }
 
     /// The index of a session's connection, unless that is about to end.

@@ -99,13 +99,27 @@ impl Connections {
         true
     }
 
-    /// A connection has ended: none of its subscriptions will be live.
+    /// A connection has ended: none of its subscriptions will be live. What is queued for its turn ends with the
+    /// subscriptions.
     pub(in crate::cores) fn end_recoveries(&mut self, id: ConnectionId) {
         if !self.recoveries.is_empty() {
             self.recoveries.end_connection(id.index());
             self.tell_recoveries();
             self.note_held(id.index());
         }
+    }
+
+    /// Of a connection that has ended, the subscriptions to the channels with the lowest numbers end, at most `max`.
+    pub(in crate::cores) fn end_some_recoveries(&mut self, index: u32, max: usize) {
+        if !self.recoveries.is_empty() {
+            self.recoveries.end_some(index, max);
+            self.tell_recoveries();
+        }
+    }
+
+    /// Whether a connection has ended, though its place is still in use.
+    pub(in crate::cores) fn is_over(&self, index: u32) -> bool {
+        self.at(index).is_none_or(|connection| connection.phase.is_over())
     }
 
     /// Tells the metrics how many subscriptions are not live, and how much memory is kept for them.

@@ -269,14 +269,15 @@ impl<A: App> Core<A> {
                 self.enter_mqtt_room(id, decisions.bytes(channel), decisions.bytes(info));
             }
             Decision::LeaveRoom { channel } => {
-                let name = channel.map(|channel| decisions.bytes(channel));
-                self.presence.leave_mqtt(id.index(), name);
+                self.presence.leave_mqtt(id.index(), decisions.bytes(channel));
             }
             Decision::UserChanged => {
                 if work.next_channel == 0 {
                     self.services.note_changed(id.token().0);
                     self.renew_will(id);
                     self.user_changed(id);
+                } else {
+                    self.go_on_renaming_mqtt(id);
                 }
                 if self.is_being_renamed(id) {
                     // Without this, a client could begin one change after the other.

@@ -172,7 +172,10 @@ impl<A: App> Core<A> {
         from: u32,
         decisions: &mut Decisions,
     ) -> Option<u32> {
-        self.session(id)?;
+        if matches!(self.session(id)?, Session::Mqtt(_)) {
+            let reason = reason.map_or(&[][..], |reason| decisions.bytes(reason));
+            return self.kick_out_of_some_filters(id, reason, from);
+        }
         let (names, next) = self.some_channels_of(id, from);
         for name in names {
             self.remove_subscription(id, &name);
@@ -231,6 +234,21 @@ impl<A: App> Core<A> {
             return None;
         }
         checked.next
+    }
+
+    /// Ends some filters of an MQTT session. Returns where to go on, if there are more.
+    fn kick_out_of_some_filters(&mut self, id: ConnectionId, reason: &[u8], from: u32) -> Option<u32> {
+        let (connection, mqtt) = self.connections.get_with_mqtt(id)?;
+        let Phase::Open(open) = &mut connection.phase else {
+            return None;
+        };
+        let mut environment = self.resources.environment(self.time.now(), id, mqtt);
+        let max = channels_per_turn_max();
+        let kicked_out = open.session.kick_out_some(from, max, reason, &mut environment)?;
+        for filter in &kicked_out.filters {
+            self.presence.leave_mqtt(id.index(), filter);
+        }
+        kicked_out.next
     }
 
     /// Goes through some filters of the session that an MQTT client has resumed, from `from` on, and makes

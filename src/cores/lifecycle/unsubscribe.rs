@@ -80,6 +80,7 @@ impl<A: App> Core<A> {
         {
             self.presence.due = self.time.now().uptime;
         }
+        self.connections.end_some_recoveries(index, max);
         let left = self.delivery.unsubscribe_some(index, max);
         self.unsubscribing.count(before - left);
         left

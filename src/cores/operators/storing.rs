@@ -60,11 +60,13 @@ impl<A: App> Core<A> {
             return true;
         };
         sessions.freeze();
-        let connected = sessions.some_connected(DISCONNECTS_PER_TURN_MAX);
-        for &address in &connected {
+        let Some(connected) = sessions.next_connected(DISCONNECTS_PER_TURN_MAX, SESSIONS_PER_TURN_MAX) else {
+            return true;
+        };
+        for address in connected {
             self.close(ConnectionId::from_token(Token(address)), CloseReason::Draining);
         }
-        connected.is_empty()
+        false
     }
 
     /// Ends remembering in a core that was told to stop at once, like the other cores: each gets a moment for
@@ -101,9 +103,13 @@ impl<A: App> Core<A> {
         if !self.delivery.has_passed(end) {
             return false;
         }
+        self.record_mqtt();
+        if self.connections.has_more_to_save() {
+            // The rest follows in the next turns.
+            return false;
+        }
         self.settle_wills_on_disk();
         let now = self.time.now();
-        self.record_mqtt();
         if let Some(memory) = self.delivery.memory() {
             memory.tell_store(now);
             if let Some(on_disk) = memory.on_disk() {
@@ -116,6 +122,8 @@ impl<A: App> Core<A> {
 
 /// MQTT clients that one turn disconnects.
 const DISCONNECTS_PER_TURN_MAX: usize = 1000;
+/// Places of MQTT sessions that one turn looks at for these, at 5 ns.
+const SESSIONS_PER_TURN_MAX: usize = 65_536;
 /// How often, and how soon again, a core that was told to stop at once looks whether the others have ended: it waits for
 /// half a second in all.
 const TRIES_MAX: u32 = 250;

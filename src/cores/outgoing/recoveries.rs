@@ -26,17 +26,23 @@
 //! for one question: once an answer is overdue, the deadline of each waiting client counts from its
 //! subscribe.
 //!
+//! When a connection ends, those of its entries end at once that are under way: they are few. The queued ones hold nothing
+//! but their place in the queue. They end with the subscriptions of the connection, a bounded number in each turn
+//! (`lifecycle/unsubscribe.rs`), or when their turn comes before.
+//!
 //! Invariants
-//! 1. A subscription has one entry at most, and `channels` lists the channels of each connection with entries.
-//! 2. A queued entry has one ticket in the queue of its owner; any other entry has one in `active`. Other
-//!    tickets there belong to no entry, and are skipped.
-//! 3. `collected_bytes` is the sum over all entries, and `asked` of an owner the number of its entries in that stage.
-//! 4. Entries of a queue that have no answer yet are there in the order of their deadlines.
+//! 1. A subscription has one entry at most.
+//! 2. An entry that is queued is in the queue of its owner, by the number of its ticket, unless the core is about to ask
+//!    for it. Another entry has a ticket in `active`; other tickets there name nothing.
+//! 3. `collected` has the sum over the entries of each connection, without zeros, and `asked` of an owner is the number of
+//!    its entries in that stage.
+//! 4. `unanswered` of an owner has those of its queue that have no answer yet. The order of their tickets is that of their
+//!    deadlines.
 //!
 //! Limits: [`AT_ONCE_MAX`]; `recovery_bytes_max` for the histories that are sent; `outbox_bytes_max` for the
 //! publications that are collected for one subscription.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::broker::Sequence;
 use crate::clock::Uptime;
@@ -46,8 +52,7 @@ use crate::history::Reading;
 /// The subscriptions of one core that are not live yet.
 #[derive(Debug, Default)]
 pub(in crate::cores) struct Recoveries {
-    entries: HashMap<SubscriptionKey, Recovery>,
-    channels: HashMap<u32, Vec<u32>>,
+    entries: BTreeMap<SubscriptionKey, Recovery>,
     /// How many entries each channel has.
     counts: HashMap<u32, u32>,
     /// The owners, by the index of their core.
@@ -56,7 +61,8 @@ pub(in crate::cores) struct Recoveries {
     next_owner: usize,
     active: VecDeque<Ticket>,
     last_ticket: u64,
-    collected_bytes: usize,
+    /// How many bytes are collected for each connection.
+    collected: HashMap<u32, usize>,
     /// When they are to be served next.
     pub(in crate::cores) next: Next,
 }
@@ -64,7 +70,9 @@ pub(in crate::cores) struct Recoveries {
 /// The subscriptions of channels that one core owns.
 #[derive(Debug, Default)]
 struct Owner {
-    queue: VecDeque<Ticket>,
+    /// The subscriptions that wait for their turn, by the numbers of their tickets.
+    queue: BTreeMap<u64, SubscriptionKey>,
+    unanswered: BTreeSet<u64>,
     /// How many questions it has not answered.
     asked: usize,
     /// Whether an answer of the owner was overdue, and it has answered nothing since.
@@ -92,7 +100,7 @@ pub(in crate::cores) enum Next {
 
 /// A subscription: a connection by its index, and a channel as [`Subscriptions`](crate::broker::Subscriptions) numbers
 /// it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::cores) struct SubscriptionKey {
     pub(in crate::cores) connection: u32,
     pub(in crate::cores) channel: u32,
@@ -221,29 +229,32 @@ impl Recoveries {
                 stage: Stage::Queued,
             },
         );
-        self.channels
-            .entry(place.connection)
-            .or_default()
-            .push(place.channel);
         *self.counts.entry(place.channel).or_default() += 1;
         if self.owners.len() < of.owners {
             self.owners.resize_with(of.owners, Owner::default);
         }
-        self.enqueue(Ticket { place, number }, VecDeque::push_back);
+        self.enqueue(place);
         self.next = Next::Now;
     }
 
-    fn enqueue(&mut self, ticket: Ticket, push: fn(&mut VecDeque<Ticket>, Ticket)) {
-        if let Some(recovery) = self.entries.get(&ticket.place) {
-            push(&mut self.owners[recovery.owner].queue, ticket);
+    /// Puts an entry into the queue of its owner, by the number of its ticket.
+    fn enqueue(&mut self, place: SubscriptionKey) {
+        if let Some(recovery) = self.entries.get(&place) {
+            let owner = &mut self.owners[recovery.owner];
+            owner.queue.insert(recovery.ticket, place);
+            if matches!(recovery.progress, Progress::Unanswered { .. }) {
+                owner.unanswered.insert(recovery.ticket);
+            }
         }
     }
 
     /// The subscription whose turn has come, if fewer than [`AT_ONCE_MAX`] are under way. Owners take turns,
-    /// except those that owe as many answers as they may. The caller calls [`Recoveries::asked`] or
-    /// [`Recoveries::requeue`] for the subscription.
+    /// except those that owe as many answers as they may. The caller calls [`Recoveries::asked`],
+    /// [`Recoveries::requeue`] or [`Recoveries::end`] for the subscription.
     pub(in crate::cores) fn next_queued(&mut self) -> Option<Ticket> {
-        self.drop_stale();
+        if self.active.len() >= AT_ONCE_MAX {
+            self.drop_ended();
+        }
         if self.active.len() >= AT_ONCE_MAX {
             return None;
         }
@@ -252,9 +263,10 @@ impl Recoveries {
             let owner = &mut self.owners[self.next_owner % owners];
             self.next_owner = (self.next_owner + 1) % owners;
             if owner.asked < asked_max
-                && let Some(ticket) = owner.queue.pop_front()
+                && let Some((number, place)) = owner.queue.pop_first()
             {
-                return Some(ticket);
+                owner.unanswered.remove(&number);
+                return Some(Ticket { place, number });
             }
         }
         None
@@ -268,10 +280,13 @@ impl Recoveries {
     /// Puts a subscription whose turn had come back into its queue: at the end, if it cannot go on but others
     /// of the same owner can.
     pub(in crate::cores) fn requeue(&mut self, ticket: Ticket, others_can: bool) {
-        match others_can {
-            true => self.enqueue(ticket, VecDeque::push_back),
-            false => self.enqueue(ticket, VecDeque::push_front),
+        if others_can {
+            let number = self.next_number();
+            if let Some(recovery) = self.entries.get_mut(&ticket.place) {
+                recovery.ticket = number;
+            }
         }
+        self.enqueue(ticket.place);
     }
 
     /// The owner of a channel has not answered in time. From now on the deadlines of its queued subscriptions
@@ -301,12 +316,8 @@ impl Recoveries {
     fn first_of_silent(&self) -> impl Iterator<Item = (Uptime, SubscriptionKey)> {
         let silent = self.owners.iter().filter(|owner| owner.is_silent);
         silent.filter_map(|owner| {
-            owner.queue.iter().find_map(|ticket| {
-                let recovery = self.entries.get(&ticket.place)?;
-                let is_unanswered = matches!(recovery.progress, Progress::Unanswered { .. });
-                (is_unanswered && recovery.ticket == ticket.number)
-                    .then_some((recovery.deadline, ticket.place))
-            })
+            let place = owner.queue.get(owner.unanswered.first()?)?;
+            Some((self.entries.get(place)?.deadline, *place))
         })
     }
 
@@ -325,7 +336,7 @@ impl Recoveries {
         from: Sequence,
         deadline: Uptime,
     ) {
-        self.uncount_stage(place);
+        self.leave_stage(place);
         let Some(recovery) = self.entries.get_mut(&place) else {
             return;
         };
@@ -365,7 +376,7 @@ impl Recoveries {
         {
             self.owners[recovery.owner].asked -= 1;
             if reading.left_out() > 0 {
-                self.collected_bytes -= live.collected.frames.len();
+                uncount(&mut self.collected, place.connection, live.collected.frames.len());
                 live.collected = Collected::dropped();
             }
             recovery.stage = Stage::Sending { live, reading };
@@ -419,52 +430,53 @@ impl Recoveries {
     /// collected publications are dropped. When its turn comes again, the owner is asked for the publications
     /// that the client lacks.
     pub(in crate::cores) fn give_way(&mut self, place: SubscriptionKey, up_to: u64) {
-        self.uncount_stage(place);
+        self.leave_stage(place);
         let number = self.next_number();
         if let Some(recovery) = self.entries.get_mut(&place) {
             recovery.ticket = number;
             recovery.stage = Stage::Queued;
             recovery.progress = Progress::Answered { up_to };
-            self.enqueue(Ticket { place, number }, VecDeque::push_back);
+            self.enqueue(place);
         }
     }
 
     /// Removes a subscription that is live from now on, or has ended.
     pub(in crate::cores) fn end(&mut self, place: SubscriptionKey) -> Option<Recovery> {
-        self.uncount_stage(place);
+        self.leave_stage(place);
         let ended = self.entries.remove(&place)?;
-        self.uncount(place.channel);
-        if let Some(channels) = self.channels.get_mut(&place.connection) {
-            channels.retain(|&channel| channel != place.channel);
-            if channels.is_empty() {
-                self.channels.remove(&place.connection);
-            }
-        }
-        Some(ended)
-    }
-
-    /// A connection has ended.
-    pub(in crate::cores) fn end_connection(&mut self, connection: u32) {
-        for channel in self.channels.remove(&connection).unwrap_or_default() {
-            let place = SubscriptionKey { connection, channel };
-            self.uncount_stage(place);
-            self.entries.remove(&place);
-            self.uncount(channel);
-        }
-    }
-
-    fn uncount(&mut self, channel: u32) {
-        if let Some(count) = self.counts.get_mut(&channel) {
+        if let Some(count) = self.counts.get_mut(&place.channel) {
             *count -= 1;
             if *count == 0 {
-                self.counts.remove(&channel);
+                self.counts.remove(&place.channel);
             }
         }
         if self.entries.is_empty() {
             // The remaining tickets belong to no entry, and there is no work left.
-            self.owners.iter_mut().for_each(|owner| owner.queue.clear());
             self.active.clear();
             self.next = Next::Event;
+        }
+        Some(ended)
+    }
+
+    /// A connection has ended: so do its subscriptions that are under way, and nothing is collected for it any more. The
+    /// others end by [`Recoveries::end_some`].
+    pub(in crate::cores) fn end_connection(&mut self, connection: u32) {
+        let tickets = self.active.iter();
+        let places = tickets.filter_map(|ticket| {
+            (ticket.place.connection == connection && self.names(*ticket)).then_some(ticket.place)
+        });
+        for place in places.collect::<Vec<SubscriptionKey>>() {
+            self.end(place);
+        }
+    }
+
+    /// Of a connection that has ended, ends the subscriptions with the lowest numbers of channels, at most `max`.
+    pub(in crate::cores) fn end_some(&mut self, connection: u32, max: usize) {
+        let place = |channel| SubscriptionKey { connection, channel };
+        let entries = self.entries.range(place(0)..=place(u32::MAX));
+        let places: Vec<SubscriptionKey> = entries.take(max).map(|(place, _)| *place).collect();
+        for place in places {
+            self.end(place);
         }
     }
 
@@ -488,20 +500,21 @@ impl Recoveries {
             return;
         }
         if collected.count > 0 && collected.frames.len() + frame.len() > bytes_max {
-            self.collected_bytes -= collected.frames.len();
+            uncount(&mut self.collected, place.connection, collected.frames.len());
             *collected = Collected::dropped();
             return;
         }
         collected.frames.extend_from_slice(frame);
         collected.count += 1;
-        self.collected_bytes += frame.len();
+        *self.collected.entry(place.connection).or_default() += frame.len();
     }
 
     /// The owner of these channels will not answer: its time ends at `now`.
     pub(in crate::cores) fn expire(&mut self, now: Uptime, concerns: impl Fn(u32) -> bool) {
-        for (place, recovery) in &mut self.entries {
-            if let Stage::Asked { deadline, .. } = &mut recovery.stage
-                && concerns(place.channel)
+        for ticket in &self.active {
+            if let Some(recovery) = self.entries.get_mut(&ticket.place)
+                && let Stage::Asked { deadline, .. } = &mut recovery.stage
+                && concerns(ticket.place.channel)
             {
                 *deadline = now;
                 self.next = Next::Now;
@@ -526,14 +539,10 @@ impl Recoveries {
     /// The bytes that are collected for a connection.
     #[inline]
     pub(in crate::cores) fn bytes_of(&self, connection: u32) -> usize {
-        if self.collected_bytes == 0 {
+        if self.collected.is_empty() {
             return 0;
         }
-        let channels = self.channels.get(&connection).map_or(&[][..], Vec::as_slice);
-        let live = channels
-            .iter()
-            .filter_map(|&channel| self.entries.get(&SubscriptionKey { connection, channel })?.live());
-        live.map(|live| live.collected.frames.len()).sum()
+        self.collected.get(&connection).copied().unwrap_or_default()
     }
 
     fn names(&self, ticket: Ticket) -> bool {
@@ -542,35 +551,99 @@ impl Recoveries {
             .is_some_and(|recovery| recovery.ticket == ticket.number)
     }
 
-    /// Drops tickets without an entry from the front of the queues.
-    fn drop_stale(&mut self) {
+    /// Drops the tickets of subscriptions that are not under way any more.
+    fn drop_ended(&mut self) {
         let entries = &self.entries;
-        let names = |ticket: &Ticket| {
-            entries
-                .get(&ticket.place)
-                .is_some_and(|recovery| recovery.ticket == ticket.number)
-        };
-        for owner in &mut self.owners {
-            while owner.queue.pop_front_if(|ticket| !names(ticket)).is_some() {}
-        }
-        if self.active.len() >= AT_ONCE_MAX {
-            self.active.retain(names);
-        }
+        self.active.retain(|ticket| {
+            let recovery = entries.get(&ticket.place);
+            recovery.is_some_and(|recovery| recovery.ticket == ticket.number)
+        });
     }
 
-    /// The stage of a subscription ends: its collected bytes and its question no longer count.
-    fn uncount_stage(&mut self, place: SubscriptionKey) {
+    /// The stage of a subscription ends: its collected bytes, its question and its place in the queue no
+    /// longer count.
+    fn leave_stage(&mut self, place: SubscriptionKey) {
         let Some(recovery) = self.entries.get(&place) else {
             return;
         };
+        let owner = &mut self.owners[recovery.owner];
         match &recovery.stage {
-            Stage::Queued => {}
-            Stage::Asked { live, .. } => {
-                self.collected_bytes -= live.collected.frames.len();
-                self.owners[recovery.owner].asked -= 1;
+            Stage::Queued => {
+                owner.queue.remove(&recovery.ticket);
+                owner.unanswered.remove(&recovery.ticket);
             }
-            Stage::Sending { live, .. } => self.collected_bytes -= live.collected.frames.len(),
+            Stage::Asked { live, .. } => {
+                owner.asked -= 1;
+                uncount(&mut self.collected, place.connection, live.collected.frames.len());
+            }
+            Stage::Sending { live, .. } => {
+                uncount(&mut self.collected, place.connection, live.collected.frames.len());
+            }
         }
+    }
+}
+
+/// So many bytes are not collected any more for a connection.
+fn uncount(collected: &mut HashMap<u32, usize>, connection: u32, bytes: usize) {
+    if bytes > 0
+        && let Some(sum) = collected.get_mut(&connection)
+    {
+        *sum -= bytes;
+        if *sum == 0 {
+            collected.remove(&connection);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Recoveries {
+    /// Keeps the invariants at the head of the file.
+    fn expect_consistent(&self) {
+        assert_eq!(self.broken_invariant(|_| true), None);
+    }
+
+    /// What is wrong, if anything is. `is_subscribed`: whether there is a subscription.
+    pub(in crate::cores) fn broken_invariant(
+        &self,
+        is_subscribed: impl Fn(SubscriptionKey) -> bool,
+    ) -> Option<String> {
+        let mut collected: HashMap<u32, usize> = HashMap::new();
+        let mut counts: HashMap<u32, u32> = HashMap::new();
+        let (mut queued, mut unanswered) = (0, 0);
+        for (place, recovery) in &self.entries {
+            *counts.entry(place.channel).or_default() += 1;
+            let owner = &self.owners[recovery.owner];
+            let is_listed = match &recovery.stage {
+                Stage::Queued => {
+                    queued += 1;
+                    unanswered += usize::from(owner.unanswered.contains(&recovery.ticket));
+                    owner.queue.get(&recovery.ticket) == Some(place)
+                        && owner.unanswered.contains(&recovery.ticket)
+                            == matches!(recovery.progress, Progress::Unanswered { .. })
+                }
+                Stage::Asked { live, .. } | Stage::Sending { live, .. } => {
+                    let bytes = live.collected.frames.len();
+                    if bytes > 0 {
+                        *collected.entry(place.connection).or_default() += bytes;
+                    }
+                    self.active
+                        .iter()
+                        .any(|ticket| ticket.place == *place && ticket.number == recovery.ticket)
+                }
+            };
+            if !is_listed || !is_subscribed(*place) {
+                return Some(format!("{place:?} is in no list or not subscribed: {recovery:?}"));
+            }
+        }
+        let listed = self.queued_count();
+        let listed_unanswered: usize = self.owners.iter().map(|owner| owner.unanswered.len()).sum();
+        let asked: usize = self.owners.iter().map(|owner| owner.asked).sum();
+        let are_asked = |recovery: &&Recovery| matches!(recovery.stage, Stage::Asked { .. });
+        let is_right = (queued, unanswered) == (listed, listed_unanswered)
+            && asked == self.entries.values().filter(are_asked).count()
+            && (&collected, &counts) == (&self.collected, &self.counts);
+        (!is_right)
+            .then(|| format!("{queued} queued, {unanswered} unanswered, {collected:?}, {counts:?}: {self:?}"))
     }
 }
 
@@ -803,7 +876,7 @@ mod tests {
         assert!(recoveries.is_crowded());
         // One subscription that is under way ends, and one that waits.
         recoveries.end(place(5));
-        recoveries.end_connection(count - 3);
+        recoveries.end_some(count - 3, 1);
         ask(&mut recoveries, &mut begun);
         assert_eq!(begun.len(), AT_ONCE_MAX + 1);
         // One gives way to the last, and comes after it.
@@ -817,6 +890,40 @@ mod tests {
         served.sort_unstable();
         let under_way: Vec<u32> = (1..count).filter(|&one| one != 5 && one != count - 3).collect();
         assert_eq!(served, under_way);
+    }
+
+    #[test]
+    fn when_a_connection_ends_what_is_under_way_ends_at_once_and_the_rest_in_steps() {
+        let mut recoveries = Recoveries::default();
+        let place = |connection, channel| SubscriptionKey { connection, channel };
+        for channel in 0..1000 {
+            for connection in [7, 8] {
+                recoveries.begin(place(connection, channel), ONE, DEADLINE, Wanted::LastValue, b"1");
+            }
+        }
+        for _ in 0..20 {
+            let ticket = recoveries.next_queued().unwrap();
+            let number = recoveries.next_number();
+            recoveries.asked(ticket.place, number, Sequence(1), Uptime::NEVER);
+            recoveries.collect(ticket.place, Sequence(1), &[b'x'; 10], 1000);
+        }
+        recoveries.expect_consistent();
+        assert_eq!((recoveries.bytes_of(7), recoveries.bytes_of(8)), (100, 100));
+        recoveries.end_connection(7);
+        // Nothing is collected for it, and nothing keeps a history from being freed: that much is done in one turn.
+        assert_eq!((recoveries.bytes_of(7), recoveries.bytes_of(8)), (0, 100));
+        assert_eq!((recoveries.len(), recoveries.queued_count()), (1990, 1980));
+        recoveries.expect_consistent();
+        for step in 1..=10 {
+            recoveries.end_some(7, 100);
+            assert_eq!(recoveries.len(), (1990 - 100 * step).max(1000));
+            recoveries.expect_consistent();
+        }
+        assert!(!recoveries.has(place(7, 999)) && recoveries.has(place(8, 0)));
+        recoveries.end_connection(8);
+        recoveries.end_some(8, usize::MAX);
+        recoveries.expect_consistent();
+        assert!(recoveries.is_empty() && recoveries.active_count() == 0);
     }
 
     #[test]
@@ -868,6 +975,7 @@ mod tests {
         assert_eq!(recoveries.overdue_in_queue(ms(9999)), None);
         for connection in 0..210 {
             recoveries.end_connection(connection);
+            recoveries.end_some(connection, 1);
         }
         assert!(recoveries.owners.iter().all(|owner| owner.asked == 0) && recoveries.is_empty());
     }

@@ -78,6 +78,8 @@ pub(in crate::cores) struct RetainedAsks {
     sessions: HashMap<SessionRef, SessionAsks>,
     turns: VecDeque<SessionRef>,
     active: VecDeque<Ask>,
+    /// The subscriptions of sessions that have ended. Their memory is freed, some of them in each turn.
+    ended: VecDeque<BTreeMap<Box<str>, Ask>>,
     last_number: u64,
     /// Whether the next turn has work even if no event comes.
     pub(in crate::cores) has_work: bool,
@@ -105,7 +107,7 @@ impl RetainedAsks {
     /// Whether there are no subscriptions.
     #[inline]
     pub(in crate::cores) fn is_empty(&self) -> bool {
-        self.sessions.is_empty() && self.active.is_empty()
+        self.sessions.is_empty() && self.active.is_empty() && self.ended.is_empty()
     }
 
     /// Whether pages are on their way, or are to be asked for.
@@ -118,9 +120,9 @@ impl RetainedAsks {
         !self.turns.is_empty()
     }
 
-    /// Whether a waiting session may become active.
-    pub(in crate::cores) fn can_activate(&self) -> bool {
-        !self.turns.is_empty() && self.active.len() < ACTIVE_MAX
+    /// Whether a waiting session may become active, or sessions that have ended have subscriptions left.
+    pub(in crate::cores) fn can_go_on(&self) -> bool {
+        !self.turns.is_empty() && self.active.len() < ACTIVE_MAX || !self.ended.is_empty()
     }
 
     /// Adds a subscription; it replaces an earlier one for the same filter that is not done.
@@ -214,7 +216,20 @@ impl RetainedAsks {
 
     /// A session has ended: removes its subscriptions, except an active one.
     pub(in crate::cores) fn end(&mut self, session: SessionRef) {
-        self.sessions.remove(&session);
+        if let Some(own) = self.sessions.remove(&session) {
+            self.ended.push_back(own.asks);
+        }
+    }
+
+    /// Frees some subscriptions of sessions that have ended.
+    pub(in crate::cores) fn free_some(&mut self) {
+        for _ in 0..FREED_PER_TURN_MAX {
+            match self.ended.front_mut().map(BTreeMap::pop_first) {
+                Some(Some(_)) => {}
+                Some(None) => drop(self.ended.pop_front()),
+                None => return,
+            }
+        }
     }
 
     /// The active subscription with this number.
@@ -237,6 +252,8 @@ impl RetainedAsks {
 
 /// Most subscriptions that are active at a time.
 const ACTIVE_MAX: usize = 32;
+/// Subscriptions of sessions that have ended which one turn frees, at some 0.2 µs.
+const FREED_PER_TURN_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests {
@@ -276,6 +293,24 @@ mod tests {
     }
 
     #[test]
+    fn the_subscriptions_of_a_session_that_has_ended_are_freed_in_steps() {
+        let mut asks = RetainedAsks::default();
+        for number in 0..3 * FREED_PER_TURN_MAX {
+            asks.add(ask(session(1), &number.to_string()));
+        }
+        asks.end(session(1));
+        let mut steps = 0;
+        while asks.can_go_on() {
+            let left = asks.ended.front().map_or(0, BTreeMap::len);
+            asks.free_some();
+            assert!(left - asks.ended.front().map_or(0, BTreeMap::len) <= FREED_PER_TURN_MAX);
+            assert_eq!(asks.activate(), 0);
+            steps += 1;
+        }
+        assert!(asks.is_empty() && steps == 4, "{steps}");
+    }
+
+    #[test]
     fn sessions_take_turns_however_many_subscriptions_one_has() {
         let mut asks = RetainedAsks::default();
         for number in 0..10_000 {
@@ -295,7 +330,11 @@ mod tests {
         asks.end(session(0));
         let done = asks.take_next().unwrap();
         asks.note_done(done.session);
-        assert!(asks.is_empty() && !asks.is_sending());
+        assert!(!asks.is_sending());
+        while asks.can_go_on() {
+            asks.free_some();
+        }
+        assert!(asks.is_empty());
     }
 
     #[test]

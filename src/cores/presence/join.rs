@@ -89,11 +89,10 @@ impl<A: App> Core<A> {
         if self.connections.speaks_mqtt(id)
             && let Some(member) = self.member_of(id)
         {
-            let Presence {
-                mqtt, memberships, ..
-            } = &mut self.presence;
-            mqtt.rename(id.index(), &member, self.delivery.hasher(), memberships);
-            self.presence.due = self.time.now().uptime;
+            self.presence
+                .mqtt
+                .rename(id.index(), member, self.delivery.hasher());
+            self.go_on_renaming_mqtt(id);
         }
         if self.presence.memberships.identity(id.index()).is_none() {
             return;
@@ -110,7 +109,20 @@ impl<A: App> Core<A> {
 
     /// Whether the owners of a connection's rooms are being told that it is another member now.
     pub(in crate::cores) fn is_being_renamed(&self, id: ConnectionId) -> bool {
-        self.presence.memberships.is_renaming(id.index())
+        self.presence.memberships.is_renaming(id.index()) || self.presence.mqtt.is_renaming(id.index())
+    }
+
+    /// Goes on with an MQTT connection that is another member now: some of its rooms are told.
+    pub(in crate::cores) fn go_on_renaming_mqtt(&mut self, id: ConnectionId) {
+        if !self.presence.mqtt.is_renaming(id.index()) {
+            return;
+        }
+        let Presence {
+            mqtt, memberships, ..
+        } = &mut self.presence;
+        let looks = mqtt.rename_some(id.index(), channels_per_turn_max(), memberships);
+        self.intake.use_share(looks as u64 / CHANNELS_PER_MESSAGE);
+        self.presence.due = self.time.now().uptime;
     }
 
     /// Goes on with connections that have become other members. Returns how many of their channels it has

@@ -7,7 +7,8 @@
 //! ([`Decision::EnterRoom`](crate::decision::Decision::EnterRoom)).
 //!
 //! A client may be in ten thousand rooms. When its connection ends it leaves some of them in each turn, as a
-//! connection of SocketCluster does (`lifecycle/unsubscribing.rs`).
+//! connection of SocketCluster does (`lifecycle/unsubscribing.rs`). When it becomes another member, it becomes
+//! that in some of its rooms in each turn.
 //!
 //! A reload may turn presence on or off for channels that clients have filters for, and an owner may have
 //! refused a client for lack of room. Then a *review* goes along all MQTT connections of the core, some in
@@ -80,6 +81,19 @@ struct ConnectionRooms {
     identity: Identity,
     /// By the name of the channel.
     rooms: BTreeMap<Box<[u8]>, Room>,
+    /// The rooms in which it is still its former member.
+    renaming: Option<Box<Renaming>>,
+}
+
+/// A connection that is another member than before.
+#[derive(Debug)]
+struct Renaming {
+    /// As which member it has joined these rooms.
+    before: Identity,
+    /// By the name of the channel.
+    rooms: BTreeMap<Box<[u8]>, Room>,
+    /// The member that it is to be.
+    member: MemberOf,
 }
 
 #[derive(Debug)]
@@ -108,8 +122,9 @@ impl MqttRooms {
                 session: member.session,
                 identity,
                 rooms: BTreeMap::new(),
+                renaming: None,
             });
-        if guest.rooms.contains_key(name) {
+        if guest.is_in(name) {
             return;
         }
         let room = Room {
@@ -193,12 +208,10 @@ impl MqttRooms {
         let Some(guest) = self.by_connection.get(&connection) else {
             return (None, 0);
         };
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let rooms = guest.rooms.range::<[u8], _>((from, Bound::Unbounded));
-        let names: Vec<Box<[u8]>> = rooms.take(max).map(|(name, _)| name.clone()).collect();
+        let names = guest.some_names(after, max);
         for name in &names {
             if !stays(name) {
-                self.leave(connection, Some(name), memberships);
+                self.leave(connection, name, memberships);
             } else if self.again.has(name)
                 && let Some(guest) = self.by_connection.get(&connection)
                 && let Some(room) = guest.rooms.get(name)
@@ -210,34 +223,16 @@ impl MqttRooms {
         (names.into_iter().last().filter(|_| count == max), count)
     }
 
-    /// A connection that goes on leaves a room, if it is in it; or all rooms.
-    pub(in crate::cores) fn leave(
-        &mut self,
-        connection: u32,
-        name: Option<&[u8]>,
-        memberships: &mut Memberships,
-    ) {
+    /// A connection that goes on leaves a room, if it is in it.
+    pub(in crate::cores) fn leave(&mut self, connection: u32, name: &[u8], memberships: &mut Memberships) {
         let Some(guest) = self.by_connection.get_mut(&connection) else {
             return;
         };
-        let (session, identity) = (guest.session, guest.identity);
-        let mut tell = |name: &[u8], room: &Room| {
+        if let Some((room, identity)) = guest.take(name) {
             let leaves = Message::Leaves(identity, Departure::Unsubscribed);
-            memberships.tell(name, room.hash, session, leaves);
-        };
-        match name {
-            Some(name) => {
-                if let Some(room) = guest.rooms.remove(name) {
-                    tell(name, &room);
-                }
-            }
-            None => {
-                for (name, room) in std::mem::take(&mut guest.rooms) {
-                    tell(&name, &room);
-                }
-            }
+            memberships.tell(name, room.hash, guest.session, leaves);
         }
-        if guest.rooms.is_empty() {
+        if guest.is_in_none() {
             self.by_connection.remove(&connection);
         }
     }
@@ -259,26 +254,21 @@ impl MqttRooms {
         while left < max
             && let Some(guest) = self.leaving.front_mut()
         {
-            if let Some((name, room)) = guest.rooms.pop_first() {
-                let leaves = Message::Leaves(guest.identity, Departure::Ended);
+            if let Some((name, room, identity)) = guest.pop() {
+                let leaves = Message::Leaves(identity, Departure::Ended);
                 memberships.tell(&name, room.hash, guest.session, leaves);
                 left += 1;
             } else {
                 self.leaving.pop_front();
             }
         }
-        self.leaving.pop_front_if(|guest| guest.rooms.is_empty());
+        self.leaving.pop_front_if(|guest| guest.is_in_none());
         left
     }
 
-    /// The member that a connection is may have changed.
-    pub(in crate::cores) fn rename(
-        &mut self,
-        connection: u32,
-        member: &MemberOf,
-        hasher: &ChannelHasher,
-        memberships: &mut Memberships,
-    ) {
+    /// The member that a connection is may have changed: then its rooms are told by
+    /// [`MqttRooms::rename_some`]. No earlier change is under way.
+    pub(in crate::cores) fn rename(&mut self, connection: u32, member: MemberOf, hasher: &ChannelHasher) {
         let Some(guest) = self.by_connection.get_mut(&connection) else {
             return;
         };
@@ -287,11 +277,95 @@ impl MqttRooms {
         if before == identity {
             return;
         }
-        for (name, room) in &guest.rooms {
-            let leaves = Message::Leaves(before, Departure::Unsubscribed);
-            memberships.tell(name, room.hash, guest.session, leaves);
-            room.tell_joining(name, member, identity, memberships);
+        debug_assert!(guest.renaming.is_none(), "one change ends before the next begins");
+        guest.renaming = Some(Box::new(Renaming {
+            before,
+            rooms: std::mem::take(&mut guest.rooms),
+            member,
+        }));
+    }
+
+    /// Whether rooms are to be told that a connection is another member.
+    pub(in crate::cores) fn is_renaming(&self, connection: u32) -> bool {
+        let guest = self.by_connection.get(&connection);
+        guest.is_some_and(|guest| guest.renaming.is_some())
+    }
+
+    /// Tells some rooms that a connection is another member, at most `max`. Returns how many.
+    pub(in crate::cores) fn rename_some(
+        &mut self,
+        connection: u32,
+        max: usize,
+        memberships: &mut Memberships,
+    ) -> usize {
+        let Some(guest) = self.by_connection.get_mut(&connection) else {
+            return 0;
+        };
+        let Some(renaming) = &mut guest.renaming else {
+            return 0;
+        };
+        let mut told = 0;
+        while told < max
+            && let Some((name, room)) = renaming.rooms.pop_first()
+        {
+            let leaves = Message::Leaves(renaming.before, Departure::Unsubscribed);
+            memberships.tell(&name, room.hash, guest.session, leaves);
+            room.tell_joining(&name, &renaming.member, guest.identity, memberships);
+            guest.rooms.insert(name, room);
+            told += 1;
         }
+        if renaming.rooms.is_empty() {
+            guest.renaming = None;
+        }
+        told
+    }
+}
+
+impl ConnectionRooms {
+    fn is_in(&self, name: &[u8]) -> bool {
+        let is_former = |renaming: &Renaming| renaming.rooms.contains_key(name);
+        self.rooms.contains_key(name) || self.renaming.as_deref().is_some_and(is_former)
+    }
+
+    fn is_in_none(&self) -> bool {
+        self.rooms.is_empty()
+            && self
+                .renaming
+                .as_ref()
+                .is_none_or(|renaming| renaming.rooms.is_empty())
+    }
+
+    /// Takes a room out, with the member that it has joined as.
+    fn take(&mut self, name: &[u8]) -> Option<(Room, Identity)> {
+        if let Some(room) = self.rooms.remove(name) {
+            return Some((room, self.identity));
+        }
+        let renaming = self.renaming.as_mut()?;
+        Some((renaming.rooms.remove(name)?, renaming.before))
+    }
+
+    /// Takes out any room.
+    fn pop(&mut self) -> Option<(Box<[u8]>, Room, Identity)> {
+        if let Some((name, room)) = self.rooms.pop_first() {
+            return Some((name, room, self.identity));
+        }
+        let renaming = self.renaming.as_mut()?;
+        let (name, room) = renaming.rooms.pop_first()?;
+        Some((name, room, renaming.before))
+    }
+
+    /// The names of at most `max` rooms, those after this name.
+    fn some_names(&self, after: Option<&[u8]>, max: usize) -> Vec<Box<[u8]>> {
+        let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let former = self
+            .renaming
+            .iter()
+            .flat_map(|one| one.rooms.range::<[u8], _>(range).take(max));
+        let rooms = self.rooms.range::<[u8], _>(range).take(max).chain(former);
+        let mut names: Vec<Box<[u8]>> = rooms.map(|(name, _)| name.clone()).collect();
+        names.sort_unstable();
+        names.truncate(max);
+        names
     }
 }
 
@@ -407,12 +481,13 @@ mod tests {
         assert!(told(&mut memberships).is_empty());
         rooms.join(3, b"b", b"", member(None), &hasher, &mut memberships);
         assert_eq!(told(&mut memberships), ["b joins as -"]);
-        rooms.leave(3, Some(b"c"), &mut memberships);
+        rooms.leave(3, b"c", &mut memberships);
         rooms.end(4);
-        rooms.rename(3, &member(None), &hasher, &mut memberships);
-        assert!(told(&mut memberships).is_empty());
-        rooms.leave(3, Some(b"b"), &mut memberships);
-        rooms.rename(3, &member(Some("ann")), &hasher, &mut memberships);
+        rooms.rename(3, member(None), &hasher);
+        assert!(told(&mut memberships).is_empty() && !rooms.is_renaming(3));
+        rooms.leave(3, b"b", &mut memberships);
+        rooms.rename(3, member(Some("ann")), &hasher);
+        assert_eq!(rooms.rename_some(3, 10, &mut memberships), 1);
         for _ in 0..2 {
             rooms.end(3);
             rooms.leave_some(usize::MAX, &mut memberships);
@@ -428,6 +503,71 @@ mod tests {
             ]
         );
         assert!(rooms.is_empty());
+    }
+
+    #[test]
+    fn a_connection_becomes_another_member_in_a_bounded_number_of_rooms_in_each_turn() {
+        let hasher = ChannelHasher::new();
+        let mut memberships = Memberships::new(1, true);
+        let mut rooms = MqttRooms::default();
+        let member = |user: Option<&str>| MemberOf {
+            session: SessionId::new([7; SessionId::BYTES]),
+            user: user.map(Box::from),
+        };
+        for name in [b"a", b"b", b"c", b"d", b"e", b"f", b"g"] {
+            rooms.join(3, name, b"", member(None), &hasher, &mut memberships);
+        }
+        let identities = [None, Some("ann")].map(|user| {
+            let member = member(user);
+            Identity::of(&hasher, user, &member.session)
+        });
+        told(&mut memberships);
+        rooms.rename(3, member(Some("ann")), &hasher);
+        assert!(rooms.is_renaming(3) && told(&mut memberships).is_empty());
+        assert_eq!(rooms.rename_some(3, 3, &mut memberships), 3);
+        assert_eq!(
+            told(&mut memberships),
+            [
+                "a leaves Unsubscribed",
+                "a joins as ann",
+                "b leaves Unsubscribed",
+                "b joins as ann",
+                "c leaves Unsubscribed",
+                "c joins as ann"
+            ]
+        );
+        // It is in each of its rooms once, and leaves each as the member that it is there.
+        rooms.join(3, b"e", b"", member(Some("ann")), &hasher, &mut memberships);
+        assert!(told(&mut memberships).is_empty());
+        let leave = |rooms: &mut MqttRooms, memberships: &mut Memberships, name: &[u8]| {
+            rooms.leave(3, name, memberships);
+            match memberships.take_outgoing(0).pop().unwrap().message {
+                Message::Leaves(identity, Departure::Unsubscribed) => identity,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(leave(&mut rooms, &mut memberships, b"a"), identities[1]);
+        assert_eq!(leave(&mut rooms, &mut memberships, b"g"), identities[0]);
+        // A review sees the rooms of both.
+        let (last, count) = rooms.review_some(
+            3,
+            (Some(b"b"), 2),
+            &member(None),
+            |name| name != b"d",
+            &mut memberships,
+        );
+        assert_eq!((last, count), (Some(Box::from(*b"d")), 2));
+        assert_eq!(told(&mut memberships), ["d leaves Unsubscribed"]);
+        assert_eq!(rooms.rename_some(3, 1, &mut memberships), 1);
+        assert!(rooms.is_renaming(3));
+        told(&mut memberships);
+        rooms.end(3);
+        rooms.leave_some(usize::MAX, &mut memberships);
+        assert_eq!(
+            told(&mut memberships),
+            ["b", "c", "e", "f"].map(|name| format!("{name} leaves Ended"))
+        );
+        assert!(rooms.is_empty() && !rooms.has_leaving());
     }
 
     #[test]

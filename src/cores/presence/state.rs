@@ -82,8 +82,8 @@ impl Presence {
         }
     }
 
-    /// An MQTT connection that goes on leaves a room, or all of them.
-    pub(in crate::cores) fn leave_mqtt(&mut self, connection: u32, name: Option<&[u8]>) {
+    /// An MQTT connection that goes on leaves a room.
+    pub(in crate::cores) fn leave_mqtt(&mut self, connection: u32, name: &[u8]) {
         if !self.mqtt.is_empty() {
             self.mqtt.leave(connection, name, &mut self.memberships);
             self.due = Uptime::default();

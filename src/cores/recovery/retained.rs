@@ -162,7 +162,8 @@ impl<A: App> Core<A> {
                 Served::SessionEnded => self.retained_asks.end(session),
             }
         }
-        self.retained_asks.has_work |= self.retained_asks.can_activate();
+        self.retained_asks.free_some();
+        self.retained_asks.has_work |= self.retained_asks.can_go_on();
         self.watch_retained();
     }
 

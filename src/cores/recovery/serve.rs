@@ -32,8 +32,14 @@ impl<A: App> Core<A> {
     fn serve_some_recoveries(&mut self) {
         self.connections.recoveries.next = Next::Event;
         let now = self.time.now().uptime;
-        while let Some(place) = self.connections.recoveries.overdue_in_queue(now) {
+        for _ in 0..GIVEN_UP_PER_TURN_MAX {
+            let Some(place) = self.connections.recoveries.overdue_in_queue(now) else {
+                break;
+            };
             self.answer_and_finish(place, Some(Gap::NoAnswer));
+        }
+        if self.connections.recoveries.overdue_in_queue(now).is_some() {
+            self.connections.recoveries.next = Next::Now;
         }
         self.ask_owners();
         let mut bytes_left = REPLAYED_BYTES_PER_TURN_MAX;
@@ -68,6 +74,10 @@ impl<A: App> Core<A> {
     /// Asks the owner for one subscription, or puts it back into the queue.
     fn ask_owner(&mut self, ticket: Ticket) {
         let place = ticket.place;
+        if self.connections.is_over(place.connection) {
+            self.connections.recoveries.end(place);
+            return;
+        }
         let Some(recovery) = self.connections.recoveries.get(place) else {
             return;
         };
@@ -246,7 +256,8 @@ impl<A: App> Core<A> {
         let Some(ended) = self.connections.recoveries.end(place) else {
             return;
         };
-        let Some(id) = self.connections.id_at(place.connection) else {
+        let id = self.connections.id_at(place.connection);
+        let Some(id) = id.filter(|_| !self.connections.is_over(place.connection)) else {
             return;
         };
         let is_incomplete = ended.live().is_some_and(|live| live.collected.is_incomplete);
@@ -335,5 +346,7 @@ const REPLAYED_BYTES_PER_TURN_MAX: usize = 256 * 1024;
 const POST_RETRY: Duration = Duration::from_millis(1);
 /// Questions that one turn asks.
 const ASKED_PER_TURN_MAX: usize = AT_ONCE_MAX;
+/// Subscriptions that one turn gives up because the owner of their channels answers nobody.
+const GIVEN_UP_PER_TURN_MAX: usize = AT_ONCE_MAX;
 /// How long the owner of a channel may take to answer. Then the client is told that its history cannot be read.
 pub(super) const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);

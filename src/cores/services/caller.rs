@@ -167,9 +167,12 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Ends the calls whose deadline has come.
+    /// Ends the calls whose deadline has come, as many as a turn may. The deadline of the next one brings the next turn.
     pub(super) fn end_overdue_service_calls(&mut self) {
-        while let Some((id, open)) = self.services.open.take_overdue(self.time.now().uptime) {
+        for _ in 0..OVERDUE_PER_TURN_MAX {
+            let Some((id, open)) = self.services.open.take_overdue(self.time.now().uptime) else {
+                return;
+            };
             self.metrics.limit_hit(Limit::ServiceTime);
             self.cancel_at_owner(id, &open, GivenUp::TimedOut);
             self.end_open_call(open, Ended::Failed(Failure::TimedOut));
@@ -212,6 +215,9 @@ impl<A: App> Core<A> {
         self.tell_of_services(open.place.owner, cancel);
     }
 }
+
+/// Calls whose deadlines have come that one turn ends, at some 0.5 µs.
+pub(super) const OVERDUE_PER_TURN_MAX: usize = 256;
 
 /// The connection with this name.
 pub(super) fn id_of(connection: usize) -> ConnectionId {

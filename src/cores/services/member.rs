@@ -9,7 +9,7 @@ use crate::services::{
     CallId, Failure, JoinFailure, MemberKey, NotDelivered, Offer, Outcome, ServiceCall, Token,
 };
 
-use super::caller::id_of;
+use super::caller::{OVERDUE_PER_TURN_MAX, id_of};
 use super::state::{Registered, Registration, Stage, Unserved};
 use crate::cores::core::Core;
 use crate::cores::post::service_letter::ServiceLetter;
@@ -317,9 +317,13 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Takes cancelled calls out of the windows of services that have had time enough to answer them.
+    /// Takes cancelled calls out of the windows of services that have had time enough to answer them, as many as a turn may.
     pub(super) fn end_overdue_cancels(&mut self) {
-        while let Some((id, connection)) = self.services.take_overdue_cancel(self.time.now().uptime) {
+        for _ in 0..OVERDUE_PER_TURN_MAX {
+            let now = self.time.now().uptime;
+            let Some((id, connection)) = self.services.take_overdue_cancel(now) else {
+                return;
+            };
             let session = self.session(id_of(connection));
             if let Some(call) = session.and_then(|session| session.take_cancelled(id)) {
                 self.metrics.limit_hit(Limit::ServiceCancelTime);

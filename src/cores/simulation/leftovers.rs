@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::config::SlowConsumer;
 use crate::cores::core::Core;
 use crate::cores::lifecycle::connection::{ConnectionId, Phase};
+use crate::cores::outgoing::recoveries::SubscriptionKey;
 use crate::cores::services::census::Census;
 use crate::mqtt::sessions::Sessions;
 use crate::mqtt::subscriptions::Subscriber;
@@ -28,6 +29,11 @@ pub(super) fn at_rest(core: &Core<Actor>, is_whole: bool) -> Result<(), String> 
         && is_whole
         && let Some(broken) = sessions.broken_invariant()
     {
+        return Err(broken);
+    }
+    let subscriptions = core.delivery.subscriptions();
+    let is_subscribed = |place: SubscriptionKey| subscriptions.has(place.connection, place.channel);
+    if let Some(broken) = core.connections.recoveries.broken_invariant(is_subscribed) {
         return Err(broken);
     }
     let count = core.connections.len();
@@ -127,6 +133,7 @@ pub(super) fn after_end(core: &Core<Actor>) -> Result<(), String> {
         ("sessions", as_count(core.counts.sessions())),
         ("contexts", core.resources.scratch.common.app.contexts.len()),
         ("ends of connections", usize::from(core.has_unsubscribing())),
+        ("recoveries", core.connections.recoveries.len()),
         (
             "ends of MQTT sessions",
             usize::from(core.connections.mqtt.as_deref().is_some_and(Sessions::has_ending)),

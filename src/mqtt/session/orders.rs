@@ -4,7 +4,7 @@
 //! |---|---|
 //! | publish | the publication, with QoS 0 and the JSON as its payload; none to a channel of the server |
 //! | disconnect | the connection ends, with code 0x98 and the text as the reason in words |
-//! | kick out | the filters with exactly this name end, or all; the client is not told |
+//! | kick out | the filters with exactly this name end, or all, some in each turn; the client is not told |
 //! | set a token or claims, deauthenticate | the claims hold from then on; the client is given no token |
 //! | subscribe | the client is subscribed to this filter with QoS 1, if the rules allow it; the client is not told |
 //! | transmit, batch | nothing: MQTT has no events |
@@ -21,7 +21,7 @@ use crate::decision::{CloseReason, Decision, Decisions, Publish};
 use crate::json::{Unquoted, unquote};
 use crate::mqtt::environment::Environment;
 use crate::mqtt::publication::{self, Head};
-use crate::mqtt::subscriptions::UnsubscribeOutcome;
+use crate::mqtt::subscriptions::{Subscriber, UnsubscribeOutcome};
 use crate::session::{self, MqttUse};
 
 impl Session {
@@ -97,7 +97,7 @@ impl Session {
         let orders = std::mem::take(&mut env.common.scratch.app.orders);
         let mut result = Ok(());
         let mut has_other_claims = false;
-        for order in &orders {
+        for (at, order) in orders.iter().enumerate() {
             match *order {
                 PeerOrder::Publish { channel, data } => {
                     let scratch = &mut *env.common.scratch;
@@ -132,10 +132,26 @@ impl Session {
                     let publish = Publish::of_mqtt(channel, message, payload, marks, false);
                     decisions.push(Decision::Publish(publish));
                 }
-                PeerOrder::KickOut { channel, .. } => {
-                    let channel = channel.map(|channel| env.common.scratch.app.piece(channel).to_owned());
-                    self.kick_out(channel.as_deref(), env);
-                    leave_room(channel.as_deref(), env, decisions);
+                PeerOrder::KickOut {
+                    channel: Some(channel),
+                    ..
+                } => {
+                    let filter = env.common.scratch.app.piece(channel).to_owned();
+                    self.kick_out(&filter, env);
+                    leave_room(&filter, env, decisions);
+                }
+                PeerOrder::KickOut { channel: None, .. } => {
+                    let scratch = &env.common.scratch.app;
+                    let reason = decisions.write(|out| {
+                        for later in &orders[at + 1..] {
+                            if let PeerOrder::Subscribe { channel } = *later {
+                                out.extend_from_slice(scratch.piece_bytes(channel));
+                                out.push(BEHIND_A_FILTER);
+                            }
+                        }
+                    });
+                    let reason = Some(reason);
+                    decisions.push(Decision::KickOutAll { reason });
                 }
                 PeerOrder::Disconnect { code, reason } => {
                     let text = env.common.scratch.app.piece(reason).to_owned();
@@ -165,19 +181,54 @@ impl Session {
         result
     }
 
-    fn kick_out<A: App>(&self, channel: Option<&str>, env: &mut Environment<'_, '_, A>) {
+    fn kick_out<A: App>(&self, filter: &str, env: &mut Environment<'_, '_, A>) {
         let Some(session) = self.session_ref() else { return };
-        match channel {
-            Some(channel) => {
-                if env.sessions.unsubscribe(session, channel) == UnsubscribeOutcome::Unsubscribed {
-                    self.tell_unsubscribed(channel, env);
-                }
-            }
-            None => {
-                for (filter, _) in env.sessions.unsubscribe_all(session) {
-                    self.tell_unsubscribed(&String::from_utf8_lossy(&filter), env);
-                }
-            }
+        if env.sessions.unsubscribe(session, filter) == UnsubscribeOutcome::Unsubscribed {
+            self.tell_unsubscribed(filter, env);
         }
     }
+
+    /// Ends some filters of the client, for a [`Decision::KickOutAll`]: looks at no more than `max` from `from` on, and
+    /// keeps those of `reason`, which the application has added since. Shared subscriptions stay. A caller begins with 0.
+    pub fn kick_out_some<A: App>(
+        &self,
+        from: u32,
+        max: usize,
+        reason: &[u8],
+        env: &mut Environment<'_, '_, A>,
+    ) -> KickedOut {
+        let mut kicked_out = KickedOut {
+            filters: Vec::new(),
+            next: None,
+        };
+        let Some(session) = self.session_ref() else {
+            return kicked_out;
+        };
+        let subscriber = Subscriber::Session(session.number);
+        let (filters, next) = env.sessions.subscriptions.some_filters_of(subscriber, from, max);
+        for (filter, _) in filters {
+            let mut added = reason.split(|&byte| byte == BEHIND_A_FILTER);
+            if added.any(|added| !added.is_empty() && *added == *filter) {
+                continue;
+            }
+            // A filter is text.
+            let text = String::from_utf8_lossy(&filter);
+            self.kick_out(&text, env);
+            kicked_out.filters.push(filter);
+        }
+        kicked_out.next = next;
+        kicked_out
+    }
 }
+
+/// The outcome of one step of kicking a client out of all channels.
+#[derive(Debug, PartialEq, Eq)]
+pub struct KickedOut {
+    /// The filters that have ended.
+    pub filters: Vec<Box<[u8]>>,
+    /// Where to go on, if there are more.
+    pub next: Option<u32>,
+}
+
+/// No filter contains it (MQTT-4.7.3-2).
+const BEHIND_A_FILTER: u8 = 0;

@@ -61,15 +61,11 @@ pub(crate) fn write_member_info(client_id: &str, bytes_max: usize, out: &mut Vec
     }
 }
 
-/// A filter of the client has ended, or all of them. On a server whose policies have no presence, the client is in no
-/// room, or a review after a reload is about to end its memberships.
-pub(super) fn leave_room<A: App>(
-    filter: Option<&str>,
-    env: &Environment<'_, '_, A>,
-    decisions: &mut Decisions,
-) {
+/// A filter of the client has ended. On a server whose policies have no presence, the client is in no room, or a review
+/// after a reload is about to end its memberships.
+pub(super) fn leave_room<A: App>(filter: &str, env: &Environment<'_, '_, A>, decisions: &mut Decisions) {
     if env.common.policy.channels.has_presence() {
-        let channel = filter.map(|filter| decisions.write(|out| out.extend_from_slice(filter.as_bytes())));
+        let channel = decisions.write(|out| out.extend_from_slice(filter.as_bytes()));
         decisions.push(Decision::LeaveRoom { channel });
     }
 }

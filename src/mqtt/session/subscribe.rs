@@ -376,7 +376,7 @@ impl Session {
                 if outcome == UnsubscribeOutcome::Unsubscribed {
                     self.stop_serving(text, env);
                     self.tell_unsubscribed(text, env);
-                    leave_room(Some(text), env, decisions);
+                    leave_room(text, env, decisions);
                 }
                 unsubscribed_code(outcome)
             })

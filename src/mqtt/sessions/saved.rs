@@ -53,6 +53,23 @@ impl SavedEntries {
         }
     }
 
+    /// For a queue that has ended, and of whose entries the disk has these publications.
+    pub(super) fn ended(publications: impl Iterator<Item = u64>) -> SavedEntries {
+        let entries = publications.map(|publication| SavedEntry {
+            number: 0,
+            publication,
+        });
+        SavedEntries {
+            gone: entries.collect(),
+            ..SavedEntries::default()
+        }
+    }
+
+    /// The queue has ended: takes one of its entries out.
+    pub(super) fn pop(&mut self) -> Option<SavedEntry> {
+        self.gone.pop().or_else(|| self.of.pop_front())
+    }
+
     /// The queue has one entry more.
     pub(super) fn push(&mut self) {
         self.last += 1;

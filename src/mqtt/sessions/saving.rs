@@ -14,22 +14,23 @@
 //! server forgot its packet identifier, the client would mistake the next publication with this identifier
 //! for the same one.
 //!
+//! A session that ends may have a queue of thousands of publications on disk. The disk is told of a bounded
+//! number of them in each save ([`RELEASES_PER_SAVE_MAX`]).
+//!
 //! Invariant: a session that outlives its connection is on disk, or noted as a whole; any other is not on
 //! disk, or in `ended`.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::saved::{SavedEntry, UNSAVED};
+use super::saved::{SavedEntries, SavedEntry, UNSAVED};
 use super::state::{Phase, SessionState, Traffic};
 use super::stored::{self, Head, Item};
 use super::{SessionRef, Sessions};
 use crate::broker::SubscriptionLimits;
 use crate::clock::Now;
 use crate::mqtt::shares::{Membership, Shares};
-use crate::mqtt::subscriptions::{
-    Options, OwnFilter, SubscribeOutcome, Subscriber, Subscriptions, UnsubscribeOutcome,
-};
+use crate::mqtt::subscriptions::{Options, SubscribeOutcome, Subscriber, Subscriptions, UnsubscribeOutcome};
 use crate::store::Record;
 
 /// The place where sessions are saved.
@@ -48,8 +49,10 @@ pub(super) struct Saving {
     pending: BTreeMap<u32, Pending>,
     /// The client ids of sessions that are on disk and have ended.
     ended: BTreeSet<Box<str>>,
-    /// The publications that entries of such sessions name, once for each entry.
-    released: Vec<u64>,
+    /// The queues that such sessions had on disk: their publications are to be released.
+    ended_queues: VecDeque<Box<SavedEntries>>,
+    /// Whether the last save has left some of that for the next turn.
+    has_more: bool,
     /// For each publication of this core, how many entries on disk name it. With the last of them the disk
     /// drops it.
     holders: HashMap<u64, u32>,
@@ -90,7 +93,8 @@ impl Saving {
             is_strict,
             pending: BTreeMap::new(),
             ended: BTreeSet::new(),
-            released: Vec::new(),
+            ended_queues: VecDeque::new(),
+            has_more: false,
             holders: HashMap::new(),
             next_publication: last_publication + 1 + core as u64,
             step: cores as u64,
@@ -118,15 +122,36 @@ impl Saving {
             .and_then(|traffic| traffic.outgoing.end_saving());
         if std::mem::take(&mut state.is_saved) {
             self.ended.insert(state.client_id.clone());
-            self.released
-                .extend(saved.into_iter().flat_map(|mut saved| saved.begin_again()));
+            self.ended_queues.extend(saved);
         }
     }
 
     /// A session that was restored and ended at once.
     pub(super) fn end_restored(&mut self, client_id: Box<str>, publications: impl Iterator<Item = u64>) {
         self.ended.insert(client_id);
-        self.released.extend(publications);
+        self.ended_queues
+            .push_back(Box::new(SavedEntries::ended(publications)));
+    }
+
+    /// Releases some publications of sessions that have ended.
+    fn release_some(&mut self, disk: &mut impl Disk) {
+        let mut left = RELEASES_PER_SAVE_MAX;
+        while left > 0
+            && disk.has_room()
+            && let Some(queue) = self.ended_queues.front_mut()
+        {
+            left -= 1;
+            match queue.pop() {
+                Some(entry) if entry.publication != UNSAVED && entry.publication > 0 => {
+                    self.release(entry.publication, disk);
+                }
+                Some(_) => {}
+                None => {
+                    self.ended_queues.pop_front();
+                }
+            }
+        }
+        self.has_more = left == 0 && !self.ended_queues.is_empty();
     }
 
     /// An entry on disk names a publication.
@@ -161,7 +186,7 @@ impl Saving {
     }
 
     fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.ended.is_empty() && self.released.is_empty()
+        self.pending.is_empty() && self.ended.is_empty() && self.ended_queues.is_empty()
     }
 }
 
@@ -193,17 +218,6 @@ impl Sessions {
             .unsubscribe(Subscriber::Session(session.number), filter);
         self.note_filter(session, filter);
         outcome
-    }
-
-    /// Unsubscribes a session from all filters, except for those with groups; returns them.
-    pub fn unsubscribe_all(&mut self, session: SessionRef) -> Vec<OwnFilter> {
-        let subscriber = Subscriber::Session(session.number);
-        let (filters, _) = self.subscriptions.some_filters_of(subscriber, 0, usize::MAX);
-        self.subscriptions.end(subscriber, usize::MAX);
-        for (filter, _) in &filters {
-            self.note_filter(session, &String::from_utf8_lossy(filter));
-        }
-        filters
     }
 
     /// All cores have recorded the QoS 2 publications of the session's client, so their identifiers may be
@@ -243,14 +257,22 @@ impl Sessions {
         self.saving.as_ref().is_some_and(|saving| !saving.is_empty())
     }
 
+    /// Whether the last save has left something for the next turn, though the disk has room.
+    #[inline]
+    pub(crate) fn has_more_to_save(&self) -> bool {
+        self.saving.as_ref().is_some_and(|saving| saving.has_more)
+    }
+
     /// The number of the next save, which will have all changes up to now.
     pub(crate) fn next_save(&self) -> u64 {
         self.saving.as_ref().map_or(0, |saving| saving.save)
     }
 
-    /// Saves the changes. Returns the number of the save if it has all of them.
+    /// Saves the changes; of sessions with long queues that have ended, a part of the publications. Returns the
+    /// number of the save if it has all changes.
     pub(crate) fn save(&mut self, now: Now, disk: &mut impl Disk) -> Option<u64> {
         let mut saving = self.saving.take()?;
+        saving.has_more = false;
         while disk.has_room()
             && let Some(client_id) = saving.ended.pop_first()
         {
@@ -259,9 +281,7 @@ impl Sessions {
             });
         }
         if saving.ended.is_empty() {
-            for number in std::mem::take(&mut saving.released) {
-                saving.release(number, disk);
-            }
+            saving.release_some(disk);
             while disk.has_room()
                 && let Some((number, pending)) = saving.pending.pop_first()
             {
@@ -513,6 +533,8 @@ fn all_filters(
 
 /// How the filters of shared subscriptions begin.
 pub(super) const SHARE: &str = "$share/";
+/// Publications of sessions that have ended which one save releases, at some 50 ns.
+const RELEASES_PER_SAVE_MAX: usize = if cfg!(test) { 8 } else { 1024 };
 /// If more filters of a session have changed, all of the session is written again.
 const FILTERS_NOTED_MAX: usize = 20_000;
 

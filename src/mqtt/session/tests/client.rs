@@ -206,7 +206,17 @@ impl<A: App> Core<A> {
         let mut did = Vec::new();
         for decision in decisions.list() {
             let mut from = matches!(decision, Decision::ResumeSession).then_some(0);
-            if from.is_none() {
+            if let Decision::KickOutAll { reason } = decision {
+                let (max, reason) = (self.resumed_per_turn, reason.map(|span| decisions.bytes(span)));
+                let mut from = Some(0);
+                while let Some(at) = from {
+                    let kicked_out = client
+                        .session
+                        .kick_out_some(at, max, reason.unwrap_or(b""), &mut env);
+                    assert!(kicked_out.filters.len() <= max);
+                    from = kicked_out.next;
+                }
+            } else if from.is_none() {
                 did.push(shown(*decision, &decisions));
             }
             while let Some(at) = from {

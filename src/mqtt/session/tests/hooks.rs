@@ -57,6 +57,13 @@ impl App for Probe {
                 peer.kick_out(Some("old"), None);
                 Ok(())
             }
+            Some("free me of all") => {
+                peer.subscribe("before");
+                peer.kick_out(None, None);
+                peer.subscribe("behind");
+                peer.subscribe("$share/g/behind");
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -155,6 +162,21 @@ fn the_application_decides_about_filters_and_may_end_subscriptions_and_connectio
     assert_eq!(bytes[bytes.len() - 3..], [0x87, 0, 0]);
     let subscriber = Subscriber::Session(client.session.session_ref().unwrap().number);
     assert_eq!(core.sessions.subscriptions.count_of(subscriber), 1);
+    // Of all filters, some in each turn: those that the application adds behind that stay.
+    for resumed_per_turn in [1, 2, 100] {
+        core.resumed_per_turn = resumed_per_turn;
+        let filters = [
+            ("a", 0),
+            ("b/#", 0),
+            ("behind/b", 0),
+            ("free me of all", 0),
+            ("c", 0),
+        ];
+        core.receive(&mut client, &subscribe(5, 1, &[], &filters));
+        let (left, _) = core.sessions.subscriptions.some_filters_of(subscriber, 0, 9);
+        let left: Vec<_> = left.into_iter().map(|(filter, _)| filter).collect();
+        assert_eq!(left, [Box::from(*b"behind")], "{resumed_per_turn}");
+    }
     let did = core.receive(&mut client, &subscribe(5, 2, &[], &[("leave", 0)]));
     let reason = CloseReason::Application(CloseCode::new(4321).unwrap());
     let suback = NextStep::Send(vec![0x90, 4, 0, 2, 0, 0]);

@@ -404,7 +404,13 @@ impl World {
             }
             Step::UnsubscribeAll { id } => {
                 if let Some((session, Some(_))) = self.session(id) {
-                    self.sessions.unsubscribe_all(session);
+                    let subscriber = Subscriber::Session(session.number);
+                    let subscriptions = &self.sessions.subscriptions;
+                    let (filters, _) = subscriptions.some_filters_of(subscriber, 0, usize::MAX);
+                    for (filter, _) in filters {
+                        let filter = String::from_utf8(filter.into()).unwrap();
+                        self.sessions.unsubscribe(session, &filter);
+                    }
                 }
             }
             Step::Publish { to, bytes } => {
@@ -484,8 +490,10 @@ impl World {
     /// Saves the rest.
     fn save_all(&mut self, disk: &mut Model) {
         disk.room = usize::MAX;
-        assert!(self.sessions.save(now(self.at_ms), disk).is_some());
-        assert!(!self.sessions.has_unsaved());
+        while self.sessions.save(now(self.at_ms), disk).is_none() {
+            assert!(self.sessions.has_more_to_save());
+        }
+        assert!(!self.sessions.has_unsaved() && !self.sessions.has_more_to_save());
         disk.check();
     }
 }
@@ -577,6 +585,73 @@ fn saved(sessions: &mut Sessions, at: Now) -> Model {
     };
     assert!(sessions.save(at, &mut disk).is_some());
     disk
+}
+
+#[test]
+fn the_publications_of_a_session_that_has_ended_leave_the_disk_a_bounded_number_in_each_save() {
+    let mut sessions = sessions(BOUNDS, true, 0);
+    let queue = 3 * RELEASES_PER_SAVE_MAX + 1;
+    for address in [1, 2] {
+        let id = ["a", "b"][address - 1];
+        let connect = Connect {
+            address,
+            ..connect(id, 100, None)
+        };
+        let session = sessions.connect(connect, now(0)).unwrap().session;
+        sessions.accept(session, address);
+        sessions.disconnect(session, address, End::Lost, now(0));
+        for number in 0..queue {
+            let content = Content {
+                topic: b"t",
+                properties: b"",
+                payload: &number.to_le_bytes(),
+                expires_at: None,
+                is_utf8: false,
+            };
+            let outbound = Outbound {
+                qos: 1,
+                retain: false,
+            };
+            let offer = sessions.offer(session, outbound, &content, &[], false);
+            assert_eq!(offer, Offer::Waits);
+            sessions.end_publication();
+        }
+    }
+    let mut disk = saved(&mut sessions, now(1));
+    assert_eq!(disk.publications.len(), 2 * queue);
+    let session = sessions.name(sessions.find("a").unwrap());
+    sessions.expire(session.number);
+    // Others are saved meanwhile, and no client is told that what it has changed is saved before all of it is.
+    let connect = Connect {
+        address: 3,
+        ..connect("b", 100, None)
+    };
+    sessions.connect(connect, now(2)).unwrap();
+    let mut left = vec![disk.publications.len()];
+    while sessions.save(now(2), &mut disk).is_none() {
+        let head = disk.items.get(&(b"b".to_vec(), vec![0])).unwrap();
+        assert_eq!(Head::read(head).unwrap().since_unix_ms, None);
+        assert!(sessions.has_more_to_save());
+        left.push(disk.publications.len());
+    }
+    assert!(
+        left.len() > 3
+            && left
+                .windows(2)
+                .all(|two| two[0] - two[1] <= RELEASES_PER_SAVE_MAX)
+    );
+    disk.check();
+    assert_eq!(disk.publications.len(), queue);
+    // A full disk is told when it takes more.
+    let session = sessions.name(sessions.find("b").unwrap());
+    sessions.disconnect(session, 3, End::Lost, now(3));
+    sessions.expire(session.number);
+    disk.room = 2;
+    assert!(sessions.save(now(3), &mut disk).is_none() && !sessions.has_more_to_save());
+    assert_eq!(disk.publications.len(), queue - 1);
+    disk.room = usize::MAX;
+    while sessions.save(now(4), &mut disk).is_none() {}
+    assert!(disk.items.is_empty() && disk.publications.is_empty());
 }
 
 #[test]
@@ -880,12 +955,39 @@ fn connack_waits_for_the_disk_where_it_says_something_about_a_session_on_disk() 
 fn a_process_that_stops_disconnects_clients_that_wait_for_connack() {
     let (mut sessions, session) = awaiting(true);
     sessions.freeze();
-    assert_eq!(sessions.some_connected(10), [2]);
+    assert_eq!(sessions.next_connected(10, 1000), Some(vec![2]));
+    assert_eq!(sessions.next_connected(10, 1000), None);
     sessions.disconnect(session, 2, End::Lost, now(4));
     assert_eq!(
         saved(&mut sessions, now(5)).restored(BOUNDS, true, now(6)).len(),
         1
     );
+}
+
+#[test]
+fn a_process_that_stops_looks_for_clients_to_disconnect_in_steps_and_at_each_session_once() {
+    let mut sessions = sessions(BOUNDS, false, 0);
+    let ids: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+    for (number, id) in ids.iter().enumerate() {
+        let address = number + 1;
+        let connect = Connect {
+            address,
+            ..connect(id, 100, None)
+        };
+        let session = sessions.connect(connect, now(0)).unwrap().session;
+        // Every third client is connected.
+        if number % 3 != 0 {
+            sessions.disconnect(session, address, End::Lost, now(0));
+        }
+    }
+    sessions.freeze();
+    let mut steps = Vec::new();
+    while let Some(found) = sessions.next_connected(2, 5) {
+        assert!(found.len() <= 2);
+        steps.push(found);
+    }
+    assert!(steps.len() >= 4, "{steps:?}");
+    assert_eq!(steps.concat(), [1, 4, 7, 10, 13, 16, 19]);
 }
 
 #[test]
