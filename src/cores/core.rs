@@ -1,20 +1,18 @@
 //! The definition of a core, its construction at the start, and the values that it lends its sessions.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 use nix::sys::resource::{Resource, getrlimit};
 
-use crate::app::{App, Context, Upgrade, UpgradeRequest};
+use crate::app::{App, Context, LateAnswerSender, Upgrade, UpgradeRequest};
 use crate::audit::AuditTrail;
 use crate::auth::Claims;
-use crate::broker::{PostEnd, Sequence};
+use crate::broker::{ChannelHasher, Numbering, PostEnd, Sequence};
 use crate::client::ClientAddress;
 use crate::clock::{Now, Uptime};
 use crate::config::limits::Limits;
@@ -26,7 +24,6 @@ use crate::mqtt;
 use crate::policy::Policy;
 use crate::protocols::{Environment, ProtocolSettings, Scratch, Session};
 use crate::session::{self, SessionIds};
-use crate::wills::{HeldWills, Sessions};
 
 use crate::cores::arrivals::acceptor::Acceptor;
 use crate::cores::arrivals::listeners::HAND_OVERS;
@@ -50,16 +47,18 @@ use crate::cores::lifecycle::unsubscribing::Unsubscribing;
 use crate::cores::lifecycle::waiting::Waiting;
 use crate::cores::lifecycle::webhook_events::WebhookEvents;
 use crate::cores::lifecycle::wheel::Wheel;
+use crate::cores::lifecycle::will_state::WillState;
 use crate::cores::operators::draining::Draining;
 use crate::cores::operators::mailbox::Mailbox;
 use crate::cores::operators::operations::Operations;
 use crate::cores::outgoing::forms::Forms;
 use crate::cores::outgoing::retained_asks::RetainedAsks;
-use crate::cores::post::letter::{Letter, WillLetter};
+use crate::cores::post::letter::Letter;
 use crate::cores::presence::state::Presence;
 use crate::cores::services::state::Services;
+use crate::cores::tick::TickTimer;
 use crate::cores::turn_time::{TurnShares, TurnTime};
-use crate::cores::{CoreId, CoreParts, CoreSettings, Stored};
+use crate::cores::{CoreId, CoreParts, CoreSettings, Stored, StoredSessions};
 
 /// One event loop and its parts. Each part keeps its own invariants. A step that needs several parts is a method of the
 /// core, in the file of the folder that the step belongs to.
@@ -92,13 +91,8 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) shedding: Shedding,
     /// The connections that have ended and have subscriptions left.
     pub(super) unsubscribing: Unsubscribing,
-    /// The wills of the core's connections.
-    pub(super) wills: HeldWills,
-    /// The sessions with wills whose keys the core owns, and the wills that wait here.
-    pub(super) will_sessions: Sessions,
-    /// Letters about wills, each to the owner of its session's key. They wait until the store has committed
-    /// this core's earlier records.
-    pub(super) will_letters: VecDeque<Box<WillLetter>>,
+    /// The wills of the core's connections, and those that wait here.
+    pub(super) wills: WillState,
     /// Whether the core has stored state of a channel or a session since its start: channels have had a
     /// policy, a client has left a will, or another core has sent a letter. Until then its turns do not look
     /// for such work at all.
@@ -128,9 +122,7 @@ pub(in crate::cores) struct Core<A: App> {
     /// When the metrics of memory are set next.
     pub(super) memory_due: Uptime,
     /// When the application's periodic work is due next.
-    pub(super) tick_due: Uptime,
-    /// How often the application's periodic work is due; `None` if there is none.
-    pub(super) tick_every: Option<Duration>,
+    pub(super) tick: TickTimer,
     pub(super) metrics: Arc<CoreMetrics>,
 }
 
@@ -161,67 +153,29 @@ impl<A: App> Core<A> {
         let time = TurnTime::new(settings.clock, settings.fan_out_slice);
         let begin = time.now();
         let now = begin.uptime;
-        let cores = u64::try_from(parts.wakers.len()).unwrap_or(u64::MAX);
+        let own = OwnCore {
+            id: parts.id,
+            cores: parts.wakers.len(),
+            numbering: parts.broker.numbering,
+            hasher: parts.broker.hasher.clone(),
+            metrics: Arc::clone(&metrics),
+        };
+        let kept = KeptState::new(parts.stored, &own, &settings, begin);
+        let cores = u64::try_from(own.cores).unwrap_or(u64::MAX);
         let connections_max = connections_max(limits.connections_per_core_max, own_fd_table, cores)?;
-        let (hand_over, loads) = (parts.hand_over, parts.loads);
-        let mut session_settings = settings.session.clone();
-        session_settings.common.epoch = parts.broker.numbering.epoch;
         let acceptor = Acceptor::new(
             parts.id,
-            hand_over,
-            loads,
+            parts.hand_over,
+            parts.loads,
             connections_max,
             &settings,
             Arc::clone(&metrics),
         );
-        let channels = &settings.policy.channels;
-        let mut will_sessions = Sessions::new(limits.wills_bytes_max as usize);
-        let (mut restored_topics, mut restored_sessions) = (None, None);
-        let memory = (!channels.is_empty() || parts.stored.is_some()).then(|| {
-            let (core, numbering) = (parts.id.index(), parts.broker.numbering);
-            let (channels, metrics) = (Arc::clone(channels), Arc::clone(&metrics));
-            let cores = parts.wakers.len();
-            let memory = ChannelMemory::new(core, cores, numbering, channels, &limits, metrics);
-            Box::new(match parts.stored {
-                Some(Stored {
-                    sink,
-                    histories,
-                    wills,
-                    retained,
-                    mqtt,
-                }) => {
-                    restored_topics = Some(retained);
-                    restored_sessions = Some((mqtt, sink.is_strict()));
-                    wills
-                        .into_iter()
-                        .for_each(|restored| will_sessions.restore(restored));
-                    memory.with_store(sink, histories, time.now())
-                }
-                None => memory,
-            })
-        });
-        let retained = settings.ports.have_mqtt().then(|| {
-            let (core, cores) = (parts.id.index(), parts.wakers.len());
-            let topics = RetainedTopics::new(core, cores, settings.retained, Arc::clone(&metrics));
-            Box::new(match restored_topics {
-                Some(restored) => topics.with_store(restored, &settings.policy.channels),
-                None => topics,
-            })
-        });
-        let presence = Presence::new(
-            parts.wakers.len(),
-            &limits,
-            &settings.policy.channels,
-            parts.broker.hasher.clone(),
-        );
-        metrics.wills_waiting.set(will_sessions.waiting_len() as u64);
+        let presence = Presence::new(own.cores, &limits, &settings.policy.channels, own.hasher.clone());
+        let tick = TickTimer::new(parts.app.tick_every(), now);
         let late_answers = parts.mailbox.late_answer_sender();
-        let mut scratch = Scratch::of_core(late_answers, limits.timers_per_connection_max);
-        scratch.common.services.is_used = !settings.policy.services.is_empty();
-        let cores_count = parts.wakers.len();
-        let tick_every = parts.app.tick_every();
-        let keeps_state = memory.is_some() || channels.has_presence();
-        let webhooks = Arc::clone(&settings.policy.webhooks);
+        let keeps_state = kept.memory.is_some() || settings.policy.channels.has_presence();
+        let policy = Arc::clone(&settings.policy);
         let mut core = Core {
             id: parts.id,
             shares_cpu: parts.shares_cpu,
@@ -230,32 +184,7 @@ impl<A: App> Core<A> {
             busy_poll_ns: settings.busy_poll.as_nanos().try_into().unwrap_or(u64::MAX),
             acceptor,
             requests: Requests::new(&settings),
-            connections: Connections::new(
-                &Bounds {
-                    outbox_bytes_max: limits.outbox_bytes_max,
-                    held_bytes_max: settings.held_bytes_max,
-                    write_timeout: limits.write_timeout,
-                    batches: settings.batches,
-                },
-                settings.slow_consumer,
-                (settings.compression || settings.ports.have_min_bin())
-                    .then(|| Forms::new(settings.compression_bytes_min, settings.ports.have_min_bin())),
-                settings.ports.have_mqtt().then(|| {
-                    let place = mqtt::sessions::CoreLocation {
-                        core: parts.id.index(),
-                        cores: parts.wakers.len(),
-                        hasher: parts.broker.hasher.clone(),
-                    };
-                    let mut sessions = mqtt::sessions::Sessions::new(settings.mqtt_bounds, place);
-                    if let Some((stored, is_strict)) = restored_sessions {
-                        sessions.begin_saving(is_strict, stored.publications.last());
-                        let may_miss_some = stored.may_miss_some;
-                        sessions.restore(stored.sessions, &stored.publications, may_miss_some, begin);
-                    }
-                    sessions
-                }),
-                Arc::clone(&metrics),
-            ),
+            connections: connections(&settings, kept.mqtt, Arc::clone(&metrics)),
             moves: Moves::default(),
             counts: Counts::new(Arc::clone(&metrics)),
             wheel: Wheel::new(now),
@@ -265,29 +194,27 @@ impl<A: App> Core<A> {
                 &limits,
                 Owners {
                     core: parts.id.index(),
-                    cores: parts.wakers.len(),
-                    hasher: parts.broker.hasher.clone(),
+                    cores: own.cores,
+                    hasher: own.hasher.clone(),
                 },
             ),
             decisions: Decisions::new(),
             post: parts.post,
-            delivery: Delivery::new(parts.broker, memory, retained, parts.wakers, Arc::clone(&metrics)),
+            delivery: Delivery::new(
+                parts.broker,
+                kept.memory,
+                kept.retained,
+                parts.wakers,
+                Arc::clone(&metrics),
+            ),
             abandoned: AbandonedPublications::new(limits.abandoned_bytes_max),
             presence,
             shedding: Shedding::new(now),
             unsubscribing: Unsubscribing::default(),
-            wills: HeldWills::new(limits.wills_bytes_max as usize),
-            will_sessions,
-            will_letters: VecDeque::new(),
+            wills: kept.wills,
             keeps_state,
             measures: Measures::new(&limits),
-            resources: SessionResources {
-                settings: session_settings,
-                policy: settings.policy,
-                app: parts.app,
-                scratch,
-                ids: SessionIds::new()?,
-            },
+            resources: SessionResources::new(parts.app, &settings, &own, late_answers)?,
             mailbox: parts.mailbox,
             operations: Operations::default(),
             draining: None,
@@ -297,23 +224,21 @@ impl<A: App> Core<A> {
                     of_core: limits.history_calls_per_core_max,
                     of_connection: limits.history_calls_per_connection_max,
                 },
-                cores_count,
+                own.cores,
             ),
             server_subscriptions: ServerSubscriptions::default(),
-            services: Services::new(parts.id.index(), cores_count, &limits),
+            services: Services::new(parts.id.index(), own.cores, &limits),
             retained_asks: RetainedAsks::default(),
             retained_per_subscribe_max: settings.retained_per_subscribe_max,
             ends: RecentEnds::new(),
             audit: AuditTrail::new(settings.audit),
             webhooks: None,
             memory_due: now,
-            tick_due: tick_every.map_or(Uptime::NEVER, |every| now + every),
-            tick_every,
+            tick,
             limits,
             metrics,
         };
-        core.adopt_webhooks(&webhooks);
-        let policy = Arc::clone(&core.resources.policy);
+        core.adopt_webhooks(&policy.webhooks);
         if !policy.channels.is_empty() {
             core.note_histories(&policy.channels);
         }
@@ -321,7 +246,124 @@ impl<A: App> Core<A> {
     }
 }
 
+/// What the parts of a core are told of the core when they are made.
+struct OwnCore {
+    id: CoreId,
+    /// How many cores the server has.
+    cores: usize,
+    numbering: Numbering,
+    hasher: ChannelHasher,
+    metrics: Arc<CoreMetrics>,
+}
+
+/// The parts of a core that outlive connections. With a store they begin with what a former process has left there.
+struct KeptState {
+    /// `None` if no channel has a policy and there is no store.
+    memory: Option<Box<ChannelMemory>>,
+    /// `None` without MQTT.
+    retained: Option<Box<RetainedTopics>>,
+    /// `None` without MQTT.
+    mqtt: Option<mqtt::sessions::Sessions>,
+    wills: WillState,
+}
+
+impl KeptState {
+    fn new(stored: Option<Stored>, own: &OwnCore, settings: &CoreSettings, begin: Now) -> KeptState {
+        let (channels, limits) = (&settings.policy.channels, &settings.limits);
+        let memory = || {
+            let (channels, metrics) = (Arc::clone(channels), Arc::clone(&own.metrics));
+            ChannelMemory::new(
+                own.id.index(),
+                own.cores,
+                own.numbering,
+                channels,
+                limits,
+                metrics,
+            )
+        };
+        let topics = || {
+            let metrics = Arc::clone(&own.metrics);
+            RetainedTopics::new(own.id.index(), own.cores, settings.retained, metrics)
+        };
+        let mut mqtt = settings.ports.have_mqtt().then(|| {
+            let location = mqtt::sessions::CoreLocation {
+                core: own.id.index(),
+                cores: own.cores,
+                hasher: own.hasher.clone(),
+            };
+            mqtt::sessions::Sessions::new(settings.mqtt_bounds, location)
+        });
+        let wills_bytes_max = limits.wills_bytes_max as usize;
+        let Some(stored) = stored else {
+            return KeptState {
+                memory: (!channels.is_empty()).then(|| Box::new(memory())),
+                retained: mqtt.is_some().then(|| Box::new(topics())),
+                mqtt,
+                wills: WillState::new(wills_bytes_max, Vec::new(), Arc::clone(&own.metrics)),
+            };
+        };
+        if let Some(sessions) = &mut mqtt {
+            let StoredSessions {
+                sessions: of_clients,
+                publications,
+                may_miss_some,
+            } = stored.mqtt;
+            sessions.begin_saving(stored.sink.is_strict(), publications.last());
+            sessions.restore(of_clients, &publications, may_miss_some, begin);
+        }
+        KeptState {
+            retained: mqtt
+                .is_some()
+                .then(|| Box::new(topics().with_store(stored.retained, channels))),
+            memory: Some(Box::new(memory().with_store(
+                stored.sink,
+                stored.histories,
+                begin,
+            ))),
+            mqtt,
+            wills: WillState::new(wills_bytes_max, stored.wills, Arc::clone(&own.metrics)),
+        }
+    }
+}
+
+/// The table of connections, with what it needs to send to them.
+fn connections(
+    settings: &CoreSettings,
+    mqtt: Option<mqtt::sessions::Sessions>,
+    metrics: Arc<CoreMetrics>,
+) -> Connections {
+    let has_min_bin = settings.ports.have_min_bin();
+    let forms = (settings.compression || has_min_bin)
+        .then(|| Forms::new(settings.compression_bytes_min, has_min_bin));
+    let bounds = Bounds {
+        outbox_bytes_max: settings.limits.outbox_bytes_max,
+        held_bytes_max: settings.held_bytes_max,
+        write_timeout: settings.limits.write_timeout,
+        batches: settings.batches,
+    };
+    Connections::new(&bounds, settings.slow_consumer, forms, mqtt, metrics)
+}
+
 impl<A: App> SessionResources<A> {
+    fn new(
+        app: A,
+        settings: &CoreSettings,
+        own: &OwnCore,
+        late_answers: Arc<dyn LateAnswerSender>,
+    ) -> io::Result<SessionResources<A>> {
+        let mut of_sessions = settings.session.clone();
+        of_sessions.common.epoch = own.numbering.epoch;
+        let mut scratch = Scratch::of_core(late_answers, settings.limits.timers_per_connection_max);
+        scratch.common.services.is_used = !settings.policy.services.is_empty();
+        Ok(SessionResources {
+            settings: of_sessions,
+            policy: Arc::clone(&settings.policy),
+            app,
+            scratch,
+            ids: SessionIds::new()?,
+        })
+    }
+
     pub(super) fn environment<'e>(
         &'e mut self,
         now: Now,

@@ -6,18 +6,53 @@
 use std::time::Duration;
 
 use crate::app::{App, PeerOrder, Tick};
+use crate::clock::Uptime;
 use crate::protocols;
 use crate::session;
 
 use crate::cores::core::Core;
+
+/// When the application's periodic work is due.
+#[derive(Debug)]
+pub(in crate::cores) struct TickTimer {
+    /// [`Uptime::NEVER`] for an application without such work.
+    next: Uptime,
+    every: Option<Duration>,
+}
+
+impl TickTimer {
+    /// For work that is due so often; `None` if the application has none.
+    pub(in crate::cores) fn new(every: Option<Duration>, now: Uptime) -> TickTimer {
+        TickTimer {
+            next: every.map_or(Uptime::NEVER, |every| now + every),
+            every,
+        }
+    }
+
+    #[inline]
+    pub(in crate::cores) fn is_due(&self, now: Uptime) -> bool {
+        now >= self.next
+    }
+
+    #[inline]
+    pub(in crate::cores) fn next(&self) -> Uptime {
+        self.next
+    }
+
+    /// The work begins now. Sets the time of the next.
+    fn begin(&mut self, now: Uptime) {
+        self.next = self
+            .every
+            .map_or(Uptime::NEVER, |every| now + every.max(SHORTEST));
+    }
+}
 
 impl<A: App> Core<A> {
     /// Calls the application's periodic work, which is due.
     #[cold]
     pub(super) fn tick(&mut self) {
         let now = self.time.now().uptime;
-        let Some(every) = self.tick_every else { return };
-        self.tick_due = now + every.max(SHORTEST);
+        self.tick.begin(now);
         let scratch = &mut self.resources.scratch.common;
         scratch.app.clear(0);
         self.resources

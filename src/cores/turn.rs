@@ -147,7 +147,7 @@ impl<A: App> Core<A> {
         if self.time.now().uptime >= self.memory_due {
             self.tell_memory();
         }
-        if self.time.now().uptime >= self.tick_due {
+        if self.tick.is_due(self.time.now().uptime) {
             self.tick();
         }
         if self.post.has_letters() || self.post.kept_count() > 0 {
@@ -499,7 +499,7 @@ impl<A: App> Core<A> {
         }
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
-        until = until.min(self.acceptor.next()).min(self.tick_due);
+        until = until.min(self.acceptor.next()).min(self.tick.next());
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
             if sessions.shares.has_messages()
@@ -535,7 +535,7 @@ impl<A: App> Core<A> {
     #[inline(never)]
     fn next_of_kept(&mut self) -> Uptime {
         let mut until = self.next_expiry();
-        until = until.min(self.will_sessions.next_due());
+        until = until.min(self.wills.next_due());
         until = until.min(self.presence.due);
         until = until.min(self.history_calls.next_deadline());
         until = until.min(self.services.next_due(self.time.now().uptime));

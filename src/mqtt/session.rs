@@ -23,11 +23,11 @@
 //!  identity.rs   the identity of the client      aliases.rs    topic aliases of the client
 //!  connack.rs    the content of CONNACK          subscribe.rs  SUBSCRIBE, UNSUBSCRIBE
 //!  will.rs       the will in CONNECT             answers.rs    acknowledgements, with reasons in words
-//!  leave.rs      DISCONNECT, and the end         permissions.rs actions that the rules allow
+//!  disconnect.rs DISCONNECT, and the end         permissions.rs actions that the rules allow
 //!  timers.rs     keep alive, expiry of tokens    orders.rs     orders of the application
 //!  call.rs       procedures, by $rpc/NAME        presence.rs    channels that the client is a member of
 //!  undecided.rs  packets whose decision is deferred  serve.rs  the client as a service
-//!  parts.rs      long SUBSCRIBE and UNSUBSCRIBE
+//!  long_packets.rs  long SUBSCRIBE and UNSUBSCRIBE
 //!  accept.rs     CONNACK, when a strict store has the session
 //!  service_call.rs  calls that a service answers
 //! ```

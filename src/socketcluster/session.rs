@@ -24,7 +24,7 @@
 //!  retain.rs       $retain: the retained publication of a channel
 //!  undecided.rs    packets whose decision is deferred
 //!  services.rs     clients that answer calls of others
-//!  hooked.rs       calls that a hook decides
+//!  hook_decisions.rs  calls that a hook decides
 //! ```
 //!
 //! All behaviour is that of the version 20 server, for both protocol versions: wire reference, sections 4, 5,

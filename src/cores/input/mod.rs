@@ -5,7 +5,7 @@
 //!  messages.rs      the messages of one read             subscriptions.rs  subscribe, unsubscribe, check by the rules
 //!  intake.rs        the read buffer and the turn's       login.rs          logins over a session
 //!                   shares; calls the session            late_answers.rs   answers from other threads
-//!  hits.rs          adds counts of sessions to metrics   resume.rs         continues work that had to wait
+//!  session_counts.rs  adds counts of sessions to metrics resume.rs         continues work that had to wait
 //!  wills.rs         wills that clients set               history_calls.rs  calls of $history
 //!  stored.rs        publications that a store keeps
 //! ```

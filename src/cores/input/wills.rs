@@ -26,7 +26,6 @@ impl<A: App> Core<A> {
         let held = HeldWill::read(decisions.bytes(will)).expect("the session has written it");
         self.keeps_state = true;
         let outcome = self.try_set_will(id, generation, held);
-        self.metrics.wills.set(self.wills.len() as u64);
         if outcome.is_ok()
             && let Some(commit) = self.record_will(id, generation)
         {
@@ -123,7 +122,7 @@ impl<A: App> Core<A> {
     /// The client of a connection leaves on purpose, so its will is dropped.
     #[inline]
     pub(in crate::cores) fn delete_will(&mut self, id: ConnectionId) {
-        if !self.wills.is_empty()
+        if !self.wills.none_is_held()
             && let Some(generation) = self.generation(id)
         {
             // The connection ends, so no answer waits for the commit.
@@ -134,7 +133,7 @@ impl<A: App> Core<A> {
     /// A client has new claims. If they are a later token of the same user, the will outlives the revocation
     /// of the earlier token.
     pub(in crate::cores) fn renew_will(&mut self, id: ConnectionId) {
-        if self.wills.is_empty() {
+        if self.wills.none_is_held() {
             return;
         }
         let Some(claims) = self.session(id).and_then(|session| session.claims().cloned()) else {

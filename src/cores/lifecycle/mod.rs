@@ -10,6 +10,7 @@
 //!  owner_calls.rs calls that wait for owners             moving.rs       connections between two cores
 //!  timers.rs      timers of the application              webhooks.rs     events for webhooks
 //!  mqtt_sessions.rs, mqtt_shares.rs                      the work of a turn for MQTT sessions and their groups
+//!  will_state.rs  the wills of one core
 //!  unsubscribe.rs, unsubscribing.rs                      subscriptions of connections that have ended
 //!  webhook_events.rs                                     changes of occupancy that webhooks have yet to be told
 //! ```
@@ -34,4 +35,5 @@ pub(crate) mod waiting;
 pub(in crate::cores) mod webhook_events;
 mod webhooks;
 pub(crate) mod wheel;
+pub(in crate::cores) mod will_state;
 pub(in crate::cores) mod wills;

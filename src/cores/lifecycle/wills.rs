@@ -36,7 +36,6 @@ impl<A: App> Core<A> {
         generation: SessionId,
     ) -> Option<Commit> {
         let held = self.wills.take(id.index())?;
-        self.metrics.wills.set(self.wills.len() as u64);
         if let Some(key) = held.session {
             self.tell_owner(key, generation, WillKeyEvent::Released);
         }
@@ -51,7 +50,7 @@ impl<A: App> Core<A> {
         generation: Option<SessionId>,
         reason: CloseReason,
     ) {
-        if !self.wills.is_empty()
+        if !self.wills.none_is_held()
             && let Some(generation) = generation
         {
             self.leave_will_behind(id, generation, reason);
@@ -71,23 +70,20 @@ impl<A: App> Core<A> {
         let Some(held) = self.wills.take(id.index()) else {
             return;
         };
-        self.metrics.wills.set(self.wills.len() as u64);
         match held.session {
             Some(key) => {
                 let event = WillKeyEvent::Ended(held.will);
                 if self.delivery.on_disk().is_some() {
                     // This core's own records must be on their way before the owner records the fate of the
                     // will.
-                    self.will_letters.push_back(will_letter(key, generation, event));
+                    self.wills.keep_letter(will_letter(key, generation, event));
                 } else {
                     self.tell_owner(key, generation, event);
                 }
             }
             None => {
                 let now = self.time.now().uptime;
-                let plan = self
-                    .will_sessions
-                    .end_without_key(generation, held.will.clone(), now);
+                let plan = self.wills.end_without_key(generation, held.will.clone(), now);
                 self.follow_plan(generation, held, plan);
             }
         }
@@ -103,7 +99,6 @@ impl<A: App> Core<A> {
         let Some(held) = self.wills.take(id.index()) else {
             return;
         };
-        self.metrics.wills.set(self.wills.len() as u64);
         // The connection ends, so no answer waits for the commit.
         if held.session.is_none() {
             let _ = on_disk.forget_will(generation);
@@ -130,7 +125,7 @@ impl<A: App> Core<A> {
         {
             return;
         }
-        while let Some(letter) = self.will_letters.pop_front() {
+        while let Some(letter) = self.wills.take_letter() {
             let owner = self.owner_of(&letter.key);
             self.post.send(owner, Letter::Will(letter));
         }
@@ -143,7 +138,7 @@ impl<A: App> Core<A> {
     pub(in crate::cores) fn settle_wills_on_disk(&mut self) {
         let is_stopping = self.draining.is_some();
         if !is_stopping {
-            while self.will_sessions.take_due(Uptime::NEVER).is_some() {}
+            while self.wills.take_due(Uptime::NEVER).is_some() {}
         }
         for index in self.wills.connections() {
             let Some(id) = self.connections.id_at(index) else {
@@ -186,7 +181,7 @@ impl<A: App> Core<A> {
             event,
         } = letter;
         match event {
-            WillKeyEvent::Claimed(at) => match self.will_sessions.claim(key, generation, at) {
+            WillKeyEvent::Claimed(at) => match self.wills.claim(key, generation, at) {
                 None => {}
                 Some(Former::Void(former)) => {
                     self.metrics.wills_cancelled.add(1);
@@ -200,20 +195,17 @@ impl<A: App> Core<A> {
                     self.publish_will(&will, former);
                 }
             },
-            WillKeyEvent::Released => self.will_sessions.release(&key, generation),
+            WillKeyEvent::Released => self.wills.release(&key, generation),
             WillKeyEvent::Ended(will) => {
                 let held = HeldWill {
                     will,
                     session: Some(key.clone()),
                 };
                 let now = self.time.now().uptime;
-                let plan = self.will_sessions.end(key, generation, held.will.clone(), now);
+                let plan = self.wills.end(key, generation, held.will.clone(), now);
                 self.follow_plan(generation, held, plan);
             }
         }
-        self.metrics
-            .wills_waiting
-            .set(self.will_sessions.waiting_len() as u64);
     }
 
     /// Does with a will what `plan` says. `held` is the will that the connection of this generation has left.
@@ -239,15 +231,12 @@ impl<A: App> Core<A> {
                 self.publish_will(&will, generation);
             }
         }
-        self.metrics
-            .wills_waiting
-            .set(self.will_sessions.waiting_len() as u64);
     }
 
     /// Publishes wills whose delays have passed, as many as one turn may.
     pub(in crate::cores) fn publish_due_wills(&mut self) {
         let now = self.time.now().uptime;
-        if self.will_sessions.next_due() > now {
+        if self.wills.next_due() > now {
             return;
         }
         if self.post.has_letters() {
@@ -256,16 +245,13 @@ impl<A: App> Core<A> {
             return;
         }
         for _ in 0..WILLS_PER_TURN_MAX {
-            let Some((generation, will)) = self.will_sessions.take_due(now) else {
+            let Some((generation, will)) = self.wills.take_due(now) else {
                 break;
             };
             // No answer waits for the commit. If it is lost, the next process publishes the will again.
             let _ = self.record_will_gone(generation);
             self.publish_will(&will, generation);
         }
-        self.metrics
-            .wills_waiting
-            .set(self.will_sessions.waiting_len() as u64);
     }
 
     /// Whether an operator has revoked the token of a will's client.

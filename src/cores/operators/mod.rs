@@ -7,7 +7,7 @@
 //!  storing.rs     the end of a turn for the store
 //!  report.rs      the answers to questions               draining.rs  which connections a drain closes next
 //!  selection.rs   which connections are meant            lookup.rs    answers about connections and channels
-//!  channel_policies.rs   new policies of channels        acting.rs    operations on connections
+//!  channel_policies.rs   new policies of channels        actions.rs   operations on connections
 //!  histories.rs   answers about histories of channels    outcomes.rs  of calls to clients, on their way back
 //!  services.rs    answers about services                service_lists.rs  the questions about them
 //! ```

@@ -365,13 +365,10 @@ pub(super) fn of_occupied(
 /// # Errors
 /// Something is left of their wills.
 pub(super) fn of_wills(core: &Core<Actor>) -> Result<(), String> {
-    if core.wills.is_empty() && core.will_sessions.is_empty() {
+    if core.wills.is_empty() {
         return Ok(());
     }
-    Err(format!(
-        "wills are left: {:?}, {:?}",
-        core.wills, core.will_sessions
-    ))
+    Err(format!("wills are left: {:?}", core.wills))
 }
 
 /// All MQTT clients have left, and their sessions have ended.
