@@ -19,7 +19,7 @@ export interface Recovery {
   reason: string | null;
   /** From here on the channel is live. */
   position: Position;
-  /** How many past publications follow. */
+  /** How many past publications follow at most: the application may withhold some. */
   publications: number;
 }
 
@@ -84,6 +84,8 @@ export interface History<T = unknown> {
   reason?: string;
   /** `limit`, or the size of an answer, has left publications out. */
   more?: boolean;
+  /** With `more`, for `recover`: ask again with this offset, in place of that of the last publication. */
+  after?: number;
   publications: Array<{offset: number; time: number; data: T}>;
 }
 

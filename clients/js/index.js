@@ -46,6 +46,7 @@ class Memory {
       },
       incoming: ({event, data, rid, error}) => {
         if (event === '#publish') this.#room(data?.channel)?.published(data);
+        else if (event === '$position') this.#room(data?.channel)?.positioned(data.position);
         const room = asked.get(rid);
         if (!room) return;
         asked.delete(rid);

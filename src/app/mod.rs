@@ -133,11 +133,10 @@ pub trait App {
     /// costs nothing.
     const LOOKS_AT_DELIVERIES: bool = false;
 
-    /// What does a client get of a publication? (PUBLISH_OUT) Called for each connected subscriber, on the
-    /// subscriber's core, when the publication is about to be queued for it: it must be fast. `data` is
-    /// absent if the publication has none, or a payload that is not JSON. Not called for publications that
-    /// are stored: histories, retained publications, and publications for MQTT sessions without a connection
-    /// or for shared subscriptions are kept as they were published.
+    /// What does a client get of a publication? (PUBLISH_OUT) Called for each publication that a client gets, live, from
+    /// a history, retained, or from the queue of an MQTT session, when it is about to be queued for the client's
+    /// connection, on the core of the client: it must be fast. `data` is absent if the publication has none, or a payload
+    /// that is not JSON. It may be called more than once for the same publication and client.
     #[inline]
     fn deliver(
         &mut self,

@@ -69,6 +69,7 @@ use crate::cores::outgoing::held_memory::Held;
 use crate::cores::outgoing::outbox::{FramePool, Outbox};
 use crate::cores::outgoing::recoveries::Recoveries;
 use crate::cores::outgoing::shared_frames::FrameSpan;
+use crate::cores::outgoing::withheld::WithheldPositions;
 
 /// The table.
 #[derive(Debug)]
@@ -113,6 +114,8 @@ pub(in crate::cores) struct Connections {
     pub(in crate::cores) batches: Option<Box<Batches>>,
     /// The subscriptions that are not live yet.
     pub(in crate::cores) recoveries: Recoveries,
+    /// The positions of publications that the application has withheld; empty if it does not look at deliveries.
+    pub(in crate::cores) withheld: WithheldPositions,
     /// Finds the histories in which a subscriber reads publications later that it does not take now; `None`
     /// if no channel has ever had a policy.
     pub(in crate::cores) histories: Option<Box<replays::ReadLater>>,
@@ -185,6 +188,7 @@ impl Connections {
             forms: forms.map(Box::new),
             batches: bounds.batches.map(|pace| Box::new(Batches::new(pace))),
             recoveries: Recoveries::default(),
+            withheld: WithheldPositions::default(),
             histories: None,
             mqtt_walk: mqtt.is_some().then(Box::default),
             mqtt: mqtt.map(Box::new),

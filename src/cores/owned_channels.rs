@@ -34,7 +34,11 @@ impl<A: App> Core<A> {
     pub(super) fn take_history_answer(&mut self, answer: HistoryAnswer) {
         match answer.purpose {
             HistoryPurpose::Recovery(number) => self.history_was_read(number, answer.reading),
-            HistoryPurpose::Call { number, call } => self.answer_history_call(number, call, &answer.reading),
+            HistoryPurpose::Call {
+                number,
+                call,
+                channel,
+            } => self.answer_history_call(number, call, channel.as_deref(), &answer.reading),
         }
     }
 

@@ -170,6 +170,7 @@ impl<A: App> Core<A> {
         if self.keeps_state {
             self.serve_recoveries();
         }
+        self.tell_positions();
         self.serve_retained();
         self.resume_awaiting_delivery();
         self.delivery.publisher().reclaim_much();
@@ -500,6 +501,7 @@ impl<A: App> Core<A> {
         self.metrics.ring_depth.set(0);
         let mut until = self.wheel.next().unwrap_or(Uptime::NEVER);
         until = until.min(self.acceptor.next()).min(self.tick.next());
+        until = until.min(self.next_positions());
         if let Some(sessions) = &self.connections.mqtt {
             until = until.min(sessions.next_due());
             if sessions.shares.has_messages()

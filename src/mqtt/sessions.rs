@@ -67,7 +67,7 @@ use hashbrown::HashTable;
 
 pub use self::aliases::Alias;
 pub use self::incoming::Incoming;
-pub use self::kept_publications::{Content, Ids, SharedPublication};
+pub use self::kept_publications::{Content, Ids, Quotes, SharedPublication};
 pub(crate) use self::restore::{StoredPublications, StoredSession};
 pub(crate) use self::saving::Disk;
 pub use self::sending::{Client, Offer, Outbound, Packet, Sent, Written};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Environment, ProtocolSettings};
 use crate::app::{App, CallOutcome, LateAnswer, OutsideCall, TimerId};
 use crate::auth::{Claims, Revocation};
+use crate::broker::Position;
 use crate::clock::{Now, Uptime};
 use crate::decision::{
     CloseReason, Decisions, HistoryCall, HistoryFailure, Message, PresenceFailure, Recovered, Span, Stored,
@@ -19,6 +20,8 @@ use crate::mqtt::sessions::{SessionRef, Sessions};
 use crate::policy::Policy;
 use crate::services::{CallId, Ended, JoinFailure, Offer, ServiceCall};
 use crate::session::{LoginAnswer, SessionId, SessionIds};
+use crate::socketcluster::encode;
+use crate::socketcluster::session::HistoryLook;
 use crate::wills::WillFault;
 use crate::{mqtt, socketcluster};
 
@@ -292,10 +295,26 @@ impl Session {
         }
     }
 
-    /// Appends the message that answers a [`Decision::ReadHistory`](crate::decision::Decision::ReadHistory).
-    pub fn history_read(&self, token: &[u8], call: HistoryCall, reading: &Reading, out: &mut Vec<u8>) {
+    /// Appends the message that tells a subscriber a position up to which it has all that it is to have.
+    pub fn position_told(&self, channel: &[u8], position: Position, out: &mut Vec<u8>) {
         match self {
-            Session::SocketCluster(session) => session.history_read(token, call, reading, out),
+            Session::SocketCluster(_) => encode::position_told(channel, position, out),
+            Session::Mqtt(_) => {}
+        }
+    }
+
+    /// Appends the message that answers a [`Decision::ReadHistory`](crate::decision::Decision::ReadHistory). `look` says
+    /// what the client gets of each publication; without it, it gets all as they were published.
+    pub(crate) fn history_read(
+        &self,
+        token: &[u8],
+        call: HistoryCall,
+        reading: &Reading,
+        look: Option<&mut HistoryLook<'_>>,
+        out: &mut Vec<u8>,
+    ) {
+        match self {
+            Session::SocketCluster(session) => session.history_read(token, call, reading, look, out),
             Session::Mqtt(_) => {}
         }
     }

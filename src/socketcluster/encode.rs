@@ -131,6 +131,16 @@ pub fn recovered(cid: &[u8], told: &Recovered, out: &mut Vec<u8>) {
     out.extend_from_slice(b"}}");
 }
 
+/// `{"event":"$position","data":{"channel":C,"position":P}}`: the client has all of the channel up to there that it is to
+/// have.
+pub fn position_told(channel: &[u8], told: Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"event\":\"$position\",\"data\":{\"channel\":");
+    write_json(channel, out);
+    out.extend_from_slice(b",\"position\":");
+    position(told, out);
+    out.extend_from_slice(b"}}");
+}
+
 /// The beginning of the answer to a call of `$history`.
 #[derive(Clone, Copy, Debug)]
 pub struct HistoryHead {
@@ -142,9 +152,11 @@ pub struct HistoryHead {
     pub reason: Option<&'static str>,
     /// Whether the history has more than the answer.
     pub has_more: bool,
+    /// The offset behind which the client asks for more, if it is not that of the last publication.
+    pub after: Option<u64>,
 }
 
-/// `{"rid":N,"data":{"position":P,"publications":[`, with `"recovered"`, `"reason"` and `"more":true` before the
+/// `{"rid":N,"data":{"position":P,"publications":[`, with `"recovered"`, `"reason"`, `"more":true` and `"after"` before the
 /// publications if they apply. [`remembered`] writes each publication; then `]}}` follows.
 pub fn history(cid: &[u8], head: &HistoryHead, out: &mut Vec<u8>) {
     rid(cid, out);
@@ -160,6 +172,10 @@ pub fn history(cid: &[u8], head: &HistoryHead, out: &mut Vec<u8>) {
     }
     if head.has_more {
         out.extend_from_slice(b",\"more\":true");
+    }
+    if let Some(after) = head.after {
+        out.extend_from_slice(b",\"after\":");
+        out.extend_from_slice(itoa::Buffer::new().format(after).as_bytes());
     }
     out.extend_from_slice(b",\"publications\":[");
 }

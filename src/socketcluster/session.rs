@@ -49,6 +49,8 @@ mod tokens;
 mod undecided;
 mod wills;
 
+pub(crate) use self::history::HistoryLook;
+
 #[cfg(test)]
 pub(crate) use arrays::PART_BYTES_MAX;
 pub(crate) use channels::write_publish;

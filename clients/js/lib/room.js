@@ -18,7 +18,7 @@ export class Room {
 
   constructor(name, {last, since, position, data, onGap}) {
     this.name = name;
-    /** The position of the last publication, or the one from which the channel is live; `null` if it is not known. */
+    /** Up to there this client has all that it is to have; `null` if that is not known. */
     this.position = position ?? null;
     this.#first = last !== undefined ? {last} : since !== undefined ? {since} : {recover: this.position};
     this.#data = data;
@@ -53,6 +53,11 @@ export class Room {
     // Without positions nothing can be recovered without repetitions.
     this.position = position;
     this.#publications.push({data, position, replayed});
+  }
+
+  /** The client has all of the channel up to there that it is to have: the server has withheld the last publications. */
+  positioned(position) {
+    this.position = position;
   }
 
   /** Each answer to a subscribe: `{recovered, reason, position, publications}`. */

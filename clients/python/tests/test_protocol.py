@@ -191,6 +191,36 @@ class Protocol(Scripted):
             await client.transmit("after", 1)
             await eventually(lambda: not client._outbox or len(client._outbox) == 0, "it is sent")
 
+    async def test_the_position_of_what_was_withheld_is_the_one_that_it_recovers_from(self):
+        def position(offset):
+            return {"epoch": "k3j9x0ab", "offset": offset}
+
+        def event(name, **data):
+            return {"event": name, "data": {"channel": "room", **data}}
+
+        asked = []
+
+        async def withholds(peer):
+            await peer.handshake()
+            packet = await peer.receive()
+            # Two were to follow: one is withheld.
+            answer = {"recovered": True, "position": position(9), "publications": 2}
+            await peer.send({"rid": packet["cid"], "data": answer})
+            await peer.send(event("#publish", position=position(7), replayed=True, data="seen"))
+            await peer.send(event("$position", position=position(9)))
+            await peer.websocket.close(1001)
+
+        async def recovers(peer):
+            await peer.handshake()
+            asked.append((await peer.receive())["data"]["data"])
+            await peer.websocket.wait_closed()
+
+        async with await self.script(withholds, recovers) as client:
+            reader = aiter(client.subscribe("room", last=2))
+            self.assertEqual((await within(anext(reader))).data, "seen")
+            await eventually(lambda: len(asked) == 1, "the second subscribe")
+        self.assertEqual(asked, [{"recover": position(9)}])
+
     async def test_procedures_of_the_client_answer_the_server(self):
         answers = []
 

@@ -4,15 +4,21 @@
 //! Delivery is compiled for the application. The constant [`DeliveryInspector::INSPECTS`] decides at compile time: if the
 //! application does not look at publications, the compiler removes the code of this file.
 //!
-//! The application is asked about clients that are connected when the publication is delivered. Stored
-//! publications are stored as they were published: in histories, as retained publications, in queues of MQTT
-//! sessions without a connection, in groups of shared subscriptions.
+//! The application is asked about everything that a client gets of a channel, when it is about to be queued for the client:
+//! live publications, histories and last values, retained publications, what has waited for an MQTT session, and what a
+//! group of a shared subscription has given to a member. Whatever is kept is kept as it was published, so the answer is that
+//! of the moment at which the client gets it.
 
 use crate::app::{self, App, Name, OutboundKind, RawJson};
 use crate::broker::{Origin, Publication};
-use crate::cores::lifecycle::connection::{Connection, Phase};
+use crate::config::channels::MqttPayload;
+use crate::cores::lifecycle::connection::{Connection, ConnectionId, Phase};
 use crate::cores::outgoing::forms;
 use crate::cores::outgoing::recoveries::SubscriptionKey;
+use crate::history::Remembered;
+use crate::json::{Unquoted, string, unquote};
+use crate::mqtt::payload;
+use crate::mqtt::sessions::{Content as MqttContent, Quotes};
 
 use super::Connections;
 
@@ -57,6 +63,13 @@ impl<A: App> DeliveryInspector for AppInspector<'_, A> {
     }
 }
 
+/// Whether a client gets a publication, in whatever form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Yes,
+    No,
+}
+
 /// No look, for tests of parts.
 #[cfg(test)]
 pub(in crate::cores) struct NoInspector;
@@ -70,13 +83,56 @@ impl DeliveryInspector for NoInspector {
     }
 }
 
+/// The data of a SocketCluster publication as the application sees it; `None` if there is none.
+pub(in crate::cores) fn data_in(payload: &[u8]) -> Option<RawJson<'_>> {
+    match payload {
+        [] => None,
+        // It was checked when it was published.
+        json => std::str::from_utf8(json).ok().map(RawJson::new),
+    }
+}
+
+/// The data of a publication for MQTT clients as the application sees it, which is what SocketCluster clients have
+/// published if one of them has; `None` if it is not JSON. `json` is empty and may take the data.
+fn data_for_mqtt<'a>(content: &MqttContent<'a>, json: &'a mut Vec<u8>) -> Option<RawJson<'a>> {
+    match content.quotes {
+        Quotes::Kept | Quotes::Absent => RawJson::in_payload(content.payload),
+        Quotes::Removed => {
+            match content.is_utf8 {
+                true => string::write_json(content.payload, json),
+                false => payload::write_json(MqttPayload::Binary, content.payload, json),
+            }
+            data_in(json)
+        }
+    }
+}
+
+/// The same publication for MQTT clients with data of the application, which is JSON. `bytes` may take the payload.
+pub(super) fn content_with<'a>(
+    content: &MqttContent<'a>,
+    json: &'a str,
+    bytes: &'a mut Vec<u8>,
+) -> MqttContent<'a> {
+    let kind = match content.quotes {
+        Quotes::Kept => None,
+        Quotes::Absent | Quotes::Removed => unquote(json.as_bytes(), bytes),
+    };
+    let (payload, is_utf8) = match kind {
+        None => (json.as_bytes(), true),
+        Some(kind) => (&**bytes, kind == Unquoted::Text),
+    };
+    MqttContent {
+        payload,
+        is_utf8,
+        ..*content
+    }
+}
+
 /// The data of a publication as the application sees it; `None` if there is none, or if it is not JSON.
 pub(super) fn data_of<'a>(publication: &Publication<'a>) -> Option<RawJson<'a>> {
     let payload = publication.payload();
     match publication.origin() {
-        // The data was checked when it was published.
-        Origin::SocketCluster if payload.is_empty() => None,
-        Origin::SocketCluster => std::str::from_utf8(payload).ok().map(RawJson::new),
+        Origin::SocketCluster => data_in(payload),
         Origin::Mqtt => RawJson::in_payload(payload),
     }
 }
@@ -96,9 +152,16 @@ impl Connections {
         let mut taken = 0;
         for &index in subscribers {
             match inspector.inspect(&self.slab[index as usize], publication.channel(), data) {
-                OutboundKind::Pass => passed.push(index),
-                OutboundKind::Withhold => self.metrics.publications_withheld.add(1),
+                OutboundKind::Pass => {
+                    self.note_position(index, channel, &publication, Seen::Yes);
+                    passed.push(index);
+                }
+                OutboundKind::Withhold => {
+                    self.metrics.publications_withheld.add(1);
+                    self.note_position(index, channel, &publication, Seen::No);
+                }
                 OutboundKind::Instead(json) => {
+                    self.note_position(index, channel, &publication, Seen::Yes);
                     taken += self.deliver_instead(index, channel, publication, &json);
                 }
             }
@@ -109,11 +172,49 @@ impl Connections {
         taken
     }
 
+    /// Notes that a subscriber gets a publication, or does not get it, if publications of its channel tell their positions.
+    fn note_position(&mut self, index: u32, channel: u32, publication: &Publication<'_>, seen: Seen) {
+        if !publication.marks().positioned || (seen == Seen::Yes && self.withheld.is_empty()) {
+            return;
+        }
+        let Some(histories) = &self.histories else { return };
+        let offset = histories.numbering.offset(publication.sequence());
+        let place = SubscriptionKey {
+            connection: index,
+            channel,
+        };
+        match seen {
+            Seen::Yes => self.withheld.pass(place, offset),
+            Seen::No => self.withheld.note(place, offset, self.now),
+        }
+    }
+
+    /// What the client of a connection gets of a publication that MQTT clients get.
+    pub(super) fn look_at(
+        &self,
+        index: u32,
+        content: &MqttContent<'_>,
+        inspector: &mut impl DeliveryInspector,
+    ) -> OutboundKind {
+        let mut json = Vec::new();
+        let data = data_for_mqtt(content, &mut json);
+        let looked = inspector.inspect(&self.slab[index as usize], content.topic, data);
+        if looked == OutboundKind::Withhold {
+            self.metrics.publications_withheld.add(1);
+        }
+        looked
+    }
+
     /// Queues a publication with other data for one subscriber. Returns how many outboxes took it: one or
     /// none.
     fn deliver_instead(&mut self, index: u32, channel: u32, publication: Publication<'_>, json: &str) -> u64 {
         let mut replaced = Vec::new();
-        forms::write_replaced(&publication, json, &mut replaced);
+        forms::write_replaced(
+            publication.frame(),
+            publication.payload().len(),
+            json,
+            &mut replaced,
+        );
         let place = SubscriptionKey {
             connection: index,
             channel,
@@ -133,5 +234,57 @@ impl Connections {
         self.metrics.messages_sent.add(taken);
         self.metrics.deliveries.add(taken);
         taken
+    }
+
+    /// Shows the application the next publication of a history that is sent to a subscriber, which gets what it is to have.
+    /// Returns how many bytes it is sent.
+    pub(super) fn replay_looked_at(
+        &mut self,
+        place: SubscriptionKey,
+        name: &[u8],
+        remembered: &Remembered<'_>,
+        follows: bool,
+        inspector: &mut impl DeliveryInspector,
+    ) -> usize {
+        let Some(connection) = self.slab.get(place.connection as usize) else {
+            return 0;
+        };
+        let id = connection.id;
+        match inspector.inspect(connection, name, data_in(remembered.payload)) {
+            OutboundKind::Withhold => {
+                self.metrics.publications_withheld.add(1);
+                // What was collected behind the history tells a later position.
+                if !follows && self.tells_positions(name) {
+                    self.withheld.note(place, remembered.offset, self.now);
+                }
+                0
+            }
+            OutboundKind::Pass => self.send_replayed(id, place, remembered, remembered.frame),
+            OutboundKind::Instead(json) => {
+                let mut frame = Vec::new();
+                forms::write_replaced(remembered.frame, remembered.payload.len(), &json, &mut frame);
+                self.send_replayed(id, place, remembered, &frame)
+            }
+        }
+    }
+
+    fn send_replayed(
+        &mut self,
+        id: ConnectionId,
+        place: SubscriptionKey,
+        remembered: &Remembered<'_>,
+        frame: &[u8],
+    ) -> usize {
+        self.withheld.pass(place, remembered.offset);
+        self.metrics.publications_replayed.add(1);
+        self.send_frames(id, frame, 1);
+        frame.len()
+    }
+
+    /// Whether publications of a channel tell their positions.
+    fn tells_positions(&self, name: &[u8]) -> bool {
+        let histories = self.histories.as_deref();
+        let policy = histories.and_then(|histories| histories.channels.find(name));
+        policy.is_some_and(|policy| policy.history.is_some() && policy.position)
     }
 }

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 use mio::Token;
 
 use super::Connections;
-use super::delivery_inspector::{DeliveryInspector, data_of};
+use super::delivery_inspector::{DeliveryInspector, content_with, data_of};
 use super::publications::list_in_bulk;
 use crate::app::{OutboundKind, RawJson};
 use crate::broker::{ChannelHash, Publication};
@@ -35,7 +35,7 @@ use crate::cores::outgoing::packets::{
 use crate::cores::outgoing::shared_frames::FrameSpan;
 use crate::json::{Unquoted, unquote};
 use crate::mqtt::Sessions;
-use crate::mqtt::sessions::{Client, Offer, Outbound, Packet, Sent, SessionRef, Written};
+use crate::mqtt::sessions::{Client, Content, Offer, Outbound, Packet, Quotes, Sent, SessionRef, Written};
 use crate::mqtt::subscriptions::{Match, Merged, Subscriber};
 use crate::protocols::Framing;
 
@@ -108,25 +108,6 @@ struct UnderWay<'a> {
     leaves_out: bool,
     /// Its data in the form in which the application looks at it.
     data: Option<RawJson<'a>>,
-    /// Whether MQTT clients get a string without its quotes.
-    unquotes: bool,
-}
-
-impl UnderWay<'_> {
-    /// The same publication with this data, which is JSON. `unquoted` holds the bytes that a string stands for.
-    fn with_data<'a>(&'a self, json: &'a str, unquoted: &'a mut Vec<u8>) -> UnderWay<'a> {
-        let kind = match self.unquotes {
-            true => unquote(json.as_bytes(), unquoted),
-            false => None,
-        };
-        let mut replaced: UnderWay<'a> = *self;
-        let content = &mut replaced.original.content;
-        (content.payload, content.is_utf8) = match kind {
-            None => (json.as_bytes(), true),
-            Some(kind) => (&**unquoted, kind == Unquoted::Text),
-        };
-        replaced
-    }
 }
 
 impl Connections {
@@ -209,6 +190,9 @@ impl Connections {
         if let Some((kind, payload)) = &walk.unquoted {
             original.content.payload = payload;
             original.content.is_utf8 = *kind == Unquoted::Text;
+            original.content.quotes = Quotes::Removed;
+        } else if walk.unquotes {
+            original.content.quotes = Quotes::Absent;
         }
         if original.content.expires_at.is_some_and(|at| at <= self.unix_ms) {
             // The publication may have expired since an earlier turn, which made packets of it.
@@ -224,7 +208,6 @@ impl Connections {
             last_group: walk.last_group,
             leaves_out: self.leaves_out(),
             data: if L::INSPECTS { data_of(publication) } else { None },
-            unquotes: walk.unquotes,
         };
         let frame_bytes = publication.frame().len();
         let (mut taken, mut room) = (0, 0);
@@ -318,6 +301,16 @@ impl Connections {
             sessions.offer(session, outbound, &under_way.original.content, ids, false);
             return 0;
         };
+        let content = &under_way.original.content;
+        let waits = match outbound.qos {
+            0 => sessions.queues_qos0(session),
+            _ => L::INSPECTS && !sessions.sends_at_once(session),
+        };
+        if waits {
+            // An application that looks sees it when it is sent.
+            sessions.offer(session, outbound, content, ids, false);
+            return 0;
+        }
         if L::INSPECTS {
             let (connection, channel) = (&self.slab[target.index as usize], under_way.original.topic);
             match inspector.inspect(connection, channel.as_bytes(), under_way.data) {
@@ -327,22 +320,18 @@ impl Connections {
                     return 0;
                 }
                 OutboundKind::Instead(json) => {
-                    let mut unquoted = Vec::new();
-                    let replaced = under_way.with_data(&json, &mut unquoted);
-                    return self.deliver_replaced(sessions, packet, target, outbound, ids, &replaced);
+                    let mut bytes = Vec::new();
+                    let shown = content_with(content, &json, &mut bytes);
+                    return self.deliver_alone(sessions, packet, target, outbound, ids, under_way, &shown);
                 }
             }
-        }
-        if outbound.qos == 0 && sessions.queues_qos0(session) {
-            sessions.offer(session, outbound, &under_way.original.content, ids, false);
-            return 0;
         }
         let is_common = ids.is_empty() && !outbound.retain && !target.client.takes_aliases;
         match (outbound.qos, is_common) {
             (0, true) if self.share_packet(shared, &target) => 1,
             (0, true) => self.deliver_shared(sessions, packets, shared, target, under_way),
             (qos, true) => self.deliver_copy(sessions, packets, target, qos, under_way),
-            (_, false) => self.deliver_alone(sessions, packet, target, outbound, ids, under_way),
+            (_, false) => self.deliver_alone(sessions, packet, target, outbound, ids, under_way, content),
         }
     }
 
@@ -466,7 +455,9 @@ impl Connections {
         }
     }
 
-    /// A packet with subscription identifiers, with the RETAIN flag, or for a client that takes topic aliases.
+    /// A packet with subscription identifiers, with the RETAIN flag, for a client that takes topic aliases, or with data of
+    /// the application's own for this client: `shown` is what the client gets. The session keeps it as it was published.
+    #[expect(clippy::too_many_arguments, reason = "the facts of a packet")]
     fn deliver_alone(
         &mut self,
         sessions: &mut Sessions,
@@ -479,13 +470,14 @@ impl Connections {
         outbound: Outbound,
         ids: &[u32],
         under_way: &UnderWay<'_>,
+        shown: &Content<'_>,
     ) -> u64 {
         let framing = self.slab[index as usize].framing;
-        let content = &under_way.original.content;
+        let kept = &under_way.original.content;
         let mut packet = PublishPacket {
             version: client.version,
             topic: under_way.original.topic,
-            content,
+            content: shown,
             outbound,
             packet_id: 1,
             dup: false,
@@ -502,7 +494,7 @@ impl Connections {
         };
         let has_room = self.takes_now(index, packet_bytes + ALIAS_BYTES);
         if outbound.qos > 0 {
-            let Offer::Send { packet_id } = sessions.offer(session, outbound, content, ids, has_room) else {
+            let Offer::Send { packet_id } = sessions.offer(session, outbound, kept, ids, has_room) else {
                 return 0;
             };
             packet.packet_id = packet_id;
@@ -524,30 +516,6 @@ impl Connections {
         taken
     }
 
-    /// A packet with the data that the application chose for this client.
-    #[cold]
-    fn deliver_replaced(
-        &mut self,
-        sessions: &mut Sessions,
-        bytes: &mut Vec<u8>,
-        target: Target,
-        outbound: Outbound,
-        ids: &[u32],
-        replaced: &UnderWay<'_>,
-    ) -> u64 {
-        // Sessions that keep the publication as it was published share one copy. This session needs a copy of
-        // its own.
-        sessions.end_publication();
-        let taken = if outbound.qos == 0 && sessions.queues_qos0(target.session) {
-            sessions.offer(target.session, outbound, &replaced.original.content, ids, false);
-            0
-        } else {
-            self.deliver_alone(sessions, bytes, target, outbound, ids, replaced)
-        };
-        sessions.end_publication();
-        taken
-    }
-
     /// Whether the search for matching filters of MQTT sessions has been made for the publication under way.
     pub(in crate::cores) fn has_begun_mqtt_walk(&self) -> bool {
         self.mqtt_walk.as_ref().is_some_and(|walk| walk.has_begun)
@@ -561,7 +529,7 @@ impl Connections {
     }
 
     /// Sends the publications that wait in sessions, as far as outboxes have room for them.
-    pub(in crate::cores) fn send_waiting_mqtt(&mut self) {
+    pub(in crate::cores) fn send_waiting_mqtt(&mut self, inspector: &mut impl DeliveryInspector) {
         if self
             .mqtt
             .as_ref()
@@ -577,7 +545,7 @@ impl Connections {
             let Some(session) = sessions.next_ready() else {
                 break;
             };
-            self.send_waiting_of(&mut sessions, session, &mut walk, &mut packets_left);
+            self.send_waiting_of(&mut sessions, session, &mut walk, &mut packets_left, inspector);
         }
         (self.mqtt, self.mqtt_walk) = (Some(sessions), Some(walk));
     }
@@ -590,6 +558,7 @@ impl Connections {
         session: SessionRef,
         walk: &mut MqttWalk,
         packets_left: &mut usize,
+        inspector: &mut impl DeliveryInspector,
     ) {
         let client = sessions.client(session.number, session.serial);
         let Some(index) = client.and_then(|client| self.index_of(client)) else {
@@ -608,7 +577,7 @@ impl Connections {
             let unix_ms = self.unix_ms;
             let ids = &mut walk.scratch.ids;
             let sent = sessions.send_next(session, unix_ms, |client, packet| {
-                self.write_waiting(client, index, packet, ids, unix_ms)
+                self.write_waiting(client, index, packet, ids, unix_ms, inspector)
             });
             if sent == Sent::Nothing {
                 sessions.wake(session);
@@ -617,16 +586,17 @@ impl Connections {
         }
     }
 
-    fn write_waiting(
+    fn write_waiting<L: DeliveryInspector>(
         &mut self,
         client: Client,
         index: u32,
         packet: &Packet<'_>,
         all_ids: &mut Vec<u32>,
         unix_ms: u64,
+        inspector: &mut L,
     ) -> Written {
         let framing = self.slab[index as usize].framing;
-        let (content, ids, outbound, packet_id, dup) = match *packet {
+        let (mut content, ids, outbound, packet_id, dup) = match *packet {
             Packet::Release { packet_id } => {
                 self.push_packet(index, |bytes| {
                     write_release(packet_id, client.version, framing, bytes);
@@ -642,6 +612,17 @@ impl Connections {
                 dup,
             } => (content, ids, outbound, packet_id.unwrap_or(0), dup),
         };
+        let (mut replaced, mut bytes) = (None, Vec::new());
+        if L::INSPECTS {
+            match self.look_at(index, &content, inspector) {
+                OutboundKind::Pass => {}
+                OutboundKind::Withhold => return Written::Withheld,
+                OutboundKind::Instead(json) => replaced = Some(json),
+            }
+        }
+        if let Some(json) = &replaced {
+            content = content_with(&content, json, &mut bytes);
+        }
         all_ids.clear();
         all_ids.extend(ids.iter());
         let packet = PublishPacket {

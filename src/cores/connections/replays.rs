@@ -11,11 +11,12 @@ use crate::broker::{ChannelHasher, Numbering, Publication};
 use crate::cores::lifecycle::connection::ConnectionId;
 use crate::cores::lifecycle::reading::Why;
 use crate::cores::outgoing::forms;
-use crate::cores::outgoing::recoveries::{Live, OwnerOf, SubscriptionKey};
+use crate::cores::outgoing::recoveries::{Live, OwnerOf, Recovery, SubscriptionKey};
 use crate::policy::channels::Channels;
 use crate::protocols::Framing;
 
 use super::Connections;
+use super::delivery_inspector::DeliveryInspector;
 
 /// Lets a connection whose outbox has no room read publications later, from the history of their channel.
 #[derive(Debug)]
@@ -102,6 +103,9 @@ impl Connections {
     /// A connection has ended: none of its subscriptions will be live. What is queued for its turn ends with the
     /// subscriptions.
     pub(in crate::cores) fn end_recoveries(&mut self, id: ConnectionId) {
+        if !self.withheld.is_empty() {
+            self.withheld.end_connection(id.index());
+        }
         if !self.recoveries.is_empty() {
             self.recoveries.end_connection(id.index());
             self.tell_recoveries();
@@ -151,8 +155,15 @@ impl Connections {
             .is_some_and(|connection| connection.outbox.is_blocked())
     }
 
-    /// Sends some of the history that was read for a subscription, and subtracts its size from `bytes_left`.
-    pub(in crate::cores) fn replay(&mut self, place: SubscriptionKey, bytes_left: &mut usize) -> Replay {
+    /// Sends some of the history of the channel `name` that was read for a subscription, and subtracts its
+    /// size from `bytes_left`.
+    pub(in crate::cores) fn replay<L: DeliveryInspector>(
+        &mut self,
+        place: SubscriptionKey,
+        name: &[u8],
+        bytes_left: &mut usize,
+        inspector: &mut L,
+    ) -> Replay {
         let Some(id) = self.id_at(place.connection) else {
             return Replay::Over;
         };
@@ -164,6 +175,11 @@ impl Connections {
             Some(Framing::WebSocket(_) | Framing::Mqtt | Framing::MqttOverWebSocket) | None => 1,
         };
         let mut outcome = Replay::Over;
+        let mut follows = false;
+        if L::INSPECTS {
+            let live = recoveries.get(place).and_then(Recovery::live);
+            follows = live.is_some_and(|live| live.collected.count > 0);
+        }
         while let Some(reading) = recoveries.reading(place)
             && !reading.is_empty()
         {
@@ -174,6 +190,15 @@ impl Connections {
                     _ => Replay::Paused,
                 };
                 break;
+            }
+            if L::INSPECTS {
+                let next = reading.publications().next();
+                let sent = next.map_or(0, |next| {
+                    self.replay_looked_at(place, name, &next, follows, inspector)
+                });
+                *bytes_left = bytes_left.saturating_sub((sent * cost).max(LOOK_COST_BYTES));
+                reading.take_frames(1, |_, _| {});
+                continue;
             }
             reading.take_frames(room.min(*bytes_left / cost), |frames, count| {
                 *bytes_left = bytes_left.saturating_sub(frames.len() * cost);
@@ -196,7 +221,7 @@ impl Connections {
     }
 
     /// Queues whole frames of publications, one behind the other, in the form for the connection.
-    fn send_frames(&mut self, id: ConnectionId, frames: &[u8], count: u64) {
+    pub(super) fn send_frames(&mut self, id: ConnectionId, frames: &[u8], count: u64) {
         self.metrics.messages_sent.add(count);
         self.metrics.deliveries.add(count);
         self.queue(id, |connection, pool, forms| {
@@ -213,6 +238,8 @@ impl Connections {
 const COMPRESSION_COST: usize = 16;
 /// A byte that is written in the codec `min-bin` is read three times and written once: by counting, not measured.
 const MIN_BIN_COST: usize = 4;
+/// A look of the application at a publication counts like so many bytes at least: a turn looks at 1024.
+const LOOK_COST_BYTES: usize = 256;
 /// A history is sent only while the outbox has fewer bytes than this. The rest of `outbox_bytes_max` is for
 /// live publications, so that a long history alone never makes the client a slow consumer.
 const REPLAY_OUTBOX_BYTES_MAX: usize = 64 * 1024;

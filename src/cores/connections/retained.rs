@@ -2,6 +2,8 @@
 //! publications have priority.
 
 use super::Connections;
+use super::delivery_inspector::{DeliveryInspector, content_with};
+use crate::app::OutboundKind;
 use crate::cores::outgoing::packets::PublishPacket;
 use crate::mqtt::Sessions;
 use crate::mqtt::sessions::{Client, Content, Offer, Outbound, SessionRef};
@@ -12,6 +14,8 @@ use crate::mqtt::subscriptions::Subscriber;
 pub(in crate::cores) enum Handed {
     /// The client gets it, or it was dropped and counted.
     Over,
+    /// The application withholds it from the client.
+    Withheld,
     /// There is no room for it now.
     Full,
     /// The socket takes no more, or the client has to acknowledge other publications first: an event reports
@@ -32,11 +36,12 @@ impl Connections {
         qos: u8,
         id: u32,
         unix_ms: u64,
+        inspector: &mut impl DeliveryInspector,
     ) -> Handed {
         let Some(mut sessions) = self.mqtt.take() else {
             return Handed::Ended;
         };
-        let handed = self.hand_retained(&mut sessions, session, content, qos, id, unix_ms);
+        let handed = self.hand_retained(&mut sessions, session, content, qos, id, unix_ms, inspector);
         self.mqtt = Some(sessions);
         handed
     }
@@ -102,7 +107,8 @@ impl Connections {
         Ok((client, index))
     }
 
-    fn hand_retained(
+    #[expect(clippy::too_many_arguments, reason = "the facts of a packet")]
+    fn hand_retained<L: DeliveryInspector>(
         &mut self,
         sessions: &mut Sessions,
         session: SessionRef,
@@ -110,17 +116,30 @@ impl Connections {
         qos: u8,
         id: u32,
         unix_ms: u64,
+        inspector: &mut L,
     ) -> Handed {
         let (client, index) = match self.target_of(sessions, session, qos) {
             Ok(target) => target,
             Err(handed) => return handed,
+        };
+        let (mut replaced, mut payload) = (None, Vec::new());
+        if L::INSPECTS {
+            match self.look_at(index, content, inspector) {
+                OutboundKind::Pass => {}
+                OutboundKind::Withhold => return Handed::Withheld,
+                OutboundKind::Instead(json) => replaced = Some(json),
+            }
+        }
+        let shown = match &replaced {
+            Some(json) => content_with(content, json, &mut payload),
+            None => *content,
         };
         let outbound = Outbound { qos, retain: true };
         let ids = &[id][usize::from(id == 0)..];
         let mut packet = PublishPacket {
             version: client.version,
             topic: std::str::from_utf8(content.topic).unwrap_or_default(),
-            content,
+            content: &shown,
             outbound,
             packet_id: 1,
             dup: false,

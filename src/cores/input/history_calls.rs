@@ -1,13 +1,14 @@
 //! The call `$history`: the question to the owner of the channel, and the answer to the client.
 
-use crate::app::App;
+use crate::app::{App, OutboundKind};
 use crate::broker::Sent;
 use crate::decision::{Decisions, HistoryCall, HistoryFailure, Limit, Span, Wanted};
-use crate::history::{Part, Query, Question, Reading};
+use crate::history::{Part, Query, Question, Reading, Remembered};
 use crate::protocols::Content;
 
+use crate::cores::connections::delivery_inspector::{DeliveryInspector, data_in};
 use crate::cores::core::Core;
-use crate::cores::lifecycle::connection::ConnectionId;
+use crate::cores::lifecycle::connection::{ConnectionId, Phase};
 use crate::cores::lifecycle::owner_calls::OwnerCall;
 use crate::cores::post::letter::{HistoryPurpose, HistoryQuestion, Letter};
 
@@ -46,7 +47,11 @@ impl<A: App> Core<A> {
         };
         let asked = HistoryQuestion {
             asker: self.id,
-            purpose: HistoryPurpose::Call { number, call },
+            purpose: HistoryPurpose::Call {
+                number,
+                call,
+                channel: A::LOOKS_AT_DELIVERIES.then(|| name.into()),
+            },
             question,
         };
         // From now on the core looks for overdue calls in its turns.
@@ -58,18 +63,35 @@ impl<A: App> Core<A> {
     }
 
     /// Answers a client that has called `$history`, if it is still connected and its call has not timed out.
+    /// `channel` is present if the application looks at what clients get.
     pub(in crate::cores) fn answer_history_call(
         &mut self,
         number: u64,
         call: HistoryCall,
+        channel: Option<&[u8]>,
         reading: &Reading,
     ) {
         let Some(OwnerCall { id, token, .. }) = self.history_calls.take(number) else {
             return;
         };
         let mut answer = Vec::new();
-        if let Some(session) = self.session(id) {
-            session.history_read(&token, call, reading, &mut answer);
+        if let Some(connection) = self.connections.get(id)
+            && let Phase::Open(open) = &connection.phase
+        {
+            let session = &open.session;
+            match channel {
+                None => session.history_read(&token, call, reading, None, &mut answer),
+                Some(channel) => {
+                    let (mut app, withheld) =
+                        (self.resources.inspector(), &self.metrics.publications_withheld);
+                    let mut look = |publication: &Remembered<'_>| {
+                        let looked = app.inspect(connection, channel, data_in(publication.payload));
+                        withheld.add(u64::from(looked == OutboundKind::Withhold));
+                        looked
+                    };
+                    session.history_read(&token, call, reading, Some(&mut look), &mut answer);
+                }
+            }
             self.send(id, Content::Text, &answer);
         }
     }

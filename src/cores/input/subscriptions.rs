@@ -137,6 +137,7 @@ impl<A: App> Core<A> {
         if !self.connections.recoveries.is_empty() {
             self.abandon_recovery(id, name);
         }
+        self.forget_withheld(id, name);
         let outcome = self.delivery.unsubscribe(&mut self.connections, id, name);
         if outcome == UnsubscribeOutcome::Unsubscribed {
             self.tell_app(id, |app, client| app.unsubscribed(Name::new(name), client));

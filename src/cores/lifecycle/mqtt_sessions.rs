@@ -44,7 +44,8 @@ impl<A: App> Core<A> {
         {
             sessions.note_committed(on_disk.committed_save());
         }
-        self.connections.send_waiting_mqtt();
+        self.connections
+            .send_waiting_mqtt(&mut self.resources.inspector());
         let Some(sessions) = &mut self.connections.mqtt else {
             return;
         };

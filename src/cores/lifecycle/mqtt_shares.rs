@@ -12,7 +12,7 @@ impl<A: App> Core<A> {
     /// Delivers the publications that groups have given to sessions of this core, and sends letters about
     /// groups to other cores, if their boxes have room. This happens before the cores are woken.
     pub(in crate::cores) fn serve_mqtt_shares(&mut self) {
-        self.connections.deliver_handed();
+        self.connections.deliver_handed(&mut self.resources.inspector());
         let Some(sessions) = &mut self.connections.mqtt else {
             return;
         };

@@ -296,12 +296,16 @@ pub(in crate::cores) fn write_frames(
     }
 }
 
-/// Appends the frame of a SocketCluster publication with other data.
-pub(in crate::cores) fn write_replaced(publication: &Publication<'_>, json: &str, out: &mut Vec<u8>) {
-    let Some((_, message)) = frame::parts(publication.frame()) else {
+/// Appends the frame of a SocketCluster publication, whose data has so many bytes, with other data.
+pub(in crate::cores) fn write_replaced(
+    published: &[u8],
+    payload_bytes: usize,
+    json: &str,
+    out: &mut Vec<u8>,
+) {
+    let Some((_, message)) = frame::parts(published) else {
         return;
     };
-    let payload_bytes = publication.payload().len();
     let behind = message.len().saturating_sub(END.len());
     let before = &message[..behind.saturating_sub(payload_bytes)];
     // Without data, the packet has no member for it.
@@ -387,7 +391,9 @@ pub(in crate::cores) mod tests {
             };
             let (mut buffer, mut replaced) = (Vec::new(), Vec::new());
             publication::write(&mut buffer, facts, b"c", &[&frame]);
-            write_replaced(&Publication::new(Sequence(1), &buffer), instead, &mut replaced);
+            let publication = Publication::new(Sequence(1), &buffer);
+            let payload_bytes = publication.payload().len();
+            write_replaced(publication.frame(), payload_bytes, instead, &mut replaced);
             assert_eq!(String::from_utf8(replaced), String::from_utf8(expected));
         }
     }

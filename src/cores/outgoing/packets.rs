@@ -15,7 +15,7 @@ use std::num::NonZeroU16;
 use crate::broker::{Origin, Publication};
 use crate::mqtt::Version;
 use crate::mqtt::encode::{AckKind, Delivery, PublishHead, PublishProperties, ack};
-use crate::mqtt::sessions::{Alias, Content, Outbound};
+use crate::mqtt::sessions::{Alias, Content, Outbound, Quotes};
 use crate::mqtt::{ReasonCode, publication, topic};
 use crate::protocols::Framing;
 
@@ -44,6 +44,7 @@ impl<'a> Original<'a> {
             payload,
             expires_at,
             is_utf8,
+            quotes: Quotes::Kept,
         };
         Some(match publication.origin() {
             Origin::Mqtt => {
@@ -340,6 +341,7 @@ mod tests {
         payload: b"21",
         expires_at: Some(61_000),
         is_utf8: true,
+        quotes: Quotes::Kept,
     };
 
     const ORIGINAL: Original<'_> = Original {

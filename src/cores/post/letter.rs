@@ -148,6 +148,8 @@ pub(crate) enum HistoryPurpose {
         number: u64,
         /// The call.
         call: HistoryCall,
+        /// The name of the channel, for an application that looks at what clients get of it.
+        channel: Option<Box<[u8]>>,
     },
 }
 

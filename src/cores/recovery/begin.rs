@@ -21,6 +21,7 @@ impl<A: App> Core<A> {
             connection: id.index(),
             channel,
         };
+        self.forget_withheld(id, name);
         let gap = match wanted {
             Wanted::After(_) | Wanted::Last(_) | Wanted::Since(_) | Wanted::LastValue | Wanted::Retained => {
                 if !self.connections.recoveries.has(place) {

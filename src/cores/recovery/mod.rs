@@ -5,6 +5,7 @@
 //! publications.
 
 mod begin;
+mod positions;
 mod retained;
 mod retained_values;
 mod serve;

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::broker::{Sent, Sequence};
 use crate::decision::Limit;
 use crate::json::{Unquoted, unquote};
-use crate::mqtt::sessions::{Content, SessionRef};
+use crate::mqtt::sessions::{Content, Quotes, SessionRef};
 use crate::retained::{Entry, Filter};
 
 use crate::cores::connections::retained::Handed;
@@ -188,7 +188,7 @@ impl<A: App> Core<A> {
                 Progress::ToAsk { from } => {
                     // No page is requested while the client would not take it.
                     match self.connections.takes_retained(ask.session, ask.options.qos) {
-                        Handed::Over | Handed::Full => {}
+                        Handed::Over | Handed::Withheld | Handed::Full => {}
                         handed @ (Handed::Blocked | Handed::Offline | Handed::Ended) => {
                             ask.progress = Progress::ToAsk { from };
                             return Served::not_sent(ask, handed);
@@ -295,9 +295,10 @@ impl<A: App> Core<A> {
                 true => unquote(entry.payload(), &mut unquoted),
                 false => None,
             };
-            let (payload, is_utf8) = match kind {
-                Some(kind) => (&unquoted[..], kind == Unquoted::Text),
-                None => (entry.payload(), facts.is_text),
+            let (payload, is_utf8, quotes) = match kind {
+                Some(kind) => (&unquoted[..], kind == Unquoted::Text, Quotes::Removed),
+                None if facts.is_unquoted => (entry.payload(), facts.is_text, Quotes::Absent),
+                None => (entry.payload(), facts.is_text, Quotes::Kept),
             };
             let content = Content {
                 topic: &topic,
@@ -305,13 +306,19 @@ impl<A: App> Core<A> {
                 payload,
                 expires_at: facts.expires_at_ms,
                 is_utf8,
+                quotes,
             };
             let RetainedOptions { qos, id, .. } = ask.options;
             let qos = qos.min(facts.qos);
+            let inspector = &mut self.resources.inspector();
             match self
                 .connections
-                .send_retained(ask.session, &content, qos, id, unix_ms)
+                .send_retained(ask.session, &content, qos, id, unix_ms, inspector)
             {
+                Handed::Withheld => {
+                    budget.publications -= 1;
+                    entries.pop();
+                }
                 Handed::Over => {
                     budget.publications -= 1;
                     budget.bytes = budget.bytes.saturating_sub(entry.memory_bytes());
@@ -353,7 +360,7 @@ enum Served {
 impl Served {
     fn not_sent(ask: Ask, handed: Handed) -> Served {
         match handed {
-            Handed::Over | Handed::Full => Served::Unfinished(ask, Then::GoOn),
+            Handed::Over | Handed::Withheld | Handed::Full => Served::Unfinished(ask, Then::GoOn),
             Handed::Blocked => Served::Unfinished(ask, Then::AwaitClient),
             Handed::Offline => Served::Unfinished(ask, Then::Park),
             Handed::Ended => Served::SessionEnded,

@@ -209,7 +209,11 @@ impl<A: App> Core<A> {
         if self.connections.recoveries.reading(place).is_none() {
             return;
         }
-        match self.connections.replay(place, bytes_left) {
+        let Some((name, _)) = self.delivery.subscriptions().name_of(place.channel) else {
+            return;
+        };
+        let inspector = &mut self.resources.inspector();
+        match self.connections.replay(place, name, bytes_left, inspector) {
             Replay::Over => self.finish(place),
             Replay::Paused => self.connections.recoveries.next = Next::Now,
             Replay::OutboxFull if self.connections.recoveries.is_crowded() => self.give_way(place),
@@ -265,6 +269,8 @@ impl<A: App> Core<A> {
             Some(live) if !is_incomplete => live.from,
             Some(_) | None => self.delivery.next_for(place.connection, place.channel),
         };
+        let up_to = self.delivery.numbering().position_before(from).offset;
+        self.connections.withheld.pass(place, up_to);
         if let Progress::Unanswered { wanted, token } = &ended.progress {
             self.answer_recovery(id, token, *wanted, &self.told(gap, from, 0));
             if is_incomplete && !wanted.is_asked() {

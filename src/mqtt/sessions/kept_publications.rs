@@ -30,6 +30,20 @@ pub struct Content<'a> {
     pub expires_at: Option<u64>,
     /// Whether the publisher says that the payload is UTF-8 (Payload Format Indicator 1).
     pub is_utf8: bool,
+    /// What the payload has lost of the JSON that a SocketCluster client has published.
+    pub quotes: Quotes,
+}
+
+/// The quotes of a JSON string, or what base64 has in their place, in the payload that MQTT clients get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Quotes {
+    /// The payload is as it was published.
+    #[default]
+    Kept,
+    /// They would be removed, but the payload is neither a string nor base64.
+    Absent,
+    /// They are removed.
+    Removed,
 }
 
 /// The subscription identifiers that a publication is kept with.
@@ -352,10 +366,16 @@ fn write(content: &Content<'_>, ids: &[u32]) -> Box<[u8]> {
         payload,
         expires_at,
         is_utf8,
+        quotes,
     } = *content;
     let size = LENGTHS_BYTES + 9 + size_of_val(ids) + topic.len() + properties.len() + payload.len();
     let mut bytes = Vec::with_capacity(size);
-    bytes.push((u8::from(is_utf8) * IS_UTF8) | (u8::from(expires_at.is_some()) * EXPIRES));
+    let quotes = match quotes {
+        Quotes::Kept => 0,
+        Quotes::Absent => QUOTES_ABSENT,
+        Quotes::Removed => QUOTES_REMOVED,
+    };
+    bytes.push((u8::from(is_utf8) * IS_UTF8) | (u8::from(expires_at.is_some()) * EXPIRES) | quotes);
     if let Some(expires_at) = expires_at {
         bytes.extend_from_slice(&expires_at.to_le_bytes());
     }
@@ -396,6 +416,11 @@ fn read(bytes: &[u8]) -> (Content<'_>, Ids<'_>) {
         payload,
         expires_at,
         is_utf8: facts & IS_UTF8 != 0,
+        quotes: match facts & (QUOTES_ABSENT | QUOTES_REMOVED) {
+            0 => Quotes::Kept,
+            QUOTES_ABSENT => Quotes::Absent,
+            _ => Quotes::Removed,
+        },
     };
     (content, Ids(ids))
 }
@@ -423,6 +448,8 @@ fn number<const N: usize>(bytes: &[u8]) -> [u8; N] {
 
 const IS_UTF8: u8 = 1;
 const EXPIRES: u8 = 2;
+const QUOTES_ABSENT: u8 = 4;
+const QUOTES_REMOVED: u8 = 8;
 const LENGTHS_BYTES: usize = 2 + 2 + 4;
 
 #[cfg(test)]
@@ -433,9 +460,16 @@ mod tests {
     fn a_copy_says_what_the_publication_said() {
         let mut kept = KeptPublications::new();
         for expires_at in [None, Some(u64::MAX), Some(7)] {
-            for (properties, payload, is_utf8, ids) in [
-                (&b""[..], &b""[..], false, &[][..]),
-                (b"\x26\x00\x01a\x00\x01b", b"21", true, &[7, (1 << 28) - 1]),
+            for (properties, payload, is_utf8, quotes, ids) in [
+                (&b""[..], &b""[..], false, Quotes::Kept, &[][..]),
+                (b"", b"21", true, Quotes::Absent, &[]),
+                (
+                    b"\x26\x00\x01a\x00\x01b",
+                    b"21",
+                    true,
+                    Quotes::Removed,
+                    &[7, (1 << 28) - 1],
+                ),
             ] {
                 let content = Content {
                     topic: b"a/b",
@@ -443,6 +477,7 @@ mod tests {
                     payload,
                     expires_at,
                     is_utf8,
+                    quotes,
                 };
                 let copy = kept.keep(&content, ids);
                 assert_eq!(kept.get(copy).0, content);
@@ -464,6 +499,7 @@ mod tests {
             payload: &[b'x'; 1000],
             expires_at: None,
             is_utf8: false,
+            quotes: Quotes::Kept,
         };
         let copies: Vec<_> = (0..100).map(|_| kept.keep(&content, &[])).collect();
         assert_eq!(kept.len(), 1);

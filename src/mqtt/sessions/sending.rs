@@ -79,6 +79,8 @@ pub enum Written {
     Queued,
     /// The client does not take such a large packet (MQTT-3.1.2-24).
     TooLarge,
+    /// The application withholds it from the client.
+    Withheld,
 }
 
 /// The outcome of [`Sessions::send_next`].
@@ -297,6 +299,7 @@ impl Sessions {
                 self.counts.dropped_too_large += 1;
                 outgoing.drop_next(&mut self.kept);
             }
+            Written::Withheld => outgoing.drop_next(&mut self.kept),
         }
         Sent::One
     }

@@ -72,6 +72,7 @@ fn content(payload: &[u8]) -> Content<'_> {
         payload,
         expires_at: None,
         is_utf8: false,
+        quotes: Quotes::Kept,
     }
 }
 

@@ -102,6 +102,7 @@ impl World {
             payload: &payload,
             expires_at: None,
             is_utf8: false,
+            quotes: Quotes::Kept,
         };
         let published = Outbound {
             qos: 1,

@@ -8,12 +8,12 @@
 //! core asks the owner of the channel, and gives the session the answer. If no channel has a policy, the call
 //! is the application's.
 //!
-//! Limits: [`LIMIT_DEFAULT`], `recovery_publications_max`; [`ANSWER_BYTES_MAX`]; the core has more
+//! Limits: [`LIMIT_DEFAULT`], [`LOOKS_MAX`], `recovery_publications_max`; [`ANSWER_BYTES_MAX`]; the core has more
 //! (`cores/lifecycle/owner_calls.rs`).
 
 use super::recovery::{asked, each_member, whole};
 use super::{Environment, Session, invalid_action, refuse};
-use crate::app::{App, Refusal, Refused};
+use crate::app::{App, OutboundKind, Refusal, Refused};
 use crate::config::rules::Action;
 use crate::decision::{Decision, Decisions, HistoryCall, HistoryFailure, Wanted};
 use crate::history::{Reading, Remembered, Unknown};
@@ -57,25 +57,19 @@ impl Session {
         decisions.push(Decision::ReadHistory { channel, token, call });
     }
 
-    /// Appends the answer to a [`Decision::ReadHistory`]. `token` is the call id.
-    pub fn history_read(&self, token: &[u8], call: HistoryCall, reading: &Reading, out: &mut Vec<u8>) {
-        let sizes = reading.publications().map(|publication| size(&publication));
-        let sizes: Vec<usize> = sizes.collect();
-        let limit = (call.limit as usize).min(sizes.len());
-        // Publications after a position or a time are returned from the oldest on, so that the client can
-        // continue behind them. Of the newest publications, the oldest are left out.
-        let (first, count) = match call.wanted {
-            Wanted::After(_) => (0, fitting(sizes.iter(), limit)),
-            Wanted::Position
-            | Wanted::OtherEpoch
-            | Wanted::Last(_)
-            | Wanted::Since(_)
-            | Wanted::LastValue
-            | Wanted::Retained
-            | Wanted::Forbidden => {
-                let count = fitting(sizes.iter().rev(), limit);
-                (sizes.len() - count, count)
-            }
+    /// Appends the answer to a [`Decision::ReadHistory`]. `token` is the call id. `look` says what the client gets of each
+    /// publication; without it, it gets all as they were published.
+    pub(crate) fn history_read(
+        &self,
+        token: &[u8],
+        call: HistoryCall,
+        reading: &Reading,
+        look: Option<&mut HistoryLook<'_>>,
+        out: &mut Vec<u8>,
+    ) {
+        let told = match look {
+            None => Told::of(reading, call),
+            Some(look) => Told::looked_at(reading, call, look),
         };
         let unknown = match call.wanted {
             Wanted::OtherEpoch => Some(Unknown::OtherEpoch),
@@ -95,14 +89,18 @@ impl Session {
             position: reading.up_to(),
             recovered: is_recovery.then_some(unknown.is_none()),
             reason: unknown.map(Unknown::text),
-            has_more: count < sizes.len() || reading.left_out() > 0,
+            has_more: told.has_more,
+            after: told.after,
         };
         encode::history(token, &head, out);
-        for (at, publication) in reading.publications().skip(first).take(count).enumerate() {
+        for (at, (publication, instead)) in told.publications.iter().enumerate() {
             if at > 0 {
                 out.push(b',');
             }
-            encode::remembered(publication.offset, publication.unix_ms, publication.payload, out);
+            let payload = instead
+                .as_ref()
+                .map_or(publication.payload, |json| json.as_bytes());
+            encode::remembered(publication.offset, publication.unix_ms, payload, out);
         }
         out.extend_from_slice(b"]}}");
     }
@@ -124,6 +122,91 @@ impl Session {
     }
 }
 
+/// What a client gets of a publication of a history.
+pub(crate) type HistoryLook<'a> = dyn FnMut(&Remembered<'_>) -> OutboundKind + 'a;
+
+/// What an answer has of a history.
+struct Told<'r> {
+    /// Oldest first; with the data that the client gets instead, if it gets other data.
+    publications: Vec<(Remembered<'r>, Option<Box<str>>)>,
+    /// Whether there is more than that.
+    has_more: bool,
+    /// The offset behind which the client is to go on, if it is not that of the last publication.
+    after: Option<u64>,
+}
+
+impl<'r> Told<'r> {
+    /// As much as fits, as it was published.
+    fn of(reading: &'r Reading, call: HistoryCall) -> Told<'r> {
+        let mut publications: Vec<_> = reading.publications().map(|one| (one, None)).collect();
+        let sizes = publications
+            .iter()
+            .map(|(one, _)| one.payload.len() + ENTRY_BYTES);
+        let (read, limit) = (publications.len(), call.limit as usize);
+        if tells_from_beginning(call) {
+            let count = fitting(sizes, limit);
+            publications.truncate(count);
+        } else {
+            let count = fitting(sizes.rev(), limit);
+            publications.drain(..read - count);
+        }
+        Told {
+            has_more: publications.len() < read || reading.left_out() > 0,
+            publications,
+            after: None,
+        }
+    }
+
+    /// As much as fits of what the client is to have, of as many as one answer looks at.
+    fn looked_at(reading: &'r Reading, call: HistoryCall, look: &mut HistoryLook<'_>) -> Told<'r> {
+        let from_beginning = tells_from_beginning(call);
+        let mut all: Vec<_> = reading.publications().collect();
+        if !from_beginning {
+            all.reverse();
+        }
+        let (mut publications, mut bytes, mut passed) = (Vec::new(), 0, 0);
+        for publication in all.iter().take(LOOKS_MAX) {
+            if publications.len() >= call.limit as usize {
+                break;
+            }
+            let instead = match look(publication) {
+                OutboundKind::Pass => None,
+                OutboundKind::Instead(json) => Some(json),
+                OutboundKind::Withhold => {
+                    passed += 1;
+                    continue;
+                }
+            };
+            let payload_bytes = instead
+                .as_ref()
+                .map_or(publication.payload.len(), |json| json.len());
+            bytes += payload_bytes + ENTRY_BYTES;
+            if !publications.is_empty() && bytes > ANSWER_BYTES_MAX {
+                break;
+            }
+            passed += 1;
+            publications.push((*publication, instead));
+        }
+        let has_more = passed < all.len() || reading.left_out() > 0;
+        let last_told = publications.last().map(|(last, _)| last.offset);
+        let last_passed = all[..passed].last().map(|last| last.offset);
+        if !from_beginning {
+            publications.reverse();
+        }
+        Told {
+            publications,
+            has_more,
+            after: last_passed.filter(|_| has_more && from_beginning && last_passed != last_told),
+        }
+    }
+}
+
+/// Publications after a position are returned from the oldest on, so that the client can continue behind
+/// them. Of the newest publications, the oldest are left out.
+fn tells_from_beginning(call: HistoryCall) -> bool {
+    matches!(call.wanted, Wanted::After(_))
+}
+
 /// The channel, and the part of its history that is requested.
 fn parse(data: &str) -> Result<(StringSlice<'_>, HistoryCall), &'static str> {
     let (mut channel, mut limit) = (None, Ok(u64::from(LIMIT_DEFAULT)));
@@ -140,7 +223,7 @@ fn parse(data: &str) -> Result<(StringSlice<'_>, HistoryCall), &'static str> {
 }
 
 /// How many of the first publications fit into an answer, at most `limit`; at least one.
-fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, limit: usize) -> usize {
+fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = 0;
     let fit = sizes.take(limit).take_while(|size| {
         let is_first = bytes == 0;
@@ -150,11 +233,11 @@ fn fitting<'a>(sizes: impl Iterator<Item = &'a usize>, limit: usize) -> usize {
     fit.count()
 }
 
-/// About how many bytes a publication takes in an answer.
-fn size(publication: &Remembered<'_>) -> usize {
-    publication.payload.len() + 64
-}
-
+/// About how many bytes a publication takes in an answer besides its data.
+const ENTRY_BYTES: usize = 64;
+/// Most publications of one answer at which the application looks: the answer is made in one step. Then the client asks
+/// again.
+const LOOKS_MAX: usize = 1000;
 /// Most publications of an answer if the client sets no limit.
 const LIMIT_DEFAULT: u32 = 100;
 /// Most bytes of the publications of an answer.
@@ -207,7 +290,7 @@ mod tests {
             (&[1], 0, 0),
             (&[], 5, 0),
         ] {
-            assert_eq!(fitting(sizes.iter(), limit), expected, "{sizes:?}");
+            assert_eq!(fitting(sizes.iter().copied(), limit), expected, "{sizes:?}");
         }
     }
 }

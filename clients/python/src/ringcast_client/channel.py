@@ -37,7 +37,7 @@ class Recovery:
     reason: str | None
     #: From here on the channel is live.
     position: Position
-    #: How many past publications follow.
+    #: How many past publications follow at most: the application may withhold some.
     publications: int
 
 
@@ -68,7 +68,7 @@ class Channel:
     ) -> None:
         self.name = name
         self.state: State = "pending"
-        #: The position of the last publication, or the one from which the channel is live; `None` if it is not known.
+        #: Up to there this client has all that it is to have; `None` if that is not known.
         self.position = position
         self.priority = priority
         self.wait_for_auth = wait_for_auth
@@ -171,6 +171,12 @@ class Channel:
         # Without positions nothing can be recovered without repetitions.
         self.position = position
         self._stream.push(Publication(self.name, packet.get("data"), position, packet.get("replayed", False) is True))
+
+    def _positioned(self, packet: dict[str, Any]) -> None:
+        """The server has withheld the last publications: up to there this client has all that it is to have."""
+        position = Position.of(packet.get("position"))
+        if self.state == "subscribed" and position is not None:
+            self.position = position
 
     def _disconnected(self) -> None:
         if self.state == "subscribed":

@@ -346,6 +346,11 @@ class Client:
             channel = self._channels.get(name) if isinstance(name, str) else None
             if channel is not None:
                 channel._published(data)
+        elif event == "$position":
+            name = data.get("channel") if isinstance(data, dict) else None
+            channel = self._channels.get(name) if isinstance(name, str) else None
+            if channel is not None:
+                channel._positioned(data)
         elif event == "#setAuthToken":
             token = data.get("token") if isinstance(data, dict) else None
             if isinstance(token, str):

@@ -30,12 +30,16 @@ class History:
     reason: str | None
     #: Whether `limit`, or the size of an answer, has left publications out.
     more: bool
+    #: With `more`, for `recover`: where to ask again.
+    after: Position | None = None
 
     @classmethod
     def of(cls, answer: dict[str, Any]) -> History:
         position = Position.of(answer["position"])
         if position is None:
             raise ValueError("an answer to $history without a position")
+        last = answer["publications"][-1]["offset"] if answer["publications"] else None
+        after = answer.get("after", last)
         return cls(
             position=position,
             publications=[
@@ -45,4 +49,5 @@ class History:
             recovered=answer.get("recovered"),
             reason=answer.get("reason"),
             more=answer.get("more", False),
+            after=Position(position.epoch, after) if answer.get("more", False) and after is not None else None,
         )

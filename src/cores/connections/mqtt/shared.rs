@@ -1,7 +1,12 @@
 //! Publications that groups of shared subscriptions have given to sessions of this core, and SUBACK packets
 //! that have waited for the owners of groups (`mqtt/shares.rs`).
+//!
+//! A publication that the application withholds from a member goes to no other member, as if the member had refused it
+//! (MQTT-4.8.2-6).
 
 use super::{Connections, Target};
+use crate::app::OutboundKind;
+use crate::cores::connections::delivery_inspector::{DeliveryInspector, content_with};
 use crate::cores::outgoing::packets::PublishPacket;
 use crate::mqtt::sessions::{Content, Offer, Outbound};
 use crate::mqtt::shares::{Handed, WaitingAnswer};
@@ -10,7 +15,7 @@ use crate::mqtt::{Sessions, Version};
 impl Connections {
     /// Delivers the publications that groups have given to sessions of this core, as many as a turn may, and
     /// sends the SUBACK packets.
-    pub(in crate::cores) fn deliver_handed(&mut self) {
+    pub(in crate::cores) fn deliver_handed(&mut self, inspector: &mut impl DeliveryInspector) {
         let Some(mut sessions) = self.mqtt.take_if(|sessions| sessions.shares.has_work()) else {
             return;
         };
@@ -25,7 +30,7 @@ impl Connections {
             let Some(handed) = sessions.shares.next_handed() else {
                 break;
             };
-            taken += self.deliver_one(&mut sessions, handed);
+            taken += self.deliver_one(&mut sessions, handed, inspector);
         }
         self.mqtt = Some(sessions);
         self.metrics.messages_sent.add(taken);
@@ -33,7 +38,12 @@ impl Connections {
     }
 
     /// Delivers one publication. Returns how many outboxes took it: one or none.
-    fn deliver_one(&mut self, sessions: &mut Sessions, handed: Handed) -> u64 {
+    fn deliver_one<L: DeliveryInspector>(
+        &mut self,
+        sessions: &mut Sessions,
+        handed: Handed,
+        inspector: &mut L,
+    ) -> u64 {
         let session = handed.tag.session;
         if !sessions.exists(session) {
             sessions.shares.give_back(handed.tag, handed.publication);
@@ -57,10 +67,30 @@ impl Connections {
             sessions.offer_handed(handed, false, |_, _| {});
             return 0;
         };
+        let (mut replaced, mut payload) = (None, Vec::new());
+        if L::INSPECTS {
+            if handed.outbound.qos > 0 && !sessions.sends_at_once(session) {
+                // The application looks at it when it is sent.
+                sessions.offer_handed(handed, false, |_, _| {});
+                return 0;
+            }
+            match self.look_at(target.index, &content, inspector) {
+                OutboundKind::Pass => {}
+                OutboundKind::Withhold => {
+                    sessions.shares.settle(handed.tag);
+                    return 0;
+                }
+                OutboundKind::Instead(json) => replaced = Some(json),
+            }
+        }
+        let shown = match &replaced {
+            Some(json) => content_with(&content, json, &mut payload),
+            None => content,
+        };
         let (outbound, unix_ms) = (handed.outbound, self.unix_ms);
         let id = [handed.publication.id()];
         let ids = if id == [0] { &[] } else { &id[..] };
-        let packet = packet_of(&content, ids, outbound, target.client.version, unix_ms);
+        let packet = packet_of(&shown, ids, outbound, target.client.version, unix_ms);
         let bytes_max = target.client.packet_bytes_max as usize;
         let Some(packet_bytes) = packet.packet_bytes().filter(|&bytes| bytes <= bytes_max) else {
             sessions.count_too_large();
@@ -70,8 +100,13 @@ impl Connections {
         let framing = self.slab[target.index as usize].framing;
         let has_room = self.takes_now(target.index, packet_bytes);
         if outbound.qos > 0 {
-            let offer = sessions.offer_handed(handed, has_room, |packet_id, content| {
-                let packet = packet_of(content, ids, outbound, target.client.version, unix_ms);
+            let offer = sessions.offer_handed(handed, has_room, |packet_id, kept| {
+                let mut payload = Vec::new();
+                let shown = match &replaced {
+                    Some(json) => content_with(kept, json, &mut payload),
+                    None => *kept,
+                };
+                let packet = packet_of(&shown, ids, outbound, target.client.version, unix_ms);
                 self.push_packet(target.index, |bytes| {
                     PublishPacket { packet_id, ..packet }.write(framing, bytes);
                 });

@@ -233,7 +233,7 @@ impl Table {
 
     /// Everything that a client has been sent, once all outboxes are empty.
     fn received(&mut self, client: usize) -> Vec<u8> {
-        self.connections.send_waiting_mqtt();
+        self.connections.send_waiting_mqtt(&mut NoInspector);
         self.connections.flush(|| false);
         let peer = &mut self.clients[client].peer;
         peer.set_nonblocking(true).unwrap();
@@ -434,7 +434,7 @@ fn a_client_whose_socket_is_full_goes_on_when_the_socket_takes_more() {
     {
         table.publish("t", head, &[b'x'; 1500], usize::MAX);
         published += 1;
-        table.connections.send_waiting_mqtt();
+        table.connections.send_waiting_mqtt(&mut NoInspector);
         table.connections.flush(|| false);
         // The client acknowledges without having read, so that only its socket delays further packets.
         table.sessions().puback(session, published);
@@ -445,7 +445,7 @@ fn a_client_whose_socket_is_full_goes_on_when_the_socket_takes_more() {
     for _ in 0..60 {
         table.publish("t", head, &[b'y'; 1500], usize::MAX);
     }
-    table.connections.send_waiting_mqtt();
+    table.connections.send_waiting_mqtt(&mut NoInspector);
     assert!(!table.connections.has_mqtt_work(), "it waits for the socket");
     let id = table.clients[client].id;
     let expected = (usize::from(published) + 60) * (3 + 3 + 2 + 1500);
@@ -574,10 +574,13 @@ fn a_retained_publication_waits_for_acknowledgements_and_never_in_the_queue_of_i
         payload: b"x",
         expires_at: None,
         is_utf8: false,
+        quotes: Quotes::Kept,
     };
     let send = |table: &mut Table| {
         table.received(client);
-        table.connections.send_retained(session, &content, 1, 0, 0)
+        table
+            .connections
+            .send_retained(session, &content, 1, 0, 0, &mut NoInspector)
     };
     for _ in 0..100 {
         assert_eq!(send(&mut table), Handed::Over);

@@ -3,7 +3,7 @@
 use super::client::{NextStep, allow, connect, core, publish, sent, subscribe};
 use crate::config::rules::{Audience, RuleSpec};
 use crate::decision::CloseReason;
-use crate::mqtt::sessions::{Content, Outbound};
+use crate::mqtt::sessions::{Content, Outbound, Quotes};
 use crate::mqtt::subscriptions::Subscriber;
 
 fn to(who: Audience, rule: RuleSpec) -> RuleSpec {
@@ -123,6 +123,7 @@ fn a_client_that_comes_back_keeps_only_the_filters_that_it_may_have_now() {
             payload: b"x",
             expires_at: None,
             is_utf8: false,
+            quotes: Quotes::Kept,
         };
         let outbound = Outbound {
             qos: 1,
@@ -173,6 +174,7 @@ fn a_client_that_comes_back_has_its_filters_and_what_waits_gone_through_a_few_at
             payload: b"x",
             expires_at: None,
             is_utf8: false,
+            quotes: Quotes::Kept,
         };
         core.sessions.offer(session, outbound, &content, &[], false);
         core.sessions.end_publication();

@@ -11,7 +11,7 @@ use crate::clock::Uptime;
 use crate::config::QueueFull;
 use crate::mqtt::sessions::stored::StoredEntry;
 use crate::mqtt::sessions::{
-    Bounds, Connect, Content, CoreLocation, End, Offer, Outbound, Packet, Sent, StoredPublications,
+    Bounds, Connect, Content, CoreLocation, End, Offer, Outbound, Packet, Quotes, Sent, StoredPublications,
     StoredSession, Will, Written,
 };
 use crate::mqtt::shares::ServiceOffer;
@@ -422,6 +422,7 @@ impl World {
                     payload: &payload,
                     expires_at: None,
                     is_utf8: bytes > 7,
+                    quotes: Quotes::Kept,
                 };
                 for (id, qos) in to {
                     if let Some((session, address)) = self.session(id) {
@@ -739,6 +740,7 @@ fn in_strict_mode_a_publication_with_qos_2_is_sent_when_its_packet_identifier_is
             payload,
             expires_at: None,
             is_utf8: false,
+            quotes: Quotes::Kept,
         };
         let outbound = Outbound { qos, retain: false };
         let offer = sessions.offer(session, outbound, &content, &[], true);
@@ -861,6 +863,7 @@ fn in_strict_mode_a_client_gets_nothing_before_its_session_is_on_disk() {
             payload: b"1",
             expires_at: None,
             is_utf8: false,
+            quotes: Quotes::Kept,
         };
         let outbound = Outbound {
             qos: 1,

@@ -5,7 +5,7 @@ use crate::broker::ChannelHasher;
 use crate::clock::{Now, Uptime};
 use crate::config::QueueFull;
 use crate::mqtt::Version;
-use crate::mqtt::sessions::{Bounds, Connect, Content, CoreLocation, End, Outbound, SessionRef};
+use crate::mqtt::sessions::{Bounds, Connect, Content, CoreLocation, End, Outbound, Quotes, SessionRef};
 
 const GROUP: &str = "$share/g/a/+";
 
@@ -73,6 +73,7 @@ fn publish(sessions: &mut Sessions, topic: &[u8], qos: u8) {
         payload: topic,
         expires_at: None,
         is_utf8: false,
+        quotes: Quotes::Kept,
     };
     for one in found {
         let Subscriber::Group(group) = one.subscriber() else {
@@ -175,6 +176,7 @@ fn what_is_handed_to_sessions_of_this_core_is_bounded_in_bytes() {
                 payload: &big,
                 expires_at: None,
                 is_utf8: false,
+                quotes: Quotes::Kept,
             };
             let Subscriber::Group(group) = found[0].subscriber() else {
                 unreachable!("only groups subscribe")
