@@ -6,6 +6,7 @@ use super::*;
 use crate::broker::ChannelHasher;
 use crate::config::QueueFull;
 use crate::mqtt::Qos;
+use crate::mqtt::sessions::Quotes;
 
 const CORES: usize = 4;
 const LIMITS: SubscriptionLimits = SubscriptionLimits {

@@ -608,6 +608,7 @@ fn the_publications_of_a_session_that_has_ended_leave_the_disk_a_bounded_number_
                 payload: &number.to_le_bytes(),
                 expires_at: None,
                 is_utf8: false,
+                quotes: Quotes::Kept,
             };
             let outbound = Outbound {
                 qos: 1,
