@@ -65,8 +65,8 @@ impl World {
                 truth.expect_of_core(0, leftovers::of_services(&cores));
             }
         }
-        // Answers may wait for a store.
-        let is_answered = self.store.is_none();
+        // Answers may wait for the store.
+        let is_answered = self.store.is_none() || self.commits;
         for client in self.clients.iter_mut().filter(|_| is_answered) {
             truth.expect(client.index, "at rest", client.check_at_rest(truth));
             truth.expect(client.index, "at rest", client.check_calls_at_rest(truth));

@@ -10,8 +10,8 @@ use super::trace::Trace;
 use super::{GroundTruth, SimulatedCore, World};
 use crate::auth::{CredentialFields, Tokens};
 use crate::broker::{ChannelHasher, Epoch, Numbering, RingBytes, RingPlan, broker_with_outside};
-use crate::clock::Uptime;
 use crate::clock::simulated::Time;
+use crate::clock::{Now, Uptime};
 use crate::config::limits::MemoryMax;
 use crate::config::rules::Audience;
 use crate::config::secret::Secret;
@@ -89,7 +89,9 @@ impl World {
         let (mut parts, handles) = CoreParts::all(brokers, connections_max, 64, |_| Actor(Rc::clone(&told)))
             .expect("polls and socket pairs");
         let settings = settings(&plan, &policy, &admission, clock, epoch);
-        let store = plan.store.then(|| with_store(&mut parts, &handles, epoch));
+        let store = plan
+            .store
+            .then(|| with_store(&mut parts, &handles, epoch, time.clock().now()));
         let seats = parts
             .into_iter()
             .map(|parts| SimulatedCore::new(parts, &settings, &plan))
@@ -146,12 +148,19 @@ impl World {
 }
 
 /// A store for cores that have not begun.
-fn with_store(parts: &mut [CoreParts<Actor>], handles: &[CoreHandle], epoch: Epoch) -> SimulatedStore {
+fn with_store(
+    parts: &mut [CoreParts<Actor>],
+    handles: &[CoreHandle],
+    epoch: Epoch,
+    now: Now,
+) -> SimulatedStore {
     let (store, sinks) = SimulatedStore::new(parts.len());
     for (part, sink) in parts.iter_mut().zip(sinks) {
+        let mut histories = Histories::new(epoch, 1 << 20, 100);
+        histories.begin_with_store(0, 0, now);
         part.stored = Some(Stored {
             sink,
-            histories: Histories::new(epoch, 1 << 20, 100),
+            histories,
             wills: Vec::new(),
             retained: Vec::new(),
             mqtt: StoredSessions {
