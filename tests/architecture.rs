@@ -888,8 +888,9 @@ const ROOM_OF_FILE: &[(&str, &str)] = &[
 ];
 
 /// Files in `src/cores` that belong to no room. `core` is the core itself, which is made of parts of all rooms and
-/// knows none of their steps; `turn_time` and `fd_table` know no room; `mod` and `parts` begin a core, and know all.
-const OUTSIDE: &[&str] = &["core", "turn_time", "fd_table", "mod", "parts"];
+/// knows none of their steps; `turn_time`, `tick_timer` and `fd_table` know no room; `mod` and `parts` begin a core, and
+/// know all.
+const OUTSIDE: &[&str] = &["core", "turn_time", "tick_timer", "fd_table", "mod", "parts"];
 
 /// One source of `src/cores`.
 struct CoreFile {

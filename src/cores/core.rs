@@ -56,7 +56,7 @@ use crate::cores::outgoing::retained_asks::RetainedAsks;
 use crate::cores::post::letter::Letter;
 use crate::cores::presence::state::Presence;
 use crate::cores::services::state::Services;
-use crate::cores::tick::TickTimer;
+use crate::cores::tick_timer::TickTimer;
 use crate::cores::turn_time::{TurnShares, TurnTime};
 use crate::cores::{CoreId, CoreParts, CoreSettings, Stored, StoredSessions};
 

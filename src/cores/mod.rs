@@ -15,7 +15,7 @@
 //!  arrivals/      accepted sockets, up to the WebSocket upgrade
 //!  recovery/      the channel's past for new subscribers; owned_channels.rs answers as the owner of channels
 //!  core.rs        the core itself: the parts that it is made of; parts.rs makes those that other threads use too,
-//!                 fd_table.rs the descriptor table of a core, turn_time.rs the times of a turn
+//!                 fd_table.rs the descriptor table of a core, turn_time.rs and tick_timer.rs its times
 //!  delivery/      the ring → outboxes of subscribers
 //!  connections/   the table of connections and the lists of those with something to send
 //!  lifecycle/     the phases, deadlines, rates and end of one connection
@@ -44,6 +44,7 @@ mod services;
 #[cfg(test)]
 mod simulation;
 mod tick;
+mod tick_timer;
 mod turn;
 mod turn_time;
 mod visits;

@@ -3,49 +3,11 @@
 //! A publication of the application queues behind the publications of connections that ended before the ring
 //! had room for them. It goes into the ring in the same turn if there is room.
 
-use std::time::Duration;
-
 use crate::app::{App, PeerOrder, Tick};
-use crate::clock::Uptime;
 use crate::protocols;
 use crate::session;
 
 use crate::cores::core::Core;
-
-/// When the application's periodic work is due.
-#[derive(Debug)]
-pub(in crate::cores) struct TickTimer {
-    /// [`Uptime::NEVER`] for an application without such work.
-    next: Uptime,
-    every: Option<Duration>,
-}
-
-impl TickTimer {
-    /// For work that is due so often; `None` if the application has none.
-    pub(in crate::cores) fn new(every: Option<Duration>, now: Uptime) -> TickTimer {
-        TickTimer {
-            next: every.map_or(Uptime::NEVER, |every| now + every),
-            every,
-        }
-    }
-
-    #[inline]
-    pub(in crate::cores) fn is_due(&self, now: Uptime) -> bool {
-        now >= self.next
-    }
-
-    #[inline]
-    pub(in crate::cores) fn next(&self) -> Uptime {
-        self.next
-    }
-
-    /// The work begins now. Sets the time of the next.
-    fn begin(&mut self, now: Uptime) {
-        self.next = self
-            .every
-            .map_or(Uptime::NEVER, |every| now + every.max(SHORTEST));
-    }
-}
 
 impl<A: App> Core<A> {
     /// Calls the application's periodic work, which is due.
@@ -74,6 +36,3 @@ impl<A: App> Core<A> {
         }
     }
 }
-
-/// The shortest time from one tick to the next.
-const SHORTEST: Duration = Duration::from_millis(1);
