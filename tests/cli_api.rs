@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use support::api::{ApiServer, Key};
+use support::eventually;
 use support::folder::Folder;
 use support::secure::Authority;
 
@@ -369,6 +370,77 @@ fn history_shows_each_publication_on_a_line() {
     );
     let (code, _, error) = run(&server, &key, &["history", "news"]);
     assert!(code == 65 && error.contains("no_history"), "{error}");
+}
+
+#[test]
+fn presence_shows_each_member_of_a_channel_on_a_line_page_by_page() {
+    let key = Key::for_all();
+    let lines = "[[channels]]\nnames = [\"a b\"]\npresence = true\n";
+    let server = ApiServer::start(&[&key], lines, &[]);
+    let out = |words: &[&str]| {
+        let (code, out, error) = run(&server, &key, words);
+        assert_eq!((code, error.as_str()), (0, ""), "{words:?}");
+        out
+    };
+    let heads = "USER  SINCE_UNIX_MS  CONNECTIONS  INFO\n";
+    assert_eq!(out(&["presence", "a b"]), format!("{heads}members: 0\n"));
+    let mut clients: Vec<_> = (0..3).map(|_| server.process.client()).collect();
+    for client in &mut clients {
+        client.subscribe("a b");
+    }
+    let info = r#"{"channel":"a b","info":{"name":"x y"}}"#;
+    let answer = clients[0].call("$presence_info", info);
+    assert!(!answer.contains("error"), "{answer}");
+    let mut page = String::new();
+    eventually("all are members, and one has an info", || {
+        page = out(&["presence", "a b"]);
+        page.ends_with("members: 3\n") && page.contains("x y")
+    });
+    let rows: Vec<&str> = page.lines().collect();
+    assert_eq!(rows.len(), 5, "{page}");
+    for client in &clients {
+        let rows: Vec<&&str> = rows.iter().filter(|row| row.contains(&client.id)).collect();
+        let is_first = client.id == clients[0].id;
+        let [row] = &rows[..] else {
+            panic!("{} has one row: {page}", client.id);
+        };
+        // It has no user.
+        assert!(row.starts_with("-  "), "{row}");
+        assert!(
+            row.ends_with(if is_first { r#"{"name":"x y"}"# } else { "  -" }),
+            "{row}"
+        );
+    }
+    // Page by page.
+    let mut words = vec!["presence".to_owned(), "--limit".to_owned(), "2".to_owned()];
+    let mut seen = Vec::new();
+    loop {
+        let mut all: Vec<&str> = words.iter().map(String::as_str).collect();
+        all.push("a b");
+        let page = out(&all);
+        let ids = clients.iter().map(|client| client.id.clone());
+        seen.extend(ids.filter(|id| page.contains(id)));
+        let Some((_, next)) = page.split_once("more: --after ") else {
+            break;
+        };
+        words.truncate(3);
+        words.extend(["--after".to_owned(), next.trim_end().to_owned()]);
+    }
+    seen.sort_unstable();
+    let mut ids: Vec<String> = clients.iter().map(|client| client.id.clone()).collect();
+    ids.sort_unstable();
+    assert_eq!(seen, ids);
+    assert!(out(&["presence", "--json", "a b"]).contains(r#""count":3"#));
+    for (words, exit, part) in [
+        (&["presence", "news"][..], 65, "no_presence"),
+        (&["presence"], 64, "CHANNEL is missing; expected presence"),
+        (&["presence", "--last", "1", "a b"], 64, "--last is not known"),
+        (&["presence", "--after", "x", "a b"], 65, "invalid_parameter"),
+    ] {
+        let (code, out, error) = run(&server, &key, words);
+        assert_eq!((code, out.as_str()), (exit, ""), "{words:?} {error}");
+        assert!(error.contains(part), "{words:?} {error}");
+    }
 }
 
 #[test]
