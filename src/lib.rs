@@ -59,6 +59,7 @@ mod broker;
 mod cli;
 mod client;
 mod clock;
+mod cluster;
 pub mod config;
 mod control;
 mod cores;

@@ -59,6 +59,7 @@ impl<A> CoreParts<A> {
                 post: posts.next()?,
                 mailbox: mailboxes.next()?,
                 stored: None,
+                cluster: None,
                 app: app(id),
             })
         });

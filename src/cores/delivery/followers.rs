@@ -181,17 +181,19 @@ impl Followers {
         self.by_channel.entry(hash).or_default().push(follower);
     }
 
-    /// Removes a follower, if there is one of this id, and returns the hash of its channel.
-    pub(super) fn remove(&mut self, id: u64) -> Option<ChannelHash> {
+    /// Removes a follower, if there is one of this id, and returns the name of its channel, with the hash.
+    pub(super) fn remove(&mut self, id: u64) -> Option<(Box<[u8]>, ChannelHash)> {
         let (&hash, list) = self
             .by_channel
             .iter_mut()
             .find(|(_, list)| list.iter().any(|follower| follower.id == id))?;
-        list.retain(|follower| follower.id != id);
+        let at = list.iter().position(|follower| follower.id == id)?;
+        let mut removed = list.remove(at);
+        let channel = std::mem::take(&mut removed.channel);
         if list.is_empty() {
             self.by_channel.remove(&hash);
         }
-        Some(hash)
+        Some((channel, hash))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -241,6 +243,11 @@ impl Followers {
 }
 
 impl Follower {
+    /// Its id.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// The channel that it follows.
     pub(super) fn channel(&self) -> &[u8] {
         &self.channel
