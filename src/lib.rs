@@ -59,7 +59,6 @@ mod broker;
 mod cli;
 mod client;
 mod clock;
-mod cluster;
 pub mod config;
 mod control;
 mod cores;

@@ -183,9 +183,7 @@ pub fn is_filter(text: &str) -> bool {
 }
 
 fn parse(filter: &str) -> Result<EnvFilter, FilterError> {
-    // The client of NATS has lines of its own for what the cluster logs, an error for each attempt to connect among them. A
-    // filter that names it comes later, and counts.
-    EnvFilter::try_new(format!("async_nats=off,{filter}")).map_err(|_| FilterError::Syntax)
+    EnvFilter::try_new(filter).map_err(|_| FilterError::Syntax)
 }
 
 /// The lines of this process; `None` if the system refuses a thread to write them.

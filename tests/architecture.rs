@@ -7,7 +7,7 @@
 //!   cli · main
 //!   server
 //!   control
-//!   handle cluster
+//!   handle
 //!   cores
 //!   protocols
 //!   transport | websocket http | socketcluster | mqtt
@@ -195,25 +195,9 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
             ][..],
         ),
         (
-            "cluster",
-            &[
-                "broker",
-                "clock",
-                "config",
-                "cores",
-                "metrics",
-                "mqtt",
-                "policy",
-                "session",
-                "socketcluster",
-                "websocket",
-            ][..],
-        ),
-        (
             "control",
             &[
                 "app",
-                "cluster",
                 "store",
                 "audit",
                 "auth",
@@ -244,7 +228,6 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "auth",
                 "broker",
                 "clock",
-                "cluster",
                 "config",
                 "control",
                 "cores",
@@ -425,8 +408,7 @@ fn only_the_hot_room_owns_a_poll_and_only_the_control_room_a_runtime() {
         for named in source.named.iter().filter(|named| !named.is_of_crate) {
             let owners: &[&str] = match named.path[0].as_str() {
                 "mio" => &["cores", "transport", "server"],
-                "tokio" | "axum" | "hyper" => &["cluster", "control", "hooks", "targets"],
-                "async_nats" => &["cluster", "config"],
+                "tokio" | "axum" | "hyper" => &["control", "hooks", "targets"],
                 _ => continue,
             };
             let (text, line) = (named.path.join("::"), named.line);
@@ -612,8 +594,6 @@ const API: &[(&str, &[&str])] = &[
             "Anonymous",
             "Auth",
             "ClientProtocols",
-            "Cluster",
-            "ClusterUrls",
             "Codec",
             "Config",
             "ConfigError",

@@ -48,15 +48,6 @@ impl CoreSet {
         CoreSet(self.0 & !other.0)
     }
 
-    /// The members below this index.
-    #[must_use]
-    pub(crate) fn below(self, end: usize) -> CoreSet {
-        match end {
-            CORES_MAX.. => self,
-            end => CoreSet(self.0 & ((1 << end) - 1)),
-        }
-    }
-
     /// The set whose members are the bits of `low` and, from 64 on, of `high`.
     pub(crate) fn from_words(low: u64, high: u64) -> CoreSet {
         CoreSet(u128::from(low) | u128::from(high) << 64)
@@ -101,8 +92,6 @@ mod tests {
         }
         assert_eq!(set.into_iter().collect::<Vec<_>>(), [0, 63, 64, 127]);
         assert_eq!(set.len(), 4);
-        assert_eq!(set.below(64).into_iter().collect::<Vec<_>>(), [0, 63]);
-        assert_eq!((set.below(0), set.below(CORES_MAX)), (CoreSet::EMPTY, set));
         assert!(set.contains(63) && !set.contains(62) && !set.contains(CORES_MAX));
         assert_eq!(
             set.without(CoreSet::of(64))

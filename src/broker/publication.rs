@@ -41,8 +41,7 @@ const PAYLOAD_BYTES_AT: usize = 3;
 const TIME_MASK: u64 = !0xff;
 const KIND_MASK: u64 = 0b11;
 const ORIGIN_SHIFT: u32 = 2;
-const ORIGIN_MASK: u64 = 0b11;
-const RELAYED: u64 = 1 << 4;
+const ORIGIN_MASK: u64 = 0b111;
 const REMEMBERED: u64 = 1 << 5;
 const POSITIONED: u64 = 1 << 6;
 const RETAIN: u64 = 1 << 7;
@@ -274,12 +273,6 @@ impl<'a> Publication<'a> {
         self.first_word() & RETAIN != 0
     }
 
-    /// Whether another node of the cluster has published it first: then it is not sent to other nodes.
-    #[inline]
-    pub fn is_relayed(&self) -> bool {
-        self.first_word() & RELAYED != 0
-    }
-
     /// The kind of the payload.
     pub fn kind(&self) -> Kind {
         match self.first_word() & KIND_MASK {
@@ -348,12 +341,6 @@ pub(crate) fn write(buffer: &mut Vec<u8>, facts: Facts, channel: &[u8], frame: &
     }
 }
 
-/// Marks a publication that [`write`] has written as one of another node.
-pub(crate) fn mark_relayed(buffer: &mut [u8]) {
-    let (words, _) = buffer.as_chunks_mut();
-    words[0] = (u64::from_ne_bytes(words[0]) | RELAYED).to_ne_bytes();
-}
-
 /// Writes the offset into the field for it, in a buffer that [`write()`] has filled, if its frame has one.
 pub(crate) fn write_offset(buffer: &mut [u8], facts: &Facts, offset: u64) {
     let Some(behind) = facts.origin.bytes_behind_blanks(facts.payload_bytes as usize) else {
@@ -405,17 +392,6 @@ mod tests {
             assert!((at_ns - 255..=at_ns).contains(&publication.at_ns()));
             assert_eq!(publication.sequence().as_u64(), 3);
             assert!(!publication.is_remembered() && publication.blanks().is_none());
-            assert!(!publication.is_relayed());
-            let expected = (publication.kind(), publication.origin(), publication.at_ns());
-            let mut relayed = buffer.clone();
-            mark_relayed(&mut relayed);
-            let relayed = Publication::new(Sequence(3), &relayed);
-            assert!(relayed.is_relayed());
-            assert_eq!((relayed.kind(), relayed.origin(), relayed.at_ns()), expected);
-            assert_eq!(
-                (relayed.channel(), relayed.frame()),
-                (channel, &frame.concat()[..])
-            );
         }
     }
 

@@ -40,10 +40,9 @@ fn refused(error: StartError) -> CliError {
     match error {
         StartError::Config(errors) => errors.into(),
         StartError::Policy(error) => CliError::Policy(error),
-        StartError::Cpus(_)
-        | StartError::SocketActivation(_)
-        | StartError::NoWayToLogIn
-        | StartError::Cluster(_) => CliError::Unusable(error.to_string()),
+        StartError::Cpus(_) | StartError::SocketActivation(_) | StartError::NoWayToLogIn => {
+            CliError::Unusable(error.to_string())
+        }
         StartError::Log(_)
         | StartError::Served { .. }
         | StartError::Starting { .. }

@@ -60,13 +60,6 @@ impl Config {
         {
             conflicts.push(Conflict::LoginWithoutKey);
         }
-        let cluster = &self.cluster;
-        if cluster.credentials_file.is_some() && cluster.nkey_file.is_some() {
-            conflicts.push(Conflict::TwoClusterKeys);
-        }
-        if cluster.certificate_file.is_some() != cluster.key_file.is_some() {
-            conflicts.push(Conflict::ClusterCertificateUnpaired);
-        }
         let deadline = self.limits.decision_timeout;
         let too_slow = self.hooks.iter().find(|hook| hook.timeout >= deadline);
         conflicts.extend(too_slow.map(|hook| Conflict::HookTooSlow {
@@ -139,10 +132,6 @@ pub enum Conflict {
     SameField(String),
     /// Logins without a key that signs their tokens.
     LoginWithoutKey,
-    /// Two ways to authenticate at NATS.
-    TwoClusterKeys,
-    /// A certificate for NATS without its key, or a key without a certificate.
-    ClusterCertificateUnpaired,
     /// A hook may answer later than a decision may come.
     HookTooSlow {
         /// Its name.
@@ -184,8 +173,6 @@ impl Conflict {
                 "auth_public_key_file",
                 "auth_private_key_file",
             ],
-            Conflict::TwoClusterKeys => &["cluster_credentials_file", "cluster_nkey_file"],
-            Conflict::ClusterCertificateUnpaired => &["cluster_certificate_file", "cluster_key_file"],
         }
     }
 }
@@ -211,12 +198,6 @@ impl fmt::Display for Conflict {
             ),
             Conflict::LoginWithoutKey => formatter.write_str(
                 "password_file: no key is set that could sign the tokens of logins: set auth_private_key_file, or auth_key instead",
-            ),
-            Conflict::TwoClusterKeys => formatter.write_str(
-                "cluster_credentials_file and cluster_nkey_file are both set: a node authenticates itself at NATS in one way; unset one",
-            ),
-            Conflict::ClusterCertificateUnpaired => formatter.write_str(
-                "cluster_certificate_file and cluster_key_file belong together: set both, or neither",
             ),
             Conflict::HookTooSlow { name, line } => write!(
                 formatter,
@@ -358,19 +339,5 @@ mod tests {
         assert_eq!(config.check(), Ok(()));
         config.login.password_fields.push("user".to_owned());
         assert_eq!(config.check(), Err(Conflict::SameField("user".to_owned())));
-    }
-
-    #[test]
-    fn a_node_authenticates_itself_in_one_way_and_a_certificate_has_a_key() {
-        let mut config = Config::default();
-        config.cluster.credentials_file = Some("a.creds".into());
-        assert_eq!(config.check(), Ok(()));
-        config.cluster.nkey_file = Some("a.nk".into());
-        assert_eq!(config.check(), Err(Conflict::TwoClusterKeys));
-        config.cluster.nkey_file = None;
-        config.cluster.certificate_file = Some("a.pem".into());
-        assert_eq!(config.check(), Err(Conflict::ClusterCertificateUnpaired));
-        config.cluster.key_file = Some("a.key".into());
-        assert_eq!(config.check(), Ok(()));
     }
 }

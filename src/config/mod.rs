@@ -8,7 +8,6 @@ pub mod api_keys;
 mod auth;
 mod boilerplate;
 pub mod channels;
-pub(crate) mod cluster;
 mod conflicts;
 mod cores;
 mod credentials;
@@ -49,7 +48,6 @@ pub use crate::client::origin::{AllowedOrigins, NotOrigins};
 pub use crate::log::Format as LogFormat;
 pub use admin::{Admin, KeylessProbes};
 pub use auth::{AUTH_ALGORITHMS, Auth};
-pub use cluster::{Cluster, ClusterUrls};
 pub use conflicts::Conflict;
 pub use cores::{Cores, FdTables, NotPlacement, Placement};
 pub use delivery::{Delivery, SlowConsumer};
@@ -112,8 +110,6 @@ pub struct Config {
     pub delivery: Delivery,
     /// The store of remembered channels on disk.
     pub store: Store,
-    /// The other nodes of the cluster.
-    pub cluster: Cluster,
     /// The start and the end of the process.
     pub restart: Restart,
     /// The log.
@@ -141,7 +137,6 @@ const SECTIONS: &[&[Setting]] = &[
     Mqtt::SETTINGS,
     Delivery::SETTINGS,
     Store::SETTINGS,
-    Cluster::SETTINGS,
     Restart::SETTINGS,
     Log::SETTINGS,
     Limits::SETTINGS,

@@ -33,14 +33,6 @@ pub(super) async fn ready(State(shared): State<Arc<ControlState>>) -> ProbeRespo
             CoreStatus::Stopped => return unavailable("a core has ended\n"),
         }
     }
-    if shared.config.cluster.ready
-        && shared
-            .cluster
-            .as_ref()
-            .is_some_and(|cluster| !cluster.is_connected())
-    {
-        return unavailable("no connection to NATS (cluster_ready)\n");
-    }
     // A stuck core is not ready: the kernel goes on giving it a share of the new connections.
     stuck(&shared).unwrap_or_else(|| (StatusCode::OK, "ready\n".to_owned()))
 }

@@ -65,7 +65,6 @@ use tracing::{error, info, warn};
 
 use crate::audit::{self, Audit, Event};
 use crate::clock::Clock;
-use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::cores::operators::mailbox::{CoreHandle, Order};
 use crate::handle::Handle;
@@ -110,8 +109,6 @@ pub struct ControlSettings {
     pub(crate) keys: Option<KeyFetcher>,
     /// Publishes, and counts publications.
     pub handle: Handle,
-    /// The bridge to other nodes, if there is a cluster.
-    pub(crate) cluster: Option<Cluster>,
     /// The store of remembered channels, if `data_dir` is set.
     pub(crate) store: Option<StoreHandle>,
     /// The clock of the process.
@@ -178,8 +175,6 @@ struct ControlState {
     /// The counts of key fetches, if keys are fetched.
     keys: Option<Arc<FetchCounts>>,
     handle: Handle,
-    /// The bridge to other nodes, if there is a cluster.
-    cluster: Option<Cluster>,
     /// The store, for its counters.
     store: Option<StoreHandle>,
     /// Passes events to webhooks.
@@ -307,7 +302,6 @@ impl Control {
             api: Api::new(&settings.config.limits),
             keys: settings.keys.as_ref().map(KeyFetcher::counts),
             handle: settings.handle.clone(),
-            cluster: settings.cluster.clone(),
             store: settings.store.clone(),
             webhooks: WebhookThread::new(&settings.config, settings.clock),
             clock: settings.clock,
@@ -486,9 +480,6 @@ impl Control {
         let within = self.shared.config.restart.drain;
         let connections = self.shared.connections();
         self.shared.draining.store(true, Ordering::Relaxed);
-        if let Some(cluster) = &self.shared.cluster {
-            cluster.drain();
-        }
         self.shared
             .drain_closes_per_1000_seconds
             .store(closes_per_1000_seconds(connections, within), Ordering::Relaxed);
@@ -606,9 +597,6 @@ impl ControlState {
     fn change_policy<E>(&self, change: impl FnOnce(&Policy) -> Result<Policy, E>) -> Result<(), E> {
         self.policy.change(change, |policy| {
             self.handle.adopt(&policy.channels);
-            if let Some(cluster) = &self.cluster {
-                cluster.adopt(&policy.channels);
-            }
             self.webhooks.adopt(&policy.webhooks, &self.cores);
             self.dispatch.adopt(&self.cores, policy);
         })

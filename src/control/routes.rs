@@ -23,7 +23,6 @@ use tokio_rustls::TlsAcceptor;
 
 use super::admin_slots::AdminSlot;
 use super::{ControlState, api, connections, guard, health, memory_release, request_audit, revoke, stats};
-use crate::cluster::Cluster;
 use crate::log;
 use crate::login::PasswordChecks;
 use crate::metrics::block::CoreMetrics;
@@ -129,7 +128,6 @@ pub(super) fn pages() -> Router<Arc<ControlState>> {
         .route("/healthz", get(health::alive).options(health::alive))
         .route("/readyz", get(health::ready).options(health::ready))
         .route("/stats", get(statistics))
-        .route("/cluster", get(cluster))
         .route("/slow", get(connections::slow))
         .route("/closed", get(connections::closed))
         .route("/revoke", post(revoke::revoke).delete(revoke::restore))
@@ -158,10 +156,8 @@ Ringcast control plane
 
 /metrics   counters, for Prometheus
 /healthz   200 while every core turns; 503 names each core that has not turned for liveness_timeout_ms
-/readyz    200 while clients are accepted, 503 while starting or draining, or while a core does not turn; with cluster_ready
-           also while there is no connection to NATS
+/readyz    200 while clients are accepted, 503 while starting or draining, or while a core does not turn
 /stats     counters and settings, as JSON
-/cluster   this node and the other nodes of the cluster, as JSON; 404 without cluster_url
 /slow      the connections with the longest outboxes, as JSON; /slow?limit=10 for ten
 /closed    the last thousand closed connections, and why they closed; /closed?limit=10 for ten
 /revoke    POST {\"sub\":\"ann\"} or another claim as JSON: tokens with it are refused from now on, and their connections
@@ -223,7 +219,6 @@ async fn metrics(State(shared): State<Arc<ControlState>>) -> impl IntoResponse {
         services: &services,
         hooks: &hooks,
         webhooks: policy.webhooks.intake().map(|intake| &intake.metrics),
-        cluster: shared.cluster.as_ref().map(Cluster::metrics),
     };
     text::expose(&cores, process, features, &mut out);
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], out)
@@ -234,18 +229,6 @@ const EXPOSITION_BYTES_PER_CORE: usize = 8 * 1024;
 
 async fn statistics(State(shared): State<Arc<ControlState>>) -> Json<serde_json::Value> {
     Json(stats::collect(&shared))
-}
-
-async fn cluster(
-    State(shared): State<Arc<ControlState>>,
-) -> Result<Json<serde_json::Value>, (StatusCode, &'static str)> {
-    match &shared.cluster {
-        Some(cluster) => Ok(Json(cluster.status())),
-        None => Err((
-            StatusCode::NOT_FOUND,
-            "this server is no node of a cluster (cluster_url)\n",
-        )),
-    }
 }
 
 async fn unknown() -> Result<Infallible, (StatusCode, &'static str)> {

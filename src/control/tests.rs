@@ -129,7 +129,6 @@ fn with_listener(config: Config) -> ((Control, ControlHandle, SocketAddr), FakeC
         keys: None,
         handle,
         store: None,
-        cluster: None,
         clock,
     };
     let (control, handle) = Control::new(settings, vec![core_handle]);

@@ -119,8 +119,6 @@ pub(in crate::cores) struct Core<A: App> {
     pub(super) audit: AuditTrail,
     /// Events for webhooks; `None` without webhooks.
     pub(super) webhooks: Option<Box<WebhookEvents>>,
-    /// Whether there are webhooks or other nodes to tell at the end of a turn.
-    pub(super) tells_changes: bool,
     /// When the metrics of memory are set next.
     pub(super) memory_due: Uptime,
     /// When the application's periodic work is due next.
@@ -235,15 +233,11 @@ impl<A: App> Core<A> {
             ends: RecentEnds::new(),
             audit: AuditTrail::new(settings.audit),
             webhooks: None,
-            tells_changes: false,
             memory_due: now,
             tick,
             limits,
             metrics,
         };
-        if let Some(end) = parts.cluster {
-            core.join_cluster(end);
-        }
         core.adopt_webhooks(&policy.webhooks);
         if !policy.channels.is_empty() {
             core.note_histories(&policy.channels);

@@ -79,9 +79,6 @@ use self::arrivals::admission::Admission;
 use self::arrivals::balance::Loads;
 pub(crate) use self::connections::batches::Pace as BatchPace;
 use self::core::Core;
-pub(crate) use self::delivery::cluster_interest::{
-    ClusterEnd, ClusterWaker, InterestChange, Subject, cluster_ends,
-};
 use self::operators::mailbox::{CoreStatus, Mailbox};
 use self::post::letter::Letter;
 
@@ -154,8 +151,6 @@ pub(crate) struct CoreParts<A> {
     pub(crate) mailbox: Mailbox,
     /// The core's part of the store, if there is one.
     pub(crate) stored: Option<Stored>,
-    /// Its end of the bridge to other nodes, if there is a cluster.
-    pub(crate) cluster: Option<ClusterEnd>,
     pub(crate) app: A,
 }
 

@@ -59,7 +59,6 @@ impl<A> CoreParts<A> {
                 post: posts.next()?,
                 mailbox: mailboxes.next()?,
                 stored: None,
-                cluster: None,
                 app: app(id),
             })
         });

@@ -21,7 +21,6 @@ use super::core::Core;
 use crate::cores::arrivals::listeners::{
     HAND_OVERS, LISTENER, MQTT_LISTENER, MQTT_TLS_LISTENER, TLS_LISTENER, WAKER,
 };
-use crate::cores::delivery::cluster_interest;
 use crate::cores::lifecycle::connection::{ConnectionId, Lane};
 use crate::cores::lifecycle::reading::ReadUntil;
 use crate::cores::operators::mailbox::{CoreStatus, Order};
@@ -222,8 +221,8 @@ impl<A: App> Core<A> {
         if self.keeps_state && self.delivery.on_disk().is_some() {
             self.tell_store();
         }
-        if self.tells_changes {
-            self.tell_changes();
+        if self.webhooks.is_some() {
+            self.tell_webhooks();
         }
         self.tell_drain();
         if self.mailbox.has_questions() {
@@ -523,13 +522,6 @@ impl<A: App> Core<A> {
         }
         if let Some(events) = &self.webhooks {
             until = until.min(events.next_turn(self.time.now().uptime));
-        }
-        if self
-            .delivery
-            .cluster()
-            .is_some_and(|cluster| cluster.has_untold())
-        {
-            until = until.min(self.time.now().uptime + cluster_interest::RETRY);
         }
         if self.draining.is_some() {
             until = until.min(self.time.now().uptime + DRAIN_STEP);

@@ -50,7 +50,6 @@ use waits::{End, Waits};
 use crate::broker::{self, OutsidePublisher};
 use crate::clock::Clock;
 use crate::config::limits::Limits;
-use crate::cores::ClusterWaker;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::cores::operators::questions::Answer;
 pub use crate::cores::operators::selection::Selection;
@@ -135,11 +134,6 @@ impl Handle {
         }));
         let thread = Some(thread);
         Ok((handle, HandleThread { waits, thread }))
-    }
-
-    /// There is a bridge to other nodes, which is woken for publications that they want.
-    pub(crate) fn join_cluster(&self, bridge: Arc<ClusterWaker>) {
-        self.0.publishing.join_cluster(bridge);
     }
 
     /// A place for the report of a core about an order of the control plane, and a wait for the report, for `time_max`

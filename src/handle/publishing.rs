@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::broker::{
@@ -25,7 +25,6 @@ use crate::broker::{
 };
 use crate::clock::Clock;
 use crate::config::limits::Limits;
-use crate::cores::ClusterWaker;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::metrics::outside::{OutsideCounts, OutsideMetrics, Refusal};
 use crate::mqtt::publication::{Head, write_head};
@@ -53,8 +52,6 @@ pub(super) struct Publishing {
     metrics: OutsideMetrics,
     /// Bytes of own publications in the ring, as of the last publication or tidying.
     ring_bytes: AtomicU64,
-    /// Wakes the bridge of a cluster, if there is one.
-    bridge: OnceLock<Arc<ClusterWaker>>,
 }
 
 #[derive(Debug)]
@@ -155,14 +152,7 @@ impl Publishing {
             mqtt,
             metrics: OutsideMetrics::default(),
             ring_bytes: AtomicU64::new(0),
-            bridge: OnceLock::new(),
         }
-    }
-
-    /// There is a bridge to other nodes, which this wakes.
-    pub(super) fn join_cluster(&self, bridge: Arc<ClusterWaker>) {
-        // There is one.
-        let _ = self.bridge.set(bridge);
     }
 
     /// Checks a publication and encodes it, as a core encodes that of a client.
@@ -333,12 +323,7 @@ impl Publishing {
     ) -> Result<Made, NotPublished> {
         let (wake, result) = self.append(publication, place, clock);
         for core in wake {
-            match (cores.get(core), self.bridge.get()) {
-                (Some(core), _) => core.request_turn(),
-                // The bridge of a cluster reads the ring, and is no core.
-                (None, Some(bridge)) => bridge.wake(),
-                (None, None) => {}
-            }
+            cores[core].request_turn();
         }
         let (sequence, marks) = result?;
         self.metrics.published();

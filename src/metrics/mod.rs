@@ -3,7 +3,6 @@
 pub mod api;
 pub mod block;
 pub mod close_codes;
-pub mod cluster;
 pub mod counter;
 pub mod hooks;
 pub mod limits;

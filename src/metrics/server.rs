@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use super::api::{ApiMetrics, ApiOutcome, ApiRoute};
-use super::cluster::{ClusterLoss, ClusterMetrics};
 use super::hooks::{HookOutcome, HookSample};
 use super::logins::{LoginMetrics, LoginOutcome};
 use super::outside::{OutsideCounts, Refusal};
@@ -79,8 +78,6 @@ pub(super) struct Server<'a> {
     pub(super) webhooks: Option<&'a WebhookMetrics>,
     /// Each of `[[hooks]]`.
     pub(super) hooks: &'a [HookSample<'a>],
-    /// `None` without `cluster_url`.
-    pub(super) cluster: Option<&'a ClusterMetrics>,
 }
 
 impl Server<'_> {
@@ -585,92 +582,6 @@ pub(super) const SERVER_METRICS: &[ServerMetric] = &[
         },
     )
     .labelled(&["hook"]),
-    gauge(
-        "ringcast_cluster_connected",
-        "1 while this node has a connection to NATS, else 0, where cluster_url is set.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.connected.value())),
-    ),
-    counter(
-        "ringcast_cluster_connects_total",
-        "Connections to NATS that were made, the first included.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.connects.value())),
-    ),
-    gauge(
-        "ringcast_cluster_nodes",
-        "Other nodes of the cluster that are alive.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.nodes.value())),
-    ),
-    counter(
-        "ringcast_cluster_nodes_refused_total",
-        "Messages of nodes that are ignored, since there are 64 others already.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.nodes_refused.value())),
-    ),
-    gauge(
-        "ringcast_cluster_duplicate_ids",
-        "Other processes that are alive and share their node_id with another one.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.duplicate_ids.value())),
-    ),
-    counter(
-        "ringcast_cluster_sent_total",
-        "Publications of this node that were sent to others, counted once for each node.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.sent.value())),
-    ),
-    counter(
-        "ringcast_cluster_received_total",
-        "Publications of other nodes that were published on this one.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.received.value())),
-    ),
-    counter(
-        "ringcast_cluster_lost_total",
-        "Publications that this node did not send to others or did not take from them, by reason: queue_full by cluster_queue_bytes_max, too_large for NATS (max_payload), no_room in the ring within a second, refused since it is larger than this node allows or its channel remembers here, malformed.",
-        |server, out| {
-            let Some(cluster) = server.cluster else { return };
-            for loss in ClusterLoss::ALL {
-                out.labelled("reason", loss.label(), cluster.lost[loss.index()].value());
-            }
-        },
-    )
-    .labelled(&["reason"]),
-    counter(
-        "ringcast_cluster_missed_total",
-        "Publications for clients of this node that other nodes made and that did not arrive, as far as they can be counted.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.missed.value())),
-    ),
-    counter(
-        "ringcast_cluster_gaps_total",
-        "Places where publications of another node, or messages about what it wants, did not arrive.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.gaps.value())),
-    ),
-    counter(
-        "ringcast_cluster_repeated_total",
-        "Messages of other nodes that came a second time, and were not taken.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.repeated.value())),
-    ),
-    gauge(
-        "ringcast_cluster_queue_bytes",
-        "Bytes that wait to be sent to other nodes (cluster_queue_bytes_max).",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.queue_bytes.value())),
-    ),
-    gauge(
-        "ringcast_cluster_wanted",
-        "Channels and MQTT filters with wildcards that this node wants of the others.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.wanted.value())),
-    ),
-    gauge(
-        "ringcast_cluster_wanted_by_others",
-        "Channels and MQTT filters with wildcards that other nodes want of this one, counted once for each node.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.wanted_by_others.value())),
-    ),
-    gauge(
-        "ringcast_cluster_round_trip_seconds",
-        "Seconds of the last round trip to the other node for which it took longest.",
-        |server, out| out.optional(server.cluster.map(|cluster| Seconds(cluster.round_trip_ns.value()))),
-    ),
-    counter(
-        "ringcast_cluster_slow_total",
-        "Times that the client of NATS dropped messages, since this node took them too slowly.",
-        |server, out| out.optional(server.cluster.map(|cluster| cluster.slow.value())),
-    ),
 ];
 
 /// A value of a store whose file is bounded.

@@ -14,7 +14,6 @@ use std::sync::Arc;
 
 use super::api::ApiMetrics;
 use super::block::{CoreMetrics, Labelled, METRICS, Metric, Values};
-use super::cluster::ClusterMetrics;
 use super::counter::Histogram;
 use super::hooks::HookSample;
 use super::logins::LoginMetrics;
@@ -41,8 +40,6 @@ pub struct Features<'a> {
     pub webhooks: Option<&'a WebhookMetrics>,
     /// Each of `[[hooks]]`.
     pub hooks: &'a [HookSample<'a>],
-    /// `None` without `cluster_url`.
-    pub cluster: Option<&'a ClusterMetrics>,
 }
 
 /// Appends everything to `out`.
@@ -54,7 +51,6 @@ pub fn expose(cores: &[&CoreMetrics], process: Process, features: Features<'_>, 
         services,
         webhooks,
         hooks,
-        cluster,
     } = features;
     let server = Server {
         core_count: cores.len(),
@@ -65,7 +61,6 @@ pub fn expose(cores: &[&CoreMetrics], process: Process, features: Features<'_>, 
         services,
         webhooks,
         hooks,
-        cluster,
     };
     for metric in SERVER_METRICS {
         (metric.write)(
@@ -326,7 +321,6 @@ mod tests {
                     metrics: &HookMetrics::default(),
                     open: 1,
                 }],
-                cluster: Some(&ClusterMetrics::default()),
             },
             &mut out,
         );

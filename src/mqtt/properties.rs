@@ -257,12 +257,6 @@ impl<'a> Properties<'a> {
         Properties::check(bytes, place)
     }
 
-    /// Whether bytes are properties that a server passes on to subscribers, and nothing else.
-    pub fn are_passed_on(bytes: &'a [u8]) -> bool {
-        let properties = Properties::check(bytes, PacketOrWill::PublishByServer);
-        properties.is_ok_and(|properties| properties.passed_on_bytes() == bytes.len())
-    }
-
     fn check(bytes: &'a [u8], place: PacketOrWill) -> Result<Properties<'a>, Fault> {
         let mut reader = Reader::new(bytes);
         let (mut present, mut users) = (0, 0);

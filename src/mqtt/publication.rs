@@ -121,14 +121,6 @@ pub fn read(frame: &[u8]) -> Option<View<'_>> {
     })
 }
 
-/// Reads a publication that another server has sent: the same, but nothing in it is taken on trust.
-pub fn read_foreign(frame: &[u8]) -> Option<View<'_>> {
-    let view = read(frame)?;
-    let is_text = !view.head.is_text || str::from_utf8(view.payload).is_ok();
-    let is_whole = view.head.qos <= 2 && is_text && Properties::are_passed_on(view.properties);
-    is_whole.then_some(view)
-}
-
 /// A number for a client id that is the same in all processes, so that the publisher of a retained
 /// publication is recognised even after a restart; never 0. It is made with SHA-256: if an attacker could
 /// find a client id with the number of another one, it could withhold the publications of the one from the
@@ -163,7 +155,7 @@ const CLIENT: u8 = 7;
 #[cfg(test)]
 mod tests {
     use proptest::prelude::{Just, Strategy, any, proptest};
-    use proptest::{option, prop_assert, prop_assert_eq, prop_oneof, sample};
+    use proptest::{option, prop_assert_eq, prop_oneof, sample};
 
     use super::*;
 
@@ -207,34 +199,6 @@ mod tests {
             for length in 0..head_bytes {
                 prop_assert_eq!(read(&frame[..length]), None);
             }
-        }
-
-        #[test]
-        fn of_another_server_only_what_a_client_could_have_published_is_read(
-            head in any_head(), properties: Vec<u8>, payload: Vec<u8>, right: bool
-        ) {
-            // Content type "a", and a user property.
-            let allowed = b"\x03\x00\x01a\x26\x00\x01k\x00\x01v";
-            let properties = if right { &allowed[..] } else { &properties };
-            let mut frame = Vec::new();
-            write_head(&head, properties, &mut frame);
-            frame.extend_from_slice(&payload);
-            let is_text = str::from_utf8(&payload).is_ok();
-            match read_foreign(&frame) {
-                Some(view) => {
-                    prop_assert_eq!(Some(view), read(&frame));
-                    prop_assert!(is_text || !view.head.is_text);
-                }
-                None => prop_assert!(!right || (head.is_text && !is_text)),
-            }
-            // The message expiry is no property that is passed on as it came; a second content type is none at all.
-            for wrong in [&b"\x02\x00\x00\x00\x01"[..], b"\x03\x00\x01a\x03\x00\x01a", b"\x03\x00\x05a"] {
-                let mut frame = Vec::new();
-                write_head(&head, wrong, &mut frame);
-                prop_assert_eq!(read_foreign(&frame), None);
-            }
-            frame[0] |= 0b11;
-            prop_assert_eq!(read_foreign(&frame), None, "there is no QoS 3");
         }
 
         #[test]

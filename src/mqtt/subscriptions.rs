@@ -60,7 +60,6 @@ pub struct Subscriptions {
     /// Whether the directory has been told that there are filters with wildcards.
     reported_wildcards: bool,
     watch: Watch,
-    watch_wildcards: Watch,
 }
 
 /// The options of a filter, which the server keeps.
@@ -137,7 +136,6 @@ impl Subscriptions {
             unreported: Vec::new(),
             reported_wildcards: false,
             watch: Watch::default(),
-            watch_wildcards: Watch::default(),
         }
     }
 
@@ -273,16 +271,6 @@ impl Subscriptions {
         self.watch.take()
     }
 
-    /// Notes from now on which filters with wildcards get their first subscription, or lose their last.
-    pub fn watch_wildcards(&mut self) {
-        self.watch_wildcards.begin();
-    }
-
-    /// The filters with wildcards that have got their first subscription, or lost their last, since the last call.
-    pub fn take_watched_wildcards(&mut self) -> Vec<Change> {
-        self.watch_wildcards.take()
-    }
-
     /// One more than the highest number that a filter may have now.
     pub fn filter_places(&self) -> u32 {
         u32::try_from(self.filters.places()).unwrap_or(u32::MAX)
@@ -292,12 +280,6 @@ impl Subscriptions {
     pub fn topic_at(&self, number: u32) -> Option<&[u8]> {
         let filter = self.filters.get(number as usize)?;
         (!has_wildcard(&filter.name)).then_some(&filter.name)
-    }
-
-    /// The filter that has this number now, and whether it has wildcards.
-    pub fn filter_at(&self, number: u32) -> Option<(&[u8], bool)> {
-        let filter = self.filters.get(number as usize)?;
-        Some((&filter.name, has_wildcard(&filter.name)))
     }
 
     /// Whether a session or a group has a filter.
@@ -400,7 +382,6 @@ impl Subscriptions {
         let number = u32::try_from(number).expect("4 billion filters do not fit into memory");
         if has_wildcard(name) {
             self.trie.insert(name, number);
-            self.watch_wildcards.note(name, true);
             return number;
         }
         let filters = &self.filters;
@@ -474,7 +455,6 @@ impl Subscriptions {
         let filter = self.filters.remove(number as usize).expect("invariant 2");
         if has_wildcard(&filter.name) {
             self.trie.remove(&filter.name);
-            self.watch_wildcards.note(&filter.name, false);
             return;
         }
         let entry = self

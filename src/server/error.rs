@@ -56,8 +56,6 @@ pub enum StartError {
     },
     /// The directory of `data_dir` cannot be had.
     Store(StoreError),
-    /// The bridge to the other nodes of the cluster cannot run.
-    Cluster(io::Error),
     /// The control plane cannot run.
     Control(ControlError),
     /// The system refused something else: descriptors, memory or threads.
@@ -178,7 +176,6 @@ impl fmt::Display for StartError {
                 false => write!(f, "cannot listen on {address}: {cause}; {}", setting.advice()),
             },
             StartError::Store(error) => error.fmt(f),
-            StartError::Cluster(cause) => write!(f, "the cluster cannot be joined: {cause}"),
             StartError::Control(error) => error.fmt(f),
             StartError::System(cause) if has_no_descriptor(cause) => {
                 write!(f, "the system refused resources for a core: {cause}; {MORE_DESCRIPTORS}")

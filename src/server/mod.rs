@@ -38,7 +38,6 @@ use prepare::{Prepared, memory_watch};
 use spawn::{CoreThread, RunningCores};
 
 use crate::app::App;
-use crate::cluster::RunningCluster;
 use crate::config::{Config, ConfigSources, FdTables};
 use crate::control::{self, Control, ControlHandle, Reload};
 pub use crate::control::{ControlError, Exit, ReloadError, Reloaded, SignalHandling};
@@ -83,8 +82,6 @@ pub struct Server {
     handle: Handle,
     /// Ends with the server, after its cores.
     _handle_thread: HandleThread,
-    /// The bridge to other nodes, if there is a cluster. Ends after the cores.
-    _cluster: Option<RunningCluster>,
     /// Closed after the cores have ended.
     store: Option<RunningStore>,
 }
@@ -185,15 +182,6 @@ impl Server {
         let (ports, admin) = (prepared.ports, prepared.admin);
         let admin_address = admin.as_ref().and_then(|listener| listener.local_addr().ok());
         let policy = Arc::clone(&prepared.policy);
-        let channels = &prepared.policy.channels;
-        let bridge_waker = cores.bridge.as_ref().map(|bridge| Arc::clone(&bridge.waker));
-        let cluster = cores
-            .bridge
-            .map(|bridge| {
-                RunningCluster::start(config, bridge, channels, cores.handles.clone(), prepared.clock)
-            })
-            .transpose()
-            .map_err(StartError::Cluster)?;
 
         let (handle, handle_thread) = Handle::start(
             cores.handles.clone(),
@@ -205,9 +193,6 @@ impl Server {
             prepared.clock,
         )
         .map_err(StartError::System)?;
-        if let Some(waker) = bridge_waker {
-            handle.join_cluster(waker);
-        }
         let (control, control_handle) = Control::new(
             control::ControlSettings {
                 config: config.clone(),
@@ -221,7 +206,6 @@ impl Server {
                 signals,
                 reload,
                 handle: handle.clone(),
-                cluster: cluster.as_ref().map(RunningCluster::handle),
                 clock: prepared.clock,
             },
             cores.handles.clone(),
@@ -242,7 +226,6 @@ impl Server {
             store: cores.store,
             handle,
             _handle_thread: handle_thread,
-            _cluster: cluster,
         })
     }
 

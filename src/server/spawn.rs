@@ -12,8 +12,7 @@ use super::prepare::Prepared;
 use super::restore;
 use super::{StartError, stop};
 use crate::app::App;
-use crate::broker::{CORES_MAX, Numbering, OutsidePublisher, RingBytes, RingPlan, broker_with_outside};
-use crate::cluster::Bridge;
+use crate::broker::{Numbering, OutsidePublisher, RingBytes, RingPlan, broker_with_outside};
 use crate::config::Config;
 use crate::cores::operators::mailbox::CoreHandle;
 use crate::cores::{self, CoreId, CoreParts, CoreSettings, Started};
@@ -39,8 +38,6 @@ pub(super) struct RunningCores {
     pub(super) outside: OutsidePublisher,
     /// The content of `data_dir`, if it is set.
     pub(super) store: Option<RunningStore>,
-    /// What the bridge to other nodes needs, if there is a cluster.
-    pub(super) bridge: Option<Bridge>,
 }
 
 impl RunningCores {
@@ -62,40 +59,18 @@ impl RunningCores {
             cores_max: limits.ring_bytes_max,
             outside_max: limits.outside_bytes_max,
         };
-        let cores_count = prepared.placement.len();
-        let has_cluster = !config.cluster.url.is_empty();
-        if has_cluster && cores_count >= CORES_MAX {
-            let cause = format!(
-                "the bridge needs a place in the ring: set cores to {} at most",
-                CORES_MAX - 1
-            );
-            return Err(StartError::Cluster(io::Error::other(cause)));
-        }
-        let (mut brokers, outside) = broker_with_outside(RingPlan {
-            cores: cores_count,
-            // The bridge of a cluster reads the ring as cores do.
-            observers: usize::from(has_cluster),
+        let (brokers, outside) = broker_with_outside(RingPlan {
+            cores: prepared.placement.len(),
+            observers: 0,
             slots: limits.ring_slots,
             bytes,
             numbering,
         });
-        let bridge_broker = has_cluster.then(|| brokers.pop()).flatten();
         // As many logins of one core may wait as the password checks take: these refuse the next login, not the core.
         let logins_max = login::pending_max(limits.logins_waiting_max, config.login.threads);
         let (mut parts, handles) =
             CoreParts::all(brokers, limits.connections_max, logins_max, app).map_err(StartError::System)?;
         parts.iter_mut().for_each(|core| core.pin(&prepared.placement));
-        let bridge = bridge_broker.map(|broker| {
-            let (ends, changes, waker) = cores::cluster_ends(cores_count);
-            for (part, end) in parts.iter_mut().zip(ends) {
-                part.cluster = Some(end);
-            }
-            Bridge {
-                broker,
-                changes,
-                waker,
-            }
-        });
         let store = match store {
             Some(store) => Some(restore_into(&mut parts, store, numbering, prepared)?),
             None => None,
@@ -115,7 +90,6 @@ impl RunningCores {
             outlets,
             store,
             outside,
-            bridge,
         })
     }
 }

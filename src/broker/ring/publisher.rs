@@ -93,28 +93,6 @@ impl Publisher {
         frame: &[&[u8]],
         facts: Facts,
     ) -> Result<Published, RingFull> {
-        self.append::<false>(channel, hash, frame, facts)
-    }
-
-    /// As [`Publisher::try_publish`], for a publication that another node has sent: it is marked so.
-    pub fn try_relay(
-        &mut self,
-        channel: &[u8],
-        hash: ChannelHash,
-        frame: &[&[u8]],
-        facts: Facts,
-    ) -> Result<Published, RingFull> {
-        self.append::<true>(channel, hash, frame, facts)
-    }
-
-    #[inline]
-    fn append<const RELAYED: bool>(
-        &mut self,
-        channel: &[u8],
-        hash: ChannelHash,
-        frame: &[&[u8]],
-        facts: Facts,
-    ) -> Result<Published, RingFull> {
         let bytes = publication::encoded_bytes(channel, frame);
         // Before the copy, so that a full ring costs little; `claim` may still find it full.
         if !self.has_room(bytes) {
@@ -125,9 +103,6 @@ impl Publisher {
         }
         let mut buffer = self.pool.take(bytes);
         publication::write(&mut buffer, facts, channel, frame);
-        if RELAYED {
-            publication::mark_relayed(&mut buffer);
-        }
         self.outstanding.reserve(1); // invariant 5
         let Some(sequence) = self.memory.claim(&mut self.passed) else {
             self.pool.put_back(buffer);
@@ -202,7 +177,7 @@ impl Publisher {
     }
 
     /// The cores that a publication concerns: the cores that have subscribers, or may have some, and the
-    /// channel's owner if it keeps the publication. Observers are among them.
+    /// channel's owner if it keeps the publication.
     pub(crate) fn concerned(&self, hash: ChannelHash, is_kept: bool) -> CoreSet {
         let mut concerned = self.memory.interested(hash);
         if is_kept {

@@ -39,7 +39,6 @@ use crate::policy::channels::Channels;
 use crate::store::StoreChange;
 use crate::websocket::frame::{self, OpCode};
 
-use super::cluster_interest::{ClusterEnd, ClusterInterest, Subject, Wanting};
 use super::core_store::{Admission, CoreStore};
 use super::retained_topics::RetainedTopics;
 use super::translation::Translation;
@@ -79,8 +78,6 @@ pub(in crate::cores) struct Delivery {
     translation: Translation,
     /// Subscribers of the program, and the webhooks that get publications; `None` if there are none.
     followers: Option<Box<Followers>>,
-    /// What other nodes are told of this core's subscribers; `None` without a cluster.
-    cluster: Option<Box<ClusterInterest>>,
     metrics: Arc<CoreMetrics>,
 }
 
@@ -113,21 +110,8 @@ impl Delivery {
             frame_head: Vec::new(),
             translation: Translation::default(),
             followers: None,
-            cluster: None,
             metrics,
         }
-    }
-
-    /// Tells the bridge of a cluster of this core's subscribers from now on. It is woken as a core is.
-    pub(in crate::cores) fn join_cluster(&mut self, end: ClusterEnd) {
-        self.cluster = Some(Box::new(ClusterInterest::new(end)));
-        self.watch_channels(false);
-    }
-
-    /// What other nodes are to be told, if there is a cluster.
-    #[inline]
-    pub(in crate::cores) fn cluster(&mut self) -> Option<&mut ClusterInterest> {
-        self.cluster.as_deref_mut()
     }
 
     /// Forgets the time of publication: the next publication reads the clock again.
@@ -226,8 +210,6 @@ impl Delivery {
                 let publisher = &self.broker.publisher;
                 // The publisher's session, with the packet identifier, is on this core.
                 let cores = publisher.concerned(hash, is_kept).union(publisher.own_core());
-                // The bridge of a cluster is no core, and records nothing.
-                let cores = cores.below(self.wakers.len());
                 self.on_disk()?.commit_of_all(cores, place)
             }
         }
@@ -445,7 +427,6 @@ impl Delivery {
             copy_to_followers(
                 &mut self.followers,
                 &mut self.broker.subscriptions,
-                &mut self.cluster,
                 delivery.hash,
                 (&publication, numbering),
                 &self.metrics,
@@ -605,12 +586,8 @@ impl Delivery {
     pub(in crate::cores) fn wake(&self, cores: CoreSet) {
         for core in cores {
             self.metrics.wakes.add(1);
-            match (self.wakers.get(core), &self.cluster) {
-                // An eventfd write fails only when its counter is full: then the core is being woken anyway.
-                (Some(waker), _) => _ = waker.wake(),
-                (None, Some(bridge)) => bridge.wake(),
-                (None, None) => unreachable!("without a cluster, the ring has no reader but the cores"),
-            }
+            // An eventfd write fails only when its counter is full: then the core is being woken anyway.
+            let _ = self.wakers[core].wake();
         }
     }
 
@@ -679,10 +656,6 @@ impl Delivery {
         let hash = self.broker.hasher.hash(follower.channel());
         let begin = self.broker.reader.claimed();
         self.broker.subscriptions.interest_in(hash);
-        if let Some(cluster) = &mut self.cluster {
-            let subject = Subject::Channel(follower.channel().into());
-            cluster.note(subject, Wanting::Follower(follower.id()), true);
-        }
         self.followers.get_or_insert_default().add(hash, follower, begin);
     }
 
@@ -691,11 +664,8 @@ impl Delivery {
         let Some(followers) = &mut self.followers else {
             return;
         };
-        if let Some((channel, hash)) = followers.remove(id) {
+        if let Some(hash) = followers.remove(id) {
             self.broker.subscriptions.no_interest_in(hash);
-            if let Some(cluster) = &mut self.cluster {
-                cluster.note(Subject::Channel(channel), Wanting::Follower(id), false);
-            }
         }
         if followers.is_empty() {
             self.followers = None;
@@ -716,10 +686,9 @@ impl Delivery {
         }
     }
 
-    /// Begins or stops to note which channels get their first subscriber on this core, or lose their last. With a
-    /// cluster they are noted in any case.
+    /// Begins or stops to note which channels get their first subscriber on this core, or lose their last.
     pub(in crate::cores) fn watch_channels(&mut self, is_on: bool) {
-        self.broker.subscriptions.watch(is_on || self.cluster.is_some());
+        self.broker.subscriptions.watch(is_on);
     }
 
     /// The channels that have got their first subscriber on this core, or lost their last, since the last call.
@@ -773,7 +742,6 @@ fn unquotes(memory: Option<&ChannelMemory>, publication: Publication<'_>) -> boo
 fn copy_to_followers(
     followers: &mut Option<Box<Followers>>,
     subscriptions: &mut Subscriptions,
-    cluster: &mut Option<Box<ClusterInterest>>,
     hash: ChannelHash,
     (publication, numbering): (&Publication<'_>, Numbering),
     metrics: &CoreMetrics,
@@ -782,11 +750,8 @@ fn copy_to_followers(
     let (left_out, gone) = copying.copy(hash, publication, numbering);
     metrics.limit_hits[Limit::SubscriberQueue.index()].add(left_out);
     for id in gone {
-        if let Some((channel, hash)) = copying.remove(id) {
+        if let Some(hash) = copying.remove(id) {
             subscriptions.no_interest_in(hash);
-            if let Some(cluster) = cluster {
-                cluster.note(Subject::Channel(channel), Wanting::Follower(id), false);
-            }
         }
     }
     if copying.is_empty() {

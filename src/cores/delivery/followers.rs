@@ -181,19 +181,17 @@ impl Followers {
         self.by_channel.entry(hash).or_default().push(follower);
     }
 
-    /// Removes a follower, if there is one of this id, and returns the name of its channel, with the hash.
-    pub(super) fn remove(&mut self, id: u64) -> Option<(Box<[u8]>, ChannelHash)> {
+    /// Removes a follower, if there is one of this id, and returns the hash of its channel.
+    pub(super) fn remove(&mut self, id: u64) -> Option<ChannelHash> {
         let (&hash, list) = self
             .by_channel
             .iter_mut()
             .find(|(_, list)| list.iter().any(|follower| follower.id == id))?;
-        let at = list.iter().position(|follower| follower.id == id)?;
-        let mut removed = list.remove(at);
-        let channel = std::mem::take(&mut removed.channel);
+        list.retain(|follower| follower.id != id);
         if list.is_empty() {
             self.by_channel.remove(&hash);
         }
-        Some((channel, hash))
+        Some(hash)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -243,11 +241,6 @@ impl Followers {
 }
 
 impl Follower {
-    /// Its id.
-    pub(super) fn id(&self) -> u64 {
-        self.id
-    }
-
     /// The channel that it follows.
     pub(super) fn channel(&self) -> &[u8] {
         &self.channel

@@ -2,7 +2,6 @@
 
 pub(super) mod abandoned_publications;
 pub(super) mod channel_memory;
-pub(super) mod cluster_interest;
 pub(super) mod core_store;
 pub(super) mod fan_out;
 pub(super) mod followers;

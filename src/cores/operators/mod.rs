@@ -10,12 +10,10 @@
 //!  channel_policies.rs   new policies of channels        actions.rs   operations on connections
 //!  histories.rs   answers about histories of channels    outcomes.rs  of calls to clients, on their way back
 //!  services.rs    answers about services                service_lists.rs  the questions about them
-//!  webhooks.rs    what webhooks are told                cluster.rs   what other nodes are told
 //! ```
 
 pub(crate) mod actions;
 mod channel_policies;
-mod cluster;
 pub(crate) mod drain;
 pub(crate) mod draining;
 pub(crate) mod histories;

@@ -27,11 +27,9 @@ impl<A: App> Core<A> {
         self.webhooks = WebhookEvents::new(core, webhooks, self.webhooks.take(), &self.metrics);
         let watches = webhooks.watches_channels();
         self.delivery.watch_channels(watches);
-        let has_cluster = self.delivery.cluster().is_some();
         if let Some(sessions) = self.connections.mqtt.as_deref_mut() {
-            sessions.subscriptions.watch_topics(watches || has_cluster);
+            sessions.subscriptions.watch_topics(watches);
         }
-        self.tells_changes = self.webhooks.is_some() || has_cluster;
         let wants_members =
             webhooks.wants(WebhookEvent::MemberJoined) || webhooks.wants(WebhookEvent::MemberLeft);
         self.presence.rooms.watch_members(wants_members);
@@ -44,21 +42,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Reports the events of this turn to webhooks, and to the other nodes of a cluster.
+    /// Reports the events of this turn to webhooks.
     #[inline(never)]
-    pub(in crate::cores) fn tell_changes(&mut self) {
-        let changes = self.take_occupancy();
-        if self.delivery.cluster().is_some() {
-            self.tell_cluster(&changes);
-        }
+    pub(in crate::cores) fn tell_webhooks(&mut self) {
         let Some(mut events) = self.webhooks.take() else {
             return;
         };
         self.tell_members(&events);
         self.tell_slow_consumers(&events);
-        for change in changes {
-            events.note(Source::Change, change);
-        }
+        self.note_occupancy(&mut events);
         self.walk_channels(&mut events);
         events.tell_changes(self.time.now().unix_ms);
         self.webhooks = Some(events);
@@ -117,22 +109,15 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// The channels that have got their first subscriber, or lost their last, since the last turn.
-    fn take_occupancy(&mut self) -> Vec<Occupied> {
-        let changes = self.delivery.take_watched();
-        let mut occupancy: Vec<_> = changes
-            .into_iter()
-            .map(|change| occupied(change, SubscriberKind::SocketCluster))
-            .collect();
-        if let Some(sessions) = self.connections.mqtt.as_deref_mut() {
-            let changes = sessions.subscriptions.take_watched();
-            occupancy.extend(
-                changes
-                    .into_iter()
-                    .map(|change| occupied(change, SubscriberKind::Mqtt)),
-            );
+    fn note_occupancy(&mut self, events: &mut WebhookEvents) {
+        for change in self.delivery.take_watched() {
+            events.note(Source::Change, occupied(change, SubscriberKind::SocketCluster));
         }
-        occupancy
+        if let Some(sessions) = self.connections.mqtt.as_deref_mut() {
+            for change in sessions.subscriptions.take_watched() {
+                events.note(Source::Change, occupied(change, SubscriberKind::Mqtt));
+            }
+        }
     }
 
     /// After a change of the webhooks: looks at some more channels, and notes those that have subscribers.
