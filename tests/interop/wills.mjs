@@ -57,7 +57,13 @@ async function start(program) {
   check('the program sets a will', await until(async () => (await metric('ringcast_wills')) === before + 1), true);
   return child;
 }
-const end = (child) => new Promise((resolve) => { child.on('exit', resolve); child.kill('SIGKILL'); });
+/** Kills a program. It may have ended by itself: then there is no further event. */
+async function end(child) {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  const exit = new Promise((resolve) => { child.on('exit', resolve); });
+  child.kill('SIGKILL');
+  await exit;
+}
 
 const watcher = createRequire(import.meta.url)('client20').create({hostname: '127.0.0.1', port});
 const got = [];
