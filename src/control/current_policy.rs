@@ -18,7 +18,7 @@ pub(super) struct CurrentPolicy {
     policy: RwLock<Arc<Policy>>,
     /// Policies that some core may still use. Locked while the policy is changed.
     former: RwLock<Vec<Arc<Policy>>>,
-    /// What the last reload has read; `None` before the first. Locked only while its `Arc` is copied.
+    /// The configuration that the last reload has read; `None` before the first reload. Locked only while its `Arc` is copied.
     reloaded: RwLock<Option<Arc<Config>>>,
 }
 
@@ -55,7 +55,8 @@ impl CurrentPolicy {
         Ok(())
     }
 
-    /// What the last reload has read: the settings that take effect on reload have these values. `None` if there was none.
+    /// The configuration that the last reload has read: the settings that take effect on reload have its values. `None`
+    /// if there was no reload.
     pub(super) fn reloaded(&self) -> Option<Arc<Config>> {
         let reloaded = self.reloaded.read().unwrap_or_else(PoisonError::into_inner);
         reloaded.clone()

@@ -246,7 +246,7 @@ impl<A: App> Core<A> {
     }
 }
 
-/// What the parts of a core are told of the core when they are made.
+/// The facts about a core that its parts need when they are made.
 struct OwnCore {
     id: CoreId,
     /// How many cores the server has.

@@ -138,8 +138,8 @@ pub(super) fn data_of<'a>(publication: &Publication<'a>) -> Option<RawJson<'a>> 
 }
 
 impl Connections {
-    /// Asks `look` about each of `subscribers`, and queues the publication, as it is or with other data, for
-    /// those that are to get it. Returns how many outboxes took it.
+    /// Asks `inspector` about each of `subscribers`, and queues the publication for each that the inspector does not
+    /// withhold it from, as it is or with other data. Returns how many outboxes took it.
     pub(in crate::cores) fn deliver_inspected(
         &mut self,
         subscribers: &[u32],
@@ -189,7 +189,7 @@ impl Connections {
         }
     }
 
-    /// What the client of a connection gets of a publication that MQTT clients get.
+    /// The application's decision about a publication for MQTT clients, for the client of one connection.
     pub(super) fn look_at(
         &self,
         index: u32,
@@ -236,8 +236,8 @@ impl Connections {
         taken
     }
 
-    /// Shows the application the next publication of a history that is sent to a subscriber, which gets what it is to have.
-    /// Returns how many bytes it is sent.
+    /// Shows the application the next publication of a history for a subscriber, and sends it as the application decides.
+    /// Returns the number of bytes sent.
     pub(super) fn replay_looked_at(
         &mut self,
         place: SubscriptionKey,
@@ -253,7 +253,7 @@ impl Connections {
         match inspector.inspect(connection, name, data_in(remembered.payload)) {
             OutboundKind::Withhold => {
                 self.metrics.publications_withheld.add(1);
-                // What was collected behind the history tells a later position.
+                // The publications that were collected behind the history have later positions.
                 if !follows && self.tells_positions(name) {
                     self.withheld.note(place, remembered.offset, self.now);
                 }

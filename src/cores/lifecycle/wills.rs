@@ -208,7 +208,7 @@ impl<A: App> Core<A> {
         }
     }
 
-    /// Does with a will what `plan` says. `held` is the will that the connection of this generation has left.
+    /// Keeps, publishes or drops a will, by `plan`. `held` is the will that the connection of this generation has left.
     fn follow_plan(&mut self, generation: SessionId, held: HeldWill, plan: WillPlan) {
         let now = self.time.now();
         if let Some(on_disk) = self.delivery.on_disk() {

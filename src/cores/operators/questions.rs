@@ -206,7 +206,7 @@ impl AddAssign for ActCounts {
     }
 }
 
-/// What an operation does to a connection.
+/// An action of an operator on a connection.
 #[derive(Clone, Debug)]
 pub(crate) enum Act {
     /// Close it.

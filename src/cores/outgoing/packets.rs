@@ -324,7 +324,7 @@ pub(in crate::cores) const ALIAS_BYTES: usize = 3;
 /// PUBREL without a reason code.
 const RELEASE_BYTES: usize = 4;
 const FRAME_HEADER_BYTES_MAX: usize = 10;
-/// What stands before the topic, the properties that are passed on and the payload, and between them: the frame header, the
+/// The parts of a packet beside the topic, the properties that are passed on and the payload: the frame header, the
 /// fixed header, the length of the topic, the packet identifier, the length of the properties, and the properties of the
 /// server.
 const HEAD_BYTES_MAX: usize = FRAME_HEADER_BYTES_MAX + 5 + 2 + 2 + 4 + 2 + 5 + ALIAS_BYTES;

@@ -602,7 +602,8 @@ impl Recoveries {
         assert_eq!(self.broken_invariant(|_| true), None);
     }
 
-    /// What is wrong, if anything is. `is_subscribed`: whether there is a subscription.
+    /// A description of the first invariant that does not hold; `None` if all hold. `is_subscribed` says whether the
+    /// broker has the subscription.
     pub(in crate::cores) fn broken_invariant(
         &self,
         is_subscribed: impl Fn(SubscriptionKey) -> bool,

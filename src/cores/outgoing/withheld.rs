@@ -95,8 +95,8 @@ impl WithheldPositions {
         self.due
     }
 
-    /// Goes on with the round that is due: returns the next positions, at most `max`. Those that the client was told of are
-    /// given to [`WithheldPositions::pass`]; others come again in the next round.
+    /// Goes on with the round that is due: returns the next positions, at most `max`. The caller gives each position that
+    /// it has sent to [`WithheldPositions::pass`]; the others come again in the next round.
     pub(in crate::cores) fn next_of_round(&mut self, max: usize, now: Uptime) -> Vec<(SubscriptionKey, u64)> {
         let from = self.at.map_or(Bound::Unbounded, Bound::Excluded);
         let next = self.offsets.range((from, Bound::Unbounded)).take(max);
@@ -115,7 +115,8 @@ fn key(place: SubscriptionKey) -> (u32, u32) {
     (place.connection, place.channel)
 }
 
-/// How often clients are told. Until then they would ask for what was withheld again, and not get it again.
+/// The time between two rounds. A client that recovers before its round asks from an older position; the withheld
+/// publications behind that position are withheld again.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::app::{
 use crate::clock::Uptime;
 use crate::decision::{CloseCode, CloseReason};
 
-/// What the applications of all cores have been told, and the answers that they still owe.
+/// The events that the applications of all cores have seen, and the answers that they still owe.
 #[derive(Debug, Default)]
 pub(super) struct AppLog {
     /// The present turn.

@@ -80,7 +80,7 @@ impl SharedPublication {
         }
     }
 
-    /// What is published.
+    /// The topic, the properties and the payload, as they were published.
     pub fn content(&self) -> Content<'_> {
         read(&self.0).0
     }
